@@ -1,0 +1,1 @@
+"""Merging checkpoints as a library: torch and safetensors, no orchestrator, no cloud client."""

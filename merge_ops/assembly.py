@@ -1,0 +1,145 @@
+"""From a plan to whole checkpoints: weights through the stream, and the files beside them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from merge_ops.checkpoint import ByteSink, ByteWriter, Checkpoint, read_file
+from merge_ops.errors import OutputError
+from merge_ops.layout import Shard, index_file
+from merge_ops.model_card import model_card
+from merge_ops.plan import Plan
+from merge_ops.recipe import DTYPES
+from merge_ops.stream import BlockStream, Progress, StreamSettings
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+TORCH_NAMES = {code: name for name, code in DTYPES.items()} | {"F64": "float64"}
+# What a checkpoint needs beside its weights and its config; taken from the base model.
+SIDE_FILES = (
+    "generation_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json",
+    "vocab.*", "merges.txt", "*.model", "*.tiktoken", "chat_template*", "preprocessor_config.json",
+    "processor_config.json", "*.py", "LICENSE*",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class MergeReport:
+    """What a merge did: bytes of weights read and written, and wall seconds."""
+
+    seconds: float
+    bytes_read: int
+    bytes_written: int
+
+    @property
+    def megabytes_per_second(self) -> float:
+        """Bytes read and written, in 10⁶ a second."""
+        return (self.bytes_read + self.bytes_written) / 1e6 / max(self.seconds, 1e-9)
+
+
+def merge(
+    plan: Plan,
+    sinks: Mapping[str, ByteSink],
+    settings: StreamSettings | None = None,
+    progress: Progress | None = None,
+) -> MergeReport:
+    """Carry out a plan: one whole checkpoint into each coefficient's sink, from one read.
+
+    `progress(done, total)` counts bytes of inputs merged. Raises NonFiniteError or CheckpointError
+    for bad inputs and OSError for bad places; what the sinks hold then is no checkpoint, and whoever
+    owns them throws it away.
+    """
+    missing = [each.id for each in plan.coefficients if each.id not in sinks]
+    if missing:
+        raise OutputError(f"no sink was given for coefficient {missing[0]!r}")
+    started = time.perf_counter()
+    ordered = [sinks[each.id] for each in plan.coefficients]
+    with ExitStack() as stack:
+        writer = _WeightWriter(plan, ordered, stack)
+        BlockStream(plan, settings or StreamSettings()).run(writer.take, progress)
+        writer.finish()
+    for output, sink in zip(plan.outputs, ordered, strict=True):
+        files = {**index_file(plan.shards), **side_files(plan)}
+        files["README.md"] = model_card(plan, output).encode()
+        for name, data in files.items():
+            with sink.open(name, len(data)) as file:
+                file.write(data)
+    return MergeReport(time.perf_counter() - started, plan.bytes_read, plan.bytes_written)
+
+
+class _WeightWriter:
+    """Writes blocks as they come, shard after shard, into every coefficient's sink."""
+
+    def __init__(self, plan: Plan, sinks: Sequence[ByteSink], stack: ExitStack) -> None:
+        self._sinks = sinks
+        self._stack = stack
+        self._shards = list(plan.shards)
+        self._last: list[int] = []  # index of the last tensor of each shard
+        count = 0
+        for shard in plan.shards:
+            count += len(shard.tensors)
+            self._last.append(count - 1)
+        self._open: list[ByteWriter] = []
+        self._current = -1
+
+    def take(self, tensor: int, blocks: Sequence[NDArray[np.uint8]]) -> None:
+        """Append one block for every coefficient."""
+        while self._current < 0 or tensor > self._last[self._current]:
+            self._next_shard()
+        for writer, block in zip(self._open, blocks, strict=True):
+            writer.write(memoryview(block))
+
+    def finish(self) -> None:
+        """Open what is left (shards of empty tensors) and close everything."""
+        while self._current + 1 < len(self._shards):
+            self._next_shard()
+        self._stack.close()
+
+    def _next_shard(self) -> None:
+        self._stack.close()
+        self._current += 1
+        shard: Shard = self._shards[self._current]
+        self._open = [
+            self._stack.enter_context(sink.open(shard.file, shard.size)) for sink in self._sinks
+        ]
+        for writer in self._open:
+            writer.write(shard.header)
+
+
+def side_files(plan: Plan) -> dict[str, bytes]:
+    """Config, generation config and tokenizer files of the base, as {name: bytes}."""
+    base = plan.base
+    files: dict[str, bytes] = {}
+    if base.config:
+        files["config.json"] = _json_bytes(_config(plan))
+    for name, size in base.files.items():
+        path = PurePosixPath(name)
+        if len(path.parts) == 1 and any(path.match(pattern) for pattern in SIDE_FILES):
+            files[name] = _read_whole(base, name, size)
+    return files
+
+
+def _config(plan: Plan) -> dict[str, Any]:
+    """The base's config, with the dtype that was written."""
+    config = dict(plan.base.config)
+    written = plan.recipe.out_dtype or plan.recipe.dtype
+    if written:
+        key = "torch_dtype" if "torch_dtype" in config else "dtype"
+        config[key] = TORCH_NAMES[DTYPES[written]]
+    return config
+
+
+def _read_whole(checkpoint: Checkpoint, name: str, size: int) -> bytes:
+    return read_file(checkpoint.source, name, 0, size)
+
+
+def _json_bytes(value: object) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()

@@ -1,0 +1,344 @@
+"""What a checkpoint folder looks like: safetensors headers, indexes, and bytes by (file, offset).
+
+This module knows the format; where the bytes live is the business of a `ByteSource` or `ByteSink`.
+Format: an 8-byte little-endian header length, that many bytes of JSON, then the data
+(https://huggingface.co/docs/safetensors). A header is at most 100 MB, as in the reference reader.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Any, Protocol, cast
+
+from merge_ops.errors import CheckpointError, MissingModelError, OutputError
+
+ITEM_SIZES = {
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1,
+    "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
+}  # fmt: skip
+FLOAT_DTYPES = frozenset({"F64", "F32", "F16", "BF16"})
+MAX_HEADER = 100_000_000
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+
+
+class ByteSource(Protocol):
+    """A place that holds the files of one checkpoint; reads are thread-safe."""
+
+    @property
+    def location(self) -> str:
+        """Where this is, for messages."""
+        ...
+
+    def sizes(self) -> Mapping[str, int]:
+        """Every file's relative POSIX path and its size in bytes."""
+        ...
+
+    def read_into(self, file: str, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer` with the file's bytes from `offset`, exactly, or raise OSError."""
+        ...
+
+
+class ByteWriter(Protocol):
+    """One file being written in order; left with an exception, it publishes nothing."""
+
+    def write(self, data: memoryview | bytes) -> object:
+        """Append bytes."""
+        ...
+
+    def __enter__(self) -> ByteWriter: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None: ...
+
+
+class ByteSink(Protocol):
+    """A place that takes the files of one checkpoint."""
+
+    def open(self, file: str, size: int) -> ByteWriter:
+        """Start the file `file` of exactly `size` bytes."""
+        ...
+
+
+class FolderSource:
+    """A local folder, read by `pread` on descriptors that stay open."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._descriptors: dict[str, int] = {}
+
+    @property
+    def location(self) -> str:
+        """The folder's path."""
+        return str(self._folder)
+
+    def sizes(self) -> Mapping[str, int]:
+        """Sizes of all regular files below the folder, hidden ones left out."""
+        if not self._folder.is_dir():
+            return {}
+        found: dict[str, int] = {}
+        for path in sorted(self._folder.rglob("*")):
+            relative = path.relative_to(self._folder)
+            if path.is_file() and not any(part.startswith(".") for part in relative.parts):
+                found[relative.as_posix()] = path.stat().st_size
+        return found
+
+    def read_into(self, file: str, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer` from `offset` of `file`."""
+        descriptor = self._descriptors.get(file)
+        if descriptor is None:
+            opened = os.open(self._folder / file, os.O_RDONLY)
+            descriptor = self._descriptors.setdefault(file, opened)
+            if descriptor != opened:  # another thread was first
+                os.close(opened)
+        done = 0
+        while done < len(buffer):
+            count = os.preadv(descriptor, [buffer[done:]], offset + done)
+            if count == 0:
+                raise OSError(f"{self._folder / file} ends at byte {offset + done}")
+            done += count
+
+    def close(self) -> None:
+        """Close the descriptors."""
+        while self._descriptors:
+            os.close(self._descriptors.popitem()[1])
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class FolderSink:
+    """A local folder that files are written into, in place."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def open(self, file: str, size: int) -> ByteWriter:
+        """Start `file`; its blocks are reserved at once, so a full disk shows before any work."""
+        path = self._folder / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = path.open("wb", buffering=0)
+        try:
+            if size:
+                os.posix_fallocate(handle.fileno(), 0, size)
+        except OSError as error:
+            handle.close()
+            path.unlink()
+            raise OutputError(
+                f"{path}: {size} bytes cannot be reserved ({error.strerror}); free space or choose"
+                " another output folder"
+            ) from error
+        return cast(ByteWriter, handle)
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """Where one tensor lies: dtype code, shape, and the byte range in its file."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    file: str
+    offset: int
+    nbytes: int
+
+    @property
+    def count(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint known by its headers: tensors by name, its config, and where it is."""
+
+    name: str
+    source: ByteSource
+    tensors: Mapping[str, TensorEntry]
+    config: Mapping[str, Any]
+    digest: str | None = None
+    files: Mapping[str, int] = field(default_factory=dict[str, int])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(entry.nbytes for entry in self.tensors.values())
+
+    @property
+    def ties_embeddings(self) -> bool:
+        """Whether the output head is the input embedding (`tie_word_embeddings`)."""
+        text = self.config.get("text_config")
+        nested: Mapping[str, Any] = cast(Mapping[str, Any], text) if isinstance(text, dict) else {}
+        return bool(self.config.get("tie_word_embeddings", nested.get("tie_word_embeddings")))
+
+
+def read_file(source: ByteSource, file: str, offset: int, length: int) -> bytes:
+    """`length` bytes of a small range."""
+    buffer = bytearray(length)
+    source.read_into(file, offset, memoryview(buffer))
+    return bytes(buffer)
+
+
+def read_json(source: ByteSource, file: str, size: int) -> dict[str, Any]:
+    """A side file's JSON object. Raises CheckpointError when it is none."""
+    try:
+        value = json.loads(read_file(source, file, 0, size))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{source.location}/{file}: not valid JSON ({error}); restore the file from its source"
+        ) from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{source.location}/{file}: a JSON object was expected")
+    return cast(dict[str, Any], value)
+
+
+def open_checkpoint(name: str, source: ByteSource, digest: str | None = None) -> Checkpoint:
+    """Read a checkpoint's headers (a few KB); no weight is read.
+
+    Raises MissingModelError where nothing is, CheckpointError where the files contradict the
+    format: truncated, header longer than the file, overlapping or missing ranges, an index that
+    points outside the folder or to tensors that are not there.
+    """
+    files = source.sizes()
+    if not files:
+        raise MissingModelError(
+            f"model '{name}': {source.location} does not exist or is empty; give a folder with"
+            " config.json and .safetensors files"
+        )
+    if "adapter_config.json" in files and "config.json" not in files:
+        raise CheckpointError(
+            f"model '{name}': {source.location} is a LoRA adapter; merging adapters without"
+            " writing them into full weights first is not supported yet"
+        )
+    tensors: dict[str, TensorEntry] = {}
+    for file, expected in _weight_files(name, source, files).items():
+        found = _read_header(source, file, files[file])
+        if expected is not None and set(expected) - set(found):
+            absent = sorted(set(expected) - set(found))[0]
+            raise CheckpointError(
+                f"{source.location}/{INDEX_FILE}: tensor '{absent}' is said to be in {file}, which"
+                " does not hold it; the download is incomplete or files of two revisions are mixed"
+            )
+        for key, entry in found.items():
+            if key in tensors:
+                raise CheckpointError(
+                    f"{source.location}: tensor '{key}' is in {tensors[key].file} and in {file};"
+                    " remove the stale file"
+                )
+            tensors[key] = entry
+    config = read_json(source, "config.json", files["config.json"]) if "config.json" in files else {}
+    return Checkpoint(name, source, tensors, config, digest, files)
+
+
+def _weight_files(
+    name: str, source: ByteSource, files: Mapping[str, int]
+) -> dict[str, list[str] | None]:
+    """The files that hold weights, each with the tensors its index promises (None: no index)."""
+    if INDEX_FILE in files:
+        index = read_json(source, INDEX_FILE, files[INDEX_FILE]).get("weight_map")
+        if not isinstance(index, dict) or not index:
+            raise CheckpointError(f"{source.location}/{INDEX_FILE}: 'weight_map' is missing")
+        shards: dict[str, list[str] | None] = {}
+        for tensor, shard in cast(dict[str, object], index).items():
+            file = _inside(source, shard)
+            if file not in files:
+                raise CheckpointError(
+                    f"{source.location}/{INDEX_FILE}: shard {file} is not there; download it again"
+                )
+            promised = shards.setdefault(file, [])
+            assert promised is not None
+            promised.append(tensor)
+        return shards
+    if SINGLE_FILE in files:
+        return {SINGLE_FILE: None}
+    loose = [file for file in files if file.endswith(".safetensors") and "/" not in file]
+    if len(loose) == 1:
+        return {loose[0]: None}
+    pickles = [file for file in files if file.endswith((".bin", ".pt", ".pth"))]
+    if pickles and not loose:
+        raise CheckpointError(
+            f"model '{name}': {source.location} holds pickled weights ({pickles[0]}), which can run"
+            " code when opened; convert it to safetensors first"
+        )
+    what = "no .safetensors file" if not loose else f"{len(loose)} .safetensors files and no index"
+    raise MissingModelError(
+        f"model '{name}': {source.location} holds {what}; {SINGLE_FILE} or shards with {INDEX_FILE}"
+        " are expected"
+    )
+
+
+def _inside(source: ByteSource, shard: object) -> str:
+    path = PurePosixPath(str(shard))
+    if not isinstance(shard, str) or path.is_absolute() or ".." in path.parts or "\\" in shard:
+        raise CheckpointError(
+            f"{source.location}/{INDEX_FILE}: shard {shard!r} lies outside the folder; an index may"
+            " only name files beside it"
+        )
+    return path.as_posix()
+
+
+def _read_header(source: ByteSource, file: str, size: int) -> dict[str, TensorEntry]:
+    where = f"{source.location}/{file}"
+    if size < 8:
+        raise CheckpointError(f"{where}: {size} bytes are no safetensors file; download it again")
+    length = int.from_bytes(read_file(source, file, 0, 8), "little")
+    if length > min(size - 8, MAX_HEADER):
+        raise CheckpointError(
+            f"{where}: its header claims {length} bytes, but the file has {size}; it is truncated"
+            " or no safetensors file"
+        )
+    try:
+        raw = json.loads(read_file(source, file, 8, length))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{where}: the header is not valid JSON ({error})") from error
+    if not isinstance(raw, dict):
+        raise CheckpointError(f"{where}: the header is not a JSON object")
+    table = cast(dict[str, Any], raw)
+    table.pop("__metadata__", None)
+    entries = {key: _entry(where, file, 8 + length, key, value) for key, value in table.items()}
+    _check_ranges(where, entries, 8 + length, size)
+    return entries
+
+
+def _entry(where: str, file: str, start: int, key: str, value: Any) -> TensorEntry:
+    try:
+        dtype, shape = value["dtype"], value["shape"]
+        begin, end = value["data_offsets"]
+        numbers = [begin, end, *shape]
+        sound = all(type(number) is int and number >= 0 for number in numbers)
+    except (TypeError, KeyError, ValueError):
+        sound, dtype, shape, begin, end = False, "", [], 0, 0
+    if not sound:
+        raise CheckpointError(f"{where}: tensor '{key}' has a malformed header entry")
+    if dtype not in ITEM_SIZES:
+        raise CheckpointError(f"{where}: tensor '{key}' has the unknown dtype {dtype!r}")
+    if prod(shape) * ITEM_SIZES[dtype] != end - begin:
+        raise CheckpointError(
+            f"{where}: tensor '{key}' is {dtype} {list(shape)} but takes {end - begin} bytes"
+        )
+    return TensorEntry(dtype, tuple(shape), file, start + begin, end - begin)
+
+
+def _check_ranges(where: str, entries: Mapping[str, TensorEntry], start: int, size: int) -> None:
+    """The data must be covered exactly once, to the last byte."""
+    position = start
+    for key, entry in sorted(entries.items(), key=lambda item: (item[1].offset, item[1].nbytes)):
+        if entry.offset != position:
+            what = "overlaps the one before it" if entry.offset < position else "leaves a hole"
+            raise CheckpointError(f"{where}: the data of tensor '{key}' {what}; the file is damaged")
+        position += entry.nbytes
+    if position != size:
+        what = "is truncated" if size < position else "has bytes after its last tensor"
+        raise CheckpointError(
+            f"{where}: the file {what} (its header needs {position} bytes, it has {size}); download"
+            " it again"
+        )

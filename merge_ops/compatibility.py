@@ -1,0 +1,217 @@
+"""May these checkpoints be merged? Told from headers and configs, before any weight is read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, cast
+
+from merge_ops.checkpoint import FLOAT_DTYPES, Checkpoint, TensorEntry, read_file, read_json
+from merge_ops.errors import CompatibilityError, Fault
+
+EMBEDDING_NAMES = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "tok_embeddings.weight")
+HEAD_NAMES = ("lm_head.weight", "output.weight", "output_layer.weight")
+# Shapes do not show these, and with different values the same weights compute something else.
+SAME_MEANING = ("model_type", "num_attention_heads", "num_key_value_heads", "head_dim")
+# Merging goes on, but the expert was trained for another value.
+WORTH_A_WARNING = ("rope_theta", "rope_scaling", "rms_norm_eps", "hidden_act", "sliding_window")
+MAX_NAMED = 5
+
+
+def is_embedding(name: str) -> bool:
+    """Whether a tensor is the input embedding, by its name."""
+    return name.endswith(EMBEDDING_NAMES)
+
+
+def is_head(name: str) -> bool:
+    """Whether a tensor is the output head, by its name."""
+    return name in HEAD_NAMES or name.endswith(".lm_head.weight")
+
+
+def is_buffer(name: str) -> bool:
+    """Buffers that old checkpoints carry and every loader recomputes."""
+    return name.endswith((".rotary_emb.inv_freq", ".attn.masked_bias"))
+
+
+def excluded(checkpoint: Checkpoint) -> Mapping[str, str]:
+    """Tensors that are not merged, each with the reason."""
+    reasons: dict[str, str] = {}
+    has_embedding = any(is_embedding(name) for name in checkpoint.tensors)
+    for name in checkpoint.tensors:
+        if is_buffer(name):
+            reasons[name] = "a buffer that loading recomputes"
+        elif is_head(name) and checkpoint.ties_embeddings and has_embedding:
+            reasons[name] = "tied to the input embedding, which is written once"
+    return reasons
+
+
+def find_tensor(checkpoint: Checkpoint, name: str) -> TensorEntry | None:
+    """The tensor `name`; for a missing output head of a tied checkpoint, its input embedding."""
+    entry = checkpoint.tensors.get(name)
+    if entry is None and is_head(name) and checkpoint.ties_embeddings:
+        return next((each for key, each in checkpoint.tensors.items() if is_embedding(key)), None)
+    return entry
+
+
+def check_compatible(
+    base: Checkpoint, experts: Sequence[Checkpoint], accept_tokenizer_difference: bool = False
+) -> list[str]:
+    """Compare every expert with `base`; returns warnings, raises CompatibilityError with all faults.
+
+    Checked: the same tensors with the same shapes, float dtypes, configs that give the weights the
+    same meaning, and tokenizers with the same vocabulary.
+    """
+    faults: list[Fault] = []
+    warnings: list[str] = []
+    for checkpoint in (base, *experts):
+        faults.extend(_quantized(checkpoint))
+    for expert in experts:
+        faults.extend(_tensor_faults(base, expert))
+        faults.extend(_config_faults(base, expert))
+        if not accept_tokenizer_difference:
+            faults.extend(_tokenizer_faults(base, expert))
+        warnings.extend(_warnings(base, expert))
+    if faults:
+        names = ", ".join(checkpoint.name for checkpoint in (base, *experts))
+        raise CompatibilityError(f"models {names} cannot be merged", faults)
+    return warnings
+
+
+def _quantized(checkpoint: Checkpoint) -> Iterator[Fault]:
+    quantization = checkpoint.config.get("quantization_config")
+    low = [name for name, entry in checkpoint.tensors.items() if entry.dtype.startswith("F8")]
+    if quantization or low:
+        kind = cast(dict[str, Any], quantization).get("quant_method") if quantization else "FP8"
+        yield Fault(
+            checkpoint.name,
+            f"is quantized ({kind}); merge the unquantized checkpoint and quantize the result",
+        )
+
+
+def _tensor_faults(base: Checkpoint, expert: Checkpoint) -> Iterator[Fault]:
+    skipped = {**excluded(base), **excluded(expert)}
+    missing = [
+        name for name in base.tensors if name not in skipped and find_tensor(expert, name) is None
+    ]
+    extra = [
+        name for name in expert.tensors if name not in skipped and find_tensor(base, name) is None
+    ]
+    if missing:
+        yield Fault(expert.name, f"lacks {_named(missing)}, which {base.name} has")
+    if extra:
+        yield Fault(
+            expert.name, f"has {_named(extra)}, which {base.name} lacks; nothing is dropped silently"
+        )
+    for name, entry in base.tensors.items():
+        other = find_tensor(expert, name)
+        if name in skipped or other is None:
+            continue
+        if entry.shape != other.shape:
+            yield _shape_fault(base, expert, name, entry, other)
+        elif (entry.dtype in FLOAT_DTYPES) != (other.dtype in FLOAT_DTYPES):
+            yield Fault(
+                expert.name, f"holds '{name}' as {other.dtype}, {base.name} as {entry.dtype}"
+            )
+
+
+def _shape_fault(
+    base: Checkpoint, expert: Checkpoint, name: str, entry: TensorEntry, other: TensorEntry
+) -> Fault:
+    sizes = f"{list(other.shape)}, but {list(entry.shape)} in {base.name}"
+    vocabulary = is_embedding(name) or is_head(name)
+    if vocabulary and entry.shape[1:] == other.shape[1:]:
+        return Fault(
+            expert.name,
+            f"has another vocabulary: '{name}' is {sizes}; bring the experts to one vocabulary first"
+            " (merged vocabularies are not supported yet)",
+        )
+    return Fault(expert.name, f"has another shape: '{name}' is {sizes}; only equal shapes merge")
+
+
+def _named(names: Sequence[str]) -> str:
+    shown = ", ".join(f"'{name}'" for name in sorted(names)[:MAX_NAMED])
+    rest = len(names) - MAX_NAMED
+    return f"{shown} and {rest} more tensors" if rest > 0 else shown
+
+
+def _config_faults(base: Checkpoint, expert: Checkpoint) -> Iterator[Fault]:
+    for key in SAME_MEANING:
+        ours, theirs = base.config.get(key), expert.config.get(key)
+        if ours is not None and theirs is not None and ours != theirs:
+            yield Fault(
+                expert.name,
+                f"has {key} {theirs!r} in config.json, {base.name} has {ours!r}; the same numbers"
+                " mean different weights there",
+            )
+
+
+def _warnings(base: Checkpoint, expert: Checkpoint) -> Iterator[str]:
+    for key in WORTH_A_WARNING:
+        ours, theirs = base.config.get(key), expert.config.get(key)
+        if key in base.config and key in expert.config and ours != theirs:
+            yield (
+                f"{expert.name} has {key} {theirs!r} in config.json, {base.name} has {ours!r};"
+                " the merged checkpoint takes the latter"
+            )
+
+
+def _tokenizer_faults(base: Checkpoint, expert: Checkpoint) -> Iterator[Fault]:
+    ours, theirs = vocabulary(base), vocabulary(expert)
+    if ours is None or theirs is None or ours == theirs:
+        return
+    differing = [token for token, number in ours.items() if theirs.get(token) != number]
+    extra = [token for token in theirs if token not in ours]
+    example = (differing or extra)[0]
+    yield Fault(
+        expert.name,
+        f"has another vocabulary than {base.name}: {len(differing)} tokens moved or missing,"
+        f" {len(extra)} new (first: {example!r}); embedding rows would be averaged across different"
+        " tokens. Set `tokenizer_source: base` to merge all the same",
+    )
+
+
+def vocabulary(checkpoint: Checkpoint) -> Mapping[str, int] | None:
+    """Token → row, from tokenizer.json or vocab.json; None where the checkpoint has neither."""
+    return _vocabulary_of_files(_Reader(checkpoint))
+
+
+class _Reader:
+    """Hashes by identity, so that one checkpoint's vocabulary is read once."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+        self._key = (checkpoint.source.location, *sorted(checkpoint.files.items()))
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Reader) and self.checkpoint is other.checkpoint
+
+
+@lru_cache(maxsize=32)
+def _vocabulary_of_files(reader: _Reader) -> Mapping[str, int] | None:
+    source, files = reader.checkpoint.source, reader.checkpoint.files
+    if "tokenizer.json" in files:
+        text = read_file(source, "tokenizer.json", 0, files["tokenizer.json"])
+        try:
+            table = cast(dict[str, Any], json.loads(text))
+            model = cast(dict[str, Any], table.get("model", {}))
+            tokens = _tokens(model.get("vocab"))
+            for added in cast(list[dict[str, Any]], table.get("added_tokens") or []):
+                tokens[str(added["content"])] = int(added["id"])
+        except (ValueError, AttributeError, KeyError, TypeError):
+            return None
+        return tokens or None
+    if "vocab.json" in files:
+        return _tokens(read_json(source, "vocab.json", files["vocab.json"])) or None
+    return None
+
+
+def _tokens(vocab: object) -> dict[str, int]:
+    if isinstance(vocab, dict):
+        return {str(token): int(row) for token, row in cast(dict[str, Any], vocab).items()}
+    if isinstance(vocab, list):  # unigram: [[token, score], …]
+        return {str(pair[0]): row for row, pair in enumerate(cast(list[list[Any]], vocab))}
+    return {}

@@ -1,0 +1,89 @@
+"""What can go wrong in a merge, as one tree.
+
+    RongheError
+    ├── RecipeError            a recipe that cannot be right; carries every fault found
+    │   └── UnknownMethodError   no merge method of that name
+    ├── CheckpointError        a folder or file that is no readable checkpoint
+    │   └── MissingModelError    nothing there at all
+    ├── CompatibilityError     checkpoints that may not be merged together; every fault found
+    ├── NonFiniteError         NaN or infinity in an input, found while streaming
+    ├── DeviceError            a device was asked for that is not there
+    └── OutputError            the output cannot be written where it was asked for
+
+Every message says where, what was given, what is allowed and what to do. Catch by type; the text
+is for people and may change.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+class RongheError(Exception):
+    """Root of all errors a merge raises on purpose."""
+
+
+@dataclass(frozen=True, order=True)
+class Fault:
+    """One thing wrong: `where` in the file (`models[1].parameters.density`) and what about it."""
+
+    where: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.where} {self.problem}" if self.where else self.problem
+
+
+class FaultsError(RongheError):
+    """An error that reports every fault of one file or pairing at once."""
+
+    def __init__(self, subject: str, faults: Sequence[Fault]) -> None:
+        self.subject = subject
+        self.faults = tuple(faults)
+        super().__init__(self._text())
+
+    def _text(self) -> str:
+        if len(self.faults) == 1:
+            return f"{self.subject}: {self.faults[0]}"
+        lines = [f"{self.subject}: {len(self.faults)} faults"]
+        return "\n".join([*lines, *(f"  - {fault}" for fault in self.faults)])
+
+
+class RecipeError(FaultsError):
+    """A recipe with unknown keys, wrong types or impossible values."""
+
+
+class UnknownMethodError(RecipeError):
+    """`merge_method` names no registered method."""
+
+
+class CheckpointError(RongheError):
+    """A checkpoint's files are missing, malformed, truncated or point outside their folder."""
+
+
+class MissingModelError(CheckpointError):
+    """A model's folder does not exist or holds no weights."""
+
+
+class CompatibilityError(FaultsError):
+    """Checkpoints whose tensors, vocabularies or architectures do not fit together."""
+
+
+class NonFiniteError(RongheError):
+    """An input tensor holds NaN or infinity."""
+
+
+class DeviceError(RongheError):
+    """The requested device cannot be used."""
+
+
+class OutputError(RongheError):
+    """The output folder cannot be used."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """` Did you mean 'x'?` for the nearest known word, or an empty string."""
+    near = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.6)
+    return f" Did you mean '{near[0]}'?" if near else ""

@@ -1,0 +1,98 @@
+"""How an output checkpoint is laid out: shards, offsets and headers, all known before any data."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from merge_ops.checkpoint import INDEX_FILE, ITEM_SIZES, SINGLE_FILE
+
+DEFAULT_SHARD_BYTES = 5_000_000_000
+
+
+@dataclass(frozen=True)
+class OutputTensor:
+    """A tensor to be written: name, dtype code and shape."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its data."""
+        return prod(self.shape) * ITEM_SIZES[self.dtype]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file: its name, its header bytes and its tensors in data order."""
+
+    file: str
+    header: bytes
+    tensors: tuple[OutputTensor, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole file."""
+        return len(self.header) + sum(tensor.nbytes for tensor in self.tensors)
+
+
+def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
+    """Sort key by which layer 2 comes before layer 10."""
+    parts = re.split(r"(\d+)", name)
+    return tuple((0, int(part)) if part.isdigit() else (1, part) for part in parts)
+
+
+def lay_out(tensors: Sequence[OutputTensor], shard_bytes: int = DEFAULT_SHARD_BYTES) -> list[Shard]:
+    """Pack tensors, in the given order, into shards of at most `shard_bytes` of data.
+
+    A tensor larger than that gets a shard of its own. Within a shard wider dtypes come first,
+    so that every tensor starts at a multiple of its item size.
+    """
+    groups: list[list[OutputTensor]] = [[]]
+    filled = 0
+    for tensor in tensors:
+        if groups[-1] and filled + tensor.nbytes > shard_bytes:
+            groups.append([])
+            filled = 0
+        groups[-1].append(tensor)
+        filled += tensor.nbytes
+    count = len(groups)
+    shards: list[Shard] = []
+    for number, group in enumerate(groups, start=1):
+        ordered = sorted(group, key=lambda tensor: -ITEM_SIZES[tensor.dtype])
+        name = SINGLE_FILE if count == 1 else f"model-{number:05d}-of-{count:05d}.safetensors"
+        shards.append(Shard(name, _header(ordered), tuple(ordered)))
+    return shards
+
+
+def _header(tensors: Sequence[OutputTensor]) -> bytes:
+    table: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    position = 0
+    for tensor in tensors:
+        end = position + tensor.nbytes
+        table[tensor.name] = {
+            "dtype": tensor.dtype,
+            "shape": list(tensor.shape),
+            "data_offsets": [position, end],
+        }
+        position = end
+    text = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def index_file(shards: Sequence[Shard]) -> Mapping[str, bytes]:
+    """The index beside several shards, as {file name: bytes}; empty for one."""
+    if len(shards) == 1:
+        return {}
+    total = sum(tensor.nbytes for shard in shards for tensor in shard.tensors)
+    places = {tensor.name: shard.file for shard in shards for tensor in shard.tensors}
+    text = json.dumps(
+        {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}, indent=2
+    )
+    return {INDEX_FILE: text.encode() + b"\n"}

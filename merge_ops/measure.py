@@ -1,0 +1,80 @@
+"""What a method must know of a whole tensor before it sees a block, measured block by block.
+
+Sums are taken over fixed leaves of 65,536 elements and added in order in float64, so that a
+result does not depend on block size, thread count or order of arrival.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+LEAF = 65_536
+
+
+@dataclass(frozen=True)
+class Block:
+    """A run of a tensor's elements, [start, start + n): float32 inputs of equal length n."""
+
+    index: int
+    start: int
+    inputs: Sequence[Tensor]
+
+    @property
+    def count(self) -> int:
+        """Number of elements."""
+        return self.inputs[0].numel()
+
+
+class Measure(Protocol):
+    """Measures one tensor for all coefficients of a sweep at once.
+
+    While `wanted`, the stream calls `observe` on every block (in threads, in any order) and then
+    `absorb` with all observations in block order. Afterwards `at` gives the method what it needs
+    for one block and one coefficient. `sample` is the number of elements it would like to look at
+    first (0: none); the stream hands them to `look`.
+    """
+
+    wanted: bool
+    sample: int
+
+    def look(self, inputs: Sequence[Tensor]) -> None:
+        """See a sample of the inputs, evenly spread over the tensor."""
+        ...
+
+    def observe(self, block: Block) -> Any:
+        """What this block contributes; must not change the measure."""
+        ...
+
+    def absorb(self, observations: Sequence[Any]) -> None:
+        """Take in one round's observations, in block order; clear `wanted` when all is known."""
+        ...
+
+    def at(self, block: Block, coefficient: int) -> Any:
+        """The `statistics` argument of the method for this block and coefficient."""
+        ...
+
+
+def leaf_sums(values: Tensor) -> NDArray[np.float64]:
+    """Sums of consecutive leaves of a flat float32 tensor, each taken in float64, shape (leaves,)."""
+    import torch
+
+    return np.array(
+        [float(leaf.sum(dtype=torch.float64)) for leaf in values.split(LEAF)], dtype=np.float64
+    )
+
+
+def total(parts: Sequence[NDArray[np.float64]]) -> float:
+    """All leaves added in order, one by one."""
+    result = 0.0
+    for part in parts:
+        for value in part.tolist():
+            result += value
+    return result

@@ -1,0 +1,156 @@
+"""dare_linear and dare_ties: drop entries of the task vectors at random and rescale the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from merge_ops.measure import Block, leaf_sums, total
+from merge_ops.methods.registry import TensorJob, merge_method
+from merge_ops.methods.task_arithmetic import weighted_sum
+from merge_ops.methods.ties import disjoint_merge
+from merge_ops.parameters import REQUIRED, per_input, shared
+from merge_ops.randomness import keep_mask, stream_key
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+TOO_SMALL = 1e-7
+RESCALE = ("l1_norm", "inverse_density", "none")
+
+
+@dataclass(frozen=True)
+class DareParameters:
+    """`density` is the chance of being kept; `rescale` says how the kept entries grow."""
+
+    weight: tuple[float, ...] = per_input("weight", REQUIRED, "the expert's share")
+    density: tuple[float, ...] = per_input(
+        "density", 1.0, "the share of entries kept", above=0, at_most=1
+    )
+    normalize: bool = shared("normalize", bool, False, "divide by the sum of the weights")
+    rescale: str = shared(
+        "rescale",
+        str,
+        "l1_norm",
+        "how kept entries are scaled up; true means l1_norm as in mergekit",
+        choices=RESCALE,
+        aliases={True: "l1_norm", False: "none"},
+    )
+    lambda_: float = shared("lambda", float, 1.0, "the scale of the merged task vector")
+
+
+class DropMeasure:
+    """Masks and, for `rescale: l1_norm`, Σ|δ| before and after dropping: one round, or none."""
+
+    sample = 0
+
+    def __init__(self, job: TensorJob, parameters: Sequence[DareParameters]) -> None:
+        self._keys = [stream_key(job.seed, job.tensor, name) for name in job.inputs]
+        self._parameters = parameters
+        self._pairs = sorted(
+            {
+                (expert, density)
+                for each in parameters
+                if each.rescale == "l1_norm"
+                for expert, density in enumerate(each.density)
+                if density < 1
+            }
+        )
+        self._factors: dict[tuple[int, float], float] = {}
+        self.wanted = bool(self._pairs)
+
+    def look(self, inputs: Sequence[Tensor]) -> None:
+        """Nothing is sampled."""
+
+    def observe(self, block: Block) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        """Leaf sums of |δ| and of the kept |δ| for every (expert, density)."""
+        sums: dict[int, NDArray[np.float64]] = {}
+        seen: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
+        for expert, density in self._pairs:
+            magnitude = block.inputs[expert].abs()
+            if expert not in sums:
+                sums[expert] = leaf_sums(magnitude)
+            seen.append((sums[expert], leaf_sums(magnitude * self._mask(block, expert, density))))
+        return seen
+
+    def absorb(
+        self, observations: Sequence[list[tuple[NDArray[np.float64], NDArray[np.float64]]]]
+    ) -> None:
+        """The factor Σ|δ| / Σ|kept δ|; one where either sum is below 1e-7."""
+        for position, pair in enumerate(self._pairs):
+            before = total([seen[position][0] for seen in observations])
+            after = total([seen[position][1] for seen in observations])
+            small = before < TOO_SMALL or after < TOO_SMALL
+            self._factors[pair] = 1.0 if small else before / after
+        self.wanted = False
+
+    def at(self, block: Block, coefficient: int) -> list[Tensor]:
+        """The dropped and rescaled task vectors of this block."""
+        parameters = self._parameters[coefficient]
+        return [
+            self._dropped(block, expert, density, parameters.rescale)
+            for expert, density in enumerate(parameters.density)
+        ]
+
+    def _dropped(self, block: Block, expert: int, density: float, rescale: str) -> Tensor:
+        delta = block.inputs[expert]
+        if density >= 1:
+            return delta
+        kept = delta * self._mask(block, expert, density)
+        if rescale == "l1_norm":
+            return kept.mul_(self._factors[expert, density])
+        return kept.div_(density) if rescale == "inverse_density" else kept
+
+    def _mask(self, block: Block, expert: int, density: float) -> Tensor:
+        return keep_mask(
+            self._keys[expert], block.start, block.count, density, block.inputs[expert].device
+        )
+
+
+@merge_method(
+    "dare_linear",
+    parameters=DareParameters,
+    inputs="task_vectors",
+    span="element",
+    family="subspace",
+    source="arXiv:2311.03099",
+    measure=DropMeasure,
+    random=True,
+    unused=("int8_mask",),
+)
+def dare_linear(
+    deltas: Sequence[Tensor], statistics: list[Tensor], parameters: DareParameters
+) -> Tensor:
+    """δ = λ Σ wᵢ δ̂ᵢ, where δ̂ keeps each entry with chance `density` and scales what is kept.
+
+    Yu et al. 2024, "Language models are super Mario", https://arxiv.org/abs/2311.03099. The paper
+    divides by the density (`rescale: inverse_density`, unbiased); mergekit restores Σ|δ| per tensor
+    (`l1_norm`, the default here too). Masks are Philox bits, not mergekit's sequential generator.
+    """
+    return weighted_sum(statistics, parameters.weight, parameters.normalize, parameters.lambda_)
+
+
+@merge_method(
+    "dare_ties",
+    parameters=DareParameters,
+    inputs="task_vectors",
+    span="element",
+    family="subspace",
+    source="arXiv:2311.03099",
+    measure=DropMeasure,
+    random=True,
+    unused=("int8_mask",),
+)
+def dare_ties(
+    deltas: Sequence[Tensor], statistics: list[Tensor], parameters: DareParameters
+) -> Tensor:
+    """Drop and rescale as dare_linear, then elect a sign and merge the agreeing entries as ties.
+
+    Yu et al. 2024; no second trim, and `normalize` is off by default, as in mergekit.
+    """
+    merged = disjoint_merge(statistics, parameters.weight, parameters.normalize)
+    return merged.mul_(parameters.lambda_) if parameters.lambda_ != 1 else merged

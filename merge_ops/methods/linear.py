@@ -1,0 +1,43 @@
+"""linear: the weighted average of whole checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+
+from merge_ops.methods.registry import merge_method
+from merge_ops.parameters import REQUIRED, per_input, shared
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LinearParameters:
+    """`weight` for each checkpoint; `normalize` divides by their sum."""
+
+    weight: tuple[float, ...] = per_input("weight", REQUIRED, "the checkpoint's share")
+    normalize: bool = shared("normalize", bool, True, "divide by the sum of the weights")
+
+
+@merge_method(
+    "linear",
+    parameters=LinearParameters,
+    inputs="checkpoints",
+    span="element",
+    family="basic",
+    source="arXiv:2203.05482",
+    base="optional",
+)
+def linear(checkpoints: Sequence[Tensor], statistics: None, parameters: LinearParameters) -> Tensor:
+    """θ = Σ wᵢ θᵢ / Σ wᵢ  (without the division when `normalize` is false).
+
+    Wortsman et al. 2022, "Model soups", https://arxiv.org/abs/2203.05482. As in mergekit the sum
+    is taken first and divided once; weights whose sum is zero are refused when the plan is made.
+    """
+    merged = checkpoints[0] * parameters.weight[0]
+    for tensor, weight in zip(checkpoints[1:], parameters.weight[1:], strict=True):
+        merged.add_(tensor, alpha=weight)
+    return merged.div_(sum(parameters.weight)) if parameters.normalize else merged

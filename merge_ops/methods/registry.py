@@ -1,0 +1,90 @@
+"""The registry of merge methods, and the shape every method has.
+
+A method is a plain function on float32 tensors: it sees a block of every input, what was measured
+of the whole tensor, and its resolved parameters, and returns the merged block. It does no I/O and
+knows no dtype, device or thread. For `inputs="task_vectors"` it sees expert − base and returns the
+merged task vector; the stream adds the base.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from merge_ops.errors import Fault, UnknownMethodError, did_you_mean
+from merge_ops.parameters import Parameter, parameters_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from merge_ops.measure import Measure
+
+MergeFunction = Callable[[Sequence["Tensor"], Any, Any], "Tensor"]
+MeasureFactory = Callable[["TensorJob", Sequence[Any]], "Measure"]
+Function = TypeVar("Function", bound=MergeFunction)
+
+
+@dataclass(frozen=True)
+class TensorJob:
+    """What a measure may know of the tensor at hand: its name, size, inputs and the recipe's seed.
+
+    `inputs` are the names of the experts (task-vector methods) or checkpoints, in order.
+    """
+
+    tensor: str
+    count: int
+    inputs: tuple[str, ...]
+    seed: int
+
+
+@dataclass(frozen=True)
+class MergeMethod:
+    """One row of the registry.
+
+    `span` is what the method must see at once; `measure` builds what it must know of the whole
+    tensor first; `version` is part of a plan's digest: raise it when a change alters any bit.
+    """
+
+    name: str
+    merge: MergeFunction
+    parameters: type
+    inputs: Literal["checkpoints", "task_vectors"]
+    span: Literal["element", "row", "tensor"]
+    family: Literal["basic", "weighted", "subspace", "routing", "calibration"]
+    source: str
+    measure: MeasureFactory | None = None
+    random: bool = False
+    version: int = 1
+    base: Literal["required", "optional"] = "required"
+    exactly: int | None = None
+    unused: tuple[str, ...] = ()
+
+    @property
+    def parameter_specs(self) -> dict[str, Parameter]:
+        """Its parameters by name."""
+        return parameters_of(self.parameters)
+
+
+METHODS: dict[str, MergeMethod] = {}
+
+
+def merge_method(name: str, **row: Any) -> Callable[[Function], Function]:
+    """Register the decorated function as the merge method `name`."""
+
+    def register(function: Function) -> Function:
+        if name in METHODS:
+            raise ValueError(f"two merge methods are called {name!r}")
+        METHODS[name] = MergeMethod(name=name, merge=function, **row)
+        return function
+
+    return register
+
+
+def method_named(name: str, subject: str) -> MergeMethod:
+    """The method `name`; `subject` is the recipe, for the message of UnknownMethodError."""
+    if name in METHODS:
+        return METHODS[name]
+    known = ", ".join(sorted(METHODS))
+    problem = f"no merge method is called {name!r}.{did_you_mean(name, METHODS)} Known: {known}"
+    raise UnknownMethodError(subject, [Fault("merge_method:", problem)])

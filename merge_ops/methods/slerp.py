@@ -1,0 +1,95 @@
+"""slerp: spherical interpolation between two checkpoints, tensor by tensor."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from merge_ops.measure import Block, leaf_sums, total
+from merge_ops.methods.registry import TensorJob, merge_method
+from merge_ops.parameters import REQUIRED, shared
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NEARLY_PARALLEL = 0.9995
+NO_NORM = 1e-8
+
+
+@dataclass(frozen=True)
+class SlerpParameters:
+    """`t`: 0 is the base model, 1 the other one."""
+
+    t: float = shared("t", float, REQUIRED, "0 gives the base model, 1 the other one")
+
+
+@dataclass(frozen=True)
+class Angle:
+    """The shares of the two tensors for one t."""
+
+    first: float
+    second: float
+
+
+class AngleMeasure:
+    """Σa², Σb² and Σab of one tensor: one round, whatever the number of coefficients."""
+
+    sample = 0
+
+    def __init__(self, job: TensorJob, parameters: Sequence[SlerpParameters]) -> None:
+        self.wanted = True
+        self._t = [each.t for each in parameters]
+        self._shares: list[Angle] = []
+
+    def look(self, inputs: Sequence[Tensor]) -> None:
+        """Nothing is sampled."""
+
+    def observe(self, block: Block) -> tuple[NDArray[np.float64], ...]:
+        """Leaf sums of a², b² and ab."""
+        first, second = block.inputs
+        return leaf_sums(first * first), leaf_sums(second * second), leaf_sums(first * second)
+
+    def absorb(self, observations: Sequence[tuple[NDArray[np.float64], ...]]) -> None:
+        """Turn the sums into the two shares for every t."""
+        aa, bb, ab = (total([seen[k] for seen in observations]) for k in range(3))
+        norm_a = math.sqrt(aa) if math.sqrt(aa) > NO_NORM else 1.0
+        norm_b = math.sqrt(bb) if math.sqrt(bb) > NO_NORM else 1.0
+        cosine = max(-1.0, min(1.0, ab / (norm_a * norm_b)))
+        self._shares = [_shares(t, cosine) for t in self._t]
+        self.wanted = False
+
+    def at(self, block: Block, coefficient: int) -> Angle:
+        """The same shares for every block."""
+        return self._shares[coefficient]
+
+
+def _shares(t: float, cosine: float) -> Angle:
+    if abs(cosine) > NEARLY_PARALLEL:
+        return Angle(1 - t, t)
+    angle = math.acos(cosine)
+    return Angle(math.sin((1 - t) * angle) / math.sin(angle), math.sin(t * angle) / math.sin(angle))
+
+
+@merge_method(
+    "slerp",
+    parameters=SlerpParameters,
+    inputs="checkpoints",
+    span="element",
+    family="basic",
+    source="https://en.wikipedia.org/wiki/Slerp",
+    measure=AngleMeasure,
+    exactly=2,
+)
+def slerp(checkpoints: Sequence[Tensor], statistics: Angle, parameters: SlerpParameters) -> Tensor:
+    """θ = [sin((1−t)Ω) a + sin(tΩ) b] / sin Ω, Ω the angle between a and b, per tensor.
+
+    Shoemake 1985. The raw vectors are combined, as in mergekit: norms enter the angle only. Where
+    |cos Ω| > 0.9995 it is (1−t) a + t b; a vector shorter than 1e-8 counts as orthogonal.
+    """
+    first, second = checkpoints
+    return (first * statistics.first).add_(second, alpha=statistics.second)

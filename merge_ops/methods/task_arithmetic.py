@@ -1,0 +1,58 @@
+"""task_arithmetic: the base plus a scaled sum of task vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+
+from merge_ops.methods.registry import merge_method
+from merge_ops.parameters import REQUIRED, per_input, shared
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NEAR_ZERO = 1e-8
+
+
+@dataclass(frozen=True)
+class TaskArithmeticParameters:
+    """`weight` for each expert, `lambda` for their sum."""
+
+    weight: tuple[float, ...] = per_input("weight", REQUIRED, "the expert's share")
+    normalize: bool = shared("normalize", bool, False, "divide by the sum of the weights")
+    lambda_: float = shared("lambda", float, 1.0, "the scale of the merged task vector")
+
+
+@merge_method(
+    "task_arithmetic",
+    parameters=TaskArithmeticParameters,
+    inputs="task_vectors",
+    span="element",
+    family="basic",
+    source="arXiv:2212.04089",
+    unused=("density", "rescale"),
+)
+def task_arithmetic(
+    deltas: Sequence[Tensor], statistics: None, parameters: TaskArithmeticParameters
+) -> Tensor:
+    """δ = λ Σ wᵢ δᵢ  (divided by Σ wᵢ when `normalize`).
+
+    Ilharco et al. 2023, "Editing models with task arithmetic", https://arxiv.org/abs/2212.04089.
+    Negative weights unlearn. A sum of weights within 1e-8 of zero divides by one, as in mergekit.
+    """
+    return weighted_sum(deltas, parameters.weight, parameters.normalize, parameters.lambda_)
+
+
+def weighted_sum(
+    deltas: Sequence[Tensor], weight: Sequence[float], normalize: bool, lambda_: float
+) -> Tensor:
+    """λ Σ wᵢ δᵢ, divided by Σ wᵢ when `normalize`; the inputs stay as they are."""
+    merged = deltas[0] * weight[0]
+    for delta, share in zip(deltas[1:], weight[1:], strict=True):
+        merged.add_(delta, alpha=share)
+    divisor = sum(weight)
+    if normalize and abs(divisor) >= NEAR_ZERO:
+        merged.div_(divisor)
+    return merged.mul_(lambda_) if lambda_ != 1 else merged

@@ -1,0 +1,82 @@
+"""ties: trim, elect sign, disjoint merge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from merge_ops.methods.registry import merge_method
+from merge_ops.parameters import REQUIRED, per_input, shared
+from merge_ops.selection import TopMeasure
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TiesParameters:
+    """`density` of each task vector is kept by magnitude; `normalize` makes the sum a mean."""
+
+    weight: tuple[float, ...] = per_input("weight", REQUIRED, "the expert's share")
+    density: tuple[float, ...] = per_input(
+        "density", 1.0, "the share of entries kept", above=0, at_most=1
+    )
+    normalize: bool = shared(
+        "normalize", bool, True, "divide by the weights of the experts that agree"
+    )
+    lambda_: float = shared("lambda", float, 1.0, "the scale of the merged task vector")
+
+
+@merge_method(
+    "ties",
+    parameters=TiesParameters,
+    inputs="task_vectors",
+    span="element",
+    family="subspace",
+    source="arXiv:2306.01708",
+    measure=TopMeasure,
+    unused=("int8_mask",),
+)
+def ties(deltas: Sequence[Tensor], statistics: list[Tensor], parameters: TiesParameters) -> Tensor:
+    """Trim each δᵢ to its largest entries, elect a sign per element, average those that agree, × λ.
+
+    Yadav et al. 2023, "TIES-Merging", https://arxiv.org/abs/2306.01708. As in mergekit, and unlike
+    the paper: the k = max(1, ⌊density · n⌋) largest |δ| are kept per tensor (the paper trims over
+    the whole model), the weights take part in the election, a sum of zero elects plus, and the mean
+    is weighted. Equal magnitudes at the threshold are kept from the lowest index on.
+    """
+    merged = disjoint_merge(statistics, parameters.weight, parameters.normalize)
+    return merged.mul_(parameters.lambda_) if parameters.lambda_ != 1 else merged
+
+
+def disjoint_merge(deltas: Sequence[Tensor], weight: Sequence[float], normalize: bool) -> Tensor:
+    """Σ of the wᵢδᵢ that have the elected sign, divided by their Σ wᵢ when `normalize`.
+
+    The sign is that of Σ wᵢδᵢ, plus where that is zero; zeros never agree; a divisor of zero
+    counts as one. Flat float32 tensors of equal length in, a new one out.
+    """
+    import torch
+
+    shares = [
+        delta if share == 1 else delta * share for delta, share in zip(deltas, weight, strict=True)
+    ]
+    elected = shares[0].clone()
+    for part in shares[1:]:
+        elected.add_(part)
+    # ±1 with plus for a sum of zero: adding zero turns −0 into +0.
+    elected = torch.copysign(elected.new_ones(()), elected.add_(0.0))
+    merged = torch.zeros_like(elected)
+    divisor = torch.zeros_like(elected)
+    for part, share in zip(shares, weight, strict=True):
+        agreeing = (part * elected).clamp_min_(0)
+        merged.add_(agreeing)
+        if normalize:
+            divisor.add_(agreeing.sign_(), alpha=share)
+    if normalize:
+        least = min(weight)
+        # Where nobody agrees the sum is zero and any divisor serves; the clamp is the quick way.
+        merged.div_(
+            divisor.clamp_min_(least) if least > 0 else divisor.masked_fill_(divisor == 0, 1)
+        )
+    return merged.mul_(elected)

@@ -1,0 +1,82 @@
+"""The README.md of a merged checkpoint: what went in, how, and how to make it again.
+
+A card says nothing of times, paths or machines: equal plans have equal cards, to the byte.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from merge_ops.plan import Output, Plan
+
+
+def model_card(plan: Plan, output: Output) -> str:
+    """Markdown with Hugging Face front matter: inputs, digests, recipe, coefficient."""
+    front: dict[str, Any] = {
+        "base_model": list(plan.model_names),
+        "library_name": "transformers",
+        "tags": ["merge", "ronghe", plan.method.name],
+    }
+    lines = [
+        "---",
+        yaml.safe_dump(front, sort_keys=False, allow_unicode=True).rstrip(),
+        "---",
+        "",
+        f"# {plan.recipe.name}: {' + '.join(each.name for each in plan.inputs)}",
+        "",
+        f"A merge by the method `{plan.method.name}` ({plan.method.source}), made with Ronghe.",
+        "",
+        "| role | model | digest (BLAKE3 of its content) |",
+        "|---|---|---|",
+        *_rows(plan),
+        "",
+        f"Coefficient: `{output.coefficient}`  ",
+        f"Plan digest: `{output.digest or 'not computed: inputs without digests'}`",
+        "",
+        "The recipe:",
+        "",
+        "```yaml",
+        yaml.safe_dump(_recipe(plan, output), sort_keys=False, allow_unicode=True).rstrip(),
+        "```",
+    ]
+    if plan.excluded:
+        lines += ["", "Not written:", ""]
+        lines += [f"- `{name}`: {why}" for name, why in sorted(plan.excluded.items())]
+    if plan.warnings:
+        lines += ["", "Warnings:", "", *(f"- {warning}" for warning in plan.warnings)]
+    return "\n".join(lines) + "\n"
+
+
+def _rows(plan: Plan) -> list[str]:
+    rows = [f"| base | {plan.base.name} | `{plan.base.digest or 'unknown'}` |"]
+    for checkpoint in plan.inputs:
+        if checkpoint is not plan.base:
+            rows.append(f"| expert | {checkpoint.name} | `{checkpoint.digest or 'unknown'}` |")
+    return rows
+
+
+def _recipe(plan: Plan, output: Output) -> dict[str, Any]:
+    """The recipe of this one coefficient, as mergekit writes it."""
+    recipe = plan.recipe
+    document: dict[str, Any] = {"merge_method": recipe.merge_method}
+    if recipe.base_model:
+        document["base_model"] = recipe.base_model
+    document["models"] = [
+        {"model": entry.model, "parameters": dict(entry.parameters)}
+        if entry.parameters
+        else {"model": entry.model}
+        for entry in recipe.models
+    ]
+    parameters = {**recipe.parameters, **output.values}
+    if parameters:
+        document["parameters"] = parameters
+    if recipe.dtype:
+        document["dtype"] = recipe.dtype
+    if recipe.out_dtype:
+        document["out_dtype"] = recipe.out_dtype
+    if recipe.method.random:
+        document["seed"] = recipe.seed
+    return document
+

@@ -1,0 +1,149 @@
+"""Recipes: mergekit's YAML keys, and beside them what makes one file a whole study.
+
+A file is checked completely before anything else happens: every unknown key, wrong type and
+impossible value is reported at once, with its place and what is allowed.
+
+mergekit's keys: merge_method, base_model, models [{model, parameters}], parameters, dtype,
+out_dtype, tokenizer_source (base). Ours: experts (which sets of the catalog to merge), sweep
+(parameter → values), suite, gate, seed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+from merge_ops.errors import Fault, RecipeError
+from merge_ops.methods.registry import MergeMethod
+
+Parameters = Mapping[str, Any]
+DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+ALL_PAIRS, ALL = "all-pairs", "all"
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """One entry of `models:`: a model reference and its own parameters."""
+
+    model: str
+    parameters: Parameters = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True)
+class Coefficient:
+    """One point of a sweep: `density=0.3_lambda=1.0` and the values it stands for."""
+
+    id: str
+    values: Parameters
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A checked recipe. `experts` is empty in a plain mergekit file, `models` may be in ours."""
+
+    name: str
+    subject: str
+    merge_method: str
+    method: MergeMethod
+    models: tuple[ModelEntry, ...] = ()
+    base_model: str | None = None
+    parameters: Parameters = field(default_factory=dict[str, Any])
+    dtype: str | None = None
+    out_dtype: str | None = None
+    accept_tokenizer_difference: bool = False
+    experts: tuple[str | tuple[str, ...], ...] = ()
+    sweep: Mapping[str, tuple[Any, ...]] = field(default_factory=dict[str, tuple[Any, ...]])
+    suite: str | None = None
+    gate: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    seed: int = 0
+
+    @property
+    def referenced_models(self) -> tuple[str, ...]:
+        """Every model the recipe names, in order, once each."""
+        names = [entry.model for entry in self.models]
+        return tuple(dict.fromkeys([*names, *([self.base_model] if self.base_model else [])]))
+
+    def coefficients(self) -> tuple[Coefficient, ...]:
+        """The points of the sweep, in order; one called `default` where there is none."""
+        if not self.sweep:
+            return (Coefficient("default", {}),)
+        names = sorted(self.sweep)
+        points: list[Coefficient] = []
+        for values in itertools.product(*(self.sweep[name] for name in names)):
+            pairs = dict(zip(names, values, strict=True))
+            text = "_".join(f"{name}={_value_text(value)}" for name, value in pairs.items())
+            points.append(Coefficient(text, pairs))
+        return tuple(points)
+
+    def expert_sets(self, expert_names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+        """The sets `experts:` asks for, each sorted; duplicates are one set."""
+        names = sorted(expert_names)
+        sets: list[tuple[str, ...]] = []
+        for entry in self.experts:
+            if entry == ALL_PAIRS:
+                sets.extend(itertools.combinations(names, 2))
+            elif entry == ALL:
+                sets.append(tuple(names))
+            else:
+                sets.append(tuple(sorted(entry)))
+        if self.method.exactly is not None:
+            sets = [each for each in sets if len(each) == self.method.exactly]
+        return tuple(dict.fromkeys(each for each in sets if each))
+
+    def for_experts(self, names: Sequence[str], base: str) -> Recipe:
+        """The recipe for one expert set: models listed by name, ready to be planned.
+
+        Entries of `models:` come first and keep their parameters. slerp, which goes from one model
+        to another, starts at the first expert of the set.
+        """
+        own = {entry.model: entry for entry in self.models}
+        experts = [own.get(name, ModelEntry(name)) for name in sorted(names)]
+        extra = [entry for entry in self.models if entry.model not in names]
+        if self.method.inputs == "task_vectors":
+            start: str | None = self.base_model or base
+        else:
+            start = experts[0].model if self.method.base == "required" else None
+        return dataclasses.replace(self, models=(*extra, *experts), base_model=start, experts=())
+
+
+def set_id(names: Sequence[str]) -> str:
+    """An expert set's id: sorted names joined by `+`."""
+    return "+".join(sorted(names))
+
+
+def _value_text(value: Any) -> str:
+    if isinstance(value, list):
+        return ":".join(_value_text(item) for item in cast(list[Any], value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(float(value)) if isinstance(value, int) else str(value)
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read and check one recipe file. Raises RecipeError with every fault found."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise RecipeError(str(path), [Fault("", f"the file cannot be read ({reason})")]) from error
+    return parse_recipe(text, name=Path(path).stem, subject=str(path))
+
+
+def parse_recipe(text: str, name: str, subject: str) -> Recipe:
+    """A recipe from YAML text; `subject` is what messages call it."""
+    from merge_ops.recipe_check import check_recipe
+
+    try:
+        documents = list(yaml.safe_load_all(text))
+    except yaml.YAMLError as error:
+        raise RecipeError(subject, [Fault("", f"is not valid YAML: {error}")]) from error
+    if len(documents) != 1:
+        problem = f"holds {len(documents)} YAML documents; a recipe is one (multi-stage files are"
+        raise RecipeError(subject, [Fault("", f"{problem} not supported yet)")])
+    return check_recipe(documents[0], name, subject)

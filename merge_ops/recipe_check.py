@@ -1,0 +1,231 @@
+"""Checking a recipe's YAML: every fault with its place, what is allowed and a did-you-mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, cast
+
+from merge_ops.errors import Fault, RecipeError, did_you_mean
+from merge_ops.methods import MergeMethod, method_named
+from merge_ops.parameters import setting_faults
+from merge_ops.recipe import ALL, ALL_PAIRS, DTYPES, ModelEntry, Recipe
+
+KEYS = (
+    "merge_method", "base_model", "models", "parameters", "dtype", "out_dtype",
+    "tokenizer_source", "experts", "sweep", "suite", "gate", "seed",
+)  # fmt: skip
+NOT_YET = ("slices", "modules", "tokenizer", "chat_template")
+MAX_COEFFICIENTS = 4096
+
+
+def check_recipe(value: Any, name: str, subject: str) -> Recipe:
+    """The recipe a parsed YAML document describes. Raises RecipeError or UnknownMethodError."""
+    if not isinstance(value, dict):
+        raise RecipeError(subject, [Fault("", "is no mapping of keys to values")])
+    document = cast(dict[str, Any], value)
+    faults = list(_key_faults(document))
+    method_name = document.get("merge_method")
+    if not isinstance(method_name, str):
+        faults.append(Fault("merge_method", "is missing; name one, for example 'ties'"))
+        raise RecipeError(subject, faults)
+    method = method_named(method_name, subject) if not faults else _method(method_name, faults)
+    if method is None:
+        raise RecipeError(subject, faults)
+    for check in (_models, _parameters, _sweep, _experts, _scalars):
+        faults.extend(check(document, method))
+    if faults:
+        raise RecipeError(subject, faults)
+    return _build(document, method, name, subject)
+
+
+def _method(name: str, faults: list[Fault]) -> MergeMethod | None:
+    """The method, or a further fault beside those already found."""
+    try:
+        return method_named(name, "")
+    except RecipeError as error:
+        faults.extend(error.faults)
+        return None
+
+
+def _key_faults(document: Mapping[str, Any]) -> Iterator[Fault]:
+    for key in document:
+        if key in NOT_YET:
+            yield Fault(str(key), "is a key of mergekit that is not supported yet")
+        elif key not in KEYS:
+            hint = did_you_mean(key, KEYS)
+            yield Fault(str(key), f"is no key of a recipe.{hint} Known: {', '.join(KEYS)}")
+
+
+def _models(document: Mapping[str, Any], method: MergeMethod) -> Iterator[Fault]:
+    models = document.get("models")
+    if models is None:
+        if "experts" not in document:
+            yield Fault("models", "is missing; list the models to merge (or name `experts`)")
+        return
+    if not isinstance(models, list):
+        yield Fault("models", "must be a list of {model, parameters}")
+        return
+    seen: dict[str, int] = {}
+    for position, entry in enumerate(cast(list[Any], models)):
+        where = f"models[{position}]"
+        if not isinstance(entry, dict):
+            yield Fault(where, f"is {entry!r}; it must be a mapping with 'model'")
+            continue
+        yield from _model_entry(where, cast(dict[str, Any], entry), method)
+        model = str(cast(dict[str, Any], entry).get("model"))
+        if model in seen:
+            yield Fault(f"{where}.model", f"is {model!r} again, as in models[{seen[model]}]")
+        seen.setdefault(model, position)
+
+
+def _model_entry(where: str, entry: dict[str, Any], method: MergeMethod) -> Iterator[Fault]:
+    for key in entry:
+        if key not in ("model", "parameters"):
+            hint = did_you_mean(key, ("model", "parameters"))
+            yield Fault(f"{where}.{key}", f"is no key of a model (model, parameters).{hint}")
+    model = entry.get("model")
+    if not isinstance(model, str) or not model:
+        yield Fault(f"{where}.model", "must name a model")
+    yield from _parameter_table(f"{where}.parameters", entry.get("parameters"), method, True)
+
+
+def _parameters(document: Mapping[str, Any], method: MergeMethod) -> Iterator[Fault]:
+    yield from _parameter_table("parameters", document.get("parameters"), method, False)
+
+
+def _parameter_table(
+    where: str, table: Any, method: MergeMethod, of_model: bool
+) -> Iterator[Fault]:
+    if table is None:
+        return
+    if not isinstance(table, dict):
+        yield Fault(where, "must be a mapping of parameter to value")
+        return
+    specs = method.parameter_specs
+    for key, setting in cast(dict[str, Any], table).items():
+        here = f"{where}.{key}"
+        if key in method.unused:
+            if key != "int8_mask":  # mergekit's memory switch: no result depends on it
+                yield Fault(here, f"has no effect on {method.name}; remove it")
+        elif key not in specs:
+            yield Fault(here, _unknown_parameter(key, method))
+        elif of_model and not specs[key].per_input:
+            yield Fault(here, "is one value for the whole merge; move it to the top `parameters`")
+        else:
+            yield from setting_faults(here, specs[key], setting)
+
+
+def _unknown_parameter(key: str, method: MergeMethod) -> str:
+    specs = method.parameter_specs
+    hint = did_you_mean(key, specs)
+    return f"is no parameter of {method.name}.{hint} Known: {', '.join(specs)}"
+
+
+def _sweep(document: Mapping[str, Any], method: MergeMethod) -> Iterator[Fault]:
+    sweep = document.get("sweep")
+    if sweep is None:
+        return
+    if not isinstance(sweep, dict) or not sweep:
+        yield Fault("sweep", "must be a mapping of parameter to a list of values")
+        return
+    points = 1
+    for key, values in cast(dict[str, Any], sweep).items():
+        where = f"sweep.{key}"
+        if key not in method.parameter_specs:
+            yield Fault(where, _unknown_parameter(key, method))
+        elif not isinstance(values, list) or not values:
+            yield Fault(where, "must be a list of values, at least one")
+        else:
+            spec = method.parameter_specs[key]
+            for position, value in enumerate(cast(list[Any], values)):
+                yield from setting_faults(f"{where}[{position}]", spec, value)
+            texts = [str(value) for value in cast(list[Any], values)]
+            if len(set(texts)) < len(texts):
+                yield Fault(where, f"names a value twice: {', '.join(texts)}")
+            points *= len(texts)
+            yield from _shadowed(document, key)
+    if points > MAX_COEFFICIENTS:
+        yield Fault("sweep", f"has {points} points; at most {MAX_COEFFICIENTS} are allowed")
+
+
+def _shadowed(document: Mapping[str, Any], key: str) -> Iterator[Fault]:
+    """A sweep sits at the top `parameters`; what every model sets for itself would hide it."""
+    models = document.get("models")
+    if "experts" in document or not isinstance(models, list) or not models:
+        return
+    base = document.get("base_model")
+    entries = [cast(dict[str, Any], each) for each in cast(list[Any], models) if isinstance(each, dict)]
+    tables = [each.get("parameters") for each in entries if each.get("model") != base]
+    if tables and all(isinstance(table, dict) and key in table for table in tables):
+        problem = "has no effect: every model sets this parameter itself; remove it there"
+        yield Fault(f"sweep.{key}", problem)
+
+
+def _experts(document: Mapping[str, Any], method: MergeMethod) -> Iterator[Fault]:
+    if "experts" not in document:
+        return
+    for position, entry in enumerate(_expert_entries(document["experts"])):
+        where = f"experts[{position}]"
+        if isinstance(entry, list):
+            names = cast(list[Any], entry)
+            if not all(isinstance(name, str) and name for name in names) or not names:
+                yield Fault(where, "must be a list of expert names")
+        elif not isinstance(entry, str):
+            yield Fault(where, f"is {entry!r}; allowed: {ALL_PAIRS}, {ALL}, or lists of names")
+        elif entry not in (ALL_PAIRS, ALL) and "+" not in entry:
+            hint = did_you_mean(entry, (ALL_PAIRS, ALL))
+            yield Fault(where, f"is {entry!r}; allowed: {ALL_PAIRS}, {ALL}, or lists of names.{hint}")
+
+
+def _expert_entries(value: Any) -> list[Any]:
+    return cast(list[Any], value) if isinstance(value, list) else [value]
+
+
+def _scalars(document: Mapping[str, Any], method: MergeMethod) -> Iterator[Fault]:
+    kinds: dict[str, tuple[Callable[[Any], bool], str]] = {
+        "base_model": (lambda value: isinstance(value, str) and bool(value), "the name of a model"),
+        "dtype": (lambda value: value in DTYPES, f"one of {', '.join(DTYPES)}"),
+        "out_dtype": (lambda value: value in DTYPES, f"one of {', '.join(DTYPES)}"),
+        "tokenizer_source": (
+            lambda value: value == "base",
+            "'base' (union and other sources are not supported yet)",
+        ),
+        "suite": (lambda value: isinstance(value, str) and bool(value), "the name of a suite"),
+        "gate": (lambda value: isinstance(value, dict), "a mapping"),
+        "seed": (lambda value: type(value) is int and value >= 0, "a whole number from 0 on"),
+    }
+    for key, (sound, allowed) in kinds.items():
+        value = document.get(key)
+        if value is not None and not sound(value):
+            hint = did_you_mean(str(value), DTYPES) if key.endswith("dtype") else ""
+            yield Fault(key, f"is {value!r}; it must be {allowed}.{hint}")
+    if "experts" not in document and method.base == "required" and not document.get("base_model"):
+        yield Fault("base_model", f"is missing; {method.name} needs one")
+
+
+def _build(document: Mapping[str, Any], method: MergeMethod, name: str, subject: str) -> Recipe:
+    entries = cast(list[dict[str, Any]], document.get("models") or [])
+    sweep = cast(dict[str, list[Any]], document.get("sweep") or {})
+    experts: list[str | tuple[str, ...]] = []
+    for entry in _expert_entries(document.get("experts") or []):
+        if isinstance(entry, list):
+            experts.append(tuple(cast(list[str], entry)))
+        else:
+            experts.append(entry if entry in (ALL_PAIRS, ALL) else tuple(entry.split("+")))
+    return Recipe(
+        name=name,
+        subject=subject,
+        merge_method=method.name,
+        method=method,
+        models=tuple(ModelEntry(each["model"], each.get("parameters") or {}) for each in entries),
+        base_model=document.get("base_model"),
+        parameters=document.get("parameters") or {},
+        dtype=document.get("dtype"),
+        out_dtype=document.get("out_dtype"),
+        accept_tokenizer_difference=document.get("tokenizer_source") == "base",
+        experts=tuple(experts),
+        sweep={key: tuple(values) for key, values in sweep.items()},
+        suite=document.get("suite"),
+        gate=document.get("gate") or {},
+        seed=document.get("seed") or 0,
+    )

@@ -1,0 +1,226 @@
+"""The exact k-th largest magnitude of a task vector, without sorting and in bounded memory.
+
+A sample brackets the threshold; every block then counts what lies above the bracket and hands over
+the few values inside it, of which one partition gives the k-th. If the sample misled, or too many
+values fall inside, two rounds of histograms over the bits of the magnitudes find it all the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from merge_ops.measure import Block
+from merge_ops.methods.registry import TensorJob
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Floats = NDArray[np.float32]
+INSIDE_LIMIT = 1 << 24  # values held between two rounds, over all experts and densities: 64 MiB
+MARGIN = 5.0  # half width of the bracket, in standard errors of the sample's quantile
+_LOW_BITS = 15
+
+
+class _TopParameters(Protocol):
+    @property
+    def density(self) -> tuple[float, ...]: ...
+
+
+def kept_count(density: float, count: int) -> int:
+    """How many of `count` entries a density keeps: max(1, ⌊density · n⌋), all from 1 on."""
+    return count if density >= 1 else max(1, int(density * count))
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Keep all magnitudes above `value`, and as many equal to it as `ties` says for each block."""
+
+    value: float
+    ties: tuple[int, ...]
+    equal: tuple[int, ...]
+
+    def apply(self, delta: Tensor, block: int) -> Tensor:
+        """`delta` with everything else set to zero; ties are kept from the lowest index on."""
+        import torch
+
+        ties, equal = self.ties[block], self.equal[block]
+        if ties == 0:
+            return torch.nn.functional.hardshrink(delta, self.value)
+        if ties == equal:
+            below = float(np.nextafter(np.float32(self.value), np.float32(-1.0)))
+            return torch.nn.functional.hardshrink(delta, max(below, 0.0))
+        kept = torch.nn.functional.hardshrink(delta, self.value)
+        places = torch.nonzero(delta.abs() == self.value).flatten()[:ties]
+        kept[places] = delta[places]
+        return kept
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """One block under a bracket [low, high]: how many above it, equal to its ends, and inside."""
+
+    above: int
+    at_high: int
+    at_low: int
+    inside: Floats
+
+
+class Selection:
+    """Finds one threshold: the k-th largest of `count` magnitudes, over as many rounds as needed."""
+
+    def __init__(self, k: int, count: int, inside_limit: int) -> None:
+        self.threshold: Threshold | None = None
+        self._k = k
+        self._count = count
+        self._limit = inside_limit
+        self._stage = "bracket"
+        self._low, self._high = 0.0, math.inf
+        self._bin = 0
+        self._rank = k
+        self._value = 0.0
+
+    @property
+    def sample(self) -> int:
+        """A sample that balances the cost of looking at it with the width of its bracket."""
+        share = min(1.0, self._limit / (2 * self._count))
+        narrow_enough = (MARGIN / share) ** 2
+        return int(min(max(narrow_enough, 4 * self._count ** (2 / 3)), self._count / 4))
+
+    def look(self, magnitude: Floats) -> None:
+        """Set the bracket from a sample."""
+        size = len(magnitude)
+        share = self._k / self._count
+        middle = size * (1 - share)
+        half = MARGIN * math.sqrt(size * share * (1 - share)) + 2
+        low, high = int(middle - half), int(middle + half)
+        wanted = [place for place in (low, high) if 0 <= place < size]
+        parted = np.partition(magnitude, wanted) if wanted else magnitude
+        self._low = float(parted[low]) if low >= 0 else 0.0
+        self._high = float(parted[high]) if high < size else math.inf
+
+    def observe(self, magnitude: Floats) -> Any:
+        """What one block says in this round."""
+        if self._stage == "bracket":
+            return self._observe_bracket(magnitude)
+        if self._stage == "ties":
+            return int(np.count_nonzero(magnitude == np.float32(self._value)))
+        bits = magnitude.view(np.uint32)
+        if self._stage == "high bits":
+            return np.bincount(bits >> _LOW_BITS, minlength=1 << (31 - _LOW_BITS))
+        inside = bits[(bits >> _LOW_BITS) == self._bin] & ((1 << _LOW_BITS) - 1)
+        return np.bincount(inside, minlength=1 << _LOW_BITS)
+
+    def _observe_bracket(self, magnitude: Floats) -> _Seen:
+        low, high = np.float32(self._low), np.float32(self._high)
+        above = int(np.count_nonzero(magnitude > high))
+        near = magnitude.compress((magnitude >= low) & (magnitude <= high))
+        at_high = int(np.count_nonzero(near == high))
+        at_low = int(np.count_nonzero(near == low)) if low < high else 0
+        inside = near.compress((near > low) & (near < high))
+        return _Seen(above, at_high, at_low, inside)
+
+    def absorb(self, observations: Sequence[Any]) -> None:
+        """Take one round in; sets `threshold`, or the next stage."""
+        if self._stage == "bracket":
+            self._absorb_bracket(cast("Sequence[_Seen]", observations))
+        elif self._stage == "ties":
+            self._finish(self._value, self._rank, [int(each) for each in observations])
+        else:
+            self._absorb_histogram(np.sum(observations, axis=0))
+
+    def _absorb_bracket(self, seen: Sequence[_Seen]) -> None:
+        k, high, low = self._k, np.float32(self._high), np.float32(self._low)
+        above = sum(each.above for each in seen)
+        to_high = above + sum(each.at_high for each in seen)
+        inside = sum(len(each.inside) for each in seen)
+        to_low = to_high + inside + sum(each.at_low for each in seen)
+        if not above < k <= to_low or inside > self._limit:
+            self._stage = "high bits"
+        elif k <= to_high:
+            self._finish(float(high), k - above, [each.at_high for each in seen])
+        elif k > to_high + inside:
+            self._finish(float(low), k - to_high - inside, [each.at_low for each in seen])
+        else:
+            values = np.concatenate([each.inside for each in seen])
+            place = inside - (k - to_high)
+            value = np.partition(values, place)[place]
+            larger = int(np.count_nonzero(values > value))
+            equal = [int(np.count_nonzero(each.inside == value)) for each in seen]
+            self._finish(float(value), k - to_high - larger, equal)
+
+    def _absorb_histogram(self, histogram: NDArray[np.int64]) -> None:
+        from_top = np.cumsum(histogram[::-1])
+        place = int(np.searchsorted(from_top, self._rank))
+        chosen = len(histogram) - 1 - place
+        self._rank -= int(from_top[place - 1]) if place else 0
+        if self._stage == "high bits":
+            self._bin, self._stage = chosen, "low bits"
+            return
+        bits = np.array([(self._bin << _LOW_BITS) | chosen], dtype=np.uint32)
+        self._value, self._stage = float(bits.view(np.float32)[0]), "ties"
+
+    def _finish(self, value: float, ties: int, equal: Sequence[int]) -> None:
+        """`ties` of the values equal to the threshold are kept, block by block from the first."""
+        kept: list[int] = []
+        for here in equal:
+            kept.append(min(here, ties))
+            ties -= kept[-1]
+        self.threshold = Threshold(value, tuple(kept), tuple(equal))
+
+
+class TopMeasure:
+    """Thresholds of every expert for every density of a sweep, for methods that trim by magnitude."""
+
+    def __init__(self, job: TensorJob, parameters: Sequence[_TopParameters]) -> None:
+        self._parameters = parameters
+        pairs = {
+            (expert, density)
+            for each in parameters
+            for expert, density in enumerate(each.density)
+            if density < 1
+        }
+        limit = INSIDE_LIMIT // max(1, len(pairs))
+        self._selections = {
+            pair: Selection(kept_count(pair[1], job.count), job.count, limit)
+            for pair in sorted(pairs)
+        }
+        self.wanted = bool(pairs)
+        self.sample = max((each.sample for each in self._selections.values()), default=0)
+
+    def look(self, inputs: Sequence[Tensor]) -> None:
+        """Bracket every threshold."""
+        magnitudes = {expert: _magnitude(inputs[expert]) for expert, _ in self._selections}
+        for (expert, _), selection in self._selections.items():
+            selection.look(magnitudes[expert])
+
+    def observe(self, block: Block) -> dict[tuple[int, float], Any]:
+        """What this block says to every selection that is still open."""
+        open_ones = {pair: each for pair, each in self._selections.items() if not each.threshold}
+        magnitudes = {expert: _magnitude(block.inputs[expert]) for expert, _ in open_ones}
+        return {pair: each.observe(magnitudes[pair[0]]) for pair, each in open_ones.items()}
+
+    def absorb(self, observations: Sequence[dict[tuple[int, float], Any]]) -> None:
+        """Take one round in."""
+        for pair in observations[0]:
+            self._selections[pair].absorb([seen[pair] for seen in observations])
+        self.wanted = any(not each.threshold for each in self._selections.values())
+
+    def at(self, block: Block, coefficient: int) -> list[Tensor]:
+        """The trimmed task vectors of this block."""
+        trimmed: list[Tensor] = []
+        for expert, density in enumerate(self._parameters[coefficient].density):
+            delta = block.inputs[expert]
+            found = self._selections.get((expert, density))
+            threshold = found.threshold if found else None
+            trimmed.append(threshold.apply(delta, block.index) if threshold else delta)
+        return trimmed
+
+
+def _magnitude(delta: Tensor) -> Floats:
+    return cast(Floats, delta.abs().cpu().numpy())

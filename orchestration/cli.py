@@ -1,0 +1,63 @@
+"""`ronghe`: the command line. Heavy imports wait until a command needs them."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Ronghe (融合): merge models, score what comes out, keep the lineage.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Config = Annotated[Path, typer.Argument(help="A mergekit-style YAML file.", show_default=False)]
+
+
+@app.command()
+def merge(
+    config: Config,
+    out: Annotated[Path, typer.Argument(help="The output folder; new or empty.")],
+    threads: Annotated[int, typer.Option(min=0, help="Worker threads; 0: one a core.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    memory: Annotated[str, typer.Option(help="Bound of the buffers, such as 512MiB.")] = "512MiB",
+    block: Annotated[int, typer.Option(hidden=True)] = 0,
+) -> None:
+    """Merge CONFIG into OUT. A `sweep` writes OUT/<coefficient>/ for every point."""
+    from orchestration.merge_command import run_merge
+
+    run_merge(config, out, threads=threads, device=device, memory=memory, block=block or None)
+
+
+@app.command()
+def plan(
+    config: Config,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole plan as JSON.")] = False,
+) -> None:
+    """Show what merging CONFIG would do, from headers alone."""
+    from orchestration.merge_command import show_plan
+
+    show_plan(config, as_json=as_json)
+
+
+def main() -> None:
+    """Run the command line; an error of ours is one message and exit status 2."""
+    from merge_ops.errors import RongheError
+
+    known: list[type[Exception]] = [RongheError]
+    try:
+        app()
+    except Exception as error:
+        for module, name in (("resources.errors", "ResourceError"), ("eval_ops.errors", "EvalError")):
+            if module in sys.modules:
+                known.append(getattr(sys.modules[module], name))
+        if not isinstance(error, tuple(known)):
+            raise
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

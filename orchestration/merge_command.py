@@ -1,0 +1,188 @@
+"""`ronghe merge` and `ronghe plan`: one mergekit-style file, without Dagster or a store."""
+
+import json
+import re
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from merge_ops.checkpoint import Checkpoint, FolderSink, FolderSource, open_checkpoint
+from merge_ops.errors import Fault, MissingModelError, OutputError, RecipeError
+from merge_ops.plan import Plan, plan_merge
+from merge_ops.recipe import Recipe, load_recipe
+
+_SIZE = re.compile(r"^\s*([0-9.]+)\s*(?:([KMG])i?)?B?\s*$", re.IGNORECASE)
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+def parse_size(text: str) -> int:
+    """Bytes from `512MiB`, `2G` or `1000000`. Raises RecipeError saying what is allowed."""
+    found = _SIZE.match(text)
+    if not found:
+        problem = f"is {text!r}; give a number of bytes such as 512MiB or 2GiB"
+        raise RecipeError("ronghe merge", [Fault("--memory", problem)])
+    return int(float(found.group(1)) * _UNITS[(found.group(2) or "").upper()])
+
+
+def open_models(recipe: Recipe, digests: dict[str, str] | None = None) -> dict[str, Checkpoint]:
+    """Open every model a recipe names, as a local folder. All that are missing are reported at once."""
+    opened: dict[str, Checkpoint] = {}
+    missing: list[str] = []
+    for reference in recipe.referenced_models:
+        folder = Path(reference)
+        if not folder.is_dir():
+            hint = " (a LoRA suffix 'model+adapter' is not supported yet)" if "+" in reference else ""
+            missing.append(f"'{reference}': there is no folder {folder.absolute()}{hint}")
+            continue
+        digest = digests.get(reference) if digests else None
+        opened[reference] = open_checkpoint(reference, FolderSource(folder), digest)
+    if missing:
+        raise MissingModelError(f"{recipe.subject}: model " + "; model ".join(missing))
+    return opened
+
+
+def show_plan(config: Path, as_json: bool) -> None:
+    """Print a plan, as tables or as JSON."""
+    recipe = _concrete(load_recipe(config))
+    plan = plan_merge(recipe, open_models(recipe))
+    console = Console()
+    if as_json:
+        console.print_json(json.dumps(plan.to_json(), ensure_ascii=False))
+    else:
+        _print_plan(console, plan)
+
+
+def _concrete(recipe: Recipe) -> Recipe:
+    if recipe.experts:
+        problem = (
+            "names sets of a catalog, which only the catalog's assets can resolve; list `models`"
+            " here, or run `ronghe refresh`"
+        )
+        raise RecipeError(recipe.subject, [Fault("experts", problem)])
+    return recipe
+
+
+def _print_plan(console: Console, plan: Plan) -> None:
+    head = Table(title=f"{plan.recipe.name}: {plan.method.name}", title_justify="left")
+    for column in ("role", "model", "tensors", "bytes"):
+        head.add_column(column, justify="right" if column in ("tensors", "bytes") else "left")
+    for each in plan.checkpoints:
+        role = "base" if each is plan.base else "expert"
+        head.add_row(role, each.name, f"{len(each.tensors):,}", f"{each.nbytes:,}")
+    console.print(head)
+    groups: dict[str, list[str]] = {}
+    for tensor in plan.tensors:
+        what = tensor.action if tensor.action == "copy" else str(tensor.parameters[0])
+        groups.setdefault(what, []).append(tensor.output.name)
+    body = Table(title="tensors by their parameters (first coefficient)", title_justify="left")
+    body.add_column("parameters", overflow="fold")
+    body.add_column("tensors", justify="right")
+    body.add_column("for example", overflow="fold")
+    for what, names in groups.items():
+        body.add_row(what, str(len(names)), names[0])
+    console.print(body)
+    for name, why in plan.excluded.items():
+        console.print(f"not written: {name} ({why})")
+    for warning in plan.warnings:
+        console.print(f"[yellow]warning:[/yellow] {warning}")
+    points = ", ".join(each.id for each in plan.coefficients)
+    console.print(f"coefficients: {points}")
+    console.print(
+        f"reads {plan.bytes_read:,} bytes, writes {plan.bytes_written:,} bytes in"
+        f" {len(plan.shards)} file(s) for each coefficient"
+    )
+
+
+def run_merge(
+    config: Path, out: Path, *, threads: int, device: str, memory: str, block: int | None
+) -> None:
+    """Merge one file into `out`; what is there is either a whole result or nothing."""
+    limit = parse_size(memory)
+    recipe = _concrete(load_recipe(config))
+    opened = open_models(recipe)
+    plan_merge(recipe, opened)  # all faults of headers, before anything heavy is imported
+    _check_output(out)
+    with ThreadPoolExecutor(2) as pool:
+        pending = {name: pool.submit(_content_digest, Path(name)) for name in opened}
+        _import_in(pool).result()
+        from merge_ops.assembly import merge
+        from merge_ops.stream import StreamSettings
+
+        digests = {name: future.result() for name, future in pending.items()}
+    plan = plan_merge(recipe, open_models(recipe, digests))
+    settings = StreamSettings(threads=threads, device=device, memory=limit, block=block)
+    console = Console(stderr=True)
+    with _staged(out) as stage, _progress(console, plan) as advance:
+        folders = {
+            each.id: stage / each.id if recipe.sweep else stage for each in plan.coefficients
+        }
+        report = merge(
+            plan, {key: FolderSink(folder) for key, folder in folders.items()}, settings, advance
+        )
+    console.print(
+        f"{len(folders)} checkpoint(s) in {out}: {report.bytes_written / 1e6:,.1f} MB written in"
+        f" {report.seconds:.1f} s ({report.megabytes_per_second:,.0f} MB/s read and written)"
+    )
+
+
+def _import_in(pool: ThreadPoolExecutor) -> "Future[None]":
+    """torch is imported while the inputs are hashed."""
+
+    def load() -> None:
+        import merge_ops.assembly
+        import torch  # noqa: F401
+
+    return pool.submit(load)
+
+
+def _content_digest(folder: Path) -> str:
+    from resources.model_sources import open_model_source
+
+    return open_model_source(str(folder.absolute()), relative_to=Path.cwd()).revision()
+
+
+def _check_output(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise OutputError(f"{out} exists and is not empty; name a new folder or empty this one")
+
+
+@contextmanager
+def _staged(out: Path) -> Iterator[Path]:
+    """A hidden folder beside `out` that becomes `out` when all went well, and vanishes otherwise."""
+    out = out.absolute()
+    stage = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}.partial"
+    try:
+        stage.mkdir(parents=True)
+        yield stage
+        if out.is_dir():
+            out.rmdir()
+        stage.rename(out)
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written ({error.strerror or error})") from error
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+@contextmanager
+def _progress(console: Console, plan: Plan) -> Iterator[Callable[[int, int], None]]:
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+    from rich.progress import TransferSpeedColumn
+
+    bar = Progress(
+        "{task.description}",
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    with bar:
+        task = bar.add_task(f"{plan.method.name}", total=plan.bytes_read)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
