@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from merge_ops.checkpoint import ByteSink, ByteWriter, Checkpoint, read_file
 from merge_ops.errors import OutputError
@@ -54,8 +54,8 @@ def merge(
     """Carry out a plan: one whole checkpoint into each coefficient's sink, from one read.
 
     `progress(done, total)` counts bytes of inputs merged. Raises NonFiniteError or CheckpointError
-    for bad inputs and OSError for bad places; what the sinks hold then is no checkpoint, and whoever
-    owns them throws it away.
+    for bad inputs and OSError for bad places; what the sinks hold then is no checkpoint, and their
+    owner throws it away.
     """
     missing = [each.id for each in plan.coefficients if each.id not in sinks]
     if missing:
@@ -95,7 +95,7 @@ class _WeightWriter:
         while self._current < 0 or tensor > self._last[self._current]:
             self._next_shard()
         for writer, block in zip(self._open, blocks, strict=True):
-            writer.write(memoryview(block))
+            writer.write(memoryview(cast(bytes, block)))
 
     def finish(self) -> None:
         """Open what is left (shards of empty tensors) and close everything."""

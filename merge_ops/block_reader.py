@@ -1,4 +1,4 @@
-"""Blocks of tensors as float32: read into buffers that each thread keeps, checked for NaN and Inf."""
+"""Blocks of tensors as float32, read into buffers that each thread keeps; NaN is refused."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from merge_ops.checkpoint import ITEM_SIZES, Checkpoint, TensorEntry
+from merge_ops.checkpoint import Checkpoint
 from merge_ops.device import Device
 from merge_ops.errors import CheckpointError, NonFiniteError
+from merge_ops.header import ITEM_SIZES, TensorEntry
 from merge_ops.plan import Plan, PlannedTensor
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class _Buffers:
         import torch
 
         self.raw = torch.empty(block * 8, dtype=torch.uint8, pin_memory=device.is_cuda)
-        self.bytes = memoryview(cast("NDArray[np.uint8]", self.raw.numpy()))
+        self.bytes = memoryview(cast(bytearray, self.raw.numpy()))
         self.float = torch.empty(block, dtype=torch.float32, device=device.torch_device)
 
 
@@ -71,7 +72,7 @@ class BlockReader:
         entry = cast(TensorEntry, tensor.base)
         size = ITEM_SIZES[entry.dtype]
         data = np.empty(count * size, dtype=np.uint8)
-        self._fetch(self._base, entry, start * size, memoryview(data))
+        self._fetch(self._base, entry, start * size, memoryview(cast(bytearray, data)))
         return data
 
     def sample(self, tensor: PlannedTensor, wanted: int, runs: int) -> Sequence[torch.Tensor]:
@@ -116,8 +117,8 @@ class BlockReader:
             bad = int((~values.isfinite()).sum())
             if bad:
                 raise NonFiniteError(
-                    f"model '{checkpoint.name}': tensor '{tensor.output.name}' holds NaN or infinity"
-                    f" ({bad} in elements {start} to {start + count - 1}); the checkpoint at"
+                    f"model '{checkpoint.name}': tensor '{tensor.output.name}' holds NaN or"
+                    f" infinity ({bad} in elements {start} to {start + count - 1}); the checkpoint at"
                     f" {checkpoint.source.location} is damaged or its training diverged. Nothing"
                     " was written"
                 )

@@ -1,8 +1,6 @@
 """What a checkpoint folder looks like: safetensors headers, indexes, and bytes by (file, offset).
 
 This module knows the format; where the bytes live is the business of a `ByteSource` or `ByteSink`.
-Format: an 8-byte little-endian header length, that many bytes of JSON, then the data
-(https://huggingface.co/docs/safetensors). A header is at most 100 MB, as in the reference reader.
 """
 
 from __future__ import annotations
@@ -11,19 +9,13 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import prod
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, Protocol, cast
 
 from merge_ops.errors import CheckpointError, MissingModelError, OutputError
+from merge_ops.header import TensorEntry, read_header
 
-ITEM_SIZES = {
-    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1,
-    "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
-}  # fmt: skip
-FLOAT_DTYPES = frozenset({"F64", "F32", "F16", "BF16"})
-MAX_HEADER = 100_000_000
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 
@@ -142,22 +134,6 @@ class FolderSink:
 
 
 @dataclass(frozen=True)
-class TensorEntry:
-    """Where one tensor lies: dtype code, shape, and the byte range in its file."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    file: str
-    offset: int
-    nbytes: int
-
-    @property
-    def count(self) -> int:
-        """Number of elements."""
-        return prod(self.shape)
-
-
-@dataclass(frozen=True)
 class Checkpoint:
     """A checkpoint known by its headers: tensors by name, its config, and where it is."""
 
@@ -221,7 +197,7 @@ def open_checkpoint(name: str, source: ByteSource, digest: str | None = None) ->
         )
     tensors: dict[str, TensorEntry] = {}
     for file, expected in _weight_files(name, source, files).items():
-        found = _read_header(source, file, files[file])
+        found = _header(source, file, files[file])
         if expected is not None and set(expected) - set(found):
             absent = sorted(set(expected) - set(found))[0]
             raise CheckpointError(
@@ -235,7 +211,9 @@ def open_checkpoint(name: str, source: ByteSource, digest: str | None = None) ->
                     " remove the stale file"
                 )
             tensors[key] = entry
-    config = read_json(source, "config.json", files["config.json"]) if "config.json" in files else {}
+    config = (
+        read_json(source, "config.json", files["config.json"]) if "config.json" in files else {}
+    )
     return Checkpoint(name, source, tensors, config, digest, files)
 
 
@@ -286,59 +264,7 @@ def _inside(source: ByteSource, shard: object) -> str:
     return path.as_posix()
 
 
-def _read_header(source: ByteSource, file: str, size: int) -> dict[str, TensorEntry]:
-    where = f"{source.location}/{file}"
-    if size < 8:
-        raise CheckpointError(f"{where}: {size} bytes are no safetensors file; download it again")
-    length = int.from_bytes(read_file(source, file, 0, 8), "little")
-    if length > min(size - 8, MAX_HEADER):
-        raise CheckpointError(
-            f"{where}: its header claims {length} bytes, but the file has {size}; it is truncated"
-            " or no safetensors file"
-        )
-    try:
-        raw = json.loads(read_file(source, file, 8, length))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{where}: the header is not valid JSON ({error})") from error
-    if not isinstance(raw, dict):
-        raise CheckpointError(f"{where}: the header is not a JSON object")
-    table = cast(dict[str, Any], raw)
-    table.pop("__metadata__", None)
-    entries = {key: _entry(where, file, 8 + length, key, value) for key, value in table.items()}
-    _check_ranges(where, entries, 8 + length, size)
-    return entries
-
-
-def _entry(where: str, file: str, start: int, key: str, value: Any) -> TensorEntry:
-    try:
-        dtype, shape = value["dtype"], value["shape"]
-        begin, end = value["data_offsets"]
-        numbers = [begin, end, *shape]
-        sound = all(type(number) is int and number >= 0 for number in numbers)
-    except (TypeError, KeyError, ValueError):
-        sound, dtype, shape, begin, end = False, "", [], 0, 0
-    if not sound:
-        raise CheckpointError(f"{where}: tensor '{key}' has a malformed header entry")
-    if dtype not in ITEM_SIZES:
-        raise CheckpointError(f"{where}: tensor '{key}' has the unknown dtype {dtype!r}")
-    if prod(shape) * ITEM_SIZES[dtype] != end - begin:
-        raise CheckpointError(
-            f"{where}: tensor '{key}' is {dtype} {list(shape)} but takes {end - begin} bytes"
-        )
-    return TensorEntry(dtype, tuple(shape), file, start + begin, end - begin)
-
-
-def _check_ranges(where: str, entries: Mapping[str, TensorEntry], start: int, size: int) -> None:
-    """The data must be covered exactly once, to the last byte."""
-    position = start
-    for key, entry in sorted(entries.items(), key=lambda item: (item[1].offset, item[1].nbytes)):
-        if entry.offset != position:
-            what = "overlaps the one before it" if entry.offset < position else "leaves a hole"
-            raise CheckpointError(f"{where}: the data of tensor '{key}' {what}; the file is damaged")
-        position += entry.nbytes
-    if position != size:
-        what = "is truncated" if size < position else "has bytes after its last tensor"
-        raise CheckpointError(
-            f"{where}: the file {what} (its header needs {position} bytes, it has {size}); download"
-            " it again"
-        )
+def _header(source: ByteSource, file: str, size: int) -> dict[str, TensorEntry]:
+    return read_header(
+        f"{source.location}/{file}", file, size, lambda at, n: read_file(source, file, at, n)
+    )

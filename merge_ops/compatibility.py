@@ -7,10 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, cast
 
-from merge_ops.checkpoint import FLOAT_DTYPES, Checkpoint, TensorEntry, read_file, read_json
+from merge_ops.checkpoint import Checkpoint, read_file, read_json
 from merge_ops.errors import CompatibilityError, Fault
+from merge_ops.header import FLOAT_DTYPES, TensorEntry
 
-EMBEDDING_NAMES = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "tok_embeddings.weight")
+EMBEDDING_NAMES = (
+    "embed_tokens.weight",
+    "wte.weight",
+    "word_embeddings.weight",
+    "tok_embeddings.weight",
+)
 HEAD_NAMES = ("lm_head.weight", "output.weight", "output_layer.weight")
 # Shapes do not show these, and with different values the same weights compute something else.
 SAME_MEANING = ("model_type", "num_attention_heads", "num_key_value_heads", "head_dim")
@@ -57,7 +63,7 @@ def find_tensor(checkpoint: Checkpoint, name: str) -> TensorEntry | None:
 def check_compatible(
     base: Checkpoint, experts: Sequence[Checkpoint], accept_tokenizer_difference: bool = False
 ) -> list[str]:
-    """Compare every expert with `base`; returns warnings, raises CompatibilityError with all faults.
+    """Compare every expert with `base`; returns warnings or raises CompatibilityError.
 
     Checked: the same tensors with the same shapes, float dtypes, configs that give the weights the
     same meaning, and tokenizers with the same vocabulary.
@@ -101,7 +107,8 @@ def _tensor_faults(base: Checkpoint, expert: Checkpoint) -> Iterator[Fault]:
         yield Fault(expert.name, f"lacks {_named(missing)}, which {base.name} has")
     if extra:
         yield Fault(
-            expert.name, f"has {_named(extra)}, which {base.name} lacks; nothing is dropped silently"
+            expert.name,
+            f"has {_named(extra)}, which {base.name} lacks; nothing is dropped silently",
         )
     for name, entry in base.tensors.items():
         other = find_tensor(expert, name)
@@ -123,8 +130,8 @@ def _shape_fault(
     if vocabulary and entry.shape[1:] == other.shape[1:]:
         return Fault(
             expert.name,
-            f"has another vocabulary: '{name}' is {sizes}; bring the experts to one vocabulary first"
-            " (merged vocabularies are not supported yet)",
+            f"has another vocabulary: '{name}' is {sizes}; bring the experts to one vocabulary"
+            " first (merged vocabularies are not supported yet)",
         )
     return Fault(expert.name, f"has another shape: '{name}' is {sizes}; only equal shapes merge")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ class Device:
         return self.torch_device.type == "cuda"
 
     @contextmanager
-    def stream(self) -> Iterator[None]:
+    def stream(self) -> Generator[None]:
         """Work of this thread goes on its own CUDA stream; on the CPU this does nothing."""
         import torch
 
@@ -40,8 +40,8 @@ class Device:
             self._local.stream.synchronize()
 
     @contextmanager
-    def single_threaded(self) -> Iterator[None]:
-        """Keep torch from splitting one operation: blocks are the parallelism, and sums stay put."""
+    def single_threaded(self) -> Generator[None]:
+        """Keep torch from splitting one operation: blocks are the parallelism."""
         import torch
 
         before = torch.get_num_threads()
@@ -53,7 +53,7 @@ class Device:
 
 
 def open_device(name: str) -> Device:
-    """`auto` (CUDA when there), `cpu` or `cuda[:n]`. Raises DeviceError where that is not to be had."""
+    """`auto` (CUDA when there), `cpu` or `cuda[:n]`. Raises DeviceError where it is not there."""
     import torch
 
     available: Any = torch.cuda.is_available()

@@ -7,6 +7,7 @@
     │   └── MissingModelError    nothing there at all
     ├── CompatibilityError     checkpoints that may not be merged together; every fault found
     ├── NonFiniteError         NaN or infinity in an input, found while streaming
+    ├── SettingsError          memory or threads that cannot work
     ├── DeviceError            a device was asked for that is not there
     └── OutputError            the output cannot be written where it was asked for
 
@@ -73,6 +74,10 @@ class CompatibilityError(FaultsError):
 
 class NonFiniteError(RongheError):
     """An input tensor holds NaN or infinity."""
+
+
+class SettingsError(RongheError):
+    """Settings of a run that cannot work, such as too little memory."""
 
 
 class DeviceError(RongheError):

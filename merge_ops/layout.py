@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from merge_ops.checkpoint import INDEX_FILE, ITEM_SIZES, SINGLE_FILE
+from merge_ops.checkpoint import INDEX_FILE, SINGLE_FILE
+from merge_ops.header import ITEM_SIZES
 
 DEFAULT_SHARD_BYTES = 5_000_000_000
 

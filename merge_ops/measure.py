@@ -20,6 +20,19 @@ LEAF = 65_536
 
 
 @dataclass(frozen=True)
+class TensorJob:
+    """What a measure may know of the tensor at hand: its name, size, inputs and the recipe's seed.
+
+    `inputs` are the names of the experts (task-vector methods) or checkpoints, in order.
+    """
+
+    tensor: str
+    count: int
+    inputs: tuple[str, ...]
+    seed: int
+
+
+@dataclass(frozen=True)
 class Block:
     """A run of a tensor's elements, [start, start + n): float32 inputs of equal length n."""
 
@@ -63,12 +76,11 @@ class Measure(Protocol):
 
 
 def leaf_sums(values: Tensor) -> NDArray[np.float64]:
-    """Sums of consecutive leaves of a flat float32 tensor, each taken in float64, shape (leaves,)."""
+    """Sums of consecutive leaves of a flat float32 tensor, in float64, shape (leaves,)."""
     import torch
 
-    return np.array(
-        [float(leaf.sum(dtype=torch.float64)) for leaf in values.split(LEAF)], dtype=np.float64
-    )
+    leaves = (values[start : start + LEAF] for start in range(0, values.numel(), LEAF))
+    return np.array([float(leaf.sum(dtype=torch.float64)) for leaf in leaves], dtype=np.float64)
 
 
 def total(parts: Sequence[NDArray[np.float64]]) -> float:

@@ -79,4 +79,3 @@ def _recipe(plan: Plan, output: Output) -> dict[str, Any]:
     if recipe.method.random:
         document["seed"] = recipe.seed
     return document
-

@@ -37,7 +37,7 @@ class Parameter:
     aliases: Mapping[object, str] = dataclasses.field(default_factory=dict[object, str])
 
     def allowed(self) -> str:
-        """What a value must be, as a phrase: `above 0 and at most 1 (the share of entries kept)`."""
+        """What a value must be: `above 0 and at most 1 (the share of entries kept)`."""
         if self.kind is bool:
             return f"true or false ({self.meaning})"
         if self.choices:
@@ -108,7 +108,8 @@ def parameters_of(kind: type) -> dict[str, Parameter]:
 def setting_faults(where: str, parameter: Parameter, setting: object) -> Iterator[Fault]:
     """Everything wrong with a setting: each scalar of each gradient of each condition."""
     if isinstance(setting, dict):
-        setting = [setting]
+        yield from _condition_faults(where, parameter, cast(object, setting))
+        return
     if not isinstance(setting, list):
         yield from _scalar_faults(where, parameter, setting)
         return
@@ -143,10 +144,10 @@ def _condition_faults(where: str, parameter: Parameter, item: object) -> Iterato
         yield Fault(f"{where}.filter", "must be a part of a tensor name, '*' or left out")
     if "value" not in condition:
         yield Fault(where, "has no 'value'")
-    elif isinstance(condition["value"], list):
-        yield from setting_faults(f"{where}.value", parameter, condition["value"])
+    elif isinstance(condition["value"], dict):
+        yield Fault(f"{where}.value", "must be a value or a gradient, not another condition")
     else:
-        yield from _scalar_faults(f"{where}.value", parameter, condition["value"])
+        yield from setting_faults(f"{where}.value", parameter, condition["value"])
 
 
 def evaluate(parameter: Parameter, setting: object, tensor: str, t: float) -> Scalar | None:
@@ -156,7 +157,7 @@ def evaluate(parameter: Parameter, setting: object, tensor: str, t: float) -> Sc
     taken (mergekit 0.1.5, `evaluate_setting`).
     """
     if isinstance(setting, dict):
-        setting = [setting]
+        return evaluate(parameter, [cast(object, setting)], tensor, t)
     if not isinstance(setting, list):
         return parameter.check(setting)
     items = cast(list[Any], setting)

@@ -16,10 +16,11 @@ from typing import Any, Literal
 
 import blake3
 
-from merge_ops.checkpoint import FLOAT_DTYPES, Checkpoint, TensorEntry
+from merge_ops.checkpoint import Checkpoint
 from merge_ops.compatibility import check_compatible, excluded, find_tensor
 from merge_ops.depth import depths
 from merge_ops.errors import CheckpointError, Fault, RecipeError
+from merge_ops.header import FLOAT_DTYPES, TensorEntry
 from merge_ops.layout import OutputTensor, Shard, lay_out, natural_key
 from merge_ops.methods.registry import MergeMethod
 from merge_ops.recipe import DTYPES, Coefficient, Recipe
@@ -212,10 +213,7 @@ def _roles(
 ) -> tuple[Checkpoint, tuple[Checkpoint, ...]]:
     """The base and the inputs in order: an unlisted base joins last (mergekit's rule)."""
     listed = [checkpoints[entry.model] for entry in recipe.models]
-    if recipe.base_model is None:
-        base = listed[0]
-    else:
-        base = checkpoints[recipe.base_model]
+    base = checkpoints[recipe.base_model] if recipe.base_model else listed[0]
     if recipe.method.inputs == "task_vectors":
         inputs = [each for each in listed if each is not base]
     elif recipe.method.base == "required":

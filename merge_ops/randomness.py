@@ -8,7 +8,7 @@ devices the same rounds are written in torch; a test holds them equal.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import blake3
 import numpy as np
@@ -34,17 +34,19 @@ def stream_key(seed: int, tensor: str, expert: str) -> tuple[int, int]:
 def keep_mask(
     key: tuple[int, int], start: int, count: int, density: float, device: torch.device
 ) -> torch.Tensor:
-    """A bool mask of shape (count,) for elements [start, start + count), true with chance `density`.
+    """A float32 mask, shape (count,), of elements [start, start + count): 1 with chance `density`.
 
-    The chance is `density` rounded to a multiple of 2⁻³².
+    The chance is `density` rounded to a multiple of 2⁻³². Floats, because multiplying by them is
+    several times quicker than selecting by bools.
     """
     import torch
 
     threshold = min(round(density * 2**32), 2**32 - 1)
     if device.type == "cpu":
         words = _words_numpy(key, start, count)
-        return torch.from_numpy(words < np.uint32(threshold))
-    return _words_torch(key, start, count, device) < threshold
+        kept = (words < np.uint32(threshold)).view(np.int8)
+        return torch.as_tensor(kept).to(torch.float32)
+    return (_words_torch(key, start, count, device) < threshold).to(torch.float32)
 
 
 def _words_numpy(key: tuple[int, int], start: int, count: int) -> NDArray[np.uint32]:
@@ -52,12 +54,11 @@ def _words_numpy(key: tuple[int, int], start: int, count: int) -> NDArray[np.uin
     # numpy advances its counter before it draws: begin one step earlier (modulo 2^256).
     counter = (first - 1) % (1 << 256)
     generator = np.random.Philox(
-        counter=cast(Any, [(counter >> (64 * k)) & _MASK for k in range(4)]),
-        key=cast(Any, list(key)),
+        counter=np.array([(counter >> (64 * k)) & _MASK for k in range(4)], dtype=np.uint64),
+        key=np.array(key, dtype=np.uint64),
     )
     draws = -(-(skip + count) // 2)
-    words = cast("NDArray[np.uint64]", generator.random_raw(draws)).view(np.uint32)
-    return words[skip : skip + count]
+    return generator.random_raw(draws).view(np.uint32)[skip : skip + count]
 
 
 def _words_torch(

@@ -154,7 +154,9 @@ def _shadowed(document: Mapping[str, Any], key: str) -> Iterator[Fault]:
     if "experts" in document or not isinstance(models, list) or not models:
         return
     base = document.get("base_model")
-    entries = [cast(dict[str, Any], each) for each in cast(list[Any], models) if isinstance(each, dict)]
+    entries = [
+        cast(dict[str, Any], each) for each in cast(list[Any], models) if isinstance(each, dict)
+    ]
     tables = [each.get("parameters") for each in entries if each.get("model") != base]
     if tables and all(isinstance(table, dict) and key in table for table in tables):
         problem = "has no effect: every model sets this parameter itself; remove it there"
@@ -174,7 +176,9 @@ def _experts(document: Mapping[str, Any], method: MergeMethod) -> Iterator[Fault
             yield Fault(where, f"is {entry!r}; allowed: {ALL_PAIRS}, {ALL}, or lists of names")
         elif entry not in (ALL_PAIRS, ALL) and "+" not in entry:
             hint = did_you_mean(entry, (ALL_PAIRS, ALL))
-            yield Fault(where, f"is {entry!r}; allowed: {ALL_PAIRS}, {ALL}, or lists of names.{hint}")
+            yield Fault(
+                where, f"is {entry!r}; allowed: {ALL_PAIRS}, {ALL}, or lists of names.{hint}"
+            )
 
 
 def _expert_entries(value: Any) -> list[Any]:

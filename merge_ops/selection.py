@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from merge_ops.measure import Block
-from merge_ops.methods.registry import TensorJob
+from merge_ops.measure import Block, TensorJob
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,7 +71,7 @@ class _Seen:
 
 
 class Selection:
-    """Finds one threshold: the k-th largest of `count` magnitudes, over as many rounds as needed."""
+    """Finds one threshold, the k-th largest of `count` magnitudes, in as many rounds as needed."""
 
     def __init__(self, k: int, count: int, inside_limit: int) -> None:
         self.threshold: Threshold | None = None
@@ -175,7 +174,7 @@ class Selection:
 
 
 class TopMeasure:
-    """Thresholds of every expert for every density of a sweep, for methods that trim by magnitude."""
+    """Thresholds of every expert for every density of a sweep, for trimming by magnitude."""
 
     def __init__(self, job: TensorJob, parameters: Sequence[_TopParameters]) -> None:
         self._parameters = parameters

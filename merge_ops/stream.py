@@ -19,8 +19,8 @@ import numpy as np
 
 from merge_ops.block_reader import BlockReader
 from merge_ops.device import Device, open_device
-from merge_ops.measure import LEAF, Block, Measure
-from merge_ops.methods.registry import TensorJob
+from merge_ops.errors import SettingsError
+from merge_ops.measure import LEAF, Block, Measure, TensorJob
 from merge_ops.plan import Plan, PlannedTensor
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 MIB = 1 << 20
 SMALLEST_BLOCK, LARGEST_BLOCK = LEAF, 16 * MIB
-USUAL_BLOCK = 512 * 1024
+USUAL_BLOCK = 256 * 1024
 SAMPLE_RUNS = 128
 
 Emit = Callable[[int, "Sequence[NDArray[np.uint8]]"], None]
@@ -53,11 +53,21 @@ class StreamSettings:
         return self.threads or len(os.sched_getaffinity(0))
 
     def block_for(self, inputs: int, coefficients: int) -> int:
-        """Elements of a block for so many inputs and outputs; a power of two of leaves."""
+        """Elements of a block for so many inputs and outputs; a power of two of leaves.
+
+        Raises SettingsError where `memory` does not hold the smallest block.
+        """
         if self.block is not None:
             return max(SMALLEST_BLOCK, self.block // LEAF * LEAF)
         each = 8 * (inputs + 1) + 4 * inputs + 24 + 8 * coefficients
         room = self.memory // (each * self.thread_count())
+        if room < SMALLEST_BLOCK:
+            needed = SMALLEST_BLOCK * each * self.thread_count() / MIB
+            raise SettingsError(
+                f"memory is {self.memory / MIB:.0f} MiB; {inputs} inputs, {coefficients}"
+                f" coefficient(s) and {self.thread_count()} threads need at least {needed:.0f} MiB:"
+                " allow more memory or fewer threads"
+            )
         block = SMALLEST_BLOCK
         while block * 2 <= min(room, USUAL_BLOCK):
             block *= 2
@@ -117,7 +127,7 @@ class BlockStream:
         return nbytes
 
     def _tasks(self, pool: ThreadPoolExecutor) -> Iterator[tuple[int, int, Future[Any]]]:
-        """Submit blocks in file order; the next tensor's measuring starts before this one's merge."""
+        """Submit blocks in file order; the next tensor is measured before this one is merged."""
         runs = (
             _TensorRun(self._plan, tensor, index, self._block)
             for index, tensor in enumerate(self._plan.tensors)

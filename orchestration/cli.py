@@ -50,7 +50,10 @@ def main() -> None:
     try:
         app()
     except Exception as error:
-        for module, name in (("resources.errors", "ResourceError"), ("eval_ops.errors", "EvalError")):
+        for module, name in (
+            ("resources.errors", "ResourceError"),
+            ("eval_ops.errors", "EvalError"),
+        ):
             if module in sys.modules:
                 known.append(getattr(sys.modules[module], name))
         if not isinstance(error, tuple(known)):

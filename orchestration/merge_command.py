@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from merge_ops.checkpoint import Checkpoint, FolderSink, FolderSource, open_checkpoint
-from merge_ops.errors import Fault, MissingModelError, OutputError, RecipeError
+from merge_ops.errors import Fault, MissingModelError, OutputError, RecipeError, SettingsError
 from merge_ops.plan import Plan, plan_merge
 from merge_ops.recipe import Recipe, load_recipe
 
@@ -22,22 +22,23 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 def parse_size(text: str) -> int:
-    """Bytes from `512MiB`, `2G` or `1000000`. Raises RecipeError saying what is allowed."""
+    """Bytes from `512MiB`, `2G` or `1000000`. Raises SettingsError saying what is allowed."""
     found = _SIZE.match(text)
     if not found:
-        problem = f"is {text!r}; give a number of bytes such as 512MiB or 2GiB"
-        raise RecipeError("ronghe merge", [Fault("--memory", problem)])
+        raise SettingsError(f"--memory is {text!r}; give a number of bytes such as 512MiB or 2GiB")
     return int(float(found.group(1)) * _UNITS[(found.group(2) or "").upper()])
 
 
 def open_models(recipe: Recipe, digests: dict[str, str] | None = None) -> dict[str, Checkpoint]:
-    """Open every model a recipe names, as a local folder. All that are missing are reported at once."""
+    """Open every model a recipe names, as local folders; all missing ones are reported at once."""
     opened: dict[str, Checkpoint] = {}
     missing: list[str] = []
     for reference in recipe.referenced_models:
         folder = Path(reference)
         if not folder.is_dir():
-            hint = " (a LoRA suffix 'model+adapter' is not supported yet)" if "+" in reference else ""
+            hint = (
+                " (a LoRA suffix 'model+adapter' is not supported yet)" if "+" in reference else ""
+            )
             missing.append(f"'{reference}': there is no folder {folder.absolute()}{hint}")
             continue
         digest = digests.get(reference) if digests else None
@@ -135,7 +136,6 @@ def _import_in(pool: ThreadPoolExecutor) -> "Future[None]":
     """torch is imported while the inputs are hashed."""
 
     def load() -> None:
-        import merge_ops.assembly
         import torch  # noqa: F401
 
     return pool.submit(load)
@@ -154,7 +154,7 @@ def _check_output(out: Path) -> None:
 
 @contextmanager
 def _staged(out: Path) -> Iterator[Path]:
-    """A hidden folder beside `out` that becomes `out` when all went well, and vanishes otherwise."""
+    """A hidden folder beside `out` that becomes `out` when all went well, or vanishes."""
     out = out.absolute()
     stage = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}.partial"
     try:
@@ -171,8 +171,13 @@ def _staged(out: Path) -> Iterator[Path]:
 
 @contextmanager
 def _progress(console: Console, plan: Plan) -> Iterator[Callable[[int, int], None]]:
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
-    from rich.progress import TransferSpeedColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
 
     bar = Progress(
         "{task.description}",

@@ -18,24 +18,11 @@ from merge_ops.parameters import Parameter, parameters_of
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from merge_ops.measure import Measure
+    from merge_ops.measure import Measure, TensorJob
 
 MergeFunction = Callable[[Sequence["Tensor"], Any, Any], "Tensor"]
 MeasureFactory = Callable[["TensorJob", Sequence[Any]], "Measure"]
 Function = TypeVar("Function", bound=MergeFunction)
-
-
-@dataclass(frozen=True)
-class TensorJob:
-    """What a measure may know of the tensor at hand: its name, size, inputs and the recipe's seed.
-
-    `inputs` are the names of the experts (task-vector methods) or checkpoints, in order.
-    """
-
-    tensor: str
-    count: int
-    inputs: tuple[str, ...]
-    seed: int
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-
 from merge_ops.methods.registry import merge_method
 from merge_ops.parameters import REQUIRED, per_input, shared
 

@@ -64,8 +64,8 @@ def disjoint_merge(deltas: Sequence[Tensor], weight: Sequence[float], normalize:
     elected = shares[0].clone()
     for part in shares[1:]:
         elected.add_(part)
-    # ±1 with plus for a sum of zero: adding zero turns −0 into +0.
-    elected = torch.copysign(elected.new_ones(()), elected.add_(0.0))
+    # A sum is −0 only where every part is zero, and there the sign does not matter.
+    elected = torch.copysign(elected.new_ones(()), elected)
     merged = torch.zeros_like(elected)
     divisor = torch.zeros_like(elected)
     for part, share in zip(shares, weight, strict=True):

@@ -1,0 +1,102 @@
+"""The header of a safetensors file: names, dtypes, shapes and byte ranges, checked.
+
+Format: an 8-byte little-endian header length, that many bytes of JSON, then the data
+(https://huggingface.co/docs/safetensors). A header is at most 100 MB, as in the reference reader.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any, cast
+
+from merge_ops.errors import CheckpointError
+
+ITEM_SIZES = {
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1,
+    "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
+}  # fmt: skip
+FLOAT_DTYPES = frozenset({"F64", "F32", "F16", "BF16"})
+MAX_HEADER = 100_000_000
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """Where one tensor lies: dtype code, shape, and the byte range in its file."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    file: str
+    offset: int
+    nbytes: int
+
+    @property
+    def count(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+
+def read_header(
+    where: str, file: str, size: int, read: Callable[[int, int], bytes]
+) -> dict[str, TensorEntry]:
+    """The tensors of one file of `size` bytes; `read(offset, length)` gives its bytes.
+
+    `where` names the file in messages. Raises CheckpointError where the header is truncated,
+    longer than the file, malformed, or does not cover the data exactly once.
+    """
+    if size < 8:
+        raise CheckpointError(f"{where}: {size} bytes are no safetensors file; download it again")
+    length = int.from_bytes(read(0, 8), "little")
+    if length > min(size - 8, MAX_HEADER):
+        raise CheckpointError(
+            f"{where}: its header claims {length} bytes, but the file has {size}; it is truncated"
+            " or no safetensors file"
+        )
+    try:
+        raw = json.loads(read(8, length))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{where}: the header is not valid JSON ({error})") from error
+    if not isinstance(raw, dict):
+        raise CheckpointError(f"{where}: the header is not a JSON object")
+    table = cast(dict[str, Any], raw)
+    table.pop("__metadata__", None)
+    entries = {key: _entry(where, file, 8 + length, key, value) for key, value in table.items()}
+    _check_ranges(where, entries, 8 + length, size)
+    return entries
+
+
+def _entry(where: str, file: str, start: int, key: str, value: Any) -> TensorEntry:
+    try:
+        dtype, shape = str(value["dtype"]), cast(list[int], list(value["shape"]))
+        begin, end = value["data_offsets"]
+    except (TypeError, KeyError, ValueError):
+        dtype, shape, begin, end = "", [-1], 0, 0
+    if not all(type(number) is int and number >= 0 for number in (begin, end, *shape)):
+        raise CheckpointError(f"{where}: tensor '{key}' has a malformed header entry")
+    if dtype not in ITEM_SIZES:
+        raise CheckpointError(f"{where}: tensor '{key}' has the unknown dtype {dtype!r}")
+    if prod(shape) * ITEM_SIZES[dtype] != end - begin:
+        raise CheckpointError(
+            f"{where}: tensor '{key}' is {dtype} {list(shape)} but takes {end - begin} bytes"
+        )
+    return TensorEntry(dtype, tuple(shape), file, start + begin, end - begin)
+
+
+def _check_ranges(where: str, entries: Mapping[str, TensorEntry], start: int, size: int) -> None:
+    """The data must be covered exactly once, to the last byte."""
+    position = start
+    for key, entry in sorted(entries.items(), key=lambda item: (item[1].offset, item[1].nbytes)):
+        if entry.offset != position:
+            what = "overlaps the one before it" if entry.offset < position else "leaves a hole"
+            raise CheckpointError(
+                f"{where}: the data of tensor '{key}' {what}; the file is damaged"
+            )
+        position += entry.nbytes
+    if position != size:
+        what = "is truncated" if size < position else "has bytes after its last tensor"
+        raise CheckpointError(
+            f"{where}: the file {what} (its header needs {position} bytes, it has {size}); download"
+            " it again"
+        )

@@ -1,0 +1,111 @@
+"""Is a folder really a checkpoint? All tensors, all finite, loads, and one forward pass."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from merge_ops.block_reader import torch_dtype
+from merge_ops.checkpoint import Checkpoint, FolderSource, open_checkpoint
+from merge_ops.errors import CheckpointError
+from merge_ops.header import FLOAT_DTYPES, ITEM_SIZES, TensorEntry
+
+BLOCK = 1 << 20
+PROBE_TOKENS = 8
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was found: how many tensors and parameters, and every problem in words."""
+
+    tensors: int
+    parameters: int
+    loaded_as: str
+    logits_shape: tuple[int, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {**dataclasses.asdict(self), "passed": self.passed}
+
+
+def verify_checkpoint(folder: Path, expected: Collection[str] | None = None) -> Verification:
+    """Check a checkpoint folder; `expected` are the tensor names it must have, no more, no fewer.
+
+    Problems are returned, not raised: a check reports them all. No remote code is run.
+    """
+    source = FolderSource(folder)
+    try:
+        checkpoint = open_checkpoint(folder.name, source)
+    except CheckpointError as error:
+        return Verification(0, 0, "", (), (str(error),))
+    problems = [*_name_problems(checkpoint, expected), *_value_problems(checkpoint)]
+    loaded_as, shape = "", ()
+    if not problems:
+        loaded_as, shape, problems = _load(folder)
+    source.close()
+    parameters = sum(entry.count for entry in checkpoint.tensors.values())
+    return Verification(len(checkpoint.tensors), parameters, loaded_as, shape, tuple(problems))
+
+
+def _name_problems(checkpoint: Checkpoint, expected: Collection[str] | None) -> Iterator[str]:
+    if expected is None:
+        return
+    for name in sorted(set(expected) - set(checkpoint.tensors)):
+        yield f"tensor '{name}' is missing"
+    for name in sorted(set(checkpoint.tensors) - set(expected)):
+        yield f"tensor '{name}' was not planned"
+
+
+def _value_problems(checkpoint: Checkpoint) -> Iterator[str]:
+    for name, entry in checkpoint.tensors.items():
+        if entry.dtype in FLOAT_DTYPES and not _finite(checkpoint, entry):
+            yield f"tensor '{name}' holds NaN or infinity"
+
+
+def _finite(checkpoint: Checkpoint, entry: TensorEntry) -> bool:
+    import torch
+
+    size = ITEM_SIZES[entry.dtype]
+    for start in range(0, entry.count, BLOCK):
+        raw = bytearray(min(BLOCK, entry.count - start) * size)
+        checkpoint.source.read_into(entry.file, entry.offset + start * size, memoryview(raw))
+        values = torch.frombuffer(raw, dtype=torch_dtype(entry.dtype))
+        if not math.isfinite(float(values.sum())) and not bool(values.isfinite().all()):
+            return False
+    return True
+
+
+def _load(folder: Path) -> tuple[str, tuple[int, ...], list[str]]:
+    """Load with transformers and run one forward pass over a few tokens."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    loader: Any = AutoModelForCausalLM
+    try:
+        model, info = loader.from_pretrained(
+            folder, output_loading_info=True, trust_remote_code=False, local_files_only=True
+        )
+    except Exception as error:  # whatever a loader raises is the finding
+        return "", (), [f"transformers cannot load it: {type(error).__name__}: {error}"]
+    problems = [
+        f"transformers reports {what}: {', '.join(sorted(map(str, info[what]))[:5])}"
+        for what in ("missing_keys", "unexpected_keys", "mismatched_keys")
+        if info.get(what)
+    ]
+    vocabulary = int(model.get_input_embeddings().weight.shape[0])
+    tokens = torch.arange(PROBE_TOKENS).remainder(vocabulary).unsqueeze(0)
+    with torch.inference_mode():
+        logits = model.eval()(input_ids=tokens).logits
+    if not bool(logits.isfinite().all()):
+        problems.append("a forward pass gives NaN or infinity")
+    return type(model).__name__, cast("tuple[int, ...]", tuple(logits.shape)), problems

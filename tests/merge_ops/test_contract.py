@@ -1,0 +1,254 @@
+"""What holds of every registered method: one table of settings, one set of promises."""
+
+from pathlib import Path
+
+import blake3
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from merge_ops.assembly import merge
+from merge_ops.checkpoint import FolderSink, FolderSource, open_checkpoint
+from merge_ops.errors import NonFiniteError, SettingsError
+from merge_ops.measure import Block, TensorJob
+from merge_ops.methods import METHODS
+from merge_ops.parameters import REQUIRED
+from merge_ops.plan import plan_merge
+from merge_ops.recipe import parse_recipe
+from merge_ops.stream import BlockStream, StreamSettings, measure_whole
+from tests import checkpoint_factory as factory
+
+OTHER_VALUES = {
+    "weight": 0.4, "density": 0.3, "normalize": None, "lambda": 0.7, "t": 0.9, "rescale": "none",
+}  # fmt: skip
+USUAL = {"weight": 1.0, "density": 0.6, "t": 0.3}
+
+
+def usual_parameters(method, count, **changes):
+    values = []
+    for name, spec in method.parameter_specs.items():
+        value = changes.get(name, USUAL.get(name, spec.default))
+        assert value is not REQUIRED
+        values.append(tuple([value] * count) if spec.per_input else value)
+    return method.parameters(*values)
+
+
+def apply(name, tensors, parameters, seed=5):
+    method = METHODS[name]
+    block = Block(0, 0, tensors)
+    known = None
+    if method.measure is not None:
+        job = TensorJob("t", block.count, tuple(f"e{i}" for i in range(len(tensors))), seed)
+        measure = method.measure(job, [parameters])
+        measure_whole(measure, block)
+        known = measure.at(block, 0)
+    return method.merge(tensors, known, parameters)
+
+
+def inputs(method, n=4096, count=3):
+    generator = torch.Generator().manual_seed(n)
+    return [torch.randn(n, generator=generator) for _ in range(method.exactly or count)]
+
+
+every_method = pytest.mark.parametrize("name", sorted(METHODS))
+
+
+@every_method
+def test_shape_dtype_and_untouched_inputs(name):
+    method = METHODS[name]
+    tensors = inputs(method)
+    before = [tensor.clone() for tensor in tensors]
+    out = apply(name, tensors, usual_parameters(method, len(tensors)))
+    assert out.shape == tensors[0].shape
+    assert out.dtype == torch.float32
+    assert all(torch.equal(old, new) for old, new in zip(before, tensors, strict=True))
+    assert all(out.data_ptr() != tensor.data_ptr() for tensor in tensors)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter"),
+    [(name, key) for name, method in sorted(METHODS.items()) for key in method.parameter_specs],
+)
+def test_every_parameter_changes_the_output(name, parameter):
+    method = METHODS[name]
+    tensors = inputs(method)
+    spec = method.parameter_specs[parameter]
+    other = not spec.default if spec.kind is bool else OTHER_VALUES[parameter]
+    reference = apply(name, tensors, usual_parameters(method, len(tensors), normalize=False)
+                      if "normalize" in method.parameter_specs and parameter == "weight"
+                      else usual_parameters(method, len(tensors)))  # fmt: skip
+    changes = {parameter: other}
+    if parameter == "weight" and "normalize" in method.parameter_specs:
+        changes["normalize"] = False
+    changed = apply(name, tensors, usual_parameters(method, len(tensors), **changes))
+    assert not torch.equal(reference, changed)
+
+
+@pytest.mark.parametrize("name", [name for name in sorted(METHODS) if not METHODS[name].random])
+def test_merging_equal_inputs_gives_that_input(name):
+    method = METHODS[name]
+    one = inputs(method)[0]
+    count = method.exactly or 3
+    changes = {"density": 1.0, "normalize": True}
+    out = apply(
+        name, [one.clone() for _ in range(count)], usual_parameters(method, count, **changes)
+    )
+    torch.testing.assert_close(out, one, rtol=1e-6, atol=1e-7)
+
+
+@given(st.permutations([0, 1, 2]), st.sampled_from(["linear", "task_arithmetic", "ties"]))
+@settings(deadline=None, max_examples=24)
+def test_the_order_of_experts_does_not_matter(order, name):
+    method = METHODS[name]
+    # small integers: sums are exact, so the order of addition cannot show
+    tensors = [tensor.mul(8).round() for tensor in inputs(method)]
+    parameters = usual_parameters(method, 3, density=1.0)
+    first = apply(name, tensors, parameters)
+    second = apply(name, [tensors[k] for k in order], parameters)
+    assert torch.equal(first, second)
+
+
+@given(st.floats(0.05, 1.0), st.integers(0, 10_000))
+@settings(deadline=None, max_examples=30)
+def test_dare_with_inverse_density_is_unbiased(density, seed):
+    """E[δ̂] = δ: over the elements of a constant task vector, the mean is the constant."""
+    method, n = METHODS["dare_linear"], 20_000
+    parameters = usual_parameters(method, 1, density=density, rescale="inverse_density")
+    out = apply("dare_linear", [torch.ones(n)], parameters, seed)
+    deviation = ((1 - density) / density / n) ** 0.5
+    assert abs(float(out.double().mean()) - 1) <= 6 * deviation + 1e-6
+
+
+@given(st.integers(1, 400), st.floats(0.01, 0.99))
+@settings(deadline=None, max_examples=50)
+def test_ties_keeps_exactly_the_share_asked_for(n, density):
+    method = METHODS["ties"]
+    values = torch.randn(n, generator=torch.Generator().manual_seed(n))
+    out = apply("ties", [values], usual_parameters(method, 1, density=density))
+    assert int((out != 0).sum()) == max(1, int(density * n))
+
+
+def test_slerp_ends_at_its_inputs():
+    method = METHODS["slerp"]
+    first, second = inputs(method)
+    for t, end in ((0.0, first), (1.0, second)):
+        torch.testing.assert_close(
+            apply("slerp", [first, second], usual_parameters(method, 2, t=t)), end
+        )
+
+
+# ------------------------------------------------------------------ the same through the stream
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory):
+    shape = factory.Shape("qwen2", layers=2, hidden=128, vocabulary=1400, tied=True)
+    return factory.write_family(tmp_path_factory.mktemp("stream"), shape, experts=3)
+
+
+def recipe_for(name, family, extra=""):
+    method = METHODS[name]
+    experts = family.experts[: (method.exactly or 4) - 1]
+    lines = [f"merge_method: {name}", f"base_model: {family.base}", "models:"]
+    lines += [f"  - model: {folder}" for folder in experts]
+    wanted = [key for key in ("weight", "density", "t") if key in method.parameter_specs]
+    lines += ["parameters:", *(f"  {key}: {USUAL[key]}" for key in wanted), extra]
+    return parse_recipe("\n".join(lines), name, f"{name}.yaml")
+
+
+def run(recipe, out, **how):
+    opened = {n: open_checkpoint(n, FolderSource(Path(n)), n) for n in recipe.referenced_models}
+    plan = plan_merge(recipe, opened)
+    sinks = {each.id: FolderSink(out / each.id) for each in plan.coefficients}
+    report = merge(plan, sinks, StreamSettings(device="cpu", **how))
+    digests = {
+        each.id: blake3.blake3((out / each.id / "model.safetensors").read_bytes()).hexdigest()
+        for each in plan.coefficients
+    }
+    return digests, report
+
+
+@every_method
+def test_threads_and_blocks_do_not_change_a_bit(name, family, tmp_path):
+    recipe = recipe_for(name, family)
+    found = {
+        run(recipe, tmp_path / f"{threads}-{block}", threads=threads, block=block)[0]["default"]
+        for threads, block in ((1, 1 << 16), (2, 1 << 16), (4, 1 << 17), (2, 1 << 24))
+    }
+    assert len(found) == 1
+
+
+@every_method
+def test_a_point_of_a_sweep_equals_the_same_merge_alone(name, family, tmp_path):
+    method = METHODS[name]
+    key = next(k for k in ("density", "lambda", "t", "weight") if k in method.parameter_specs)
+    swept, _ = run(recipe_for(name, family, f"sweep: {{{key}: [0.3, 0.5]}}"), tmp_path / "sweep")
+    alone = recipe_for(name, family)
+    alone = parse_recipe(
+        "\n".join(
+            [f"merge_method: {name}", f"base_model: {family.base}", "models:"]
+            + [f"  - model: {entry.model}" for entry in alone.models]
+            + ["parameters:"]
+            + [f"  {k}: {v}" for k, v in {**alone.parameters, key: 0.5}.items()]
+        ),
+        name,
+        "alone.yaml",
+    )
+    single, _ = run(alone, tmp_path / "alone")
+    assert swept[f"{key}=0.5"] == single["default"]
+    assert swept[f"{key}=0.3"] != swept[f"{key}=0.5"] or name == "linear"
+
+
+def test_a_sweep_reads_every_byte_of_an_elementwise_merge_once(family, tmp_path):
+    class Counting(FolderSource):
+        read = 0
+
+        def read_into(self, file, offset, buffer):
+            if file.endswith(".safetensors"):
+                Counting.read += len(buffer)
+            super().read_into(file, offset, buffer)
+
+    recipe = recipe_for("task_arithmetic", family, "sweep: {lambda: [0.1, 0.2, 0.3, 0.4]}")
+    names = recipe.referenced_models
+    opened = {name: open_checkpoint(name, Counting(Path(name))) for name in names}
+    Counting.read = 0
+    plan = plan_merge(recipe, opened)
+    merge(plan, {c.id: FolderSink(tmp_path / c.id) for c in plan.coefficients})
+    assert plan.bytes_read <= Counting.read < plan.bytes_read + 100_000  # and side files
+
+
+@pytest.mark.parametrize("name", ["linear", "ties", "dare_ties"])
+def test_nan_in_an_expert_stops_the_merge_and_names_it(name, family, tmp_path):
+    spoiled = factory.spoiled(family.experts[0], tmp_path / "bad", factory.put_value)
+    recipe = recipe_for(name, family)
+    opened = {n: open_checkpoint(n, FolderSource(Path(n))) for n in recipe.referenced_models}
+    opened[str(family.experts[0])] = open_checkpoint("the bad one", FolderSource(spoiled))
+    plan = plan_merge(recipe, opened)
+    with pytest.raises(
+        NonFiniteError, match=r"'the bad one'.*mlp.down_proj.weight.*NaN or infinity"
+    ):
+        merge(plan, {"default": FolderSink(tmp_path / "out")})
+
+
+def test_the_block_follows_from_memory_threads_and_inputs():
+    few = StreamSettings(threads=2, memory=256 << 20)
+    assert few.block_for(3, 1) == 256 * 1024
+    assert few.block_for(72, 1) == 128 * 1024
+    with pytest.raises(
+        SettingsError, match=r"memory is 8 MiB; 72 inputs, 1 coefficient\(s\) and 2"
+    ):
+        StreamSettings(threads=2, memory=8 << 20).block_for(72, 1)
+    assert StreamSettings(threads=2, block=100_000).block_for(3, 1) == 65_536
+
+
+def test_progress_reaches_the_end(family):
+    recipe = recipe_for("ties", family)
+    opened = {n: open_checkpoint(n, FolderSource(Path(n))) for n in recipe.referenced_models}
+    plan = plan_merge(recipe, opened)
+    seen = []
+    BlockStream(plan, StreamSettings()).run(
+        lambda index, blocks: None, lambda done, total: seen.append((done, total))
+    )
+    assert seen[-1] == (plan.bytes_read, plan.bytes_read)
+    assert seen == sorted(seen)

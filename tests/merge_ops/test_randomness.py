@@ -1,0 +1,53 @@
+"""Masks depend on (seed, tensor, expert, element) and on nothing else."""
+
+import numpy as np
+import pytest
+import torch
+
+from merge_ops.randomness import _words_numpy, _words_torch, keep_mask, stream_key
+
+CPU = torch.device("cpu")
+KEY = stream_key(42, "model.layers.0.mlp.up_proj.weight", "herbs")
+
+
+def test_known_bits():
+    # Philox4x64-10 known answer (Random123's kat_vectors): counter 0, key 0.
+    expected = [0x16554D9ECA36314C, 0xDB20FE9D672D0FDC, 0xD7E772CEE186176B, 0x7E68B68AEC7BA23B]
+    words = _words_numpy((0, 0), 0, 8).view(np.uint64)
+    assert [int(word) for word in words] == expected
+
+
+@pytest.mark.parametrize(("start", "count"), [(0, 64), (5, 1001), (65_536, 4096), (2**33 + 3, 77)])
+def test_torch_makes_the_same_bits_as_numpy(start, count):
+    ours = _words_torch(KEY, start, count, CPU).numpy()
+    assert np.array_equal(ours, _words_numpy(KEY, start, count).astype(np.int64))
+
+
+@pytest.mark.parametrize("block", [1, 7, 64, 1000])
+def test_blocks_do_not_matter(block):
+    whole = keep_mask(KEY, 0, 1000, 0.3, CPU)
+    parts = [
+        keep_mask(KEY, start, min(block, 1000 - start), 0.3, CPU) for start in range(0, 1000, block)
+    ]
+    assert torch.equal(torch.cat(parts), whole)
+
+
+def test_seed_tensor_and_expert_each_change_the_mask():
+    def mask(*key):
+        return keep_mask(stream_key(*key), 0, 256, 0.5, CPU)
+
+    reference = mask(1, "a", "b")
+    for other in ((2, "a", "b"), (1, "c", "b"), (1, "a", "c")):
+        assert not torch.equal(mask(*other), reference)
+
+
+@pytest.mark.parametrize("density", [0.01, 0.3, 0.9])
+def test_the_share_kept_is_the_density(density):
+    n = 400_000
+    kept = float(keep_mask(KEY, 0, n, density, CPU).mean())
+    assert abs(kept - density) < 5 * (density * (1 - density) / n) ** 0.5
+
+
+def test_a_smaller_density_keeps_a_subset():
+    few, many = keep_mask(KEY, 0, 5000, 0.2, CPU), keep_mask(KEY, 0, 5000, 0.6, CPU)
+    assert bool((few <= many).all())
