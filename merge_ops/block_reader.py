@@ -118,8 +118,8 @@ class BlockReader:
             if bad:
                 raise NonFiniteError(
                     f"model '{checkpoint.name}': tensor '{tensor.output.name}' holds NaN or"
-                    f" infinity ({bad} in elements {start} to {start + count - 1}); the checkpoint at"
-                    f" {checkpoint.source.location} is damaged or its training diverged. Nothing"
+                    f" infinity ({bad} in elements {start} to {start + count - 1}); the checkpoint"
+                    f" at {checkpoint.source.location} is damaged or its training diverged. Nothing"
                     " was written"
                 )
         return values

@@ -76,8 +76,8 @@ class NonFiniteError(RongheError):
     """An input tensor holds NaN or infinity."""
 
 
-class SettingsError(RongheError):
-    """Settings of a run that cannot work, such as too little memory."""
+class SettingsError(FaultsError):
+    """Settings of a run that cannot work: an option or an environment variable."""
 
 
 class DeviceError(RongheError):

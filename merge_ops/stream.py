@@ -19,7 +19,7 @@ import numpy as np
 
 from merge_ops.block_reader import BlockReader
 from merge_ops.device import Device, open_device
-from merge_ops.errors import SettingsError
+from merge_ops.errors import Fault, SettingsError
 from merge_ops.measure import LEAF, Block, Measure, TensorJob
 from merge_ops.plan import Plan, PlannedTensor
 
@@ -63,11 +63,12 @@ class StreamSettings:
         room = self.memory // (each * self.thread_count())
         if room < SMALLEST_BLOCK:
             needed = SMALLEST_BLOCK * each * self.thread_count() / MIB
-            raise SettingsError(
-                f"memory is {self.memory / MIB:.0f} MiB; {inputs} inputs, {coefficients}"
-                f" coefficient(s) and {self.thread_count()} threads need at least {needed:.0f} MiB:"
-                " allow more memory or fewer threads"
+            problem = (
+                f"is {self.memory / MIB:.0f} MiB; {inputs} inputs, {coefficients} coefficient(s) and"
+                f" {self.thread_count()} threads need at least {needed:.0f} MiB: allow more memory"
+                " or fewer threads"
             )
+            raise SettingsError("settings of the merge", [Fault("memory", problem)])
         block = SMALLEST_BLOCK
         while block * 2 <= min(room, USUAL_BLOCK):
             block *= 2

@@ -25,7 +25,8 @@ def parse_size(text: str) -> int:
     """Bytes from `512MiB`, `2G` or `1000000`. Raises SettingsError saying what is allowed."""
     found = _SIZE.match(text)
     if not found:
-        raise SettingsError(f"--memory is {text!r}; give a number of bytes such as 512MiB or 2GiB")
+        problem = f"is {text!r}; give a number of bytes such as 512MiB or 2GiB"
+        raise SettingsError("ronghe merge", [Fault("--memory", problem)])
     return int(float(found.group(1)) * _UNITS[(found.group(2) or "").upper()])
 
 
