@@ -19,8 +19,8 @@ install: $(STAMP)  ## the virtual environment with .venv/bin/ronghe
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile $(TORCH)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev]'
 	@mkdir -p .ronghe/dagster && cp dagster.yaml .ronghe/dagster/dagster.yaml
 	@touch $@
 
