@@ -42,6 +42,22 @@ def plan(
     show_plan(config, as_json=as_json)
 
 
+@app.command()
+def refresh() -> None:
+    """Observe the upstream models and re-merge and re-score what any change touches."""
+    from orchestration import commands
+
+    commands.refresh()
+
+
+@app.command()
+def leaderboard() -> None:
+    """Print the leaderboard, where the artifacts are, and what to do next."""
+    from orchestration import commands
+
+    commands.leaderboard()
+
+
 def main() -> None:
     """Run the command line; an error of ours is one message and exit status 2."""
     from merge_ops.errors import RongheError
