@@ -1,0 +1,101 @@
+"""What can go wrong with the places things live in, as one tree.
+
+    ResourceError
+    ├── StoreError                  the artifact store
+    │   ├── StoreAddressError         the URI, the bucket or a name in it cannot be right
+    │   ├── StoreUnreachableError     the endpoint gives no answer
+    │   ├── StoreAccessError          credentials or permissions are missing or refused
+    │   ├── UnsafeStoreError          the store ignores conditional writes
+    │   ├── StoreFailureError         any other failure underneath: disk full, server error
+    │   ├── AttemptError              an attempt used wrongly, or removed by gc too soon
+    │   │   └── SecretFoundError        a manifest or ref would hold a secret
+    │   ├── ContentConflictError      other contents are published under the same digest
+    │   ├── MissingArtifactError      nothing is published under that kind and digest
+    │   └── DamagedArtifactError      a published file or manifest is missing or has wrong bytes
+    │       └── ArtifactReadError       (also an OSError) a range could not be read exactly
+    ├── ModelSourceError            where upstream models come from
+    │   ├── UnknownSchemeError        a URI scheme no source understands
+    │   ├── MissingSourceError        nothing there
+    │   ├── UnsafeWeightsError        weights only as pickle, which can run code when opened
+    │   └── SourceChangedError        the files changed while they were read
+    └── ComputeError                a device or a thread count that cannot be had
+
+Every message says where, what was given, what is allowed and what to do, and never holds a secret.
+Catch by type; the text is for people and may change.
+"""
+
+
+class ResourceError(Exception):
+    """Root of everything this package raises on purpose."""
+
+
+class StoreError(ResourceError):
+    """Something about the artifact store."""
+
+
+class StoreAddressError(StoreError):
+    """The store's URI, its bucket, or a name used in it cannot be right."""
+
+
+class StoreUnreachableError(StoreError):
+    """The store's endpoint gives no answer in time."""
+
+
+class StoreAccessError(StoreError):
+    """Credentials or permissions are missing, or were refused."""
+
+
+class UnsafeStoreError(StoreError):
+    """The store ignores conditional writes, so two writers could overwrite each other."""
+
+
+class StoreFailureError(StoreError):
+    """Another failure underneath: a full disk, a server error."""
+
+
+class AttemptError(StoreError):
+    """An attempt was used wrongly, or gc removed it before it was published."""
+
+
+class SecretFoundError(AttemptError):
+    """A manifest or ref would have held a secret; nothing was written."""
+
+
+class ContentConflictError(StoreError):
+    """Other contents are already published under the same kind and digest."""
+
+
+class MissingArtifactError(StoreError):
+    """Nothing is published under that kind and digest."""
+
+
+class DamagedArtifactError(StoreError):
+    """A published file or manifest is missing, or its bytes are not the ones published."""
+
+
+class ArtifactReadError(DamagedArtifactError, OSError):
+    """A range of an artifact's file could not be read exactly."""
+
+
+class ModelSourceError(ResourceError):
+    """Something about the place an upstream model comes from."""
+
+
+class UnknownSchemeError(ModelSourceError):
+    """A URI scheme that no model source understands."""
+
+
+class MissingSourceError(ModelSourceError):
+    """There is no model at the source."""
+
+
+class UnsafeWeightsError(ModelSourceError):
+    """The weights exist only as pickle files, which can run code when they are opened."""
+
+
+class SourceChangedError(ModelSourceError):
+    """The source's files changed while they were being read."""
+
+
+class ComputeError(ResourceError):
+    """A device or a thread count was asked for that cannot be had."""

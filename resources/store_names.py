@@ -1,0 +1,104 @@
+"""Names inside an artifact store: which file names are safe, and where each thing is kept.
+
+attempts/<id>/<file>                     bytes, written before anything is visible
+attempts/<id>.json                       the attempt's marker: who writes, still alive when
+attempts/<id>.claim                      whoever creates it (publish or gc) decides its fate
+artifacts/<kind>/<digest>/manifest.json  makes an artifact exist
+refs/<asset>/<partition>.json            a name, with its history
+probe/, tmp/                             short-lived, swept by gc
+"""
+
+import re
+from urllib.parse import quote
+
+from blake3 import blake3
+
+from resources.errors import SecretFoundError, StoreAddressError
+
+ATTEMPTS = "attempts"
+ARTIFACTS = "artifacts"
+REFS = "refs"
+PROBE = "probe"
+TEMPORARY = "tmp"
+MANIFEST = "manifest.json"
+MARKER_SUFFIX = ".json"
+CLAIM_SUFFIX = ".claim"
+NO_PARTITION = "@"  # percent-encoding never yields it, so no partition key can collide
+
+_KIND = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+_DIGEST = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{7,127}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_LONGEST_SEGMENT = 160  # bytes; local file systems stop at 255, and a suffix is added
+_SECRETS = (
+    re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"),
+    re.compile(r"\bhf_[A-Za-z0-9]{30,}\b"),
+    re.compile(r"[a-z][a-z0-9+.-]*://[^/\s@:\"]+:[^/\s@\"]+@"),
+)
+
+
+def file_fault(file: object) -> str | None:
+    """Say why `file` is no safe relative POSIX path, or None when it is one.
+
+    Hidden names (a segment that starts with a dot) are refused, and with them `.` and `..`.
+    """
+    if not isinstance(file, str) or not file:
+        return "must be a non-empty text"
+    if file.startswith("/") or "\\" in file or _CONTROL.search(file):
+        return "must be relative, with '/' between folders and no control characters"
+    segments = file.split("/")
+    if any(not segment or segment.startswith(".") for segment in segments):
+        return "must have no empty segment and none that starts with '.'"
+    try:
+        if any(len(segment.encode()) > 255 for segment in segments) or len(file.encode()) > 800:
+            return "is too long (at most 255 bytes a segment, 800 in all)"
+    except UnicodeEncodeError:
+        return "must be valid Unicode"
+    return None
+
+
+def manifest_key(kind: str, digest: str) -> str:
+    """Key of an artifact's manifest; StoreAddressError when kind or digest cannot be right."""
+    if not _KIND.fullmatch(kind):
+        raise StoreAddressError(
+            f"artifact kind {kind!r} is not allowed: use lower-case letters, digits, '_' and '-', "
+            f"starting with a letter, at most 64"
+        )
+    if not _DIGEST.fullmatch(digest):
+        raise StoreAddressError(
+            f"digest {digest!r} of a {kind!r} artifact is not allowed: use 8 to 128 letters, "
+            f"digits, '_' or '-' (a hex digest, usually)"
+        )
+    return f"{ARTIFACTS}/{kind}/{digest}/{MANIFEST}"
+
+
+def ref_folder(asset: str) -> str:
+    """Key prefix of an asset's refs; `/` in an asset name makes folders."""
+    segments = asset.split("/")
+    if not all(segments):
+        raise StoreAddressError(
+            f"asset name {asset!r} is not allowed: it must have no empty part between '/'"
+        )
+    return "/".join([REFS, *(_segment(part) for part in segments)])
+
+
+def ref_key(asset: str, partition: str | None) -> str:
+    """Key of one ref; any partition key is allowed, None means an unpartitioned asset."""
+    name = NO_PARTITION if partition is None else _segment(partition)
+    return f"{ref_folder(asset)}/{name}.json"
+
+
+def _segment(text: str) -> str:
+    """One safe file name for `text`: percent-encoded, shortened by a hash when too long."""
+    encoded = quote(text, safe="").replace(".", "%2E")
+    if len(encoded) <= _LONGEST_SEGMENT:
+        return encoded or "%"
+    return f"{encoded[: _LONGEST_SEGMENT - 34]}~{blake3(text.encode()).hexdigest()[:32]}"
+
+
+def refuse_secrets(text: str, known: tuple[str, ...], where: str) -> None:
+    """Raise SecretFoundError when `text` holds one of `known` or something shaped like a secret."""
+    if any(secret in text for secret in known) or any(p.search(text) for p in _SECRETS):
+        raise SecretFoundError(
+            f"{where} would hold a secret (an access key, a token, or a password in a URL); "
+            f"nothing was written. Leave it out: credentials come from the environment or ~/.aws"
+        )

@@ -1,0 +1,50 @@
+"""Fixtures that several packages' tests share. What a fixture needs is imported when it is used."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from resources.artifact_store import ArtifactStore
+    from tests.storage_servers import S3Server
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator["S3Server"]:
+    """A real S3 server, started when the first test wants it."""
+    from tests.storage_servers import running_seaweedfs
+
+    with running_seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as server:
+        yield server
+
+
+@pytest.fixture
+def s3_root(seaweedfs: "S3Server", monkeypatch: pytest.MonkeyPatch) -> str:
+    """A fresh `s3://` root; the environment leads to its server, for child processes too."""
+    from tests.storage_servers import BUCKET
+
+    for name, value in seaweedfs.environment().items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{BUCKET}/{uuid.uuid4().hex}/根"
+
+
+@pytest.fixture(params=["local", "seaweedfs"])
+def store_root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URI of a fresh, empty store root: once a local folder, once on a real S3 server."""
+    if request.param == "local":
+        return (tmp_path / "store 根").as_uri()
+    return request.getfixturevalue("s3_root")
+
+
+@pytest.fixture
+def store(store_root: str, tmp_path: Path) -> "ArtifactStore":
+    """An artifact store on `store_root`."""
+    from resources.artifact_store import ArtifactStore
+
+    return ArtifactStore.open(store_root, cache=tmp_path / "cache")
