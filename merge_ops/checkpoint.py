@@ -51,6 +51,7 @@ class ByteWriter(Protocol):
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
+        /,
     ) -> bool | None: ...
 
 

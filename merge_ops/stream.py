@@ -64,8 +64,8 @@ class StreamSettings:
         if room < SMALLEST_BLOCK:
             needed = SMALLEST_BLOCK * each * self.thread_count() / MIB
             problem = (
-                f"is {self.memory / MIB:.0f} MiB; {inputs} inputs, {coefficients} coefficient(s) and"
-                f" {self.thread_count()} threads need at least {needed:.0f} MiB: allow more memory"
+                f"is {self.memory / MIB:.0f} MiB; {inputs} inputs, {coefficients} coefficient(s)"
+                f" and {self.thread_count()} threads need at least {needed:.0f} MiB: allow more memory"
                 " or fewer threads"
             )
             raise SettingsError("settings of the merge", [Fault("memory", problem)])
