@@ -65,8 +65,8 @@ class StreamSettings:
             needed = SMALLEST_BLOCK * each * self.thread_count() / MIB
             problem = (
                 f"is {self.memory / MIB:.0f} MiB; {inputs} inputs, {coefficients} coefficient(s)"
-                f" and {self.thread_count()} threads need at least {needed:.0f} MiB: allow more memory"
-                " or fewer threads"
+                f" and {self.thread_count()} threads need at least {needed:.0f} MiB: allow more"
+                " memory or fewer threads"
             )
             raise SettingsError("settings of the merge", [Fault("memory", problem)])
         block = SMALLEST_BLOCK

@@ -1,0 +1,195 @@
+"""Compares two checkpoints on the very same items: better, worse or undecided.
+
+What is compared is what the leaderboard shows: the mean over benchmarks of the mean over items.
+Two questions are asked of the item-by-item differences, and both must agree on a verdict.
+
+- Paired bootstrap (Efron 1979; Koehn 2004 for paired system comparison): items are drawn with
+  replacement within each benchmark, some thousand times; the middle share of the means that come
+  out is the interval.
+- McNemar's test (1947), exact and two-sided, for right/wrong items: among the items on which just
+  one of the two is right, how surprising is this imbalance if either were as likely? It keeps a
+  handful of items, where the bootstrap is overconfident, from deciding anything.
+"""
+
+import json
+import zlib
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval_ops.errors import PairingError
+from eval_ops.scores import SuiteScores
+
+Verdict = Literal["better", "worse", "undecided"]
+Differences = NDArray[np.float64]
+
+RESAMPLES = 10_000
+FEW_VALUES = 64
+BLOCK = 4_000_000
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How ours compares with theirs; differences are ours − theirs, in shares (0.01 = a point).
+
+    `low` and `high` bound the bootstrap interval at `confidence`. `only_ours` and `only_theirs`
+    count the items that just one of the two got right; `p_value` is McNemar's. These three are
+    None when items are not simply right or wrong. `n` counts items.
+    """
+
+    verdict: Verdict
+    difference: float
+    low: float
+    high: float
+    confidence: float
+    n: int
+    p_value: float | None = None
+    only_ours: int | None = None
+    only_theirs: int | None = None
+
+    def to_json(self) -> str:
+        """Write all fields as one JSON object."""
+        return json.dumps(asdict(self))
+
+
+def compare(
+    ours: SuiteScores,
+    theirs: SuiteScores,
+    *,
+    split: str = "test",
+    benchmarks: Collection[str] | None = None,
+    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Comparison:
+    """Compare two checkpoints' answers to the same items of `split`, over some or all benchmarks.
+
+    `confidence` is above 0 and below 1. The same arguments give the same numbers. Raises
+    PairingError when the two were not scored on the same suite, or do not carry their samples.
+    """
+    if ours.suite_digest != theirs.suite_digest:
+        raise PairingError(
+            f"scores on suite '{ours.suite}' ({ours.suite_digest[:12]}) cannot be compared with "
+            f"scores on suite '{theirs.suite}' ({theirs.suite_digest[:12]}): the items, the task "
+            "versions or the version of lm-eval differ; score both on the same suite"
+        )
+    names = _chosen(ours, benchmarks)
+    pairs = [_pair(ours, theirs, name, split) for name in names]
+    differences = {name: a - b for name, (a, b) in zip(names, pairs, strict=True)}
+    low, high = paired_bootstrap(differences, confidence, resamples, seed)
+    difference = sum(float(d.mean()) for d in differences.values()) / len(differences)
+    n = sum(len(d) for d in differences.values())
+    if not all(np.isin(np.concatenate(pair), (0.0, 1.0)).all() for pair in pairs):
+        verdict: Verdict = "better" if low > 0 else "worse" if high < 0 else "undecided"
+        return Comparison(verdict, difference, low, high, confidence, n)
+    only_ours = sum(int((d > 0).sum()) for d in differences.values())
+    only_theirs = sum(int((d < 0).sum()) for d in differences.values())
+    p_value = mcnemar(only_ours, only_theirs)
+    surprising = p_value <= 1 - confidence
+    verdict = "undecided"
+    if surprising and low > 0 and only_ours > only_theirs:
+        verdict = "better"
+    elif surprising and high < 0 and only_ours < only_theirs:
+        verdict = "worse"
+    return Comparison(
+        verdict, difference, low, high, confidence, n, p_value, only_ours, only_theirs
+    )
+
+
+def paired_bootstrap(
+    differences: dict[str, Differences],
+    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Return the interval (low, high) for the mean over benchmarks of mean differences.
+
+    `differences` holds, for each benchmark, one difference an item, shape [n]. Negating all of
+    them mirrors the interval exactly.
+    """
+    sign = _orientation(list(differences.values()))
+    means = np.zeros(resamples)
+    for name, values in differences.items():
+        generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
+        means += _resampled_means(sign * values, resamples, generator)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(means / len(differences), [tail, 1 - tail])
+    low, high = float(low) + 0.0, float(high) + 0.0
+    return (low, high) if sign > 0 else (-high + 0.0, -low + 0.0)
+
+
+def mcnemar(only_ours: int, only_theirs: int) -> float:
+    """Return the exact two-sided p-value of McNemar's test.
+
+    Under the null hypothesis each of the n = `only_ours` + `only_theirs` items on which one side
+    alone is right falls to either side like a fair coin, so
+    p = min(1, 2 · Σ C(n, k) / 2ⁿ over k = 0 … min(only_ours, only_theirs)).
+    """
+    n = only_ours + only_theirs
+    term = total = 1
+    for k in range(min(only_ours, only_theirs)):
+        term = term * (n - k) // (k + 1)
+        total += term
+    return min(1.0, 2 * total / 2**n)
+
+
+def _chosen(scores: SuiteScores, benchmarks: Collection[str] | None) -> list[str]:
+    if benchmarks is None:
+        return list(scores.benchmarks)
+    unknown = sorted(set(benchmarks) - set(scores.benchmarks))
+    if unknown or not benchmarks:
+        raise PairingError(
+            f"suite '{scores.suite}' has no benchmark {', '.join(unknown) or '(none was named)'}; "
+            f"it has {', '.join(scores.benchmarks)}"
+        )
+    return [name for name in scores.benchmarks if name in benchmarks]
+
+
+def _pair(
+    ours: SuiteScores, theirs: SuiteScores, benchmark: str, split: str
+) -> tuple[Differences, Differences]:
+    """Return both sides' values of a benchmark, in the order of the sorted item ids."""
+    first, second = ours.values(benchmark, split), theirs.values(benchmark, split)
+    if first.keys() != second.keys():
+        stray = sorted(first.keys() ^ second.keys())
+        raise PairingError(
+            f"benchmark '{benchmark}' ({split}): {len(stray)} items were scored on one side only "
+            f"(for example '{stray[0]}'); score both checkpoints on the same suite"
+        )
+    items = sorted(first)
+    return np.array([first[i] for i in items]), np.array([second[i] for i in items])
+
+
+def _orientation(differences: Sequence[Differences]) -> float:
+    """Return +1 or −1, the opposite for negated input, so that a comparison mirrors exactly."""
+    total = sum(float(values.mean()) for values in differences)
+    if total == 0:
+        flat = np.concatenate(differences)
+        unequal = flat[flat != 0]
+        total = float(unequal[0]) if len(unequal) else 1.0
+    return 1.0 if total > 0 else -1.0
+
+
+def _resampled_means(
+    values: Differences, resamples: int, generator: np.random.Generator
+) -> Differences:
+    """Return the means of `resamples` samples with replacement, shape [resamples].
+
+    With few distinct values (right/wrong items have three: −1, 0, 1) only their counts matter,
+    and those are multinomial: exact, and free of n.
+    """
+    n = len(values)
+    distinct, counts = np.unique(values, return_counts=True)
+    if len(distinct) <= FEW_VALUES:
+        drawn = generator.multinomial(n, counts / n, size=resamples)
+        return drawn @ distinct / n
+    means = np.empty(resamples)
+    step = max(1, BLOCK // n)
+    for start in range(0, resamples, step):
+        rows = min(step, resamples - start)
+        indices = generator.integers(0, n, size=(rows, n))
+        means[start : start + rows] = values[indices].mean(axis=1)
+    return means

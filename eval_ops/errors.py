@@ -1,0 +1,81 @@
+"""Everything that eval_ops raises on purpose.
+
+    EvalError                    catch this one to catch them all
+    ├── FaultyInputError         input with one or more faults (`.faults` lists them all)
+    │   ├── SuiteError           a suite file is missing, unreadable or wrong
+    │   │   └── ItemsError       so is an items file that the suite names
+    │   └── GateError            a recipe's `gate` is wrong, or there is nothing to compare with
+    ├── HarnessError             lm-eval cannot prepare or run what the suite asks for
+    │   ├── UnknownTaskError     no built-in lm-eval task has that name
+    │   └── MetricError          the metric does not exist, or cannot be compared item by item
+    ├── CheckpointLoadError      a checkpoint folder cannot be loaded as a causal language model
+    ├── NonFiniteError           a checkpoint answers with NaN or infinite log-likelihoods
+    ├── ScoresError              a stored scores file is unreadable or contradicts itself
+    └── PairingError             two sets of scores do not cover the same items
+
+Every message says where, what was given, what is allowed and what to do.
+"""
+
+from collections.abc import Sequence
+
+
+class EvalError(Exception):
+    """The root of this tree."""
+
+
+class FaultyInputError(EvalError):
+    """Input with one or more faults, all of them listed.
+
+    `faults` holds one sentence a fault, each naming its place inside `where`.
+    """
+
+    def __init__(self, where: str, faults: Sequence[str]) -> None:
+        self.where = where
+        self.faults = tuple(faults)
+        super().__init__(self._message())
+
+    def _message(self) -> str:
+        if len(self.faults) == 1:
+            return f"{self.where}: {self.faults[0]}"
+        lines = [f"{self.where}: {len(self.faults)} faults"]
+        return "\n".join([*lines, *(f"  - {fault}" for fault in self.faults)])
+
+
+class SuiteError(FaultyInputError):
+    """A suite file is missing, unreadable or wrong."""
+
+
+class ItemsError(SuiteError):
+    """An items file named by a suite is missing, unreadable or wrong."""
+
+
+class GateError(FaultyInputError):
+    """A gate's settings are wrong, or there is nothing to compare with."""
+
+
+class HarnessError(EvalError):
+    """lm-eval cannot prepare or run what the suite asks for."""
+
+
+class UnknownTaskError(HarnessError):
+    """No built-in lm-eval task has that name."""
+
+
+class MetricError(HarnessError):
+    """The metric does not exist in the task, or cannot be compared item by item."""
+
+
+class CheckpointLoadError(EvalError):
+    """A checkpoint folder cannot be loaded as a causal language model."""
+
+
+class NonFiniteError(EvalError):
+    """A checkpoint answers with NaN or infinite log-likelihoods."""
+
+
+class ScoresError(EvalError):
+    """A stored scores file is unreadable or contradicts itself."""
+
+
+class PairingError(EvalError):
+    """Two sets of scores do not cover the same items, so they cannot be compared."""

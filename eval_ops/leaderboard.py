@@ -1,0 +1,224 @@
+"""The leaderboard: coefficients are chosen on validation items, rows report test items."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from eval_ops.comparison import Comparison, compare
+from eval_ops.errors import PairingError
+from eval_ops.scores import Mean, Score, SuiteScores
+
+Kind = Literal["base", "expert", "average", "candidate"]
+KINDS: tuple[Kind, ...] = ("base", "expert", "average", "candidate")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One scored checkpoint. `name` is a model's name, or for a merged checkpoint free text.
+
+    Merged checkpoints (kinds average and candidate) have a `recipe`, the `experts` of their set
+    and a `coefficient` id. `digest` is the checkpoint's.
+    """
+
+    kind: Kind
+    name: str
+    scores: SuiteScores
+    recipe: str | None = None
+    experts: tuple[str, ...] = ()
+    coefficient: str | None = None
+    digest: str | None = None
+
+    @property
+    def expert_set(self) -> str:
+        """The set's id: sorted names joined by `+`; empty for base and experts."""
+        return "+".join(sorted(self.experts))
+
+    @property
+    def label(self) -> str:
+        """What a table calls it: `ties herbs+idioms density=0.3`, or a model's name."""
+        parts = (self.recipe or self.kind, self.expert_set, self.coefficient or "")
+        if not self.experts:
+            return self.name
+        return " ".join(part for part in parts if part and part != "default")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the leaderboard; all values but `validation_mean` are of test items.
+
+    A comparison is None where there is nothing to compare with, or it would be with itself.
+    """
+
+    kind: Kind
+    label: str
+    recipe: str | None
+    experts: tuple[str, ...]
+    coefficient: str | None
+    digest: str | None
+    benchmarks: Mapping[str, Score]
+    mean: Mean
+    validation_mean: float | None
+    vs_base: Comparison | None
+    vs_best_expert: Comparison | None
+    vs_average: Comparison | None
+
+
+@dataclass(frozen=True)
+class CoefficientPoint:
+    """One coefficient of a sweep with its means on both kinds of items."""
+
+    coefficient: str
+    validation: Mean
+    test: Mean
+
+
+def choose(entries: Iterable[Entry]) -> tuple[Entry, ...]:
+    """Keep, of each recipe and expert set, the coefficient with the best validation mean.
+
+    Ties go to the coefficient id that sorts first. Base and experts stay as they are. Raises
+    PairingError when several coefficients have to be told apart without validation items.
+    """
+    chosen: dict[tuple[str, ...], list[Entry]] = {}
+    for entry in entries:
+        merged = entry.kind in ("average", "candidate")
+        key = (entry.kind, entry.recipe or "", entry.expert_set) if merged else (entry.kind,)
+        chosen.setdefault(key if merged else (*key, entry.name), []).append(entry)
+    return tuple(group[0] if len(group) == 1 else _best(group) for group in chosen.values())
+
+
+def rows(entries: Iterable[Entry], confidence: float = 0.95) -> tuple[Row, ...]:
+    """Return the leaderboard's rows, best test mean first, after `choose`.
+
+    Each merged checkpoint is compared with the base, with the expert of the best test mean and
+    with the plain average of its own set. Raises PairingError when entries were scored on
+    different suites.
+    """
+    kept = choose(entries)
+    ordered = sorted(kept, key=_rank)
+    base = next((entry for entry in ordered if entry.kind == "base"), None)
+    best = next((entry for entry in ordered if entry.kind == "expert"), None)
+    averages = {entry.expert_set: entry for entry in ordered if entry.kind == "average"}
+
+    def against(entry: Entry, other: Entry | None) -> Comparison | None:
+        if other is None or other is entry:
+            return None
+        return compare(entry.scores, other.scores, confidence=confidence)
+
+    return tuple(
+        Row(
+            kind=entry.kind,
+            label=entry.label,
+            recipe=entry.recipe,
+            experts=entry.experts,
+            coefficient=entry.coefficient,
+            digest=entry.digest,
+            benchmarks={name: entry.scores.score(name) for name in entry.scores.benchmarks},
+            mean=entry.scores.mean(),
+            validation_mean=_validation_mean(entry),
+            vs_base=against(entry, base),
+            vs_best_expert=against(entry, best),
+            vs_average=against(entry, averages.get(entry.expert_set)) if entry.experts else None,
+        )
+        for entry in ordered
+    )
+
+
+def coefficient_points(entries: Iterable[Entry]) -> tuple[CoefficientPoint, ...]:
+    """Return the means of a sweep's entries (one recipe, one set), in the order of their numbers.
+
+    Raises PairingError when the suite has no validation items.
+    """
+    points = [
+        CoefficientPoint(
+            entry.coefficient or "default", entry.scores.mean("validation"), entry.scores.mean()
+        )
+        for entry in entries
+    ]
+    return tuple(sorted(points, key=lambda point: _numbers_first(point.coefficient)))
+
+
+def to_markdown(table: Sequence[Row], limit: int | None = None) -> str:
+    """Write the rows (the first `limit`, if given) as a Markdown table with a line of notes."""
+    if not table:
+        return "No checkpoint has been scored yet.\n"
+    names = list(table[0].benchmarks)
+    heads = ["#", "model", "kind", *names, "mean", "vs base", "vs best expert", "vs average"]
+    lines = [
+        _line(heads),
+        _line(["---:", "---", "---", *["---:"] * (len(names) + 1), *["---"] * 3]),
+    ]
+    for number, row in enumerate(table[:limit], start=1):
+        values = [
+            percent(row.benchmarks[name].value, row.benchmarks[name].stderr) for name in names
+        ]
+        verdicts = [_verdict(c) for c in (row.vs_base, row.vs_best_expert, row.vs_average)]
+        label = row.label.replace("|", "\\|")
+        lines.append(_line([str(number), label, row.kind, *values, percent(*row.mean), *verdicts]))
+    hidden = 0 if limit is None else max(0, len(table) - limit)
+    if hidden:
+        lines.append(f"\n{hidden} more rows are not shown.")
+    return "\n".join(lines) + f"\n\n{_notes(table)}\n"
+
+
+def to_json(table: Sequence[Row]) -> str:
+    """Write the rows as a JSON list."""
+    return json.dumps([asdict(row) | {"mean": row.mean._asdict()} for row in table], indent=1)
+
+
+def percent(value: float, stderr: float | None) -> str:
+    """Write a share and its standard error in percent: `72.5 ± 4.1`."""
+    return f"{100 * value:.1f}" + ("" if stderr is None else f" ± {100 * stderr:.1f}")
+
+
+def _best(group: Sequence[Entry]) -> Entry:
+    try:
+        return min(group, key=lambda e: (-e.scores.mean("validation").value, e.coefficient or ""))
+    except PairingError as error:
+        raise PairingError(
+            f"{len(group)} coefficients of '{group[0].recipe}' ({group[0].expert_set}) cannot be "
+            f"told apart: {error}"
+        ) from None
+
+
+def _rank(entry: Entry) -> tuple[float, int, str]:
+    return -entry.scores.mean().value, KINDS.index(entry.kind), entry.label
+
+
+def _validation_mean(entry: Entry) -> float | None:
+    try:
+        return entry.scores.mean("validation").value
+    except PairingError:
+        return None
+
+
+def _numbers_first(coefficient: str) -> tuple[tuple[float, str], ...]:
+    """Sort `lambda=0.5` before `lambda=1.0` before `lambda=10.0`."""
+    parts = re.split(r"(-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)", coefficient)
+    return tuple(
+        (float(part), "") if index % 2 else (0.0, part) for index, part in enumerate(parts)
+    )
+
+
+def _verdict(comparison: Comparison | None) -> str:
+    if comparison is None:
+        return "–"
+    return f"{comparison.verdict} ({100 * comparison.difference:+.1f})"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _notes(table: Sequence[Row]) -> str:
+    first = table[0]
+    sizes = ", ".join(f"{name} {score.n}" for name, score in first.benchmarks.items())
+    levels = {c.confidence for row in table for c in (row.vs_base, row.vs_best_expert) if c}
+    level = f"{100 * max(levels):g} %" if levels else "no"
+    return (
+        f"Percent of test items ± standard error (items: {sizes}). Coefficients were chosen on "
+        f"validation items, which are never test items. A verdict needs both a paired bootstrap "
+        f"interval clear of zero and McNemar's test at {level} confidence; in brackets the "
+        "difference of means in points."
+    )

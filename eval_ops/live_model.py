@@ -1,0 +1,201 @@
+"""One causal language model kept in memory, whose weights are exchanged for the next checkpoint's.
+
+Building a module and its tokenizer costs far more than reading a small model's weights. Where the
+next checkpoint has the same config.json and tokenizer files, and its tensors are exactly the
+module's, they are copied into it; otherwise everything is loaded afresh.
+"""
+
+import contextlib
+import json
+from collections.abc import Generator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from blake3 import blake3
+
+from eval_ops.errors import CheckpointLoadError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+IDENTITY_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab*",
+    "merges.txt",
+    "*.model",
+    "*.jinja",
+    "*.tiktoken",
+)
+"""Files that decide the module and the tokenizer, as glob patterns; weights and cards do not."""
+
+
+class Loaded(NamedTuple):
+    """A model on its device, in evaluation mode, and its tokenizer."""
+
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+
+
+class LiveModel:
+    """Holds at most one model on `device` ("cpu", "cuda", "cuda:1")."""
+
+    def __init__(self, device: str = "cpu") -> None:
+        self._device = device
+        self._identity = ""
+        self._loaded: Loaded | None = None
+
+    def load(self, folder: Path) -> Loaded:
+        """Load `folder` afresh, after letting go of what was loaded before.
+
+        Floating-point precision is the checkpoint's own. CheckpointLoadError leaves no model here.
+        """
+        self._loaded = None
+        if not (folder / "config.json").is_file():
+            raise CheckpointLoadError(
+                f"{folder}: holds no config.json, so it is no Hugging Face checkpoint; give the "
+                "folder of a whole model (an adapter must be merged into its base first)"
+            )
+        self._loaded = _load_afresh(folder, self._device)
+        self._identity = _identity(folder)
+        return self._loaded
+
+    def exchange(self, folder: Path) -> bool:
+        """Copy the folder's weights into the module in memory; False, untouched, if they don't fit.
+
+        CheckpointLoadError when its files are broken; no model is left here then.
+        """
+        live = self._loaded
+        if live is None or _identity(folder) != self._identity:
+            return False
+        from safetensors import SafetensorError, safe_open
+
+        files = _weight_files(folder)
+        state = live.model.state_dict()
+        try:
+            with contextlib.ExitStack() as stack:
+                handles: list[Any] = [
+                    stack.enter_context(safe_open(file, framework="pt", device="cpu"))
+                    for file in files
+                ]
+                if not _fits(handles, state):
+                    return False
+                self._loaded = None  # until every tensor is in, this is no checkpoint's model
+                for handle in handles:
+                    for name in handle.keys():  # noqa: SIM118  (a handle is no mapping)
+                        state[name].copy_(handle.get_tensor(name))
+        except (SafetensorError, OSError) as error:
+            self._loaded = None
+            raise _load_error(folder, error) from error
+        self._loaded = live
+        return True
+
+
+def _identity(folder: Path) -> str:
+    total = blake3()
+    names = sorted({path for pattern in IDENTITY_FILES for path in folder.glob(pattern)})
+    for path in names:
+        if path.is_file():
+            content = path.read_bytes()
+            total.update(f"{path.name}\0{len(content)}\0".encode())
+            total.update(content)
+    return total.hexdigest()
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """Return the safetensors files that make up the checkpoint."""
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return [folder / "model.safetensors"]
+    try:
+        names = set(json.loads(index.read_bytes())["weight_map"].values())
+    except (ValueError, KeyError, AttributeError) as error:
+        raise _load_error(folder, error) from error
+    stray = sorted(name for name in names if Path(name).name != name)
+    if stray:
+        raise CheckpointLoadError(
+            f"{index}: names the file {stray[0]!r}, which lies outside the checkpoint's folder"
+        )
+    return [folder / name for name in sorted(names)]
+
+
+def _fits(handles: list[Any], state: "Mapping[str, torch.Tensor]") -> bool:
+    """Whether the files hold exactly the module's tensors: same names, shapes and dtypes.
+
+    Tied tensors share their memory, so a file may hold either of them, but not both.
+    """
+    names: list[str] = []
+    for handle in handles:
+        for name in handle.keys():  # noqa: SIM118
+            tensor = state.get(name)
+            part = handle.get_slice(name)
+            if tensor is None or list(tensor.shape) != part.get_shape():
+                return False
+            if str(tensor.dtype) not in _DTYPES.get(part.get_dtype(), ""):
+                return False
+            names.append(name)
+    filled = {state[name].data_ptr() for name in names}
+    return len(filled) == len(names) and filled == {t.data_ptr() for t in state.values()}
+
+
+_DTYPES = {
+    "F64": "torch.float64",
+    "F32": "torch.float32",
+    "F16": "torch.float16",
+    "BF16": "torch.bfloat16",
+}
+
+
+def _load_afresh(folder: Path, device: str) -> Loaded:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model_class: Any = AutoModelForCausalLM
+    tokenizer_class: Any = AutoTokenizer
+    try:
+        with _no_progress_bars():
+            model, report = model_class.from_pretrained(
+                folder,
+                dtype="auto",
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+            tokenizer = tokenizer_class.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
+            missing = sorted(report["missing_keys"]) + sorted(map(str, report["mismatched_keys"]))
+            if not missing:
+                model = model.to(device).eval()
+    except Exception as error:  # transformers raises nearly every kind
+        raise _load_error(folder, error) from error
+    if missing:
+        raise CheckpointLoadError(
+            f"{folder}: {len(missing)} tensors of the model are missing or of another shape (for "
+            f"example {missing[0]}); the checkpoint is incomplete, or its config.json is another "
+            "model's"
+        )
+    return Loaded(model, tokenizer)
+
+
+def _load_error(folder: Path, error: BaseException) -> CheckpointLoadError:
+    return CheckpointLoadError(
+        f"{folder}: cannot be loaded as a causal language model: {type(error).__name__}: {error}"
+    )
+
+
+@contextlib.contextmanager
+def _no_progress_bars() -> Generator[None]:
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

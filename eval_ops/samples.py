@@ -1,0 +1,151 @@
+"""Reads lm-eval's log of samples: which metric, which split, what was answered."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+from blake3 import blake3
+
+from eval_ops.errors import MetricError, NonFiniteError
+from eval_ops.faults import did_you_mean
+from eval_ops.scores import Sample
+from eval_ops.suites import Benchmark
+
+Log = Sequence[Mapping[str, Any]]
+
+
+class Answers(NamedTuple):
+    """A benchmark's samples, the name of the metric that values them, and the task's version."""
+
+    samples: tuple[Sample, ...]
+    metric: str
+    version: str
+
+
+def read_samples(
+    benchmark: Benchmark,
+    tasks: Mapping[str, Any],
+    logs: Mapping[str, Log],
+    seed: int,
+    where: str,
+) -> Answers:
+    """Turn lm-eval's log of one benchmark (a task, or the tasks of a group) into samples.
+
+    `where` names the checkpoint, for messages. Own items carry their split; a built-in task's are
+    divided by `assign_splits`. MetricError when a task lacks the metric, or has one that is no
+    mean over items or not the better the higher; NonFiniteError on NaN or infinity.
+    """
+    metric, filter_name = _metric(benchmark, tasks, logs)
+    samples: list[Sample] = []
+    for name, log in logs.items():
+        for row in log:
+            if row["filter"] == filter_name:
+                samples.append(_sample(benchmark, name if len(logs) > 1 else "", row, metric))
+    for sample in samples:
+        if not math.isfinite(sample.value) or not all(map(math.isfinite, sample.loglikelihoods)):
+            raise NonFiniteError(
+                f"{where}: the model answers item '{sample.item}' of benchmark '{benchmark.name}' "
+                "with NaN or infinity; its weights are broken, or overflow in their precision"
+            )
+    if not benchmark.items:
+        samples = assign_splits(samples, benchmark.validation_share, seed)
+    versions = {str(task.VERSION) for task in tasks.values()}
+    version = benchmark.version or "+".join(sorted(versions))
+    return Answers(tuple(samples), metric, version)
+
+
+def assign_splits(samples: Sequence[Sample], share: float, seed: int) -> list[Sample]:
+    """Divide a built-in task's samples: about `share` of them to validation, the rest to test.
+
+    Which go where depends on the seed, the benchmark's and the items' names alone. Test gets one
+    sample at least, and so does validation with a share above 0 and two samples or more.
+    """
+    n = len(samples)
+    count = min(max(round(share * n), int(share > 0)), n - 1)
+    order = sorted(
+        range(n),
+        key=lambda i: blake3(
+            f"{seed}\0{samples[i].benchmark}\0{samples[i].item}".encode()
+        ).digest(),
+    )
+    validation = set(order[:count])
+    return [
+        Sample(
+            benchmark=sample.benchmark,
+            split="validation" if index in validation else "test",
+            item=sample.item,
+            value=sample.value,
+            choice=sample.choice,
+            answer=sample.answer,
+            loglikelihoods=sample.loglikelihoods,
+        )
+        for index, sample in enumerate(samples)
+    ]
+
+
+def _metric(
+    benchmark: Benchmark, tasks: Mapping[str, Any], logs: Mapping[str, Log]
+) -> tuple[str, str]:
+    """Return the metric and the filter to read: the suite's `metric`, or the task's first."""
+    task_name, task = next(iter(tasks.items()))
+    first = logs[task_name][0]
+    known = cast("list[str]", list(first["metrics"]))
+    filters = list(dict.fromkeys(row["filter"] for row in logs[task_name]))
+    wanted, _, filter_name = (benchmark.metric or "").partition(",")
+    metric = wanted or ("acc" if "acc" in known else known[0])
+    filter_name = filter_name or filters[0]
+    place = f"benchmark '{benchmark.name}': metric '{metric}'"
+    if metric not in known:
+        raise MetricError(
+            f"{place} is none of task '{task_name}'.{did_you_mean(metric, known)} "
+            f"Known: {', '.join(known)}"
+        )
+    if filter_name not in filters:
+        raise MetricError(f"{place}: filter '{filter_name}' is none of {', '.join(filters)}")
+    aggregation = task.aggregation().get(metric)
+    if getattr(aggregation, "__name__", "mean") != "mean":
+        raise MetricError(
+            f"{place} is no mean over items but '{aggregation.__name__}', so two checkpoints "
+            f"cannot be compared item by item; name another in `metric`: {', '.join(known)}"
+        )
+    if not task.higher_is_better().get(metric, True):
+        raise MetricError(
+            f"{place} is better the lower it is; name one that is better the higher in `metric`: "
+            f"{', '.join(known)}"
+        )
+    return metric, filter_name
+
+
+def _sample(benchmark: Benchmark, task: str, row: Mapping[str, Any], metric: str) -> Sample:
+    document = row["doc"]
+    own = bool(benchmark.items)
+    item = document["id"] if own else str(row["doc_id"])
+    likelihoods = _likelihoods(row["filtered_resps"])
+    target = row["target"]
+    return Sample(
+        benchmark=benchmark.name,
+        split=document["split"] if own else "",
+        item=f"{task}/{item}" if task else item,
+        value=float(row[metric]),
+        choice=_choice(likelihoods, document, metric) if own else _highest(likelihoods),
+        answer=target if isinstance(target, int) and likelihoods else None,
+        loglikelihoods=likelihoods,
+    )
+
+
+def _likelihoods(responses: Sequence[Any]) -> tuple[float, ...]:
+    """Return one log-likelihood a choice; () where the model did not choose among several."""
+    if len(responses) < 2 or not all(isinstance(r, list | tuple) for r in responses):
+        return ()
+    return tuple(float(pair[0]) for pair in responses)
+
+
+def _choice(likelihoods: Sequence[float], document: Mapping[str, Any], metric: str) -> int | None:
+    if metric != "acc_norm":
+        return _highest(likelihoods)
+    lengths = [len(choice) for choice in document["choices"]]
+    return _highest([value / n for value, n in zip(likelihoods, lengths, strict=True)])
+
+
+def _highest(values: Sequence[float]) -> int | None:
+    return max(range(len(values)), key=lambda i: values[i]) if values else None

@@ -1,0 +1,131 @@
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eval_ops.comparison import compare, mcnemar, paired_bootstrap
+from eval_ops.errors import PairingError
+from eval_ops.scores import SuiteScores
+
+ScoresOf = Callable[..., SuiteScores]
+
+
+def test_mcnemar_by_hand() -> None:
+    # One side alone is right on 1 item, the other on 5: n = 6, 2 · (C(6,0) + C(6,1)) / 2⁶ = 14/64.
+    assert mcnemar(1, 5) == mcnemar(5, 1) == 14 / 64
+    # 0 against 6: 2 · 1/64; an even split proves nothing; nor do no items at all.
+    assert mcnemar(0, 6) == 2 / 64
+    assert mcnemar(3, 3) == 1.0
+    assert mcnemar(0, 0) == 1.0
+
+
+def test_mcnemar_is_twice_the_binomial_tail() -> None:
+    for ours, theirs in [(2, 9), (40, 60), (700, 800)]:
+        n = ours + theirs
+        tail = sum(Fraction(math.comb(n, k), 2**n) for k in range(ours + 1))
+        assert mcnemar(ours, theirs) == float(2 * tail)
+
+
+def test_comparison_by_hand(scores_of: ScoresOf) -> None:
+    # herbs: ours 8/8, theirs 2/8, so +6/8; idioms: both 2/4, so 0. Mean difference 3/8.
+    ours = scores_of(herbs=([], [1] * 8), idioms=([], [1, 1, 0, 0]))
+    theirs = scores_of(herbs=([], [1, 1, 0, 0, 0, 0, 0, 0]), idioms=([], [1, 1, 0, 0]))
+    result = compare(ours, theirs)
+    assert result.difference == 3 / 8
+    assert (result.only_ours, result.only_theirs, result.n) == (6, 0, 12)
+    assert result.p_value == 2 / 64
+    # Half the mean of 8 draws that are 1 with probability 6/8: the 2.5 % point of Bin(8, 6/8) is
+    # 3, its 97.5 % point 8.
+    assert (result.low, result.high) == (3 / 16, 8 / 16)
+    assert result.verdict == "better"
+    assert compare(theirs, ours).verdict == "worse"
+    only = compare(ours, theirs, benchmarks=["idioms"])
+    assert (only.verdict, only.difference, only.low, only.high) == ("undecided", 0, 0, 0)
+
+
+def test_a_handful_of_items_decides_nothing(scores_of: ScoresOf) -> None:
+    # The bootstrap alone would be sure: every resample of +1, +1, +1 has mean +1.
+    result = compare(scores_of(a=([], [1, 1, 1])), scores_of(a=([], [0, 0, 0])))
+    assert (result.low, result.high, result.p_value) == (1.0, 1.0, 0.25)
+    assert result.verdict == "undecided"
+
+
+def test_interval_has_the_width_that_theory_gives() -> None:
+    draw = np.random.default_rng(0)
+    values = {"a": draw.normal(0.1, 1.0, 400), "b": draw.normal(0.1, 2.0, 900)}
+    low, high = paired_bootstrap(values)
+    error = np.sqrt(sum(v.var() / len(v) for v in values.values())) / 2
+    middle = np.mean([v.mean() for v in values.values()])
+    assert low == pytest.approx(middle - 1.96 * error, abs=0.1 * error)
+    assert high == pytest.approx(middle + 1.96 * error, abs=0.1 * error)
+    wide = paired_bootstrap(values, confidence=0.99)
+    assert wide[0] < low < high < wide[1]
+
+
+def test_counting_distinct_values_equals_drawing_items() -> None:
+    draw = np.random.default_rng(1)
+    coarse = draw.choice([-1.0, 0.0, 1.0], size=300, p=[0.1, 0.5, 0.4])
+    fine = coarse + 1e-9 * draw.normal(size=300)
+    assert paired_bootstrap({"a": coarse}) == pytest.approx(paired_bootstrap({"a": fine}), abs=8e-3)
+
+
+answers = st.lists(st.sampled_from([0, 1]), min_size=4, max_size=12)
+shares = st.lists(st.floats(0, 1), min_size=4, max_size=12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.one_of(answers, shares), st.integers(0, 2**32 - 1))
+def test_swapping_the_sides_mirrors_everything(
+    scores_of: ScoresOf, values: list, shift: int
+) -> None:
+    half = len(values) // 2
+    ours = scores_of(a=([], values[:half]))
+    theirs = scores_of(a=([], values[-half:]))
+    there, back = (
+        compare(x, y, seed=shift, resamples=200) for x, y in [(ours, theirs), (theirs, ours)]
+    )
+    assert back.difference == -there.difference
+    assert (back.low, back.high) == (-there.high, -there.low)
+    assert back.p_value == there.p_value
+    mirrored = {"better": "worse", "worse": "better", "undecided": "undecided"}
+    assert back.verdict == mirrored[there.verdict]
+    assert there.low <= there.high
+
+
+@settings(max_examples=20, deadline=None)
+@given(answers)
+def test_a_checkpoint_is_neither_better_nor_worse_than_itself(
+    scores_of: ScoresOf, values: list
+) -> None:
+    scores = scores_of(a=([], values))
+    result = compare(scores, scores)
+    assert (result.verdict, result.difference, result.low, result.high) == ("undecided", 0, 0, 0)
+
+
+def test_values_between_right_and_wrong_have_no_mcnemar(scores_of: ScoresOf) -> None:
+    result = compare(scores_of(a=([], [0.5, 0.75] * 9)), scores_of(a=([], [0.25, 0.5] * 9)))
+    assert (result.verdict, result.p_value, result.only_ours) == ("better", None, None)
+    assert (result.low, result.high) == (0.25, 0.25)
+
+
+def test_same_arguments_same_numbers(scores_of: ScoresOf) -> None:
+    pair = scores_of(a=([], [1, 0, 1, 1] * 9)), scores_of(a=([], [1, 1, 0, 0] * 9))
+    assert compare(*pair) == compare(*pair)
+    assert compare(*pair).to_json().startswith('{"verdict": "')
+
+
+def test_what_cannot_be_paired(scores_of: ScoresOf) -> None:
+    ours, theirs = scores_of(a=([1], [1, 0])), scores_of(a=([1], [1, 0]))
+    with pytest.raises(PairingError, match=r"cannot be compared with scores on suite 'tiny'"):
+        compare(ours, replace(theirs, suite_digest="other"))
+    with pytest.raises(PairingError, match=r"1 items were scored on one side only"):
+        compare(ours, scores_of(a=([1], [1, 0, 1])))
+    with pytest.raises(PairingError, match=r"has no benchmark b; it has a"):
+        compare(ours, theirs, benchmarks=["a", "b"])
+    with pytest.raises(PairingError, match="carry no samples"):
+        compare(ours, replace(theirs, samples=()))

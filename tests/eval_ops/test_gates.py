@@ -1,0 +1,124 @@
+import json
+from collections.abc import Callable
+
+import pytest
+
+from eval_ops.errors import GateError, PairingError
+from eval_ops.gates import Gate, decide, parse_gate
+from eval_ops.scores import SuiteScores
+
+ScoresOf = Callable[..., SuiteScores]
+
+
+def right(n: int, of: int = 40) -> tuple[list[int], list[int]]:
+    """The first n of `of` test items right."""
+    return [], [1] * n + [0] * (of - n)
+
+
+@pytest.fixture
+def experts(scores_of: ScoresOf) -> dict[str, SuiteScores]:
+    """Each good at one thing: means (38 + 10) / 80 = 60 % and (10 + 36) / 80 = 57.5 %."""
+    return {
+        "herbs": scores_of(herb_class=right(38), idiom_meaning=right(10)),
+        "idioms": scores_of(herb_class=right(10), idiom_meaning=right(36)),
+    }
+
+
+def test_promotes_what_beats_the_best_expert_and_loses_nowhere(
+    scores_of: ScoresOf, experts: dict[str, SuiteScores]
+) -> None:
+    candidate = scores_of(herb_class=right(37), idiom_meaning=right(36))
+    decision = decide(candidate, experts, None, Gate())
+    assert decision.promote
+    assert decision.opponent == "herbs"
+    assert decision.candidate_mean == pytest.approx(73 / 80)
+    assert decision.opponent_mean == pytest.approx(48 / 80)
+    herb, idiom = decision.benchmarks
+    assert (herb.expert, herb.expert_value, herb.candidate, herb.n) == ("herbs", 0.95, 0.925, 40)
+    assert (idiom.expert, idiom.passed) == ("idioms", True)
+    (reason,) = decision.reasons
+    assert "is significantly above that of the best single expert 'herbs', 60.0" in reason
+
+
+def test_stays_when_one_benchmark_loses_too_much(
+    scores_of: ScoresOf, experts: dict[str, SuiteScores]
+) -> None:
+    candidate = scores_of(herb_class=right(26), idiom_meaning=right(40))
+    decision = decide(candidate, experts, None, Gate())
+    assert not decision.promote
+    assert [check.passed for check in decision.benchmarks] == [False, True]
+    assert "herb_class: 65.0 is below 95.0 of the best single expert there, 'herbs'" in str(
+        decision.reasons
+    )
+    assert decide(candidate, experts, None, Gate(allowed_loss=0.6)).promote
+
+
+def test_a_loss_that_may_be_chance_is_no_reason(
+    scores_of: ScoresOf, experts: dict[str, SuiteScores]
+) -> None:
+    # 34 against 38 of 40: 10 points below, more than the allowed 5, but McNemar's p is 0.125.
+    candidate = scores_of(herb_class=right(34), idiom_meaning=right(40))
+    check = decide(candidate, experts, None, Gate()).benchmarks[0]
+    assert check.comparison.difference == pytest.approx(-0.1)
+    assert check.passed
+
+
+def test_the_incumbent_stays_unless_it_is_significantly_beaten(
+    scores_of: ScoresOf, experts: dict[str, SuiteScores]
+) -> None:
+    incumbent = scores_of(herb_class=right(36), idiom_meaning=right(35))
+    slightly = scores_of(herb_class=right(37), idiom_meaning=right(36))
+    decision = decide(slightly, experts, incumbent, Gate())
+    assert not decision.promote
+    assert decision.opponent == "incumbent"
+    assert "is not significantly above that of the incumbent, 88.8" in decision.reasons[0]
+    assert not decide(incumbent, experts, incumbent, Gate()).promote
+    weak = scores_of(herb_class=right(30), idiom_meaning=right(30))
+    assert decide(slightly, experts, weak, Gate()).promote
+
+
+def test_too_few_items_to_decide(scores_of: ScoresOf) -> None:
+    candidate = scores_of(a=right(10, of=10))
+    experts = {"x": scores_of(a=right(0, of=10))}
+    decision = decide(candidate, experts, None, Gate())
+    assert not decision.promote
+    assert "a: 10 test items are too few to decide on; the gate asks for 20" in decision.reasons
+    assert decide(candidate, experts, None, Gate(minimum_samples=10)).promote
+
+
+def test_a_decision_can_be_read_by_people_and_programs(
+    scores_of: ScoresOf, experts: dict[str, SuiteScores]
+) -> None:
+    decision = decide(
+        scores_of(herb_class=right(20), idiom_meaning=right(40)), experts, None, Gate()
+    )
+    assert json.loads(decision.to_json())["benchmarks"][0]["passed"] is False
+    table = decision.to_markdown()
+    assert table.startswith("**the champion stays**\n")
+    assert "| herb_class | 50.0 | 95.0 (herbs) | -45.0, 95 % interval" in table
+
+
+def test_settings(scores_of: ScoresOf) -> None:
+    assert parse_gate({}) == Gate(allowed_loss=0.05, confidence=0.95, minimum_samples=20)
+    assert parse_gate({"allowed_loss": 0, "confidence": 0.9}).allowed_loss == 0
+    with pytest.raises(GateError) as caught:
+        parse_gate(
+            {"alowed_loss": 0.1, "confidence": 1.5, "minimum_samples": "many"}, "ties.yaml: gate"
+        )
+    text = str(caught.value)
+    assert text.startswith("ties.yaml: gate: 3 faults\n")
+    assert (
+        "alowed_loss is not a known key. Did you mean 'allowed_loss'? "
+        "Known: allowed_loss, confidence, minimum_samples" in text
+    )
+    assert "confidence is 1.5; it must be less than 1" in text
+    assert "minimum_samples is 'many'; it must be a valid integer" in text
+
+
+def test_nothing_to_compare_with(scores_of: ScoresOf, experts: dict[str, SuiteScores]) -> None:
+    candidate = scores_of(herb_class=right(20), idiom_meaning=right(40))
+    with pytest.raises(GateError, match="no single expert was given to compare with"):
+        decide(candidate, {}, None, Gate())
+    old = scores_of(suite_digest="old", herb_class=right(20), idiom_meaning=right(40))
+    with pytest.raises(PairingError, match="score both on the same suite"):
+        decide(candidate, experts, old, Gate())

@@ -1,0 +1,100 @@
+import json
+import math
+from collections.abc import Callable
+
+import pytest
+
+from eval_ops.errors import PairingError, ScoresError
+from eval_ops.scores import (
+    Sample,
+    SuiteScores,
+    mean_and_stderr,
+    samples_from_parquet,
+    scores_digest,
+    summarize,
+)
+
+ScoresOf = Callable[..., SuiteScores]
+
+
+def test_mean_and_standard_error_by_hand() -> None:
+    # 3 of 4 right: mean 3/4; squared distances 3 · (1/4)² + (3/4)² = 3/4; variance (3/4) / 3 = 1/4;
+    # standard error √(1/4 / 4) = 1/4.
+    assert mean_and_stderr([1, 1, 0, 1]) == (0.75, 0.25)
+    assert mean_and_stderr([1.0]) == (1.0, None)
+
+
+def test_standard_error_is_that_of_lm_eval() -> None:
+    from lm_eval.api.metrics import mean, mean_stderr
+
+    for values in ([1, 0, 0, 1, 1], [0.25, 0.5, 1.75], [1.0] * 7):
+        assert mean_and_stderr(values)[0] == pytest.approx(mean(values), rel=1e-15)
+        assert mean_and_stderr(values)[1] == pytest.approx(mean_stderr(values), rel=1e-15)
+
+
+def test_mean_over_benchmarks_by_hand(scores_of: ScoresOf) -> None:
+    # herbs 3/4 ± 1/4, idioms 2/4 ± √(1/3 / 4); mean 5/8 ± ½ √(1/16 + 1/12).
+    scores = scores_of(herbs=([1], [1, 1, 0, 1]), idioms=([0], [1, 0, 0, 1]))
+    assert scores.benchmarks == ("herbs", "idioms")
+    assert scores.mean().value == 0.625
+    assert scores.mean().stderr == pytest.approx(math.sqrt(1 / 16 + 1 / 12) / 2)
+    assert scores.mean("validation") == (0.5, None)
+    assert scores.score("idioms", "test").n == 4
+    assert scores.values("herbs")["herbs-test-2"] == 0.0
+
+
+def test_what_is_not_there(scores_of: ScoresOf) -> None:
+    scores = scores_of(herbs=([], [1, 0]))
+    with pytest.raises(PairingError, match=r"'herbs' has no validation items that were scored"):
+        scores.mean("validation")
+    with pytest.raises(PairingError, match=r"'idioms' has no test items"):
+        scores.score("idioms")
+    bare = SuiteScores.from_json(scores.to_json())
+    with pytest.raises(PairingError, match=r"carry no samples of 'herbs' \(test\)"):
+        bare.values("herbs")
+
+
+SAMPLES = (
+    Sample("herbs", "test", "人参-1", 1.0, 2, 2, (-1.5, -0.25, -1e-300)),
+    Sample("herbs", "test", "b", 0.0, 0, 1, (-0.1, -0.2)),
+    Sample("herbs", "validation", "c", 0.5),
+)
+
+
+def test_round_trip_through_json_and_parquet() -> None:
+    scores = SuiteScores("s", "d" * 64, summarize(SAMPLES, "acc", "v"), SAMPLES, {"torch": "2"})
+    data = scores.samples_to_parquet()
+    assert samples_from_parquet(data) == SAMPLES
+    assert SuiteScores.from_json(scores.to_json(), data) == scores
+    assert scores.samples_to_parquet() == data
+    assert json.loads(scores.to_json())["scores"][1]["n"] == 2
+    assert [sample.correct for sample in SAMPLES] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "the scores cannot be read: JSONDecodeError"),
+        ("{}", "the scores cannot be read: KeyError: 'format'"),
+        ('{"format": 99}', "format 99; this version of Ronghe reads format 1"),
+        ("[]", "the scores cannot be read: TypeError"),
+    ],
+)
+def test_unreadable_scores(text: str, message: str) -> None:
+    with pytest.raises(ScoresError, match=message):
+        SuiteScores.from_json(text)
+
+
+def test_unreadable_or_foreign_samples(scores_of: ScoresOf) -> None:
+    scores = scores_of(herbs=([1], [1, 0]))
+    with pytest.raises(ScoresError, match="the samples cannot be read"):
+        samples_from_parquet(b"PAR1 nonsense")
+    other = scores_of(herbs=([1], [1, 0, 1])).samples_to_parquet()
+    with pytest.raises(ScoresError, match="the two files do not belong together"):
+        SuiteScores.from_json(scores.to_json(), other)
+
+
+def test_scores_digest_tells_checkpoints_and_suites_apart() -> None:
+    digests = {scores_digest("a", "b"), scores_digest("b", "a"), scores_digest("ab", "")}
+    assert len(digests) == 3
+    assert scores_digest("a", "b") == scores_digest("a", "b")
