@@ -1,0 +1,1 @@
+"""Real, tiny Chinese models to merge, trained on the spot: `python -m examples.quickstart`."""
