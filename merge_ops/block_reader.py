@@ -50,22 +50,33 @@ class BlockReader:
         self._local = threading.local()
 
     def read(
-        self, tensor: PlannedTensor, start: int, count: int
+        self, tensor: PlannedTensor, start: int, count: int, checked: bool = True
     ) -> tuple[torch.Tensor | None, Sequence[torch.Tensor]]:
         """Elements [start, start + count) as flat float32 tensors: the base and the inputs.
 
         With a base (methods on task vectors) the inputs are expert − base. The tensors live until
-        this thread reads again. Raises NonFiniteError, CheckpointError.
+        this thread reads again. Raises NonFiniteError unless `checked` is false, CheckpointError.
         """
-        base = None
+        return self._read(tensor, [start], count, checked)
+
+    def _read(
+        self, tensor: PlannedTensor, starts: Sequence[int], length: int, checked: bool
+    ) -> tuple[torch.Tensor | None, Sequence[torch.Tensor]]:
+        """Runs of `length` elements, one behind the other; at most a block in all."""
+        pairs = list(zip(self._inputs, tensor.inputs, strict=True))
         if tensor.base is not None:
-            base = self._load(0, self._base, tensor, tensor.base, start, count)
-        inputs: list[torch.Tensor] = []
-        pairs = zip(self._inputs, tensor.inputs, strict=True)
-        for slot, (checkpoint, entry) in enumerate(pairs, start=1):
-            values = self._load(slot, checkpoint, tensor, entry, start, count)
-            inputs.append(values if base is None else values.sub_(base))
-        return base, inputs
+            pairs.insert(0, (self._base, tensor.base))
+        values = [
+            self._load(slot, checkpoint, entry, starts, length)
+            for slot, (checkpoint, entry) in enumerate(pairs)
+        ]
+        if checked:
+            for (checkpoint, _), loaded in zip(pairs, values, strict=True):
+                _check_finite(checkpoint, tensor, loaded, starts[0])
+        if tensor.base is None:
+            return None, values
+        base, *experts = values
+        return base, [expert.sub_(base) for expert in experts]
 
     def raw(self, tensor: PlannedTensor, start: int, count: int) -> NDArray[np.uint8]:
         """The base's bytes of a tensor that is copied."""
@@ -82,13 +93,13 @@ class BlockReader:
         count = tensor.output.nbytes // ITEM_SIZES[tensor.output.dtype]
         length = min(max(64, wanted // runs), self._block, count)
         runs = max(1, min(wanted // length, count // length))
-        parts: list[list[torch.Tensor]] = [[] for _ in tensor.inputs]
-        for number in range(runs):
-            start = (count - length) * number // max(1, runs - 1)
-            _, inputs = self.read(tensor, start, length)
-            for part, values in zip(parts, inputs, strict=True):
-                part.append(values.clone())
-        return [torch.cat(part) for part in parts]
+        starts = [(count - length) * number // max(1, runs - 1) for number in range(runs)]
+        together = self._block // length
+        parts = [
+            [values.clone() for values in self._read(tensor, batch, length, checked=False)[1]]
+            for batch in (starts[at : at + together] for at in range(0, runs, together))
+        ]
+        return [torch.cat(part) for part in zip(*parts, strict=True)]
 
     def encode(self, merged: torch.Tensor, code: str) -> NDArray[np.uint8]:
         """A float32 block rounded once to the output dtype, as bytes of its own."""
@@ -101,27 +112,20 @@ class BlockReader:
         self,
         slot: int,
         checkpoint: Checkpoint,
-        tensor: PlannedTensor,
         entry: TensorEntry,
-        start: int,
-        count: int,
+        starts: Sequence[int],
+        length: int,
     ) -> torch.Tensor:
         size = ITEM_SIZES[entry.dtype]
         buffers = self._buffers(slot)
-        self._fetch(checkpoint, entry, start * size, buffers.bytes[: count * size])
+        run = length * size
+        for number, start in enumerate(starts):
+            into = buffers.bytes[number * run : (number + 1) * run]
+            self._fetch(checkpoint, entry, start * size, into)
+        count = len(starts) * length
         stored = buffers.raw[: count * size].view(torch_dtype(entry.dtype))
         values = buffers.float[:count]
         values.copy_(stored, non_blocking=True)
-        # One cheap sum finds any NaN or Inf; only then is it worth counting them.
-        if not np.isfinite(float(values.sum())):
-            bad = int((~values.isfinite()).sum())
-            if bad:
-                raise NonFiniteError(
-                    f"model '{checkpoint.name}': tensor '{tensor.output.name}' holds NaN or"
-                    f" infinity ({bad} in elements {start} to {start + count - 1}); the checkpoint"
-                    f" at {checkpoint.source.location} is damaged or its training diverged. Nothing"
-                    " was written"
-                )
         return values
 
     def _fetch(
@@ -142,3 +146,20 @@ class BlockReader:
         if slot not in slots:
             slots[slot] = _Buffers(self._block, self._device)
         return slots[slot]
+
+
+def _check_finite(
+    checkpoint: Checkpoint, tensor: PlannedTensor, values: torch.Tensor, start: int
+) -> None:
+    """Raise NonFiniteError for NaN or infinity."""
+    # One cheap sum finds any of them; only then is it worth counting.
+    if np.isfinite(float(values.sum())):
+        return
+    bad = int((~values.isfinite()).sum())
+    if bad:
+        raise NonFiniteError(
+            f"model '{checkpoint.name}': tensor '{tensor.output.name}' holds NaN or infinity"
+            f" ({bad} in elements {start} to {start + len(values) - 1}); the checkpoint at"
+            f" {checkpoint.source.location} is damaged or its training diverged. Nothing was"
+            " written"
+        )

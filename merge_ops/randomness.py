@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 WORDS_PER_STEP = 8  # 32-bit words that one value of the counter yields
+RUN = 1 << 15  # elements drawn at once
 _MULTIPLIERS = (0xD2E7470EE14C6C93, 0xCA5A826395121157)
 _WEYL = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)
 _ROUNDS = 10
@@ -43,9 +44,11 @@ def keep_mask(
 
     threshold = min(round(density * 2**32), 2**32 - 1)
     if device.type == "cpu":
-        words = _words_numpy(key, start, count)
-        kept = (words < np.uint32(threshold)).view(np.int8)
-        return torch.as_tensor(kept).to(torch.float32)
+        mask = np.empty(count, dtype=np.float32)
+        for at in range(0, count, RUN):  # short runs stay in cache, and keep the heap from tearing
+            words = _words_numpy(key, start + at, min(RUN, count - at))
+            np.less(words, np.uint32(threshold), out=mask[at : at + RUN])
+        return torch.as_tensor(mask)
     return (_words_torch(key, start, count, device) < threshold).to(torch.float32)
 
 
@@ -53,12 +56,14 @@ def _words_numpy(key: tuple[int, int], start: int, count: int) -> NDArray[np.uin
     first, skip = divmod(start, WORDS_PER_STEP)
     # numpy advances its counter before it draws: begin one step earlier (modulo 2^256).
     counter = (first - 1) % (1 << 256)
-    generator = np.random.Philox(
+    philox = np.random.Philox(
         counter=np.array([(counter >> (64 * k)) & _MASK for k in range(4)], dtype=np.uint64),
         key=np.array(key, dtype=np.uint64),
     )
     draws = -(-(skip + count) // 2)
-    return generator.random_raw(draws).view(np.uint32)[skip : skip + count]
+    # The full range hands out the raw words; unlike `random_raw` it lets other threads run.
+    words = np.random.Generator(philox).integers(0, _MASK, draws, dtype=np.uint64, endpoint=True)
+    return words.view(np.uint32)[skip : skip + count]
 
 
 def _words_torch(

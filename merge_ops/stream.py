@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 MIB = 1 << 20
 SMALLEST_BLOCK, LARGEST_BLOCK = LEAF, 16 * MIB
-USUAL_BLOCK = 256 * 1024
+USUAL_BLOCK = 128 * 1024
 SAMPLE_RUNS = 128
 
 Emit = Callable[[int, "Sequence[NDArray[np.uint8]]"], None]
@@ -86,6 +86,7 @@ class _TensorRun:
         self.ranges = [(start, min(block, count - start)) for start in range(0, count, block)]
         self.measure: Measure | None = None
         self.round: list[Future[Any]] = []
+        self.observed = False  # all of it was read before, and so checked
         if plan.method.measure is not None and tensor.action == "merge":
             names = tuple(each.name for each in plan.inputs)
             job = TensorJob(tensor.output.name, count, names, plan.recipe.seed)
@@ -161,6 +162,7 @@ class BlockStream:
         if measure.sample:
             measure.look(self._reader.sample(run.tensor, measure.sample, SAMPLE_RUNS))
             measure.sample = 0
+        run.observed = True
         run.round = [
             pool.submit(self._observe_block, run, number, start, count)
             for number, (start, count) in enumerate(run.ranges)
@@ -193,7 +195,7 @@ class BlockStream:
         self, run: _TensorRun, number: int, start: int, count: int
     ) -> list[NDArray[np.uint8]]:
         tensor, measure = run.tensor, run.measure
-        base, inputs = self._reader.read(tensor, start, count)
+        base, inputs = self._reader.read(tensor, start, count, checked=not run.observed)
         block = Block(number, start, inputs)
         if measure is not None and measure.wanted:
             measure_whole(measure, block)

@@ -58,11 +58,13 @@ def disjoint_merge(deltas: Sequence[Tensor], weight: Sequence[float], normalize:
     """
     import torch
 
+    if normalize and weight[0] > 0 and len(set(weight)) == 1:
+        weight = [1.0] * len(weight)  # equal weights cancel
     shares = [
         delta if share == 1 else delta * share for delta, share in zip(deltas, weight, strict=True)
     ]
-    elected = shares[0].clone()
-    for part in shares[1:]:
+    elected = shares[0] + shares[1] if len(shares) > 1 else shares[0].clone()
+    for part in shares[2:]:
         elected.add_(part)
     # A sum is −0 only where every part is zero, and there the sign does not matter.
     elected = torch.copysign(elected.new_ones(()), elected)

@@ -1,0 +1,41 @@
+"""Merging from tests: by the library in this process, or by `ronghe` as a process of its own."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from merge_ops.assembly import merge
+from merge_ops.checkpoint import FolderSink, FolderSource, open_checkpoint
+from merge_ops.plan import plan_merge
+from merge_ops.recipe import load_recipe
+from merge_ops.stream import StreamSettings
+
+ROOT = Path(__file__).resolve().parent.parent
+PROGRAM = (sys.executable, "-c", "from orchestration.cli import main; main()")
+
+
+def merge_in_process(config: Path, out: Path, settings: StreamSettings | None = None) -> Path:
+    """Merges a file without a sweep by the library, on the CPU; returns `out`."""
+    recipe = load_recipe(config)
+    models = recipe.referenced_models
+    opened = {name: open_checkpoint(name, FolderSource(Path(name))) for name in models}
+    settings = settings or StreamSettings(threads=2, device="cpu")
+    merge(plan_merge(recipe, opened), {"default": FolderSink(out)}, settings)
+    return out
+
+
+def ronghe(
+    *arguments: object, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs the command line as a process of its own, in the project's folder."""
+    return subprocess.run(
+        [*PROGRAM, *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, **(environment or {})},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
