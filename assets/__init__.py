@@ -1,0 +1,1 @@
+"""The software-defined assets: thin functions that read a partition key and call one function."""

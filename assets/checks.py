@@ -1,0 +1,92 @@
+"""Checks of merged checkpoints, which stop whatever comes after a bad one."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+    AssetCheckEvaluationTargetMaterializationData as Target,
+)
+
+from assets.failures import clear_failures
+from assets.merged_checkpoints import MergeRecipe
+from assets.merging import expected_tensors
+from assets.run_settings import RunSettings
+
+if TYPE_CHECKING:
+    from resources.artifact_store import ArtifactStore
+
+CHECK = "checkpoint_is_sound"
+MISSING = "nothing is published for this partition"
+
+
+def build_checkpoint_check(merge: MergeRecipe) -> dg.AssetChecksDefinition:
+    """All bytes as published, all tensors there and finite, it loads, and one forward pass.
+
+    A run of several points reports each for itself, so that only what comes after a bad point is
+    stopped. (Dagster's own result of such a run belongs to no partition.)
+    """
+
+    @dg.asset_check(
+        asset=merge.key,
+        name=CHECK,
+        blocking=True,
+        partitions_def=merge.grid,
+        description="All bytes as published, every planned tensor there and finite, transformers"
+        " loads it, and one forward pass gives finite numbers.",
+    )
+    @clear_failures()
+    def checkpoint_is_sound(
+        context: dg.AssetCheckExecutionContext, settings: RunSettings
+    ) -> dg.AssetCheckResult:
+        store, name = settings.store(), "/".join(merge.key.path)
+        keys = [str(key) for key in context.op_execution_context.partition_keys]
+        problems = {key: examine(store, name, key) for key in keys}
+        if len(keys) > 1:
+            _report_each(context, merge.key, problems)
+        told: dict[str, Any] = {key: "; ".join(each) or "sound" for key, each in problems.items()}
+        return dg.AssetCheckResult(
+            passed=not any(problems.values()),
+            metadata=told,
+        )
+
+    return checkpoint_is_sound
+
+
+def examine(store: "ArtifactStore", asset: str, partition: str) -> list[str]:
+    """Everything wrong with the checkpoint a name stands for; empty when it is sound."""
+    from merge_ops.verification import verify_checkpoint
+
+    artifact = store.resolve(asset, partition)
+    if artifact is None:
+        return [MISSING]
+    damaged = store.verify(artifact)
+    if damaged:
+        way_out = f"remove {artifact.uri} from the store and materialize this partition again"
+        return [*damaged, way_out]
+    return list(verify_checkpoint(artifact.folder(), expected_tensors(artifact)).problems)
+
+
+def _report_each(
+    context: dg.AssetCheckExecutionContext, key: dg.AssetKey, problems: Mapping[str, Sequence[str]]
+) -> None:
+    """One evaluation for each partition, tied to the materialization it looked at."""
+    inner: Any = context.op_execution_context
+    records = inner.instance.get_latest_storage_id_by_partition(
+        key, dg.DagsterEventType.ASSET_MATERIALIZATION, set(problems)
+    )
+    for partition, found in problems.items():
+        target = None
+        if partition in records:
+            target = Target(storage_id=records[partition], run_id=inner.run.run_id, timestamp=0.0)
+        inner.log_event(
+            dg.AssetCheckEvaluation(
+                asset_key=key,
+                check_name=CHECK,
+                passed=not found,
+                blocking=True,
+                metadata={"problems": "; ".join(found) or "none"},
+                partition=partition,
+                target_materialization_data=target,
+            )
+        )

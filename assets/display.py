@@ -1,0 +1,49 @@
+"""Metadata that a person wants to see in Dagster's UI: tables, plots, sizes and speeds."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+if TYPE_CHECKING:
+    from resources.artifact import Artifact
+
+MetadataMap = dict[str, Any]
+
+
+def picture(png: bytes) -> dg.MarkdownMetadataValue:
+    """A PNG, shown in place."""
+    text = base64.b64encode(png).decode()
+    return dg.MetadataValue.md(f"![plot](data:image/png;base64,{text})")
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
+    """Rows of equal keys as a table; None becomes an empty cell."""
+    records = [
+        dg.TableRecord({key: "" if value is None else value for key, value in row.items()})
+        for row in rows
+    ]
+    names = list(rows[0]) if rows else ["nothing"]
+    kinds = {bool: "bool", int: "int", float: "float"}
+    columns = [
+        dg.TableColumn(name, kinds.get(type(rows[0][name]), "string") if rows else "string")
+        for name in names
+    ]
+    return dg.MetadataValue.table(records, dg.TableSchema(columns))
+
+
+def of_artifact(artifact: "Artifact", memoized: bool) -> MetadataMap:
+    """Where an artifact is and whether it was there before."""
+    return {
+        "uri": dg.MetadataValue.path(artifact.uri),
+        "digest": artifact.digest,
+        "bytes": artifact.nbytes,
+        "memoized": memoized,
+    }
+
+
+def of_work(seconds: float, nbytes: int) -> MetadataMap:
+    """How long it took and how fast that was."""
+    speed = nbytes / 1e6 / seconds if seconds > 0 else 0.0
+    return {"seconds": round(seconds, 3), "MB/s": round(speed, 1)}

@@ -1,0 +1,20 @@
+"""What the catalog says of one model, in the form the assets use."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class UpstreamModel:
+    """One entry of models.yaml.
+
+    `source` is a URI or a path relative to the catalog's folder; `base` is the base model's name
+    for an expert and None for a base model itself.
+    """
+
+    name: str
+    source: str
+    base: str | None = None
+    kind: Literal["full", "lora"] = "full"
+    licence: str | None = None
+    description: str | None = None

@@ -1,0 +1,29 @@
+"""Errors of ours as Dagster failures: one clear message, and a retry only where it can help."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+
+from merge_ops.errors import RongheError
+
+RETRY_CRASHES = dg.RetryPolicy(max_retries=2, delay=5)
+"""For steps that a lost process or an unreachable store may interrupt."""
+
+
+@contextmanager
+def clear_failures() -> Iterator[None]:
+    """Turn our own errors into `dg.Failure`s that are not retried: the same input fails again.
+
+    A store that cannot be reached, and whatever is not ours, is left to the retry policy.
+    """
+    from eval_ops.errors import EvalError
+    from resources.errors import ResourceError, StoreFailureError, StoreUnreachableError
+
+    try:
+        yield
+    except (StoreFailureError, StoreUnreachableError):
+        raise
+    except (RongheError, EvalError, ResourceError) as error:
+        message = f"{type(error).__name__}: {error}"
+        raise dg.Failure(description=message, allow_retries=False) from error

@@ -1,0 +1,136 @@
+"""From a recipe and an expert set to published checkpoints. Knows no Dagster."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from assets.pulling import open_models
+from merge_ops.recipe import Recipe
+
+if TYPE_CHECKING:
+    from merge_ops.plan import Output, Plan
+    from merge_ops.stream import StreamSettings
+    from resources.artifact import Artifact
+    from resources.artifact_store import ArtifactStore
+
+CHECKPOINT = "checkpoint"
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class MergedCheckpoint:
+    """One published checkpoint; `memoized` when it was there before."""
+
+    coefficient: str
+    artifact: "Artifact"
+    memoized: bool
+
+
+@dataclass(frozen=True)
+class MergedSet:
+    """The checkpoints of one expert set, merged from one read of its inputs.
+
+    `inputs` are the digests of base and experts by name. `seconds` and `bytes_*` are 0 when all
+    checkpoints were there.
+    """
+
+    expert_set: str
+    inputs: Mapping[str, str]
+    checkpoints: tuple[MergedCheckpoint, ...]
+    seconds: float
+    bytes_read: int
+    bytes_written: int
+
+    @property
+    def megabytes_per_second(self) -> float:
+        """Bytes read and written, in 10⁶ a second."""
+        return (self.bytes_read + self.bytes_written) / 1e6 / max(self.seconds, 1e-9)
+
+
+def merge_set(
+    store: "ArtifactStore",
+    recipe: Recipe,
+    base: str,
+    expert_set: str,
+    coefficients: Sequence[str],
+    settings: "StreamSettings",
+    licences: Mapping[str, str | None] | None = None,
+    progress: Progress | None = None,
+) -> MergedSet:
+    """Merge those of `coefficients` that the store does not hold, all from one read of the inputs.
+
+    A checkpoint is published under its plan's digest, so asking again costs a small read each. A
+    failure publishes nothing. Raises CompatibilityError or NonFiniteError for inputs that cannot be
+    merged, MissingArtifactError when a model is not in the store.
+    """
+    from merge_ops.assembly import merge
+    from merge_ops.plan import plan_merge
+
+    models = open_models(store, [base, *expert_set.split("+")])
+    concrete = recipe.for_experts(expert_set.split("+"), base)
+    whole = plan_merge(concrete, models)
+    wanted = [output for output in whole.outputs if output.coefficient in set(coefficients)]
+    found = {each.coefficient: store.find(CHECKPOINT, str(each.digest)) for each in wanted}
+    missing = [output for output in wanted if found[output.coefficient] is None]
+    made: dict[str, Artifact] = {}
+    seconds, bytes_read, bytes_written = 0.0, 0, 0
+    if missing:
+        plan = plan_merge(concrete, models, [output.coefficient for output in missing])
+        with ExitStack() as stack:
+            attempts = {
+                output.coefficient: stack.enter_context(store.attempt(CHECKPOINT))
+                for output in missing
+            }
+            report = merge(plan, attempts, settings, progress)
+            for output in missing:
+                fields = _manifest_fields(plan, output, expert_set, licences or {})
+                attempt = attempts[output.coefficient]
+                made[output.coefficient] = attempt.publish(output.digest, **fields)
+        seconds, bytes_read = report.seconds, report.bytes_read
+        bytes_written = report.bytes_written
+    checkpoints = tuple(
+        MergedCheckpoint(each.coefficient, artifact, each.coefficient not in made)
+        for each in wanted
+        if (artifact := made.get(each.coefficient) or found[each.coefficient]) is not None
+    )
+    inputs = {each.name: str(each.digest) for each in whole.checkpoints}
+    return MergedSet(expert_set, inputs, checkpoints, seconds, bytes_read, bytes_written)
+
+
+def expected_tensors(artifact: "Artifact") -> list[str] | None:
+    """Names of the tensors a checkpoint was planned to have."""
+    return artifact.manifest.get("tensors")
+
+
+def _manifest_fields(
+    plan: "Plan", output: "Output", expert_set: str, licences: Mapping[str, str | None]
+) -> dict[str, Any]:
+    """What a manifest says of a merge; the same plan gives the same words."""
+    return {
+        "recipe": plan.recipe.name,
+        "experts": expert_set,
+        "coefficient": output.coefficient,
+        "plan": {
+            "method": plan.method.name,
+            "method_version": plan.method.version,
+            "seed": plan.recipe.seed if plan.method.random else None,
+            "base": plan.base.name,
+            "models": [each.name for each in plan.inputs],
+            "parameters": {**plan.recipe.parameters, **output.values},
+            "excluded": dict(plan.excluded),
+        },
+        "tensors": [tensor.output.name for tensor in plan.tensors],
+        "inputs": {each.name: each.digest for each in plan.checkpoints},
+        "licences": {each.name: licences.get(each.name) for each in plan.checkpoints},
+        "versions": {name: _version(name) for name in ("ronghe", "torch")},
+    }
+
+
+def _version(name: str) -> str | None:
+    """The installed version of a package; None when it runs from a folder that is not installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,106 @@
+"""From an upstream source to a checked model in the store. Knows no Dagster."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from assets.entries import UpstreamModel
+from merge_ops.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from merge_ops.checkpoint import Checkpoint
+    from resources.artifact import Artifact
+    from resources.artifact_store import ArtifactStore
+
+MODEL = "model"
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+
+@dataclass(frozen=True)
+class PulledModel:
+    """A model in the store. `revision` is what the source called it; `seconds` is wall time."""
+
+    artifact: "Artifact"
+    revision: str
+    memoized: bool
+    seconds: float
+    tensors: int
+    parameters: int
+
+
+def revisions(models: list[UpstreamModel], folder: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """The revision of every model that can be reached, and what is wrong with the others.
+
+    `folder` is where relative sources start. A second look at unchanged folders reads no weight.
+    """
+    from resources.errors import ResourceError
+    from resources.model_sources import open_model_source
+
+    found: dict[str, str] = {}
+    faults: dict[str, str] = {}
+    for model in models:
+        try:
+            found[model.name] = open_model_source(model.source, folder).revision()
+        except ResourceError as error:
+            faults[model.name] = str(error)
+    return found, faults
+
+
+def pull_model(
+    store: "ArtifactStore", model: UpstreamModel, folder: Path, run: str | None = None
+) -> PulledModel:
+    """Copy a model into the store unless its revision is there, check its headers, point to it.
+
+    Raises ResourceError when the source cannot be read, CheckpointError when it is no checkpoint;
+    the name `model/<name>` then stays where it was.
+    """
+    from resources.model_sources import open_model_source
+
+    started = time.perf_counter()
+    source = open_model_source(model.source, folder)
+    revision = source.revision()
+    ref = store.ref(MODEL, model.name)
+    known = ref is not None and ref.fields.get("revision") == revision
+    artifact = store.find(MODEL, ref.digest) if ref is not None and known else None
+    memoized = artifact is not None
+    if artifact is None:
+        with store.attempt(MODEL) as attempt:
+            source.copy_to(attempt)
+            artifact = attempt.publish(licence=model.licence, revision=revision)
+    counts = _check_headers(model, artifact)
+    store.point(MODEL, model.name, MODEL, artifact.digest, run=run, revision=revision)
+    return PulledModel(artifact, revision, memoized, time.perf_counter() - started, *counts)
+
+
+def open_models(store: "ArtifactStore", names: list[str]) -> dict[str, "Checkpoint"]:
+    """Open published models by name, from their headers; raises MissingArtifactError."""
+    from merge_ops.checkpoint import open_checkpoint
+    from resources.errors import MissingArtifactError
+
+    opened: dict[str, Checkpoint] = {}
+    for name in names:
+        artifact = store.resolve(MODEL, name)
+        if artifact is None:
+            raise MissingArtifactError(
+                f"model '{name}' is not in artifact store {store.uri}; materialize model[{name}]"
+                " first (`ronghe refresh` does)"
+            )
+        opened[name] = open_checkpoint(name, artifact.source(), artifact.digest)
+    return opened
+
+
+def _check_headers(model: UpstreamModel, artifact: "Artifact") -> tuple[int, int]:
+    """Tensors and parameters of a model; for an adapter only its files are looked at."""
+    from merge_ops.checkpoint import open_checkpoint
+
+    if model.kind == "lora":
+        missing = [name for name in ADAPTER_FILES if name not in artifact.files]
+        if missing:
+            raise CheckpointError(
+                f"model '{model.name}' ({model.source}) is listed as a LoRA adapter but has no"
+                f" {' and no '.join(missing)}; say `kind: full` or name the adapter's folder"
+            )
+        return 0, 0
+    checkpoint = open_checkpoint(model.name, artifact.source(), artifact.digest)
+    return len(checkpoint.tensors), sum(entry.count for entry in checkpoint.tensors.values())

@@ -1,0 +1,108 @@
+"""From checkpoints in the store to scores in the store. Knows no Dagster."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from eval_ops.scores import SuiteScores, scores_digest
+from resources.compute import choose_device
+
+if TYPE_CHECKING:
+    from eval_ops.harness import Evaluator
+    from eval_ops.suites import Suite
+    from resources.artifact import Artifact
+    from resources.artifact_store import ArtifactStore
+
+SCORES = "scores"
+Progress = Callable[[int, int], None]
+
+_evaluators: dict[tuple[str, str, int], "Evaluator"] = {}
+
+
+@dataclass(frozen=True)
+class ScoredCheckpoint:
+    """Scores in the store; `memoized` when they were there before. `seconds` is wall time."""
+
+    artifact: "Artifact"
+    scores: SuiteScores
+    memoized: bool
+    seconds: float
+
+
+def score_checkpoint(
+    store: "ArtifactStore",
+    checkpoint: "Artifact",
+    suite: "Suite",
+    device: str,
+    threads: int,
+    progress: Progress | None = None,
+) -> ScoredCheckpoint:
+    """Score a checkpoint on a suite, unless the store holds the scores of exactly these two.
+
+    Raises EvalError when it cannot be loaded or answers with NaN.
+    """
+    started = time.perf_counter()
+    digest = scores_digest(checkpoint.digest, suite.digest)
+    known = store.find(SCORES, digest)
+    if known is not None:
+        return ScoredCheckpoint(known, read_scores(known), True, time.perf_counter() - started)
+    scores = _evaluator(suite, device, threads).score(checkpoint.folder(), progress)
+    artifact = _publish(store, digest, checkpoint, suite, scores)
+    return ScoredCheckpoint(artifact, scores, False, time.perf_counter() - started)
+
+
+def read_scores(artifact: "Artifact") -> SuiteScores:
+    """Scores with their samples. Raises ScoresError when they cannot be read."""
+    text, samples = artifact.read_bytes("scores.json"), artifact.read_bytes("samples.parquet")
+    return SuiteScores.from_json(text, samples)
+
+
+def _publish(
+    store: "ArtifactStore", digest: str, checkpoint: "Artifact", suite: "Suite", scores: SuiteScores
+) -> "Artifact":
+    """Publish, or take what another process published meanwhile: its last bits may differ."""
+    from resources.errors import ContentConflictError
+
+    with store.attempt(SCORES) as attempt:
+        attempt.write_bytes("scores.json", scores.to_json().encode())
+        attempt.write_bytes("samples.parquet", scores.samples_to_parquet())
+        try:
+            return attempt.publish(
+                digest,
+                checkpoint={"kind": checkpoint.kind, "digest": checkpoint.digest},
+                suite={"name": suite.name, "digest": suite.digest},
+                versions=dict(scores.versions),
+            )
+        except ContentConflictError:
+            return store.get(SCORES, digest)
+
+
+def _evaluator(suite: "Suite", device: str, threads: int) -> "Evaluator":
+    """The evaluator of a suite, made once a process: it keeps its tasks and a model in memory."""
+    from eval_ops.harness import Evaluator
+
+    key = (suite.digest, device, threads)
+    if key not in _evaluators:
+        _evaluators.clear()  # one model in memory is enough
+        _evaluators[key] = Evaluator(suite, choose_device(device), threads or None)
+    return _evaluators[key]
+
+
+def score_named(
+    store: "ArtifactStore",
+    name: tuple[str, str],
+    suite: "Suite",
+    device: str,
+    threads: int,
+    progress: Progress | None = None,
+) -> ScoredCheckpoint:
+    """Score what a name (asset, partition) stands for. MissingArtifactError when it is nothing."""
+    from resources.errors import MissingArtifactError
+
+    checkpoint = store.resolve(*name)
+    if checkpoint is None:
+        raise MissingArtifactError(
+            f"{name[0]} [{name[1]}] is not in artifact store {store.uri}; materialize it first"
+        )
+    return score_checkpoint(store, checkpoint, suite, device, threads, progress)

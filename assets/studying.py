@@ -1,0 +1,91 @@
+"""What task vectors look like and how they get on with each other, kept in the store by digest."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from blake3 import blake3
+
+from assets.pulling import open_models
+
+if TYPE_CHECKING:
+    from resources.artifact import Artifact
+    from resources.artifact_store import ArtifactStore
+
+TASK_VECTOR, MERGE_PLAN = "task_vector", "merge_plan"
+VERSIONS = {TASK_VECTOR: 1, MERGE_PLAN: 1}
+"""Raise one when the same inputs would be studied in another way."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study in the store and what it found, as plain data."""
+
+    artifact: "Artifact"
+    found: Mapping[str, Any]
+    memoized: bool
+
+
+def study_task_vector(
+    store: "ArtifactStore", base: str, expert: str, run: str | None = None
+) -> Study:
+    """Norms of expert − base, tensor by tensor. The vector is kept by reference to both digests.
+
+    `found` is merge_ops' TaskVectorStatistics as plain data.
+    """
+    from merge_ops.statistics import task_vector_statistics
+
+    models = open_models(store, [base, expert])
+
+    def look() -> dict[str, Any]:
+        return task_vector_statistics(models[base], models[expert]).to_json()
+
+    inputs = {name: str(model.digest) for name, model in models.items()}
+    study = _study(store, TASK_VECTOR, inputs, look)
+    store.point(TASK_VECTOR, expert, TASK_VECTOR, study.artifact.digest, run=run)
+    return study
+
+
+def study_set(store: "ArtifactStore", base: str, expert_set: str, run: str | None = None) -> Study:
+    """May these experts be merged? Header checks, cosines, sign conflicts and the cost.
+
+    `found` holds `interference`, `warnings`, and `bytes_read` for one pass over all inputs. Raises
+    CompatibilityError with every fault.
+    """
+    from merge_ops.compatibility import check_compatible
+    from merge_ops.statistics import interference
+
+    names = expert_set.split("+")
+    models = open_models(store, [base, *names])
+    experts = [models[name] for name in names]
+    warnings = check_compatible(models[base], experts)
+
+    def look() -> dict[str, Any]:
+        return {
+            "interference": interference(models[base], experts).to_json(),
+            "warnings": warnings,
+            "bytes_read": sum(model.nbytes for model in models.values()),
+            "bytes_of_one_output": models[base].nbytes,
+        }
+
+    inputs = {name: str(model.digest) for name, model in models.items()}
+    study = _study(store, MERGE_PLAN, inputs, look)
+    store.point(MERGE_PLAN, expert_set, MERGE_PLAN, study.artifact.digest, run=run)
+    return study
+
+
+def _study(
+    store: "ArtifactStore", kind: str, inputs: Mapping[str, str], look: Callable[[], dict[str, Any]]
+) -> Study:
+    """Find the study of these inputs, or make and publish it. `inputs`: names and digests."""
+    identity = json.dumps([kind, VERSIONS[kind], list(inputs.items())], ensure_ascii=False)
+    digest = blake3(identity.encode()).hexdigest()
+    known = store.find(kind, digest)
+    if known is not None:
+        return Study(known, known.read_json("study.json"), memoized=True)
+    found = look()
+    with store.attempt(kind) as attempt:
+        attempt.write_json("study.json", found)
+        artifact = attempt.publish(digest, inputs=dict(inputs))
+    return Study(artifact, found, memoized=False)

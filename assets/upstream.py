@@ -1,0 +1,37 @@
+"""upstream_model: what is out there, looked at and never copied."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import dagster as dg
+
+from assets.entries import UpstreamModel
+from assets.pulling import revisions
+from assets.run_settings import RunSettings
+
+
+def build_upstream_model(
+    models: Mapping[str, UpstreamModel], partitions: dg.PartitionsDefinition
+) -> dg.SourceAsset:
+    """The observable source asset, one partition for each model of the catalog."""
+
+    @dg.observable_source_asset(
+        name="upstream_model",
+        partitions_def=partitions,
+        group_name="models",
+        description="Models as their authors publish them. The data version is the revision: a"
+        " commit, an ETag, or a hash of the content. One run looks at all of them.",
+        tags={"dagster/kind/huggingface": ""},
+    )
+    def upstream_model(
+        context: dg.OpExecutionContext, settings: RunSettings
+    ) -> dg.DataVersionsByPartition:
+        found, faults = revisions(list(models.values()), Path(settings.catalog_folder))
+        for name, fault in faults.items():
+            context.log.error(f"upstream model '{name}': {fault}")
+        if not found:
+            message = "; ".join(faults.values()) or "the catalog lists no model"
+            raise dg.Failure(f"no upstream model can be reached: {message}", allow_retries=False)
+        return dg.DataVersionsByPartition(found)
+
+    return upstream_model
