@@ -1,0 +1,94 @@
+"""Dagster's partitions and the mappings between them, from a catalog.
+
+A static mapping cannot go from one dimension straight into a two-dimensional grid, so it takes two
+hops: model → expert → expert set by static mappings, then expert set → (experts × coefficient),
+which Dagster infers because the grid's `experts` dimension is the same definition. A recipe that
+merges only some of the sets gets one hop more (`restriction`) to a definition of its own sets.
+Ids are built from sorted names, so reordering the catalog re-merges nothing.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import dagster as dg
+
+from merge_ops.recipe import Recipe
+from orchestration.catalog import Catalog
+
+EXPERTS, COEFFICIENT = "experts", "coefficient"
+
+
+@dataclass(frozen=True)
+class Partitions:
+    """Partitions definitions of a catalog; equal definitions are one object."""
+
+    catalog: Catalog
+
+    @cached_property
+    def models(self) -> dg.StaticPartitionsDefinition:
+        """One partition for each model."""
+        return dg.StaticPartitionsDefinition(list(self.catalog.models))
+
+    @cached_property
+    def experts(self) -> dg.StaticPartitionsDefinition:
+        """One partition for each expert."""
+        return dg.StaticPartitionsDefinition(list(self.catalog.experts))
+
+    @cached_property
+    def sets(self) -> dg.StaticPartitionsDefinition:
+        """One partition for each expert set of any recipe."""
+        return dg.StaticPartitionsDefinition(list(self.catalog.sets))
+
+    def merges_every_set(self, recipe: Recipe) -> bool:
+        """Whether the recipe merges all the sets that any recipe does."""
+        return self.catalog.sets_of(recipe) == self.catalog.sets
+
+    def sets_of(self, recipe: Recipe) -> dg.StaticPartitionsDefinition:
+        """One partition for each expert set of one recipe."""
+        if self.merges_every_set(recipe):
+            return self.sets
+        return dg.StaticPartitionsDefinition(list(self.catalog.sets_of(recipe)))
+
+    def grid_of(self, recipe: Recipe) -> dg.MultiPartitionsDefinition:
+        """Expert set × coefficient."""
+        coefficients = [each.id for each in recipe.coefficients()]
+        return dg.MultiPartitionsDefinition(
+            {
+                EXPERTS: self.sets_of(recipe),
+                COEFFICIENT: dg.StaticPartitionsDefinition(coefficients),
+            }
+        )
+
+    @cached_property
+    def model_to_expert(self) -> dg.StaticPartitionMapping:
+        """An expert depends on itself and on its base model."""
+        targets = {
+            name: list(self.catalog.experts_of(name)) if model.base is None else [name]
+            for name, model in self.catalog.models.items()
+        }
+        return dg.StaticPartitionMapping({name: to for name, to in targets.items() if to})
+
+    @cached_property
+    def expert_to_sets(self) -> dg.StaticPartitionMapping:
+        """A set depends on its experts (and through them on their base model)."""
+        holding = {
+            name: [each for each in self.catalog.sets if name in each.split("+")]
+            for name in self.catalog.experts
+        }
+        return dg.StaticPartitionMapping({name: sets for name, sets in holding.items() if sets})
+
+    def restriction(self, recipe: Recipe) -> dg.StaticPartitionMapping:
+        """From all sets to the recipe's own: each to itself, the others to nothing."""
+        return dg.StaticPartitionMapping({each: each for each in self.catalog.sets_of(recipe)})
+
+    @staticmethod
+    def same_point() -> dg.MultiPartitionMapping:
+        """Each point of a grid to the same point of an equal grid, written out by dimension.
+
+        It says what the identity mapping says, but Dagster does not run assets that are joined by
+        it in one run. Scores wait for the run that merges, and so for each partition's own check.
+        """
+        identity = dg.IdentityPartitionMapping()
+        return dg.MultiPartitionMapping(
+            {name: dg.DimensionPartitionMapping(name, identity) for name in (EXPERTS, COEFFICIENT)}
+        )

@@ -1,0 +1,65 @@
+"""Progress bars of a refresh: one a kind of asset, and a line that says what runs now."""
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import TaskID
+
+
+class RefreshProgress:
+    """Bars on a console; with None, or where there is no terminal, nothing is drawn."""
+
+    def __init__(self, console: "Console | None") -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
+
+        console = console or Console(quiet=True)
+        self._bars = Progress(
+            "{task.description:<18}",
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            "[dim]{task.fields[now]}[/dim]",
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._now = ""
+
+    def __enter__(self) -> "RefreshProgress":
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def say(self, text: str) -> None:
+        """What runs now."""
+        self._now = text
+        if not self._tasks:
+            self._tasks["upstream_model"] = self._bars.add_task("upstream_model", total=1, now=text)
+
+    def expect(self, requested: Mapping[dg.AssetKey, Iterable[str | None]]) -> None:
+        """More partitions are to be run."""
+        if "upstream_model" in self._tasks:
+            self._bars.update(self._tasks["upstream_model"], completed=1, now="")
+        for key, partitions in requested.items():
+            more = len(list(partitions))
+            if not more:
+                continue
+            kind = key.path[0]
+            if kind not in self._tasks:
+                self._tasks[kind] = self._bars.add_task(kind, total=0, now="")
+            task = self._bars.tasks[self._tasks[kind]]
+            self._bars.update(task.id, total=(task.total or 0) + more)
+
+    def advance(self, key: dg.AssetKey, partitions: int) -> None:
+        """Some partitions of an asset are done."""
+        task = self._bars.tasks[self._tasks[key.path[0]]]
+        finished = task.completed + partitions >= (task.total or 0)
+        now = "" if finished else self._now
+        self._bars.update(task.id, advance=partitions, now=now)

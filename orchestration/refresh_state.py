@@ -1,0 +1,60 @@
+"""What a refresh leaves for the next one, in Dagster's instance: where it looked last, what waits.
+
+It is saved as the refresh goes along, so that one that is killed is continued by the next, and what
+failed is tried again.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import dagster as dg
+from dagster._core.definitions.asset_daemon_cursor import AssetDaemonCursor
+from dagster_shared.serdes import deserialize_value, serialize_value
+from dagster_shared.serdes.errors import DeserializationError
+
+if TYPE_CHECKING:
+    from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+
+CURSOR, WAITING = "ronghe.refresh.cursor", "ronghe.refresh.waiting"
+Wanted = Mapping[dg.AssetKey, Iterable[str | None]]
+
+
+def load_cursor(instance: dg.DagsterInstance) -> AssetDaemonCursor | None:
+    """What the conditions saw last; None at the first refresh, or after a change of format."""
+    values = instance.daemon_cursor_storage.get_cursor_values({CURSOR})
+    try:
+        return deserialize_value(values[CURSOR], AssetDaemonCursor) if values else None
+    except (DeserializationError, ValueError):  # written by another release of Dagster
+        return None
+
+
+def load_waiting(
+    instance: dg.DagsterInstance, graph: "AssetGraph"
+) -> dict[dg.AssetKey, set[str | None]]:
+    """Partitions that were asked for and not materialized, as far as they are still live."""
+    values = instance.daemon_cursor_storage.get_cursor_values({WAITING})
+    waiting: dict[dg.AssetKey, set[str | None]] = {}
+    for name, partitions in json.loads(values.get(WAITING, "{}")).items():
+        key = dg.AssetKey(name.split("/"))
+        if key not in graph.materializable_asset_keys:
+            continue
+        definition = graph.get(key).partitions_def
+        live: set[str | None] = {None}
+        if definition is not None:
+            live = {str(each) for each in definition.get_partition_keys()}
+        if found := live & set(partitions):
+            waiting[key] = found
+    return waiting
+
+
+def save(instance: dg.DagsterInstance, cursor: AssetDaemonCursor, waiting: Wanted) -> None:
+    """Remember both, in one write."""
+    names = {
+        key.to_user_string(): sorted(partitions, key=str)
+        for key, partitions in waiting.items()
+        if partitions
+    }
+    instance.daemon_cursor_storage.set_cursor_values(
+        {CURSOR: serialize_value(cursor), WAITING: json.dumps(names, ensure_ascii=False)}
+    )

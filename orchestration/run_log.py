@@ -1,0 +1,73 @@
+"""Where the log of an in-process refresh goes: a file, so that the terminal shows progress."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+
+FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
+
+
+class ErrorCollector(logging.Handler):
+    """Keeps what assets reported with `context.log.error`."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep one message, without Dagster's prefix."""
+        told = getattr(record, "dagster_meta", None)
+        event = getattr(record, "dagster_event", None)
+        if event is None and told:
+            self.messages.append(str(told.get("orig_message", record.getMessage())))
+
+    def take(self) -> list[str]:
+        """What was reported since the last time."""
+        messages, self.messages = self.messages, []
+        return messages
+
+
+class RunLog:
+    """The file, and the Dagster logger that writes into it."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self.errors = ErrorCollector()
+        path.write_text("", encoding="utf-8")
+        # Dagster configures logging at every run, which closes all handlers; this mode opens again.
+        self._file = logging.FileHandler(path, mode="a", encoding="utf-8", delay=True)
+        self._file.setFormatter(logging.Formatter(FORMAT))
+
+    @property
+    def loggers(self) -> dict[str, dg.LoggerDefinition]:
+        """What to give a job instead of Dagster's console logger."""
+
+        @dg.logger
+        def to_file(_: dg.InitLoggerContext) -> logging.Logger:
+            log = logging.Logger("ronghe.refresh", logging.DEBUG)
+            log.addHandler(self._file)
+            log.addHandler(self.errors)
+            return log
+
+        return {"console": to_file}
+
+    @contextmanager
+    def everything(self) -> Iterator[None]:
+        """Send every other logger of this process, and warnings, to the file as well."""
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # ours are drawn instead
+        root = logging.getLogger()
+        before, level = root.handlers[:], root.level
+        root.handlers[:] = [self._file]
+        logging.captureWarnings(True)
+        try:
+            yield
+        finally:
+            logging.captureWarnings(False)
+            root.handlers[:] = before
+            root.setLevel(level)
+            self._file.close()

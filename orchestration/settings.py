@@ -1,0 +1,102 @@
+"""How to run: the one place where environment variables are read.
+
+    RONGHE_CATALOG   folder with models.yaml, recipes/ and suites/      ./catalog
+    RONGHE_STORE     artifact store, file:///path or s3://bucket/prefix  ./.ronghe/store
+    RONGHE_THREADS   worker threads of a merge, 0 for one a core         0
+    RONGHE_DEVICE    auto, cpu or cuda                                   auto
+    RONGHE_MEMORY    bound of a merge's buffers, such as 512MiB          512MiB
+    RONGHE_RAY       address of a Ray cluster; steps then run there      (none)
+    DAGSTER_HOME     Dagster's instance                                  ./.ronghe/dagster
+
+Credentials (AWS_*, AWS_ENDPOINT_URL, HF_TOKEN) are found by the clients themselves.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from merge_ops.errors import Fault, SettingsError, did_you_mean
+
+DEVICES = ("auto", "cpu", "cuda")
+NAMES = (
+    "RONGHE_CATALOG", "RONGHE_STORE", "RONGHE_THREADS", "RONGHE_DEVICE", "RONGHE_MEMORY",
+    "RONGHE_RAY",
+)  # fmt: skip
+FOR_TESTS = ("RONGHE_REQUIRE_BROWSER",)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to run. `memory` is in bytes; `threads` 0 means one a core; `ray` None means no Ray."""
+
+    catalog: Path
+    store: str
+    threads: int
+    device: str
+    memory: int
+    ray: str | None
+    dagster_home: Path
+
+
+def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings from `environment` (default: the process's), with every fault at once.
+
+    Raises SettingsError.
+    """
+    given = os.environ if environment is None else environment
+    faults = [*_unknown(given), *_device_faults(given)]
+    threads = _threads(given, faults)
+    memory = _memory(given, faults)
+    if faults:
+        raise SettingsError("the environment", faults)
+    here = Path.cwd()
+    store = given.get("RONGHE_STORE") or str(here / ".ronghe" / "store")
+    return Settings(
+        catalog=Path(given.get("RONGHE_CATALOG") or here / "catalog").absolute(),
+        store=store if "://" in store else Path(store).absolute().as_uri(),
+        threads=threads,
+        device=given.get("RONGHE_DEVICE") or "auto",
+        memory=memory,
+        ray=given.get("RONGHE_RAY") or None,
+        dagster_home=Path(given.get("DAGSTER_HOME") or here / ".ronghe" / "dagster").absolute(),
+    )
+
+
+def _unknown(given: Mapping[str, str]) -> list[Fault]:
+    return [
+        Fault(name, f"is no setting.{did_you_mean(name, NAMES)} Known: {', '.join(NAMES)}")
+        for name in sorted(given)
+        if name.startswith("RONGHE_") and name not in (*NAMES, *FOR_TESTS)
+    ]
+
+
+def _device_faults(given: Mapping[str, str]) -> list[Fault]:
+    device = given.get("RONGHE_DEVICE")
+    if not device or device in DEVICES:
+        return []
+    return [Fault("RONGHE_DEVICE", f"is {device!r}; it must be one of {', '.join(DEVICES)}")]
+
+
+def _threads(given: Mapping[str, str], faults: list[Fault]) -> int:
+    text = given.get("RONGHE_THREADS") or "0"
+    if text.isascii() and text.isdigit():
+        return int(text)
+    faults.append(
+        Fault("RONGHE_THREADS", f"is {text!r}; it must be a whole number, 0 for one thread a core")
+    )
+    return 0
+
+
+def _memory(given: Mapping[str, str], faults: list[Fault]) -> int:
+    text = given.get("RONGHE_MEMORY")
+    if not text:
+        return 512 << 20
+    from orchestration.merge_command import parse_size
+
+    try:
+        return parse_size(text)
+    except SettingsError:
+        problem = f"is {text!r}; it must be a number of bytes such as 512MiB or 2GiB"
+        faults.append(Fault("RONGHE_MEMORY", problem))
+        return 0
