@@ -23,8 +23,8 @@ MISSING = "nothing is published for this partition"
 def build_checkpoint_check(merge: MergeRecipe) -> dg.AssetChecksDefinition:
     """All bytes as published, all tensors there and finite, it loads, and one forward pass.
 
-    A run of several points reports each for itself, so that only what comes after a bad point is
-    stopped. (Dagster's own result of such a run belongs to no partition.)
+    A run of a range of points, and be it of one, reports each for itself, so that only what comes
+    after a bad point is stopped. (Dagster's own result of such a run belongs to no partition.)
     """
 
     @dg.asset_check(
@@ -42,7 +42,7 @@ def build_checkpoint_check(merge: MergeRecipe) -> dg.AssetChecksDefinition:
         store, name = settings.store(), "/".join(merge.key.path)
         keys = [str(key) for key in context.op_execution_context.partition_keys]
         problems = {key: examine(store, name, key) for key in keys}
-        if len(keys) > 1:
+        if not context.op_execution_context.has_partition_key:
             _report_each(context, merge.key, problems)
         told: dict[str, Any] = {key: "; ".join(each) or "sound" for key, each in problems.items()}
         return dg.AssetCheckResult(

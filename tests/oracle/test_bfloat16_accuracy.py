@@ -1,0 +1,111 @@
+"""On bfloat16 checkpoints our results are at least as near to the exact ones as mergekit's.
+
+We compute in float32 and round once, on writing; mergekit computes most methods in bfloat16 and
+rounds after every step. The exact result is worked out here in float64, from the formula alone.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.checkpoint_factory import BFLOAT16_LLAMA, Tensors, read_tensors, write_family
+from tests.merging import merge_in_process
+from tests.oracle.oracle_environment import OracleCase, merge_with_mergekit, write_config
+
+WEIGHTS = (0.3701, 0.8903)  # no small multiples of one another: no vote on a sign is even
+ENTRIES = """
+base_model: $base
+models:
+  - {model: $one, parameters: {weight: 0.3701}}
+  - {model: $two, parameters: {weight: 0.8903}}
+"""
+
+
+def linear(base: torch.Tensor, experts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The base joins with the global weight 0.5; weights are divided by their sum."""
+    models, weights = (*experts, base), (*WEIGHTS, 0.5)
+    return sum(w * x for w, x in zip(weights, models, strict=True)) / sum(weights)
+
+
+def slerp(base: torch.Tensor, experts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """t = 0.4 from the base to the first expert; a straight line where they are nearly parallel."""
+    other = experts[0]
+    cosine = (base * other).sum() / (base.norm() * other.norm())
+    if cosine > 0.9995:
+        return 0.6 * base + 0.4 * other
+    angle = torch.acos(cosine)
+    return (torch.sin(0.6 * angle) * base + torch.sin(0.4 * angle) * other) / torch.sin(angle)
+
+
+def task_arithmetic(base: torch.Tensor, experts: Sequence[torch.Tensor]) -> torch.Tensor:
+    return base + 0.7 * sum(w * (x - base) for w, x in zip(WEIGHTS, experts, strict=True))
+
+
+def ties(base: torch.Tensor, experts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Nothing is trimmed (density 1): sign election and the mean of what agrees."""
+    weighted = torch.stack([w * (x - base) for w, x in zip(WEIGHTS, experts, strict=True)])
+    sign = torch.where(weighted.sum(0) >= 0, 1.0, -1.0)
+    agrees = (weighted.sign() == sign).double()
+    share = sum(w * mask for w, mask in zip(WEIGHTS, agrees, strict=True))
+    return base + (weighted * agrees).sum(0) / torch.where(share == 0, 1.0, share)
+
+
+EXACT: dict[str, tuple[Callable[..., torch.Tensor], str]] = {
+    "linear": (linear, ENTRIES + "parameters: {weight: 0.5}"),
+    "slerp": (slerp, "base_model: $base\nmodels: [{model: $one}]\nparameters: {t: 0.4}"),
+    "task_arithmetic": (task_arithmetic, ENTRIES + "parameters: {lambda: 0.7}"),
+    "ties": (ties, ENTRIES),
+}
+
+
+def distances(merged: Tensors, base: Tensors, experts: Sequence[Tensors], method: str) -> Tensors:
+    """|merged − exact| of every tensor, in float64."""
+    exact = EXACT[method][0]
+    return {
+        name: (merged[name].double() - exact(before.double(), [e[name].double() for e in experts]))
+        .abs()
+        for name, before in base.items()
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def merged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both programs' results, in ronghe/<method> and mergekit/<method>."""
+    work = tmp_path_factory.mktemp("bfloat16")
+    base, (one, two) = write_family(work, replace(BFLOAT16_LLAMA, layers=2), experts=2)
+    cases = []
+    for method, (_, text) in EXACT.items():
+        text = f"merge_method: {method}\ndtype: bfloat16\n{text}"
+        config = write_config(work / f"{method}.yaml", text, {"base": base, "one": one, "two": two})
+        cases.append(OracleCase(method, config, work / "mergekit" / method))
+        merge_in_process(config, work / "ronghe" / method)
+    outcomes = merge_with_mergekit(work, cases)
+    assert set(outcomes.values()) == {None}
+    return work
+
+
+@pytest.mark.parametrize("method", EXACT)
+def test_at_least_as_near_as_mergekit(merged: Path, method: str) -> None:
+    base = read_tensors(merged / "base")
+    experts = [read_tensors(merged / f"expert-{number}") for number in (1, 2)]
+    ours = distances(read_tensors(merged / "ronghe" / method), base, experts, method)
+    theirs = distances(read_tensors(merged / "mergekit" / method), base, experts, method)
+    for name in base:
+        mine, yours = ours[name].square().mean().sqrt(), theirs[name].square().mean().sqrt()
+        assert mine <= yours * (1 + 1e-6), (name, mine.item(), yours.item())
+
+
+@pytest.mark.parametrize("method", EXACT)
+def test_rounded_once(merged: Path, method: str) -> None:
+    """No element is further from the exact result than half a unit in the last place, or hardly:
+    float32 arithmetic may push a value over the middle between two bfloat16 numbers."""
+    base = read_tensors(merged / "base")
+    experts = [read_tensors(merged / f"expert-{number}") for number in (1, 2)]
+    results = read_tensors(merged / "ronghe" / method)
+    for name, far in distances(results, base, experts, method).items():
+        exponent = torch.frexp(results[name].double().abs()).exponent
+        half_unit = torch.ldexp(torch.ones_like(far), exponent - 9)
+        assert (far <= half_unit * (1 + 1e-3) + 1e-9).all(), name

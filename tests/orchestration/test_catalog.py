@@ -1,0 +1,144 @@
+"""The catalog: every fault of every file at once, each with its place and a way out."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from orchestration.catalog import CatalogError, load_catalog
+from tests.merging import ROOT
+from tests.orchestration.tiny_project import (
+    AVERAGE,
+    SLERP,
+    TASK_ARITHMETIC,
+    write_models,
+    write_suite,
+)
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Path:
+    for folder in ("recipes", "suites", "items"):
+        (tmp_path / folder).mkdir()
+    write_models(tmp_path, ["e1", "e2", "e3"])
+    write_suite(tmp_path)
+    return tmp_path
+
+
+def write_recipe(catalog: Path, name: str, recipe: dict[str, object]) -> None:
+    (catalog / "recipes" / f"{name}.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+
+
+def change_models(catalog: Path, text: str) -> None:
+    (catalog / "models.yaml").write_text(text, encoding="utf-8")
+
+
+def test_sets_are_sorted_names_whatever_the_order_in_the_file(catalog: Path) -> None:
+    write_models(catalog, ["e3", "e1", "e2"])
+    write_recipe(catalog, "average", AVERAGE)
+    write_recipe(catalog, "slerp", SLERP)
+    loaded = load_catalog(catalog)
+    assert loaded.sets == ("e1+e2", "e1+e2+e3", "e1+e3", "e2+e3")
+    assert loaded.sets_of(loaded.recipes["slerp"]) == ("e1+e2", "e1+e3", "e2+e3")
+
+
+def test_the_shipped_catalog_is_sound() -> None:
+    loaded = load_catalog(ROOT / "catalog")
+    assert loaded.sets == (
+        "herbs+idioms",
+        "herbs+idioms+times-table",
+        "herbs+times-table",
+        "idioms+times-table",
+    )
+    for recipe in loaded.recipes.values():
+        assert recipe.name == "average" or len(recipe.coefficients()) >= 3
+        assert recipe.suite == "quickstart"
+        assert recipe.dtype == "float32"
+
+
+def test_faults_of_all_files_come_in_one_error(catalog: Path) -> None:
+    change_models(
+        catalog,
+        """
+models:
+  - {name: base, source: ../upstream/base}
+  - {name: e1, source: ../upstream/e1, base: bsae}
+  - {name: e2, soruce: ../upstream/e2, base: base}
+  - {name: "e3|x", source: ../upstream/e3, base: base, kind: lroa}
+""",
+    )
+    write_recipe(catalog, "ties", {**TASK_ARITHMETIC, "merge_method": "tiess"})
+    write_recipe(catalog, "odd", {**TASK_ARITHMETIC, "parameters": {"wieght": 1.0}})
+    with pytest.raises(CatalogError) as caught:
+        load_catalog(catalog)
+    message = str(caught.value)
+    for part in (
+        "models.yaml: model 'e1': base is 'bsae', which is no model of the catalog. Did you mean",
+        "models.yaml: models[2].soruce is no key of a model. Did you mean 'source'?",
+        "models.yaml: models[2].source is missing",
+        "models.yaml: models[3].kind is 'lroa'; it must be 'full' or 'lora'",
+        "recipes/ties.yaml: merge_method: no merge method is called 'tiess'. Did you mean 'ties'?",
+        "recipes/odd.yaml: parameters.wieght is no parameter of task_arithmetic. Did you mean",
+    ):
+        assert part in message
+
+
+@pytest.mark.parametrize("name", ["a|b", "a,b", "a+b", "[a]", "a...b", "a b"])
+def test_names_that_are_no_partition_keys_are_refused(catalog: Path, name: str) -> None:
+    change_models(catalog, yaml.safe_dump({"models": [{"name": name, "source": "x"}]}))
+    with pytest.raises(CatalogError, match=r"models\[0\]\.name is .*partition keys allow no"):
+        load_catalog(catalog)
+
+
+def test_chinese_names_and_slashes_are_fine(catalog: Path) -> None:
+    models = [
+        {"name": "通义/基座", "source": "x"},
+        {"name": "神农", "source": "y", "base": "通义/基座"},
+        {"name": "成语", "source": "z", "base": "通义/基座"},
+    ]
+    change_models(catalog, yaml.safe_dump({"models": models}, allow_unicode=True))
+    write_recipe(catalog, "average", {k: v for k, v in AVERAGE.items() if k != "suite"})
+    assert load_catalog(catalog).sets == ("成语+神农",)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"suite": "colors"}, r"suite is 'colors', not in suites/\. Did you mean 'colours'\?"),
+        ({"base_model": "bases"}, r"base_model is 'bases', which is the base of no expert"),
+        ({"experts": [["e1", "e9"]]}, r"experts names 'e9', which is no expert of 'base'"),
+        ({"gate": {"alowed_loss": 0.1}}, r"gate alowed_loss is not a known key"),
+        ({"models": [{"model": "e7"}]}, r"models\[0\]\.model is 'e7', which is neither"),
+        ({"sweep": {"lamda": [1.0]}}, r"sweep\.lamda is no parameter of task_arithmetic"),
+    ],
+)
+def test_what_a_recipe_names_must_be_there(
+    catalog: Path, change: dict[str, object], match: str
+) -> None:
+    write_recipe(catalog, "recipe", {**TASK_ARITHMETIC, **change})
+    with pytest.raises(CatalogError, match=match):
+        load_catalog(catalog)
+
+
+def test_a_recipe_without_sets_is_refused(catalog: Path) -> None:
+    write_recipe(catalog, "slerp", {**SLERP, "experts": "all"})
+    with pytest.raises(CatalogError, match="gives no expert set that slerp can merge"):
+        load_catalog(catalog)
+
+
+def test_a_recipe_file_names_assets(catalog: Path) -> None:
+    write_recipe(catalog, "task-arithmetic", TASK_ARITHMETIC)
+    with pytest.raises(CatalogError, match="may hold letters, digits and '_'"):
+        load_catalog(catalog)
+
+
+def test_a_missing_catalog_says_where_it_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(CatalogError, match=r"models\.yaml does not exist; .*RONGHE_CATALOG"):
+        load_catalog(tmp_path / "nowhere")
+
+
+def test_names_are_unique(catalog: Path) -> None:
+    twice = [{"name": "base", "source": "x"}, {"name": "base", "source": "y"}]
+    change_models(catalog, yaml.safe_dump({"models": twice}))
+    with pytest.raises(CatalogError, match="names 'base' 2 times"):
+        load_catalog(catalog)

@@ -1,0 +1,72 @@
+"""kill -9 in the middle of a merge: nothing half-made is visible, and the next run finishes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from resources.artifact_store import ArtifactStore
+from tests import checkpoint_factory as factory
+from tests.merging import ROOT
+from tests.orchestration.tiny_project import TASK_ARITHMETIC, make_project
+
+SHAPE = factory.Shape("qwen2", layers=2, hidden=128, intermediate=12288, tied=True)  # 38 MB
+UNSCORED = {key: value for key, value in TASK_ARITHMETIC.items() if key != "suite"}
+RECIPE = {**UNSCORED, "sweep": {"lambda": [0.25, 0.5, 0.75, 1.0]}}
+REFRESH = "from orchestration.commands import refresh; refresh()"
+
+
+def start(environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """`ronghe refresh` as a process group of its own."""
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            [sys.executable, "-c", REFRESH],
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def merged_bytes(store: Path, since: set[Path]) -> int:
+    """Bytes of weights in attempts that began after `since` was listed."""
+    files = set(store.glob("attempts/*/model.safetensors")) - since
+    return sum(file.stat().st_size for file in files if file.exists())
+
+
+def test_a_killed_merge_leaves_nothing_visible_and_the_next_run_finishes(tmp_path: Path) -> None:
+    project = make_project(tmp_path, {"task_arithmetic": RECIPE}, experts=2, shape=SHAPE)
+    environment = {**project.environment, "HOME": os.environ["HOME"]}
+    folder, store = tmp_path / "store", ArtifactStore.open(project.store)
+    process = start(environment, tmp_path / "first.log")
+    try:
+        models: set[Path] = set()
+        deadline = time.monotonic() + 120
+        while merged_bytes(folder, models) < 1_000_000 or not store.digests("merge_plan"):
+            assert process.poll() is None, (tmp_path / "first.log").read_text(encoding="utf-8")
+            assert time.monotonic() < deadline, "the merge never began"
+            if len(store.digests("model")) < 3 or not models:
+                models = set(folder.glob("attempts/*/model.safetensors"))
+            time.sleep(0.002)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert merged_bytes(folder, models) > 0
+    assert store.digests("checkpoint") == []
+    assert store.refs("merged_checkpoint/task_arithmetic") == {}
+
+    again = start(environment, tmp_path / "second.log")
+    try:
+        status = again.wait(timeout=180)
+    finally:
+        again.kill()
+        again.wait()
+    assert status == 0, (tmp_path / "second.log").read_text(encoding="utf-8")
+    text = (tmp_path / "second.log").read_text(encoding="utf-8")
+    assert len(store.digests("checkpoint")) == 4
+    assert "merged checkpoints: 4 re-run, 0 untouched" in text
+    for ref in store.refs("merged_checkpoint/task_arithmetic").values():
+        assert store.verify(store.get(ref.kind, ref.digest)) == []

@@ -1,0 +1,271 @@
+"""A refresh runs exactly what a change touches: real checkpoints, real store, real Dagster."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from orchestration.definitions import build_definitions
+from orchestration.refresh import RefreshReport, refresh
+from resources.artifact_store import ArtifactStore
+from tests import checkpoint_factory as factory
+from tests.orchestration.tiny_project import (
+    AVERAGE,
+    SLERP,
+    TASK_ARITHMETIC,
+    TinyProject,
+    make_project,
+)
+
+
+def rerun(report: RefreshReport) -> dict[str, set[str | None]]:
+    """What was materialized, by asset; assets of which nothing was are left out."""
+    return {asset: count.rerun for asset, count in report.counts.items() if count.rerun}
+
+
+def run(project: TinyProject, instance: dg.DagsterInstance) -> RefreshReport:
+    """A refresh that must succeed."""
+    report = refresh(instance, project.settings())
+    assert report.failures == []
+    return report
+
+
+def materialization_metadata(
+    instance: dg.DagsterInstance, asset: str, partition: str
+) -> Mapping[str, object]:
+    """Metadata of a partition's last materialization."""
+    records = instance.fetch_materializations(
+        dg.AssetRecordsFilter(dg.AssetKey(asset.split("/")), asset_partitions=[partition]), limit=1
+    ).records
+    event = records[0].asset_materialization
+    assert event is not None
+    return {key: value.value for key, value in event.metadata.items()}
+
+
+def test_an_update_reruns_exactly_the_sets_that_hold_the_expert(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    recipes = {"task_arithmetic": TASK_ARITHMETIC, "slerp": SLERP}
+    project = make_project(tmp_path, recipes)  # base, e1, e2, e3: four models
+    first = run(project, instance)
+    assert all(count.untouched == 0 for count in first.counts.values())
+    assert len(first.counts["merged_checkpoint/task_arithmetic"].rerun) == 8
+    assert len(first.counts["merged_checkpoint/slerp"].rerun) == 9
+
+    again = run(project, instance)
+    assert rerun(again) == {}
+    assert again.runs == 1  # the observation
+
+    project.retrain("e2", seed=77)
+    sets = {"e1+e2", "e1+e2+e3", "e2+e3"}
+    pairs = {"e1+e2", "e2+e3"}
+    sums = {f"lambda={value}|{each}" for value in (0.5, 1.0) for each in sets}
+    arcs = {f"t={value}|{pair}" for value in (0.25, 0.5, 0.75) for pair in pairs}
+    assert rerun(run(project, instance)) == {
+        "model": {"e2"},
+        "model_scores": {"e2"},
+        "task_vector": {"e2"},
+        "merge_plan": sets,
+        "merge_plan_subset/slerp": pairs,
+        "merged_checkpoint/task_arithmetic": sums,
+        "merged_checkpoint/slerp": arcs,
+        "benchmark_scores/task_arithmetic": sums,
+        "benchmark_scores/slerp": arcs,
+        "leaderboard": {None},
+        "champion/task_arithmetic": {None},
+        "champion/slerp": {None},
+    }
+    assert rerun(run(project, instance)) == {}
+
+
+def test_the_whole_pipeline_on_each_kind_of_store(
+    tmp_path: Path, instance: dg.DagsterInstance, store_root: str
+) -> None:
+    project = make_project(tmp_path, {"average": AVERAGE}, experts=2, store=store_root)
+    run(project, instance)
+    store = ArtifactStore.open(store_root)
+    merged = store.resolve("merged_checkpoint/average", "default|e1+e2")
+    assert merged is not None
+    assert store.verify(merged) == []
+    assert merged.manifest["inputs"].keys() == {"e1", "e2"}
+    table = store.resolve("leaderboard")
+    assert table is not None
+    rows = table.read_json("colours.json")
+    assert {row["label"] for row in rows} == {"base", "e1", "e2", "average e1+e2"}
+    shown = materialization_metadata(instance, "merged_checkpoint/average", "default|e1+e2")
+    assert shown["uri"] == merged.uri
+    assert shown["digest"] == merged.digest
+
+
+def test_what_is_in_the_store_is_neither_merged_nor_scored_again(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    project = make_project(tmp_path, {"task_arithmetic": TASK_ARITHMETIC}, experts=2)
+    run(project, instance)
+    store = ArtifactStore.open(project.store)
+    kinds = ("model", "task_vector", "merge_plan", "checkpoint", "scores")
+    before = {kind: store.digests(kind) for kind in kinds}
+    assert (len(before["checkpoint"]), len(before["scores"])) == (2, 5)
+    attempts = sorted(path.name for path in (tmp_path / "store" / "attempts").iterdir())
+
+    with dg.DagsterInstance.ephemeral() as another:  # knows nothing, so it materializes all again
+        again = run(project, another)
+        assert all(count.untouched == 0 for count in again.counts.values())
+        for key in ("lambda=0.5|e1+e2", "lambda=1.0|e1+e2"):
+            for asset in ("merged_checkpoint/task_arithmetic", "benchmark_scores/task_arithmetic"):
+                assert materialization_metadata(another, asset, key)["memoized"] is True
+        assert materialization_metadata(another, "model", "e1")["memoized"] is True
+    assert {kind: store.digests(kind) for kind in kinds} == before
+    assert attempts == sorted(path.name for path in (tmp_path / "store" / "attempts").iterdir())
+
+
+def test_a_new_recipe_and_a_new_coefficient_run_and_nothing_else(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    project = make_project(tmp_path, {"task_arithmetic": TASK_ARITHMETIC}, experts=2)
+    run(project, instance)
+    project.write_recipe(
+        "task_arithmetic", {**TASK_ARITHMETIC, "sweep": {"lambda": [0.5, 0.75, 1.0]}}
+    )
+    project.write_recipe("average", AVERAGE)
+    assert rerun(run(project, instance)) == {
+        "merged_checkpoint/task_arithmetic": {"lambda=0.75|e1+e2"},
+        "benchmark_scores/task_arithmetic": {"lambda=0.75|e1+e2"},
+        "merged_checkpoint/average": {"default|e1+e2"},
+        "benchmark_scores/average": {"default|e1+e2"},
+        "leaderboard": {None},
+        "champion/average": {None},
+        "champion/task_arithmetic": {None},
+    }
+
+
+def test_a_changed_recipe_is_merged_again(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    recipes = {"task_arithmetic": TASK_ARITHMETIC, "average": AVERAGE}
+    project = make_project(tmp_path, recipes, experts=2)
+    run(project, instance)
+    project.write_recipe("task_arithmetic", {**TASK_ARITHMETIC, "parameters": {"weight": 0.5}})
+    changed = rerun(run(project, instance))
+    assert len(changed["merged_checkpoint/task_arithmetic"]) == 2
+    assert len(changed["benchmark_scores/task_arithmetic"]) == 2
+    assert "merged_checkpoint/average" not in changed
+    assert "merge_plan" not in changed
+
+
+def test_models_that_do_not_fit_stop_only_their_own_sets(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    project = make_project(tmp_path, {"average": AVERAGE})
+    run(project, instance)
+    factory.change_shape(tmp_path / "upstream" / "e3", "model.layers.0.mlp.up_proj.weight")
+    report = refresh(instance, project.settings())
+    assert report.counts["task_vector"].failed == {"e3"}
+    assert report.counts["merge_plan"].rerun == set()
+    assert report.counts["merged_checkpoint/average"].rerun == set()
+    assert any("up_proj" in failure for failure in report.failures)
+    factory.write_weights(
+        tmp_path / "upstream" / "e3",
+        factory.expert_tensors(factory.base_tensors(project.shape), seed=9),
+    )
+    fixed = rerun(run(project, instance))
+    sets = {"e1+e2+e3", "e1+e3", "e2+e3"}
+    assert fixed["merged_checkpoint/average"] == {f"default|{each}" for each in sets}
+
+
+def test_a_missing_upstream_model_is_reported_and_the_others_are_merged(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    project = make_project(tmp_path, {"average": AVERAGE})
+    (tmp_path / "upstream" / "e3").rename(tmp_path / "elsewhere")
+    report = refresh(instance, project.settings())
+    assert len(report.failures) == 1
+    assert report.failures[0].startswith("upstream model 'e3': ")
+    assert report.counts["merged_checkpoint/average"].rerun == {"default|e1+e2"}
+    assert report.counts["leaderboard"].rerun == {None}
+    (tmp_path / "elsewhere").rename(tmp_path / "upstream" / "e3")
+    complete = rerun(run(project, instance))
+    sets = {"e1+e2+e3", "e1+e3", "e2+e3"}
+    assert complete["merged_checkpoint/average"] == {f"default|{each}" for each in sets}
+    assert complete["model"] == {"e3"}
+
+
+def spoil(store: ArtifactStore, asset: str, partition: str) -> Path:
+    """Overwrite the last weights of a published checkpoint; returns the file."""
+    artifact = store.resolve(asset, partition)
+    assert artifact is not None
+    file = artifact.folder() / "model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-64:] = b"\xff" * 64  # NaN in any float format
+    file.chmod(0o644)
+    file.write_bytes(data)
+    return file
+
+
+def test_a_spoiled_checkpoint_stops_what_comes_after_it_and_nothing_else(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    project = make_project(tmp_path, {"task_arithmetic": TASK_ARITHMETIC}, experts=2)
+    run(project, instance)
+    store = ArtifactStore.open(project.store)
+    spoil(store, "merged_checkpoint/task_arithmetic", "lambda=0.5|e1+e2")
+
+    with dg.DagsterInstance.ephemeral() as another:
+        report = refresh(another, project.settings())
+        counts = report.counts
+        assert counts["benchmark_scores/task_arithmetic"].rerun == {"lambda=1.0|e1+e2"}
+        assert counts["benchmark_scores/task_arithmetic"].failed == set()
+        (failure,) = report.failures
+        assert failure.startswith("merged_checkpoint/task_arithmetic [lambda=0.5|e1+e2]: check ")
+        assert "has other bytes than were published" in failure
+        assert "remove" in failure
+
+
+@pytest.mark.parametrize("keys", [["lambda=0.5|e1+e2"], ["lambda=0.5|e1+e2", "lambda=1.0|e1+e2"]])
+def test_the_check_blocks_in_the_run_that_merges_too(
+    tmp_path: Path, instance: dg.DagsterInstance, keys: list[str]
+) -> None:
+    project = make_project(tmp_path, {"task_arithmetic": TASK_ARITHMETIC}, experts=2)
+    run(project, instance)
+    spoil(ArtifactStore.open(project.store), "merged_checkpoint/task_arithmetic", keys[0])
+    job = build_definitions(project.settings()).resolve_implicit_global_asset_job_def()
+    merged = dg.AssetKey(["merged_checkpoint", "task_arithmetic"])
+    scores = dg.AssetKey(["benchmark_scores", "task_arithmetic"])
+    span = {
+        "dagster/asset_partition_range_start": keys[0],
+        "dagster/asset_partition_range_end": keys[-1],
+    }
+    result = job.execute_in_process(
+        instance=instance,
+        asset_selection=[merged, scores],
+        partition_key=keys[0] if len(keys) == 1 else None,
+        tags={} if len(keys) == 1 else span,
+        raise_on_error=False,
+    )
+    assert not result.success
+    made = {event.asset_key for event in result.all_events if event.is_step_materialization}
+    assert made == {merged}
+
+
+@pytest.mark.parametrize("keys", [["default|e1+e3"], ["default|e1+e2", "default|e1+e2+e3"]])
+def test_scores_follow_a_merge_run_as_a_range(
+    tmp_path: Path, instance: dg.DagsterInstance, keys: list[str]
+) -> None:
+    """The daemon's backfills run ranges, even of one partition; each must get its own check."""
+    project = make_project(tmp_path, {"average": AVERAGE})
+    run(project, instance)
+    project.write_recipe("average", {**AVERAGE, "dtype": "float16"})
+    definitions = build_definitions(project.settings())
+    merged = dg.AssetKey(["merged_checkpoint", "average"])
+    cursor = dg.evaluate_automation_conditions(definitions, instance=instance).cursor
+    result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
+        instance=instance,
+        asset_selection=[merged],
+        tags={
+            "dagster/asset_partition_range_start": keys[0],
+            "dagster/asset_partition_range_end": keys[-1],
+        },
+    )
+    assert result.success
+    asked = dg.evaluate_automation_conditions(definitions, instance=instance, cursor=cursor)
+    scores = dg.AssetKey(["benchmark_scores", "average"])
+    assert asked.get_requested_partitions(scores) == set(keys)

@@ -1,0 +1,58 @@
+"""Settings come from the environment, in one place, with every fault at once."""
+
+from pathlib import Path
+
+import pytest
+
+from orchestration.settings import SettingsError, load_settings
+
+
+def test_defaults_lie_in_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = load_settings({})
+    assert settings.catalog == tmp_path / "catalog"
+    assert settings.store == (tmp_path / ".ronghe" / "store").as_uri()
+    assert settings.dagster_home == tmp_path / ".ronghe" / "dagster"
+    assert (settings.threads, settings.device, settings.ray) == (0, "auto", None)
+
+
+def test_values_are_read(tmp_path: Path) -> None:
+    settings = load_settings(
+        {
+            "RONGHE_CATALOG": str(tmp_path),
+            "RONGHE_STORE": "s3://bucket/prefix",
+            "RONGHE_THREADS": "3",
+            "RONGHE_DEVICE": "cpu",
+            "RONGHE_MEMORY": "2GiB",
+            "RONGHE_RAY": "http://127.0.0.1:8265",
+        }
+    )
+    assert settings.store == "s3://bucket/prefix"
+    assert (settings.threads, settings.memory) == (3, 2 << 30)
+    assert settings.ray == "http://127.0.0.1:8265"
+
+
+def test_a_store_may_be_a_plain_path(tmp_path: Path) -> None:
+    folder = tmp_path / "店 1"
+    assert load_settings({"RONGHE_STORE": str(folder)}).store == folder.as_uri()
+
+
+def test_all_faults_come_at_once() -> None:
+    given = {
+        "RONGHE_THREADS": "two",
+        "RONGHE_DEVICE": "gpu",
+        "RONGHE_MEMORY": "lots",
+        "RONGHE_STROE": "x",
+    }
+    with pytest.raises(SettingsError) as caught:
+        load_settings(given)
+    message = str(caught.value)
+    for part in (
+        "RONGHE_THREADS is 'two'; it must be a whole number",
+        "RONGHE_DEVICE is 'gpu'; it must be one of auto, cpu, cuda",
+        "RONGHE_MEMORY is 'lots'; it must be a number of bytes",
+        "RONGHE_STROE is no setting. Did you mean 'RONGHE_STORE'?",
+    ):
+        assert part in message

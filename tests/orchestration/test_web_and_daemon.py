@@ -1,0 +1,123 @@
+"""What `make ui` gives: the daemon re-merges what an update touches, and the pages show it.
+
+One project for the whole module, brought up to date by `ronghe refresh` first.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestration.automation import OBSERVE_JOB, SENSOR
+from orchestration.refresh import open_instance, refresh
+from resources.artifact_store import ArtifactStore
+from tests.orchestration.browser import Page, browser, find_chromium
+from tests.orchestration.dagster_dev import DagsterDev, dagster_dev
+from tests.orchestration.tiny_project import AVERAGE, TinyProject, make_project
+
+ASSETS = ("model", "model_scores", "task_vector", "merge_plan", "leaderboard")
+OF_RECIPE = ("merged_checkpoint/average", "benchmark_scores/average", "champion/average")
+SHOW_MARKDOWN = """(() => {
+  const each = [...document.querySelectorAll('*')];
+  const found = each.findLast(e => e.children.length == 0 && e.textContent == '[Show Markdown]');
+  found?.click();
+  return Boolean(found); })()"""
+PICTURES = "[...document.querySelectorAll('img[src^=\"data:image/png\"]')].map(i => i.naturalWidth)"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> TinyProject:
+    made = make_project(tmp_path_factory.mktemp("project"), {"average": AVERAGE})
+    with open_instance(made.settings()) as instance:
+        assert refresh(instance, made.settings()).failures == []
+    return made
+
+
+@pytest.fixture(scope="module")
+def served(project: TinyProject, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DagsterDev]:
+    with dagster_dev(project, tmp_path_factory.mktemp("home")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    program = find_chromium()
+    if program is None:
+        if os.environ.get("RONGHE_REQUIRE_BROWSER"):
+            pytest.fail("no Chromium on PATH; install it (Debian: apt-get install chromium)")
+        pytest.skip("no Chromium on PATH; `apt-get install chromium` lets the page tests run")
+    with browser(program, tmp_path_factory.mktemp("browser")) as opened:
+        yield opened
+
+
+def is_png(path: Path) -> bool:
+    return path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 10_000
+
+
+def test_the_lineage_page_shows_the_way_from_model_to_champion(
+    served: DagsterDev, page: Page, tmp_path: Path
+) -> None:
+    address = f"{served.address}/assets/merged_checkpoint/average"
+    page.open(f"{address}?view=lineage&lineageScope=neighbors&lineageDepth=4")
+    text = page.wait_for(
+        "upstream_model", "task_vector", "merge_plan", "leaderboard", "models", "results"
+    )
+    assert "average" in text
+    assert is_png(page.picture(tmp_path / "lineage.png"))
+
+
+def test_the_partition_page_shows_the_grid(served: DagsterDev, page: Page, tmp_path: Path) -> None:
+    page.open(f"{served.address}/assets/merged_checkpoint/average?view=partitions")
+    text = page.wait_for("Materialized (4)", "Missing (0)", "Failed (0)", "e1+e2+e3")
+    for partition in ("default", "e1+e2", "e1+e3", "e2+e3"):
+        assert partition in text
+    assert is_png(page.picture(tmp_path / "partitions.png"))
+
+
+@pytest.mark.parametrize(
+    ("asset", "partition"), [("merge_plan", "e1+e2"), ("task_vector", "e1"), ("leaderboard", None)]
+)
+def test_plots_are_seen(
+    served: DagsterDev, page: Page, tmp_path: Path, asset: str, partition: str | None
+) -> None:
+    where = f"?view=partitions&partition={partition.replace('+', '%2B')}" if partition else ""
+    page.open(f"{served.address}/assets/{asset}{where}")
+    page.wait_until(SHOW_MARKDOWN)
+    page.wait_until(f"{PICTURES}.length > 0 && {PICTURES}.every(width => width > 200)")
+    assert is_png(page.picture(tmp_path / "plot.png"))
+
+
+def test_the_daemon_runs_exactly_what_an_update_touches(
+    served: DagsterDev, project: TinyProject
+) -> None:
+    before = served.settle(SENSOR, seconds=120)
+    served.launch(OBSERVE_JOB)
+    idle = served.settle(SENSOR, seconds=120)
+    assert len(idle - before) == 1, "an observation without a change runs nothing"
+
+    project.retrain("e2", seed=77)
+    served.launch(OBSERVE_JOB)
+    runs = served.settle(SENSOR, seconds=400) - idle
+    status = served.runs()
+    assert {status[run] for run in runs} == {"SUCCESS"}
+    sets = {"e1+e2", "e1+e2+e3", "e2+e3"}
+    grid = {f"default|{each}" for each in sets}
+    assert {asset: served.materialized(asset, runs) for asset in (*ASSETS, *OF_RECIPE)} == {
+        "model": {"e2"},
+        "model_scores": {"e2"},
+        "task_vector": {"e2"},
+        "merge_plan": sets,
+        "merged_checkpoint/average": grid,
+        "benchmark_scores/average": grid,
+        "leaderboard": {None},
+        "champion/average": {None},
+    }
+    store = ArtifactStore.open(project.store)
+    for ref in store.refs("merged_checkpoint/average").values():
+        assert store.verify(store.get(ref.kind, ref.digest)) == []
+
+    with open_instance(project.settings()) as instance:  # and `ronghe refresh` finds nothing to do
+        report = refresh(instance, project.settings())
+    assert report.failures == []
+    assert report.rerun == 0
