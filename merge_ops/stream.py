@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 MIB = 1 << 20
 SMALLEST_BLOCK, LARGEST_BLOCK = LEAF, 16 * MIB
-USUAL_BLOCK = 128 * 1024
+USUAL_BLOCK = 512 * 1024
 SAMPLE_RUNS = 128
 
 Emit = Callable[[int, "Sequence[NDArray[np.uint8]]"], None]

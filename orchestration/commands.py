@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from orchestration.refresh import RefreshReport
 
-WIDE = 148
+WIDE = 158
 GRIDS = ("merged_checkpoint", "benchmark_scores")
 
 
@@ -123,7 +123,7 @@ def _leaderboard_table(suite: str, rows: Sequence[Mapping[str, Any]], wide: bool
     for name in (*names, "mean"):
         table.add_column(name.replace("_", " "), justify="right", min_width=9 if wide else 5)
     for name in shown.values():
-        table.add_column(name, min_width=12 if wide else 6)
+        table.add_column(name, min_width=14 if wide else 6)
     for row in rows:
         scores = [_percent(row["benchmarks"][name], wide) for name in names]
         verdicts = [_verdict(row[key], wide) for key in shown]

@@ -1,5 +1,6 @@
 """`ronghe merge` and `ronghe plan`: one mergekit-style file, without Dagster or a store."""
 
+import ctypes
 import gc
 import json
 import re
@@ -19,6 +20,7 @@ from merge_ops.plan import Plan, plan_merge
 from merge_ops.recipe import Recipe, load_recipe
 
 _SIZE = re.compile(r"^\s*([0-9.]+)\s*(?:([KMG])i?)?B?\s*$", re.IGNORECASE)
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -111,6 +113,7 @@ def run_merge(
     opened = open_models(recipe)
     plan_merge(recipe, opened)  # all faults of headers, before anything heavy is imported
     _check_output(out)
+    _keep_freed_memory()
     with ThreadPoolExecutor(2) as pool:
         pending = {name: pool.submit(_content_digest, Path(name)) for name in opened}
         _import_in(pool).result()
@@ -150,6 +153,20 @@ def _import_in(pool: ThreadPoolExecutor) -> "Future[None]":
             gc.enable()
 
     return pool.submit(load)
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep what is freed: a block's temporaries are the next block's.
+
+    Left alone it gives megabytes back to the kernel and faults them in again, block after block,
+    which took a seventh of the time of a merge by ties. Other C libraries are left as they are.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(M_MMAP_THRESHOLD, 32 << 20)
+    mallopt(M_TRIM_THRESHOLD, 1 << 30)
 
 
 def _content_digest(folder: Path) -> str:

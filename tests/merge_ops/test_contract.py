@@ -233,7 +233,8 @@ def test_nan_in_an_expert_stops_the_merge_and_names_it(name, family, tmp_path):
 
 def test_the_block_follows_from_memory_threads_and_inputs():
     few = StreamSettings(threads=2, memory=256 << 20)
-    assert few.block_for(3, 1) == 128 * 1024
+    assert few.block_for(3, 1) == 512 * 1024
+    assert few.block_for(72, 1) == 128 * 1024
     assert StreamSettings(threads=2, memory=128 << 20).block_for(72, 1) == 65_536
     with pytest.raises(
         SettingsError, match=r"memory is 8 MiB; 72 inputs, 1 coefficient\(s\) and 2"
