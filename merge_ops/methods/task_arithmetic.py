@@ -31,7 +31,7 @@ class TaskArithmeticParameters:
     span="element",
     family="basic",
     source="arXiv:2212.04089",
-    unused=("density", "rescale"),
+    unused=("density", "rescale", "int8_mask"),
 )
 def task_arithmetic(
     deltas: Sequence[Tensor], statistics: None, parameters: TaskArithmeticParameters
