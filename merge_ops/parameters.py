@@ -51,7 +51,10 @@ class Parameter:
             )
             if limit is not None
         ]
-        return f"{' and '.join(bounds) or 'a finite number'} ({self.meaning})"
+        of = "a whole number" if self.kind is int else "a finite number"
+        if self.kind is int and bounds:
+            bounds.insert(0, of)
+        return f"{' and '.join(bounds) or of} ({self.meaning})"
 
     def check(self, value: object) -> Scalar:
         """`value` as this parameter's type. Raises ValueError saying what is allowed."""
@@ -65,7 +68,10 @@ class Parameter:
         else:
             number = _number(value)
             if number is not None and self._within(number):
-                return number
+                if self.kind is not int:
+                    return number
+                if number.is_integer():
+                    return int(number)
         raise ValueError(f"is {value!r}; it must be {self.allowed()}")
 
     def _within(self, number: float) -> bool:

@@ -220,14 +220,20 @@ def _roles(
         inputs = [base, *(each for each in listed if each is not base)]
     else:
         inputs = listed if base in listed else [*listed, base]
-    exactly = recipe.method.exactly
-    if not inputs or (exactly is not None and len(inputs) != exactly):
-        wanted = f"exactly {exactly} models" if exactly else "at least one model besides the base"
+    exactly, at_least = recipe.method.exactly, recipe.method.at_least
+    if len(inputs) < at_least or (exactly is not None and len(inputs) != exactly):
+        wanted = f"exactly {exactly}" if exactly else f"at least {at_least}"
+        wanted += " model(s) besides the base" if _besides_base(recipe) else " model(s)"
         names = ", ".join(each.name for each in inputs) or "none"
         raise RecipeError(
             recipe.subject, [Fault("models", f"{recipe.method.name} merges {wanted}; got {names}")]
         )
     return base, tuple(inputs)
+
+
+def _besides_base(recipe: Recipe) -> bool:
+    """Whether the base is not one of the method's inputs."""
+    return recipe.method.inputs == "task_vectors"
 
 
 def _chosen(recipe: Recipe, wanted: Sequence[str] | None) -> tuple[Coefficient, ...]:

@@ -8,7 +8,7 @@ values fall inside, two rounds of histograms over the bits of the magnitudes fin
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -173,23 +173,13 @@ class Selection:
         self.threshold = Threshold(value, tuple(kept), tuple(equal))
 
 
-class TopMeasure:
-    """Thresholds of every expert for every density of a sweep, for trimming by magnitude."""
+class CutMeasure:
+    """Thresholds of magnitude, exact: the k-th largest of an expert for every (expert, k) asked."""
 
-    def __init__(self, job: TensorJob, parameters: Sequence[_TopParameters]) -> None:
-        self._parameters = parameters
-        pairs = {
-            (expert, density)
-            for each in parameters
-            for expert, density in enumerate(each.density)
-            if density < 1
-        }
-        limit = INSIDE_LIMIT // max(1, len(pairs))
-        self._selections = {
-            pair: Selection(kept_count(pair[1], job.count), job.count, limit)
-            for pair in sorted(pairs)
-        }
-        self.wanted = bool(pairs)
+    def __init__(self, count: int, cuts: Collection[tuple[int, int]]) -> None:
+        limit = INSIDE_LIMIT // max(1, len(cuts))
+        self._selections = {cut: Selection(cut[1], count, limit) for cut in sorted(cuts)}
+        self.wanted = bool(cuts)
         self.sample = max((each.sample for each in self._selections.values()), default=0)
 
     def look(self, inputs: Sequence[Tensor]) -> None:
@@ -198,27 +188,44 @@ class TopMeasure:
         for (expert, _), selection in self._selections.items():
             selection.look(magnitudes[expert])
 
-    def observe(self, block: Block) -> dict[tuple[int, float], Any]:
+    def observe(self, block: Block) -> dict[tuple[int, int], Any]:
         """What this block says to every selection that is still open."""
-        open_ones = {pair: each for pair, each in self._selections.items() if not each.threshold}
+        open_ones = {cut: each for cut, each in self._selections.items() if not each.threshold}
         magnitudes = {expert: _magnitude(block.inputs[expert]) for expert, _ in open_ones}
-        return {pair: each.observe(magnitudes[pair[0]]) for pair, each in open_ones.items()}
+        return {cut: each.observe(magnitudes[cut[0]]) for cut, each in open_ones.items()}
 
-    def absorb(self, observations: Sequence[dict[tuple[int, float], Any]]) -> None:
+    def absorb(self, observations: Sequence[dict[tuple[int, int], Any]]) -> None:
         """Take one round in."""
-        for pair in observations[0]:
-            self._selections[pair].absorb([seen[pair] for seen in observations])
+        for cut in observations[0]:
+            self._selections[cut].absorb([seen[cut] for seen in observations])
         self.wanted = any(not each.threshold for each in self._selections.values())
+
+    def largest(self, block: Block, expert: int, k: int) -> Tensor:
+        """The expert's block with all but the tensor's k largest entries set to zero."""
+        threshold = self._selections[expert, k].threshold
+        assert threshold is not None
+        return threshold.apply(block.inputs[expert], block.index)
+
+
+class TopMeasure(CutMeasure):
+    """Every expert trimmed to each density of a sweep, by magnitude."""
+
+    def __init__(self, job: TensorJob, parameters: Sequence[_TopParameters]) -> None:
+        self._kept = [
+            [kept_count(density, job.count) for density in each.density] for each in parameters
+        ]
+        self._count = job.count
+        super().__init__(
+            job.count,
+            {(i, k) for kept in self._kept for i, k in enumerate(kept) if k < job.count},
+        )
 
     def at(self, block: Block, coefficient: int) -> list[Tensor]:
         """The trimmed task vectors of this block."""
-        trimmed: list[Tensor] = []
-        for expert, density in enumerate(self._parameters[coefficient].density):
-            delta = block.inputs[expert]
-            found = self._selections.get((expert, density))
-            threshold = found.threshold if found else None
-            trimmed.append(threshold.apply(delta, block.index) if threshold else delta)
-        return trimmed
+        return [
+            self.largest(block, expert, k) if k < self._count else block.inputs[expert]
+            for expert, k in enumerate(self._kept[coefficient])
+        ]
 
 
 def _magnitude(delta: Tensor) -> Floats:

@@ -1,14 +1,32 @@
 """The merge methods. Importing this package registers them all."""
 
-from merge_ops.methods import dare, linear, slerp, task_arithmetic, ties
+from merge_ops.methods import (
+    breadcrumbs,
+    dare,
+    karcher,
+    linear,
+    magmax,
+    model_stock,
+    nearswap,
+    passthrough,
+    slerp,
+    task_arithmetic,
+    ties,
+)
 from merge_ops.methods.registry import METHODS, MergeMethod, method_named
 
 __all__ = [
     "METHODS",
     "MergeMethod",
+    "breadcrumbs",
     "dare",
+    "karcher",
     "linear",
+    "magmax",
     "method_named",
+    "model_stock",
+    "nearswap",
+    "passthrough",
     "slerp",
     "task_arithmetic",
     "ties",

@@ -45,6 +45,7 @@ class MergeMethod:
     version: int = 1
     base: Literal["required", "optional"] = "required"
     exactly: int | None = None
+    at_least: int = 1
     unused: tuple[str, ...] = ()
 
     @property

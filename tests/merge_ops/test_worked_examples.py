@@ -7,8 +7,14 @@ import torch
 
 from merge_ops.measure import Block, TensorJob
 from merge_ops.methods import METHODS
+from merge_ops.methods.breadcrumbs import BreadcrumbsParameters
 from merge_ops.methods.dare import DareParameters
+from merge_ops.methods.karcher import KarcherParameters
 from merge_ops.methods.linear import LinearParameters
+from merge_ops.methods.magmax import MagmaxParameters
+from merge_ops.methods.model_stock import ModelStockParameters
+from merge_ops.methods.nearswap import NearswapParameters
+from merge_ops.methods.passthrough import PassthroughParameters
 from merge_ops.methods.slerp import SlerpParameters
 from merge_ops.methods.task_arithmetic import TaskArithmeticParameters
 from merge_ops.methods.ties import TiesParameters
@@ -139,3 +145,83 @@ def test_dare_ties_elects_after_dropping():
         DareParameters((1.0, 1.0), (1.0, 1.0), False, "l1_norm", 0.5),
     )
     assert out.tolist() == [1.5, -1]
+
+
+def test_passthrough():
+    out = merged("passthrough", [[1, -2]], PassthroughParameters((0.5,)))
+    assert out.tolist() == [0.5, -1]
+
+
+def test_nearswap():
+    # t = 0.5: |0.25| is taken whole, 2 and -1 are cut to ±0.5, 0 stays
+    out = merged("nearswap", [[0.25, 2, -1, 0]], NearswapParameters(0.5))
+    assert out.tolist() == [0.25, 0.5, -0.5, 0]
+
+
+def test_magmax():
+    # |−3| > |1|, |2| < |4|, |1| = |−1|: the later one; halved
+    out = merged("magmax", [[-3, 2, 1], [1, 4, -1]], MagmaxParameters(0.5))
+    assert out.tolist() == [-1.5, 2, -0.5]
+
+
+def test_model_stock():
+    # c = ⟨[3,4],[4,3]⟩ / 25 = 0.96; t = 2·0.96 / 1.96; each share is t/2 = 0.96/1.96
+    out = merged("model_stock", [[3, 4], [4, 3]], ModelStockParameters())
+    assert out.tolist() == pytest.approx([7 * 0.96 / 1.96] * 2, rel=1e-6)
+
+
+def test_model_stock_of_opposite_experts_stays_at_the_base():
+    # c = −1, 1 + c = 0
+    out = merged("model_stock", [[1, 2], [-1, -2]], ModelStockParameters())
+    assert out.tolist() == [0, 0]
+
+
+def test_karcher_of_two_is_half_way_on_the_arc():
+    # directions [1,0] and [0,1] → [1,1]/√2, lengths 2 and 4 → 3
+    out = merged("karcher", [[2, 0], [0, 4]], KarcherParameters(10, 1e-5))
+    assert out.tolist() == pytest.approx([3 / math.sqrt(2)] * 2, rel=1e-6)
+
+
+def test_karcher_of_three_is_nearest_to_all():
+    # on a circle the mean of the angles 0°, 10° and 50° is 20°, unlike that of the vectors
+    vectors = [[math.cos(math.radians(a)), math.sin(math.radians(a))] for a in (0, 10, 50)]
+    out = merged("karcher", vectors, KarcherParameters(10, 1e-9))
+    assert out.tolist() == pytest.approx(
+        [math.cos(math.radians(20)), math.sin(math.radians(20))], rel=1e-6
+    )
+
+
+def test_karcher_counts_a_zero_tensor_in_the_length_only():
+    # one direction, [0.6, 0.8]; lengths 5 and 0 → 2.5
+    out = merged("karcher", [[3, 4], [0, 0]], KarcherParameters(10, 1e-5))
+    assert out.tolist() == pytest.approx([1.5, 2], rel=1e-6)
+
+
+def test_breadcrumbs():
+    # of ten, γ = 0.2 drops 10 and −9, density 0.3 keeps the next three: 8, −7, 6
+    entries = [1, -2, 3, -4, 5, 6, -7, 8, -9, 10]
+    parameters = BreadcrumbsParameters((1.0,), (0.3,), (0.2,), False, 1.0)
+    out = merged("breadcrumbs", [entries], parameters)
+    assert out.tolist() == [0, 0, 0, 0, 0, 6, -7, 8, 0, 0]
+
+
+def test_breadcrumbs_drops_fewer_outliers_to_reach_the_density():
+    # 9 + 2 > 10: only the largest one goes
+    parameters = BreadcrumbsParameters((1.0,), (0.9,), (0.2,), False, 1.0)
+    out = merged("breadcrumbs", [[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]], parameters)
+    assert out.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0]
+
+
+def test_breadcrumbs_without_gamma_keeps_the_density():
+    # ⌊0 · 4⌋ = 0 outliers: the two largest stay (mergekit up to 0.1.4 kept nothing)
+    parameters = BreadcrumbsParameters((1.0,), (0.5,), (0.0,), False, 1.0)
+    out = merged("breadcrumbs", [[1, 4, 2, 3]], parameters)
+    assert out.tolist() == [0, 4, 0, 3]
+
+
+def test_breadcrumbs_ties():
+    # γ = 0.25 drops 9 and −8; density 0.5 keeps [·,2,4,·] and [·,3,−6,·]: 2 and 3 agree, of 4 and
+    # −6 the sum elects −6; normalized: the mean of those that agree
+    parameters = BreadcrumbsParameters((1.0, 1.0), (0.5, 0.5), (0.25, 0.25), True, 1.0)
+    out = merged("breadcrumbs_ties", [[9, 2, 4, 1], [1, 3, -6, -8]], parameters)
+    assert out.tolist() == [0, 2.5, -6, 0]

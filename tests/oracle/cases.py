@@ -360,6 +360,119 @@ DARE = {
 }
 
 # What is written in which dtype; the families are float32.
+BREADCRUMBS = {
+    "breadcrumbs-plain": """
+        merge_method: breadcrumbs
+        models:
+          - {model: $one, parameters: {weight: 0.6, density: 0.4}}
+          - {model: $two, parameters: {weight: 0.7, density: 0.8, gamma: 0.1}}
+        base_model: $base
+        dtype: float32
+        """,
+    "breadcrumbs-normalized-gamma-reduced": """
+        merge_method: breadcrumbs
+        models:
+          - {model: $one, parameters: {weight: 0.6, density: 0.95}}
+          - {model: $two, parameters: {weight: 0.7, density: 0.9}}
+        base_model: $base
+        parameters: {normalize: true, gamma: 0.2, lambda: 1.3}
+        dtype: float32
+        """,
+    "breadcrumbs-gradient-and-filter": """
+        merge_method: breadcrumbs
+        models:
+          - model: $base
+          - model: $one
+            parameters:
+              weight: [0.2, 0.8]
+              density: [{filter: mlp, value: [0.3, 0.6]}, {value: 1.0}]
+          - {model: $two, parameters: {weight: 0.5, density: 0.5}}
+        base_model: $base
+        parameters: {gamma: 0.05}
+        dtype: float32
+        """,
+    "breadcrumbs_ties-plain": """
+        merge_method: breadcrumbs_ties
+        models:
+          - {model: $one, parameters: {weight: 0.6, density: 0.4}}
+          - {model: $two, parameters: {weight: 0.7, density: 0.7, gamma: 0.05}}
+          - {model: $three, parameters: {weight: 0.5, density: 0.9}}
+        base_model: $base
+        dtype: float32
+        """,
+    "breadcrumbs_ties-normalized": """
+        merge_method: breadcrumbs_ties
+        models:
+          - {model: $one}
+          - {model: $two}
+          - {model: $three}
+        base_model: $base
+        parameters: {weight: 0.5, density: 0.5, normalize: true, lambda: 1.2}
+        dtype: float32
+        """,
+}
+
+BY_INNER_PRODUCTS = {
+    "model_stock-two": """
+        merge_method: model_stock
+        models: [{model: $one}, {model: $two}]
+        base_model: $base
+        dtype: float32
+        """,
+    "model_stock-base-listed": """
+        merge_method: model_stock
+        models: [{model: $three}, {model: $base}, {model: $one}, {model: $two}]
+        base_model: $base
+        dtype: float32
+        """,
+    "karcher-two": """
+        merge_method: karcher
+        models: [{model: $one}, {model: $far}]
+        dtype: float32
+        """,
+    "karcher-four": """
+        merge_method: karcher
+        models: [{model: $one}, {model: $two}, {model: $three}, {model: $far}]
+        parameters: {max_iter: 20, tol: 1.0e-6}
+        dtype: float32
+        """,
+    "karcher-unlisted-base": """
+        merge_method: karcher
+        models: [{model: $one}, {model: $far}]
+        base_model: $base
+        dtype: float32
+        """,
+}
+
+OF_ONE = {
+    "nearswap-plain": """
+        merge_method: nearswap
+        models: [{model: $one}]
+        base_model: $base
+        parameters: {t: 0.005}
+        dtype: float32
+        """,
+    "nearswap-base-listed-gradient": """
+        merge_method: nearswap
+        models: [{model: $base}, {model: $far}]
+        base_model: $base
+        parameters: {t: [{filter: mlp, value: [0.0, 0.01]}, {value: 0.02}]}
+        dtype: float32
+        """,
+    "passthrough-plain": """
+        merge_method: passthrough
+        models: [{model: $two}]
+        dtype: float32
+        """,
+    "passthrough-scale": """
+        merge_method: passthrough
+        models:
+          - model: $two
+            parameters: {scale: [{filter: o_proj, value: 0.0}, {filter: mlp, value: [0.5, 2]}]}
+        dtype: float32
+        """,
+}
+
 DTYPES = {
     "dtypes-out-bfloat16": """
         merge_method: task_arithmetic
@@ -385,7 +498,10 @@ DTYPES = {
         """,
 }
 
-EXACT = LINEAR | SLERP | TASK_ARITHMETIC | TIES | DARE_WITHOUT_CHANCE
+TRIMMED = TIES | BREADCRUMBS
+EXACT = (
+    LINEAR | SLERP | TASK_ARITHMETIC | TRIMMED | DARE_WITHOUT_CHANCE | BY_INNER_PRODUCTS | OF_ONE
+)
 
 # What mergekit stops at, and so do we.
 REFUSED = {

@@ -1,4 +1,4 @@
-"""The six methods equal mergekit 0.1.5 on float32 checkpoints of Llama and Qwen2 type.
+"""Our methods equal mergekit 0.1.5 on float32 checkpoints of Llama and Qwen2 type.
 
 What "equal to 1e-6 relative" means here, tensor by tensor:
 - max |ours − theirs| ≤ 1e-6 · max |theirs|, and
@@ -32,7 +32,7 @@ from tests.checkpoint_factory import (
     write_family,
 )
 from tests.merging import merge_in_process
-from tests.oracle.cases import DTYPES, EXACT, REFUSED, REFUSED_BY_US, TIES
+from tests.oracle.cases import DTYPES, EXACT, REFUSED, REFUSED_BY_US, TRIMMED
 from tests.oracle.oracle_environment import OracleCase, merge_with_mergekit, write_config
 
 SHAPES = {"llama": replace(LLAMA, layers=4), "qwen2": replace(QWEN2, layers=4)}
@@ -136,7 +136,7 @@ def shared_magnitudes(models: dict[str, Path]) -> Callable[[str], torch.Tensor]:
 @pytest.mark.parametrize("family", SHAPES)
 @pytest.mark.parametrize("name", EXACT)
 def test_equals_mergekit(comparison: Comparison, family: str, name: str) -> None:
-    ties = name in TIES
+    ties = name in TRIMMED
     may_differ = shared_magnitudes(comparison.models[family]) if ties else nowhere
     run = f"{family}-{name}"
     assert_equal(comparison.ours(run), comparison.theirs(run), may_differ)

@@ -1,0 +1,58 @@
+"""The Gram matrix of a tensor's inputs, for methods that are linear combinations of them.
+
+All such a method must know of a tensor are the inner products of its inputs; what comes out are one
+share for each input, so any number of coefficients costs one measuring pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from merge_ops.measure import Block, TensorJob, leaf_sums, total
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Matrix = NDArray[np.float64]
+Shares = Callable[[Matrix, Any], list[float]]
+
+
+class GramMeasure:
+    """Inner products ⟨xᵢ, xⱼ⟩ in float64, shape (n, n): one round.
+
+    `shares` is the method's own: from the matrix and its parameters to one share for each input.
+    `at` gives those shares.
+    """
+
+    sample = 0
+
+    def __init__(self, job: TensorJob, parameters: Sequence[Any], shares: Shares) -> None:
+        self._parameters = parameters
+        self._of = shares
+        self._size = len(job.inputs)
+        self._pairs = [(i, j) for i in range(self._size) for j in range(i, self._size)]
+        self._shares: list[list[float]] = []
+        self.wanted = True
+
+    def look(self, inputs: Sequence[Tensor]) -> None:
+        """Nothing is sampled."""
+
+    def observe(self, block: Block) -> list[Matrix]:
+        """Leaf sums of every product."""
+        return [leaf_sums(block.inputs[i] * block.inputs[j]) for i, j in self._pairs]
+
+    def absorb(self, observations: Sequence[list[Matrix]]) -> None:
+        """Put the matrix together and turn it into shares."""
+        gram = np.empty((self._size, self._size), dtype=np.float64)
+        for position, (i, j) in enumerate(self._pairs):
+            gram[i, j] = gram[j, i] = total([seen[position] for seen in observations])
+        self._shares = [self._of(gram, each) for each in self._parameters]
+        self.wanted = False
+
+    def at(self, block: Block, coefficient: int) -> list[float]:
+        """The same shares for every block."""
+        return self._shares[coefficient]

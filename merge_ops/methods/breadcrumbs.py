@@ -1,0 +1,113 @@
+"""breadcrumbs and breadcrumbs_ties: drop the largest entries and the many small ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from merge_ops.measure import Block, TensorJob
+from merge_ops.methods.registry import merge_method
+from merge_ops.methods.task_arithmetic import weighted_sum
+from merge_ops.methods.ties import disjoint_merge
+from merge_ops.parameters import REQUIRED, per_input, shared
+from merge_ops.selection import CutMeasure
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class BreadcrumbsParameters:
+    """The `gamma` largest entries are dropped as outliers, then the smallest down to `density`."""
+
+    weight: tuple[float, ...] = per_input("weight", REQUIRED, "the expert's share")
+    density: tuple[float, ...] = per_input(
+        "density", 1.0, "the share of entries kept", above=0, at_most=1
+    )
+    gamma: tuple[float, ...] = per_input(
+        "gamma", 0.01, "the share of largest entries dropped", at_least=0, at_most=1
+    )
+    normalize: bool = shared("normalize", bool, False, "divide by the sum of the weights")
+    lambda_: float = shared("lambda", float, 1.0, "the scale of the merged task vector")
+
+
+def band(density: float, gamma: float, count: int) -> tuple[int, int]:
+    """(k, outliers): of the k largest entries all but the `outliers` largest are kept.
+
+    ⌊d n⌋ entries are kept; where d + γ > 1 fewer outliers are dropped, as mergekit does.
+    """
+    if density >= 1:
+        return count, 0
+    kept = int(density * count)
+    k = min(count, kept + int(gamma * count))
+    return k, k - kept
+
+
+class BandMeasure(CutMeasure):
+    """Every expert cut to its band of magnitudes, for every point of a sweep."""
+
+    def __init__(self, job: TensorJob, parameters: Sequence[BreadcrumbsParameters]) -> None:
+        self._count = job.count
+        self._bands = [
+            [band(d, g, job.count) for d, g in zip(each.density, each.gamma, strict=True)]
+            for each in parameters
+        ]
+        cuts = {(i, k) for bands in self._bands for i, pair in enumerate(bands) for k in pair}
+        super().__init__(job.count, {(i, k) for i, k in cuts if 0 < k < job.count})
+
+    def at(self, block: Block, coefficient: int) -> list[Tensor]:
+        """The cut task vectors of this block."""
+        return [
+            self._cut(block, expert, *pair) for expert, pair in enumerate(self._bands[coefficient])
+        ]
+
+    def _cut(self, block: Block, expert: int, k: int, outliers: int) -> Tensor:
+        delta = block.inputs[expert]
+        if k == 0:
+            return delta.new_zeros(delta.shape)
+        kept = self.largest(block, expert, k) if k < self._count else delta
+        if outliers == 0:
+            return kept
+        if outliers == self._count:
+            return delta.new_zeros(delta.shape)
+        return kept - self.largest(block, expert, outliers)
+
+
+@merge_method(
+    "breadcrumbs",
+    parameters=BreadcrumbsParameters,
+    inputs="task_vectors",
+    span="element",
+    family="subspace",
+    source="arXiv:2312.06795",
+    measure=BandMeasure,
+    unused=("int8_mask",),
+)
+def breadcrumbs(
+    deltas: Sequence[Tensor], statistics: list[Tensor], parameters: BreadcrumbsParameters
+) -> Tensor:
+    """δ = λ Σ wᵢ δ̂ᵢ, δ̂ without its ⌊γ n⌋ largest entries and then the ⌊d n⌋ largest of the rest.
+
+    Davari & Belilovsky 2023, "Model Breadcrumbs", https://arxiv.org/abs/2312.06795; per tensor.
+    Equal magnitudes count in the order of their index. mergekit's `rescale` is not there yet.
+    """
+    return weighted_sum(statistics, parameters.weight, parameters.normalize, parameters.lambda_)
+
+
+@merge_method(
+    "breadcrumbs_ties",
+    parameters=BreadcrumbsParameters,
+    inputs="task_vectors",
+    span="element",
+    family="subspace",
+    source="arXiv:2312.06795",
+    measure=BandMeasure,
+    unused=("int8_mask",),
+)
+def breadcrumbs_ties(
+    deltas: Sequence[Tensor], statistics: list[Tensor], parameters: BreadcrumbsParameters
+) -> Tensor:
+    """The entries that breadcrumbs keeps, merged by sign election as ties does."""
+    merged = disjoint_merge(statistics, parameters.weight, parameters.normalize)
+    return merged.mul_(parameters.lambda_) if parameters.lambda_ != 1 else merged

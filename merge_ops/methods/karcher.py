@@ -1,0 +1,91 @@
+"""karcher: the mean of checkpoints on the sphere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from merge_ops.gram import GramMeasure, Matrix
+from merge_ops.methods.registry import merge_method
+from merge_ops.methods.task_arithmetic import weighted_sum
+from merge_ops.parameters import shared
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+OPPOSITE = 1e-12
+
+
+@dataclass(frozen=True)
+class KarcherParameters:
+    """How long to look for the mean, and how near is near enough, in radians."""
+
+    max_iter: int = shared("max_iter", int, 10, "steps towards the mean", at_least=1)
+    tol: float = shared("tol", float, 1e-5, "steps and angles below it are done", above=0)
+
+
+def karcher_shares(gram: Matrix, parameters: KarcherParameters) -> list[float]:
+    """The mean as shares of the inputs: it never leaves their span, so inner products suffice.
+
+    Inputs no longer than `tol` have no direction; they count in the mean length only.
+    """
+    norms = np.sqrt(np.diag(gram).clip(min=0))
+    if len(norms) == 1:
+        return [1.0]
+    tol = parameters.tol
+    valid = np.flatnonzero(norms > tol)
+    shares = np.zeros(len(norms))
+    if len(valid) == 0:
+        return shares.tolist()
+    units = gram[np.ix_(valid, valid)] / np.outer(norms[valid], norms[valid])
+    shares[valid] = _mean_direction(units, parameters.max_iter, tol) / norms[valid]
+    return (shares * norms.mean()).tolist()
+
+
+def _mean_direction(units: Matrix, max_iter: int, tol: float) -> Matrix:
+    """The Karcher mean of unit vectors with inner products `units`, as shares of them."""
+    count = len(units)
+    mean = np.full(count, 1 / count)
+    length = math.sqrt(max(0.0, mean @ units @ mean))
+    mean = mean / length if length >= tol else np.eye(count)[0]
+    for _ in range(max_iter):
+        cosines = (units @ mean).clip(-1, 1)
+        angles = np.arccos(cosines)
+        # Where an input is near there is nothing to add, where it is opposite no way is shortest.
+        pulls = (angles >= tol) & (1 + cosines > OPPOSITE)
+        growth = np.divide(angles, np.sin(angles), out=np.zeros(count), where=pulls) / count
+        tangent = growth - float(growth @ cosines) * mean
+        length = math.sqrt(max(0.0, tangent @ units @ tangent))
+        if length < tol:
+            break
+        mean = math.cos(length) * mean + math.sin(length) / length * tangent
+        length = math.sqrt(max(0.0, mean @ units @ mean))
+        mean = mean / length if length > tol else mean
+    return mean
+
+
+@merge_method(
+    "karcher",
+    parameters=KarcherParameters,
+    inputs="checkpoints",
+    span="element",
+    family="basic",
+    source="arXiv:2603.04972",
+    measure=partial(GramMeasure, shares=karcher_shares),
+    base="optional",
+)
+def karcher(
+    checkpoints: Sequence[Tensor], statistics: list[float], parameters: KarcherParameters
+) -> Tensor:
+    """θ = (Σ ‖θᵢ‖ / n) · m, m the point of the unit sphere nearest to all θᵢ/‖θᵢ‖, per tensor.
+
+    Found by m ← cos‖T‖ m + sin‖T‖ T/‖T‖ with T = Σ (1/n) (φᵢ/sin φᵢ)(uᵢ − cos φᵢ m). As in
+    mergekit all inputs count alike, a listed or named base with them.
+    https://arxiv.org/abs/2603.04972
+    """
+    return weighted_sum(checkpoints, statistics, False, 1)

@@ -1,0 +1,41 @@
+"""nearswap: moves the base towards an expert where the two are close."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from merge_ops.methods.registry import merge_method
+from merge_ops.parameters import REQUIRED, shared
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LEAST = 1e-6
+
+
+@dataclass(frozen=True)
+class NearswapParameters:
+    """`t`: differences up to it are taken over whole."""
+
+    t: float = shared("t", float, REQUIRED, "the difference that is taken over whole", at_least=0)
+
+
+@merge_method(
+    "nearswap",
+    parameters=NearswapParameters,
+    inputs="task_vectors",
+    span="element",
+    family="basic",
+    source="https://huggingface.co/alchemonaut/QuartetAnemoi-70B-t0.0001",
+    exactly=1,
+)
+def nearswap(deltas: Sequence[Tensor], statistics: None, parameters: NearswapParameters) -> Tensor:
+    """δ' = ω δ with ω = min(1, t / max(|δ|, 1e-6)): δ up to t whole, larger ones cut to ±t.
+
+    alchemonaut 2024. mergekit writes it as ω b + (1 − ω) a, which is a + ω (b − a).
+    """
+    delta = deltas[0]
+    share = delta.abs().clamp_min_(LEAST).reciprocal_().mul_(parameters.t).clamp_max_(1)
+    return share.mul_(delta)
