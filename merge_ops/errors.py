@@ -7,6 +7,7 @@
     │   └── MissingModelError    nothing there at all
     ├── CompatibilityError     checkpoints that may not be merged together; every fault found
     ├── NonFiniteError         NaN or infinity in an input, found while streaming
+    ├── NoDirectionError       tensors that cancel out where a method needs their direction
     ├── SettingsError          memory or threads that cannot work
     ├── DeviceError            a device was asked for that is not there
     └── OutputError            the output cannot be written where it was asked for
@@ -74,6 +75,10 @@ class CompatibilityError(FaultsError):
 
 class NonFiniteError(RongheError):
     """An input tensor holds NaN or infinity."""
+
+
+class NoDirectionError(RongheError):
+    """The weighted directions of a tensor's inputs cancel out, and their mean has none."""
 
 
 class SettingsError(FaultsError):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from merge_ops.errors import NoDirectionError
 from merge_ops.measure import Block, TensorJob, leaf_sums, total
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class GramMeasure:
     def __init__(self, job: TensorJob, parameters: Sequence[Any], shares: Shares) -> None:
         self._parameters = parameters
         self._of = shares
+        self._tensor = job.tensor
         self._size = len(job.inputs)
         self._pairs = [(i, j) for i in range(self._size) for j in range(i, self._size)]
         self._shares: list[list[float]] = []
@@ -50,7 +52,10 @@ class GramMeasure:
         gram = np.empty((self._size, self._size), dtype=np.float64)
         for position, (i, j) in enumerate(self._pairs):
             gram[i, j] = gram[j, i] = total([seen[position] for seen in observations])
-        self._shares = [self._of(gram, each) for each in self._parameters]
+        try:
+            self._shares = [self._of(gram, each) for each in self._parameters]
+        except NoDirectionError as error:
+            raise NoDirectionError(f"tensor '{self._tensor}': {error}") from None
         self.wanted = False
 
     def at(self, block: Block, coefficient: int) -> list[float]:

@@ -214,7 +214,7 @@ def _roles(
     """The base and the inputs in order: an unlisted base joins last (mergekit's rule)."""
     listed = [checkpoints[entry.model] for entry in recipe.models]
     base = checkpoints[recipe.base_model] if recipe.base_model else listed[0]
-    if recipe.method.inputs == "task_vectors":
+    if recipe.on_task_vectors:
         inputs = [each for each in listed if each is not base]
     elif recipe.method.base == "required":
         inputs = [base, *(each for each in listed if each is not base)]
@@ -222,18 +222,14 @@ def _roles(
         inputs = listed if base in listed else [*listed, base]
     exactly, at_least = recipe.method.exactly, recipe.method.at_least
     if len(inputs) < at_least or (exactly is not None and len(inputs) != exactly):
-        wanted = f"exactly {exactly}" if exactly else f"at least {at_least}"
-        wanted += " model(s) besides the base" if _besides_base(recipe) else " model(s)"
+        wanted = f"exactly {exactly} model" if exactly else f"at least {at_least} model"
+        wanted += "" if (exactly or at_least) == 1 else "s"
+        wanted += " besides the base" if recipe.on_task_vectors else ""
         names = ", ".join(each.name for each in inputs) or "none"
         raise RecipeError(
             recipe.subject, [Fault("models", f"{recipe.method.name} merges {wanted}; got {names}")]
         )
     return base, tuple(inputs)
-
-
-def _besides_base(recipe: Recipe) -> bool:
-    """Whether the base is not one of the method's inputs."""
-    return recipe.method.inputs == "task_vectors"
 
 
 def _chosen(recipe: Recipe, wanted: Sequence[str] | None) -> tuple[Coefficient, ...]:
@@ -270,7 +266,7 @@ def _plan_tensor(
     return PlannedTensor(
         OutputTensor(name, dtype, own.shape),
         "merge",
-        own if recipe.method.inputs == "task_vectors" else None,
+        own if recipe.on_task_vectors else None,
         tuple(entries),
         resolver.resolve(name, depth),
     )

@@ -81,6 +81,12 @@ class Recipe:
             points.append(Coefficient(text, pairs))
         return tuple(points)
 
+    @property
+    def on_task_vectors(self) -> bool:
+        """Whether the method sees expert − base, and not whole checkpoints."""
+        either = self.method.inputs == "either" and self.base_model is not None
+        return either or self.method.inputs == "task_vectors"
+
     def expert_sets(self, expert_names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
         """The sets `experts:` asks for, each sorted; duplicates are one set."""
         names = sorted(expert_names)
@@ -105,7 +111,7 @@ class Recipe:
         own = {entry.model: entry for entry in self.models}
         experts = [own.get(name, ModelEntry(name)) for name in sorted(names)]
         extra = [entry for entry in self.models if entry.model not in names]
-        if self.method.inputs == "task_vectors":
+        if self.on_task_vectors:
             start: str | None = self.base_model or base
         else:
             start = experts[0].model if self.method.base == "required" else None

@@ -76,7 +76,7 @@ class ParameterResolver:
         """A weighted average of whole checkpoints has no meaning where the weights sum to zero."""
         weights = spec_values.get("weight")
         if (
-            self._recipe.method.inputs == "checkpoints"
+            not self._recipe.on_task_vectors
             and weights
             and spec_values.get("normalize")
             and sum(weights) == 0

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,7 +60,7 @@ class RunLog:
     @contextmanager
     def everything(self) -> Iterator[None]:
         """Send every other logger of this process, and warnings, to the file as well."""
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # ours are drawn instead
+        _no_other_progress_bars()
         root = logging.getLogger()
         before, level = root.handlers[:], root.level
         root.handlers[:] = [self._file]
@@ -71,3 +72,11 @@ class RunLog:
             root.handlers[:] = before
             root.setLevel(level)
             self._file.close()
+
+
+def _no_other_progress_bars() -> None:
+    """Ours are drawn instead of transformers' own."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    imported = sys.modules.get("transformers.utils.logging")
+    if imported is not None:  # it read the variable when it was imported
+        imported.disable_progress_bar()

@@ -10,6 +10,7 @@ from merge_ops.methods import (
     nearswap,
     passthrough,
     slerp,
+    spheres,
     task_arithmetic,
     ties,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "nearswap",
     "passthrough",
     "slerp",
+    "spheres",
     "task_arithmetic",
     "ties",
 ]

@@ -3,7 +3,8 @@
 A method is a plain function on float32 tensors: it sees a block of every input, what was measured
 of the whole tensor, and its resolved parameters, and returns the merged block. It does no I/O and
 knows no dtype, device or thread. For `inputs="task_vectors"` it sees expert − base and returns the
-merged task vector; the stream adds the base.
+merged task vector; the stream adds the base. `inputs="either"` sees task vectors where the recipe
+names a base, and whole checkpoints where it does not.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class MergeMethod:
     name: str
     merge: MergeFunction
     parameters: type
-    inputs: Literal["checkpoints", "task_vectors"]
+    inputs: Literal["checkpoints", "task_vectors", "either"]
     span: Literal["element", "row", "tensor"]
     family: Literal["basic", "weighted", "subspace", "routing", "calibration"]
     source: str

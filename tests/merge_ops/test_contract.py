@@ -23,7 +23,9 @@ from tests import checkpoint_factory as factory
 OTHER_VALUES = {
     "weight": 0.4, "density": 0.3, "normalize": None, "lambda": 0.7, "t": 0.9, "rescale": "none",
     "gamma": 0.2, "scale": 0.5, "max_iter": 1, "tol": 0.5,
+    "normalize_weights": None, "eps": 0.3,
 }  # fmt: skip
+EQUAL_WEIGHTS_CANCEL = ("linear", "karcher", "nuslerp", "multislerp")
 USUAL = {"weight": 1.0, "density": 0.6, "t": 0.3}
 
 
@@ -32,7 +34,8 @@ def usual_parameters(method, count, **changes):
     for name, spec in method.parameter_specs.items():
         value = changes.get(name, USUAL.get(name, spec.default))
         assert value is not REQUIRED
-        values.append(tuple([value] * count) if spec.per_input else value)
+        spread = spec.per_input and not isinstance(value, tuple)
+        values.append(tuple([value] * count) if spread else value)
     return method.parameters(*values)
 
 
@@ -74,16 +77,14 @@ def test_shape_dtype_and_untouched_inputs(name):
 )
 def test_every_parameter_changes_the_output(name, parameter):
     method = METHODS[name]
-    tensors = inputs(method)
+    tensors = [tensor * (k + 1) for k, tensor in enumerate(inputs(method))]
     spec = method.parameter_specs[parameter]
     other = not spec.default if spec.kind is bool else OTHER_VALUES[parameter]
-    reference = apply(name, tensors, usual_parameters(method, len(tensors), normalize=False)
-                      if "normalize" in method.parameter_specs and parameter == "weight"
-                      else usual_parameters(method, len(tensors)))  # fmt: skip
-    changes = {parameter: other}
-    if parameter == "weight" and "normalize" in method.parameter_specs:
-        changes["normalize"] = False
-    changed = apply(name, tensors, usual_parameters(method, len(tensors), **changes))
+    if spec.per_input:  # of one input only: what all have in common may cancel
+        usual = USUAL.get(parameter, spec.default)
+        other = (other, *[usual] * (len(tensors) - 1))
+    reference = apply(name, tensors, usual_parameters(method, len(tensors)))
+    changed = apply(name, tensors, usual_parameters(method, len(tensors), **{parameter: other}))
     assert not torch.equal(reference, changed)
 
 
@@ -156,7 +157,7 @@ def recipe_for(name, family, extra=""):
     with_base = method.inputs == "checkpoints" and method.base == "required"
     experts = family.experts[: (method.exactly or 3) - with_base]
     lines = [f"merge_method: {name}", "models:"]
-    if method.exactly != 1 or method.base == "required":
+    if name not in ("passthrough", "nuslerp", "multislerp"):
         lines.insert(1, f"base_model: {family.base}")
     lines += [f"  - model: {folder}" for folder in experts]
     wanted = [key for key in ("weight", "density", "t") if key in method.parameter_specs]
@@ -198,7 +199,7 @@ def test_a_point_of_a_sweep_equals_the_same_merge_alone(name, family, tmp_path):
     alone = dataclasses.replace(alone, parameters={**alone.parameters, key: 0.5})
     single, _ = run(alone, tmp_path / "alone")
     assert swept[f"{key}=0.5"] == single["default"]
-    assert swept[f"{key}=0.003"] != swept[f"{key}=0.5"] or name in ("linear", "karcher")
+    assert swept[f"{key}=0.003"] != swept[f"{key}=0.5"] or name in EQUAL_WEIGHTS_CANCEL
 
 
 def test_a_sweep_reads_every_byte_of_an_elementwise_merge_once(family, tmp_path):

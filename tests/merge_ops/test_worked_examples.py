@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from merge_ops.errors import NoDirectionError
 from merge_ops.measure import Block, TensorJob
 from merge_ops.methods import METHODS
 from merge_ops.methods.breadcrumbs import BreadcrumbsParameters
@@ -16,6 +17,7 @@ from merge_ops.methods.model_stock import ModelStockParameters
 from merge_ops.methods.nearswap import NearswapParameters
 from merge_ops.methods.passthrough import PassthroughParameters
 from merge_ops.methods.slerp import SlerpParameters
+from merge_ops.methods.spheres import MultislerpParameters, NuslerpParameters
 from merge_ops.methods.task_arithmetic import TaskArithmeticParameters
 from merge_ops.methods.ties import TiesParameters
 from merge_ops.randomness import keep_mask, stream_key
@@ -225,3 +227,38 @@ def test_breadcrumbs_ties():
     parameters = BreadcrumbsParameters((1.0, 1.0), (0.5, 0.5), (0.25, 0.25), True, 1.0)
     out = merged("breadcrumbs_ties", [[9, 2, 4, 1], [1, 3, -6, -8]], parameters)
     assert out.tolist() == [0, 2.5, -6, 0]
+
+
+def test_nuslerp():
+    # t = 3/(1+3), Ω = π/2: sin(π/8)·[2,0] + sin(3π/8)·[0,1]
+    out = merged("nuslerp", [[2, 0], [0, 1]], NuslerpParameters((1.0, 3.0)))
+    assert out.tolist() == pytest.approx([2 * math.sin(math.pi / 8), math.sin(3 * math.pi / 8)])
+
+
+def test_nuslerp_of_opposites_is_a_straight_line():
+    # cos Ω = −1: 0.75·[1,2] + 0.25·[−2,−4]
+    out = merged("nuslerp", [[1, 2], [-2, -4]], NuslerpParameters((3.0, 1.0)))
+    assert out.tolist() == pytest.approx([0.25, 0.5])
+
+
+def test_multislerp():
+    # u = [1,0], [0,1]; w = 1/4, 3/4: ([1,3]/4) / (√10/4) · (1/4·2 + 3/4·6) = 5·[1,3]/√10
+    out = merged("multislerp", [[2, 0], [0, 6]], MultislerpParameters((1.0, 3.0), True, 1e-8))
+    assert out.tolist() == pytest.approx([5 / math.sqrt(10), 15 / math.sqrt(10)])
+
+
+def test_multislerp_without_normalization():
+    # w = 1, 3 as they are: lengths 1·2 + 3·6 = 20
+    out = merged("multislerp", [[2, 0], [0, 6]], MultislerpParameters((1.0, 3.0), False, 1e-8))
+    assert out.tolist() == pytest.approx([20 / math.sqrt(10), 60 / math.sqrt(10)])
+
+
+def test_multislerp_of_two_that_cancel_is_linear():
+    out = merged("multislerp", [[1, 2], [-3, -6]], MultislerpParameters((1.0, 1.0), True, 1e-8))
+    assert out.tolist() == pytest.approx([-1, -2])
+
+
+def test_multislerp_of_three_that_cancel_says_so():
+    inputs = [[1, 0], [-2, 0], [0, 0]]
+    with pytest.raises(NoDirectionError, match=r"tensor 't': .* cancel out; change the weights"):
+        merged("multislerp", inputs, MultislerpParameters((1.0, 1.0, 1.0), True, 1e-6))

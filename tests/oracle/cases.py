@@ -444,6 +444,56 @@ BY_INNER_PRODUCTS = {
         """,
 }
 
+SPHERES = {
+    "nuslerp-no-base": """
+        merge_method: nuslerp
+        models:
+          - {model: $one, parameters: {weight: 0.3}}
+          - {model: $far, parameters: {weight: 0.9}}
+        dtype: float32
+        """,
+    "nuslerp-of-task-vectors": """
+        merge_method: nuslerp
+        models:
+          - {model: $base}
+          - {model: $one, parameters: {weight: 0.3}}
+          - {model: $far, parameters: {weight: [0.1, 0.9]}}
+        base_model: $base
+        dtype: float32
+        """,
+    "nuslerp-weights-cancel": """
+        merge_method: nuslerp
+        models:
+          - {model: $two, parameters: {weight: 0.5}}
+          - {model: $far, parameters: {weight: -0.5}}
+        dtype: float32
+        """,
+    "multislerp-no-base": """
+        merge_method: multislerp
+        models:
+          - {model: $one, parameters: {weight: 0.3}}
+          - {model: $two, parameters: {weight: 0.9}}
+          - {model: $far, parameters: {weight: [0.1, 0.6]}}
+        dtype: float32
+        """,
+    "multislerp-of-task-vectors": """
+        merge_method: multislerp
+        models:
+          - {model: $one, parameters: {weight: 0.3}}
+          - {model: $two, parameters: {weight: 0.9}}
+          - {model: $far, parameters: {weight: 0.5}}
+        base_model: $base
+        parameters: {normalize_weights: false}
+        dtype: float32
+        """,
+    "multislerp-one": """
+        merge_method: multislerp
+        models: [{model: $one, parameters: {weight: 0.3}}]
+        base_model: $base
+        dtype: float32
+        """,
+}
+
 OF_ONE = {
     "nearswap-plain": """
         merge_method: nearswap
@@ -500,7 +550,14 @@ DTYPES = {
 
 TRIMMED = TIES | BREADCRUMBS
 EXACT = (
-    LINEAR | SLERP | TASK_ARITHMETIC | TRIMMED | DARE_WITHOUT_CHANCE | BY_INNER_PRODUCTS | OF_ONE
+    LINEAR
+    | SLERP
+    | TASK_ARITHMETIC
+    | TRIMMED
+    | DARE_WITHOUT_CHANCE
+    | BY_INNER_PRODUCTS
+    | SPHERES
+    | OF_ONE
 )
 
 # What mergekit stops at, and so do we.

@@ -1,0 +1,126 @@
+"""nuslerp and multislerp: along the sphere, for two inputs and for many, with or without a base."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from merge_ops.errors import NoDirectionError
+from merge_ops.gram import GramMeasure, Matrix
+from merge_ops.methods.registry import merge_method
+from merge_ops.methods.task_arithmetic import weighted_sum
+from merge_ops.parameters import REQUIRED, per_input, shared
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NEAR_ZERO = 1e-6  # sum of nuslerp's weights below which it goes half way
+LEAST_NORM = 1e-7
+COLINEAR = 1e-12  # of 1 − cos²; in mergekit's float32 no angle that small can be told from none
+
+
+@dataclass(frozen=True)
+class NuslerpParameters:
+    """`weight` of the second over the sum of both is how far to go."""
+
+    weight: tuple[float, ...] = per_input("weight", REQUIRED, "the model's share")
+
+
+def nuslerp_shares(gram: Matrix, parameters: NuslerpParameters) -> list[float]:
+    """sin((1−t)Ω)/sin Ω and sin(tΩ)/sin Ω; 1 − t and t where the two are colinear."""
+    first, second = parameters.weight
+    t = 0.5 if abs(first + second) < NEAR_ZERO else second / (first + second)
+    norms = [max(math.sqrt(max(0.0, float(gram[i, i]))), LEAST_NORM) for i in range(2)]
+    cosine = max(-1.0, min(1.0, float(gram[0, 1]) / (norms[0] * norms[1])))
+    if 1 - cosine**2 <= COLINEAR:
+        return [1 - t, t]
+    angle = math.acos(cosine)
+    return [math.sin((1 - t) * angle) / math.sin(angle), math.sin(t * angle) / math.sin(angle)]
+
+
+@merge_method(
+    "nuslerp",
+    parameters=NuslerpParameters,
+    inputs="either",
+    span="element",
+    family="basic",
+    source="https://github.com/arcee-ai/mergekit#nuslerp",
+    measure=partial(GramMeasure, shares=nuslerp_shares),
+    base="optional",
+    exactly=2,
+)
+def nuslerp(
+    tensors: Sequence[Tensor], statistics: list[float], parameters: NuslerpParameters
+) -> Tensor:
+    """[sin((1−t)Ω) a + sin(tΩ) b] / sin Ω, t = w_b / (w_a + w_b), Ω the angle between a and b.
+
+    Goddard 2024 (mergekit), per tensor. Unlike slerp it names two models besides a base, and with a
+    base turns their task vectors. Of its parameters `nuslerp_flatten: false` and `nuslerp_row_wise`
+    are not there yet.
+    """
+    return weighted_sum(tensors, statistics, False, 1)
+
+
+@dataclass(frozen=True)
+class MultislerpParameters:
+    """`weight` for each model; `eps` is the length that counts as none."""
+
+    weight: tuple[float, ...] = per_input("weight", REQUIRED, "the model's share")
+    normalize_weights: bool = shared(
+        "normalize_weights", bool, True, "divide the weights by their sum"
+    )
+    eps: float = shared("eps", float, 1e-8, "the length that counts as none", above=0)
+
+
+def multislerp_shares(gram: Matrix, parameters: MultislerpParameters) -> list[float]:
+    """(Σ wⱼ‖xⱼ‖) wᵢ / (‖xᵢ‖ ‖Σ wⱼ uⱼ‖), uⱼ the directions.
+
+    Raises NoDirectionError where Σ wⱼ uⱼ is shorter than `eps`, unless there are two: then w.
+    """
+    weight = np.array(parameters.weight, dtype=np.float64)
+    if len(weight) == 1:
+        return [1.0]
+    if parameters.normalize_weights:
+        if weight.sum() == 0:
+            raise NoDirectionError(
+                f"the weights {list(parameters.weight)} sum to zero, and `normalize_weights`"
+                " divides by that"
+            )
+        weight /= weight.sum()
+    norms = np.sqrt(np.diag(gram).clip(min=0))
+    directions = weight / (norms + parameters.eps)
+    length = math.sqrt(max(0.0, float(directions @ gram @ directions)))
+    if length >= parameters.eps:
+        return (directions * (weight @ norms) / length).tolist()
+    if len(weight) == 2:
+        return weight.tolist()
+    raise NoDirectionError(
+        f"the directions of the models, weighted by {list(parameters.weight)}, cancel out; change"
+        " the weights or use linear"
+    )
+
+
+@merge_method(
+    "multislerp",
+    parameters=MultislerpParameters,
+    inputs="either",
+    span="element",
+    family="basic",
+    source="https://goddard.blog/posts/multislerp-wow-what-a-cool-idea",
+    measure=partial(GramMeasure, shares=multislerp_shares),
+    base="optional",
+)
+def multislerp(
+    tensors: Sequence[Tensor], statistics: list[float], parameters: MultislerpParameters
+) -> Tensor:
+    """(Σ wᵢ‖xᵢ‖) · Σ wᵢuᵢ / ‖Σ wᵢuᵢ‖, uᵢ = xᵢ/‖xᵢ‖, per tensor.
+
+    Goddard 2024 (mergekit). Its way over the tangent space at the mean ends where it began: the
+    weighted tangents at the weighted mean add up to nothing.
+    """
+    return weighted_sum(tensors, statistics, False, 1)
