@@ -23,10 +23,10 @@ from tests import checkpoint_factory as factory
 OTHER_VALUES = {
     "weight": 0.4, "density": 0.3, "normalize": None, "lambda": 0.7, "t": 0.9, "rescale": "none",
     "gamma": 0.2, "scale": 0.5, "max_iter": 1, "tol": 0.5,
-    "normalize_weights": None, "eps": 0.3,
+    "normalize_weights": None, "eps": 0.3, "epsilon": 0.2, "r": 0.4, "alpha": 5.0,
 }  # fmt: skip
 EQUAL_WEIGHTS_CANCEL = ("linear", "karcher", "nuslerp", "multislerp")
-USUAL = {"weight": 1.0, "density": 0.6, "t": 0.3}
+USUAL = {"weight": 1.0, "density": 0.6, "t": 0.3, "epsilon": 0.5}
 
 
 def usual_parameters(method, count, **changes):
@@ -93,7 +93,7 @@ def test_merging_equal_inputs_gives_that_input(name):
     method = METHODS[name]
     one = inputs(method)[0]
     count = method.exactly or 3
-    changes = {"density": 1.0, "normalize": True, "lambda": 1.0}
+    changes = {"density": 1.0, "normalize": True, "lambda": 1.0, "epsilon": 0.0}
     if name == "nearswap":
         changes["t"] = 10.0  # more than any difference
     out = apply(
@@ -192,7 +192,7 @@ def test_threads_and_blocks_do_not_change_a_bit(name, family, tmp_path):
 )
 def test_a_point_of_a_sweep_equals_the_same_merge_alone(name, family, tmp_path):
     method = METHODS[name]
-    keys = ("density", "lambda", "t", "weight", "scale", "tol")
+    keys = ("density", "lambda", "t", "weight", "scale", "tol", "epsilon")
     key = next(k for k in keys if k in method.parameter_specs)
     swept, _ = run(recipe_for(name, family, f"sweep: {{{key}: [0.003, 0.5]}}"), tmp_path / "sweep")
     alone = recipe_for(name, family)

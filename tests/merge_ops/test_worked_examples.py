@@ -16,6 +16,7 @@ from merge_ops.methods.magmax import MagmaxParameters
 from merge_ops.methods.model_stock import ModelStockParameters
 from merge_ops.methods.nearswap import NearswapParameters
 from merge_ops.methods.passthrough import PassthroughParameters
+from merge_ops.methods.ram import RamParameters, RamplusParameters
 from merge_ops.methods.slerp import SlerpParameters
 from merge_ops.methods.spheres import MultislerpParameters, NuslerpParameters
 from merge_ops.methods.task_arithmetic import TaskArithmeticParameters
@@ -262,3 +263,22 @@ def test_multislerp_of_three_that_cancel_says_so():
     inputs = [[1, 0], [-2, 0], [0, 0]]
     with pytest.raises(NoDirectionError, match=r"tensor 't': .* cancel out; change the weights"):
         merged("multislerp", inputs, MultislerpParameters((1.0, 1.0, 1.0), True, 1e-6))
+
+
+def test_ram():
+    # changed by both: the mean; by one: whole; by none (|δ| ≤ 0.1): nothing
+    out = merged("ram", [[2, 3, 0.1, 0], [4, 0.1, 5, 0.1]], RamParameters(0.1))
+    assert out.tolist() == [3, 3, 5, 0]
+
+
+def test_ramplus_tl():
+    # the first expert has 1 shared and 2 own changes, ρ = 0.5 → 1 + 0.1·0.5; the second 1 and 1,
+    # ρ = 1, at most 0.6 → 1 + 0.1·0.6
+    out = merged("ramplus_tl", [[2, 3, 0, 1], [4, 0, 5, 0]], RamplusParameters(0.1, 0.6, 1e-5))
+    assert out.tolist() == pytest.approx([3, 3 * 1.05, 5 * 1.06, 1.05])
+
+
+def test_ramplus_tl_of_experts_that_share_everything_is_ram():
+    # no own change: shared / ε is beyond alpha, and grows nothing
+    out = merged("ramplus_tl", [[2, 4], [4, 6]], RamplusParameters(0.1, 0.2, 1e-5))
+    assert out.tolist() == [3, 5]

@@ -494,6 +494,23 @@ SPHERES = {
         """,
 }
 
+OVERLAP = {
+    "ram-plain": """
+        merge_method: ram
+        models: [{model: $one}, {model: $two}, {model: $far}]
+        base_model: $base
+        parameters: {epsilon: 0.01}
+        dtype: float32
+        """,
+    "ramplus_tl-plain": """
+        merge_method: ramplus_tl
+        models: [{model: $base}, {model: $one}, {model: $two}, {model: $far}]
+        base_model: $base
+        parameters: {epsilon: 0.005, r: 0.3, alpha: [0.1, 2.0]}
+        dtype: float32
+        """,
+}
+
 OF_ONE = {
     "nearswap-plain": """
         merge_method: nearswap
@@ -557,6 +574,7 @@ EXACT = (
     | DARE_WITHOUT_CHANCE
     | BY_INNER_PRODUCTS
     | SPHERES
+    | OVERLAP
     | OF_ONE
 )
 
