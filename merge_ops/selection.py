@@ -8,27 +8,19 @@ values fall inside, two rounds of histograms over the bits of the magnitudes fin
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-
-from merge_ops.measure import Block, TensorJob
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Floats = NDArray[np.float32]
-INSIDE_LIMIT = 1 << 24  # values held between two rounds, over all experts and densities: 64 MiB
 MARGIN = 5.0  # half width of the bracket, in standard errors of the sample's quantile
 _LOW_BITS = 15
-
-
-class _TopParameters(Protocol):
-    @property
-    def density(self) -> tuple[float, ...]: ...
 
 
 def kept_count(density: float, count: int) -> int:
@@ -173,60 +165,6 @@ class Selection:
         self.threshold = Threshold(value, tuple(kept), tuple(equal))
 
 
-class CutMeasure:
-    """Thresholds of magnitude, exact: the k-th largest of an expert for every (expert, k) asked."""
-
-    def __init__(self, count: int, cuts: Collection[tuple[int, int]]) -> None:
-        limit = INSIDE_LIMIT // max(1, len(cuts))
-        self._selections = {cut: Selection(cut[1], count, limit) for cut in sorted(cuts)}
-        self.wanted = bool(cuts)
-        self.sample = max((each.sample for each in self._selections.values()), default=0)
-
-    def look(self, inputs: Sequence[Tensor]) -> None:
-        """Bracket every threshold."""
-        magnitudes = {expert: _magnitude(inputs[expert]) for expert, _ in self._selections}
-        for (expert, _), selection in self._selections.items():
-            selection.look(magnitudes[expert])
-
-    def observe(self, block: Block) -> dict[tuple[int, int], Any]:
-        """What this block says to every selection that is still open."""
-        open_ones = {cut: each for cut, each in self._selections.items() if not each.threshold}
-        magnitudes = {expert: _magnitude(block.inputs[expert]) for expert, _ in open_ones}
-        return {cut: each.observe(magnitudes[cut[0]]) for cut, each in open_ones.items()}
-
-    def absorb(self, observations: Sequence[dict[tuple[int, int], Any]]) -> None:
-        """Take one round in."""
-        for cut in observations[0]:
-            self._selections[cut].absorb([seen[cut] for seen in observations])
-        self.wanted = any(not each.threshold for each in self._selections.values())
-
-    def largest(self, block: Block, expert: int, k: int) -> Tensor:
-        """The expert's block with all but the tensor's k largest entries set to zero."""
-        threshold = self._selections[expert, k].threshold
-        assert threshold is not None
-        return threshold.apply(block.inputs[expert], block.index)
-
-
-class TopMeasure(CutMeasure):
-    """Every expert trimmed to each density of a sweep, by magnitude."""
-
-    def __init__(self, job: TensorJob, parameters: Sequence[_TopParameters]) -> None:
-        self._kept = [
-            [kept_count(density, job.count) for density in each.density] for each in parameters
-        ]
-        self._count = job.count
-        super().__init__(
-            job.count,
-            {(i, k) for kept in self._kept for i, k in enumerate(kept) if k < job.count},
-        )
-
-    def at(self, block: Block, coefficient: int) -> list[Tensor]:
-        """The trimmed task vectors of this block."""
-        return [
-            self.largest(block, expert, k) if k < self._count else block.inputs[expert]
-            for expert, k in enumerate(self._kept[coefficient])
-        ]
-
-
-def _magnitude(delta: Tensor) -> Floats:
+def magnitudes(delta: Tensor) -> Floats:
+    """|δ| as a flat array on the CPU."""
     return cast(Floats, delta.abs().cpu().numpy())

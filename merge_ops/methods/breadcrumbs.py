@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from merge_ops.measure import Block, TensorJob
+from merge_ops.measure import TensorJob
 from merge_ops.methods.registry import merge_method
 from merge_ops.methods.task_arithmetic import weighted_sum
 from merge_ops.methods.ties import disjoint_merge
 from merge_ops.parameters import REQUIRED, per_input, shared
-from merge_ops.selection import CutMeasure
+from merge_ops.trimming import Band, BandMeasure, rescale_after_trimming
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,13 +30,11 @@ class BreadcrumbsParameters:
     )
     normalize: bool = shared("normalize", bool, False, "divide by the sum of the weights")
     lambda_: float = shared("lambda", float, 1.0, "the scale of the merged task vector")
+    rescale: str = rescale_after_trimming()
 
 
-def band(density: float, gamma: float, count: int) -> tuple[int, int]:
-    """(k, outliers): of the k largest entries all but the `outliers` largest are kept.
-
-    ⌊d n⌋ entries are kept; where d + γ > 1 fewer outliers are dropped, as mergekit does.
-    """
+def band(density: float, gamma: float, count: int) -> Band:
+    """⌊d n⌋ entries below the ⌊γ n⌋ largest; where d + γ > 1 fewer of those, as mergekit does."""
     if density >= 1:
         return count, 0
     kept = int(density * count)
@@ -44,34 +42,12 @@ def band(density: float, gamma: float, count: int) -> tuple[int, int]:
     return k, k - kept
 
 
-class BandMeasure(CutMeasure):
-    """Every expert cut to its band of magnitudes, for every point of a sweep."""
-
-    def __init__(self, job: TensorJob, parameters: Sequence[BreadcrumbsParameters]) -> None:
-        self._count = job.count
-        self._bands = [
-            [band(d, g, job.count) for d, g in zip(each.density, each.gamma, strict=True)]
-            for each in parameters
-        ]
-        cuts = {(i, k) for bands in self._bands for i, pair in enumerate(bands) for k in pair}
-        super().__init__(job.count, {(i, k) for i, k in cuts if 0 < k < job.count})
-
-    def at(self, block: Block, coefficient: int) -> list[Tensor]:
-        """The cut task vectors of this block."""
-        return [
-            self._cut(block, expert, *pair) for expert, pair in enumerate(self._bands[coefficient])
-        ]
-
-    def _cut(self, block: Block, expert: int, k: int, outliers: int) -> Tensor:
-        delta = block.inputs[expert]
-        if k == 0:
-            return delta.new_zeros(delta.shape)
-        kept = self.largest(block, expert, k) if k < self._count else delta
-        if outliers == 0:
-            return kept
-        if outliers == self._count:
-            return delta.new_zeros(delta.shape)
-        return kept - self.largest(block, expert, outliers)
+def _measure(job: TensorJob, parameters: Sequence[BreadcrumbsParameters]) -> BandMeasure:
+    bands = [
+        [band(d, g, job.count) for d, g in zip(each.density, each.gamma, strict=True)]
+        for each in parameters
+    ]
+    return BandMeasure(job, bands, [each.rescale for each in parameters])
 
 
 @merge_method(
@@ -81,7 +57,7 @@ class BandMeasure(CutMeasure):
     span="element",
     family="subspace",
     source="arXiv:2312.06795",
-    measure=BandMeasure,
+    measure=_measure,
     unused=("int8_mask",),
 )
 def breadcrumbs(
@@ -90,7 +66,7 @@ def breadcrumbs(
     """δ = λ Σ wᵢ δ̂ᵢ, δ̂ without its ⌊γ n⌋ largest entries and then the ⌊d n⌋ largest of the rest.
 
     Davari & Belilovsky 2023, "Model Breadcrumbs", https://arxiv.org/abs/2312.06795; per tensor.
-    Equal magnitudes count in the order of their index. mergekit's `rescale` is not there yet.
+    Equal magnitudes count in the order of their index.
     """
     return weighted_sum(statistics, parameters.weight, parameters.normalize, parameters.lambda_)
 
@@ -102,7 +78,7 @@ def breadcrumbs(
     span="element",
     family="subspace",
     source="arXiv:2312.06795",
-    measure=BandMeasure,
+    measure=_measure,
     unused=("int8_mask",),
 )
 def breadcrumbs_ties(

@@ -15,11 +15,11 @@ from merge_ops.methods.task_arithmetic import weighted_sum
 from merge_ops.methods.ties import disjoint_merge
 from merge_ops.parameters import REQUIRED, per_input, shared
 from merge_ops.randomness import keep_mask, stream_key
+from merge_ops.trimming import l1_factor
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-TOO_SMALL = 1e-7
 RESCALE = ("l1_norm", "inverse_density", "none")
 
 
@@ -80,12 +80,11 @@ class DropMeasure:
     def absorb(
         self, observations: Sequence[list[tuple[NDArray[np.float64], NDArray[np.float64]]]]
     ) -> None:
-        """The factor Σ|δ| / Σ|kept δ|; one where either sum is below 1e-7."""
+        """How much what is kept grows."""
         for position, pair in enumerate(self._pairs):
             before = total([seen[position][0] for seen in observations])
             after = total([seen[position][1] for seen in observations])
-            small = before < TOO_SMALL or after < TOO_SMALL
-            self._factors[pair] = 1.0 if small else before / after
+            self._factors[pair] = l1_factor(before, after)
         self.wanted = False
 
     def at(self, block: Block, coefficient: int) -> list[Tensor]:

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from merge_ops.measure import TensorJob
 from merge_ops.methods.registry import merge_method
 from merge_ops.parameters import REQUIRED, per_input, shared
-from merge_ops.selection import TopMeasure
+from merge_ops.selection import kept_count
+from merge_ops.trimming import BandMeasure, rescale_after_trimming
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +28,12 @@ class TiesParameters:
         "normalize", bool, True, "divide by the weights of the experts that agree"
     )
     lambda_: float = shared("lambda", float, 1.0, "the scale of the merged task vector")
+    rescale: str = rescale_after_trimming()
+
+
+def _measure(job: TensorJob, parameters: Sequence[TiesParameters]) -> BandMeasure:
+    bands = [[(kept_count(d, job.count), 0) for d in each.density] for each in parameters]
+    return BandMeasure(job, bands, [each.rescale for each in parameters])
 
 
 @merge_method(
@@ -35,7 +43,7 @@ class TiesParameters:
     span="element",
     family="subspace",
     source="arXiv:2306.01708",
-    measure=TopMeasure,
+    measure=_measure,
     unused=("int8_mask",),
 )
 def ties(deltas: Sequence[Tensor], statistics: list[Tensor], parameters: TiesParameters) -> Tensor:

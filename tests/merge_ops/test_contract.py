@@ -21,9 +21,9 @@ from merge_ops.stream import BlockStream, StreamSettings, measure_whole
 from tests import checkpoint_factory as factory
 
 OTHER_VALUES = {
-    "weight": 0.4, "density": 0.3, "normalize": None, "lambda": 0.7, "t": 0.9, "rescale": "none",
+    "weight": 0.4, "density": 0.3, "lambda": 0.7, "t": 0.9,
     "gamma": 0.2, "scale": 0.5, "max_iter": 1, "tol": 0.5,
-    "normalize_weights": None, "eps": 0.3, "epsilon": 0.2, "r": 0.4, "alpha": 5.0,
+    "eps": 0.3, "epsilon": 0.2, "r": 0.4, "alpha": 5.0,
 }  # fmt: skip
 EQUAL_WEIGHTS_CANCEL = ("linear", "karcher", "nuslerp", "multislerp")
 USUAL = {"weight": 1.0, "density": 0.6, "t": 0.3, "epsilon": 0.5}
@@ -79,7 +79,11 @@ def test_every_parameter_changes_the_output(name, parameter):
     method = METHODS[name]
     tensors = [tensor * (k + 1) for k, tensor in enumerate(inputs(method))]
     spec = method.parameter_specs[parameter]
-    other = not spec.default if spec.kind is bool else OTHER_VALUES[parameter]
+    if spec.kind is bool:
+        other = not spec.default
+    else:
+        other = next((each for each in spec.choices if each != spec.default), None)
+        other = other or OTHER_VALUES[parameter]
     if spec.per_input:  # of one input only: what all have in common may cancel
         usual = USUAL.get(parameter, spec.default)
         other = (other, *[usual] * (len(tensors) - 1))

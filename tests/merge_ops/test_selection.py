@@ -6,10 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from merge_ops import selection
+from merge_ops import trimming
 from merge_ops.measure import Block, TensorJob
-from merge_ops.methods.ties import TiesParameters
-from merge_ops.selection import Selection, TopMeasure, kept_count
+from merge_ops.selection import Selection, kept_count
+from merge_ops.trimming import BandMeasure
 
 LIMIT = 1 << 20
 
@@ -25,8 +25,8 @@ def by_sorting(values: torch.Tensor, density: float) -> torch.Tensor:
 
 def in_blocks(values: torch.Tensor, density: float, block: int, sample: torch.Tensor | None):
     """Trim block by block, as the stream does."""
-    parameters = TiesParameters((1.0,), (density,), True, 1.0)
-    measure = TopMeasure(TensorJob("t", len(values), ("e",), 0), [parameters])
+    job = TensorJob("t", len(values), ("e",), 0)
+    measure = BandMeasure(job, [[(kept_count(density, len(values)), 0)]], ["none"])
     blocks = [
         Block(number, start, [values[start : start + block]])
         for number, start in enumerate(range(0, len(values), block))
@@ -73,7 +73,7 @@ def test_a_misleading_sample_costs_rounds_but_not_correctness(scale):
 
 
 def test_too_many_values_inside_the_bracket_go_to_histograms(monkeypatch):
-    monkeypatch.setattr(selection, "INSIDE_LIMIT", 100)
+    monkeypatch.setattr(trimming, "INSIDE_LIMIT", 100)
     values = torch.randn(50_000, generator=torch.Generator().manual_seed(3))
     trimmed, rounds = in_blocks(values, 0.5, 20_000, values[::50])
     assert torch.equal(trimmed, by_sorting(values, 0.5))

@@ -98,32 +98,34 @@ def test_ties():
     out = merged(
         "ties",
         [[4, 1, -3, 0.5], [-1, 2, -3, 0.2]],
-        TiesParameters((1.0, 1.0), (0.5, 0.5), True, 1.0),
+        TiesParameters((1.0, 1.0), (0.5, 0.5), True, 1.0, "none"),
     )
     assert out.tolist() == [4, 2, -3, 0]
 
 
 def test_ties_election_against_a_minority():
     # nothing trimmed; sums [1, −1] elect [+, −]: δ1 wins the first, δ2 the second entry
-    out = merged("ties", [[3, 1], [-2, -2]], TiesParameters((1.0, 1.0), (1.0, 1.0), True, 2.0))
+    out = merged(
+        "ties", [[3, 1], [-2, -2]], TiesParameters((1.0, 1.0), (1.0, 1.0), True, 2.0, "none")
+    )
     assert out.tolist() == [6, -4]
 
 
 def test_ties_weights_take_part_in_the_election():
     # 1·3 + 2·(−2) = −1 elects minus: 2·(−2) / 2
-    out = merged("ties", [[3.0], [-2.0]], TiesParameters((1.0, 2.0), (1.0, 1.0), True, 1.0))
+    out = merged("ties", [[3.0], [-2.0]], TiesParameters((1.0, 2.0), (1.0, 1.0), True, 1.0, "none"))
     assert out.tolist() == [-2]
 
 
 def test_ties_without_normalize_is_a_sum():
     # both agree: 3 + 1
-    out = merged("ties", [[3.0], [1.0]], TiesParameters((1.0, 1.0), (1.0, 1.0), False, 1.0))
+    out = merged("ties", [[3.0], [1.0]], TiesParameters((1.0, 1.0), (1.0, 1.0), False, 1.0, "none"))
     assert out.tolist() == [4]
 
 
 def test_ties_keeps_equal_magnitudes_from_the_lowest_index():
     # k = 2 of |[1, −1, 1, −1]|: the first two
-    out = merged("ties", [[1, -1, 1, -1]], TiesParameters((1.0,), (0.5,), True, 1.0))
+    out = merged("ties", [[1, -1, 1, -1]], TiesParameters((1.0,), (0.5,), True, 1.0, "none"))
     assert out.tolist() == [1, -1, 0, 0]
 
 
@@ -203,21 +205,21 @@ def test_karcher_counts_a_zero_tensor_in_the_length_only():
 def test_breadcrumbs():
     # of ten, γ = 0.2 drops 10 and −9, density 0.3 keeps the next three: 8, −7, 6
     entries = [1, -2, 3, -4, 5, 6, -7, 8, -9, 10]
-    parameters = BreadcrumbsParameters((1.0,), (0.3,), (0.2,), False, 1.0)
+    parameters = BreadcrumbsParameters((1.0,), (0.3,), (0.2,), False, 1.0, "none")
     out = merged("breadcrumbs", [entries], parameters)
     assert out.tolist() == [0, 0, 0, 0, 0, 6, -7, 8, 0, 0]
 
 
 def test_breadcrumbs_drops_fewer_outliers_to_reach_the_density():
     # 9 + 2 > 10: only the largest one goes
-    parameters = BreadcrumbsParameters((1.0,), (0.9,), (0.2,), False, 1.0)
+    parameters = BreadcrumbsParameters((1.0,), (0.9,), (0.2,), False, 1.0, "none")
     out = merged("breadcrumbs", [[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]], parameters)
     assert out.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0]
 
 
 def test_breadcrumbs_without_gamma_keeps_the_density():
     # ⌊0 · 4⌋ = 0 outliers: the two largest stay (mergekit up to 0.1.4 kept nothing)
-    parameters = BreadcrumbsParameters((1.0,), (0.5,), (0.0,), False, 1.0)
+    parameters = BreadcrumbsParameters((1.0,), (0.5,), (0.0,), False, 1.0, "none")
     out = merged("breadcrumbs", [[1, 4, 2, 3]], parameters)
     assert out.tolist() == [0, 4, 0, 3]
 
@@ -225,7 +227,7 @@ def test_breadcrumbs_without_gamma_keeps_the_density():
 def test_breadcrumbs_ties():
     # γ = 0.25 drops 9 and −8; density 0.5 keeps [·,2,4,·] and [·,3,−6,·]: 2 and 3 agree, of 4 and
     # −6 the sum elects −6; normalized: the mean of those that agree
-    parameters = BreadcrumbsParameters((1.0, 1.0), (0.5, 0.5), (0.25, 0.25), True, 1.0)
+    parameters = BreadcrumbsParameters((1.0, 1.0), (0.5, 0.5), (0.25, 0.25), True, 1.0, "none")
     out = merged("breadcrumbs_ties", [[9, 2, 4, 1], [1, 3, -6, -8]], parameters)
     assert out.tolist() == [0, 2.5, -6, 0]
 
@@ -282,3 +284,17 @@ def test_ramplus_tl_of_experts_that_share_everything_is_ram():
     # no own change: shared / ε is beyond alpha, and grows nothing
     out = merged("ramplus_tl", [[2, 4], [4, 6]], RamplusParameters(0.1, 0.2, 1e-5))
     assert out.tolist() == [3, 5]
+
+
+def test_ties_rescaled():
+    # of Σ|δ| = 10 the two largest keep 7: × 10/7
+    parameters = TiesParameters((1.0,), (0.5,), True, 1.0, "l1_norm")
+    out = merged("ties", [[1, -4, 3, -2]], parameters)
+    assert out.tolist() == pytest.approx([0, -40 / 7, 30 / 7, 0])
+
+
+def test_breadcrumbs_rescaled():
+    # of Σ|δ| = 10 the outlier 4 is dropped, 3 and 2 are kept: × 10/5
+    parameters = BreadcrumbsParameters((1.0,), (0.5,), (0.25,), False, 1.0, "l1_norm")
+    out = merged("breadcrumbs", [[1, -4, 3, -2]], parameters)
+    assert out.tolist() == pytest.approx([0, 0, 6, -4])

@@ -360,6 +360,28 @@ DARE = {
 }
 
 # What is written in which dtype; the families are float32.
+RESCALED = {
+    "ties-rescaled": """
+        merge_method: ties
+        models:
+          - {model: $one, parameters: {weight: 0.6, density: 0.4}}
+          - {model: $two, parameters: {weight: 0.7, density: 1.0}}
+          - {model: $three, parameters: {weight: 0.5, density: 0.3}}
+        base_model: $base
+        parameters: {rescale: true}
+        dtype: float32
+        """,
+    "breadcrumbs-rescaled": """
+        merge_method: breadcrumbs
+        models:
+          - {model: $one, parameters: {weight: 0.6, density: 0.4}}
+          - {model: $two, parameters: {weight: 0.7, density: 0.7, gamma: 0.1}}
+        base_model: $base
+        parameters: {rescale: true}
+        dtype: float32
+        """,
+}
+
 BREADCRUMBS = {
     "breadcrumbs-plain": """
         merge_method: breadcrumbs
@@ -565,7 +587,7 @@ DTYPES = {
         """,
 }
 
-TRIMMED = TIES | BREADCRUMBS
+TRIMMED = TIES | BREADCRUMBS | RESCALED
 EXACT = (
     LINEAR
     | SLERP
@@ -645,15 +667,6 @@ REFUSED_BY_US = {
         base_model: $base
         """,
         r"models\[0\].parameters.lambda is one value for the whole merge",
-    ),
-    "strict-ties-rescale": (
-        """
-        merge_method: ties
-        models: [{model: $one, parameters: {weight: 0.3, density: 0.1}}]
-        base_model: $base
-        parameters: {rescale: true}
-        """,
-        "parameters.rescale is no parameter of ties",
     ),
     "strict-density-zero": (
         """

@@ -1,0 +1,128 @@
+"""Task vectors cut to a band of their magnitudes: what ties and breadcrumbs know of a tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from merge_ops.measure import Block, TensorJob, leaf_sums, total
+from merge_ops.parameters import shared
+from merge_ops.selection import Selection, magnitudes
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Band = tuple[int, int]
+"""(k, outliers): of the k largest entries all but the `outliers` largest are kept."""
+
+INSIDE_LIMIT = 1 << 24  # values held between two rounds, over all experts and densities: 64 MiB
+TOO_SMALL = 1e-7
+L1_NORM, NONE = "l1_norm", "none"
+
+
+def rescale_after_trimming() -> Any:
+    """The parameter `rescale` of methods that trim."""
+    return shared(
+        "rescale",
+        str,
+        NONE,
+        "l1_norm, or true, scales what is kept until Σ|δ| is as before",
+        choices=(L1_NORM, NONE),
+        aliases={True: L1_NORM, False: NONE},
+    )
+
+
+def l1_factor(before: float, after: float) -> float:
+    """Σ|δ| / Σ|kept δ|; one where either sum is below 1e-7."""
+    return 1.0 if before < TOO_SMALL or after < TOO_SMALL else before / after
+
+
+class BandMeasure:
+    """Every expert cut to its band, for every point of a sweep; exact, in bounded memory.
+
+    `bands` has, for each coefficient, one band for each expert, and `rescale` how to scale it. The
+    thresholds are found first; where something is to be rescaled, one more round sums what is kept.
+    """
+
+    def __init__(
+        self, job: TensorJob, bands: Sequence[Sequence[Band]], rescale: Sequence[str]
+    ) -> None:
+        self._count = job.count
+        self._bands = bands
+        self._rescale = rescale
+        cuts = {(i, k) for each in bands for i, band in enumerate(each) for k in band}
+        cuts = sorted((i, k) for i, k in cuts if 0 < k < job.count)
+        limit = INSIDE_LIMIT // max(1, len(cuts))
+        self._selections = {cut: Selection(cut[1], job.count, limit) for cut in cuts}
+        self._sums = {
+            (i, band)
+            for each, how in zip(bands, rescale, strict=True)
+            for i, band in enumerate(each)
+            if how == L1_NORM and band != (job.count, 0)
+        }
+        self._factors: dict[tuple[int, Band], float] = {}
+        self.wanted = bool(cuts) or bool(self._sums)
+        self.sample = max((each.sample for each in self._selections.values()), default=0)
+
+    def look(self, inputs: Sequence[Tensor]) -> None:
+        """Bracket every threshold."""
+        seen = {expert: magnitudes(inputs[expert]) for expert, _ in self._selections}
+        for (expert, _), selection in self._selections.items():
+            selection.look(seen[expert])
+
+    def observe(self, block: Block) -> dict[Any, Any]:
+        """What this block says to every open selection; with none open, sums of what is kept."""
+        open_ones = self._open()
+        if open_ones:
+            seen = {expert: magnitudes(block.inputs[expert]) for expert, _ in open_ones}
+            return {cut: self._selections[cut].observe(seen[cut[0]]) for cut in open_ones}
+        return {
+            (expert, band): (
+                leaf_sums(block.inputs[expert].abs()),
+                leaf_sums(self._cut(block, expert, band).abs()),
+            )
+            for expert, band in sorted(self._sums)
+        }
+
+    def absorb(self, observations: Sequence[dict[Any, Any]]) -> None:
+        """Take one round in."""
+        if self._open():
+            for cut in observations[0]:
+                self._selections[cut].absorb([seen[cut] for seen in observations])
+            self.wanted = bool(self._open()) or bool(self._sums)
+            return
+        for key in observations[0]:
+            before, after = (total([seen[key][k] for seen in observations]) for k in range(2))
+            self._factors[key] = l1_factor(before, after)
+        self.wanted = False
+
+    def at(self, block: Block, coefficient: int) -> list[Tensor]:
+        """The cut task vectors of this block; an uncut one is the input itself."""
+        how = self._rescale[coefficient]
+        return [
+            self._scaled(block, expert, band, how)
+            for expert, band in enumerate(self._bands[coefficient])
+        ]
+
+    def _open(self) -> list[tuple[int, int]]:
+        return [cut for cut, each in self._selections.items() if each.threshold is None]
+
+    def _scaled(self, block: Block, expert: int, band: Band, how: str) -> Tensor:
+        kept = self._cut(block, expert, band)
+        factor = self._factors.get((expert, band), 1.0) if how == L1_NORM else 1.0
+        return kept if factor == 1 else kept.mul_(factor)
+
+    def _cut(self, block: Block, expert: int, band: Band) -> Tensor:
+        delta, (k, outliers) = block.inputs[expert], band
+        if k == outliers:
+            return delta.new_zeros(delta.shape)
+        kept = self._largest(block, expert, k)
+        return kept - self._largest(block, expert, outliers) if outliers else kept
+
+    def _largest(self, block: Block, expert: int, k: int) -> Tensor:
+        """The block with all but the tensor's k largest entries set to zero."""
+        if k == self._count:
+            return block.inputs[expert]
+        threshold = self._selections[expert, k].threshold
+        assert threshold is not None
+        return threshold.apply(block.inputs[expert], block.index)
