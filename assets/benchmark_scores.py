@@ -10,6 +10,7 @@ from blake3 import blake3
 from assets.display import of_artifact, table
 from assets.failures import RETRY_CRASHES, clear_failures
 from assets.merged_checkpoints import MergeRecipe
+from assets.progress_log import log_progress
 from assets.pulling import MODEL
 from assets.run_settings import RunSettings
 from assets.scoring import SCORES, ScoredCheckpoint, score_named
@@ -53,7 +54,8 @@ def build_benchmark_scores(
         store, asked, scored = settings.store(), load_suite(suite), {}
         for key in context.partition_keys:
             source = ("/".join(merge.key.path), str(key))
-            each = score_named(store, source, asked, settings.device, settings.threads)
+            progress = log_progress(context.log, str(key))
+            each = score_named(store, source, asked, settings.device, settings.threads, progress)
             target = (f"benchmark_scores/{merge.name}", str(key))
             store.point(*target, SCORES, each.artifact.digest, run=context.run.run_id)
             context.add_asset_metadata(_of_scores(each), partition_key=key)
@@ -97,7 +99,10 @@ def build_model_scores(
         store, scored = settings.store(), {}
         for asked in map(load_suite, suites.values()):
             for name in context.partition_keys:
-                each = score_named(store, (MODEL, name), asked, settings.device, settings.threads)
+                source, progress = (MODEL, name), log_progress(context.log, name)
+                each = score_named(
+                    store, source, asked, settings.device, settings.threads, progress
+                )
                 target = (f"model_scores/{asked.name}", name)
                 store.point(*target, SCORES, each.artifact.digest, run=context.run.run_id)
                 context.add_asset_metadata(_of_scores(each, f"{asked.name}: "), partition_key=name)

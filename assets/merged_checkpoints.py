@@ -12,6 +12,7 @@ from assets.display import of_artifact, of_work, table
 from assets.failures import RETRY_CRASHES, clear_failures
 from assets.grid import group_by_set
 from assets.merging import CHECKPOINT, MergedSet, merge_set
+from assets.progress_log import log_progress
 from assets.run_settings import RunSettings
 from merge_ops.recipe import Recipe
 
@@ -71,7 +72,7 @@ def build_merged_checkpoint(
         for expert_set, points in group_by_set(context.partition_keys).items():
             merged = merge_set(
                 store, merge.recipe, merge.base, expert_set, list(points),
-                settings.stream(), merge.licences,
+                settings.stream(), merge.licences, log_progress(context.log, expert_set),
             )  # fmt: skip
             for each in merged.checkpoints:
                 key, artifact = points[each.coefficient], each.artifact
