@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, Protocol, cast
@@ -64,11 +65,11 @@ class ByteSink(Protocol):
 
 
 class FolderSource:
-    """A local folder, read by `pread` on descriptors that stay open."""
+    """A local folder, read by `pread` from files that stay open."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._descriptors: dict[str, int] = {}
+        self._open: dict[str, FileIO] = {}
 
     @property
     def location(self) -> str:
@@ -88,23 +89,23 @@ class FolderSource:
 
     def read_into(self, file: str, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` from `offset` of `file`."""
-        descriptor = self._descriptors.get(file)
-        if descriptor is None:
-            opened = os.open(self._folder / file, os.O_RDONLY)
-            descriptor = self._descriptors.setdefault(file, opened)
-            if descriptor != opened:  # another thread was first
-                os.close(opened)
+        opened = self._open.get(file)
+        if opened is None:
+            fresh = FileIO(self._folder / file)
+            opened = self._open.setdefault(file, fresh)
+            if opened is not fresh:  # another thread was first
+                fresh.close()
         done = 0
         while done < len(buffer):
-            count = os.preadv(descriptor, [buffer[done:]], offset + done)
+            count = os.preadv(opened.fileno(), [buffer[done:]], offset + done)
             if count == 0:
                 raise OSError(f"{self._folder / file} ends at byte {offset + done}")
             done += count
 
     def close(self) -> None:
-        """Close the descriptors."""
-        while self._descriptors:
-            os.close(self._descriptors.popitem()[1])
+        """Close the files."""
+        while self._open:
+            self._open.popitem()[1].close()
 
     def __del__(self) -> None:
         self.close()

@@ -221,24 +221,22 @@ class LocalReader:
     def __init__(self, root: Path, path: Path) -> None:
         self._root = root
         self._path = path
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._file = path.open("rb", buffering=0)
 
     def read_into(self, offset: int, buffer: memoryview) -> int:
         """Fill `buffer` by `preadv`; short only at the end of the file."""
         done = 0
         with _translated(self._root, f"reading {self._path.name}"):
             while done < len(buffer):
-                got = os.preadv(self._descriptor, [buffer[done:]], offset + done)
+                got = os.preadv(self._file.fileno(), [buffer[done:]], offset + done)
                 if got == 0:
                     break
                 done += got
         return done
 
     def close(self) -> None:
-        """Close the file."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        """Close the file. Works while the interpreter ends, when `os` is gone already."""
+        self._file.close()
 
 
 def _remove_empty(root: Path, folder: Path) -> None:
