@@ -64,6 +64,11 @@ class DagsterDev:
         """Status of each run, by id."""
         return {run["runId"]: run["status"] for run in self.ask(RUNS)["runsOrError"]["results"]}
 
+    def jobs(self, runs: set[str]) -> set[str]:
+        """Names of the jobs that these runs are of."""
+        known = self.ask(RUNS)["runsOrError"]["results"]
+        return {run["jobName"] for run in known if run["runId"] in runs}
+
     def materialized(self, asset: str, runs: set[str]) -> set[str | None]:
         """Partitions of an asset that any of these runs materialized."""
         node = self.ask(MATERIALIZED, key={"path": asset.split("/")})["assetNodeOrError"]

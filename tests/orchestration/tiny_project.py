@@ -5,6 +5,7 @@ real; only what they answer means nothing.
 """
 
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,10 +70,12 @@ class TinyProject:
         return load_settings(self.environment)
 
     def retrain(self, expert: str, seed: int) -> None:
-        """Replace an expert's weights, as an upstream update does."""
-        base = factory.base_tensors(self.shape)
-        folder = self.root / "upstream" / expert
-        factory.write_weights(folder, factory.expert_tensors(base, seed))
+        """Replace an expert's weights at one stroke, as an upstream update does."""
+        tensors = factory.expert_tensors(factory.base_tensors(self.shape), seed)
+        with tempfile.TemporaryDirectory(dir=self.root) as new:
+            factory.write_weights(Path(new), tensors)
+            for file in Path(new).iterdir():
+                file.replace(self.root / "upstream" / expert / file.name)
 
     def write_recipe(self, name: str, recipe: Mapping[str, object]) -> None:
         """Add or replace one recipe."""
