@@ -34,6 +34,7 @@ class _Buffers:
     def __init__(self, block: int, device: Device) -> None:
         import torch
 
+        self.size = block
         self.raw = torch.empty(block * 8, dtype=torch.uint8, pin_memory=device.is_cuda)
         self.bytes = memoryview(cast(bytearray, self.raw.numpy()))
         self.float = torch.empty(block, dtype=torch.float32, device=device.torch_device)
@@ -117,7 +118,7 @@ class BlockReader:
         length: int,
     ) -> torch.Tensor:
         size = ITEM_SIZES[entry.dtype]
-        buffers = self._buffers(slot)
+        buffers = self._buffers(slot, len(starts) * length)
         run = length * size
         for number, start in enumerate(starts):
             into = buffers.bytes[number * run : (number + 1) * run]
@@ -139,12 +140,13 @@ class BlockReader:
                 f" read at byte {entry.offset + offset} ({error})"
             ) from error
 
-    def _buffers(self, slot: int) -> _Buffers:
+    def _buffers(self, slot: int, count: int) -> _Buffers:
+        """This thread's buffers for one input; larger than a block for long rows or tensors."""
         slots: dict[int, _Buffers] | None = getattr(self._local, "slots", None)
         if slots is None:
             slots = self._local.slots = {}
-        if slot not in slots:
-            slots[slot] = _Buffers(self._block, self._device)
+        if slot not in slots or slots[slot].size < count:
+            slots[slot] = _Buffers(max(self._block, count), self._device)
         return slots[slot]
 
 

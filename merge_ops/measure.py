@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -21,20 +22,29 @@ LEAF = 65_536
 
 @dataclass(frozen=True)
 class TensorJob:
-    """What a measure may know of the tensor at hand: its name, size, inputs and the recipe's seed.
+    """What a measure may know of the tensor at hand: its name, shape, inputs and the recipe's seed.
 
     `inputs` are the names of the experts (task-vector methods) or checkpoints, in order.
     """
 
     tensor: str
-    count: int
+    shape: tuple[int, ...]
     inputs: tuple[str, ...]
     seed: int
+
+    @property
+    def count(self) -> int:
+        """Number of elements, at least one."""
+        return max(1, prod(self.shape))
 
 
 @dataclass(frozen=True)
 class Block:
-    """A run of a tensor's elements, [start, start + n): float32 inputs of equal length n."""
+    """A run of a tensor's elements, [start, start + n): float32 inputs of n elements each.
+
+    Their shape follows from the method's span: flat (n,) for elements, (rows, row length) for rows,
+    the tensor's own shape for the whole tensor.
+    """
 
     index: int
     start: int

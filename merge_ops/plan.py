@@ -22,7 +22,7 @@ from merge_ops.depth import depths
 from merge_ops.errors import CheckpointError, Fault, RecipeError
 from merge_ops.header import FLOAT_DTYPES, TensorEntry
 from merge_ops.layout import OutputTensor, Shard, lay_out, natural_key
-from merge_ops.methods.registry import MergeMethod
+from merge_ops.methods.registry import MergeMethod, Span
 from merge_ops.recipe import DTYPES, Coefficient, Recipe
 from merge_ops.resolution import ParameterResolver
 
@@ -34,7 +34,8 @@ class PlannedTensor:
     """One output tensor: its inputs in order, and its parameters for each coefficient.
 
     `base` is the tensor of the base model for methods on task vectors, and what is copied when
-    `action` is "copy". `parameters` are instances of the method's parameter class.
+    `action` is "copy". `parameters` are instances of the method's parameter class; `span` is what
+    the method must see at once.
     """
 
     output: OutputTensor
@@ -42,6 +43,7 @@ class PlannedTensor:
     base: TensorEntry | None
     inputs: tuple[TensorEntry, ...]
     parameters: tuple[Any, ...]
+    span: Span = "element"
 
 
 @dataclass(frozen=True)
@@ -263,10 +265,12 @@ def _plan_tensor(
         entries.append(entry)
     wanted = recipe.out_dtype or recipe.dtype
     dtype = DTYPES[wanted] if wanted else own.dtype
+    parameters = resolver.resolve(name, depth)
     return PlannedTensor(
         OutputTensor(name, dtype, own.shape),
         "merge",
         own if recipe.on_task_vectors else None,
         tuple(entries),
-        resolver.resolve(name, depth),
+        parameters,
+        recipe.method.span_for(parameters),
     )

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from merge_ops.plan import Plan, PlannedTensor
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor
 
 MIB = 1 << 20
 SMALLEST_BLOCK, LARGEST_BLOCK = LEAF, 16 * MIB
@@ -79,18 +81,38 @@ class _TensorRun:
     """One tensor on its way through the stream: its blocks and what is being measured of it."""
 
     def __init__(self, plan: Plan, tensor: PlannedTensor, index: int, block: int) -> None:
-        count = max(1, int(np.prod(tensor.output.shape, dtype=np.int64)))
         self.tensor = tensor
         self.index = index
         self.empty = 0 in tensor.output.shape
-        self.ranges = [(start, min(block, count - start)) for start in range(0, count, block)]
+        self.ranges = _ranges(tensor, block)
         self.measure: Measure | None = None
         self.round: list[Future[Any]] = []
         self.observed = False  # all of it was read before, and so checked
         if plan.method.measure is not None and tensor.action == "merge":
             names = tuple(each.name for each in plan.inputs)
-            job = TensorJob(tensor.output.name, count, names, plan.recipe.seed)
+            job = TensorJob(tensor.output.name, tensor.output.shape, names, plan.recipe.seed)
             self.measure = plan.method.measure(job, tensor.parameters)
+
+    def block(self, number: int, start: int, inputs: Sequence[Tensor]) -> Block:
+        """A block in the shape that the method's span asks for."""
+        shape = self.tensor.output.shape
+        if self.tensor.span == "row":
+            inputs = [each.view(-1, shape[-1] if shape else 1) for each in inputs]
+        elif self.tensor.span == "tensor":
+            inputs = [each.view(shape) for each in inputs]
+        return Block(number, start, inputs)
+
+
+def _ranges(tensor: PlannedTensor, block: int) -> list[tuple[int, int]]:
+    """Runs (start, count) of at most `block` elements; whole rows or all of it where span says."""
+    shape = tensor.output.shape
+    count = max(1, prod(shape))
+    if tensor.span == "tensor":
+        block = count
+    elif tensor.span == "row":
+        row = max(1, shape[-1]) if shape else 1
+        block = max(row, block // row * row)
+    return [(start, min(block, count - start)) for start in range(0, count, block)]
 
 
 class BlockStream:
@@ -179,7 +201,7 @@ class BlockStream:
         assert run.measure is not None
         with self._device.stream():
             _, inputs = self._reader.read(run.tensor, start, count)
-            return run.measure.observe(Block(number, start, inputs))
+            return run.measure.observe(run.block(number, start, inputs))
 
     def _merge_block(
         self, run: _TensorRun, number: int, start: int, count: int
@@ -196,13 +218,13 @@ class BlockStream:
     ) -> list[NDArray[np.uint8]]:
         tensor, measure = run.tensor, run.measure
         base, inputs = self._reader.read(tensor, start, count, checked=not run.observed)
-        block = Block(number, start, inputs)
+        block = run.block(number, start, inputs)
         if measure is not None and measure.wanted:
             measure_whole(measure, block)
         results: list[NDArray[np.uint8]] = []
         for position, parameters in enumerate(tensor.parameters):
             known = measure.at(block, position) if measure is not None else None
-            merged = self._plan.method.merge(inputs, known, parameters)
+            merged = self._plan.method.merge(block.inputs, known, parameters).view(-1)
             if base is not None:
                 merged = merged.add_(base)
             results.append(self._reader.encode(merged, tensor.output.dtype))
@@ -213,6 +235,6 @@ def measure_whole(measure: Measure, block: Block) -> None:
     """Measure a tensor that is one block: as many rounds as wanted, on the data at hand."""
     if measure.sample:
         step = max(1, block.count // measure.sample)
-        measure.look([each[::step].contiguous() for each in block.inputs])
+        measure.look([each.reshape(-1)[::step].contiguous() for each in block.inputs])
     while measure.wanted:
         measure.absorb([measure.observe(block)])

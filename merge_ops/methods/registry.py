@@ -1,7 +1,8 @@
 """The registry of merge methods, and the shape every method has.
 
-A method is a plain function on float32 tensors: it sees a block of every input, what was measured
-of the whole tensor, and its resolved parameters, and returns the merged block. It does no I/O and
+A method is a plain function on float32 tensors: it sees a block of every input (flat, as rows or as
+the whole tensor: its span), what was measured of the whole tensor, and its resolved parameters, and
+returns the merged block. It does no I/O and
 knows no dtype, device or thread. For `inputs="task_vectors"` it sees expert − base and returns the
 merged task vector; the stream adds the base. `inputs="either"` sees task vectors where the recipe
 names a base, and whole checkpoints where it does not.
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 MergeFunction = Callable[[Sequence["Tensor"], Any, Any], "Tensor"]
 MeasureFactory = Callable[["TensorJob", Sequence[Any]], "Measure"]
+Span = Literal["element", "row", "tensor"]
+SPANS: tuple[Span, ...] = ("element", "row", "tensor")
 Function = TypeVar("Function", bound=MergeFunction)
 
 
@@ -30,18 +33,22 @@ Function = TypeVar("Function", bound=MergeFunction)
 class MergeMethod:
     """One row of the registry.
 
-    `span` is what the method must see at once; `measure` builds what it must know of the whole
-    tensor first; `version` is part of a plan's digest: raise it when a change alters any bit.
+    `span` is the most that the method must see at once: any run of elements, whole rows (runs of
+    the last dimension), or a whole tensor; `span_of` says for which parameters less will do. Memory
+    is bounded by blocks, by rows or by tensors accordingly. `measure` builds what the method must
+    know of the whole tensor first; `version` is part of a plan's digest: raise it when a change
+    alters any bit.
     """
 
     name: str
     merge: MergeFunction
     parameters: type
     inputs: Literal["checkpoints", "task_vectors", "either"]
-    span: Literal["element", "row", "tensor"]
+    span: Span
     family: Literal["basic", "weighted", "subspace", "routing", "calibration"]
     source: str
     measure: MeasureFactory | None = None
+    span_of: Callable[[Any], Span] | None = None
     random: bool = False
     version: int = 1
     base: Literal["required", "optional"] = "required"
@@ -53,6 +60,13 @@ class MergeMethod:
     def parameter_specs(self) -> dict[str, Parameter]:
         """Its parameters by name."""
         return parameters_of(self.parameters)
+
+    def span_for(self, parameters: Sequence[Any]) -> Span:
+        """What one tensor needs, over all coefficients of a sweep."""
+        if self.span_of is None:
+            return self.span
+        wanted = {self.span_of(each) for each in parameters}
+        return next(span for span in reversed(SPANS) if span in wanted)
 
 
 METHODS: dict[str, MergeMethod] = {}

@@ -40,15 +40,19 @@ def usual_parameters(method, count, **changes):
 
 
 def apply(name, tensors, parameters, seed=5):
-    method = METHODS[name]
+    """The method on flat tensors; methods on rows or tensors see them as 64 columns."""
+    method, flat = METHODS[name], tensors[0].shape
+    if method.span_for([parameters]) != "element":
+        tensors = [each.view(-1, 64) for each in tensors]
     block = Block(0, 0, tensors)
     known = None
     if method.measure is not None:
-        job = TensorJob("t", block.count, tuple(f"e{i}" for i in range(len(tensors))), seed)
+        names = tuple(f"e{i}" for i in range(len(tensors)))
+        job = TensorJob("t", tuple(tensors[0].shape), names, seed)
         measure = method.measure(job, [parameters])
         measure_whole(measure, block)
         known = measure.at(block, 0)
-    return method.merge(tensors, known, parameters)
+    return method.merge(tensors, known, parameters).view(flat)
 
 
 def inputs(method, n=4096, count=3):

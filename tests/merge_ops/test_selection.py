@@ -25,7 +25,7 @@ def by_sorting(values: torch.Tensor, density: float) -> torch.Tensor:
 
 def in_blocks(values: torch.Tensor, density: float, block: int, sample: torch.Tensor | None):
     """Trim block by block, as the stream does."""
-    job = TensorJob("t", len(values), ("e",), 0)
+    job = TensorJob("t", (len(values),), ("e",), 0)
     measure = BandMeasure(job, [[(kept_count(density, len(values)), 0)]], ["none"])
     blocks = [
         Block(number, start, [values[start : start + block]])

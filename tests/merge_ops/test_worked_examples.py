@@ -33,7 +33,7 @@ def merged(name, inputs, parameters):
     known = None
     if method.measure is not None:
         names = tuple(f"e{number}" for number in range(len(tensors)))
-        measure = method.measure(TensorJob("t", block.count, names, 7), [parameters])
+        measure = method.measure(TensorJob("t", (block.count,), names, 7), [parameters])
         measure_whole(measure, block)
         known = measure.at(block, 0)
     return method.merge(tensors, known, parameters)
