@@ -8,21 +8,19 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from merge_ops.checkpoint import ByteSink, ByteWriter, Checkpoint, read_file
 from merge_ops.errors import OutputError
 from merge_ops.layout import Shard, index_file
 from merge_ops.model_card import model_card
 from merge_ops.plan import Plan
-from merge_ops.recipe import DTYPES
 from merge_ops.stream import BlockStream, Progress, StreamSettings
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-TORCH_NAMES = {code: name for name, code in DTYPES.items()} | {"F64": "float64"}
 # What a checkpoint needs beside its weights and its config; taken from the base model.
 SIDE_FILES = (
     "generation_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json",
@@ -119,22 +117,12 @@ def side_files(plan: Plan) -> dict[str, bytes]:
     base = plan.base
     files: dict[str, bytes] = {}
     if base.config:
-        files["config.json"] = _json_bytes(_config(plan))
+        files["config.json"] = _json_bytes(plan.config)
     for name, size in base.files.items():
         path = PurePosixPath(name)
         if len(path.parts) == 1 and any(path.match(pattern) for pattern in SIDE_FILES):
             files[name] = _read_whole(base, name, size)
     return files
-
-
-def _config(plan: Plan) -> dict[str, Any]:
-    """The base's config, with the dtype that was written."""
-    config = dict(plan.base.config)
-    written = plan.recipe.out_dtype or plan.recipe.dtype
-    if written:
-        key = "torch_dtype" if "torch_dtype" in config else "dtype"
-        config[key] = TORCH_NAMES[DTYPES[written]]
-    return config
 
 
 def _read_whole(checkpoint: Checkpoint, name: str, size: int) -> bytes:

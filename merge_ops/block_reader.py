@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from merge_ops.checkpoint import Checkpoint
 from merge_ops.device import Device
 from merge_ops.errors import CheckpointError, NonFiniteError
-from merge_ops.header import ITEM_SIZES, TensorEntry
-from merge_ops.plan import Plan, PlannedTensor
+from merge_ops.header import ITEM_SIZES
+from merge_ops.plan import PlannedTensor
+from merge_ops.tensor_sources import Stored, TensorSource
 
 if TYPE_CHECKING:
     import torch
@@ -43,9 +43,7 @@ class _Buffers:
 class BlockReader:
     """Reads any run of elements of a planned tensor, from any thread."""
 
-    def __init__(self, plan: Plan, block: int, device: Device) -> None:
-        self._base = plan.base
-        self._inputs = plan.inputs
+    def __init__(self, block: int, device: Device) -> None:
         self._block = block
         self._device = device
         self._local = threading.local()
@@ -64,16 +62,12 @@ class BlockReader:
         self, tensor: PlannedTensor, starts: Sequence[int], length: int, checked: bool
     ) -> tuple[torch.Tensor | None, Sequence[torch.Tensor]]:
         """Runs of `length` elements, one behind the other; at most a block in all."""
-        pairs = list(zip(self._inputs, tensor.inputs, strict=True))
-        if tensor.base is not None:
-            pairs.insert(0, (self._base, tensor.base))
         values = [
-            self._load(slot, checkpoint, entry, starts, length)
-            for slot, (checkpoint, entry) in enumerate(pairs)
+            self._load(slot, source, starts, length) for slot, source in enumerate(tensor.sources)
         ]
         if checked:
-            for (checkpoint, _), loaded in zip(pairs, values, strict=True):
-                _check_finite(checkpoint, tensor, loaded, starts[0])
+            for source, loaded in zip(tensor.sources, values, strict=True):
+                _check_finite(source, tensor, loaded, starts[0])
         if tensor.base is None:
             return None, values
         base, *experts = values
@@ -81,10 +75,10 @@ class BlockReader:
 
     def raw(self, tensor: PlannedTensor, start: int, count: int) -> NDArray[np.uint8]:
         """The base's bytes of a tensor that is copied."""
-        entry = cast(TensorEntry, tensor.base)
-        size = ITEM_SIZES[entry.dtype]
+        (stored,) = tensor.sources[0].parts
+        size = ITEM_SIZES[stored.dtype]
         data = np.empty(count * size, dtype=np.uint8)
-        self._fetch(self._base, entry, start * size, memoryview(cast(bytearray, data)))
+        _fetch(stored, start * size, memoryview(cast(bytearray, data)))
         return data
 
     def sample(self, tensor: PlannedTensor, wanted: int, runs: int) -> Sequence[torch.Tensor]:
@@ -110,35 +104,26 @@ class BlockReader:
         return cast("NDArray[np.uint8]", rounded.cpu().view(torch.uint8).numpy())
 
     def _load(
-        self,
-        slot: int,
-        checkpoint: Checkpoint,
-        entry: TensorEntry,
-        starts: Sequence[int],
-        length: int,
+        self, slot: int, source: TensorSource, starts: Sequence[int], length: int
     ) -> torch.Tensor:
-        size = ITEM_SIZES[entry.dtype]
-        buffers = self._buffers(slot, len(starts) * length)
+        """Runs of `length` elements, one behind the other, as flat float32."""
+        count = len(starts) * length
+        buffers = self._buffers(slot, count)
+        values = buffers.float[:count]
+        if not isinstance(source, Stored):
+            for number, start in enumerate(starts):
+                source.fill(self._part, start, values[number * length : (number + 1) * length])
+            return values
+        size = ITEM_SIZES[source.dtype]
         run = length * size
         for number, start in enumerate(starts):
-            into = buffers.bytes[number * run : (number + 1) * run]
-            self._fetch(checkpoint, entry, start * size, into)
-        count = len(starts) * length
-        stored = buffers.raw[: count * size].view(torch_dtype(entry.dtype))
-        values = buffers.float[:count]
+            _fetch(source, start * size, buffers.bytes[number * run : (number + 1) * run])
+        stored = buffers.raw[: count * size].view(torch_dtype(source.dtype))
         values.copy_(stored, non_blocking=True)
         return values
 
-    def _fetch(
-        self, checkpoint: Checkpoint, entry: TensorEntry, offset: int, buffer: memoryview
-    ) -> None:
-        try:
-            checkpoint.source.read_into(entry.file, entry.offset + offset, buffer)
-        except OSError as error:
-            raise CheckpointError(
-                f"model '{checkpoint.name}': {checkpoint.source.location}/{entry.file} cannot be"
-                f" read at byte {entry.offset + offset} ({error})"
-            ) from error
+    def _part(self, stored: Stored, start: int, count: int) -> torch.Tensor:
+        return fetch_stored(stored, start, count).to(self._device.torch_device)
 
     def _buffers(self, slot: int, count: int) -> _Buffers:
         """This thread's buffers for one input; larger than a block for long rows or tensors."""
@@ -150,8 +135,30 @@ class BlockReader:
         return slots[slot]
 
 
+def fetch_stored(stored: Stored, start: int, count: int) -> torch.Tensor:
+    """Elements [start, start + count) of a stored tensor: flat float32, on the CPU."""
+    import torch
+
+    size = ITEM_SIZES[stored.dtype]
+    raw = torch.empty(count * size, dtype=torch.uint8)
+    if count:
+        _fetch(stored, start * size, memoryview(cast(bytearray, raw.numpy())))
+    return raw.view(torch_dtype(stored.dtype)).to(torch.float32)
+
+
+def _fetch(stored: Stored, offset: int, buffer: memoryview) -> None:
+    entry, checkpoint = stored.entry, stored.checkpoint
+    try:
+        checkpoint.source.read_into(entry.file, entry.offset + offset, buffer)
+    except OSError as error:
+        raise CheckpointError(
+            f"model '{checkpoint.name}': {checkpoint.source.location}/{entry.file} cannot be"
+            f" read at byte {entry.offset + offset} ({error})"
+        ) from error
+
+
 def _check_finite(
-    checkpoint: Checkpoint, tensor: PlannedTensor, values: torch.Tensor, start: int
+    source: TensorSource, tensor: PlannedTensor, values: torch.Tensor, start: int
 ) -> None:
     """Raise NonFiniteError for NaN or infinity."""
     # One cheap sum finds any of them; only then is it worth counting.
@@ -160,8 +167,8 @@ def _check_finite(
     bad = int((~values.isfinite()).sum())
     if bad:
         raise NonFiniteError(
-            f"model '{checkpoint.name}': tensor '{tensor.output.name}' holds NaN or infinity"
+            f"model '{source.model}': tensor '{tensor.output.name}' holds NaN or infinity"
             f" ({bad} in elements {start} to {start + len(values) - 1}); the checkpoint at"
-            f" {checkpoint.source.location} is damaged or its training diverged. Nothing was"
-            " written"
+            f" {source.parts[0].checkpoint.source.location} is damaged or its training diverged."
+            " Nothing was written"
         )

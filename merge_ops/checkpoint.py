@@ -16,6 +16,7 @@ from typing import Any, Protocol, cast
 
 from merge_ops.errors import CheckpointError, MissingModelError, OutputError
 from merge_ops.header import TensorEntry, read_header
+from merge_ops.tensor_sources import Stored, TensorSource
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -137,7 +138,10 @@ class FolderSink:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint known by its headers: tensors by name, its config, and where it is."""
+    """A checkpoint known by its headers: tensors by name, its config, and where it is.
+
+    `overlays` are tensors that are computed when they are read, as an adapter's are.
+    """
 
     name: str
     source: ByteSource
@@ -145,6 +149,14 @@ class Checkpoint:
     config: Mapping[str, Any]
     digest: str | None = None
     files: Mapping[str, int] = field(default_factory=dict[str, int])
+    overlays: Mapping[str, TensorSource] = field(default_factory=dict[str, "TensorSource"])
+
+    def source_of(self, name: str) -> TensorSource | None:
+        """Where the tensor's values come from; None where there is no such tensor."""
+        entry = self.tensors.get(name)
+        if entry is None:
+            return None
+        return self.overlays.get(name) or Stored(self, name, entry)
 
     @property
     def nbytes(self) -> int:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, cast
 
 from merge_ops.checkpoint import Checkpoint, read_file, read_json
 from merge_ops.errors import CompatibilityError, Fault
-from merge_ops.header import FLOAT_DTYPES, TensorEntry
+from merge_ops.header import FLOAT_DTYPES
+from merge_ops.tensor_sources import TensorSource
 
 EMBEDDING_NAMES = (
     "embed_tokens.weight",
@@ -52,28 +53,43 @@ def excluded(checkpoint: Checkpoint) -> Mapping[str, str]:
     return reasons
 
 
-def find_tensor(checkpoint: Checkpoint, name: str) -> TensorEntry | None:
+def own_heads(checkpoints: Iterable[Checkpoint]) -> set[str]:
+    """Output heads that any of the checkpoints keeps for itself, not tied to the embedding."""
+    return {
+        name
+        for checkpoint in checkpoints
+        for name in checkpoint.tensors
+        if is_head(name) and name not in excluded(checkpoint)
+    }
+
+
+def find_source(checkpoint: Checkpoint, name: str) -> TensorSource | None:
     """The tensor `name`; for a missing output head of a tied checkpoint, its input embedding."""
-    entry = checkpoint.tensors.get(name)
-    if entry is None and is_head(name) and checkpoint.ties_embeddings:
-        return next((each for key, each in checkpoint.tensors.items() if is_embedding(key)), None)
-    return entry
+    source = checkpoint.source_of(name)
+    if source is None and is_head(name) and checkpoint.ties_embeddings:
+        embedding = next((each for each in checkpoint.tensors if is_embedding(each)), name)
+        return checkpoint.source_of(embedding)
+    return source
 
 
 def check_compatible(
-    base: Checkpoint, experts: Sequence[Checkpoint], accept_tokenizer_difference: bool = False
+    base: Checkpoint,
+    experts: Sequence[Checkpoint],
+    accept_tokenizer_difference: bool = False,
+    same_tensors: bool = True,
 ) -> list[str]:
     """Compare every expert with `base`; returns warnings or raises CompatibilityError.
 
-    Checked: the same tensors with the same shapes, float dtypes, configs that give the weights the
-    same meaning, and tokenizers with the same vocabulary.
+    Checked: the same tensors with the same shapes (unless told not to), float dtypes, configs that
+    give the weights the same meaning, and tokenizers with the same vocabulary.
     """
     faults: list[Fault] = []
     warnings: list[str] = []
     for checkpoint in (base, *experts):
         faults.extend(_quantized(checkpoint))
     for expert in experts:
-        faults.extend(_tensor_faults(base, expert))
+        if same_tensors:
+            faults.extend(_tensor_faults(base, expert))
         faults.extend(_config_faults(base, expert))
         if not accept_tokenizer_difference:
             faults.extend(_tokenizer_faults(base, expert))
@@ -98,10 +114,10 @@ def _quantized(checkpoint: Checkpoint) -> Iterator[Fault]:
 def _tensor_faults(base: Checkpoint, expert: Checkpoint) -> Iterator[Fault]:
     skipped = {**excluded(base), **excluded(expert)}
     missing = [
-        name for name in base.tensors if name not in skipped and find_tensor(expert, name) is None
+        name for name in base.tensors if name not in skipped and find_source(expert, name) is None
     ]
     extra = [
-        name for name in expert.tensors if name not in skipped and find_tensor(base, name) is None
+        name for name in expert.tensors if name not in skipped and find_source(base, name) is None
     ]
     if missing:
         yield Fault(expert.name, f"lacks {_named(missing)}, which {base.name} has")
@@ -111,23 +127,24 @@ def _tensor_faults(base: Checkpoint, expert: Checkpoint) -> Iterator[Fault]:
             f"has {_named(extra)}, which {base.name} lacks; nothing is dropped silently",
         )
     for name, entry in base.tensors.items():
-        other = find_tensor(expert, name)
+        other = find_source(expert, name)
         if name in skipped or other is None:
             continue
         if entry.shape != other.shape:
-            yield _shape_fault(base, expert, name, entry, other)
+            yield shape_fault(base, expert, name, entry.shape, other.shape)
         elif (entry.dtype in FLOAT_DTYPES) != (other.dtype in FLOAT_DTYPES):
             yield Fault(
                 expert.name, f"holds '{name}' as {other.dtype}, {base.name} as {entry.dtype}"
             )
 
 
-def _shape_fault(
-    base: Checkpoint, expert: Checkpoint, name: str, entry: TensorEntry, other: TensorEntry
+def shape_fault(
+    base: Checkpoint, expert: Checkpoint, name: str, ours: tuple[int, ...], theirs: tuple[int, ...]
 ) -> Fault:
-    sizes = f"{list(other.shape)}, but {list(entry.shape)} in {base.name}"
+    """That a tensor has another shape in an expert than in the base."""
+    sizes = f"{list(theirs)}, but {list(ours)} in {base.name}"
     vocabulary = is_embedding(name) or is_head(name)
-    if vocabulary and entry.shape[1:] == other.shape[1:]:
+    if vocabulary and ours[1:] == theirs[1:]:
         return Fault(
             expert.name,
             f"has another vocabulary: '{name}' is {sizes}; bring the experts to one vocabulary"

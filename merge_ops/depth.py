@@ -14,6 +14,16 @@ def layer_of(name: str) -> tuple[str, int] | None:
     return (found.group(1), int(found.group(2))) if found else None
 
 
+def layers_of(names: Iterable[str]) -> Mapping[str, int]:
+    """The stacks of layers and how many layers each has: {`model.layers`: 24}."""
+    counts: dict[str, int] = {}
+    for name in names:
+        place = layer_of(name)
+        if place:
+            counts[place[0]] = max(counts.get(place[0], 0), place[1] + 1)
+    return counts
+
+
 def depths(names: Iterable[str]) -> Mapping[str, float]:
     """Depth t of every tensor for gradients: layer / (layers − 1) within its stack.
 
@@ -21,10 +31,7 @@ def depths(names: Iterable[str]) -> Mapping[str, float]:
     and 1 in a stack of one layer.
     """
     places = {name: layer_of(name) for name in names}
-    last: dict[str, int] = {}
-    for place in places.values():
-        if place:
-            last[place[0]] = max(last.get(place[0], 0), place[1])
+    last = {stack: count - 1 for stack, count in layers_of(places).items()}
     result: dict[str, float] = {}
     for name, place in places.items():
         if place is None:

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from merge_ops.plan import Output, Plan
+from merge_ops.recipe import Parameters, Section
 
 
 def model_card(plan: Plan, output: Output) -> str:
@@ -57,18 +58,40 @@ def _rows(plan: Plan) -> list[str]:
     return rows
 
 
+def _section(section: Section) -> dict[str, Any]:
+    """`models` or `slices`, and the module's own parameters."""
+    table: dict[str, Any] = {}
+    if section.models:
+        table["models"] = [_with(each.parameters, model=each.model) for each in section.models]
+    if section.slices:
+        table["slices"] = [
+            _with(
+                entry.parameters,
+                **({"base_model": entry.base_model} if entry.base_model else {}),
+                sources=[
+                    _with(each.parameters, model=each.model, layer_range=list(each.layer_range))
+                    for each in entry.sources
+                ],
+            )
+            for entry in section.slices
+        ]
+    return _with(section.parameters, **table)
+
+
+def _with(parameters: Parameters, **table: Any) -> dict[str, Any]:
+    return {**table, "parameters": dict(parameters)} if parameters else table
+
+
 def _recipe(plan: Plan, output: Output) -> dict[str, Any]:
     """The recipe of this one coefficient, as mergekit writes it."""
     recipe = plan.recipe
     document: dict[str, Any] = {"merge_method": recipe.merge_method}
     if recipe.base_model:
         document["base_model"] = recipe.base_model
-    document["models"] = [
-        {"model": entry.model, "parameters": dict(entry.parameters)}
-        if entry.parameters
-        else {"model": entry.model}
-        for entry in recipe.models
-    ]
+    if recipe.modules:
+        document["modules"] = {name: _section(each) for name, each in recipe.modules.items()}
+    else:
+        document |= _section(recipe.section)
     parameters = {**recipe.parameters, **output.values}
     if parameters:
         document["parameters"] = parameters

@@ -16,17 +16,20 @@ from typing import Any, Literal
 
 import blake3
 
+from merge_ops.arrangement import arrange, donor_of
 from merge_ops.checkpoint import Checkpoint
-from merge_ops.compatibility import check_compatible, excluded, find_tensor
-from merge_ops.depth import depths
-from merge_ops.errors import CheckpointError, Fault, RecipeError
-from merge_ops.header import FLOAT_DTYPES, TensorEntry
-from merge_ops.layout import OutputTensor, Shard, lay_out, natural_key
+from merge_ops.compatibility import check_compatible, find_source, is_head, shape_fault
+from merge_ops.config import merged_config
+from merge_ops.errors import CompatibilityError, Fault, RecipeError
+from merge_ops.groups import Arrangement, Place
+from merge_ops.header import FLOAT_DTYPES
+from merge_ops.layout import OutputTensor, Shard, lay_out
 from merge_ops.methods.registry import MergeMethod, Span
 from merge_ops.recipe import DTYPES, Coefficient, Recipe
 from merge_ops.resolution import ParameterResolver
+from merge_ops.tensor_sources import TensorSource
 
-PLAN_VERSION = 1
+PLAN_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -40,10 +43,20 @@ class PlannedTensor:
 
     output: OutputTensor
     action: Literal["merge", "copy"]
-    base: TensorEntry | None
-    inputs: tuple[TensorEntry, ...]
+    base: TensorSource | None
+    inputs: tuple[TensorSource, ...]
     parameters: tuple[Any, ...]
     span: Span = "element"
+
+    @property
+    def sources(self) -> tuple[TensorSource, ...]:
+        """Base (where there is one) and inputs."""
+        return self.inputs if self.base is None else (self.base, *self.inputs)
+
+    @cached_property
+    def nbytes(self) -> int:
+        """Bytes read to have all sources once."""
+        return sum(source.nbytes for source in self.sources)
 
 
 @dataclass(frozen=True)
@@ -59,16 +72,15 @@ class Output:
 class Plan:
     """Everything a merge will do. `outputs` has one entry for each coefficient.
 
-    `base` donates config and tokenizer; `inputs` are the checkpoints the method combines.
+    `base` gives config and tokenizer.
     """
 
     recipe: Recipe
     base: Checkpoint
-    inputs: tuple[Checkpoint, ...]
+    arrangement: Arrangement
     tensors: tuple[PlannedTensor, ...]
     shards: tuple[Shard, ...]
     coefficients: tuple[Coefficient, ...]
-    excluded: Mapping[str, str]
     warnings: tuple[str, ...]
 
     @property
@@ -76,10 +88,27 @@ class Plan:
         """The merge method."""
         return self.recipe.method
 
+    @cached_property
+    def inputs(self) -> tuple[Checkpoint, ...]:
+        """The checkpoints that the method combines, in order, each once."""
+        found = [each for group in self.arrangement.groups for each in group.inputs]
+        return tuple({checkpoint.name: checkpoint for checkpoint in found}.values())
+
+    @cached_property
+    def widest(self) -> int:
+        """The most inputs that any tensor has."""
+        return max((len(group.inputs) for group in self.arrangement.groups), default=1)
+
     @property
+    def excluded(self) -> Mapping[str, str]:
+        """Tensors of the inputs that are not written, each with the reason."""
+        return self.arrangement.excluded
+
+    @cached_property
     def checkpoints(self) -> tuple[Checkpoint, ...]:
-        """Base and inputs, each once."""
-        unique = {checkpoint.name: checkpoint for checkpoint in (self.base, *self.inputs)}
+        """Every model that takes part, each once: the base first, then the inputs."""
+        members = [each for group in self.arrangement.groups for each in group.members]
+        unique = {each.name: each for each in (self.base, *self.inputs, *members)}
         return tuple(unique.values())
 
     @property
@@ -87,15 +116,17 @@ class Plan:
         """Names of base and inputs."""
         return tuple(checkpoint.name for checkpoint in self.checkpoints)
 
+    @cached_property
+    def config(self) -> Mapping[str, Any]:
+        """The output's config.json: the base's, true to the dtype, layers and head written."""
+        heads = any(is_head(tensor.output.name) for tensor in self.tensors)
+        written = self.recipe.out_dtype or self.recipe.dtype
+        return merged_config(self.base, self.arrangement.layers, heads, written)
+
     @property
     def bytes_read(self) -> int:
         """Bytes of all input tensors, each counted once."""
-        return sum(
-            entry.nbytes
-            for tensor in self.tensors
-            for entry in (tensor.base, *tensor.inputs)
-            if entry is not None
-        )
+        return sum(tensor.nbytes for tensor in self.tensors)
 
     @property
     def bytes_written(self) -> int:
@@ -118,12 +149,17 @@ class Plan:
             "method": [self.method.name, self.method.version],
             "seed": self.recipe.seed if self.method.random else None,
             "base": self.base.digest,
-            "inputs": [checkpoint.digest for checkpoint in self.inputs],
+            "config": self.config,
             "streams": [c.name for c in self.inputs] if self.method.random else None,
             "shards": [shard.header.hex() for shard in self.shards],
             "excluded": sorted(self.excluded),
             "tensors": [
-                [tensor.output.name, tensor.action, _plain(tensor.parameters, coefficient)]
+                [
+                    tensor.output.name,
+                    tensor.action,
+                    [source.identity for source in tensor.sources],
+                    _plain(tensor.parameters, coefficient),
+                ]
                 for tensor in self.tensors
             ],
         }
@@ -184,54 +220,25 @@ def plan_merge(
     `coefficients` chooses some of the sweep by id (default: all). Raises CompatibilityError where
     the checkpoints do not fit, RecipeError where a required parameter has no value.
     """
-    base, inputs = _roles(recipe, checkpoints)
-    others = [each for each in inputs if each is not base]
-    warnings = check_compatible(base, others, recipe.accept_tokenizer_difference)
+    donor = donor_of(recipe, checkpoints)
+    arrangement = arrange(recipe, checkpoints)
+    others = [checkpoints[name] for name in recipe.referenced_models]
+    others = [each for each in others if each is not donor]
+    warnings = check_compatible(
+        donor, others, recipe.accept_tokenizer_difference, same_tensors=recipe.merges_whole_models
+    )
     chosen = _chosen(recipe, coefficients)
-    skipped: dict[str, str] = {}
-    for checkpoint in (base, *inputs):
-        skipped.update(excluded(checkpoint))
-    skipped = {name: why for name, why in skipped.items() if not _untied(name, base)}
-    names = sorted((name for name in base.tensors if name not in skipped), key=natural_key)
-    resolver = ParameterResolver(recipe, [each.name for each in inputs], chosen)
-    at = depths(names)
-    tensors = [_plan_tensor(recipe, base, inputs, name, at[name], resolver) for name in names]
+    resolver = ParameterResolver(recipe, chosen)
+    faults: list[Fault] = []
+    tensors = [_plan_tensor(recipe, donor, each, resolver, faults) for each in arrangement.places]
+    if faults:
+        names = ", ".join(each.name for each in (donor, *others))
+        raise CompatibilityError(f"models {names} cannot be merged", faults)
     resolver.raise_faults()
     shards = lay_out([tensor.output for tensor in tensors])
     by_name = {tensor.output.name: tensor for tensor in tensors}
     ordered = [by_name[output.name] for shard in shards for output in shard.tensors]
-    return Plan(
-        recipe, base, inputs, tuple(ordered), tuple(shards), chosen, skipped, tuple(warnings)
-    )
-
-
-def _untied(name: str, base: Checkpoint) -> bool:
-    """A head that is tied in an expert is still written when the base keeps its own."""
-    return name in base.tensors and name not in excluded(base)
-
-
-def _roles(
-    recipe: Recipe, checkpoints: Mapping[str, Checkpoint]
-) -> tuple[Checkpoint, tuple[Checkpoint, ...]]:
-    """The base and the inputs in order: an unlisted base joins last (mergekit's rule)."""
-    listed = [checkpoints[entry.model] for entry in recipe.models]
-    base = checkpoints[recipe.base_model] if recipe.base_model else listed[0]
-    if recipe.on_task_vectors:
-        inputs = [each for each in listed if each is not base]
-    elif recipe.method.base == "required":
-        inputs = [base, *(each for each in listed if each is not base)]
-    else:
-        inputs = listed if base in listed else [*listed, base]
-    exactly, at_least = recipe.method.exactly, recipe.method.at_least
-    if len(inputs) < at_least or (exactly is not None and len(inputs) != exactly):
-        wanted = f"exactly {exactly} model" if exactly else f"at least {at_least} model"
-        wanted += "" if (exactly or at_least) == 1 else "s"
-        wanted += " besides the base" if recipe.on_task_vectors else ""
-        names = ", ".join(each.name for each in inputs) or "none"
-        raise RecipeError(
-            recipe.subject, [Fault("models", f"{recipe.method.name} merges {wanted}; got {names}")]
-        )
-    return base, tuple(inputs)
+    return Plan(recipe, donor, arrangement, tuple(ordered), tuple(shards), chosen, tuple(warnings))
 
 
 def _chosen(recipe: Recipe, wanted: Sequence[str] | None) -> tuple[Coefficient, ...]:
@@ -248,29 +255,35 @@ def _chosen(recipe: Recipe, wanted: Sequence[str] | None) -> tuple[Coefficient, 
 
 def _plan_tensor(
     recipe: Recipe,
-    base: Checkpoint,
-    inputs: Sequence[Checkpoint],
-    name: str,
-    depth: float,
+    donor: Checkpoint,
+    place: Place,
     resolver: ParameterResolver,
+    faults: list[Fault],
 ) -> PlannedTensor:
-    own = base.tensors[name]
-    if own.dtype not in FLOAT_DTYPES:
-        return PlannedTensor(OutputTensor(name, own.dtype, own.shape), "copy", own, (), ())
-    entries: list[TensorEntry] = []
-    for checkpoint in inputs:
-        entry = find_tensor(checkpoint, name)
-        if entry is None:  # check_compatible has been through all of them
-            raise CheckpointError(f"model '{checkpoint.name}' lacks tensor '{name}'")
-        entries.append(entry)
+    """One tensor of the output; what does not fit is added to `faults`."""
+    group = place.group
+    leader = group.members[0] if group else donor
+    own = find_source(leader, place.base_name)
+    assert own is not None  # places come from the leader's own tensors
+    if group is None or own.dtype not in FLOAT_DTYPES:
+        return PlannedTensor(OutputTensor(place.name, own.dtype, own.shape), "copy", own, (), ())
+    sources: list[TensorSource] = []
+    for checkpoint, name in zip(group.inputs, place.names, strict=True):
+        source = find_source(checkpoint, name)
+        if source is None:
+            faults.append(Fault(checkpoint.name, f"lacks '{name}', which {leader.name} has"))
+        elif source.shape != own.shape:
+            faults.append(shape_fault(leader, checkpoint, name, own.shape, source.shape))
+        else:
+            sources.append(source)
     wanted = recipe.out_dtype or recipe.dtype
     dtype = DTYPES[wanted] if wanted else own.dtype
-    parameters = resolver.resolve(name, depth)
+    parameters = resolver.resolve(place, group)
     return PlannedTensor(
-        OutputTensor(name, dtype, own.shape),
+        OutputTensor(place.name, dtype, own.shape),
         "merge",
-        own if recipe.on_task_vectors else None,
-        tuple(entries),
+        own if group.on_task_vectors else None,
+        tuple(sources),
         parameters,
         recipe.method.span_for(parameters),
     )

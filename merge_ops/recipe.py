@@ -3,8 +3,9 @@
 A file is checked completely before anything else happens: every unknown key, wrong type and
 impossible value is reported at once, with its place and what is allowed.
 
-mergekit's keys: merge_method, base_model, models [{model, parameters}], parameters, dtype,
-out_dtype, tokenizer_source (base). Ours: experts (which sets of the catalog to merge), sweep
+mergekit's keys: merge_method, base_model, models [{model, parameters}] or slices [{sources
+[{model, layer_range, parameters}], parameters}] or modules {name: {models | slices}}, parameters,
+dtype, out_dtype, tokenizer_source (base). Ours: experts (which sets of the catalog to merge), sweep
 (parameter → values), suite, gate, seed.
 """
 
@@ -36,6 +37,46 @@ class ModelEntry:
 
 
 @dataclass(frozen=True)
+class SliceSource:
+    """One model of a slice: its layers [first, end) and its own parameters."""
+
+    model: str
+    layer_range: tuple[int, int]
+    parameters: Parameters = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True)
+class SliceEntry:
+    """One entry of `slices:`: layers of several models, merged into layers of the output."""
+
+    sources: tuple[SliceSource, ...]
+    base_model: str | None = None
+    parameters: Parameters = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True)
+class Section:
+    """What is merged with what: the whole recipe, or one entry of `modules:`.
+
+    Either `models` or `slices`; `where` begins the place in messages.
+    """
+
+    models: tuple[ModelEntry, ...] = ()
+    slices: tuple[SliceEntry, ...] = ()
+    parameters: Parameters = field(default_factory=dict[str, Any])
+    where: str = ""
+
+    @property
+    def model_names(self) -> list[str]:
+        """Every model it names, in order, repeated as written."""
+        names = [entry.model for entry in self.models]
+        for entry in self.slices:
+            names += [each.model for each in entry.sources]
+            names += [entry.base_model] if entry.base_model else []
+        return names
+
+
+@dataclass(frozen=True)
 class Coefficient:
     """One point of a sweep: `density=0.3_lambda=1.0` and the values it stands for."""
 
@@ -52,6 +93,8 @@ class Recipe:
     merge_method: str
     method: MergeMethod
     models: tuple[ModelEntry, ...] = ()
+    slices: tuple[SliceEntry, ...] = ()
+    modules: Mapping[str, Section] = field(default_factory=dict[str, Section])
     base_model: str | None = None
     parameters: Parameters = field(default_factory=dict[str, Any])
     dtype: str | None = None
@@ -66,8 +109,18 @@ class Recipe:
     @property
     def referenced_models(self) -> tuple[str, ...]:
         """Every model the recipe names, in order, once each."""
-        names = [entry.model for entry in self.models]
+        names = [name for each in self.sections for name in each.model_names]
         return tuple(dict.fromkeys([*names, *([self.base_model] if self.base_model else [])]))
+
+    @property
+    def sections(self) -> tuple[Section, ...]:
+        """The modules, or the whole recipe as one section."""
+        return tuple(self.modules.values()) or (self.section,)
+
+    @property
+    def section(self) -> Section:
+        """The recipe's own `models` or `slices`."""
+        return Section(self.models, self.slices)
 
     def coefficients(self) -> tuple[Coefficient, ...]:
         """The points of the sweep, in order; one called `default` where there is none."""
@@ -86,6 +139,11 @@ class Recipe:
         """Whether the method sees expert − base, and not whole checkpoints."""
         either = self.method.inputs == "either" and self.base_model is not None
         return either or self.method.inputs == "task_vectors"
+
+    @property
+    def merges_whole_models(self) -> bool:
+        """Whether all models must have the same tensors: with `models` alone."""
+        return not self.slices and not self.modules
 
     def expert_sets(self, expert_names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
         """The sets `experts:` asks for, each sorted; duplicates are one set."""

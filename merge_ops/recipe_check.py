@@ -8,13 +8,14 @@ from typing import Any, cast
 from merge_ops.errors import Fault, RecipeError, did_you_mean
 from merge_ops.methods import MergeMethod, method_named
 from merge_ops.parameters import setting_faults
-from merge_ops.recipe import ALL, ALL_PAIRS, DTYPES, ModelEntry, Recipe
+from merge_ops.recipe import ALL, ALL_PAIRS, DTYPES, Recipe
+from merge_ops.section_check import parameter_faults, section_faults, section_of, unknown_parameter
 
 KEYS = (
-    "merge_method", "base_model", "models", "parameters", "dtype", "out_dtype",
+    "merge_method", "base_model", "models", "slices", "modules", "parameters", "dtype", "out_dtype",
     "tokenizer_source", "experts", "sweep", "suite", "gate", "seed",
 )  # fmt: skip
-NOT_YET = ("slices", "modules", "tokenizer", "chat_template")
+NOT_YET = ("tokenizer", "chat_template")
 MAX_COEFFICIENTS = 4096
 
 
@@ -31,7 +32,7 @@ def check_recipe(value: Any, name: str, subject: str) -> Recipe:
     method = method_named(method_name, subject) if not faults else _method(method_name, faults)
     if method is None:
         raise RecipeError(subject, faults)
-    for check in (_models, _parameters, _sweep, _experts, _scalars):
+    for check in (section_faults, _parameters, _sweep, _experts, _scalars):
         faults.extend(check(document, method))
     if faults:
         raise RecipeError(subject, faults)
@@ -56,69 +57,8 @@ def _key_faults(document: Mapping[str, Any]) -> Iterator[Fault]:
             yield Fault(str(key), f"is no key of a recipe.{hint} Known: {', '.join(KEYS)}")
 
 
-def _models(document: Mapping[str, Any], method: MergeMethod) -> Iterator[Fault]:
-    models = document.get("models")
-    if models is None:
-        if "experts" not in document:
-            yield Fault("models", "is missing; list the models to merge (or name `experts`)")
-        return
-    if not isinstance(models, list):
-        yield Fault("models", "must be a list of {model, parameters}")
-        return
-    seen: dict[str, int] = {}
-    for position, entry in enumerate(cast(list[Any], models)):
-        where = f"models[{position}]"
-        if not isinstance(entry, dict):
-            yield Fault(where, f"is {entry!r}; it must be a mapping with 'model'")
-            continue
-        yield from _model_entry(where, cast(dict[str, Any], entry), method)
-        model = str(cast(dict[str, Any], entry).get("model"))
-        if model in seen:
-            yield Fault(f"{where}.model", f"is {model!r} again, as in models[{seen[model]}]")
-        seen.setdefault(model, position)
-
-
-def _model_entry(where: str, entry: dict[str, Any], method: MergeMethod) -> Iterator[Fault]:
-    for key in entry:
-        if key not in ("model", "parameters"):
-            hint = did_you_mean(key, ("model", "parameters"))
-            yield Fault(f"{where}.{key}", f"is no key of a model (model, parameters).{hint}")
-    model = entry.get("model")
-    if not isinstance(model, str) or not model:
-        yield Fault(f"{where}.model", "must name a model")
-    yield from _parameter_table(f"{where}.parameters", entry.get("parameters"), method, True)
-
-
 def _parameters(document: Mapping[str, Any], method: MergeMethod) -> Iterator[Fault]:
-    yield from _parameter_table("parameters", document.get("parameters"), method, False)
-
-
-def _parameter_table(
-    where: str, table: Any, method: MergeMethod, of_model: bool
-) -> Iterator[Fault]:
-    if table is None:
-        return
-    if not isinstance(table, dict):
-        yield Fault(where, "must be a mapping of parameter to value")
-        return
-    specs = method.parameter_specs
-    for key, setting in cast(dict[str, Any], table).items():
-        here = f"{where}.{key}"
-        if key in method.unused:
-            if key != "int8_mask":  # mergekit's memory switch: no result depends on it
-                yield Fault(here, f"has no effect on {method.name}; remove it")
-        elif key not in specs:
-            yield Fault(here, _unknown_parameter(key, method))
-        elif of_model and not specs[key].per_input:
-            yield Fault(here, "is one value for the whole merge; move it to the top `parameters`")
-        else:
-            yield from setting_faults(here, specs[key], setting)
-
-
-def _unknown_parameter(key: str, method: MergeMethod) -> str:
-    specs = method.parameter_specs
-    hint = did_you_mean(key, specs)
-    return f"is no parameter of {method.name}.{hint} Known: {', '.join(specs)}"
+    yield from parameter_faults("parameters", document.get("parameters"), method, False)
 
 
 def _sweep(document: Mapping[str, Any], method: MergeMethod) -> Iterator[Fault]:
@@ -132,7 +72,7 @@ def _sweep(document: Mapping[str, Any], method: MergeMethod) -> Iterator[Fault]:
     for key, values in cast(dict[str, Any], sweep).items():
         where = f"sweep.{key}"
         if key not in method.parameter_specs:
-            yield Fault(where, _unknown_parameter(key, method))
+            yield Fault(where, unknown_parameter(key, method))
         elif not isinstance(values, list) or not values:
             yield Fault(where, "must be a list of values, at least one")
         else:
@@ -150,17 +90,35 @@ def _sweep(document: Mapping[str, Any], method: MergeMethod) -> Iterator[Fault]:
 
 def _shadowed(document: Mapping[str, Any], key: str) -> Iterator[Fault]:
     """A sweep sits at the top `parameters`; what every model sets for itself would hide it."""
-    models = document.get("models")
-    if "experts" in document or not isinstance(models, list) or not models:
+    if "experts" in document:
         return
     base = document.get("base_model")
-    entries = [
-        cast(dict[str, Any], each) for each in cast(list[Any], models) if isinstance(each, dict)
-    ]
-    tables = [each.get("parameters") for each in entries if each.get("model") != base]
-    if tables and all(isinstance(table, dict) and key in table for table in tables):
+    modules = _tables(document.get("modules"))
+    hidden: list[bool] = []
+    for section in modules or [document]:
+        of_module = _sets(section, key) if modules else False
+        members = [each for each in _tables(section.get("models")) if each.get("model") != base]
+        hidden += [of_module or _sets(each, key) for each in members]
+        for entry in _tables(section.get("slices")):
+            sources = [each for each in _tables(entry.get("sources")) if each.get("model") != base]
+            hidden += [of_module or _sets(entry, key) or _sets(each, key) for each in sources]
+    if hidden and all(hidden):
         problem = "has no effect: every model sets this parameter itself; remove it there"
         yield Fault(f"sweep.{key}", problem)
+
+
+def _tables(entries: Any) -> list[dict[str, Any]]:
+    """The mappings in a list or a mapping; whatever else is there is reported elsewhere."""
+    if isinstance(entries, dict):
+        entries = list(cast(dict[str, Any], entries).values())
+    found = cast(list[Any], entries) if isinstance(entries, list) else []
+    return [cast(dict[str, Any], each) for each in found if isinstance(each, dict)]
+
+
+def _sets(entry: Mapping[str, Any], key: str) -> bool:
+    """Whether an entry's own `parameters` name the key."""
+    table = entry.get("parameters")
+    return isinstance(table, dict) and key in table
 
 
 def _experts(document: Mapping[str, Any], method: MergeMethod) -> Iterator[Fault]:
@@ -208,7 +166,8 @@ def _scalars(document: Mapping[str, Any], method: MergeMethod) -> Iterator[Fault
 
 
 def _build(document: Mapping[str, Any], method: MergeMethod, name: str, subject: str) -> Recipe:
-    entries = cast(list[dict[str, Any]], document.get("models") or [])
+    section = section_of({key: document.get(key) for key in ("models", "slices")})
+    modules = cast(dict[str, dict[str, Any]], document.get("modules") or {})
     sweep = cast(dict[str, list[Any]], document.get("sweep") or {})
     experts: list[str | tuple[str, ...]] = []
     for entry in _expert_entries(document.get("experts") or []):
@@ -221,7 +180,9 @@ def _build(document: Mapping[str, Any], method: MergeMethod, name: str, subject:
         subject=subject,
         merge_method=method.name,
         method=method,
-        models=tuple(ModelEntry(each["model"], each.get("parameters") or {}) for each in entries),
+        models=section.models,
+        slices=section.slices,
+        modules={name: section_of(table, f"modules.{name}.") for name, table in modules.items()},
         base_model=document.get("base_model"),
         parameters=document.get("parameters") or {},
         dtype=document.get("dtype"),

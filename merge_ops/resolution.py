@@ -6,48 +6,53 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from merge_ops.errors import Fault, RecipeError
+from merge_ops.groups import Group, Place
 from merge_ops.parameters import REQUIRED, Parameter, Scalar, evaluate
-from merge_ops.recipe import Coefficient, Recipe
+from merge_ops.recipe import Coefficient, Parameters, Recipe
 
 
 class ParameterResolver:
-    """Parameters of every tensor, by mergekit's precedence: the model's own, then the top level.
+    """Parameters of every tensor, by mergekit's precedence.
 
-    A sweep's value stands at the top level. What cannot be resolved is collected and raised once.
+    The input's own come first, then the slice's, the module's and the recipe's. A sweep's value
+    stands at the recipe's level. What cannot be resolved is collected and raised once.
     """
 
-    def __init__(
-        self, recipe: Recipe, inputs: Sequence[str], points: Sequence[Coefficient]
-    ) -> None:
-        own = {entry.model: entry.parameters for entry in recipe.models}
+    def __init__(self, recipe: Recipe, points: Sequence[Coefficient]) -> None:
         self._recipe = recipe
-        self._tables = [own.get(name, {}) for name in inputs]
-        self._names = list(inputs)
         self._tops = [{**recipe.parameters, **point.values} for point in points]
         self._specs = recipe.method.parameter_specs
         self._missing: dict[str, str] = {}
         self._known: dict[tuple[Any, ...], Any] = {}
 
-    def resolve(self, tensor: str, depth: float) -> tuple[Any, ...]:
-        """One parameter object for each coefficient; equal ones are shared."""
-        return tuple(self._one(tensor, depth, top) for top in self._tops)
+    def resolve(self, place: Place, group: Group) -> tuple[Any, ...]:
+        """One parameter object for each coefficient; equal ones are shared.
 
-    def _one(self, tensor: str, depth: float, top: Mapping[str, Any]) -> Any:
+        Filters of an input's parameters look at the tensor's name in that input, those of shared
+        ones at its name in the output.
+        """
+        return tuple(self._one(place, group, top) for top in self._tops)
+
+    def _one(self, place: Place, group: Group, top: Parameters) -> Any:
+        levels = (*group.levels, top)
         values: list[Any] = []
         for spec in self._specs.values():
             if spec.per_input:
                 values.append(
                     tuple(
-                        self._value(spec, tensor, depth, (table, top), name)
-                        for table, name in zip(self._tables, self._names, strict=True)
+                        self._value(spec, name, place.depth, (own, *levels), checkpoint.name)
+                        for own, name, checkpoint in zip(
+                            group.own, place.names, group.inputs, strict=True
+                        )
                     )
                 )
             else:
-                values.append(self._value(spec, tensor, depth, (top,), ""))
-        key = tuple(values)
+                values.append(self._value(spec, place.name, place.depth, levels, ""))
+        key = (group.on_task_vectors, *values)
         if key not in self._known:
             self._known[key] = self._recipe.method.parameters(*values)
-            self._check_sum(spec_values=dict(zip(self._specs, values, strict=True)))
+            if not group.on_task_vectors:
+                self._check_sum(dict(zip(self._specs, values, strict=True)))
         return self._known[key]
 
     def _value(
@@ -75,13 +80,7 @@ class ParameterResolver:
     def _check_sum(self, spec_values: Mapping[str, Any]) -> None:
         """A weighted average of whole checkpoints has no meaning where the weights sum to zero."""
         weights = spec_values.get("weight")
-        if (
-            not self._recipe.on_task_vectors
-            and weights
-            and spec_values.get("normalize")
-            and sum(weights) == 0
-            and not self._missing
-        ):
+        if weights and spec_values.get("normalize") and sum(weights) == 0 and not self._missing:
             self._missing["parameters.weight"] = (
                 f"sums to zero over the models ({list(weights)}), and `normalize` divides by that"
             )

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from merge_ops.block_reader import torch_dtype
+from merge_ops.block_reader import fetch_stored
 from merge_ops.checkpoint import Checkpoint
-from merge_ops.compatibility import excluded, find_tensor
+from merge_ops.compatibility import excluded, find_source
 from merge_ops.depth import layer_of
 from merge_ops.errors import CompatibilityError, Fault
-from merge_ops.header import FLOAT_DTYPES, ITEM_SIZES, TensorEntry
+from merge_ops.header import FLOAT_DTYPES
 from merge_ops.layout import natural_key
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def _float_tensors(base: Checkpoint, experts: Sequence[Checkpoint]) -> list[str]
     ]
     for expert in experts:
         for name in names:
-            entry = find_tensor(expert, name)
+            entry = find_source(expert, name)
             if entry is None or entry.shape != base.tensors[name].shape:
                 what = "lacks" if entry is None else "has another shape for"
                 raise CompatibilityError(
@@ -185,22 +185,19 @@ def _float_tensors(base: Checkpoint, experts: Sequence[Checkpoint]) -> list[str]
 def _delta_blocks(
     base: Checkpoint, experts: Sequence[Checkpoint], name: str
 ) -> Iterator[tuple[Tensor, list[Tensor]]]:
-    entry = base.tensors[name]
-    for start in range(0, entry.count, BLOCK):
-        count = min(BLOCK, entry.count - start)
-        origin = _values(base, entry, start, count)
-        deltas: list[Tensor] = []
-        for expert in experts:
-            other = cast(TensorEntry, find_tensor(expert, name))
-            deltas.append(_values(expert, other, start, count).sub_(origin))
+    whole = base.tensors[name].count
+    for start in range(0, whole, BLOCK):
+        count = min(BLOCK, whole - start)
+        origin = _values(base, name, start, count)
+        deltas = [_values(expert, name, start, count).sub_(origin) for expert in experts]
         yield origin, deltas
 
 
-def _values(checkpoint: Checkpoint, entry: TensorEntry, start: int, count: int) -> Tensor:
+def _values(checkpoint: Checkpoint, name: str, start: int, count: int) -> Tensor:
     import torch
 
-    size = ITEM_SIZES[entry.dtype]
-    raw = bytearray(count * size)
-    checkpoint.source.read_into(entry.file, entry.offset + start * size, memoryview(raw))
-    stored = torch.frombuffer(raw, dtype=torch_dtype(entry.dtype))
-    return stored.to(torch.float32, copy=True)
+    values = torch.empty(count, dtype=torch.float32)
+    source = find_source(checkpoint, name)
+    assert source is not None  # _float_tensors has been through all of them
+    source.fill(fetch_stored, start, values)
+    return values

@@ -89,7 +89,7 @@ class _TensorRun:
         self.round: list[Future[Any]] = []
         self.observed = False  # all of it was read before, and so checked
         if plan.method.measure is not None and tensor.action == "merge":
-            names = tuple(each.name for each in plan.inputs)
+            names = tuple(each.model for each in tensor.inputs)
             job = TensorJob(tensor.output.name, tensor.output.shape, names, plan.recipe.seed)
             self.measure = plan.method.measure(job, tensor.parameters)
 
@@ -115,6 +115,12 @@ def _ranges(tensor: PlannedTensor, block: int) -> list[tuple[int, int]]:
     return [(start, min(block, count - start)) for start in range(0, count, block)]
 
 
+def _share(tensor: PlannedTensor, start: int, count: int) -> int:
+    """Bytes of the tensor's sources that a run stands for; all runs add up to `nbytes`."""
+    size = max(1, prod(tensor.output.shape))
+    return tensor.nbytes * (start + count) // size - tensor.nbytes * start // size
+
+
 class BlockStream:
     """Runs one plan. `emit` gets, in file order, a block's bytes for every coefficient."""
 
@@ -122,8 +128,8 @@ class BlockStream:
         self._plan = plan
         self._threads = settings.thread_count()
         self._device: Device = open_device(settings.device)
-        self._block = settings.block_for(len(plan.inputs), len(plan.coefficients))
-        self._reader = BlockReader(plan, self._block, self._device)
+        self._block = settings.block_for(plan.widest, len(plan.coefficients))
+        self._reader = BlockReader(self._block, self._device)
 
     def run(self, emit: Emit, progress: Progress | None = None) -> None:
         """Merge everything. Raises NonFiniteError, OSError; `emit` is called on this thread."""
@@ -165,16 +171,10 @@ class BlockStream:
             if following is not None:
                 self._start_round(pool, following)
             if not current.empty:
-                per_element = self._plan_bytes(current.tensor)
                 for number, (start, count) in enumerate(current.ranges):
                     future = pool.submit(self._merge_block, current, number, start, count)
-                    yield current.index, per_element * count, future
+                    yield current.index, _share(current.tensor, start, count), future
             current = following
-
-    def _plan_bytes(self, tensor: PlannedTensor) -> int:
-        """Bytes read for one element."""
-        entries = [entry for entry in (tensor.base, *tensor.inputs) if entry is not None]
-        return sum(entry.nbytes // max(1, entry.count) for entry in entries)
 
     def _start_round(self, pool: ThreadPoolExecutor, run: _TensorRun) -> None:
         """Submit one measuring round over all blocks; single blocks are measured when merged."""

@@ -189,6 +189,12 @@ def write_json(path: Path, content: object) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def edit_config(folder: Path, **changes: object) -> None:
+    """Changes some keys of a checkpoint's config.json."""
+    path = folder / "config.json"
+    write_json(path, {**json.loads(path.read_text(encoding="utf-8")), **changes})
+
+
 def read_tensors(folder: Path) -> Tensors:
     """All tensors of a checkpoint folder, whatever its sharding."""
     tensors: Tensors = {}

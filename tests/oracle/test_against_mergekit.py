@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from merge_ops.errors import RongheError
 from tests.checkpoint_factory import (
@@ -32,9 +33,15 @@ from tests.checkpoint_factory import (
     write_family,
 )
 from tests.merging import merge_in_process
-from tests.oracle.cases import DTYPES, EXACT, REFUSED, REFUSED_BY_US, TRIMMED
+from tests.oracle import cases_slices
+from tests.oracle.cases import DTYPES, REFUSED, REFUSED_BY_US
+from tests.oracle.cases import EXACT as WHOLE
+from tests.oracle.cases import TRIMMED as TRIMMED_WHOLE
 from tests.oracle.oracle_environment import OracleCase, merge_with_mergekit, write_config
 
+EXACT = WHOLE | cases_slices.SLICES
+TRIMMED = TRIMMED_WHOLE | cases_slices.TRIMMED_SLICES
+FRANKENMERGES = cases_slices.FRANKENMERGES
 SHAPES = {"llama": replace(LLAMA, layers=4), "qwen2": replace(QWEN2, layers=4)}
 TIED = """
     merge_method: ties
@@ -78,7 +85,9 @@ def comparison(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
             "base": base, "one": one, "two": two, "three": three, "far": far, "tied": tied,
         }  # fmt: skip
         strict = {name: text for name, (text, _) in REFUSED_BY_US.items()}
-        for name, text in (EXACT | DTYPES | REFUSED | strict | {"tied": TIED}).items():
+        for name, text in (
+            EXACT | DTYPES | REFUSED | strict | FRANKENMERGES | {"tied": TIED}
+        ).items():
             config = write_config(work / f"{family}-{name}.yaml", text, models[family])
             cases.append(OracleCase(config.stem, config, work / "mergekit" / config.stem))
     return Comparison(work, models, merge_with_mergekit(work, cases))
@@ -140,6 +149,22 @@ def test_equals_mergekit(comparison: Comparison, family: str, name: str) -> None
     may_differ = shared_magnitudes(comparison.models[family]) if ties else nowhere
     run = f"{family}-{name}"
     assert_equal(comparison.ours(run), comparison.theirs(run), may_differ)
+
+
+@pytest.mark.parametrize("family", SHAPES)
+@pytest.mark.parametrize("name", FRANKENMERGES)
+def test_stacks_of_another_depth_equal_mergekit(
+    comparison: Comparison, family: str, name: str
+) -> None:
+    """On Qwen2 mergekit writes the weights and then fails at the config, which ours gets right."""
+    run = f"{family}-{name}"
+    theirs = read_tensors(comparison.work / "mergekit" / run)
+    failure = comparison.outcomes[run]
+    assert failure is None if family == "llama" else "layer_types" in str(failure)
+    assert_equal(comparison.ours(run), theirs, nowhere)
+    loaded = AutoModelForCausalLM.from_pretrained(comparison.work / "ronghe" / run)
+    depth = 1 + max(int(key.split(".")[2]) for key in theirs if ".layers." in key)
+    assert len(loaded.model.layers) == depth
 
 
 @pytest.mark.parametrize("family", SHAPES)

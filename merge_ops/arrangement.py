@@ -1,0 +1,89 @@
+"""Which tensors of which models make which tensor of the output, for each form of a recipe.
+
+`models` merges equal names. `slices` stacks ranges of layers: layer numbers are counted anew, what
+lies before the layers comes from the first slice and what lies behind them from the last. `modules`
+does either for a part of the tensors and copies the rest. Everything is told from tensor names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from merge_ops.checkpoint import Checkpoint
+from merge_ops.compatibility import excluded, own_heads
+from merge_ops.depth import depths
+from merge_ops.errors import Fault, RecipeError
+from merge_ops.groups import Arrangement, Group, Place, make_group
+from merge_ops.layout import natural_key
+from merge_ops.modules import in_module
+from merge_ops.recipe import ModelEntry, Recipe, Section
+from merge_ops.slices import stack_slices
+
+
+def arrange(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> Arrangement:
+    """Resolve `models`, `slices` or `modules`. Raises RecipeError where they cannot be met."""
+    donor = donor_of(recipe, checkpoints)
+    if not recipe.modules:
+        return _section(recipe, checkpoints, donor, recipe.section, lambda tensor: True)
+    places: list[Place] = []
+    groups: list[Group] = []
+    layers: tuple[tuple[Checkpoint, int], ...] | None = None
+    skipped: dict[str, str] = {}
+    left = list(donor.tensors)
+    for name, section in recipe.modules.items():
+        mine = {tensor for tensor in left if in_module(name, tensor)}
+        if not mine:
+            problem = f"matches no tensor of {donor.name}; a module is named by mergekit's names"
+            problem += " (text_decoder, vision_tower, …) or by the start of its tensors' names"
+            raise RecipeError(recipe.subject, [Fault(f"modules.{name}", problem)])
+        left = [tensor for tensor in left if tensor not in mine]
+        found = _section(recipe, checkpoints, donor, section, partial(in_module, name))
+        places += found.places
+        groups += found.groups
+        layers = layers or found.layers
+        skipped |= found.excluded
+    skipped |= {name: why for name, why in excluded(donor).items() if name in left}
+    places += [Place(name, 0.0, None, name) for name in left if name not in skipped]
+    ordered = sorted(places, key=lambda place: natural_key(place.name))
+    return Arrangement(tuple(ordered), tuple(groups), layers, skipped)
+
+
+def donor_of(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> Checkpoint:
+    """The model that gives config and tokenizer: the base, or the first that the recipe names."""
+    return checkpoints[recipe.base_model or recipe.referenced_models[0]]
+
+
+def _section(
+    recipe: Recipe,
+    checkpoints: Mapping[str, Checkpoint],
+    donor: Checkpoint,
+    section: Section,
+    holds: Callable[[str], bool],
+) -> Arrangement:
+    """One section of the recipe; `holds` says which tensors are its."""
+    if section.slices:
+        return stack_slices(recipe, checkpoints, section, holds)
+    group = _group_of_models(recipe, checkpoints, section)
+    skipped: dict[str, str] = {}
+    for checkpoint in (donor, *group.members):
+        skipped.update(excluded(checkpoint))
+    # A head that any model keeps for itself is written: where it is tied, the embedding stands in.
+    heads = {name for name in own_heads(group.members) if holds(name)}
+    skipped = {name: why for name, why in skipped.items() if name not in heads}
+    mine = {name for name in donor.tensors if holds(name)}
+    kept = sorted((mine | heads) - skipped.keys(), key=natural_key)
+    at = depths(kept)
+    places = tuple(Place(each, at[each], group, each, (each,) * len(group.inputs)) for each in kept)
+    return Arrangement(places, (group,), None, skipped)
+
+
+def _group_of_models(
+    recipe: Recipe, checkpoints: Mapping[str, Checkpoint], section: Section
+) -> Group:
+    """An unlisted base joins last (mergekit's rule)."""
+    entries = list(section.models)
+    if recipe.base_model and recipe.base_model not in [each.model for each in entries]:
+        entries.append(ModelEntry(recipe.base_model))
+    where = f"{section.where}models"
+    return make_group(recipe, checkpoints, entries, recipe.base_model, where, (section.parameters,))

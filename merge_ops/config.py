@@ -1,0 +1,78 @@
+"""The config.json of a merged checkpoint: the base's, true to what was written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from merge_ops.checkpoint import Checkpoint
+
+LAYER_COUNTS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+_PER_LAYER = re.compile(r"layer|block|heads|intermediate|ffn|window")
+TEXT = "text_config"
+
+
+def merged_config(
+    base: Checkpoint,
+    layers: Sequence[tuple[Checkpoint, int]] | None,
+    has_head: bool,
+    dtype: str | None,
+) -> dict[str, Any]:
+    """The base's config with what differs now.
+
+    `layers` are, for a stack put together anew, the model and the layer number each layer comes
+    from: the layer count and lists with an entry for each layer (`layer_types`, …) follow. An
+    output head that was written (`has_head`) is not tied any more. `dtype` is what was written, if
+    all of it is one.
+    """
+    config = dict(base.config)
+    if dtype:
+        config["torch_dtype" if "torch_dtype" in config else "dtype"] = dtype
+    if layers is not None and config:
+        _restack(config, layers)
+    if has_head and base.ties_embeddings:
+        _untie(config)
+    return config
+
+
+def _untie(config: dict[str, Any]) -> None:
+    if isinstance(config.get(TEXT), dict) and "tie_word_embeddings" in config[TEXT]:
+        config[TEXT] = {**config[TEXT], "tie_word_embeddings": False}
+    config["tie_word_embeddings"] = False
+
+
+def _restack(config: dict[str, Any], layers: Sequence[tuple[Checkpoint, int]]) -> None:
+    nested = _count_key(config) is None and isinstance(config.get(TEXT), dict)
+    part = dict(config[TEXT]) if nested else config
+    key = _count_key(part)
+    if key is None:
+        return
+    before = part[key]
+    for name, value in part.items():
+        if _is_per_layer(name, value, before):
+            part[name] = [_entry(model, name, layer, value) for model, layer in layers]
+    part[key] = len(layers)
+    if nested:
+        config[TEXT] = part
+
+
+def _count_key(config: Mapping[str, Any]) -> str | None:
+    return next((key for key in LAYER_COUNTS if isinstance(config.get(key), int)), None)
+
+
+def _is_per_layer(name: str, value: object, layers: int) -> bool:
+    return (
+        isinstance(value, list)
+        and len(cast(list[Any], value)) == layers
+        and _PER_LAYER.search(name) is not None
+    )
+
+
+def _entry(model: Checkpoint, name: str, layer: int, otherwise: Sequence[Any]) -> Any:
+    """What the model that a layer comes from says of it; if nothing, what the base says."""
+    config = model.config
+    if name not in config and isinstance(config.get(TEXT), dict):
+        config = cast(Mapping[str, Any], config[TEXT])
+    own = cast(Sequence[Any], config.get(name) or otherwise)
+    return own[min(layer, len(own) - 1)]

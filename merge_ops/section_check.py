@@ -1,0 +1,205 @@
+"""Checking what a recipe merges: its `models`, `slices` or `modules`, and their parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
+
+from merge_ops.errors import Fault, did_you_mean
+from merge_ops.methods import MergeMethod
+from merge_ops.parameters import setting_faults
+from merge_ops.recipe import ModelEntry, Section, SliceEntry, SliceSource
+
+FORMS = ("models", "slices", "modules")
+MODULE_KEYS = ("models", "slices", "parameters")
+SLICE_KEYS = ("sources", "base_model", "parameters")
+SOURCE_KEYS = ("model", "layer_range", "parameters")
+
+
+def section_faults(document: Mapping[str, Any], method: MergeMethod) -> Iterator[Fault]:
+    """Faults of `models`, `slices` or `modules`: one of them is there, unless `experts` is."""
+    given = [key for key in FORMS if document.get(key) is not None]
+    if len(given) > 1:
+        yield Fault(given[1], f"cannot stand beside `{given[0]}`; a recipe has one of them")
+    elif not given and "experts" not in document:
+        yield Fault("models", "is missing; list the models to merge (or name `experts`)")
+    elif given and given[0] != "models" and "experts" in document:
+        yield Fault("experts", f"cannot stand beside `{given[0]}`, which names its models itself")
+    yield from _form_faults("", document, method)
+    modules = document.get("modules")
+    if modules is None:
+        return
+    if not isinstance(modules, dict) or not modules:
+        yield Fault("modules", "must be a mapping of a module's name to {models or slices}")
+        return
+    for name, module in cast(dict[str, Any], modules).items():
+        yield from _module_faults(f"modules.{name}", module, method)
+
+
+def _module_faults(where: str, module: Any, method: MergeMethod) -> Iterator[Fault]:
+    if not isinstance(module, dict):
+        yield Fault(where, "must be a mapping with 'models' or 'slices'")
+        return
+    table = cast(dict[str, Any], module)
+    yield from _unknown_keys(where, table, MODULE_KEYS, "a module")
+    if (table.get("models") is None) == (table.get("slices") is None):
+        yield Fault(where, "must have either 'models' or 'slices'")
+    yield from _form_faults(f"{where}.", table, method)
+    yield from parameter_faults(f"{where}.parameters", table.get("parameters"), method, False)
+
+
+def _form_faults(where: str, table: Mapping[str, Any], method: MergeMethod) -> Iterator[Fault]:
+    if table.get("models") is not None:
+        yield from _model_list_faults(f"{where}models", table["models"], method)
+    slices = table.get("slices")
+    if slices is None:
+        return
+    if not isinstance(slices, list) or not slices:
+        yield Fault(f"{where}slices", "must be a list of {sources, parameters}, at least one")
+        return
+    for position, entry in enumerate(cast(list[Any], slices)):
+        yield from _slice_faults(f"{where}slices[{position}]", entry, method)
+
+
+def _model_list_faults(where: str, models: Any, method: MergeMethod) -> Iterator[Fault]:
+    if not isinstance(models, list) or not models:
+        yield Fault(where, "must be a list of {model, parameters}, at least one")
+        return
+    seen: dict[str, int] = {}
+    for position, entry in enumerate(cast(list[Any], models)):
+        here = f"{where}[{position}]"
+        if not isinstance(entry, dict):
+            yield Fault(here, f"is {entry!r}; it must be a mapping with 'model'")
+            continue
+        table = cast(dict[str, Any], entry)
+        yield from _unknown_keys(here, table, ("model", "parameters"), "a model")
+        yield from _member_faults(here, table, method, seen, f"{where}[{{}}]", position)
+
+
+def _slice_faults(where: str, entry: Any, method: MergeMethod) -> Iterator[Fault]:
+    if not isinstance(entry, dict):
+        yield Fault(where, f"is {entry!r}; it must be a mapping with 'sources'")
+        return
+    table = cast(dict[str, Any], entry)
+    yield from _unknown_keys(where, table, SLICE_KEYS, "a slice")
+    yield from parameter_faults(f"{where}.parameters", table.get("parameters"), method, False)
+    base = table.get("base_model")
+    if base is not None and (not isinstance(base, str) or not base):
+        yield Fault(f"{where}.base_model", "must name a model")
+    sources = table.get("sources")
+    if not isinstance(sources, list) or not sources:
+        yield Fault(f"{where}.sources", "must be a list of {model, layer_range}, at least one")
+        return
+    seen: dict[str, int] = {}
+    lengths: set[int] = set()
+    for position, source in enumerate(cast(list[Any], sources)):
+        here = f"{where}.sources[{position}]"
+        if not isinstance(source, dict):
+            yield Fault(here, f"is {source!r}; it must be a mapping with 'model' and 'layer_range'")
+            continue
+        of = cast(dict[str, Any], source)
+        yield from _unknown_keys(here, of, SOURCE_KEYS, "a source")
+        yield from _member_faults(here, of, method, seen, f"{where}.sources[{{}}]", position)
+        bounds = _layer_range(of.get("layer_range"))
+        if bounds is None:
+            problem = f"is {of.get('layer_range')!r}; it must be [first, end], 0 <= first < end:"
+            yield Fault(f"{here}.layer_range", f"{problem} layers from the first up to the end")
+        else:
+            lengths.add(bounds[1] - bounds[0])
+    if len(lengths) > 1:
+        counts = ", ".join(str(length) for length in sorted(lengths))
+        problem = f"have different numbers of layers ({counts}); all ranges must be equally long"
+        yield Fault(f"{where}.sources", problem)
+
+
+def _member_faults(
+    where: str,
+    table: Mapping[str, Any],
+    method: MergeMethod,
+    seen: dict[str, int],
+    places: str,
+    position: int,
+) -> Iterator[Fault]:
+    """Faults of a model's name and parameters; `seen` are the names before it."""
+    model = table.get("model")
+    if not isinstance(model, str) or not model:
+        yield Fault(f"{where}.model", "must name a model")
+    elif model in seen:
+        yield Fault(f"{where}.model", f"is {model!r} again, as in {places.format(seen[model])}")
+    seen.setdefault(str(model), position)
+    yield from parameter_faults(f"{where}.parameters", table.get("parameters"), method, True)
+
+
+def _layer_range(value: Any) -> tuple[int, int] | None:
+    if not isinstance(value, list) or len(cast(list[Any], value)) != 2:
+        return None
+    first, end = cast(list[Any], value)
+    sound = type(first) is int and type(end) is int and 0 <= first < end
+    return (first, end) if sound else None
+
+
+def _unknown_keys(
+    where: str, table: Mapping[str, Any], known: Sequence[str], what: str
+) -> Iterator[Fault]:
+    for key in table:
+        if key not in known:
+            hint = did_you_mean(key, known)
+            yield Fault(f"{where}.{key}", f"is no key of {what} ({', '.join(known)}).{hint}")
+
+
+def parameter_faults(
+    where: str, table: Any, method: MergeMethod, of_model: bool
+) -> Iterator[Fault]:
+    """Faults of a `parameters:` table, of a model (`of_model`) or of what lies above it."""
+    if table is None:
+        return
+    if not isinstance(table, dict):
+        yield Fault(where, "must be a mapping of parameter to value")
+        return
+    specs = method.parameter_specs
+    for key, setting in cast(dict[str, Any], table).items():
+        here = f"{where}.{key}"
+        if key in method.unused:
+            if key != "int8_mask":  # mergekit's memory switch: no result depends on it
+                yield Fault(here, f"has no effect on {method.name}; remove it")
+        elif key not in specs:
+            yield Fault(here, unknown_parameter(key, method))
+        elif of_model and not specs[key].per_input:
+            yield Fault(here, "is one value for the whole merge; move it to the top `parameters`")
+        else:
+            yield from setting_faults(here, specs[key], setting)
+
+
+def unknown_parameter(key: str, method: MergeMethod) -> str:
+    """That `key` is no parameter of the method, with the nearest one."""
+    specs = method.parameter_specs
+    hint = did_you_mean(key, specs)
+    return f"is no parameter of {method.name}.{hint} Known: {', '.join(specs)}"
+
+
+def section_of(table: Mapping[str, Any], where: str = "") -> Section:
+    """The section that a checked table describes."""
+    entries = cast(list[dict[str, Any]], table.get("models") or [])
+    slices = cast(list[dict[str, Any]], table.get("slices") or [])
+    return Section(
+        tuple(ModelEntry(each["model"], each.get("parameters") or {}) for each in entries),
+        tuple(_slice_of(each) for each in slices),
+        table.get("parameters") or {},
+        where,
+    )
+
+
+def _slice_of(table: Mapping[str, Any]) -> SliceEntry:
+    sources = cast(list[dict[str, Any]], table["sources"])
+    return SliceEntry(
+        tuple(
+            SliceSource(
+                each["model"],
+                (each["layer_range"][0], each["layer_range"][1]),
+                each.get("parameters") or {},
+            )
+            for each in sources
+        ),
+        table.get("base_model"),
+        table.get("parameters") or {},
+    )

@@ -1,0 +1,155 @@
+"""`slices`: ranges of layers of several models, merged and stacked to a depth of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from merge_ops.checkpoint import Checkpoint
+from merge_ops.compatibility import excluded, own_heads
+from merge_ops.depth import layer_of, layers_of
+from merge_ops.errors import Fault, RecipeError
+from merge_ops.groups import Arrangement, Place, make_group
+from merge_ops.layout import natural_key
+from merge_ops.recipe import ModelEntry, Recipe, Section, SliceEntry
+
+
+def stack_slices(
+    recipe: Recipe,
+    checkpoints: Mapping[str, Checkpoint],
+    section: Section,
+    holds: Callable[[str], bool],
+) -> Arrangement:
+    """Slices one behind the other, each a group of its own; of the tensors that `holds` says."""
+    slices = [
+        _Slice(recipe, checkpoints, section, number, holds) for number in range(len(section.slices))
+    ]
+    places = [*slices[0].outside(before=True), *slices[-1].outside(before=False)]
+    layers: list[tuple[Checkpoint, int]] = []
+    for each in slices:
+        places += each.layers(first=len(layers))
+        layers += each.origins()
+    skipped: dict[str, str] = {}
+    for each in slices:
+        for member in each.group.members:
+            skipped.update(excluded(member))
+    written = {place.name for place in places}
+    skipped = {name: why for name, why in skipped.items() if name not in written}
+    ordered = sorted(places, key=lambda place: natural_key(place.name))
+    groups = tuple(each.group for each in slices)
+    return Arrangement(tuple(ordered), groups, tuple(layers), skipped)
+
+
+class _Slice:
+    """One entry of `slices`, resolved."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        checkpoints: Mapping[str, Checkpoint],
+        section: Section,
+        number: int,
+        holds: Callable[[str], bool],
+    ) -> None:
+        self._holds = holds
+        self._entry: SliceEntry = section.slices[number]
+        self._subject = recipe.subject
+        self._where = f"{section.where}slices[{number}]"
+        base_name = self._entry.base_model or recipe.base_model
+        models = [each.model for each in self._entry.sources]
+        if (recipe.on_task_vectors or recipe.method.base == "required") and (
+            base_name not in models
+        ):
+            problem = f"does not list the base model {base_name}; {recipe.method.name} needs its"
+            raise self._fault("sources", f"{problem} layers too: add it with its layer_range")
+        entries = [ModelEntry(each.model, each.parameters) for each in self._entry.sources]
+        levels = (self._entry.parameters, section.parameters)
+        self.group = make_group(recipe, checkpoints, entries, base_name, self._where, levels)
+        self._first = {
+            checkpoints[each.model].name: each.layer_range[0] for each in self._entry.sources
+        }
+        start, end = self._entry.sources[0].layer_range
+        self._count = end - start
+        self._stack = self._checked_stack(checkpoints)
+
+    def _fault(self, where: str, problem: str) -> RecipeError:
+        return RecipeError(self._subject, [Fault(f"{self._where}.{where}", problem)])
+
+    def _checked_stack(self, checkpoints: Mapping[str, Checkpoint]) -> str:
+        """The stack's name, the same in all sources, long enough in each."""
+        stack: str | None = None
+        for position, each in enumerate(self._entry.sources):
+            stacks = layers_of(filter(self._holds, checkpoints[each.model].tensors))
+            where = f"sources[{position}].layer_range"
+            if len(stacks) != 1:
+                found = ", ".join(stacks) or "none"
+                raise self._fault(
+                    where,
+                    f"needs a model with one stack of layers; {each.model} has: {found}. Name the"
+                    " part to be sliced under `modules`",
+                )
+            (name, depth), end = next(iter(stacks.items())), each.layer_range[1]
+            if end > depth:
+                raise self._fault(
+                    where, f"ends at {end}; {each.model} has {depth} layers (0 to {depth} may be"
+                    " given: the end is not included)",
+                )  # fmt: skip
+            if stack is not None and name != stack:
+                raise self._fault(
+                    where, f"is of '{name}' in {each.model}, but of '{stack}' in the first source"
+                )
+            stack = name
+        assert stack is not None
+        return stack
+
+    def origins(self) -> list[tuple[Checkpoint, int]]:
+        """For each layer made: the model whose config describes it, and its number there."""
+        leader = self.group.members[0]
+        return [(leader, self._first[leader.name] + offset) for offset in range(self._count)]
+
+    def outside(self, before: bool) -> Iterator[Place]:
+        """The tensors of no layer; embeddings lie before the layers, all others behind them."""
+        leader = self.group.members[0]
+        heads = own_heads(self.group.members)
+        names = filter(self._holds, dict.fromkeys([*leader.tensors, *heads]))
+        skipped = excluded(leader).keys() - heads
+        for name in names:
+            if layer_of(name) is None and _lies_before(name) == before and name not in skipped:
+                yield Place(name, 0.0, self.group, name, (name,) * len(self.group.inputs))
+
+    def layers(self, first: int) -> Iterator[Place]:
+        """The layers, numbered from `first`; t runs over this slice (a single layer has t = 1)."""
+        leader = self.group.members[0]
+        for offset in range(self._count):
+            depth = offset / (self._count - 1) if self._count > 1 else 1.0
+            prefix = self._layer(leader, offset)
+            for rest in self._parts(leader, offset):
+                yield Place(
+                    f"{self._stack}.{first + offset}.{rest}",
+                    depth,
+                    self.group,
+                    prefix + rest,
+                    tuple(self._layer(each, offset) + rest for each in self.group.inputs),
+                )
+
+    def _parts(self, leader: Checkpoint, offset: int) -> list[str]:
+        """Names of a layer's tensors within the layer, the same in every model."""
+        found: dict[str, list[str]] = {}
+        for model in self.group.members:
+            prefix = self._layer(model, offset)
+            names = (name for name in model.tensors if name.startswith(prefix))
+            skipped = excluded(model)
+            found[model.name] = [name[len(prefix) :] for name in names if name not in skipped]
+        for model, parts in found.items():
+            extra = sorted(set(parts) - set(found[leader.name]))
+            if extra:
+                problem = f"has '{extra[0]}' in the layer, which {leader.name} lacks there; nothing"
+                raise self._fault("sources", f"cannot be merged: {model} {problem} is dropped")
+        return found[leader.name]
+
+    def _layer(self, checkpoint: Checkpoint, offset: int) -> str:
+        return f"{self._stack}.{self._first[checkpoint.name] + offset}."
+
+
+def _lies_before(name: str) -> bool:
+    """Embeddings of tokens and positions; GPT-NeoX calls its output head `embed_out`."""
+    return any(part in name for part in ("embed", "wte", "wpe")) and "embed_out" not in name
