@@ -190,24 +190,42 @@ def _value_text(value: Any) -> str:
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Read and check one recipe file. Raises RecipeError with every fault found."""
+    """Read and check a file of one recipe. Raises RecipeError with every fault found."""
+    return parse_recipe(_read(path), name=Path(path).stem, subject=str(path))
+
+
+def read_documents(path: Path) -> list[Any]:
+    """The YAML documents of a file, not checked yet. Raises RecipeError."""
+    return _documents(_read(path), str(path))
+
+
+def _read(path: Path) -> str:
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise RecipeError(str(path), [Fault("", f"the file cannot be read ({reason})")]) from error
-    return parse_recipe(text, name=Path(path).stem, subject=str(path))
 
 
 def parse_recipe(text: str, name: str, subject: str) -> Recipe:
     """A recipe from YAML text; `subject` is what messages call it."""
     from merge_ops.recipe_check import check_recipe
 
+    documents = _documents(text, subject)
+    if len(documents) != 1:
+        problem = f"holds {len(documents)} YAML documents; a recipe of the catalog is one (files of"
+        raise RecipeError(subject, [Fault("", f"{problem} several are for `ronghe merge`)")])
+    recipe = check_recipe(documents[0], name, subject)
+    if recipe.name != name:
+        problem = f"is '{recipe.name}'; a recipe of the catalog has its file's name ('{name}')"
+        raise RecipeError(subject, [Fault("name", problem)])
+    return recipe
+
+
+def _documents(text: str, subject: str) -> list[Any]:
+    """Empty documents, as after a last `---`, do not count."""
     try:
         documents = list(yaml.safe_load_all(text))
     except yaml.YAMLError as error:
         raise RecipeError(subject, [Fault("", f"is not valid YAML: {error}")]) from error
-    if len(documents) != 1:
-        problem = f"holds {len(documents)} YAML documents; a recipe is one (multi-stage files are"
-        raise RecipeError(subject, [Fault("", f"{problem} not supported yet)")])
-    return check_recipe(documents[0], name, subject)
+    return [each for each in documents if each is not None] or [None]

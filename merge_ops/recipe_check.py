@@ -12,8 +12,8 @@ from merge_ops.recipe import ALL, ALL_PAIRS, DTYPES, Recipe
 from merge_ops.section_check import parameter_faults, section_faults, section_of, unknown_parameter
 
 KEYS = (
-    "merge_method", "base_model", "models", "slices", "modules", "parameters", "dtype", "out_dtype",
-    "tokenizer_source", "experts", "sweep", "suite", "gate", "seed",
+    "name", "merge_method", "base_model", "models", "slices", "modules", "parameters", "dtype",
+    "out_dtype", "tokenizer_source", "experts", "sweep", "suite", "gate", "seed",
 )  # fmt: skip
 NOT_YET = ("tokenizer", "chat_template")
 MAX_COEFFICIENTS = 4096
@@ -152,6 +152,7 @@ def _scalars(document: Mapping[str, Any], method: MergeMethod) -> Iterator[Fault
             lambda value: value == "base",
             "'base' (union and other sources are not supported yet)",
         ),
+        "name": (lambda value: isinstance(value, str) and bool(value), "a name"),
         "suite": (lambda value: isinstance(value, str) and bool(value), "the name of a suite"),
         "gate": (lambda value: isinstance(value, dict), "a mapping"),
         "seed": (lambda value: type(value) is int and value >= 0, "a whole number from 0 on"),
@@ -176,7 +177,7 @@ def _build(document: Mapping[str, Any], method: MergeMethod, name: str, subject:
         else:
             experts.append(entry if entry in (ALL_PAIRS, ALL) else tuple(entry.split("+")))
     return Recipe(
-        name=name,
+        name=document.get("name") or name,
         subject=subject,
         merge_method=method.name,
         method=method,

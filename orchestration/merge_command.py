@@ -6,18 +6,24 @@ import json
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 from merge_ops.checkpoint import Checkpoint, FolderSink, FolderSource, open_checkpoint
 from merge_ops.errors import Fault, MissingModelError, OutputError, RecipeError, SettingsError
-from merge_ops.plan import Plan, plan_merge
-from merge_ops.recipe import Recipe, load_recipe
+from merge_ops.plan import Plan
+from merge_ops.stages import Stages, load_stages, plan_stages, run_stages
+
+if TYPE_CHECKING:
+    from merge_ops.assembly import MergeReport
+    from merge_ops.stream import StreamSettings
 
 _SIZE = re.compile(r"^\s*([0-9.]+)\s*(?:([KMG])i?)?B?\s*$", re.IGNORECASE)
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
@@ -33,11 +39,13 @@ def parse_size(text: str) -> int:
     return int(float(found.group(1)) * _UNITS[(found.group(2) or "").upper()])
 
 
-def open_models(recipe: Recipe, digests: dict[str, str] | None = None) -> dict[str, Checkpoint]:
-    """Open every model a recipe names, as local folders; all missing ones are reported at once."""
+def open_models(
+    names: Iterable[str], subject: str, digests: dict[str, str] | None = None
+) -> dict[str, Checkpoint]:
+    """Open models that are local folders; all missing ones are reported at once."""
     opened: dict[str, Checkpoint] = {}
     missing: list[str] = []
-    for reference in recipe.referenced_models:
+    for reference in names:
         folder = Path(reference)
         if not folder.is_dir():
             hint = (
@@ -48,29 +56,32 @@ def open_models(recipe: Recipe, digests: dict[str, str] | None = None) -> dict[s
         digest = digests.get(reference) if digests else None
         opened[reference] = open_checkpoint(reference, FolderSource(folder), digest)
     if missing:
-        raise MissingModelError(f"{recipe.subject}: model " + "; model ".join(missing))
+        raise MissingModelError(f"{subject}: model " + "; model ".join(missing))
     return opened
 
 
 def show_plan(config: Path, as_json: bool) -> None:
     """Print a plan, as tables or as JSON."""
-    recipe = _concrete(load_recipe(config))
-    plan = plan_merge(recipe, open_models(recipe))
+    stages = _concrete(load_stages(config))
+    plans = plan_stages(stages, open_models(stages.referenced_models, str(config)))
     console = Console()
     if as_json:
-        console.print_json(json.dumps(plan.to_json(), ensure_ascii=False))
+        *earlier, result = [plan.to_json() for plan in plans]
+        document = {**result, "stages": earlier} if earlier else result
+        console.print_json(json.dumps(document, ensure_ascii=False))
     else:
-        _print_plan(console, plan)
+        for plan in plans:
+            _print_plan(console, plan)
 
 
-def _concrete(recipe: Recipe) -> Recipe:
-    if recipe.experts:
+def _concrete(stages: Stages) -> Stages:
+    if any(recipe.experts for recipe in stages.recipes):
         problem = (
             "names sets of a catalog, which only the catalog's assets can resolve; list `models`"
             " here, or run `ronghe refresh`"
         )
-        raise RecipeError(recipe.subject, [Fault("experts", problem)])
-    return recipe
+        raise RecipeError(stages.result.subject, [Fault("experts", problem)])
+    return stages
 
 
 def _print_plan(console: Console, plan: Plan) -> None:
@@ -109,32 +120,50 @@ def run_merge(
 ) -> None:
     """Merge one file into `out`; what is there is either a whole result or nothing."""
     limit = parse_size(memory)
-    recipe = _concrete(load_recipe(config))
-    opened = open_models(recipe)
-    plan_merge(recipe, opened)  # all faults of headers, before anything heavy is imported
+    stages = _concrete(load_stages(config))
+    opened = open_models(stages.referenced_models, str(config))
+    plan_stages(stages, opened)  # all faults of headers, before anything heavy is imported
     _check_output(out)
     _keep_freed_memory()
     with ThreadPoolExecutor(2) as pool:
         pending = {name: pool.submit(_content_digest, Path(name)) for name in opened}
         _import_in(pool).result()
-        from merge_ops.assembly import merge
         from merge_ops.stream import StreamSettings
 
         digests = {name: future.result() for name, future in pending.items()}
-    plan = plan_merge(recipe, open_models(recipe, digests))
+    opened = open_models(stages.referenced_models, str(config), digests)
     settings = StreamSettings(threads=threads, device=device, memory=limit, block=block)
     console = Console(stderr=True)
-    with _staged(out) as stage, _progress(console, plan) as advance:
+    with (
+        _staged(out) as stage,
+        TemporaryDirectory(prefix=f".{out.name}.", suffix=".stages", dir=stage.parent) as between,
+    ):
+
+        def make(plan: Plan) -> Checkpoint:
+            folder = Path(between) / plan.recipe.name
+            _merge(console, plan, {"default": folder}, settings)
+            return open_checkpoint(plan.recipe.name, FolderSource(folder), plan.outputs[0].digest)
+
+        plan = run_stages(stages, opened, make)
         folders = {
-            each.id: stage / each.id if recipe.sweep else stage for each in plan.coefficients
+            each.id: stage / each.id if plan.recipe.sweep else stage for each in plan.coefficients
         }
-        report = merge(
-            plan, {key: FolderSink(folder) for key, folder in folders.items()}, settings, advance
-        )
+        report = _merge(console, plan, folders, settings)
     console.print(
         f"{len(folders)} checkpoint(s) in {out}: {report.bytes_written / 1e6:,.1f} MB written in"
         f" {report.seconds:.1f} s ({report.megabytes_per_second:,.0f} MB/s read and written)"
     )
+
+
+def _merge(
+    console: Console, plan: Plan, folders: Mapping[str, Path], settings: "StreamSettings"
+) -> "MergeReport":
+    """One merge into folders, with a progress bar."""
+    from merge_ops.assembly import merge
+
+    sinks = {key: FolderSink(folder) for key, folder in folders.items()}
+    with _progress(console, plan) as advance:
+        return merge(plan, sinks, settings, advance)
 
 
 def _import_in(pool: ThreadPoolExecutor) -> "Future[None]":
@@ -217,5 +246,5 @@ def _progress(console: Console, plan: Plan) -> Iterator[Callable[[int, int], Non
         disable=not console.is_terminal,
     )
     with bar:
-        task = bar.add_task(f"{plan.method.name}", total=plan.bytes_read)
+        task = bar.add_task(f"{plan.recipe.name}: {plan.method.name}", total=plan.bytes_read)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -32,6 +32,14 @@ def write_config(path: Path, text: str, models: dict[str, Path]) -> Path:
     return path
 
 
+def oracle_program(name: str) -> Path:
+    """One of mergekit's own command-line programs."""
+    program = PYTHON.parent / name
+    if not program.exists():
+        raise FileNotFoundError(f"{program} is not there; `make oracle` makes its environment")
+    return program
+
+
 def merge_with_mergekit(work: Path, cases: Sequence[OracleCase]) -> dict[str, str | None]:
     """Runs all cases in one process; the error's text, or None, by name."""
     if not PYTHON.exists():

@@ -1,0 +1,45 @@
+"""A file of two stages gives what `mergekit-multi` gives."""
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from tests.checkpoint_factory import LLAMA, read_tensors, write_family
+from tests.merging import ronghe
+from tests.oracle.oracle_environment import oracle_program, write_config
+
+STAGES = """
+    name: halves
+    merge_method: linear
+    models:
+      - {model: $one, parameters: {weight: 0.3}}
+      - {model: $two, parameters: {weight: 0.9}}
+    dtype: float32
+    ---
+    merge_method: ties
+    models:
+      - {model: halves, parameters: {weight: [0.4, 1.2]}}
+      - {model: $three, parameters: {weight: 0.7}}
+    base_model: $base
+    dtype: float32
+    """
+
+
+def test_two_stages_equal_mergekit_multi(tmp_path: Path) -> None:
+    base, (one, two, three) = write_family(tmp_path / "f", replace(LLAMA, layers=4), experts=3)
+    models = {"base": base, "one": one, "two": two, "three": three}
+    config = write_config(tmp_path / "stages.yaml", STAGES, models)
+    theirs, between = tmp_path / "theirs", tmp_path / "between"
+    command = [oracle_program("mergekit-multi"), config, "--out-path", theirs, "-I", between]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    ours = ronghe("merge", config, tmp_path / "ours")
+    assert ours.returncode == 0, ours.stderr
+    expected = read_tensors(theirs)
+    merged = read_tensors(tmp_path / "ours")
+    assert merged.keys() == expected.keys()
+    for name, value in expected.items():
+        top = float(value.abs().max())
+        torch.testing.assert_close(merged[name], value, rtol=1e-6, atol=2e-7 * top)
