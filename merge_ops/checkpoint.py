@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from io import FileIO
@@ -19,7 +20,8 @@ from merge_ops.header import TensorEntry, read_header
 from merge_ops.tensor_sources import Stored, TensorSource
 
 SINGLE_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
+INDEX_SUFFIX = ".safetensors.index.json"
+_SHARD_SUFFIX = re.compile(r"(-\d+-of-\d+)?\.safetensors$")
 
 
 class ByteSource(Protocol):
@@ -66,10 +68,11 @@ class ByteSink(Protocol):
 
 
 class FolderSource:
-    """A local folder, read by `pread` from files that stay open."""
+    """A local folder, read by `pread` from files that stay open; `only` hides all but one file."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, only: str | None = None) -> None:
         self._folder = folder
+        self._only = only
         self._open: dict[str, FileIO] = {}
 
     @property
@@ -81,6 +84,8 @@ class FolderSource:
         """Sizes of all regular files below the folder, hidden ones left out."""
         if not self._folder.is_dir():
             return {}
+        if self._only is not None:
+            return {self._only: (self._folder / self._only).stat().st_size}
         found: dict[str, int] = {}
         for path in sorted(self._folder.rglob("*")):
             relative = path.relative_to(self._folder)
@@ -159,6 +164,12 @@ class Checkpoint:
         return self.overlays.get(name) or Stored(self, name, entry)
 
     @property
+    def stem(self) -> str:
+        """What its weight files are called: `model`, or diffusers' and other names."""
+        files = {entry.file for entry in self.tensors.values()} or {SINGLE_FILE}
+        return _SHARD_SUFFIX.sub("", PurePosixPath(min(files)).name)
+
+    @property
     def nbytes(self) -> int:
         """Bytes of all tensors."""
         return sum(entry.nbytes for entry in self.tensors.values())
@@ -215,8 +226,8 @@ def open_checkpoint(name: str, source: ByteSource, digest: str | None = None) ->
         if expected is not None and set(expected) - set(found):
             absent = sorted(set(expected) - set(found))[0]
             raise CheckpointError(
-                f"{source.location}/{INDEX_FILE}: tensor '{absent}' is said to be in {file}, which"
-                " does not hold it; the download is incomplete or files of two revisions are mixed"
+                f"{source.location}: the index says tensor '{absent}' is in {file}, which does not"
+                " hold it; the download is incomplete or files of two revisions are mixed"
             )
         for key, entry in found.items():
             if key in tensors:
@@ -235,24 +246,14 @@ def _weight_files(
     name: str, source: ByteSource, files: Mapping[str, int]
 ) -> dict[str, list[str] | None]:
     """The files that hold weights, each with the tensors its index promises (None: no index)."""
-    if INDEX_FILE in files:
-        index = read_json(source, INDEX_FILE, files[INDEX_FILE]).get("weight_map")
-        if not isinstance(index, dict) or not index:
-            raise CheckpointError(f"{source.location}/{INDEX_FILE}: 'weight_map' is missing")
-        shards: dict[str, list[str] | None] = {}
-        for tensor, shard in cast(dict[str, object], index).items():
-            file = _inside(source, shard)
-            if file not in files:
-                raise CheckpointError(
-                    f"{source.location}/{INDEX_FILE}: shard {file} is not there; download it again"
-                )
-            promised = shards.setdefault(file, [])
-            assert promised is not None
-            promised.append(tensor)
-        return shards
+    here = [file for file in files if "/" not in file]
+    indexes = [file for file in here if file.endswith(INDEX_SUFFIX)]
+    index_file = f"model{INDEX_SUFFIX}"
+    if index_file in indexes or len(indexes) == 1:
+        return _indexed(source, files, index_file if index_file in indexes else indexes[0])
     if SINGLE_FILE in files:
         return {SINGLE_FILE: None}
-    loose = [file for file in files if file.endswith(".safetensors") and "/" not in file]
+    loose = [file for file in here if file.endswith(".safetensors")]
     if len(loose) == 1:
         return {loose[0]: None}
     pickles = [file for file in files if file.endswith((".bin", ".pt", ".pth"))]
@@ -261,18 +262,44 @@ def _weight_files(
             f"model '{name}': {source.location} holds pickled weights ({pickles[0]}), which can run"
             " code when opened; convert it to safetensors first"
         )
+    quantized = [file for file in here if file.endswith(".gguf")]
+    if quantized and not loose:
+        raise CheckpointError(
+            f"model '{name}': {source.location} holds quantized weights ({quantized[0]}); merge the"
+            " unquantized safetensors checkpoint and quantize the result"
+        )
     what = "no .safetensors file" if not loose else f"{len(loose)} .safetensors files and no index"
     raise MissingModelError(
-        f"model '{name}': {source.location} holds {what}; {SINGLE_FILE} or shards with {INDEX_FILE}"
+        f"model '{name}': {source.location} holds {what}; {SINGLE_FILE} or shards with {index_file}"
         " are expected"
     )
 
 
-def _inside(source: ByteSource, shard: object) -> str:
+def _indexed(
+    source: ByteSource, files: Mapping[str, int], index_file: str
+) -> dict[str, list[str] | None]:
+    """The shards that an index names; each must be there."""
+    index = read_json(source, index_file, files[index_file]).get("weight_map")
+    if not isinstance(index, dict) or not index:
+        raise CheckpointError(f"{source.location}/{index_file}: 'weight_map' is missing")
+    shards: dict[str, list[str] | None] = {}
+    for tensor, shard in cast(dict[str, object], index).items():
+        file = _inside(source, index_file, shard)
+        if file not in files:
+            raise CheckpointError(
+                f"{source.location}/{index_file}: shard {file} is not there; download it again"
+            )
+        promised = shards.setdefault(file, [])
+        assert promised is not None
+        promised.append(tensor)
+    return shards
+
+
+def _inside(source: ByteSource, index_file: str, shard: object) -> str:
     path = PurePosixPath(str(shard))
     if not isinstance(shard, str) or path.is_absolute() or ".." in path.parts or "\\" in shard:
         raise CheckpointError(
-            f"{source.location}/{INDEX_FILE}: shard {shard!r} lies outside the folder; an index may"
+            f"{source.location}/{index_file}: shard {shard!r} lies outside the folder; an index may"
             " only name files beside it"
         )
     return path.as_posix()

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from merge_ops.checkpoint import INDEX_FILE, SINGLE_FILE
 from merge_ops.header import ITEM_SIZES
 
 DEFAULT_SHARD_BYTES = 5_000_000_000
@@ -48,11 +47,16 @@ def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
     return tuple((0, int(part)) if part.isdigit() else (1, part) for part in parts)
 
 
-def lay_out(tensors: Sequence[OutputTensor], shard_bytes: int = DEFAULT_SHARD_BYTES) -> list[Shard]:
+def lay_out(
+    tensors: Sequence[OutputTensor],
+    shard_bytes: int = DEFAULT_SHARD_BYTES,
+    stem: str = "model",
+) -> list[Shard]:
     """Pack tensors, in the given order, into shards of at most `shard_bytes` of data.
 
-    A tensor larger than that gets a shard of its own. Within a shard wider dtypes come first,
-    so that every tensor starts at a multiple of its item size.
+    The files are called `stem`.safetensors, or `stem`-00001-of-0000n.safetensors. A tensor larger
+    than a shard gets one of its own. Within a shard wider dtypes come first, so that every tensor
+    starts at a multiple of its item size.
     """
     groups: list[list[OutputTensor]] = [[]]
     filled = 0
@@ -66,7 +70,8 @@ def lay_out(tensors: Sequence[OutputTensor], shard_bytes: int = DEFAULT_SHARD_BY
     shards: list[Shard] = []
     for number, group in enumerate(groups, start=1):
         ordered = sorted(group, key=lambda tensor: -ITEM_SIZES[tensor.dtype])
-        name = SINGLE_FILE if count == 1 else f"model-{number:05d}-of-{count:05d}.safetensors"
+        part = "" if count == 1 else f"-{number:05d}-of-{count:05d}"
+        name = f"{stem}{part}.safetensors"
         shards.append(Shard(name, _header(ordered), tuple(ordered)))
     return shards
 
@@ -96,4 +101,5 @@ def index_file(shards: Sequence[Shard]) -> Mapping[str, bytes]:
     text = json.dumps(
         {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}, indent=2
     )
-    return {INDEX_FILE: text.encode() + b"\n"}
+    stem = shards[0].file.rsplit("-", 3)[0]
+    return {f"{stem}.safetensors.index.json": text.encode() + b"\n"}

@@ -23,7 +23,7 @@ from merge_ops.config import merged_config
 from merge_ops.errors import CompatibilityError, Fault, RecipeError
 from merge_ops.groups import Arrangement, Place
 from merge_ops.header import FLOAT_DTYPES
-from merge_ops.layout import OutputTensor, Shard, lay_out
+from merge_ops.layout import DEFAULT_SHARD_BYTES, OutputTensor, Shard, lay_out
 from merge_ops.methods.registry import MergeMethod, Span
 from merge_ops.recipe import DTYPES, Coefficient, Recipe
 from merge_ops.resolution import ParameterResolver
@@ -214,10 +214,12 @@ def plan_merge(
     recipe: Recipe,
     checkpoints: Mapping[str, Checkpoint],
     coefficients: Sequence[str] | None = None,
+    shard_bytes: int = DEFAULT_SHARD_BYTES,
 ) -> Plan:
     """Resolve a concrete recipe against opened checkpoints, by the names the recipe uses.
 
-    `coefficients` chooses some of the sweep by id (default: all). Raises CompatibilityError where
+    `coefficients` chooses some of the sweep by id (default: all); `shard_bytes` is the most data
+    of a file of the output. Raises CompatibilityError where
     the checkpoints do not fit, RecipeError where a required parameter has no value.
     """
     donor = donor_of(recipe, checkpoints)
@@ -235,7 +237,7 @@ def plan_merge(
         names = ", ".join(each.name for each in (donor, *others))
         raise CompatibilityError(f"models {names} cannot be merged", faults)
     resolver.raise_faults()
-    shards = lay_out([tensor.output for tensor in tensors])
+    shards = lay_out([tensor.output for tensor in tensors], shard_bytes, donor.stem)
     by_name = {tensor.output.name: tensor for tensor in tensors}
     ordered = [by_name[output.name] for shard in shards for output in shard.tensors]
     return Plan(recipe, donor, arrangement, tuple(ordered), tuple(shards), chosen, tuple(warnings))

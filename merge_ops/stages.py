@@ -17,6 +17,7 @@ from merge_ops.assembly import side_files
 from merge_ops.checkpoint import Checkpoint
 from merge_ops.errors import Fault, RecipeError
 from merge_ops.header import TensorEntry
+from merge_ops.layout import DEFAULT_SHARD_BYTES
 from merge_ops.plan import Plan, plan_merge
 from merge_ops.recipe import Recipe, read_documents
 from merge_ops.recipe_check import check_recipe
@@ -105,14 +106,14 @@ def _ordered(recipes: Mapping[str, Recipe], subject: str, last: str | None) -> t
 
 
 def plan_stages(
-    stages: Stages, opened: Mapping[str, Checkpoint], made: Mapping[str, Checkpoint] | None = None
+    stages: Stages, opened: Mapping[str, Checkpoint], shard_bytes: int = DEFAULT_SHARD_BYTES
 ) -> tuple[Plan, ...]:
-    """A plan for each recipe, in order. `made` are results that are there already."""
+    """A plan for each recipe, in order; from headers alone."""
     known = dict(opened)
     plans: list[Plan] = []
     for recipe in stages.recipes:
-        plans.append(plan_merge(recipe, known))
-        known[recipe.name] = (made or {}).get(recipe.name) or planned_checkpoint(plans[-1])
+        plans.append(plan_merge(recipe, known, shard_bytes=shard_bytes))
+        known[recipe.name] = planned_checkpoint(plans[-1])
     return tuple(plans)
 
 
@@ -157,9 +158,14 @@ class _SideFiles:
 MergeStage = Callable[[Plan], Checkpoint]
 
 
-def run_stages(stages: Stages, opened: Mapping[str, Checkpoint], merge_stage: MergeStage) -> Plan:
+def run_stages(
+    stages: Stages,
+    opened: Mapping[str, Checkpoint],
+    merge_stage: MergeStage,
+    shard_bytes: int = DEFAULT_SHARD_BYTES,
+) -> Plan:
     """Make every earlier result by `merge_stage`, in order; returns the plan of the last."""
     known = dict(opened)
     for recipe in stages.earlier:
-        known[recipe.name] = merge_stage(plan_merge(recipe, known))
-    return plan_merge(stages.result, known)
+        known[recipe.name] = merge_stage(plan_merge(recipe, known, shard_bytes=shard_bytes))
+    return plan_merge(stages.result, known, shard_bytes=shard_bytes)

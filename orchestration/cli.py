@@ -23,12 +23,14 @@ def merge(
     threads: Annotated[int, typer.Option(min=0, help="Worker threads; 0: one a core.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     memory: Annotated[str, typer.Option(help="Bound of the buffers, such as 512MiB.")] = "512MiB",
+    shard_size: Annotated[str, typer.Option(help="Most data of a file of the output.")] = "5GB",
     block: Annotated[int, typer.Option(hidden=True)] = 0,
 ) -> None:
     """Merge CONFIG into OUT. A `sweep` writes OUT/<coefficient>/ for every point."""
-    from orchestration.merge_command import run_merge
+    from orchestration.merge_command import MergeOptions, run_merge
 
-    run_merge(config, out, threads=threads, device=device, memory=memory, block=block or None)
+    settings = MergeOptions(threads, device, memory, shard_size, block or None)
+    run_merge(config, out, settings)
 
 
 @app.command()

@@ -9,10 +9,12 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+import blake3
 from rich.console import Console
 from rich.table import Table
 
@@ -25,35 +27,47 @@ if TYPE_CHECKING:
     from merge_ops.assembly import MergeReport
     from merge_ops.stream import StreamSettings
 
-_SIZE = re.compile(r"^\s*([0-9.]+)\s*(?:([KMG])i?)?B?\s*$", re.IGNORECASE)
+_SIZE = re.compile(r"^\s*([0-9.]+)\s*(?:([KMG])(i?))?B?\s*$", re.IGNORECASE)
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_POWERS = {"": 0, "K": 1, "M": 2, "G": 3}
 
 
-def parse_size(text: str) -> int:
-    """Bytes from `512MiB`, `2G` or `1000000`. Raises SettingsError saying what is allowed."""
+def parse_size(option: str, text: str) -> int:
+    """Bytes from `512MiB` (2²⁰ each), `5GB` (10⁹ each) or `1000000`, the value of an option.
+
+    Raises SettingsError saying what is allowed.
+    """
     found = _SIZE.match(text)
     if not found:
         problem = f"is {text!r}; give a number of bytes such as 512MiB or 2GiB"
-        raise SettingsError("ronghe merge", [Fault("--memory", problem)])
-    return int(float(found.group(1)) * _UNITS[(found.group(2) or "").upper()])
+        raise SettingsError("ronghe merge", [Fault(option, problem)])
+    power = _POWERS[(found.group(2) or "").upper()]
+    return int(float(found.group(1)) * (1024 if found.group(3) else 1000) ** power)
 
 
 def open_models(
     names: Iterable[str], subject: str, digests: dict[str, str] | None = None
 ) -> dict[str, Checkpoint]:
-    """Open models that are local folders; all missing ones are reported at once."""
+    """Open models that are local folders or .safetensors files; reports all missing ones at once.
+
+    Without a config, as files of raw tensors are, they are merged by the names of their tensors.
+    """
     opened: dict[str, Checkpoint] = {}
     missing: list[str] = []
     for reference in names:
         folder = Path(reference)
+        digest = digests.get(reference) if digests else None
+        if folder.is_file():
+            opened[reference] = open_checkpoint(
+                reference, FolderSource(folder.parent, folder.name), digest
+            )
+            continue
         if not folder.is_dir():
             hint = (
                 " (a LoRA suffix 'model+adapter' is not supported yet)" if "+" in reference else ""
             )
             missing.append(f"'{reference}': there is no folder {folder.absolute()}{hint}")
             continue
-        digest = digests.get(reference) if digests else None
         opened[reference] = open_checkpoint(reference, FolderSource(folder), digest)
     if missing:
         raise MissingModelError(f"{subject}: model " + "; model ".join(missing))
@@ -115,14 +129,25 @@ def _print_plan(console: Console, plan: Plan) -> None:
     )
 
 
-def run_merge(
-    config: Path, out: Path, *, threads: int, device: str, memory: str, block: int | None
-) -> None:
+@dataclass(frozen=True)
+class MergeOptions:
+    """The options of `ronghe merge`, as they were typed."""
+
+    threads: int
+    device: str
+    memory: str
+    shard_size: str
+    block: int | None = None
+
+
+def run_merge(config: Path, out: Path, options: MergeOptions) -> None:
     """Merge one file into `out`; what is there is either a whole result or nothing."""
-    limit = parse_size(memory)
+    limit = parse_size("--memory", options.memory)
+    shard_bytes = parse_size("--shard-size", options.shard_size)
     stages = _concrete(load_stages(config))
     opened = open_models(stages.referenced_models, str(config))
-    plan_stages(stages, opened)  # all faults of headers, before anything heavy is imported
+    # All faults of headers, before anything heavy is imported:
+    plan_stages(stages, opened, shard_bytes)
     _check_output(out)
     _keep_freed_memory()
     with ThreadPoolExecutor(2) as pool:
@@ -132,7 +157,7 @@ def run_merge(
 
         digests = {name: future.result() for name, future in pending.items()}
     opened = open_models(stages.referenced_models, str(config), digests)
-    settings = StreamSettings(threads=threads, device=device, memory=limit, block=block)
+    settings = StreamSettings(options.threads, options.device, limit, options.block)
     console = Console(stderr=True)
     with (
         _staged(out) as stage,
@@ -144,7 +169,7 @@ def run_merge(
             _merge(console, plan, {"default": folder}, settings)
             return open_checkpoint(plan.recipe.name, FolderSource(folder), plan.outputs[0].digest)
 
-        plan = run_stages(stages, opened, make)
+        plan = run_stages(stages, opened, make, shard_bytes)
         folders = {
             each.id: stage / each.id if plan.recipe.sweep else stage for each in plan.coefficients
         }
@@ -199,6 +224,8 @@ def _keep_freed_memory() -> None:
 
 
 def _content_digest(folder: Path) -> str:
+    if folder.is_file():
+        return blake3.blake3(max_threads=blake3.blake3.AUTO).update_mmap(folder).hexdigest()
     from resources.model_sources import open_model_source
 
     return open_model_source(str(folder.absolute()), relative_to=Path.cwd()).revision()

@@ -95,7 +95,7 @@ def _memory(given: Mapping[str, str], faults: list[Fault]) -> int:
     from orchestration.merge_command import parse_size
 
     try:
-        return parse_size(text)
+        return parse_size("RONGHE_MEMORY", text)
     except SettingsError:
         problem = f"is {text!r}; it must be a number of bytes such as 512MiB or 2GiB"
         faults.append(Fault("RONGHE_MEMORY", problem))

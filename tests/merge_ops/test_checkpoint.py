@@ -97,7 +97,7 @@ def test_an_index_that_promises_too_much(folder, tmp_path):
             copy / "model.safetensors.index.json", {"weight_map": {"ghost": "model.safetensors"}}
         )
 
-    with pytest.raises(CheckpointError, match=r"tensor 'ghost' is said to be in model.safetensors"):
+    with pytest.raises(CheckpointError, match=r"index says tensor 'ghost' is in model.safetensors"):
         open_folder(factory.spoiled(folder, tmp_path / "copy", promise))
 
 
