@@ -32,8 +32,12 @@ from tests.checkpoint_factory import (
     write_family,
 )
 from tests.merging import merge_in_process
+from tests.oracle import cases_sparse
 from tests.oracle.cases import DTYPES, EXACT, REFUSED, REFUSED_BY_US, TRIMMED
 from tests.oracle.oracle_environment import OracleCase, merge_with_mergekit, write_config
+
+EXACT = EXACT | cases_sparse.EXACT
+REFUSED_BY_US = REFUSED_BY_US | cases_sparse.REFUSED_BY_US
 
 SHAPES = {"llama": replace(LLAMA, layers=4), "qwen2": replace(QWEN2, layers=4)}
 TIED = """
