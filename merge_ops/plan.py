@@ -18,7 +18,7 @@ import blake3
 
 from merge_ops.checkpoint import Checkpoint
 from merge_ops.compatibility import check_compatible, excluded, find_tensor
-from merge_ops.depth import depths
+from merge_ops.depth import Place, places
 from merge_ops.errors import CheckpointError, Fault, RecipeError
 from merge_ops.header import FLOAT_DTYPES, TensorEntry
 from merge_ops.layout import OutputTensor, Shard, lay_out, natural_key
@@ -194,7 +194,7 @@ def plan_merge(
     skipped = {name: why for name, why in skipped.items() if not _untied(name, base)}
     names = sorted((name for name in base.tensors if name not in skipped), key=natural_key)
     resolver = ParameterResolver(recipe, [each.name for each in inputs], chosen)
-    at = depths(names)
+    at = places(names)
     tensors = [_plan_tensor(recipe, base, inputs, name, at[name], resolver) for name in names]
     resolver.raise_faults()
     shards = lay_out([tensor.output for tensor in tensors])
@@ -251,7 +251,7 @@ def _plan_tensor(
     base: Checkpoint,
     inputs: Sequence[Checkpoint],
     name: str,
-    depth: float,
+    place: Place,
     resolver: ParameterResolver,
 ) -> PlannedTensor:
     own = base.tensors[name]
@@ -265,7 +265,7 @@ def _plan_tensor(
         entries.append(entry)
     wanted = recipe.out_dtype or recipe.dtype
     dtype = DTYPES[wanted] if wanted else own.dtype
-    parameters = resolver.resolve(name, depth)
+    parameters = resolver.resolve(place)
     return PlannedTensor(
         OutputTensor(name, dtype, own.shape),
         "merge",

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from merge_ops.depth import Place
 from merge_ops.errors import Fault, RecipeError
-from merge_ops.parameters import REQUIRED, Parameter, Scalar, evaluate
+from merge_ops.parameters import REQUIRED, Parameter, Value, evaluate
 from merge_ops.recipe import Coefficient, Recipe
 
 
@@ -28,9 +29,13 @@ class ParameterResolver:
         self._missing: dict[str, str] = {}
         self._known: dict[tuple[Any, ...], Any] = {}
 
-    def resolve(self, tensor: str, depth: float) -> tuple[Any, ...]:
+    def resolve(self, place: Place) -> tuple[Any, ...]:
         """One parameter object for each coefficient; equal ones are shared."""
-        return tuple(self._one(tensor, depth, top) for top in self._tops)
+        at_place = self._recipe.method.at_place
+        found = tuple(self._one(place.tensor, place.depth, top) for top in self._tops)
+        if at_place is None or self._missing:
+            return found
+        return tuple(at_place(each, place) for each in found)
 
     def _one(self, tensor: str, depth: float, top: Mapping[str, Any]) -> Any:
         values: list[Any] = []
@@ -48,6 +53,7 @@ class ParameterResolver:
         if key not in self._known:
             self._known[key] = self._recipe.method.parameters(*values)
             self._check_sum(spec_values=dict(zip(self._specs, values, strict=True)))
+            self._check_together(self._known[key])
         return self._known[key]
 
     def _value(
@@ -57,14 +63,14 @@ class ParameterResolver:
         depth: float,
         levels: Sequence[Mapping[str, Any]],
         model: str,
-    ) -> Scalar:
+    ) -> Value:
         for level in levels:
             if spec.name in level:
                 found = evaluate(spec, level[spec.name], tensor, depth)
                 if found is not None:
                     return found
         if spec.default is not REQUIRED:
-            return cast(Scalar, spec.default)
+            return cast(Value, spec.default)
         of = f" of model '{model}'" if model else ""
         where = f"parameters.{spec.name}"
         self._missing.setdefault(
@@ -85,6 +91,13 @@ class ParameterResolver:
             self._missing["parameters.weight"] = (
                 f"sums to zero over the models ({list(weights)}), and `normalize` divides by that"
             )
+
+    def _check_together(self, parameters: Any) -> None:
+        """What the method itself says about parameters that are sound each for itself."""
+        check = self._recipe.method.check
+        fault = check(parameters) if check and not self._missing else None
+        if fault is not None:
+            self._missing[fault.where] = fault.problem
 
     def raise_faults(self) -> None:
         """Raise RecipeError with everything that could not be resolved."""
