@@ -7,11 +7,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from types import MappingProxyType
 
 from merge_ops.checkpoint import INDEX_FILE, SINGLE_FILE
 from merge_ops.header import ITEM_SIZES
 
 DEFAULT_SHARD_BYTES = 5_000_000_000
+PYTORCH = MappingProxyType({"format": "pt"})
 
 
 @dataclass(frozen=True)
@@ -67,12 +69,13 @@ def lay_out(tensors: Sequence[OutputTensor], shard_bytes: int = DEFAULT_SHARD_BY
     for number, group in enumerate(groups, start=1):
         ordered = sorted(group, key=lambda tensor: -ITEM_SIZES[tensor.dtype])
         name = SINGLE_FILE if count == 1 else f"model-{number:05d}-of-{count:05d}.safetensors"
-        shards.append(Shard(name, _header(ordered), tuple(ordered)))
+        shards.append(Shard(name, header_of(ordered), tuple(ordered)))
     return shards
 
 
-def _header(tensors: Sequence[OutputTensor]) -> bytes:
-    table: dict[str, object] = {"__metadata__": {"format": "pt"}}
+def header_of(tensors: Sequence[OutputTensor], metadata: Mapping[str, str] = PYTORCH) -> bytes:
+    """The header of a safetensors file that holds `tensors` one behind the other."""
+    table: dict[str, object] = {"__metadata__": dict(metadata)}
     position = 0
     for tensor in tensors:
         end = position + tensor.nbytes
