@@ -33,12 +33,14 @@ class PcbParameters:
 def claim(delta: Tensor, whole: Tensor, extent: Range, experts: int) -> Tensor:
     """β = exp(n (u² − 1)) · tanh(δ · Σδ), u being |δ| brought from its `extent` to [0, 1].
 
-    The constant e⁻ⁿ, which the paper does not have, cancels later and keeps β in [−1, 1].
+    The constant e⁻ⁿ, which the paper does not have, cancels later and keeps β in [−1, 1]. `whole`
+    is float64, and all is rounded once to float32: exp and tanh in float32 differ in the last bit
+    from one processor to another, and thresholds are found among these values.
     """
     least, most = extent
-    intra = delta.abs().sub_(least).div_(most - least if most > least else 1.0).square_()
-    intra.sub_(1).mul_(experts).exp_()
-    return (delta * whole).tanh_().mul_(intra)
+    intra = delta.double().abs_().sub_(least).div_(most - least if most > least else 1.0)
+    intra.square_().sub_(1).mul_(experts).exp_()
+    return (whole * delta).tanh_().mul_(intra).float()
 
 
 class ClaimThreshold:
@@ -151,7 +153,7 @@ class ClaimMeasure:
             self._sample = ()
 
     def _claims(self, inputs: Sequence[Tensor], experts: set[int]) -> dict[int, Tensor]:
-        whole = inputs[0].clone()
+        whole = inputs[0].double()
         for delta in inputs[1:]:
             whole.add_(delta)
         return {i: claim(inputs[i], whole, self._extents[i], len(inputs)) for i in sorted(experts)}

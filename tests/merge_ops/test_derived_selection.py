@@ -65,6 +65,22 @@ def test_sce_survives_a_sample_without_any_difference():
     assert float(spread[kept].min()) > float(spread[~kept].max())
 
 
+def test_sce_counts_and_selects_in_one_round_where_half_the_entries_do_not_differ():
+    generator = torch.Generator().manual_seed(4)
+    common = torch.randn(50_000, generator=generator)
+    other = torch.where(torch.arange(50_000) % 2 == 0, common, common + common.flip(0))
+    tensors = [common, other]
+    measure = VarianceMeasure(TensorJob("t", (50_000,), ("a", "b"), 0), [SceParameters(0.3)])
+    blocks, rounds = blocks_of(tensors, 7000), 0
+    measure.look([torch.cat([each[:5000], each[-5000:]]) for each in tensors])
+    while measure.wanted:
+        measure.absorb([measure.observe(each) for each in blocks])
+        rounds += 1
+    assert rounds == 2  # the second one sums squares
+    mask = torch.cat([measure.at(each, 0).deltas[0] != 0 for each in blocks])
+    assert int(mask.sum()) == 7500
+
+
 def test_the_variance_of_equal_entries_is_exactly_zero():
     values = torch.randn(1000, generator=torch.Generator().manual_seed(1))
     for count in (2, 3, 7):
