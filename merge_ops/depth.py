@@ -1,11 +1,31 @@
-"""Which layer a tensor belongs to, told from its name alone: no architecture table."""
+"""Where a tensor stands in its model, told from names alone: no architecture table."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from merge_ops.layout import natural_key
 
 _LAYER = re.compile(r"^(.*?(?:^|\.)(?:layers?|h|blocks?|encoder|decoder))\.(\d+)\.")
+_EMBEDDING = re.compile(r"embed(?!_out)|\bwte\b|\bwpe\b")
+_NORM = re.compile(r"norm|\bln_")
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where one tensor stands: its depth (see `depths`), and its position among all tensors in
+    order (see `in_order`) and among those of its kind: in layers, or outside."""
+
+    tensor: str
+    depth: float
+    in_layer: bool
+    position: int
+    count: int
+    position_in_kind: int
+    count_of_kind: int
 
 
 def layer_of(name: str) -> tuple[str, int] | None:
@@ -38,4 +58,34 @@ def depths(names: Iterable[str]) -> Mapping[str, float]:
             result[name] = 0.0
         else:
             result[name] = place[1] / last[place[0]] if last[place[0]] else 1.0
+    return result
+
+
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Names from input to output: embeddings; layers by number, within a layer by name; then what
+    is left, norms first."""
+
+    def key(name: str) -> tuple[int, str, int, tuple[tuple[int, int | str], ...]]:
+        stack, layer = layer_of(name) or ("", -1)
+        if stack:
+            return 1, stack, layer, natural_key(name)
+        return 0 if _EMBEDDING.search(name) else 2, "", not _NORM.search(name), natural_key(name)
+
+    return tuple(sorted(names, key=key))
+
+
+def positions(names: Iterable[str]) -> Mapping[str, Position]:
+    """The position of every tensor of a model."""
+    order = in_order(names)
+    at = depths(order)
+    inside = {name: layer_of(name) is not None for name in order}
+    of_kind = Counter(inside.values())
+    seen: Counter[bool] = Counter()
+    result: dict[str, Position] = {}
+    for position, name in enumerate(order):
+        kind = inside[name]
+        result[name] = Position(
+            name, at[name], kind, position, len(order), seen[kind], of_kind[kind]
+        )
+        seen[kind] += 1
     return result

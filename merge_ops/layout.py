@@ -7,10 +7,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from types import MappingProxyType
 
 from merge_ops.header import ITEM_SIZES
 
 DEFAULT_SHARD_BYTES = 5_000_000_000
+PYTORCH = MappingProxyType({"format": "pt"})
 
 
 @dataclass(frozen=True)
@@ -72,12 +74,13 @@ def lay_out(
         ordered = sorted(group, key=lambda tensor: -ITEM_SIZES[tensor.dtype])
         part = "" if count == 1 else f"-{number:05d}-of-{count:05d}"
         name = f"{stem}{part}.safetensors"
-        shards.append(Shard(name, _header(ordered), tuple(ordered)))
+        shards.append(Shard(name, header_of(ordered), tuple(ordered)))
     return shards
 
 
-def _header(tensors: Sequence[OutputTensor]) -> bytes:
-    table: dict[str, object] = {"__metadata__": {"format": "pt"}}
+def header_of(tensors: Sequence[OutputTensor], metadata: Mapping[str, str] = PYTORCH) -> bytes:
+    """The header of a safetensors file that holds `tensors` one behind the other."""
+    table: dict[str, object] = {"__metadata__": dict(metadata)}
     position = 0
     for tensor in tensors:
         end = position + tensor.nbytes

@@ -15,6 +15,7 @@ from typing import Any, cast
 from merge_ops.errors import Fault, did_you_mean
 
 Scalar = bool | int | float | str
+Value = Scalar | tuple[Scalar, ...]
 REQUIRED = object()
 
 
@@ -22,7 +23,8 @@ REQUIRED = object()
 class Parameter:
     """One parameter of a method: its type, meaning, default and allowed values.
 
-    `per_input` parameters have one value for each expert; the others one for the merge.
+    `per_input` parameters have one value for each expert; the others one for the merge. Where
+    `is_list`, the value is a list of such values (a scalar is a list of one), and so no gradient.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Parameter:
     meaning: str
     default: object = REQUIRED
     per_input: bool = False
+    is_list: bool = False
     above: float | None = None
     at_least: float | None = None
     at_most: float | None = None
@@ -156,7 +159,7 @@ def _condition_faults(where: str, parameter: Parameter, item: object) -> Iterato
         yield from setting_faults(f"{where}.value", parameter, condition["value"])
 
 
-def evaluate(parameter: Parameter, setting: object, tensor: str, t: float) -> Scalar | None:
+def evaluate(parameter: Parameter, setting: object, tensor: str, t: float) -> Value | None:
     """A setting's value for one tensor at depth `t` in [0, 1]; None where no filter matches.
 
     A numeric gradient v_0..v_m is piecewise linear in t; of other lists the entry int(t·m) is
@@ -165,7 +168,8 @@ def evaluate(parameter: Parameter, setting: object, tensor: str, t: float) -> Sc
     if isinstance(setting, dict):
         return evaluate(parameter, [cast(object, setting)], tensor, t)
     if not isinstance(setting, list):
-        return parameter.check(setting)
+        value = parameter.check(setting)
+        return (value,) if parameter.is_list else value
     items = cast(list[Any], setting)
     if any(isinstance(item, dict) for item in items):
         for condition in items:
@@ -174,6 +178,8 @@ def evaluate(parameter: Parameter, setting: object, tensor: str, t: float) -> Sc
                 return evaluate(parameter, condition["value"], tensor, t)
         return None
     values = [parameter.check(item) for item in items]
+    if parameter.is_list:
+        return tuple(values)
     if parameter.kind is not float:
         return values[int(t * (len(values) - 1))]
     numbers = cast(Sequence[float], values)

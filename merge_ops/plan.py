@@ -20,6 +20,7 @@ from merge_ops.arrangement import arrange, donor_of
 from merge_ops.checkpoint import Checkpoint
 from merge_ops.compatibility import check_compatible, find_source, is_head, shape_fault
 from merge_ops.config import merged_config
+from merge_ops.depth import Position, positions
 from merge_ops.errors import CompatibilityError, Fault, RecipeError
 from merge_ops.groups import Arrangement, Place
 from merge_ops.header import FLOAT_DTYPES
@@ -232,7 +233,11 @@ def plan_merge(
     chosen = _chosen(recipe, coefficients)
     resolver = ParameterResolver(recipe, chosen)
     faults: list[Fault] = []
-    tensors = [_plan_tensor(recipe, donor, each, resolver, faults) for each in arrangement.places]
+    at = positions([place.name for place in arrangement.places])
+    tensors = [
+        _plan_tensor(recipe, donor, place, at[place.name], resolver, faults)
+        for place in arrangement.places
+    ]
     if faults:
         names = ", ".join(each.name for each in (donor, *others))
         raise CompatibilityError(f"models {names} cannot be merged", faults)
@@ -259,6 +264,7 @@ def _plan_tensor(
     recipe: Recipe,
     donor: Checkpoint,
     place: Place,
+    position: Position,
     resolver: ParameterResolver,
     faults: list[Fault],
 ) -> PlannedTensor:
@@ -280,7 +286,7 @@ def _plan_tensor(
             sources.append(source)
     wanted = recipe.out_dtype or recipe.dtype
     dtype = DTYPES[wanted] if wanted else own.dtype
-    parameters = resolver.resolve(place, group)
+    parameters = resolver.resolve(place, group, position)
     return PlannedTensor(
         OutputTensor(place.name, dtype, own.shape),
         "merge",

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from merge_ops.depth import Position
 from merge_ops.errors import Fault, RecipeError
 from merge_ops.groups import Group, Place
-from merge_ops.parameters import REQUIRED, Parameter, Scalar, evaluate
+from merge_ops.parameters import REQUIRED, Parameter, Value, evaluate
 from merge_ops.recipe import Coefficient, Parameters, Recipe
 
 
@@ -25,13 +26,17 @@ class ParameterResolver:
         self._missing: dict[str, str] = {}
         self._known: dict[tuple[Any, ...], Any] = {}
 
-    def resolve(self, place: Place, group: Group) -> tuple[Any, ...]:
+    def resolve(self, place: Place, group: Group, position: Position) -> tuple[Any, ...]:
         """One parameter object for each coefficient; equal ones are shared.
 
         Filters of an input's parameters look at the tensor's name in that input, those of shared
         ones at its name in the output.
         """
-        return tuple(self._one(place, group, top) for top in self._tops)
+        found = tuple(self._one(place, group, top) for top in self._tops)
+        at_position = self._recipe.method.at_position
+        if at_position is None or self._missing:
+            return found
+        return tuple(at_position(each, position) for each in found)
 
     def _one(self, place: Place, group: Group, top: Parameters) -> Any:
         levels = (*group.levels, top)
@@ -53,6 +58,7 @@ class ParameterResolver:
             self._known[key] = self._recipe.method.parameters(*values)
             if not group.on_task_vectors:
                 self._check_sum(dict(zip(self._specs, values, strict=True)))
+            self._check_together(self._known[key])
         return self._known[key]
 
     def _value(
@@ -62,14 +68,14 @@ class ParameterResolver:
         depth: float,
         levels: Sequence[Mapping[str, Any]],
         model: str,
-    ) -> Scalar:
+    ) -> Value:
         for level in levels:
             if spec.name in level:
                 found = evaluate(spec, level[spec.name], tensor, depth)
                 if found is not None:
                     return found
         if spec.default is not REQUIRED:
-            return cast(Scalar, spec.default)
+            return cast(Value, spec.default)
         of = f" of model '{model}'" if model else ""
         where = f"parameters.{spec.name}"
         self._missing.setdefault(
@@ -84,6 +90,13 @@ class ParameterResolver:
             self._missing["parameters.weight"] = (
                 f"sums to zero over the models ({list(weights)}), and `normalize` divides by that"
             )
+
+    def _check_together(self, parameters: Any) -> None:
+        """What the method itself says about parameters that are sound each for itself."""
+        check = self._recipe.method.check
+        fault = check(parameters) if check and not self._missing else None
+        if fault is not None:
+            self._missing[fault.where] = fault.problem
 
     def raise_faults(self) -> None:
         """Raise RecipeError with everything that could not be resolved."""

@@ -63,11 +63,15 @@ class _Seen:
 
 
 class Selection:
-    """Finds one threshold, the k-th largest of `count` magnitudes, in as many rounds as needed."""
+    """Finds one threshold, the k-th largest of `count` magnitudes, in as many rounds as needed.
+
+    Where `k` follows from what the first round counts, an estimate will do until then: set `k`
+    before that round is absorbed.
+    """
 
     def __init__(self, k: int, count: int, inside_limit: int) -> None:
         self.threshold: Threshold | None = None
-        self._k = k
+        self.k = k
         self._count = count
         self._limit = inside_limit
         self._stage = "bracket"
@@ -86,7 +90,7 @@ class Selection:
     def look(self, magnitude: Floats) -> None:
         """Set the bracket from a sample."""
         size = len(magnitude)
-        share = self._k / self._count
+        share = self.k / self._count
         middle = size * (1 - share)
         half = MARGIN * math.sqrt(size * share * (1 - share)) + 2
         low, high = int(middle - half), int(middle + half)
@@ -126,13 +130,13 @@ class Selection:
             self._absorb_histogram(np.sum(observations, axis=0))
 
     def _absorb_bracket(self, seen: Sequence[_Seen]) -> None:
-        k, high, low = self._k, np.float32(self._high), np.float32(self._low)
+        k, high, low = self.k, np.float32(self._high), np.float32(self._low)
         above = sum(each.above for each in seen)
         to_high = above + sum(each.at_high for each in seen)
         inside = sum(len(each.inside) for each in seen)
         to_low = to_high + inside + sum(each.at_low for each in seen)
         if not above < k <= to_low or inside > self._limit:
-            self._stage = "high bits"
+            self._rank, self._stage = k, "high bits"
         elif k <= to_high:
             self._finish(float(high), k - above, [each.at_high for each in seen])
         elif k > to_high + inside:

@@ -7,25 +7,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from merge_ops.block_reader import fetch_stored
 from merge_ops.checkpoint import Checkpoint
-from merge_ops.compatibility import excluded, find_source
 from merge_ops.depth import layer_of
-from merge_ops.errors import CompatibilityError, Fault
-from merge_ops.header import FLOAT_DTYPES
-from merge_ops.layout import natural_key
+from merge_ops.task_vectors import delta_blocks, float_tensors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-BLOCK = 1 << 18
 Progress = Callable[[int, int], None]
 
 
@@ -90,11 +85,11 @@ def task_vector_statistics(
 ) -> TaskVectorStatistics:
     """Norms, extremes and counts of expert − base for every float tensor."""
     changes: list[TensorChange] = []
-    names = _float_tensors(base, (expert,))
+    names = float_tensors(base, (expert,))
     whole, done = sum(base.tensors[name].count for name in names), 0
     for name in names:
         square, base_square, largest, changed = 0.0, 0.0, 0.0, 0
-        for origin, (delta,) in _delta_blocks(base, (expert,), name):
+        for origin, (delta,) in delta_blocks(base, (expert,), name):
             square += _dot(delta, delta)
             base_square += _dot(origin, origin)
             largest = max(largest, float(delta.abs().max()))
@@ -119,10 +114,10 @@ def interference(
     gram = np.zeros((size, size))
     both = np.zeros((size, size))
     opposed = np.zeros((size, size))
-    names = _float_tensors(base, experts)
+    names = float_tensors(base, experts)
     whole, done = sum(base.tensors[name].count for name in names), 0
     for name in names:
-        for _, deltas in _delta_blocks(base, experts, name):
+        for _, deltas in delta_blocks(base, experts, name):
             signs = [delta.sign() for delta in deltas]
             for i in range(size):
                 gram[i, i] += _dot(deltas[i], deltas[i])
@@ -161,43 +156,3 @@ def _dot(first: Tensor, second: Tensor) -> float:
     import torch
 
     return float((first * second).sum(dtype=torch.float64))
-
-
-def _float_tensors(base: Checkpoint, experts: Sequence[Checkpoint]) -> list[str]:
-    skipped: Mapping[str, str] = excluded(base)
-    names = [
-        name
-        for name, entry in base.tensors.items()
-        if name not in skipped and entry.dtype in FLOAT_DTYPES and entry.count
-    ]
-    for expert in experts:
-        for name in names:
-            entry = find_source(expert, name)
-            if entry is None or entry.shape != base.tensors[name].shape:
-                what = "lacks" if entry is None else "has another shape for"
-                raise CompatibilityError(
-                    f"models {base.name} and {expert.name}",
-                    [Fault(expert.name, f"{what} '{name}', so there is no task vector")],
-                )
-    return sorted(names, key=natural_key)
-
-
-def _delta_blocks(
-    base: Checkpoint, experts: Sequence[Checkpoint], name: str
-) -> Iterator[tuple[Tensor, list[Tensor]]]:
-    whole = base.tensors[name].count
-    for start in range(0, whole, BLOCK):
-        count = min(BLOCK, whole - start)
-        origin = _values(base, name, start, count)
-        deltas = [_values(expert, name, start, count).sub_(origin) for expert in experts]
-        yield origin, deltas
-
-
-def _values(checkpoint: Checkpoint, name: str, start: int, count: int) -> Tensor:
-    import torch
-
-    values = torch.empty(count, dtype=torch.float32)
-    source = find_source(checkpoint, name)
-    assert source is not None  # _float_tensors has been through all of them
-    source.fill(fetch_stored, start, values)
-    return values

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from merge_ops.depth import Position
 from merge_ops.errors import Fault, UnknownMethodError, did_you_mean
 from merge_ops.parameters import Parameter, parameters_of
 
@@ -37,7 +38,9 @@ class MergeMethod:
     the last dimension), or a whole tensor; `span_of` says for which parameters less will do. Memory
     is bounded by blocks, by rows or by tensors accordingly. `measure` builds what the method must
     know of the whole tensor first; `version` is part of a plan's digest: raise it when a change
-    alters any bit.
+    alters any bit. `check` says what is wrong with parameters that are sound each for itself;
+    `at_position` makes of them what the method gets for one tensor, where that depends on the
+    tensor's position among all.
     """
 
     name: str
@@ -49,6 +52,8 @@ class MergeMethod:
     source: str
     measure: MeasureFactory | None = None
     span_of: Callable[[Any], Span] | None = None
+    check: Callable[[Any], Fault | None] | None = None
+    at_position: Callable[[Any, Position], Any] | None = None
     random: bool = False
     version: int = 1
     base: Literal["required", "optional"] = "required"

@@ -58,6 +58,17 @@ def ties(deltas: Sequence[Tensor], statistics: list[Tensor], parameters: TiesPar
     return merged.mul_(parameters.lambda_) if parameters.lambda_ != 1 else merged
 
 
+def elected_sign(parts: Sequence[Tensor]) -> Tensor:
+    """The sign of Σ partᵢ, entry by entry, as +1 and −1; plus where the sum is zero."""
+    import torch
+
+    total = parts[0] + parts[1] if len(parts) > 1 else parts[0].clone()
+    for part in parts[2:]:
+        total.add_(part)
+    # A sum is −0 only where every part is zero, and there the sign does not matter.
+    return torch.copysign(total.new_ones(()), total)
+
+
 def disjoint_merge(deltas: Sequence[Tensor], weight: Sequence[float], normalize: bool) -> Tensor:
     """Σ of the wᵢδᵢ that have the elected sign, divided by their Σ wᵢ when `normalize`.
 
@@ -71,11 +82,7 @@ def disjoint_merge(deltas: Sequence[Tensor], weight: Sequence[float], normalize:
     shares = [
         delta if share == 1 else delta * share for delta, share in zip(deltas, weight, strict=True)
     ]
-    elected = shares[0] + shares[1] if len(shares) > 1 else shares[0].clone()
-    for part in shares[2:]:
-        elected.add_(part)
-    # A sum is −0 only where every part is zero, and there the sign does not matter.
-    elected = torch.copysign(elected.new_ones(()), elected)
+    elected = elected_sign(shares)
     merged = torch.zeros_like(elected)
     divisor = torch.zeros_like(elected)
     for part, share in zip(shares, weight, strict=True):

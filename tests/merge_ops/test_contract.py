@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from merge_ops.assembly import merge
 from merge_ops.checkpoint import FolderSink, FolderSource, open_checkpoint
+from merge_ops.depth import Position
 from merge_ops.errors import NonFiniteError, SettingsError
 from merge_ops.measure import Block, TensorJob
 from merge_ops.methods import METHODS
@@ -23,10 +24,16 @@ from tests import checkpoint_factory as factory
 OTHER_VALUES = {
     "weight": 0.4, "density": 0.3, "lambda": 0.7, "t": 0.9,
     "gamma": 0.2, "scale": 0.5, "max_iter": 1, "tol": 0.5,
-    "eps": 0.3, "epsilon": 0.2, "r": 0.4, "alpha": 5.0,
+    "eps": 0.3, "epsilon": 0.2, "r": 0.4, "alpha": 5.0, "select_topk": 0.5,
+    "tall_lambda": 1.5, "consensus": 3, "extrapolation": 0.5, "gradient_values": (0.9, 0.1),
 }  # fmt: skip
 EQUAL_WEIGHTS_CANCEL = ("linear", "karcher", "nuslerp", "multislerp")
-USUAL = {"weight": 1.0, "density": 0.6, "t": 0.3, "epsilon": 0.5}
+USUAL = {
+    "weight": 1.0, "density": 0.6, "t": 0.3, "epsilon": 0.5, "select_topk": 0.6,
+    "gradient_values": (0.2, 0.6),
+}  # fmt: skip
+IN_RECIPES = ("weight", "density", "t", "select_topk", "gradient_values")
+PLACE = Position("t", 0.0, in_layer=False, position=2, count=7, position_in_kind=1, count_of_kind=3)
 
 
 def usual_parameters(method, count, **changes):
@@ -36,7 +43,8 @@ def usual_parameters(method, count, **changes):
         assert value is not REQUIRED
         spread = spec.per_input and not isinstance(value, tuple)
         values.append(tuple([value] * count) if spread else value)
-    return method.parameters(*values)
+    parameters = method.parameters(*values)
+    return method.at_position(parameters, PLACE) if method.at_position else parameters
 
 
 def apply(name, tensors, parameters, seed=5):
@@ -102,8 +110,11 @@ def test_merging_equal_inputs_gives_that_input(name):
     one = inputs(method)[0]
     count = method.exactly or 3
     changes = {"density": 1.0, "normalize": True, "lambda": 1.0, "epsilon": 0.0}
+    changes |= {"select_topk": 1.0, "extrapolation": 0.0}
     if name == "nearswap":
         changes["t"] = 10.0  # more than any difference
+    if name == "pcb":
+        one[one.abs().argmin()] = 0.0  # the weakest claim of a tensor is never kept
     out = apply(
         name, [one.clone() for _ in range(count)], usual_parameters(method, count, **changes)
     )
@@ -160,6 +171,10 @@ def family(tmp_path_factory):
     return factory.write_family(tmp_path_factory.mktemp("stream"), shape, experts=3)
 
 
+def yaml_of(value):
+    return list(value) if isinstance(value, tuple) else value
+
+
 def recipe_for(name, family, extra=""):
     method = METHODS[name]
     with_base = method.inputs == "checkpoints" and method.base == "required"
@@ -168,8 +183,8 @@ def recipe_for(name, family, extra=""):
     if name not in ("passthrough", "nuslerp", "multislerp"):
         lines.insert(1, f"base_model: {family.base}")
     lines += [f"  - model: {folder}" for folder in experts]
-    wanted = [key for key in ("weight", "density", "t") if key in method.parameter_specs]
-    lines += ["parameters:", *(f"  {key}: {USUAL[key]}" for key in wanted), extra]
+    wanted = [key for key in IN_RECIPES if key in method.parameter_specs]
+    lines += ["parameters:", *(f"  {key}: {yaml_of(USUAL[key])}" for key in wanted), extra]
     return parse_recipe("\n".join(lines), name, f"{name}.yaml")
 
 
@@ -200,7 +215,8 @@ def test_threads_and_blocks_do_not_change_a_bit(name, family, tmp_path):
 )
 def test_a_point_of_a_sweep_equals_the_same_merge_alone(name, family, tmp_path):
     method = METHODS[name]
-    keys = ("density", "lambda", "t", "weight", "scale", "tol", "epsilon")
+    keys = ("density", "lambda", "t", "weight", "scale", "tol", "epsilon", "select_topk")
+    keys += ("gradient_values", "extrapolation")
     key = next(k for k in keys if k in method.parameter_specs)
     swept, _ = run(recipe_for(name, family, f"sweep: {{{key}: [0.003, 0.5]}}"), tmp_path / "sweep")
     alone = recipe_for(name, family)

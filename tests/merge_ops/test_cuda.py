@@ -45,9 +45,10 @@ def test_merges_agree_with_the_cpu(name, tmp_path):
     shape = factory.Shape("qwen2", layers=2, hidden=256, vocabulary=3000, dtype=torch.bfloat16)
     family = factory.write_family(tmp_path / "family", shape, experts=3)
     method = METHODS[name]
-    values = {"weight": 0.6, "density": 0.4, "t": 0.3}
+    values = {"weight": 0.6, "density": 0.4, "t": 0.3, "select_topk": 0.4, "gradient_values": 0.3}
     parameters = {key: values[key] for key in values if key in method.parameter_specs}
-    experts = family.experts[: (method.exactly or 4) - 1]
+    with_base = method.inputs == "checkpoints"
+    experts = family.experts[: (method.exactly or 3 + with_base) - with_base] or (family.base,)
     lines = [f"merge_method: {name}", f"base_model: {family.base}", "models:"]
     lines += [f"  - model: {folder}" for folder in experts]
     lines += [f"parameters: {parameters}", "dtype: float32"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from merge_ops.checkpoint import FolderSource, open_checkpoint
-from merge_ops.depth import depths, layer_of
+from merge_ops.depth import depths, in_order, layer_of, positions
 from merge_ops.errors import CompatibilityError, RecipeError
 from merge_ops.plan import plan_merge
 from merge_ops.recipe import parse_recipe
@@ -238,3 +238,78 @@ def test_integer_tensors_are_copied(family, tmp_path):
     plan = make(replace(family), HEAD + TWO + "parameters: {weight: 1}", **copies)
     actions = {tensor.output.name: tensor.action for tensor in plan.tensors}
     assert actions["model.position_ids"] == "copy"
+
+
+def test_the_order_of_tensors_is_from_input_to_output():
+    names = [
+        "lm_head.weight", "model.norm.weight", "model.layers.10.a", "model.layers.2.experts.10.w",
+        "model.layers.2.experts.9.w", "model.embed_tokens.weight", "embed_out.weight",
+    ]  # fmt: skip
+    assert in_order(names) == (
+        "model.embed_tokens.weight", "model.layers.2.experts.9.w", "model.layers.2.experts.10.w",
+        "model.layers.10.a", "model.norm.weight", "embed_out.weight", "lm_head.weight",
+    )  # fmt: skip
+    found = positions(names)
+    head, layer = found["lm_head.weight"], found["model.layers.10.a"]
+    assert (head.position, head.count, head.position_in_kind, head.count_of_kind) == (6, 7, 3, 4)
+    assert (layer.position, layer.position_in_kind, layer.count_of_kind) == (3, 2, 3)
+    assert (layer.in_layer, layer.depth, head.in_layer) == (True, 1.0, False)
+
+
+BLOCKMERGE = "merge_method: blockmerge\nbase_model: a\nmodels: [{model: b}]\n"
+
+
+def shares(plan):
+    return {tensor.output.name: tensor.parameters[0].share for tensor in plan.tensors}
+
+
+def test_a_gradient_over_the_tensors(family):
+    found = shares(make(family, BLOCKMERGE + "parameters: {gradient_values: [0, 1]}"))
+    last = len(found) - 1
+    assert found["model.embed_tokens.weight"] == 0
+    assert found["model.layers.0.input_layernorm.weight"] == pytest.approx(1 / last)
+    assert found["model.norm.weight"] == pytest.approx(1 - 1 / last)
+    assert found["lm_head.weight"] == 1
+
+
+def test_a_gradient_over_the_tensors_of_layers_leaves_the_others(family):
+    text = BLOCKMERGE + "parameters: {gradient_values: [0.2, 0.8], layer_only: true}"
+    found = shares(make(family, text))
+    assert [found[name] for name in ("model.embed_tokens.weight", "lm_head.weight")] == [0, 0]
+    assert found["model.layers.0.input_layernorm.weight"] == pytest.approx(0.2)
+    assert found["model.layers.2.self_attn.v_proj.weight"] == pytest.approx(0.8)
+
+
+def test_a_filter_chooses_the_list_and_a_sweep_takes_lists(family):
+    text = BLOCKMERGE + (
+        "parameters: {gradient_values: [{filter: mlp, value: 0.5}, {value: [0, 1]}]}\n"
+        "sweep: {layer_only: [false, true]}"
+    )
+    plan = make(family, text)
+    assert shares(plan)[LAYER.format(1)] == 0.5
+    plan = make(family, BLOCKMERGE + "sweep: {gradient_values: [[0, 1], [1, 0.5]]}")
+    head = next(each for each in plan.tensors if each.output.name == "lm_head.weight")
+    assert [each.share for each in head.parameters] == [1.0, 0.5]
+    first, second = plan.outputs
+    assert (first.coefficient, second.coefficient) == (
+        "gradient_values=0.0:1.0", "gradient_values=1.0:0.5",
+    )  # fmt: skip
+    assert first.digest != second.digest
+
+
+def test_parameters_that_contradict_each_other_are_refused(family):
+    with pytest.raises(RecipeError, match="no_layers contradicts layer_only; set at most one"):
+        make(
+            family,
+            BLOCKMERGE + "parameters: {gradient_values: 1, layer_only: true, no_layers: true}",
+        )
+    with pytest.raises(RecipeError, match="consensus is 3, but 2 experts are merged; it must be"):
+        make(family, "merge_method: consensus_ta\nbase_model: base\n" + TWO +
+             "parameters: {consensus: 3}")  # fmt: skip
+
+
+def test_a_gradient_over_the_tensors_needs_values(family):
+    with pytest.raises(RecipeError, match="gradient_values has no value for tensor"):
+        make(family, BLOCKMERGE)
+    with pytest.raises(RecipeError, match=r"gradient_values\[1\] is 'x'; it must be a finite"):
+        make(family, BLOCKMERGE + "parameters: {gradient_values: [0, x]}")

@@ -1,0 +1,61 @@
+"""Task vectors read block by block, outside a merge: for statistics and for masks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from merge_ops.block_reader import fetch_stored
+from merge_ops.checkpoint import Checkpoint
+from merge_ops.compatibility import excluded, find_source
+from merge_ops.errors import CompatibilityError, Fault
+from merge_ops.header import FLOAT_DTYPES
+from merge_ops.layout import natural_key
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+BLOCK = 1 << 18
+
+
+def float_tensors(base: Checkpoint, experts: Sequence[Checkpoint]) -> list[str]:
+    """The float tensors of `base` in order. Raises CompatibilityError where an expert lacks one."""
+    skipped: Mapping[str, str] = excluded(base)
+    names = [
+        name
+        for name, entry in base.tensors.items()
+        if name not in skipped and entry.dtype in FLOAT_DTYPES and entry.count
+    ]
+    for expert in experts:
+        for name in names:
+            entry = find_source(expert, name)
+            if entry is None or entry.shape != base.tensors[name].shape:
+                what = "lacks" if entry is None else "has another shape for"
+                raise CompatibilityError(
+                    f"models {base.name} and {expert.name}",
+                    [Fault(expert.name, f"{what} '{name}', so there is no task vector")],
+                )
+    return sorted(names, key=natural_key)
+
+
+def delta_blocks(
+    base: Checkpoint, experts: Sequence[Checkpoint], name: str
+) -> Iterator[tuple[Tensor, list[Tensor]]]:
+    """The base and every expert − base, block by block, as flat float32 tensors."""
+    whole = base.tensors[name].count
+    for start in range(0, whole, BLOCK):
+        count = min(BLOCK, whole - start)
+        origin = values_of(base, name, start, count)
+        deltas = [values_of(expert, name, start, count).sub_(origin) for expert in experts]
+        yield origin, deltas
+
+
+def values_of(checkpoint: Checkpoint, name: str, start: int, count: int) -> Tensor:
+    """Elements [start, start + count) of a float tensor, as a float32 tensor of their own."""
+    import torch
+
+    values = torch.empty(count, dtype=torch.float32)
+    source = find_source(checkpoint, name)
+    assert source is not None  # float_tensors has been through all of them
+    source.fill(fetch_stored, start, values)
+    return values
