@@ -48,6 +48,7 @@ class ParameterResolver:
         if key not in self._known:
             self._known[key] = self._recipe.method.parameters(*values)
             self._check_sum(spec_values=dict(zip(self._specs, values, strict=True)))
+            self._check_together(tensor, self._known[key])
         return self._known[key]
 
     def _value(
@@ -85,6 +86,12 @@ class ParameterResolver:
             self._missing["parameters.weight"] = (
                 f"sums to zero over the models ({list(weights)}), and `normalize` divides by that"
             )
+
+    def _check_together(self, tensor: str, parameters: Any) -> None:
+        check = self._recipe.method.check
+        fault = check(parameters) if check and not self._missing else None
+        if fault is not None:
+            self._missing[fault.where] = f"{fault.problem} (at tensor '{tensor}')"
 
     def raise_faults(self) -> None:
         """Raise RecipeError with everything that could not be resolved."""

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 MergeFunction = Callable[[Sequence["Tensor"], Any, Any], "Tensor"]
 MeasureFactory = Callable[["TensorJob", Sequence[Any]], "Measure"]
 Span = Literal["element", "row", "tensor"]
-SPANS: tuple[Span, ...] = ("element", "row", "tensor")
 Function = TypeVar("Function", bound=MergeFunction)
 
 
@@ -36,8 +35,8 @@ class MergeMethod:
     `span` is the most that the method must see at once: any run of elements, whole rows (runs of
     the last dimension), or a whole tensor; `span_of` says for which parameters less will do. Memory
     is bounded by blocks, by rows or by tensors accordingly. `measure` builds what the method must
-    know of the whole tensor first; `version` is part of a plan's digest: raise it when a change
-    alters any bit.
+    know of the whole tensor first; `check` says what is wrong with parameters that are each allowed
+    but not together; `version` is part of a plan's digest: raise it when a change alters any bit.
     """
 
     name: str
@@ -49,6 +48,7 @@ class MergeMethod:
     source: str
     measure: MeasureFactory | None = None
     span_of: Callable[[Any], Span] | None = None
+    check: Callable[[Any], Fault | None] | None = None
     random: bool = False
     version: int = 1
     base: Literal["required", "optional"] = "required"
@@ -62,11 +62,15 @@ class MergeMethod:
         return parameters_of(self.parameters)
 
     def span_for(self, parameters: Sequence[Any]) -> Span:
-        """What one tensor needs, over all coefficients of a sweep."""
+        """What one tensor needs, over all coefficients of a sweep.
+
+        Where they differ it is the whole tensor: runs of elements and of rows cut it in different
+        places, and a coefficient must not depend on which others it is merged with.
+        """
         if self.span_of is None:
             return self.span
-        wanted = {self.span_of(each) for each in parameters}
-        return next(span for span in reversed(SPANS) if span in wanted)
+        wanted: set[Span] = {self.span_of(each) for each in parameters}
+        return next(iter(wanted)) if len(wanted) == 1 else "tensor"
 
 
 METHODS: dict[str, MergeMethod] = {}
