@@ -55,13 +55,17 @@ def row_sums(values: Tensor) -> NDArray[np.float64]:
             for group in row_groups(values.shape[0], values.shape[1])
         ]
         return torch.cat(sums).numpy()
+    return _sums_by_halves(values).cpu().numpy()
+
+
+def _sums_by_halves(values: Tensor) -> Tensor:
     halves = values.double()
     while (length := halves.shape[1]) > 1:
         half = (length + 1) // 2
         first, second = halves[:, :half].clone(), halves[:, half:]
         first[:, : length - half].add_(second)
         halves = first
-    return halves[:, 0].cpu().numpy()
+    return halves[:, 0]
 
 
 def column_sums(values: Tensor) -> Tensor:
@@ -93,7 +97,7 @@ def row_ranks(magnitude: Tensor) -> Tensor:
     places = torch.arange(length, dtype=torch.int32, device=magnitude.device)
     if magnitude.device.type != "cpu":
         order = torch.argsort(magnitude, dim=1, stable=True)
-        return ranks.scatter_(1, order, places.expand(rows, length))
+        return ranks.scatter_(1, order, places.expand(order.shape))
     index = np.arange(length, dtype=np.uint64)
     for group in row_groups(rows, length):
         keys = magnitude[group].numpy().view(np.uint32).astype(np.uint64)

@@ -21,7 +21,7 @@ from merge_ops.methods.nuslerp import NuslerpParameters
 from merge_ops.plan import PlannedTensor, plan_merge
 from merge_ops.randomness import keep_mask, keep_mask_by_level, stream_key
 from merge_ops.recipe import parse_recipe
-from merge_ops.rows import column_sums, row_ranks, row_sums
+from merge_ops.rows import _sums_by_halves, column_sums, row_ranks, row_sums
 from merge_ops.stream import _ranges, measure_whole
 from tests import checkpoint_factory as factory
 
@@ -44,6 +44,15 @@ def test_a_row_sum_does_not_depend_on_the_other_rows(rows, length):
     alone = np.concatenate([row_sums(values[k : k + 1]) for k in range(rows)])
     assert np.array_equal(row_sums(values), alone)
     np.testing.assert_allclose(alone, values.double().sum(1).numpy(), rtol=1e-9)
+
+
+@given(st.integers(1, 50), st.integers(1, 300))
+@settings(deadline=None, max_examples=40)
+def test_sums_by_halves_do_not_depend_on_the_other_rows_either(rows, length):
+    values = uneven(rows, length, seed=rows)
+    alone = torch.cat([_sums_by_halves(values[k : k + 1]) for k in range(rows)])
+    assert torch.equal(_sums_by_halves(values), alone)
+    torch.testing.assert_close(alone, values.double().sum(1), rtol=1e-9, atol=0)
 
 
 def test_rows_longer_than_a_leaf():

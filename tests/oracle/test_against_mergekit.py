@@ -33,8 +33,10 @@ from tests.checkpoint_factory import (
 )
 from tests.merging import merge_in_process
 from tests.oracle.cases import DTYPES, EXACT, REFUSED, REFUSED_BY_US, TRIMMED
+from tests.oracle.cases_rows import ROWS
 from tests.oracle.oracle_environment import OracleCase, merge_with_mergekit, write_config
 
+EXACT = EXACT | ROWS
 SHAPES = {"llama": replace(LLAMA, layers=4), "qwen2": replace(QWEN2, layers=4)}
 TIED = """
     merge_method: ties
