@@ -77,6 +77,13 @@ def column_sums(values: Tensor) -> Tensor:
     """
     import torch
 
+    width = max(16, LEAF // values.shape[-2])  # columns that stay in cache together
+    return torch.cat([_sums_by_pairs(part) for part in torch.split(values, width, dim=-1)], dim=-1)
+
+
+def _sums_by_pairs(values: Tensor) -> Tensor:
+    import torch
+
     sums = values.double()
     while (rows := sums.shape[-2]) > 1:
         pairs = sums[..., 0 : rows - 1 : 2, :] + sums[..., 1::2, :]

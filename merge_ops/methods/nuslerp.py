@@ -106,9 +106,8 @@ class ArcMeasure:
 
     def _column_products(self, block: Block) -> NDArray[np.floating]:
         matrix = rows_between(self._shape) == 1
-        products = (product for product in _products(block))
-        done = [column_sums(each) if matrix else each for each in products]
-        return np.stack([each.cpu().numpy() for each in done])
+        products = [column_sums(each) if matrix else each for each in _products(block)]
+        return np.stack([each.cpu().numpy() for each in products])
 
     def absorb(
         self, observations: Sequence[tuple[list[Matrix], NDArray[np.floating] | None]]
