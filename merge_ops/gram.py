@@ -45,7 +45,7 @@ class GramMeasure:
 
     def observe(self, block: Block) -> list[Matrix]:
         """Leaf sums of every product."""
-        return [leaf_sums(block.inputs[i] * block.inputs[j]) for i, j in self._pairs]
+        return [leaf_sums((block.inputs[i] * block.inputs[j]).view(-1)) for i, j in self._pairs]
 
     def absorb(self, observations: Sequence[list[Matrix]]) -> None:
         """Put the matrix together and turn it into shares."""

@@ -52,6 +52,29 @@ def keep_mask(
     return (_words_torch(key, start, count, device) < threshold).to(torch.float32)
 
 
+def keep_mask_by_level(
+    key: tuple[int, int], start: int, levels: torch.Tensor, chances: NDArray[np.float64]
+) -> torch.Tensor:
+    """A float32 mask of `levels`' shape: an element of level k is 1 with chance `chances[k]`.
+
+    `levels` are whole numbers for the elements from `start` on, in order. With one chance for all
+    levels it is `keep_mask`.
+    """
+    import torch
+
+    thresholds = np.minimum(np.rint(chances * 2**32), 2**32 - 1).astype(np.uint32)
+    if levels.device.type != "cpu":
+        table = torch.as_tensor(thresholds.astype(np.int64), device=levels.device)
+        words = _words_torch(key, start, levels.numel(), levels.device).view(levels.shape)
+        return (words < table[levels]).to(torch.float32)
+    flat = levels.reshape(-1).numpy()
+    mask = np.empty(len(flat), dtype=np.float32)
+    for at in range(0, len(flat), RUN):
+        wanted = thresholds[flat[at : at + RUN]]
+        np.less(_words_numpy(key, start + at, len(wanted)), wanted, out=mask[at : at + RUN])
+    return torch.as_tensor(mask).view(levels.shape)
+
+
 def _words_numpy(key: tuple[int, int], start: int, count: int) -> NDArray[np.uint32]:
     first, skip = divmod(start, WORDS_PER_STEP)
     # numpy advances its counter before it draws: begin one step earlier (modulo 2^256).

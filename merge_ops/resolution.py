@@ -58,7 +58,7 @@ class ParameterResolver:
             self._known[key] = self._recipe.method.parameters(*values)
             if not group.on_task_vectors:
                 self._check_sum(dict(zip(self._specs, values, strict=True)))
-            self._check_together(self._known[key])
+            self._check_together(place.name, self._known[key])
         return self._known[key]
 
     def _value(
@@ -91,12 +91,12 @@ class ParameterResolver:
                 f"sums to zero over the models ({list(weights)}), and `normalize` divides by that"
             )
 
-    def _check_together(self, parameters: Any) -> None:
+    def _check_together(self, tensor: str, parameters: Any) -> None:
         """What the method itself says about parameters that are sound each for itself."""
         check = self._recipe.method.check
         fault = check(parameters) if check and not self._missing else None
         if fault is not None:
-            self._missing[fault.where] = fault.problem
+            self._missing[fault.where] = f"{fault.problem} (at tensor '{tensor}')"
 
     def raise_faults(self) -> None:
         """Raise RecipeError with everything that could not be resolved."""

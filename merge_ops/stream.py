@@ -104,14 +104,17 @@ class _TensorRun:
 
 
 def _ranges(tensor: PlannedTensor, block: int) -> list[tuple[int, int]]:
-    """Runs (start, count) of at most `block` elements; whole rows or all of it where span says."""
+    """Runs (start, count) of at most `block` elements; whole rows or all of it where span says.
+
+    Rows come in powers of two, so that their column sums are stages of one sum (`column_sums`).
+    """
     shape = tensor.output.shape
     count = max(1, prod(shape))
     if tensor.span == "tensor":
         block = count
     elif tensor.span == "row":
         row = max(1, shape[-1]) if shape else 1
-        block = max(row, block // row * row)
+        block = row << max(0, (block // row).bit_length() - 1)
     return [(start, min(block, count - start)) for start in range(0, count, block)]
 
 

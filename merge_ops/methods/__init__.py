@@ -1,10 +1,12 @@
 """The merge methods. Importing this package registers them all."""
 
 from merge_ops.methods import (
+    arcee_fusion,
     blockmerge,
     breadcrumbs,
     consensus,
     dare,
+    della,
     emr,
     expo,
     karcher,
@@ -12,6 +14,7 @@ from merge_ops.methods import (
     magmax,
     model_stock,
     nearswap,
+    nuslerp,
     passthrough,
     pcb,
     ram,
@@ -26,10 +29,12 @@ from merge_ops.methods.registry import METHODS, MergeMethod, method_named
 __all__ = [
     "METHODS",
     "MergeMethod",
+    "arcee_fusion",
     "blockmerge",
     "breadcrumbs",
     "consensus",
     "dare",
+    "della",
     "emr",
     "expo",
     "karcher",
@@ -38,6 +43,7 @@ __all__ = [
     "method_named",
     "model_stock",
     "nearswap",
+    "nuslerp",
     "passthrough",
     "pcb",
     "ram",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,18 @@ if TYPE_CHECKING:
 RESCALE = ("l1_norm", "inverse_density", "none")
 
 
+def rescale_after_dropping() -> Any:
+    """The parameter `rescale` of methods that drop at random."""
+    return shared(
+        "rescale",
+        str,
+        "l1_norm",
+        "how kept entries are scaled up; true means l1_norm as in mergekit",
+        choices=RESCALE,
+        aliases={True: "l1_norm", False: "none"},
+    )
+
+
 @dataclass(frozen=True)
 class DareParameters:
     """`density` is the chance of being kept; `rescale` says how the kept entries grow."""
@@ -32,14 +44,7 @@ class DareParameters:
         "density", 1.0, "the share of entries kept", above=0, at_most=1
     )
     normalize: bool = shared("normalize", bool, False, "divide by the sum of the weights")
-    rescale: str = shared(
-        "rescale",
-        str,
-        "l1_norm",
-        "how kept entries are scaled up; true means l1_norm as in mergekit",
-        choices=RESCALE,
-        aliases={True: "l1_norm", False: "none"},
-    )
+    rescale: str = rescale_after_dropping()
     lambda_: float = shared("lambda", float, 1.0, "the scale of the merged task vector")
 
 

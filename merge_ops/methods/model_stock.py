@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from merge_ops.gram import GramMeasure, Matrix
-from merge_ops.methods.registry import merge_method
+from merge_ops.measure import Block, TensorJob
+from merge_ops.methods.registry import Span, merge_method
 from merge_ops.methods.task_arithmetic import weighted_sum
+from merge_ops.parameters import shared
+from merge_ops.rows import as_rows, row_sums
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,39 +25,97 @@ LEAST = 1e-6
 
 @dataclass(frozen=True)
 class ModelStockParameters:
-    """None: everything follows from the checkpoints."""
+    """All else follows from the checkpoints."""
+
+    filter_wise: bool = shared("filter_wise", bool, False, "go its own way for each row")
 
 
-def model_stock_shares(gram: Matrix, parameters: ModelStockParameters) -> list[float]:
-    """t / n for each expert, t = n c / (1 + (n − 1) c), c the mean cosine of two experts."""
+def stock_share(gram: NDArray[np.float64]) -> NDArray[np.float64]:
+    """t / n = c / (1 + (n − 1) c), c the mean cosine of two experts; Gram matrix (n, n, …) to (…).
+
+    Zero where the divisor is.
+    """
     count = len(gram)
-    norms = [math.sqrt(max(0.0, float(gram[i, i]))) for i in range(count)]
-    cosines = [
-        min(1.0, max(-1.0, float(gram[i, j]) / max(norms[i] * norms[j], LEAST)))
-        for i, j in itertools.combinations(range(count), 2)
-    ]
-    mean = sum(cosines) / len(cosines)
+    norms = [np.sqrt(np.maximum(0.0, gram[i, i])) for i in range(count)]
+    pairs = list(itertools.combinations(range(count), 2))
+    total = np.zeros_like(norms[0])
+    for i, j in pairs:
+        total = total + np.clip(gram[i, j] / np.maximum(norms[i] * norms[j], LEAST), -1.0, 1.0)
+    mean = total / len(pairs)
     divisor = 1 + (count - 1) * mean
-    return [mean / divisor if abs(divisor) >= LEAST else 0.0] * count
+    singular = np.abs(divisor) < LEAST
+    return np.where(singular, 0.0, mean / np.where(singular, 1.0, divisor))
+
+
+def _shares_of_tensor(gram: Matrix, parameters: ModelStockParameters) -> list[float]:
+    return [float(stock_share(gram))] * len(gram)
+
+
+class StockMeasure:
+    """The experts' shares: of the whole tensor after one round, of rows from the block at hand."""
+
+    sample = 0
+
+    def __init__(self, job: TensorJob, parameters: Sequence[ModelStockParameters]) -> None:
+        self._parameters = parameters
+        self._whole = GramMeasure(job, parameters, _shares_of_tensor)
+        self.wanted = not all(each.filter_wise for each in parameters)
+
+    def look(self, inputs: Sequence[Tensor]) -> None:
+        """Nothing is sampled."""
+
+    def observe(self, block: Block) -> list[Matrix]:
+        """Leaf sums of every product."""
+        return self._whole.observe(block)
+
+    def absorb(self, observations: Sequence[list[Matrix]]) -> None:
+        """Turn the sums into shares."""
+        self._whole.absorb(observations)
+        self.wanted = False
+
+    def at(self, block: Block, coefficient: int) -> list[float] | Tensor:
+        """A share for every expert; for rows one tensor (rows, 1), which they have in common."""
+        import torch
+
+        if not self._parameters[coefficient].filter_wise:
+            return self._whole.at(block, coefficient)
+        rows = [as_rows(each) for each in block.inputs]
+        gram = np.empty((len(rows), len(rows), len(rows[0])), dtype=np.float64)
+        for i, j in itertools.combinations_with_replacement(range(len(rows)), 2):
+            gram[i, j] = gram[j, i] = row_sums(rows[i] * rows[j])
+        shares = stock_share(gram).astype(np.float32)
+        return torch.as_tensor(shares, device=rows[0].device).unsqueeze(1)
+
+
+def _span(parameters: ModelStockParameters) -> Span:
+    return "row" if parameters.filter_wise else "element"
 
 
 @merge_method(
     "model_stock",
     parameters=ModelStockParameters,
     inputs="task_vectors",
-    span="element",
+    span="row",
+    span_of=_span,
     family="weighted",
     source="arXiv:2403.19522",
-    measure=partial(GramMeasure, shares=model_stock_shares),
+    measure=StockMeasure,
     at_least=2,
 )
 def model_stock(
-    deltas: Sequence[Tensor], statistics: list[float], parameters: ModelStockParameters
+    deltas: Sequence[Tensor], statistics: list[float] | Tensor, parameters: ModelStockParameters
 ) -> Tensor:
     """δ = t · mean(δᵢ), t = n c / (1 + (n − 1) c), c the mean cosine between two δ, per tensor.
 
     Jang et al. 2024, "Model Stock", https://arxiv.org/abs/2403.19522. As in mergekit: cosines are
-    averaged, not angles, and where 1 + (n − 1) c is zero the base stays. Of mergekit's parameters
-    `filter_wise` is not there yet.
+    averaged, not angles, and where 1 + (n − 1) c is zero the base stays. With `filter_wise: true`
+    every run of the last dimension (a row, in a matrix) has its own t.
+
+    Memory for rows: a block is whole rows, at least one, so a thread holds max(block, row) elements
+    of each input.
     """
-    return weighted_sum(deltas, statistics, False, 1)
+    if isinstance(statistics, list):
+        return weighted_sum(deltas, statistics, False, 1)
+    return weighted_sum([as_rows(each) for each in deltas], [1.0] * len(deltas), False, 1).mul_(
+        statistics
+    )

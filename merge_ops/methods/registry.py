@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 MergeFunction = Callable[[Sequence["Tensor"], Any, Any], "Tensor"]
 MeasureFactory = Callable[["TensorJob", Sequence[Any]], "Measure"]
 Span = Literal["element", "row", "tensor"]
-SPANS: tuple[Span, ...] = ("element", "row", "tensor")
 Function = TypeVar("Function", bound=MergeFunction)
 
 
@@ -67,11 +66,15 @@ class MergeMethod:
         return parameters_of(self.parameters)
 
     def span_for(self, parameters: Sequence[Any]) -> Span:
-        """What one tensor needs, over all coefficients of a sweep."""
+        """What one tensor needs, over all coefficients of a sweep.
+
+        Where they differ it is the whole tensor: runs of elements and of rows cut it in different
+        places, and a coefficient must not depend on which others it is merged with.
+        """
         if self.span_of is None:
             return self.span
-        wanted = {self.span_of(each) for each in parameters}
-        return next(span for span in reversed(SPANS) if span in wanted)
+        wanted: set[Span] = {self.span_of(each) for each in parameters}
+        return next(iter(wanted)) if len(wanted) == 1 else "tensor"
 
 
 METHODS: dict[str, MergeMethod] = {}

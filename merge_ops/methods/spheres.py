@@ -1,4 +1,4 @@
-"""nuslerp and multislerp: along the sphere, for two inputs and for many, with or without a base."""
+"""multislerp: along the sphere between many models or task vectors."""
 
 from __future__ import annotations
 
@@ -18,52 +18,6 @@ from merge_ops.parameters import REQUIRED, per_input, shared
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-NEAR_ZERO = 1e-6  # sum of nuslerp's weights below which it goes half way
-LEAST_NORM = 1e-7
-COLINEAR = 1e-12  # of 1 − cos²; in mergekit's float32 no angle that small can be told from none
-
-
-@dataclass(frozen=True)
-class NuslerpParameters:
-    """`weight` of the second over the sum of both is how far to go."""
-
-    weight: tuple[float, ...] = per_input("weight", REQUIRED, "the model's share")
-
-
-def nuslerp_shares(gram: Matrix, parameters: NuslerpParameters) -> list[float]:
-    """sin((1−t)Ω)/sin Ω and sin(tΩ)/sin Ω; 1 − t and t where the two are colinear."""
-    first, second = parameters.weight
-    t = 0.5 if abs(first + second) < NEAR_ZERO else second / (first + second)
-    norms = [max(math.sqrt(max(0.0, float(gram[i, i]))), LEAST_NORM) for i in range(2)]
-    cosine = max(-1.0, min(1.0, float(gram[0, 1]) / (norms[0] * norms[1])))
-    if 1 - cosine**2 <= COLINEAR:
-        return [1 - t, t]
-    angle = math.acos(cosine)
-    return [math.sin((1 - t) * angle) / math.sin(angle), math.sin(t * angle) / math.sin(angle)]
-
-
-@merge_method(
-    "nuslerp",
-    parameters=NuslerpParameters,
-    inputs="either",
-    span="element",
-    family="basic",
-    source="https://github.com/arcee-ai/mergekit#nuslerp",
-    measure=partial(GramMeasure, shares=nuslerp_shares),
-    base="optional",
-    exactly=2,
-)
-def nuslerp(
-    tensors: Sequence[Tensor], statistics: list[float], parameters: NuslerpParameters
-) -> Tensor:
-    """[sin((1−t)Ω) a + sin(tΩ) b] / sin Ω, t = w_b / (w_a + w_b), Ω the angle between a and b.
-
-    Goddard 2024 (mergekit), per tensor. Unlike slerp it names two models besides a base, and with a
-    base turns their task vectors. Of its parameters `nuslerp_flatten: false` and `nuslerp_row_wise`
-    are not there yet.
-    """
-    return weighted_sum(tensors, statistics, False, 1)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 import blake3
 import pytest
 import torch
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -34,12 +35,30 @@ USUAL = {
 }  # fmt: skip
 IN_RECIPES = ("weight", "density", "t", "select_topk", "gradient_values")
 PLACE = Position("t", 0.0, in_layer=False, position=2, count=7, position_in_kind=1, count_of_kind=3)
+USUAL_OF = {  # where the usual value is not allowed
+    "della": {"epsilon": 0.1},
+    "della_linear": {"epsilon": 0.1},
+    "nuslerp": {"nuslerp_flatten": False},
+}
+SWEPT = (0.003, 0.5)
+SWEPT_OF = {"della": (0.3, 0.5), "della_linear": (0.3, 0.5), "model_stock": ("false", "true")}
+BY_ROWS = {  # parameters with which a method sees rows, or sums columns
+    "by-column": ("nuslerp", {"nuslerp_flatten": False, "nuslerp_row_wise": True}),
+    "by-row": ("nuslerp", {"nuslerp_flatten": False}),
+    "filter-wise": ("model_stock", {"filter_wise": True}),
+    "inverse-density": ("della", {"rescale": "inverse_density"}),
+}
+
+
+def usual_value(method, name):
+    usual = {**USUAL, **USUAL_OF.get(method.name, {})}
+    return usual.get(name, method.parameter_specs[name].default)
 
 
 def usual_parameters(method, count, **changes):
     values = []
     for name, spec in method.parameter_specs.items():
-        value = changes.get(name, USUAL.get(name, spec.default))
+        value = changes.get(name, usual_value(method, name))
         assert value is not REQUIRED
         spread = spec.per_input and not isinstance(value, tuple)
         values.append(tuple([value] * count) if spread else value)
@@ -91,13 +110,13 @@ def test_every_parameter_changes_the_output(name, parameter):
     method = METHODS[name]
     tensors = [tensor * (k + 1) for k, tensor in enumerate(inputs(method))]
     spec = method.parameter_specs[parameter]
+    usual = usual_value(method, parameter)
     if spec.kind is bool:
-        other = not spec.default
+        other = not usual
     else:
         other = next((each for each in spec.choices if each != spec.default), None)
         other = other or OTHER_VALUES[parameter]
     if spec.per_input:  # of one input only: what all have in common may cancel
-        usual = USUAL.get(parameter, spec.default)
         other = (other, *[usual] * (len(tensors) - 1))
     reference = apply(name, tensors, usual_parameters(method, len(tensors)))
     changed = apply(name, tensors, usual_parameters(method, len(tensors), **{parameter: other}))
@@ -210,20 +229,59 @@ def test_threads_and_blocks_do_not_change_a_bit(name, family, tmp_path):
     assert len(found) == 1
 
 
+def with_parameters(recipe, **values):
+    return dataclasses.replace(recipe, parameters={**recipe.parameters, **values})
+
+
+@pytest.fixture(scope="module")
+def odd_family(tmp_path_factory):
+    """1400 rows of 136: blocks of rows are no blocks of elements, and the last one is shorter."""
+    shape = factory.Shape("llama", layers=1, hidden=136, vocabulary=1400)
+    return factory.write_family(tmp_path_factory.mktemp("odd"), shape, experts=3)
+
+
+@pytest.mark.parametrize("case", [*BY_ROWS, "della", "della_linear", "arcee_fusion"])
+def test_where_rows_end_does_not_change_a_bit(case, odd_family, tmp_path):
+    name, values = BY_ROWS.get(case, (case, {}))
+    recipe = with_parameters(recipe_for(name, odd_family), **values)
+    found = {
+        run(recipe, tmp_path / f"{threads}-{block}", threads=threads, block=block)[0]["default"]
+        for threads, block in ((2, 1 << 16), (2, 1 << 17), (2, 1 << 24))
+    }
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("model_stock", {"filter_wise": [True, False]}),
+        ("nuslerp", {"nuslerp_flatten": [True, False], "nuslerp_row_wise": [True, False]}),
+    ],
+)
+def test_a_sweep_over_spans_equals_each_of_them_alone(name, values, odd_family, tmp_path):
+    recipe = recipe_for(name, odd_family)
+    swept, _ = run(dataclasses.replace(recipe, sweep=values), tmp_path / "sweep", block=1 << 16)
+    for point in dataclasses.replace(recipe, sweep=values).coefficients():
+        alone = with_parameters(recipe, **point.values)
+        single, _ = run(alone, tmp_path / point.id, block=1 << 16)
+        assert swept[point.id] == single["default"], point.id
+
+
 @pytest.mark.parametrize(
     "name", [name for name in sorted(METHODS) if METHODS[name].parameter_specs]
 )
 def test_a_point_of_a_sweep_equals_the_same_merge_alone(name, family, tmp_path):
     method = METHODS[name]
     keys = ("density", "lambda", "t", "weight", "scale", "tol", "epsilon", "select_topk")
-    keys += ("gradient_values", "extrapolation")
+    keys += ("gradient_values", "extrapolation", "filter_wise")
     key = next(k for k in keys if k in method.parameter_specs)
-    swept, _ = run(recipe_for(name, family, f"sweep: {{{key}: [0.003, 0.5]}}"), tmp_path / "sweep")
-    alone = recipe_for(name, family)
-    alone = dataclasses.replace(alone, parameters={**alone.parameters, key: 0.5})
+    low, high = SWEPT_OF.get(name, SWEPT)
+    sweep = f"sweep: {{{key}: [{low}, {high}]}}"
+    swept, _ = run(recipe_for(name, family, sweep), tmp_path / "sweep")
+    alone = with_parameters(recipe_for(name, family), **{key: yaml.safe_load(str(high))})
     single, _ = run(alone, tmp_path / "alone")
-    assert swept[f"{key}=0.5"] == single["default"]
-    assert swept[f"{key}=0.003"] != swept[f"{key}=0.5"] or name in EQUAL_WEIGHTS_CANCEL
+    assert swept[f"{key}={high}"] == single["default"]
+    assert swept[f"{key}={low}"] != swept[f"{key}={high}"] or name in EQUAL_WEIGHTS_CANCEL
 
 
 def test_a_sweep_reads_every_byte_of_an_elementwise_merge_once(family, tmp_path):

@@ -10,9 +10,11 @@ from merge_ops.checkpoint import FolderSink, FolderSource, open_checkpoint
 from merge_ops.device import open_device
 from merge_ops.errors import DeviceError
 from merge_ops.methods import METHODS
+from merge_ops.methods.della import keep_chances
 from merge_ops.plan import plan_merge
-from merge_ops.randomness import keep_mask, stream_key
+from merge_ops.randomness import keep_mask, keep_mask_by_level, stream_key
 from merge_ops.recipe import parse_recipe
+from merge_ops.rows import row_ranks
 from merge_ops.stream import StreamSettings
 from tests import checkpoint_factory as factory
 
@@ -37,6 +39,17 @@ def test_masks_are_the_same_bits(start):
     for density in (0.1, 0.5, 0.99):
         ours = keep_mask(key, start, 100_001, density, torch.device("cuda")).cpu()
         assert torch.equal(ours, keep_mask(key, start, 100_001, density, torch.device("cpu")))
+
+
+@needs_gpu
+def test_masks_by_rank_are_the_same_bits():
+    key = stream_key(3, "model.layers.0.mlp.up_proj.weight", "herbs")
+    magnitude = torch.randn(300, 257, generator=torch.Generator().manual_seed(1)).abs()
+    ranks = row_ranks(magnitude)
+    assert torch.equal(row_ranks(magnitude.cuda()).cpu(), ranks)
+    chances = keep_chances(0.5, 0.3, 257)
+    mask = keep_mask_by_level(key, 257, ranks, chances)
+    assert torch.equal(keep_mask_by_level(key, 257, ranks.cuda(), chances).cpu(), mask)
 
 
 @needs_gpu

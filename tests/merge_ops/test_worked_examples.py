@@ -15,10 +15,11 @@ from merge_ops.methods.linear import LinearParameters
 from merge_ops.methods.magmax import MagmaxParameters
 from merge_ops.methods.model_stock import ModelStockParameters
 from merge_ops.methods.nearswap import NearswapParameters
+from merge_ops.methods.nuslerp import NuslerpParameters
 from merge_ops.methods.passthrough import PassthroughParameters
 from merge_ops.methods.ram import RamParameters, RamplusParameters
 from merge_ops.methods.slerp import SlerpParameters
-from merge_ops.methods.spheres import MultislerpParameters, NuslerpParameters
+from merge_ops.methods.spheres import MultislerpParameters
 from merge_ops.methods.task_arithmetic import TaskArithmeticParameters
 from merge_ops.methods.ties import TiesParameters
 from merge_ops.randomness import keep_mask, stream_key
@@ -171,13 +172,13 @@ def test_magmax():
 
 def test_model_stock():
     # c = ⟨[3,4],[4,3]⟩ / 25 = 0.96; t = 2·0.96 / 1.96; each share is t/2 = 0.96/1.96
-    out = merged("model_stock", [[3, 4], [4, 3]], ModelStockParameters())
+    out = merged("model_stock", [[3, 4], [4, 3]], ModelStockParameters(False))
     assert out.tolist() == pytest.approx([7 * 0.96 / 1.96] * 2, rel=1e-6)
 
 
 def test_model_stock_of_opposite_experts_stays_at_the_base():
     # c = −1, 1 + c = 0
-    out = merged("model_stock", [[1, 2], [-1, -2]], ModelStockParameters())
+    out = merged("model_stock", [[1, 2], [-1, -2]], ModelStockParameters(False))
     assert out.tolist() == [0, 0]
 
 
@@ -234,13 +235,13 @@ def test_breadcrumbs_ties():
 
 def test_nuslerp():
     # t = 3/(1+3), Ω = π/2: sin(π/8)·[2,0] + sin(3π/8)·[0,1]
-    out = merged("nuslerp", [[2, 0], [0, 1]], NuslerpParameters((1.0, 3.0)))
+    out = merged("nuslerp", [[2, 0], [0, 1]], NuslerpParameters((1.0, 3.0), False, True))
     assert out.tolist() == pytest.approx([2 * math.sin(math.pi / 8), math.sin(3 * math.pi / 8)])
 
 
 def test_nuslerp_of_opposites_is_a_straight_line():
     # cos Ω = −1: 0.75·[1,2] + 0.25·[−2,−4]
-    out = merged("nuslerp", [[1, 2], [-2, -4]], NuslerpParameters((3.0, 1.0)))
+    out = merged("nuslerp", [[1, 2], [-2, -4]], NuslerpParameters((3.0, 1.0), False, True))
     assert out.tolist() == pytest.approx([0.25, 0.5])
 
 

@@ -53,11 +53,54 @@ def ties(base: torch.Tensor, experts: Sequence[torch.Tensor]) -> torch.Tensor:
     return base + (weighted * agrees).sum(0) / torch.where(share == 0, 1.0, share)
 
 
+def model_stock_by_rows(base: torch.Tensor, experts: Sequence[torch.Tensor]) -> torch.Tensor:
+    first, second = (x - base for x in experts)
+    cosine = torch.nn.functional.cosine_similarity(first, second, dim=-1).unsqueeze(-1)
+    return base + 2 * cosine / (1 + cosine) * (first + second) / 2
+
+
+def nuslerp_along(dim: int) -> Callable[..., torch.Tensor]:
+    """The arc between the task vectors, t = w₂ / (w₁ + w₂); an angle for each run of `dim`."""
+
+    def merge(base: torch.Tensor, experts: Sequence[torch.Tensor]) -> torch.Tensor:
+        first, second = (x - base for x in experts)
+        along = dim if base.dim() > 1 else -1
+        cosine = torch.nn.functional.cosine_similarity(first, second, dim=along)
+        angle = cosine.acos().unsqueeze(along)
+        t = WEIGHTS[1] / sum(WEIGHTS)
+        arc = torch.sin((1 - t) * angle) * first + torch.sin(t * angle) * second
+        return base + arc / torch.sin(angle)
+
+    return merge
+
+
+def arcee_fusion(base: torch.Tensor, experts: Sequence[torch.Tensor]) -> torch.Tensor:
+    change = experts[0] - base
+    p, q = (torch.softmax(x, dim=-1) + 1e-8 for x in (experts[0], base))
+    importance = change.abs() * (p * (p / q).log()).sum(-1, keepdim=True)
+    ordered = importance.flatten().sort().values
+    first, median, third = (ordered[k * (len(ordered) - 1) // 4] for k in (1, 2, 3))
+    return base + change * (importance >= median + 1.5 * (third - first))
+
+
 EXACT: dict[str, tuple[Callable[..., torch.Tensor], str]] = {
     "linear": (linear, ENTRIES + "parameters: {weight: 0.5}"),
     "slerp": (slerp, "base_model: $base\nmodels: [{model: $one}]\nparameters: {t: 0.4}"),
     "task_arithmetic": (task_arithmetic, ENTRIES + "parameters: {lambda: 0.7}"),
     "ties": (ties, ENTRIES),
+    "della": (ties, ENTRIES),  # with density 1 nothing is dropped
+    "della_linear": (task_arithmetic, ENTRIES + "parameters: {lambda: 0.7}"),
+    "model_stock": (
+        model_stock_by_rows,
+        "base_model: $base\nmodels: [{model: $one}, {model: $two}]"
+        "\nparameters: {filter_wise: true}",
+    ),
+    "nuslerp": (nuslerp_along(-1), ENTRIES + "parameters: {nuslerp_flatten: false}"),
+    "nuslerp by column": (
+        nuslerp_along(0),
+        ENTRIES + "parameters: {nuslerp_flatten: false, nuslerp_row_wise: true}",
+    ),
+    "arcee_fusion": (arcee_fusion, "base_model: $base\nmodels: [{model: $one}]"),
 }
 
 
@@ -78,7 +121,7 @@ def merged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base, (one, two) = write_family(work, replace(BFLOAT16_LLAMA, layers=2), experts=2)
     cases = []
     for method, (_, text) in EXACT.items():
-        text = f"merge_method: {method}\ndtype: bfloat16\n{text}"
+        text = f"merge_method: {method.split()[0]}\ndtype: bfloat16\n{text}"
         config = write_config(work / f"{method}.yaml", text, {"base": base, "one": one, "two": two})
         cases.append(OracleCase(method, config, work / "mergekit" / method))
         merge_in_process(config, work / "ronghe" / method)

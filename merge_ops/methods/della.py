@@ -1,0 +1,224 @@
+"""della and della_linear: drop entries at random, the more likely the smaller they are in a row."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from merge_ops.errors import Fault
+from merge_ops.measure import Block, TensorJob
+from merge_ops.methods.dare import rescale_after_dropping
+from merge_ops.methods.registry import merge_method
+from merge_ops.methods.task_arithmetic import weighted_sum
+from merge_ops.methods.ties import disjoint_merge
+from merge_ops.parameters import REQUIRED, per_input, shared
+from merge_ops.randomness import keep_mask_by_level, stream_key
+from merge_ops.rows import as_rows, row_ranks, row_sums
+from merge_ops.trimming import l1_factor
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Pruning = tuple[int, float, float]
+"""(expert, density, epsilon)."""
+
+
+@dataclass(frozen=True)
+class DellaLinearParameters:
+    """`density` is the mean chance of being kept, `epsilon` how far it varies within a row."""
+
+    weight: tuple[float, ...] = per_input("weight", REQUIRED, "the expert's share")
+    density: tuple[float, ...] = per_input(
+        "density", 1.0, "the share of entries kept", above=0, at_most=1
+    )
+    epsilon: tuple[float, ...] = per_input(
+        "epsilon", 0.15, "how far the chance goes from the density, up and down", at_least=0
+    )
+    normalize: bool = shared("normalize", bool, False, "divide by the sum of the weights")
+    rescale: str = rescale_after_dropping()
+    lambda_: float = shared("lambda", float, 1.0, "the scale of the merged task vector")
+
+
+@dataclass(frozen=True)
+class DellaParameters(DellaLinearParameters):
+    """As those of della_linear, but the sum is made a mean unless told otherwise."""
+
+    normalize: bool = shared(
+        "normalize", bool, True, "divide by the weights of the experts that agree"
+    )
+
+
+def chances_outside(parameters: DellaLinearParameters) -> Fault | None:
+    """Every chance must be one: density ± epsilon within (0, 1), unless nothing is dropped."""
+    for density, epsilon in zip(parameters.density, parameters.epsilon, strict=True):
+        if density < 1 and (density - epsilon <= 0 or density + epsilon >= 1):
+            room = min(density, 1 - density)
+            problem = (
+                f"is {epsilon:g} with density {density:g}; the chances of being kept go from"
+                f" density - epsilon to density + epsilon and must stay above 0 and below 1, so"
+                f" epsilon must be below {room:g} here"
+            )
+            return Fault("parameters.epsilon", problem)
+    return None
+
+
+def keep_chances(density: float, epsilon: float, length: int) -> NDArray[np.float64]:
+    """The chance of rank 0 … n − 1: from d − ε in even steps to d + ε; d in rows of one."""
+    rank = np.arange(length) / (length - 1) if length > 1 else np.array([0.5])
+    return (density - epsilon) + 2 * epsilon * rank
+
+
+class PruneMeasure:
+    """Task vectors with entries dropped by rank; for `rescale: l1_norm` one round of sums before.
+
+    Ranks cost a sort of every row: they are found once for a block and an expert, and serve all
+    coefficients. Beside the block a thread holds them (int32, as large as the inputs).
+    """
+
+    sample = 0
+
+    def __init__(self, job: TensorJob, parameters: Sequence[DellaLinearParameters]) -> None:
+        self._keys = [stream_key(job.seed, job.tensor, name) for name in job.inputs]
+        self._parameters = parameters
+        self._prunings: list[Pruning] = sorted(
+            {
+                (expert, density, epsilon)
+                for each in parameters
+                if each.rescale == "l1_norm"
+                for expert, (density, epsilon) in enumerate(
+                    zip(each.density, each.epsilon, strict=True)
+                )
+                if density < 1
+            }
+        )
+        self._factors: dict[Pruning, float] = {}
+        self._local = threading.local()
+        self.wanted = bool(self._prunings)
+
+    def look(self, inputs: Sequence[Tensor]) -> None:
+        """Nothing is sampled."""
+
+    def observe(self, block: Block) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        """Sums by row of |δ| and of the kept |δ|, for every expert, density and epsilon."""
+        before: dict[int, NDArray[np.float64]] = {}
+        seen: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
+        for pruning in self._prunings:
+            expert = pruning[0]
+            magnitude = as_rows(block.inputs[expert]).abs()
+            if expert not in before:
+                before[expert] = row_sums(magnitude)
+            seen.append((before[expert], row_sums(magnitude.mul_(self._mask(block, pruning)))))
+        return seen
+
+    def absorb(
+        self, observations: Sequence[list[tuple[NDArray[np.float64], NDArray[np.float64]]]]
+    ) -> None:
+        """How much what is kept grows."""
+        for position, pruning in enumerate(self._prunings):
+            before, after = (
+                float(np.concatenate([seen[position][k] for seen in observations]).sum())
+                for k in range(2)
+            )
+            self._factors[pruning] = l1_factor(before, after)
+        self.wanted = False
+
+    def at(self, block: Block, coefficient: int) -> list[Tensor]:
+        """The pruned and rescaled task vectors of this block."""
+        each = self._parameters[coefficient]
+        return [
+            self._pruned(block, (expert, density, epsilon), each.rescale)
+            for expert, (density, epsilon) in enumerate(
+                zip(each.density, each.epsilon, strict=True)
+            )
+        ]
+
+    def _pruned(self, block: Block, pruning: Pruning, rescale: str) -> Tensor:
+        import torch
+
+        expert, density, epsilon = pruning
+        delta = as_rows(block.inputs[expert])
+        if density >= 1:
+            return delta
+        kept = self._mask(block, pruning).mul_(delta)
+        if rescale == "l1_norm":
+            return kept.mul_(self._factors[pruning])
+        if rescale == "inverse_density":
+            growth = 1 / keep_chances(density, epsilon, delta.shape[1])
+            table = torch.as_tensor(growth.astype(np.float32), device=delta.device)
+            return kept.mul_(table[self._ranks(block, expert)])
+        return kept
+
+    def _mask(self, block: Block, pruning: Pruning) -> Tensor:
+        expert, density, epsilon = pruning
+        ranks = self._ranks(block, expert)
+        chances = keep_chances(density, epsilon, ranks.shape[1])
+        return keep_mask_by_level(self._keys[expert], block.start, ranks, chances)
+
+    def _ranks(self, block: Block, expert: int) -> Tensor:
+        """The ranks in this block's rows; kept for this thread until it comes to another block."""
+        if getattr(self._local, "block", None) is not block:
+            self._local.block = block
+            self._local.ranks = dict[int, "Tensor"]()
+        ranks = cast("dict[int, Tensor]", self._local.ranks)
+        if expert not in ranks:
+            ranks[expert] = row_ranks(as_rows(block.inputs[expert]).abs())
+        return ranks[expert]
+
+
+@merge_method(
+    "della_linear",
+    parameters=DellaLinearParameters,
+    inputs="task_vectors",
+    span="row",
+    family="subspace",
+    source="arXiv:2406.11617",
+    measure=PruneMeasure,
+    check=chances_outside,
+    random=True,
+    unused=("int8_mask",),
+)
+def della_linear(
+    deltas: Sequence[Tensor], statistics: list[Tensor], parameters: DellaLinearParameters
+) -> Tensor:
+    """δ = λ Σ wᵢ δ̂ᵢ; δ̂ keeps an entry with chance (d − ε) + 2 ε r, r its rank in its row, 0 to 1.
+
+    Deep et al. 2024, "DELLA-Merging", https://arxiv.org/abs/2406.11617. The paper divides each kept
+    entry by its own chance (`rescale: inverse_density`, unbiased); mergekit restores Σ|δ| of the
+    tensor (`l1_norm`, the default here too). r = 0 is the smallest |δ|; among equal ones the first
+    counts as smaller (mergekit: any order). In a row of one entry, where mergekit divides zero by
+    zero and stops, its chance is d. A row is a run of the last dimension, also in tensors of more
+    than two; mergekit takes the second one there. Masks are Philox bits, as those of dare_linear;
+    with ε = 0 they are the same.
+
+    Memory: a block is whole rows, at least one, so a thread holds max(block, row) elements of each
+    input, their ranks, and 8 bytes for every row of the tensor, expert and density.
+    """
+    return weighted_sum(statistics, parameters.weight, parameters.normalize, parameters.lambda_)
+
+
+@merge_method(
+    "della",
+    parameters=DellaParameters,
+    inputs="task_vectors",
+    span="row",
+    family="subspace",
+    source="arXiv:2406.11617",
+    measure=PruneMeasure,
+    check=chances_outside,
+    random=True,
+    unused=("int8_mask",),
+)
+def della(
+    deltas: Sequence[Tensor], statistics: list[Tensor], parameters: DellaParameters
+) -> Tensor:
+    """Drop and rescale as della_linear, then elect a sign and merge the agreeing entries as ties.
+
+    Deep et al. 2024; `normalize` is on by default, as in mergekit. Memory: see della_linear.
+    """
+    merged = disjoint_merge(statistics, parameters.weight, parameters.normalize)
+    return merged.mul_(parameters.lambda_) if parameters.lambda_ != 1 else merged

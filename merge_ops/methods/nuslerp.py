@@ -1,0 +1,188 @@
+"""nuslerp: along the sphere between two models or task vectors; whole, by rows or by columns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from merge_ops.gram import GramMeasure, Matrix
+from merge_ops.measure import Block, TensorJob
+from merge_ops.methods.registry import Span, merge_method
+from merge_ops.parameters import REQUIRED, per_input, shared
+from merge_ops.rows import as_rows, column_sums, row_length, row_sums, rows_between
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NEAR_ZERO = 1e-6  # sum of nuslerp's weights below which it goes half way
+LEAST_NORM = 1e-7
+COLINEAR = 1e-12  # of 1 − cos²; in mergekit's float32 no angle that small can be told from none
+
+Sums = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class NuslerpParameters:
+    """`weight` of the second over the sum of both is how far to go."""
+
+    weight: tuple[float, ...] = per_input("weight", REQUIRED, "the model's share")
+    nuslerp_row_wise: bool = shared(
+        "nuslerp_row_wise",
+        bool,
+        False,
+        "with `nuslerp_flatten: false`, an angle for each column instead of one for each row",
+    )
+    nuslerp_flatten: bool = shared("nuslerp_flatten", bool, True, "one angle for the whole tensor")
+
+    @property
+    def t(self) -> float:
+        """How far to go from the first to the second."""
+        first, second = self.weight
+        return 0.5 if abs(first + second) < NEAR_ZERO else second / (first + second)
+
+
+def arc_shares(t: float, aa: float, bb: float, ab: float) -> tuple[float, float]:
+    """sin((1−t)Ω)/sin Ω and sin(tΩ)/sin Ω; 1 − t and t where the two are colinear."""
+    norms = [max(math.sqrt(max(0.0, square)), LEAST_NORM) for square in (aa, bb)]
+    cosine = max(-1.0, min(1.0, ab / (norms[0] * norms[1])))
+    if 1 - cosine**2 <= COLINEAR:
+        return 1 - t, t
+    angle = math.acos(cosine)
+    return math.sin((1 - t) * angle) / math.sin(angle), math.sin(t * angle) / math.sin(angle)
+
+
+def _shares_of_all(t: float, sums: Sums) -> NDArray[np.float32]:
+    """Shares of many pairs, (3, …) of a², b² and ab to (2, …).
+
+    One by one: numpy's sines may differ in the last bit with the place in an array.
+    """
+    each = [arc_shares(t, *three) for three in sums.reshape(3, -1).T.tolist()]
+    return np.array(each, dtype=np.float32).T.reshape(2, *sums.shape[1:])
+
+
+def _shares_of_tensor(gram: Matrix, parameters: NuslerpParameters) -> list[float]:
+    sums = float(gram[0, 0]), float(gram[1, 1]), float(gram[0, 1])
+    return list(arc_shares(parameters.t, *sums))
+
+
+def _by_column(parameters: NuslerpParameters, shape: tuple[int, ...]) -> bool:
+    """A single row has no columns to speak of; mergekit takes it as a row."""
+    return not parameters.nuslerp_flatten and parameters.nuslerp_row_wise and len(shape) > 1
+
+
+class ArcMeasure:
+    """The shares of both inputs: of the whole tensor, of every column, or of a block's rows.
+
+    The first two take one round of inner products, rows none. Columns follow mergekit's `dim=0`:
+    sums over the first dimension. In a matrix a block adds its rows up to three float64 values for
+    each column; in tensors of more dimensions its products are kept (12 bytes for each element).
+    """
+
+    sample = 0
+
+    def __init__(self, job: TensorJob, parameters: Sequence[NuslerpParameters]) -> None:
+        self._shape = job.shape
+        self._parameters = parameters
+        self._whole: GramMeasure | None = None
+        if any(each.nuslerp_flatten for each in parameters):
+            self._whole = GramMeasure(job, parameters, _shares_of_tensor)
+        self._columns = any(_by_column(each, job.shape) for each in parameters)
+        self._sums: Sums = np.empty((3, 0))
+        self._shares: dict[float, NDArray[np.float32]] = {}
+        self.wanted = self._columns or self._whole is not None
+
+    def look(self, inputs: Sequence[Tensor]) -> None:
+        """Nothing is sampled."""
+
+    def observe(self, block: Block) -> tuple[list[Matrix], NDArray[np.floating] | None]:
+        """Leaf sums of the products, and sums of columns, each where they are asked for."""
+        whole = self._whole.observe(block) if self._whole else []
+        return whole, self._column_products(block) if self._columns else None
+
+    def _column_products(self, block: Block) -> NDArray[np.floating]:
+        matrix = rows_between(self._shape) == 1
+        products = [column_sums(each) if matrix else each for each in _products(block)]
+        return np.stack([each.cpu().numpy() for each in products])
+
+    def absorb(
+        self, observations: Sequence[tuple[list[Matrix], NDArray[np.floating] | None]]
+    ) -> None:
+        """Turn the sums into shares."""
+        import torch
+
+        if self._whole:
+            self._whole.absorb([whole for whole, _ in observations])
+        if self._columns:
+            parts = np.concatenate([part for _, part in observations if part is not None], axis=1)
+            width = rows_between(self._shape) * row_length(self._shape)
+            sums = column_sums(torch.as_tensor(parts.reshape(3, -1, width))).numpy()
+            self._sums = sums.reshape(3, -1, row_length(self._shape))
+            for each in self._parameters:
+                if _by_column(each, self._shape) and each.t not in self._shares:
+                    self._shares[each.t] = _shares_of_all(each.t, self._sums)
+        self.wanted = False
+
+    def at(self, block: Block, coefficient: int) -> Sequence[float | Tensor]:
+        """Two numbers, or two tensors that go with the block's rows."""
+        import torch
+
+        parameters = self._parameters[coefficient]
+        if parameters.nuslerp_flatten and self._whole:
+            return self._whole.at(block, coefficient)
+        rows = as_rows(block.inputs[0])
+        if _by_column(parameters, self._shape):
+            shares = self._shares[parameters.t]
+            if (between := shares.shape[1]) > 1:
+                first = block.start // rows.shape[1]
+                shares = shares[:, np.arange(first, first + len(rows)) % between]
+        else:
+            sums = np.stack([row_sums(product) for product in _products(block)])
+            shares = _shares_of_all(parameters.t, sums)[:, :, np.newaxis]
+        return list(torch.as_tensor(shares, device=rows.device))
+
+
+def _products(block: Block) -> list[Tensor]:
+    """a², b² and ab of every element, as rows."""
+    a, b = (as_rows(each) for each in block.inputs)
+    return [a * a, b * b, a * b]
+
+
+def _span(parameters: NuslerpParameters) -> Span:
+    return "element" if parameters.nuslerp_flatten else "row"
+
+
+@merge_method(
+    "nuslerp",
+    parameters=NuslerpParameters,
+    inputs="either",
+    span="row",
+    span_of=_span,
+    family="basic",
+    source="https://github.com/arcee-ai/mergekit#nuslerp",
+    measure=ArcMeasure,
+    base="optional",
+    exactly=2,
+)
+def nuslerp(
+    tensors: Sequence[Tensor], statistics: Sequence[float | Tensor], parameters: NuslerpParameters
+) -> Tensor:
+    """[sin((1−t)Ω) a + sin(tΩ) b] / sin Ω, t = w_b / (w_a + w_b), Ω the angle between a and b.
+
+    Goddard 2024 (mergekit). Unlike slerp it names two models besides a base, and with a base turns
+    their task vectors. With `nuslerp_flatten: false` every run of the last dimension has its own Ω,
+    with `nuslerp_row_wise: true` every run of the first one (a column, in a matrix: mergekit's
+    name says otherwise); a tensor of one dimension is one run either way.
+
+    Memory, when not flattened: a block is whole rows, at least one. By column there are 24 bytes
+    for each block and column between the two passes; tensors of three dimensions or more, save
+    those whose middle ones are 1, keep 12 bytes for each element.
+    """
+    first, second = statistics
+    if isinstance(first, float) and isinstance(second, float):
+        return (tensors[0] * first).add_(tensors[1], alpha=second)
+    return (as_rows(tensors[0]) * first).add_(as_rows(tensors[1]) * second)
