@@ -25,6 +25,7 @@ from merge_ops.layout import OutputTensor, Shard, lay_out, natural_key
 from merge_ops.methods.registry import MergeMethod, Span
 from merge_ops.recipe import DTYPES, Coefficient, Recipe
 from merge_ops.resolution import ParameterResolver
+from merge_ops.whole_model import check_one_for_all
 
 PLAN_VERSION = 1
 
@@ -197,6 +198,7 @@ def plan_merge(
     at = depths(names)
     tensors = [_plan_tensor(recipe, base, inputs, name, at[name], resolver) for name in names]
     resolver.raise_faults()
+    check_one_for_all(recipe, tensors)
     shards = lay_out([tensor.output for tensor in tensors])
     by_name = {tensor.output.name: tensor for tensor in tensors}
     ordered = [by_name[output.name] for shard in shards for output in shard.tensors]

@@ -77,7 +77,12 @@ def test_shape_dtype_and_untouched_inputs(name):
 
 @pytest.mark.parametrize(
     ("name", "parameter"),
-    [(name, key) for name, method in sorted(METHODS.items()) for key in method.parameter_specs],
+    [
+        (name, key)
+        for name, method in sorted(METHODS.items())
+        for key in method.parameter_specs
+        if key != "trim"  # shows on several tensors only: test_whole_model.py
+    ],
 )
 def test_every_parameter_changes_the_output(name, parameter):
     method = METHODS[name]
