@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from merge_ops.block_reader import BlockReader
-from merge_ops.device import Device, open_device
+from merge_ops.device import Device, open_device, use_one_core
 from merge_ops.measure import Block, Measure, TensorJob
 from merge_ops.plan import Plan, PlannedTensor
 from merge_ops.progress import Meter, Progress
@@ -110,7 +110,7 @@ class BlockStream:
 
     def run(self, emit: Emit, progress: Progress | None = None) -> None:
         """Merge everything. Raises NonFiniteError, OSError; `emit` is called on this thread."""
-        pool = ThreadPoolExecutor(self._threads, thread_name_prefix="merge")
+        pool = ThreadPoolExecutor(self._threads, "merge", use_one_core)
         meter = Meter(self._plan.bytes_read, progress)
         try:
             with self._device.single_threaded():

@@ -3,6 +3,7 @@
 from merge_ops.methods import (
     breadcrumbs,
     dare,
+    iso,
     karcher,
     linear,
     magmax,
@@ -14,6 +15,8 @@ from merge_ops.methods import (
     spheres,
     task_arithmetic,
     ties,
+    tsvm,
+    widen,
 )
 from merge_ops.methods.registry import METHODS, MergeMethod, method_named
 
@@ -22,6 +25,7 @@ __all__ = [
     "MergeMethod",
     "breadcrumbs",
     "dare",
+    "iso",
     "karcher",
     "linear",
     "magmax",
@@ -34,4 +38,6 @@ __all__ = [
     "spheres",
     "task_arithmetic",
     "ties",
+    "tsvm",
+    "widen",
 ]
