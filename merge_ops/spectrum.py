@@ -54,14 +54,19 @@ def products(matrices: Sequence[Tensor]) -> dict[tuple[int, int], Tensor]:
     return found
 
 
-def directions(gram: Tensor, count: int | None = None, none: float = NONE) -> Directions:
-    """The `count` leading directions of a matrix with this Gram matrix; fewer at lower rank."""
+def directions(
+    gram: Tensor, count: int | None = None, none: float = NONE, beside: float = 0.0
+) -> Directions:
+    """The `count` leading directions of a matrix with this Gram matrix; fewer at lower rank.
+
+    Values up to `none` times the largest, or `beside` (that of what it was made from), are zero.
+    """
     import torch
 
     linalg: Any = torch.linalg  # which has no types
     squares, vectors = cast("tuple[Tensor, Tensor]", linalg.eigh(gram))
     values = squares.flip(0).clamp_min(0).sqrt()
-    rank = int((values > none * values[:1]).sum())
+    rank = int((values > none * values[:1].clamp_min(beside)).sum())
     kept = rank if count is None else min(count, rank)
     return Directions(vectors.flip(1)[:, :kept], values[:kept])
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from merge_ops.measure import Block, TensorJob
 from merge_ops.methods import METHODS
-from merge_ops.methods.iso import IsoCParameters
+from merge_ops.methods.iso import IsoCParameters, IsoCtsParameters, common_and_own_counts
 from merge_ops.methods.tsvm import TsvmParameters
 from merge_ops.methods.widen import WidenParameters
 from merge_ops.stream import measure_whole
@@ -163,6 +163,74 @@ def test_iso_c_equals_the_decomposition_it_stands_for(shape, count, seed):
     deltas = drawn(shape, count, seed)
     u, s, v = np.linalg.svd(sum(each.double() for each in deltas).numpy(), full_matrices=False)
     close(merged("iso_c", deltas, ISO_C), s.mean() * u @ v, rtol=2e-6)
+
+
+# ------------------------------------------------------------------ iso_cts
+
+
+def test_iso_cts():
+    # of 4 directions half are common, one is each expert's own. The sum diag(6, 5, 2, 1) has 6 and
+    # 5 along e₁, e₂; beside these the experts have 2 along e₃ and 1 along e₄: mean 14/4
+    first, second = np.diag([6.0, 0, 2, 0]), np.diag([0.0, 5, 0, 1])
+    out = merged("iso_cts", [first, second], IsoCtsParameters(0.5, 1.0))
+    assert out.numpy() == pytest.approx(np.diag([3.5] * 4), abs=1e-6)
+
+
+def test_iso_cts_brings_in_what_cancels_in_the_sum():
+    # the sum diag(4, 0) has nothing along e₂, where the experts have 1 and −1 beside U_c = e₁. With
+    # r = 2, T = 2 and none in common each adds one: the first 3 along e₁, the second 2 along e₂
+    first, second = np.diag([3.0, 0]), np.diag([0.0, -2])
+    out = merged("iso_cts", [first, second], IsoCtsParameters(0.0, 1.0))
+    assert out.numpy() == pytest.approx(np.diag([2.5, -2.5]), abs=1e-6)
+
+
+def test_counts_of_common_and_own_directions():
+    # ⌊10 · 0.8⌋ = 8 leaves 2, of which each of 3 experts gets round(2/3) = 1: 7 in common
+    assert common_and_own_counts(10, 0.8, 3) == (7, 1)
+    assert common_and_own_counts(2, 0.0, 3) == (2, 0)
+
+
+@given(SHAPES, st.integers(1, 3), st.integers(0, 1000))
+@settings(deadline=None, max_examples=25)
+def test_iso_cts_with_everything_in_common_is_iso_c(shape, count, seed):
+    deltas = drawn(shape, count, seed)
+    out = merged("iso_cts", deltas, IsoCtsParameters(1.0, 1.0))
+    close(out, merged("iso_c", deltas, ISO_C), rtol=2e-6)
+
+
+@given(SHAPES, st.floats(0, 1), st.integers(0, 1000))
+@settings(deadline=None, max_examples=25)
+def test_iso_cts_of_one_expert_is_iso_c(shape, fraction, seed):
+    (delta,) = drawn(shape, 1, seed)
+    out = merged("iso_cts", [delta], IsoCtsParameters(fraction, 1.0))
+    close(out, merged("iso_c", [delta], ISO_C), rtol=2e-6)
+
+
+def iso_cts_reference(deltas, fraction):
+    """The authors' way, by SVDs, in float64."""
+    deltas = [each.double().numpy() for each in deltas]
+    common, own = common_and_own_counts(min(deltas[0].shape), fraction, len(deltas))
+    u, s, v = np.linalg.svd(sum(deltas), full_matrices=False)
+    parts = [(u[:, :common], s[:common], v[:common])]
+    for each in deltas:
+        beside = each - parts[0][0] @ parts[0][0].T @ each
+        u, s, v = np.linalg.svd(beside, full_matrices=False)
+        parts.append((u[:, :own], s[:own], v[:own]))
+    left, values, right = (
+        np.concatenate([part[k] for part in parts], axis=axis)
+        for k, axis in ((0, 1), (1, 0), (2, 0))
+    )
+    p, _, q = np.linalg.svd(left, full_matrices=False)
+    r, _, t = np.linalg.svd(right, full_matrices=False)
+    return values.mean() * p @ q @ r @ t
+
+
+@given(SHAPES, st.integers(1, 3), st.sampled_from([0.0, 0.3, 0.8]), st.integers(0, 1000))
+@settings(deadline=None, max_examples=40)
+def test_iso_cts_equals_the_decompositions_it_stands_for(shape, count, fraction, seed):
+    deltas = drawn(shape, count, seed)
+    reference = iso_cts_reference(deltas, fraction)
+    close(merged("iso_cts", deltas, IsoCtsParameters(fraction, 1.0)), reference, rtol=5e-6)
 
 
 @pytest.mark.parametrize("name", ["tsvm", "iso_c"])
