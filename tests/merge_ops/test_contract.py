@@ -27,11 +27,8 @@ OTHER_VALUES = {
     "above_average_value_ratio": 0.5, "score_calibration_value": 0.5,
     "common_space_fraction": 0.5,
 }  # fmt: skip
-FLATTENS_OR_CUTS_THE_SPECTRUM = (
-    "iso_c",
-    "iso_cts",
-    "tsvm",
-)  # their laws: test_worked_examples_matrices.py
+# These change singular values; their laws are in test_worked_examples_matrices.py.
+FLATTENS_OR_CUTS_THE_SPECTRUM = ("iso_c", "iso_cts", "tsvm")
 EQUAL_WEIGHTS_CANCEL = ("linear", "karcher", "nuslerp", "multislerp")
 USUAL = {"weight": 1.0, "density": 0.6, "t": 0.3, "epsilon": 0.5}
 

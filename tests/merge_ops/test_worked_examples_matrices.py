@@ -177,11 +177,11 @@ def test_iso_cts():
 
 
 def test_iso_cts_brings_in_what_cancels_in_the_sum():
-    # the sum diag(4, 0) has nothing along e₂, where the experts have 1 and −1 beside U_c = e₁. With
-    # r = 2, T = 2 and none in common each adds one: the first 3 along e₁, the second 2 along e₂
-    first, second = np.diag([3.0, 0]), np.diag([0.0, -2])
-    out = merged("iso_cts", [first, second], IsoCtsParameters(0.0, 1.0))
-    assert out.numpy() == pytest.approx(np.diag([2.5, -2.5]), abs=1e-6)
+    # 2 and −2 along e₃ cancel in the sum diag(6, 5, 0, 3), of which e₁ and e₂ are common; beside
+    # these the first expert's leading direction is e₃ with 2, the second's e₄ with 3: mean 16/4
+    first, second = np.diag([6.0, 0, 2, 0]), np.diag([0.0, 5, -2, 3])
+    out = merged("iso_cts", [first, second], IsoCtsParameters(0.5, 1.0))
+    assert out.numpy() == pytest.approx(np.diag([4.0] * 4), abs=1e-6)
 
 
 def test_counts_of_common_and_own_directions():
