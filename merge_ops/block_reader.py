@@ -31,11 +31,11 @@ def torch_dtype(code: str) -> torch.dtype:
 class _Buffers:
     """One input's raw bytes (pinned for CUDA) and its float32 block."""
 
-    def __init__(self, block: int, device: Device) -> None:
+    def __init__(self, block: int, nbytes: int, device: Device) -> None:
         import torch
 
         self.size = block
-        self.raw = torch.empty(block * 8, dtype=torch.uint8, pin_memory=device.is_cuda)
+        self.raw = torch.empty(nbytes, dtype=torch.uint8, pin_memory=device.is_cuda)
         self.bytes = memoryview(cast(bytearray, self.raw.numpy()))
         self.float = torch.empty(block, dtype=torch.float32, device=device.torch_device)
 
@@ -108,13 +108,13 @@ class BlockReader:
     ) -> torch.Tensor:
         """Runs of `length` elements, one behind the other, as flat float32."""
         count = len(starts) * length
-        buffers = self._buffers(slot, count)
+        size = ITEM_SIZES[source.dtype]
+        buffers = self._buffers(slot, count, size)
         values = buffers.float[:count]
         if not isinstance(source, Stored):
             for number, start in enumerate(starts):
                 source.fill(self._part, start, values[number * length : (number + 1) * length])
             return values
-        size = ITEM_SIZES[source.dtype]
         run = length * size
         for number, start in enumerate(starts):
             _fetch(source, start * size, buffers.bytes[number * run : (number + 1) * run])
@@ -125,13 +125,22 @@ class BlockReader:
     def _part(self, stored: Stored, start: int, count: int) -> torch.Tensor:
         return fetch_stored(stored, start, count).to(self._device.torch_device)
 
-    def _buffers(self, slot: int, count: int) -> _Buffers:
+    def release(self) -> None:
+        """Let go of this thread's buffers that are larger than a block."""
+        slots: dict[int, _Buffers] = getattr(self._local, "slots", {})
+        for slot in [slot for slot, buffers in slots.items() if buffers.size > self._block]:
+            del slots[slot]
+
+    def _buffers(self, slot: int, count: int, size: int) -> _Buffers:
         """This thread's buffers for one input; larger than a block for long rows or tensors."""
         slots: dict[int, _Buffers] | None = getattr(self._local, "slots", None)
         if slots is None:
             slots = self._local.slots = {}
-        if slot not in slots or slots[slot].size < count:
-            slots[slot] = _Buffers(max(self._block, count), self._device)
+        if slot in slots and len(slots[slot].raw) >= count * size and slots[slot].size >= count:
+            return slots[slot]
+        slots.pop(slot, None)
+        nbytes = count * size if count > self._block else self._block * 8
+        slots[slot] = _Buffers(max(self._block, count), nbytes, self._device)
         return slots[slot]
 
 

@@ -52,6 +52,17 @@ class Device:
             torch.set_num_threads(before)
 
 
+def use_one_core() -> None:
+    """Keep torch from splitting operations of this thread.
+
+    What `single_threaded` sets reaches a new thread with its second operation only: its first
+    factorisation would be split, and have other bits.
+    """
+    import torch
+
+    torch.set_num_threads(1)
+
+
 def open_device(name: str) -> Device:
     """`auto` (CUDA when there), `cpu` or `cuda[:n]`. Raises DeviceError where it is not there."""
     import torch

@@ -6,7 +6,7 @@ result does not depend on block size, thread count or order of arrival.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any, Protocol
@@ -24,7 +24,8 @@ LEAF = 65_536
 class TensorJob:
     """What a measure may know of the tensor at hand: its name, shape, inputs and the recipe's seed.
 
-    `inputs` are the names of the experts (task-vector methods) or checkpoints, in order.
+    `inputs` are the names of the experts (task-vector methods) or checkpoints, in order. Where a
+    method measures the whole model, that is one flat tensor with the elements of all.
     """
 
     tensor: str
@@ -56,6 +57,19 @@ class Block:
         return self.inputs[0].numel()
 
 
+@dataclass(frozen=True)
+class ModelWide:
+    """When a method's measure goes over the whole model, all tensors one behind the other.
+
+    `asked` says so of one tensor's parameters, `setting` is how a recipe asks for it; the
+    parameters `same` (attributes of the parameter class) then are one for all tensors.
+    """
+
+    setting: str
+    asked: Callable[[Any], bool]
+    same: tuple[str, ...]
+
+
 class Measure(Protocol):
     """Measures one tensor for all coefficients of a sweep at once.
 
@@ -85,6 +99,14 @@ class Measure(Protocol):
         ...
 
 
+class ModelMeasure(Measure, Protocol):
+    """One that may be of a whole model: it goes through a round once, and holds little of it."""
+
+    def absorb(self, observations: Iterable[Any]) -> None:
+        """Take in one round's observations, in block order, as they are made."""
+        ...
+
+
 def leaf_sums(values: Tensor) -> NDArray[np.float64]:
     """Sums of consecutive leaves of a flat float32 tensor, in float64, shape (leaves,)."""
     import torch
@@ -93,9 +115,9 @@ def leaf_sums(values: Tensor) -> NDArray[np.float64]:
     return np.array([float(leaf.sum(dtype=torch.float64)) for leaf in leaves], dtype=np.float64)
 
 
-def total(parts: Sequence[NDArray[np.float64]]) -> float:
-    """All leaves added in order, one by one."""
-    result = 0.0
+def total(parts: Iterable[NDArray[np.float64]], before: float = 0.0) -> float:
+    """All leaves added in order, one by one, to what was summed before."""
+    result = before
     for part in parts:
         for value in part.tolist():
             result += value

@@ -29,6 +29,7 @@ from merge_ops.methods.registry import MergeMethod, Span
 from merge_ops.recipe import DTYPES, Coefficient, Recipe
 from merge_ops.resolution import ParameterResolver
 from merge_ops.tensor_sources import TensorSource
+from merge_ops.whole_model import check_one_for_all
 
 PLAN_VERSION = 2
 
@@ -242,6 +243,7 @@ def plan_merge(
         names = ", ".join(each.name for each in (donor, *others))
         raise CompatibilityError(f"models {names} cannot be merged", faults)
     resolver.raise_faults()
+    check_one_for_all(recipe, tensors)
     shards = lay_out([tensor.output for tensor in tensors], shard_bytes, donor.stem)
     by_name = {tensor.output.name: tensor for tensor in tensors}
     ordered = [by_name[output.name] for shard in shards for output in shard.tensors]

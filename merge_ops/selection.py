@@ -8,7 +8,7 @@ values fall inside, two rounds of histograms over the bits of the magnitudes fin
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float32]
 MARGIN = 5.0  # half width of the bracket, in standard errors of the sample's quantile
+LARGEST_SAMPLE = 1 << 23
 _LOW_BITS = 15
 
 
@@ -79,13 +80,16 @@ class Selection:
         self._bin = 0
         self._rank = k
         self._value = 0.0
+        self._round: list[Any] = []
+        self._held = 0
 
     @property
     def sample(self) -> int:
         """A sample that balances the cost of looking at it with the width of its bracket."""
         share = min(1.0, self._limit / (2 * self._count))
         narrow_enough = (MARGIN / share) ** 2
-        return int(min(max(narrow_enough, 4 * self._count ** (2 / 3)), self._count / 4))
+        wanted = max(narrow_enough, 4 * self._count ** (2 / 3))
+        return int(min(wanted, LARGEST_SAMPLE, self._count / 4))
 
     def look(self, magnitude: Floats) -> None:
         """Set the bracket from a sample."""
@@ -120,14 +124,32 @@ class Selection:
         inside = near.compress((near > low) & (near < high))
         return _Seen(above, at_high, at_low, inside)
 
-    def absorb(self, observations: Sequence[Any]) -> None:
+    def absorb(self, observations: Iterable[Any]) -> None:
         """Take one round in; sets `threshold`, or the next stage."""
+        for seen in observations:
+            self.take(seen)
+        self.settle()
+
+    def take(self, seen: Any) -> None:
+        """Take in what the next block said, holding no more values than the limit and a block's."""
+        if self._stage == "bracket":
+            if self._held <= self._limit:
+                self._round.append(seen)
+                self._held += len(cast(_Seen, seen).inside)
+        elif self._stage == "ties" or not self._round:
+            self._round.append(seen)
+        else:
+            self._round[0] = self._round[0] + seen
+
+    def settle(self) -> None:
+        """All blocks were taken in: sets `threshold`, or the next stage."""
+        observations, self._round = self._round, []
         if self._stage == "bracket":
             self._absorb_bracket(cast("Sequence[_Seen]", observations))
         elif self._stage == "ties":
-            self._finish(self._value, self._rank, [int(each) for each in observations])
+            self._finish(self._value, self._rank, observations)
         else:
-            self._absorb_histogram(np.sum(observations, axis=0))
+            self._absorb_histogram(observations[0])
 
     def _absorb_bracket(self, seen: Sequence[_Seen]) -> None:
         k, high, low = self.k, np.float32(self._high), np.float32(self._low)

@@ -2,13 +2,13 @@
 
 Worker threads read, convert to float32, merge and round one block each; the calling thread writes
 the results in file order. At most a few blocks are in flight, so peak memory depends on the
-settings and not on the size of the model or the number of experts. A tensor larger than a block
-whose method measures it first is read twice, a smaller one once.
+settings and not on the size of the model or the number of experts; only a method that must see
+tensors whole takes room for those. A tensor larger than a block whose method measures it first is
+read twice, a smaller one once; what is measured over the whole model is read twice in any case.
 """
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,79 +19,59 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from merge_ops.block_reader import BlockReader
-from merge_ops.device import Device, open_device
-from merge_ops.errors import Fault, SettingsError
-from merge_ops.measure import LEAF, Block, Measure, TensorJob
+from merge_ops.device import Device, open_device, use_one_core
+from merge_ops.measure import Block, Measure, TensorJob
 from merge_ops.plan import Plan, PlannedTensor
+from merge_ops.progress import Meter, Progress
+from merge_ops.room import Room, bytes_to_hold, check_room, machine_memory
+from merge_ops.settings import StreamSettings
+from merge_ops.whole_model import WholeModel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-MIB = 1 << 20
-SMALLEST_BLOCK, LARGEST_BLOCK = LEAF, 16 * MIB
-USUAL_BLOCK = 512 * 1024
-SAMPLE_RUNS = 128
+SAMPLE_RUNS, SAMPLE_RUN = 128, 4096  # at most so many runs of a tensor, of so many elements
 
 Emit = Callable[[int, "Sequence[NDArray[np.uint8]]"], None]
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class StreamSettings:
-    """How to run a merge; none of it changes a bit of the result on one kind of device.
+class _Task:
+    """Work under way: the tensor, bytes it reads, bytes it keeps until written if it is whole."""
 
-    `memory` bounds the buffers in bytes; `block` fixes the elements of a block (a multiple of
-    65,536), otherwise it follows from `memory`, `threads` and the number of inputs.
-    """
-
-    threads: int = 0
-    device: str = "auto"
-    memory: int = 512 * MIB
-    block: int | None = None
-
-    def thread_count(self) -> int:
-        """The threads asked for, or one for each core this process may use."""
-        return self.threads or len(os.sched_getaffinity(0))
-
-    def block_for(self, inputs: int, coefficients: int) -> int:
-        """Elements of a block for so many inputs and outputs; a power of two of leaves.
-
-        Raises SettingsError where `memory` does not hold the smallest block.
-        """
-        if self.block is not None:
-            return max(SMALLEST_BLOCK, self.block // LEAF * LEAF)
-        each = 8 * (inputs + 1) + 4 * inputs + 24 + 8 * coefficients
-        room = self.memory // (each * self.thread_count())
-        if room < SMALLEST_BLOCK:
-            needed = SMALLEST_BLOCK * each * self.thread_count() / MIB
-            problem = (
-                f"is {self.memory / MIB:.0f} MiB; {inputs} inputs, {coefficients} coefficient(s)"
-                f" and {self.thread_count()} threads need at least {needed:.0f} MiB: allow more"
-                " memory or fewer threads"
-            )
-            raise SettingsError("settings of the merge", [Fault("memory", problem)])
-        block = SMALLEST_BLOCK
-        while block * 2 <= min(room, USUAL_BLOCK):
-            block *= 2
-        return block
+    tensor: int
+    nbytes: int
+    kept: int
+    future: Future[Any]
 
 
 class _TensorRun:
     """One tensor on its way through the stream: its blocks and what is being measured of it."""
 
-    def __init__(self, plan: Plan, tensor: PlannedTensor, index: int, block: int) -> None:
+    def __init__(
+        self, plan: Plan, tensor: PlannedTensor, index: int, block: int, model: WholeModel
+    ) -> None:
         self.tensor = tensor
         self.index = index
         self.empty = 0 in tensor.output.shape
         self.ranges = _ranges(tensor, block)
         self.measure: Measure | None = None
         self.round: list[Future[Any]] = []
-        self.observed = False  # all of it was read before, and so checked
-        if plan.method.measure is not None and tensor.action == "merge":
+        self.observed = model.measure is not None  # all of it was read before, and so checked
+        self._model = model
+        own = [c for c in range(len(tensor.parameters)) if c not in model]
+        self._places = {coefficient: place for place, coefficient in enumerate(own)}
+        if plan.method.measure is not None and tensor.action == "merge" and own:
             names = tuple(each.model for each in tensor.inputs)
             job = TensorJob(tensor.output.name, tensor.output.shape, names, plan.recipe.seed)
-            self.measure = plan.method.measure(job, tensor.parameters)
+            self.measure = plan.method.measure(job, [tensor.parameters[c] for c in own])
+
+    def known(self, block: Block, coefficient: int) -> Any:
+        """What the method must know of this tensor, or of the model, for one block."""
+        if coefficient in self._model:
+            return self._model.at(self.index, block, coefficient)
+        return self.measure and self.measure.at(block, self._places[coefficient])
 
     def block(self, number: int, start: int, inputs: Sequence[Tensor]) -> Block:
         """A block in the shape that the method's span asks for."""
@@ -128,41 +108,96 @@ class BlockStream:
     """Runs one plan. `emit` gets, in file order, a block's bytes for every coefficient."""
 
     def __init__(self, plan: Plan, settings: StreamSettings) -> None:
+        check_room(plan, machine_memory())
         self._plan = plan
         self._threads = settings.thread_count()
         self._device: Device = open_device(settings.device)
         self._block = settings.block_for(plan.widest, len(plan.coefficients))
         self._reader = BlockReader(self._block, self._device)
+        self._memory = settings.memory
+        self._room = Room(settings.memory)
 
     def run(self, emit: Emit, progress: Progress | None = None) -> None:
         """Merge everything. Raises NonFiniteError, OSError; `emit` is called on this thread."""
-        pool = ThreadPoolExecutor(self._threads, thread_name_prefix="merge")
-        done, whole = 0, self._plan.bytes_read
-        waiting: deque[tuple[int, int, Future[Any]]] = deque()
+        pool = ThreadPoolExecutor(self._threads, "merge", use_one_core)
+        meter = Meter(self._plan.bytes_read, progress)
         try:
             with self._device.single_threaded():
-                for index, nbytes, future in self._tasks(pool):
-                    waiting.append((index, nbytes, future))
-                    while len(waiting) > self._threads + 2:
-                        done += self._emit(waiting.popleft(), emit)
-                        if progress:
-                            progress(done, whole)
-                while waiting:
-                    done += self._emit(waiting.popleft(), emit)
-                    if progress:
-                        progress(done, whole)
+                model = self._measured_model(pool, meter)
+                meter.start(1)
+                for task in self._in_order(self._tasks(pool, model)):
+                    emit(task.tensor, task.future.result())
+                    meter.add(task.nbytes)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _emit(self, task: tuple[int, int, Future[Any]], emit: Emit) -> int:
-        index, nbytes, future = task
-        emit(index, future.result())
-        return nbytes
+    def _in_order(self, tasks: Iterator[_Task]) -> Iterator[_Task]:
+        """Tasks as they were submitted, a few ahead of the one handed out."""
+        waiting: deque[_Task] = deque()
+        for task in tasks:
+            waiting.append(task)
+            while len(waiting) > self._threads + 2 or (
+                len(waiting) > 1 and sum(each.kept for each in waiting) > self._memory
+            ):
+                yield waiting.popleft()
+        while waiting:
+            yield waiting.popleft()
 
-    def _tasks(self, pool: ThreadPoolExecutor) -> Iterator[tuple[int, int, Future[Any]]]:
+    def _measured_model(self, pool: ThreadPoolExecutor, meter: Meter) -> WholeModel:
+        """Rounds over the whole model, for the coefficients that ask for it."""
+        tensors = self._plan.tensors
+        model = WholeModel(self._plan, [len(_ranges(each, self._block)) for each in tensors])
+        measure = model.measure
+        while measure is not None and measure.wanted:
+            if measure.sample:
+                measure.look(self._sample_of_model(model, measure.sample))
+                measure.sample = 0
+            meter.start(2)
+            measure.absorb(self._observations(pool, model, meter))
+        return model
+
+    def _sample_of_model(self, model: WholeModel, wanted: int) -> Sequence[Tensor]:
+        """About `wanted` elements of every input, from every tensor its share."""
+        import torch
+
+        parts: list[Sequence[Tensor]] = []
+        for index in model.tensors():
+            tensor = self._plan.tensors[index]
+            share = max(1, wanted * prod(tensor.output.shape) // model.count)
+            runs = max(1, min(SAMPLE_RUNS, share // SAMPLE_RUN))
+            parts.append(self._reader.sample(tensor, share, runs))
+        return [torch.cat(part) for part in zip(*parts, strict=True)]
+
+    def _observations(
+        self, pool: ThreadPoolExecutor, model: WholeModel, meter: Meter
+    ) -> Iterator[Any]:
+        """One round over all blocks of the model, in order and a few ahead."""
+
+        def tasks() -> Iterator[_Task]:
+            for index in model.tensors():
+                tensor = self._plan.tensors[index]
+                run = _TensorRun(self._plan, tensor, index, self._block, model)
+                for number, (start, count) in enumerate(run.ranges):
+                    future = pool.submit(self._observe_model, run, model, number, start, count)
+                    yield _Task(index, _share(tensor, start, count), 0, future)
+
+        for task in self._in_order(tasks()):
+            yield task.future.result()
+            meter.add(task.nbytes)
+
+    def _observe_model(
+        self, run: _TensorRun, model: WholeModel, number: int, start: int, count: int
+    ) -> Any:
+        assert model.measure is not None
+        with self._device.stream():
+            _, inputs = self._reader.read(run.tensor, start, count)
+            block = run.block(number, start, inputs)
+            return model.measure.observe(model.block(run.index, block))
+
+    def _tasks(self, pool: ThreadPoolExecutor, model: WholeModel) -> Iterator[_Task]:
         """Submit blocks in file order; the next tensor is measured before this one is merged."""
         runs = (
-            _TensorRun(self._plan, tensor, index, self._block)
+            _TensorRun(self._plan, tensor, index, self._block, model)
             for index, tensor in enumerate(self._plan.tensors)
         )
         current = next(runs, None)
@@ -174,10 +209,18 @@ class BlockStream:
             if following is not None:
                 self._start_round(pool, following)
             if not current.empty:
+                held = self._held(current.tensor)
                 for number, (start, count) in enumerate(current.ranges):
-                    future = pool.submit(self._merge_block, current, number, start, count)
-                    yield current.index, _share(current.tensor, start, count), future
+                    future = pool.submit(self._merge_block, current, held, number, start, count)
+                    kept = current.tensor.output.nbytes * len(self._plan.coefficients)
+                    share = _share(current.tensor, start, count)
+                    yield _Task(current.index, share, kept if held else 0, future)
             current = following
+
+    def _held(self, tensor: PlannedTensor) -> int:
+        """What a tensor takes that is merged whole and larger than a block; else nothing."""
+        whole = tensor.span == "tensor" and prod(tensor.output.shape) > self._block
+        return bytes_to_hold(tensor) if whole and tensor.action == "merge" else 0
 
     def _start_round(self, pool: ThreadPoolExecutor, run: _TensorRun) -> None:
         """Submit one measuring round over all blocks; single blocks are measured when merged."""
@@ -207,14 +250,17 @@ class BlockStream:
             return run.measure.observe(run.block(number, start, inputs))
 
     def _merge_block(
-        self, run: _TensorRun, number: int, start: int, count: int
+        self, run: _TensorRun, held: int, number: int, start: int, count: int
     ) -> list[NDArray[np.uint8]]:
         tensor = run.tensor
         if tensor.action == "copy":
             data = self._reader.raw(tensor, start, count)
             return [data] * len(self._plan.coefficients)
-        with self._device.stream():
-            return self._merged(run, number, start, count)
+        with self._room.lend(held), self._device.stream():
+            try:
+                return self._merged(run, number, start, count)
+            finally:
+                self._reader.release()
 
     def _merged(
         self, run: _TensorRun, number: int, start: int, count: int
@@ -226,7 +272,7 @@ class BlockStream:
             measure_whole(measure, block)
         results: list[NDArray[np.uint8]] = []
         for position, parameters in enumerate(tensor.parameters):
-            known = measure.at(block, position) if measure is not None else None
+            known = run.known(block, position)
             merged = self._plan.method.merge(block.inputs, known, parameters).view(-1)
             if base is not None:
                 merged = merged.add_(base)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from merge_ops.measure import Block, TensorJob, leaf_sums, total
-from merge_ops.parameters import shared
+from merge_ops.measure import Block, ModelWide, TensorJob, leaf_sums, total
+from merge_ops.parameters import Parameter, shared
 from merge_ops.selection import Selection, magnitudes
 
 if TYPE_CHECKING:
@@ -16,8 +17,10 @@ Band = tuple[int, int]
 """(k, outliers): of the k largest entries all but the `outliers` largest are kept."""
 
 INSIDE_LIMIT = 1 << 24  # values held between two rounds, over all experts and densities: 64 MiB
+LARGE = 1 << 30  # elements from which on four times as many are held: 256 MiB
 TOO_SMALL = 1e-7
 L1_NORM, NONE = "l1_norm", "none"
+PER_TENSOR, GLOBAL = "per_tensor", "global"
 
 
 def rescale_after_trimming() -> Any:
@@ -30,6 +33,22 @@ def rescale_after_trimming() -> Any:
         choices=(L1_NORM, NONE),
         aliases={True: L1_NORM, False: NONE},
     )
+
+
+def trim_scope() -> Any:
+    """The parameter `trim` of methods that trim."""
+    meaning = "whether the largest entries are those of each tensor or of the whole model"
+    spec = Parameter("trim", str, meaning, PER_TENSOR, choices=(PER_TENSOR, GLOBAL))
+    return dataclasses.field(default=PER_TENSOR, metadata={"parameter": spec})
+
+
+def _is_global(parameters: Any) -> bool:
+    return parameters.trim == GLOBAL
+
+
+def trimmed_globally(*same: str) -> ModelWide:
+    """With `trim: global` the whole model is measured; `same` hold for all its tensors then."""
+    return ModelWide("trim: global", _is_global, ("trim", *same))
 
 
 def l1_factor(before: float, after: float) -> float:
@@ -52,7 +71,7 @@ class BandMeasure:
         self._rescale = rescale
         cuts = {(i, k) for each in bands for i, band in enumerate(each) for k in band}
         cuts = sorted((i, k) for i, k in cuts if 0 < k < job.count)
-        limit = INSIDE_LIMIT // max(1, len(cuts))
+        limit = (INSIDE_LIMIT if job.count < LARGE else 4 * INSIDE_LIMIT) // max(1, len(cuts))
         self._selections = {cut: Selection(cut[1], job.count, limit) for cut in cuts}
         self._sums = {
             (i, band)
@@ -84,16 +103,22 @@ class BandMeasure:
             for expert, band in sorted(self._sums)
         }
 
-    def absorb(self, observations: Sequence[dict[Any, Any]]) -> None:
+    def absorb(self, observations: Iterable[dict[Any, Any]]) -> None:
         """Take one round in."""
-        if self._open():
-            for cut in observations[0]:
-                self._selections[cut].absorb([seen[cut] for seen in observations])
+        open_ones = self._open()
+        if open_ones:
+            for seen in observations:
+                for cut in open_ones:
+                    self._selections[cut].take(seen[cut])
+            for cut in open_ones:
+                self._selections[cut].settle()
             self.wanted = bool(self._open()) or bool(self._sums)
             return
-        for key in observations[0]:
-            before, after = (total([seen[key][k] for seen in observations]) for k in range(2))
-            self._factors[key] = l1_factor(before, after)
+        sums = dict.fromkeys(self._sums, (0.0, 0.0))
+        for seen in observations:
+            for key, (before, after) in sums.items():
+                sums[key] = total([seen[key][0]], before), total([seen[key][1]], after)
+        self._factors = {key: l1_factor(*both) for key, both in sums.items()}
         self.wanted = False
 
     def at(self, block: Block, coefficient: int) -> list[Tensor]:

@@ -9,6 +9,7 @@ from merge_ops.methods import (
     della,
     emr,
     expo,
+    iso,
     karcher,
     linear,
     magmax,
@@ -23,6 +24,8 @@ from merge_ops.methods import (
     spheres,
     task_arithmetic,
     ties,
+    tsvm,
+    widen,
 )
 from merge_ops.methods.registry import METHODS, MergeMethod, method_named
 
@@ -37,6 +40,7 @@ __all__ = [
     "della",
     "emr",
     "expo",
+    "iso",
     "karcher",
     "linear",
     "magmax",
@@ -52,4 +56,6 @@ __all__ = [
     "spheres",
     "task_arithmetic",
     "ties",
+    "tsvm",
+    "widen",
 ]

@@ -11,7 +11,13 @@ from merge_ops.methods.registry import merge_method
 from merge_ops.methods.task_arithmetic import weighted_sum
 from merge_ops.methods.ties import disjoint_merge
 from merge_ops.parameters import REQUIRED, per_input, shared
-from merge_ops.trimming import Band, BandMeasure, rescale_after_trimming
+from merge_ops.trimming import (
+    Band,
+    BandMeasure,
+    rescale_after_trimming,
+    trim_scope,
+    trimmed_globally,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +37,7 @@ class BreadcrumbsParameters:
     normalize: bool = shared("normalize", bool, False, "divide by the sum of the weights")
     lambda_: float = shared("lambda", float, 1.0, "the scale of the merged task vector")
     rescale: str = rescale_after_trimming()
+    trim: str = trim_scope()
 
 
 def band(density: float, gamma: float, count: int) -> Band:
@@ -58,6 +65,7 @@ def _measure(job: TensorJob, parameters: Sequence[BreadcrumbsParameters]) -> Ban
     family="subspace",
     source="arXiv:2312.06795",
     measure=_measure,
+    model_wide=trimmed_globally("density", "gamma", "rescale"),
     unused=("int8_mask",),
 )
 def breadcrumbs(
@@ -65,8 +73,9 @@ def breadcrumbs(
 ) -> Tensor:
     """δ = λ Σ wᵢ δ̂ᵢ, δ̂ without its ⌊γ n⌋ largest entries and then the ⌊d n⌋ largest of the rest.
 
-    Davari & Belilovsky 2023, "Model Breadcrumbs", https://arxiv.org/abs/2312.06795; per tensor.
-    Equal magnitudes count in the order of their index.
+    Davari & Belilovsky 2023, "Model Breadcrumbs", https://arxiv.org/abs/2312.06795; per tensor,
+    or over all tensors together with `trim: global`. Equal magnitudes count in the order of their
+    index.
     """
     return weighted_sum(statistics, parameters.weight, parameters.normalize, parameters.lambda_)
 
@@ -79,6 +88,7 @@ def breadcrumbs(
     family="subspace",
     source="arXiv:2312.06795",
     measure=_measure,
+    model_wide=trimmed_globally("density", "gamma", "rescale"),
     unused=("int8_mask",),
 )
 def breadcrumbs_ties(

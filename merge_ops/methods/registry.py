@@ -21,7 +21,7 @@ from merge_ops.parameters import Parameter, parameters_of
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from merge_ops.measure import Measure, TensorJob
+    from merge_ops.measure import Measure, ModelWide, TensorJob
 
 MergeFunction = Callable[[Sequence["Tensor"], Any, Any], "Tensor"]
 MeasureFactory = Callable[["TensorJob", Sequence[Any]], "Measure"]
@@ -36,8 +36,9 @@ class MergeMethod:
     `span` is the most that the method must see at once: any run of elements, whole rows (runs of
     the last dimension), or a whole tensor; `span_of` says for which parameters less will do. Memory
     is bounded by blocks, by rows or by tensors accordingly. `measure` builds what the method must
-    know of the whole tensor first; `version` is part of a plan's digest: raise it when a change
-    alters any bit. `check` says what is wrong with parameters that are sound each for itself;
+    know of the whole tensor first, or where `model_wide` says so of the whole model: then all
+    inputs are read once more. `version` is part of a plan's digest: raise it when a change alters
+    any bit. `check` says what is wrong with parameters that are sound each for itself;
     `at_position` makes of them what the method gets for one tensor, where that depends on the
     tensor's position among all.
     """
@@ -50,6 +51,7 @@ class MergeMethod:
     family: Literal["basic", "weighted", "subspace", "routing", "calibration"]
     source: str
     measure: MeasureFactory | None = None
+    model_wide: ModelWide | None = None
     span_of: Callable[[Any], Span] | None = None
     check: Callable[[Any], Fault | None] | None = None
     at_position: Callable[[Any, Position], Any] | None = None
@@ -64,6 +66,10 @@ class MergeMethod:
     def parameter_specs(self) -> dict[str, Parameter]:
         """Its parameters by name."""
         return parameters_of(self.parameters)
+
+    def measures_model(self, parameters: Any) -> bool:
+        """Whether one coefficient's measure goes over the whole model."""
+        return self.model_wide is not None and self.model_wide.asked(parameters)
 
     def span_for(self, parameters: Sequence[Any]) -> Span:
         """What one tensor needs, over all coefficients of a sweep.

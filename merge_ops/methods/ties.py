@@ -10,7 +10,7 @@ from merge_ops.measure import TensorJob
 from merge_ops.methods.registry import merge_method
 from merge_ops.parameters import REQUIRED, per_input, shared
 from merge_ops.selection import kept_count
-from merge_ops.trimming import BandMeasure, rescale_after_trimming
+from merge_ops.trimming import BandMeasure, rescale_after_trimming, trim_scope, trimmed_globally
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,6 +29,7 @@ class TiesParameters:
     )
     lambda_: float = shared("lambda", float, 1.0, "the scale of the merged task vector")
     rescale: str = rescale_after_trimming()
+    trim: str = trim_scope()
 
 
 def _measure(job: TensorJob, parameters: Sequence[TiesParameters]) -> BandMeasure:
@@ -44,15 +45,17 @@ def _measure(job: TensorJob, parameters: Sequence[TiesParameters]) -> BandMeasur
     family="subspace",
     source="arXiv:2306.01708",
     measure=_measure,
+    model_wide=trimmed_globally("density", "rescale"),
     unused=("int8_mask",),
 )
 def ties(deltas: Sequence[Tensor], statistics: list[Tensor], parameters: TiesParameters) -> Tensor:
     """Trim each δᵢ to its largest entries, elect a sign per element, average those that agree, × λ.
 
     Yadav et al. 2023, "TIES-Merging", https://arxiv.org/abs/2306.01708. As in mergekit, and unlike
-    the paper: the k = max(1, ⌊density · n⌋) largest |δ| are kept per tensor (the paper trims over
-    the whole model), the weights take part in the election, a sum of zero elects plus, and the mean
-    is weighted. Equal magnitudes at the threshold are kept from the lowest index on.
+    the paper: the k = max(1, ⌊density · n⌋) largest |δ| are kept per tensor, the weights take part
+    in the election, a sum of zero elects plus, and the mean is weighted. With `trim: global` n and
+    k count all merged tensors of an expert together, as in the paper; all inputs are then read
+    twice. Equal magnitudes at the threshold are kept from the lowest index on, in file order.
     """
     merged = disjoint_merge(statistics, parameters.weight, parameters.normalize)
     return merged.mul_(parameters.lambda_) if parameters.lambda_ != 1 else merged

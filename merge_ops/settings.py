@@ -1,0 +1,55 @@
+"""How to run a merge: threads, device and memory."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from merge_ops.errors import Fault, SettingsError
+from merge_ops.measure import LEAF
+
+MIB = 1 << 20
+SMALLEST_BLOCK, USUAL_BLOCK = LEAF, 512 * 1024
+
+
+@dataclass(frozen=True)
+class StreamSettings:
+    """How to run a merge; none of it changes a bit of the result on one kind of device.
+
+    `memory` bounds the buffers in bytes; `block` fixes the elements of a block (a multiple of
+    65,536), otherwise it follows from `memory`, `threads` and the number of inputs. Methods that
+    see tensors whole hold as many at a time as `memory` has room for, and a larger one alone: they
+    take `memory` or what the largest tensor takes, and SettingsError is raised before any work
+    where the machine does not have that. More memory lets them use more threads.
+    """
+
+    threads: int = 0
+    device: str = "auto"
+    memory: int = 512 * MIB
+    block: int | None = None
+
+    def thread_count(self) -> int:
+        """The threads asked for, or one for each core this process may use."""
+        return self.threads or len(os.sched_getaffinity(0))
+
+    def block_for(self, inputs: int, coefficients: int) -> int:
+        """Elements of a block for so many inputs and outputs; a power of two of leaves.
+
+        Raises SettingsError where `memory` does not hold the smallest block.
+        """
+        if self.block is not None:
+            return max(SMALLEST_BLOCK, self.block // LEAF * LEAF)
+        each = 8 * (inputs + 1) + 4 * inputs + 24 + 8 * coefficients
+        room = self.memory // (each * self.thread_count())
+        if room < SMALLEST_BLOCK:
+            needed = SMALLEST_BLOCK * each * self.thread_count() / MIB
+            problem = (
+                f"is {self.memory / MIB:.0f} MiB; {inputs} inputs, {coefficients} coefficient(s)"
+                f" and {self.thread_count()} threads need at least {needed:.0f} MiB: allow more"
+                " memory or fewer threads"
+            )
+            raise SettingsError("settings of the merge", [Fault("memory", problem)])
+        block = SMALLEST_BLOCK
+        while block * 2 <= min(room, USUAL_BLOCK):
+            block *= 2
+        return block
