@@ -1,10 +1,15 @@
 """Contestants that take turns, tables of what was measured, and the options of all benchmarks.
 
+Ronghe hashes its inputs for the model card and remembers the hashes by size, times and inode of the
+files; in measured rounds they are known, for the warm-up round was there before.
+
 Nothing here imports torch (see processes.py): what needs it runs in a process of its own.
 """
 
 import argparse
+import fcntl
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -24,15 +29,21 @@ Task = Callable[[], Run]
 
 @dataclass(frozen=True)
 class Contestant:
-    """A program that merges: its name and the command before CONFIG and OUT, and after them."""
+    """A program that merges: its name and the command before CONFIG and OUT, and after them.
+
+    `touched` files get the time of now before each merge, so that nothing remembered of them holds.
+    """
 
     name: str
     command: tuple[str, ...]
     options: tuple[str, ...] = ()
+    touched: tuple[Path, ...] = ()
 
     def merge(self, config: Path, out: Path) -> Run:
         """One whole process; what was in `out` is removed first."""
         shutil.rmtree(out, ignore_errors=True)
+        for path in self.touched:
+            os.utime(path)
         return measure([*self.command, str(config), str(out), *self.options])
 
 
@@ -168,7 +179,12 @@ def work_folder(arguments: argparse.Namespace, needed: float) -> Iterator[Path]:
     if arguments.work:
         arguments.work.mkdir(parents=True, exist_ok=True)
         check_room(arguments.work, needed)
-        yield arguments.work.resolve()
+        with (arguments.work / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                sys.exit(f"another benchmark runs in {arguments.work}; wait or use another --work")
+            yield arguments.work.resolve()
         return
     with tempfile.TemporaryDirectory(prefix="ronghe-bench-") as folder:
         check_room(Path(folder), needed)

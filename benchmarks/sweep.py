@@ -9,8 +9,9 @@ of several processes times are added and the highest memory counts.
 
 The bytes that a process reads are the kernel's count of read calls (rchar of /proc/PID/io). The
 same sweep over checkpoints of 1 MB shows how many of them are Python's own; what is left, by the
-bytes of all inputs, is how often an input byte is read. mergekit maps its inputs, which this does
-not count: there is no figure for it. Nine processes visit every byte at least nine times.
+bytes of all inputs, is how often an input byte is read by a merge of inputs that were met before.
+Hashing new ones, in the warm-up here, reads them once more. mergekit maps its inputs, which this
+does not count: there is no figure for it. Nine processes visit every byte at least nine times.
 """
 
 import argparse

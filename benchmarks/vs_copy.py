@@ -6,7 +6,8 @@
 merge does; it computes nothing. Each merge reads and writes the same bytes. All run by turns, as
 whole processes, after one warm-up each. The same is done with checkpoints of 1 MB, which shows what
 starting up takes; the rate after start-up is bytes read and written by the seconds beyond that, and
-the share is that rate as a part of the copy's. The inputs should fit in the page cache.
+the share is that rate as a part of the copy's. The inputs should fit in the page cache; hashing
+them, which the first merge of new files does, falls into the warm-up.
 """
 
 import argparse

@@ -14,6 +14,9 @@ take back, so the second figure is the one that is kinder to it. mergekit runs w
 options on the CPU; `--also "--async-write"` adds a column with other ones. `copy` is a process that
 only reads all inputs and writes as many bytes as a merge does: the least that a merge could take.
 
+Ronghe hashes inputs that it has not met, and remembers the hashes; as a rule that falls into the
+warm-up. `--first-time` adds a row for merges of files just touched, which are hashed each time.
+
 Methods that take a fixed number of models (slerp, nuslerp, nearswap, arcee_fusion) are measured
 once for each size. A program that fails, for want of memory say, is reported as failed.
 """
@@ -22,6 +25,7 @@ import argparse
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -62,7 +66,7 @@ def table(results: Mapping[str, Mapping[str, list[Run]]], copies: Sequence[Run])
         ours = middle(runs["ronghe"])
         for name, measured in runs.items():
             told = ["", "", ""]
-            if measured and name != "ronghe":
+            if measured and not name.startswith("ronghe"):
                 m = middle(measured)
                 told = [
                     ratio(m.wall, ours.wall),
@@ -83,10 +87,11 @@ def contest(
     config = outputs / f"{method}.yaml"
     config.write_text(recipe(method, base, experts), encoding="utf-8")
     peers = [mergekit(arguments), *(mergekit(arguments, more) for more in arguments.also)]
-    tasks = {
-        each.name: partial(each.merge, config, outputs / each.name)
-        for each in (ronghe(arguments), *peers)
-    }
+    own = [ronghe(arguments)]
+    if arguments.first_time:
+        touched = tuple(weights_of(folders))
+        own.append(replace(own[0], name="ronghe, first time", touched=touched))
+    tasks = {each.name: partial(each.merge, config, outputs / each.name) for each in (*own, *peers)}
     runs = by_turns(tasks, arguments.repeats, method)
     apart = None
     if method not in RANDOM and runs["mergekit"]:
@@ -140,6 +145,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--experts", default="2", help="how many; several numbers by commas")
     parser.add_argument("--sizes", default="0.4B", help=f"some of {', '.join(SHAPES)}")
     parser.add_argument("--also", action="append", default=[], help="more mergekit options")
+    parser.add_argument("--first-time", action="store_true", help="also with inputs to be hashed")
     arguments = parser.parse_args()
     wanted = METHODS if arguments.methods == "all" else tuple(arguments.methods.split(","))
     arguments.sizes = arguments.sizes.split(",")
@@ -162,7 +168,7 @@ def main() -> None:
     """The command line."""
     arguments = parse()
     models_kept = max(arguments.experts) + 1
-    outputs = 2 + len(arguments.also) + 1
+    outputs = 3 + arguments.first_time + len(arguments.also)
     kept = sum(models_kept * shape_of(s, arguments.layers).nbytes for s in arguments.sizes)
     written = outputs * max(shape_of(s, arguments.layers).nbytes for s in arguments.sizes)
     with work_folder(arguments, 1.05 * (kept + written)) as work:
