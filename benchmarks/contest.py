@@ -1,7 +1,7 @@
 """Contestants that take turns, tables of what was measured, and the options of all benchmarks.
 
-Ronghe hashes its inputs for the model card and remembers the hashes by size, times and inode of the
-files; in measured rounds they are known, for the warm-up round was there before.
+Ronghe hashes its inputs for the model card and remembers the hashes in the home folder; in measured
+rounds they are known, for the warm-up round was there before.
 
 Nothing here imports torch (see processes.py): what needs it runs in a process of its own.
 """
@@ -9,7 +9,6 @@ Nothing here imports torch (see processes.py): what needs it runs in a process o
 import argparse
 import fcntl
 import json
-import os
 import shlex
 import shutil
 import subprocess
@@ -31,20 +30,22 @@ Task = Callable[[], Run]
 class Contestant:
     """A program that merges: its name and the command before CONFIG and OUT, and after them.
 
-    `touched` files get the time of now before each merge, so that nothing remembered of them holds.
+    One that `forgets` has an empty home folder each time, and so remembers nothing of its inputs.
     """
 
     name: str
     command: tuple[str, ...]
     options: tuple[str, ...] = ()
-    touched: tuple[Path, ...] = ()
+    forgets: bool = False
 
     def merge(self, config: Path, out: Path) -> Run:
         """One whole process; what was in `out` is removed first."""
         shutil.rmtree(out, ignore_errors=True)
-        for path in self.touched:
-            os.utime(path)
-        return measure([*self.command, str(config), str(out), *self.options])
+        command = [*self.command, str(config), str(out), *self.options]
+        if not self.forgets:
+            return measure(command)
+        with tempfile.TemporaryDirectory() as home:
+            return measure(command, HOME=home)
 
 
 def ronghe(arguments: argparse.Namespace) -> Contestant:

@@ -50,10 +50,13 @@ class RunFailedError(Exception):
     """A measured process ended with an error; the message has its command and last output."""
 
 
-def measure(command: Sequence[str]) -> Run:
-    """Runs one process to its end and measures it. Raises RunFailedError."""
+def measure(command: Sequence[str], **variables: str) -> Run:
+    """Runs one process, with further environment variables, and measures it.
+
+    Raises RunFailedError where it fails.
+    """
     os.sync()  # what the run before wrote is not charged to this one
-    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"} | variables
     with tempfile.TemporaryFile() as output:
         started = time.perf_counter()
         process = subprocess.Popen(

@@ -15,7 +15,7 @@ options on the CPU; `--also "--async-write"` adds a column with other ones. `cop
 only reads all inputs and writes as many bytes as a merge does: the least that a merge could take.
 
 Ronghe hashes inputs that it has not met, and remembers the hashes; as a rule that falls into the
-warm-up. `--first-time` adds a row for merges of files just touched, which are hashed each time.
+warm-up. `--first-time` adds a row for merges that remember nothing, and hash each time.
 
 Methods that take a fixed number of models (slerp, nuslerp, nearswap, arcee_fusion) are measured
 once for each size. A program that fails, for want of memory say, is reported as failed.
@@ -89,8 +89,7 @@ def contest(
     peers = [mergekit(arguments), *(mergekit(arguments, more) for more in arguments.also)]
     own = [ronghe(arguments)]
     if arguments.first_time:
-        touched = tuple(weights_of(folders))
-        own.append(replace(own[0], name="ronghe, first time", touched=touched))
+        own.append(replace(own[0], name="ronghe, first time", forgets=True))
     tasks = {each.name: partial(each.merge, config, outputs / each.name) for each in (*own, *peers)}
     runs = by_turns(tasks, arguments.repeats, method)
     apart = None
