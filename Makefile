@@ -10,7 +10,7 @@ export DAGSTER_HOME := $(CURDIR)/.ronghe/dagster
 export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help install demo demo-update ui test check bench oracle clean
+.PHONY: help install demo demo-update ui test check bench docs oracle clean
 
 help:  ## the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -59,6 +59,9 @@ check: install  ## style, types, import rules, definitions
 
 bench: install oracle  ## side by side with mergekit on the same files
 	$(BIN)/python -m benchmarks.vs_mergekit
+
+docs: install  ## docs/methods.md and its pictures, from the registry of methods
+	$(BIN)/python -m docs.methods_page
 
 clean:  ## remove the environments and everything the demo made
 	rm -rf .venv .venv-oracle .ronghe

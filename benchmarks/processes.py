@@ -33,54 +33,78 @@ with open(sys.argv[1], "wb") as out:
 
 @dataclass(frozen=True)
 class Run:
-    """One process: seconds of wall clock and of CPU, MiB of peak memory, all and anonymous."""
+    """One process: seconds of wall clock and of CPU, MiB of peak memory, all and anonymous.
+
+    `read` is the MB (10⁶ bytes) it asked the kernel for by read calls, cached or not, its children
+    included; what it maps does not count.
+    """
 
     wall: float
     cpu: float
     peak: float
     anonymous: float
+    read: float
 
 
-def measure(command: Sequence[str]) -> Run:
-    """Runs one process to its end and measures it; stops the benchmark if it fails."""
+class RunFailedError(Exception):
+    """A measured process ended with an error; the message has its command and last output."""
+
+
+def measure(command: Sequence[str], **variables: str) -> Run:
+    """Runs one process, with further environment variables, and measures it.
+
+    Raises RunFailedError where it fails.
+    """
     os.sync()  # what the run before wrote is not charged to this one
-    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"} | variables
     with tempfile.TemporaryFile() as output:
         started = time.perf_counter()
         process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
         )
         anonymous = 0.0
-        while True:
-            pid, status, usage = os.wait4(process.pid, os.WNOHANG)
-            if pid:
-                break
-            anonymous = max(anonymous, anonymous_mib(process.pid))
+        while not os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG):
+            anonymous = max(anonymous, proc_figure(process.pid, "status", "RssAnon:") / 1024)
             time.sleep(0.01)
         wall = time.perf_counter() - started
+        read = proc_figure(process.pid, "io", "rchar:") / 1e6  # a zombie still has its counts
+        _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             output.seek(0)
-            sys.exit(f"{shlex.join(command)}\n{output.read().decode()[-3000:]}")
-    return Run(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, anonymous)
+            told = output.read().decode(errors="replace")[-3000:]
+            raise RunFailedError(f"{shlex.join(command)}\nended with {process.returncode}\n{told}")
+    cpu = usage.ru_utime + usage.ru_stime
+    return Run(wall, cpu, usage.ru_maxrss / 1024, anonymous, read)
 
 
-def anonymous_mib(pid: int) -> float:
-    """The anonymous resident memory of a process now, in MiB; 0 when it is gone."""
+def proc_figure(pid: int, file: str, key: str) -> int:
+    """One number from /proc/PID; 0 when the process, or the figure, is gone."""
     try:
-        text = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+        text = Path(f"/proc/{pid}/{file}").read_text(encoding="ascii", errors="replace")
     except OSError:
-        return 0.0
+        return 0
     for line in text.splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) / 1024
-    return 0.0
+        if line.startswith(key):
+            return int(line.split()[1])
+    return 0
 
 
 def middle(runs: Sequence[Run]) -> Run:
     """The median of each figure."""
     return Run(
         *(median(values) for values in zip(*(asdict(run).values() for run in runs), strict=True))
+    )
+
+
+def added(runs: Sequence[Run]) -> Run:
+    """Processes one after the other as if they were one: sums, and the highest memory."""
+    return Run(
+        sum(run.wall for run in runs),
+        sum(run.cpu for run in runs),
+        max(run.peak for run in runs),
+        max(run.anonymous for run in runs),
+        sum(run.read for run in runs),
     )
 
 

@@ -1,243 +1,177 @@
 """Side by side with mergekit: the same files, whole processes, one run.
 
     make bench
-    python -m benchmarks.vs_mergekit --work /big/disk/bench --methods linear,ties --repeats 5
+    python -m benchmarks.vs_mergekit --work /big/disk/bench --methods all --experts 2,4,8 \\
+        --sizes 0.4B,1.5B --repeats 5 --json results.json
 
-Makes three bfloat16 checkpoints of 0.83 GB (a base and two experts; `--experts 3` for four), then
-merges them with `ronghe merge` and with `mergekit-yaml` by turns (A B A B …), after one warm-up of
-each, so that all inputs are in the page cache for both. Each merge is one whole process, start-up
-included. Measured per process: wall-clock seconds, user + system seconds, peak resident memory as
-the kernel reports it to the parent (ru_maxrss), and the highest anonymous resident memory seen by
-sampling: ru_maxrss counts mapped input files, which mergekit uses and which the kernel may take
-back, so the second figure is the one that is kinder to it. mergekit runs with its default options
-on the CPU; `--also "--async-write"` adds a column with other ones. `copy` is a process that only
-reads all inputs and writes as many bytes as a merge does: the least that a merge could take.
+Makes bfloat16 checkpoints (a base and experts; by default three of 0.83 GB), then merges them with
+`ronghe merge` and with `mergekit-yaml` by turns (A B A B …), after one warm-up of each, so that all
+inputs are in the page cache for both, where it is large enough. Each merge is one whole process,
+start-up included. Measured per process: wall-clock seconds, user + system seconds, peak resident
+memory as the kernel reports it to the parent (ru_maxrss), and the highest anonymous resident memory
+seen by sampling: ru_maxrss counts mapped input files, which mergekit uses and which the kernel may
+take back, so the second figure is the one that is kinder to it. mergekit runs with its default
+options on the CPU; `--also "--async-write"` adds a column with other ones. `copy` is a process that
+only reads all inputs and writes as many bytes as a merge does: the least that a merge could take.
 
-What needs torch runs in a process of its own, so that this one stays small (see processes.py).
+Ronghe hashes inputs that it has not met, and remembers the hashes; as a rule that falls into the
+warm-up. `--first-time` adds a row for merges that remember nothing, and hash each time.
+
+Methods that take a fixed number of models (slerp, nuslerp, nearswap, arcee_fusion) are measured
+once for each size. A program that fails, for want of memory say, is reported as failed.
 """
 
 import argparse
 import json
-import shlex
 import shutil
-import subprocess
-import sys
-import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from benchmarks.processes import COPY, ROOT, Run, machine, measure, middle
+from benchmarks.contest import (
+    by_turns,
+    copy,
+    difference,
+    figures,
+    markdown,
+    mergekit,
+    models,
+    need_mergekit,
+    parser_for,
+    python,
+    ratio,
+    ronghe,
+    save,
+    say,
+    shape_of,
+    weights_of,
+    work_folder,
+)
+from benchmarks.processes import Run, middle
+from benchmarks.recipes import EXPERTS_TAKEN, METHODS, RANDOM, experts_of, recipe
+from benchmarks.shapes import SHAPES
 
-DETERMINISTIC = ("linear", "slerp", "task_arithmetic", "ties")
-METHODS = (*DETERMINISTIC, "dare_linear", "dare_ties")
-
-RONGHE = [sys.executable, "-c", "from orchestration.cli import main; main()", "merge"]
-
-
-@dataclass(frozen=True)
-class Contestant:
-    """A program that merges: its name and the command before CONFIG and OUT, and after them."""
-
-    name: str
-    command: tuple[str, ...]
-    options: tuple[str, ...] = ()
-
-
-def recipe(method: str, base: Path, experts: Sequence[Path]) -> str:
-    """A mergekit file for the method; JSON is YAML."""
-    content: dict[str, object] = {"merge_method": method, "dtype": "bfloat16"}
-    content["base_model"] = str(base)
-    if method == "slerp":
-        content["models"] = [{"model": str(base)}, {"model": str(experts[0])}]
-        content["parameters"] = {"t": 0.4}
-        return json.dumps(content, indent=2)
-    parameters: dict[str, object] = {"weight": 1 / len(experts)}
-    if method not in ("linear", "task_arithmetic"):
-        parameters["density"] = 0.2 if method == "ties" else 0.5
-    models = [{"model": str(expert), "parameters": parameters} for expert in experts]
-    if method == "linear":
-        models.insert(0, {"model": str(base), "parameters": {"weight": 0.5}})
-    content["models"] = models
-    return json.dumps(content, indent=2)
+COLUMNS = (
+    "method", "program", "wall s", "CPU s", "peak MiB", "anonymous MiB", "times faster",
+    "peak, times smaller", "anonymous, times smaller",
+)  # fmt: skip
+KNOWN = "import json; from merge_ops.methods import METHODS; print(json.dumps(sorted(METHODS)))"
 
 
-def rounds(
-    contestants: Sequence[Contestant], config: Path, outputs: Path, repeats: int
-) -> dict[str, list[Run]]:
-    """One unmeasured round, then `repeats` measured ones, the contestants taking turns."""
-    runs: dict[str, list[Run]] = {contestant.name: [] for contestant in contestants}
-    for turn in range(repeats + 1):
-        for contestant in contestants:
-            out = outputs / contestant.name
-            shutil.rmtree(out, ignore_errors=True)
-            run = measure([*contestant.command, str(config), str(out), *contestant.options])
-            if turn:
-                runs[contestant.name].append(run)
-            label = f"round {turn}" if turn else "warm-up"
-            say(
-                f"  {config.stem} {label} {contestant.name}: {run.wall:.2f} s, "
-                f"CPU {run.cpu:.2f} s, peak {run.peak:.0f} MiB ({run.anonymous:.0f} anonymous)"
-            )
-    return runs
-
-
-def module(name: str, *arguments: str) -> str:
-    """Runs a module of the project in a process of its own; its output."""
-    return subprocess.run(
-        [sys.executable, "-m", name, *arguments],
-        cwd=ROOT,
-        check=True,
-        text=True,
-        stdout=subprocess.PIPE,
-    ).stdout
-
-
-def table(results: dict[str, dict[str, list[Run]]], copies: Sequence[Run]) -> str:
+def table(results: Mapping[str, Mapping[str, list[Run]]], copies: Sequence[Run]) -> str:
     """Medians and ratios as a Markdown table; a ratio above 1 is in Ronghe's favour."""
-    lines = [
-        "| method | program | wall s | CPU s | peak MiB | anonymous MiB "
-        "| times faster | peak, times smaller | anonymous, times smaller |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
-    ]
+    rows: list[list[str]] = []
     for method, runs in results.items():
         ours = middle(runs["ronghe"])
         for name, measured in runs.items():
-            m = middle(measured)
-            ratios = (m.wall / ours.wall, m.peak / ours.peak, m.anonymous / ours.anonymous)
-            told = ["" if name == "ronghe" else f"{ratio:.1f}" for ratio in ratios]
-            lines.append(row(method, name, m, told))
-    lines.append(row("(copy)", "read and write", middle(copies), ["", "", ""]))
-    return "\n".join(lines)
+            told = ["", "", ""]
+            if measured and not name.startswith("ronghe"):
+                m = middle(measured)
+                told = [
+                    ratio(m.wall, ours.wall),
+                    ratio(m.peak, ours.peak),
+                    ratio(m.anonymous, ours.anonymous),
+                ]
+            rows.append([method, name, *figures(measured), *told])
+    rows.append(["(copy)", "read and write", *figures(copies), "", "", ""])
+    return markdown(COLUMNS, rows, left=2)
 
 
-def row(method: str, name: str, run: Run, told: Sequence[str]) -> str:
-    """One line of the table."""
-    figures = (f"{run.wall:.2f}", f"{run.cpu:.2f}", f"{run.peak:.0f}", f"{run.anonymous:.0f}")
-    return "| " + " | ".join([method, name, *figures, *told]) + " |"
+def contest(
+    method: str, folders: Sequence[Path], outputs: Path, arguments: argparse.Namespace
+) -> tuple[dict[str, list[Run]], dict[str, float] | None]:
+    """One method by turns; with it how far the results are apart, where chance plays no part."""
+    base, *experts = folders
+    outputs.mkdir(parents=True, exist_ok=True)
+    config = outputs / f"{method}.yaml"
+    config.write_text(recipe(method, base, experts), encoding="utf-8")
+    peers = [mergekit(arguments), *(mergekit(arguments, more) for more in arguments.also)]
+    own = [ronghe(arguments)]
+    if arguments.first_time:
+        own.append(replace(own[0], name="ronghe, first time", forgets=True))
+    tasks = {each.name: partial(each.merge, config, outputs / each.name) for each in (*own, *peers)}
+    runs = by_turns(tasks, arguments.repeats, method)
+    apart = None
+    if method not in RANDOM and runs["mergekit"]:
+        apart = difference(outputs / "mergekit", outputs / "ronghe")
+        say(
+            f"  {method}: largest difference {apart['largest']:.1e} of a tensor's largest value, "
+            f"{apart['apart']:.2%} of elements more than 1 ulp apart"
+        )
+    shutil.rmtree(outputs)
+    return runs, apart
+
+
+def benchmark(work: Path, arguments: argparse.Namespace) -> None:
+    """Every size, number of experts and method, in the work folder."""
+    records: list[dict[str, object]] = []
+    copies: list[dict[str, object]] = []
+    for size in arguments.sizes:
+        done: set[str] = set()  # methods that take a fixed number of models
+        for offered in arguments.experts:
+            folders = models(work, size, offered, arguments.layers)
+            results: dict[str, dict[str, list[Run]]] = {}
+            for method in arguments.methods:
+                taken = experts_of(method, offered)
+                if taken is None or method in done:
+                    continue
+                done |= {method} & set(EXPERTS_TAKEN)
+                say(f"{size}, {taken} expert(s), {method}")
+                runs, apart = contest(method, folders[: taken + 1], work / "merged", arguments)
+                results[method] = runs
+                record = {"size": size, "experts": taken, "method": method, "difference": apart}
+                records.append({**record, "runs": runs})
+            weights = weights_of(folders)
+            once = partial(copy, weights, work / "copy")
+            copied = by_turns({"copy": once}, arguments.repeats, "read and write")["copy"]
+            copies.append({"size": size, "experts": offered, "runs": copied})
+            print(f"\n{table(results, copied)}\n")
+            print(
+                f"{offered + 1} checkpoints of {weights[0].stat().st_size / 1e9:.2f} GB, bfloat16; "
+                f"medians of {arguments.repeats} whole processes by turns",
+                flush=True,
+            )
+    save(arguments.json, {"merges": records, "copies": copies})
 
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = parser_for(__doc__)
+    parser.add_argument(
+        "--methods", default="linear,task_arithmetic,ties", help=f"all, or of {', '.join(METHODS)}"
     )
-    parser.add_argument("--work", type=Path, help="where to put checkpoints (default: temporary)")
-    parser.add_argument("--methods", default="linear,task_arithmetic,ties", help=", ".join(METHODS))
-    parser.add_argument("--experts", type=int, default=2)
-    parser.add_argument("--layers", type=int, default=24, help="fewer for a quick try")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--experts", default="2", help="how many; several numbers by commas")
+    parser.add_argument("--sizes", default="0.4B", help=f"some of {', '.join(SHAPES)}")
     parser.add_argument("--also", action="append", default=[], help="more mergekit options")
-    parser.add_argument("--ronghe-options", default="", help='such as "--threads 1"')
-    parser.add_argument("--mergekit", type=Path, default=ROOT / ".venv-oracle/bin/mergekit-yaml")
-    parser.add_argument("--json", type=Path, help="where to write every figure")
+    parser.add_argument("--first-time", action="store_true", help="also with inputs to be hashed")
     arguments = parser.parse_args()
-    arguments.methods = arguments.methods.split(",")
-    if unknown := set(arguments.methods) - set(METHODS):
-        parser.error(f"no such method: {', '.join(sorted(unknown))}; known: {', '.join(METHODS)}")
-    if not arguments.mergekit.exists():
-        parser.error(f"no mergekit at {arguments.mergekit}; `make oracle` installs it")
+    wanted = METHODS if arguments.methods == "all" else tuple(arguments.methods.split(","))
+    arguments.sizes = arguments.sizes.split(",")
+    for given, known in ((wanted, METHODS), (arguments.sizes, SHAPES)):
+        if unknown := [each for each in given if each not in known]:
+            parser.error(f"unknown: {', '.join(unknown)}; known: {', '.join(known)}")
+    try:
+        arguments.experts = [int(number) for number in arguments.experts.split(",")]
+    except ValueError:
+        parser.error(f"--experts is {arguments.experts!r}; give numbers such as 2,4,8")
+    need_mergekit(parser, arguments)
+    registered = json.loads(python("-c", KNOWN))
+    if missing := [method for method in wanted if method not in registered]:
+        say(f"left out, for ronghe has no such method: {', '.join(missing)}")
+    arguments.methods = [method for method in wanted if method in registered]
     return arguments
-
-
-def contestants_of(arguments: argparse.Namespace) -> list[Contestant]:
-    """Ronghe, mergekit, and mergekit with each set of further options."""
-    mergekit = (str(arguments.mergekit),)
-    own = tuple(shlex.split(arguments.ronghe_options))
-    return [
-        Contestant("ronghe", tuple(RONGHE), own),
-        Contestant("mergekit", mergekit),
-        *(
-            Contestant(f"mergekit {more}", mergekit, tuple(shlex.split(more)))
-            for more in arguments.also
-        ),
-    ]
-
-
-def benchmark(work: Path, arguments: argparse.Namespace) -> None:
-    """Everything, in the work folder."""
-    models = work / f"{arguments.layers}-layers"
-    needed = (arguments.experts + 4 + len(arguments.also)) * 0.9e9
-    if shutil.disk_usage(work).free < needed:
-        sys.exit(f"{work} has not the {needed / 1e9:.1f} GB free that this takes; use --work")
-    say(f"checkpoints in {models}")
-    module(
-        "benchmarks.checkpoints",
-        "make",
-        str(models),
-        "--experts",
-        str(arguments.experts),
-        "--layers",
-        str(arguments.layers),
-    )
-    base, *experts = (
-        models / name for name in ("base", *(f"expert-{i + 1}" for i in range(arguments.experts)))
-    )
-    results: dict[str, dict[str, list[Run]]] = {}
-    agreement: dict[str, dict[str, float]] = {}
-    outputs = work / "merged"
-    for method in arguments.methods:
-        config = work / f"{method}.yaml"
-        config.write_text(recipe(method, base, experts), encoding="utf-8")
-        results[method] = rounds(contestants_of(arguments), config, outputs, arguments.repeats)
-        if method in DETERMINISTIC:
-            told = module(
-                "benchmarks.checkpoints",
-                "compare",
-                str(outputs / "mergekit"),
-                str(outputs / "ronghe"),
-            )
-            agreement[method] = json.loads(told)
-            say(
-                f"  {method}: largest difference {agreement[method]['largest']:.1e} of a tensor's "
-                f"largest value, {agreement[method]['apart']:.2%} of elements more than 1 ulp apart"
-            )
-        shutil.rmtree(outputs)
-    weights = [str(model / "model.safetensors") for model in (base, *experts)]
-    copies = [
-        measure([sys.executable, "-c", COPY, str(work / "copy"), *weights])
-        for _ in range(arguments.repeats + 1)
-    ][1:]
-    (work / "copy").unlink()
-    facts = machine()
-    print("\n" + table(results, copies) + "\n")
-    print(
-        f"{arguments.experts + 1} checkpoints of {Path(weights[0]).stat().st_size / 1e9:.2f} GB, "
-        f"bfloat16; medians of {arguments.repeats} whole processes by turns; {facts}"
-    )
-    if arguments.json:
-        arguments.json.write_text(
-            json.dumps(
-                {
-                    "machine": facts,
-                    "agreement": agreement,
-                    "copy": [asdict(run) for run in copies],
-                    "runs": {
-                        m: {n: [asdict(r) for r in runs] for n, runs in by.items()}
-                        for m, by in results.items()
-                    },
-                },
-                indent=2,
-            )
-            + "\n",
-            encoding="utf-8",
-        )
-
-
-def say(text: str) -> None:
-    """Progress, apart from the table."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def main() -> None:
     """The command line."""
     arguments = parse()
-    if arguments.work:
-        arguments.work.mkdir(parents=True, exist_ok=True)
-        benchmark(arguments.work.resolve(), arguments)
-        return
-    with tempfile.TemporaryDirectory(prefix="vs-mergekit-") as folder:
-        benchmark(Path(folder).resolve(), arguments)
+    models_kept = max(arguments.experts) + 1
+    outputs = 3 + arguments.first_time + len(arguments.also)
+    kept = sum(models_kept * shape_of(s, arguments.layers).nbytes for s in arguments.sizes)
+    written = outputs * max(shape_of(s, arguments.layers).nbytes for s in arguments.sizes)
+    with work_folder(arguments, 1.05 * (kept + written)) as work:
+        benchmark(work, arguments)
 
 
 if __name__ == "__main__":
