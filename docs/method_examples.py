@@ -5,14 +5,21 @@ Works from the registry alone, so that a new method has its example without a ch
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
+from merge_ops.depth import Position
 from merge_ops.methods import MergeMethod
 from merge_ops.parameters import REQUIRED, Parameter
 
 # Values that show what a method does where its default, such as keeping everything, does not.
-TELLING: dict[str, Any] = {"weight": 0.5, "density": 0.5, "t": 0.4}
-TELLING_FOR: dict[str, dict[str, Any]] = {"nearswap": {"t": 0.0005}}
+TELLING: dict[str, Any] = {"weight": 0.5, "density": 0.5, "t": 0.4, "select_topk": 0.5}
+TELLING_FOR: dict[str, dict[str, Any]] = {
+    "nearswap": {"t": 0.0005},
+    "expo": {"extrapolation": 0.5},
+    "blockmerge": {"gradient_values": (0.2, 0.8)},
+}
+# Where methods that go by it find the toy: in the middle of a model.
+MIDDLE = Position("toy.weight", 0.5, True, 5, 11, 4, 9)
 
 
 def inputs_of(method: MergeMethod) -> int:
@@ -63,13 +70,14 @@ def middle(spec: Parameter) -> Any:
 
 
 def parameters(method: MergeMethod) -> Any:
-    """The example's parameters as the method takes them, one value per input where it wants so."""
+    """The example's parameters as the method gets them, one value per input where it wants so."""
     given = given_values(method)
     values: list[Any] = []
     for name, spec in method.parameter_specs.items():
         value = given.get(name, spec.default)
         values.append((value,) * inputs_of(method) if spec.per_input else value)
-    return method.parameters(*values)
+    made = method.parameters(*values)
+    return method.at_position(made, MIDDLE) if method.at_position else made
 
 
 def recipe(method: MergeMethod) -> str:
@@ -87,7 +95,9 @@ def recipe(method: MergeMethod) -> str:
 
 
 def as_yaml(value: object) -> str:
-    """A scalar the way one writes it in YAML."""
+    """A value the way one writes it in YAML."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(as_yaml(each) for each in cast(tuple[object, ...], value))}]"
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -153,3 +153,26 @@ def test_a_density_that_differs_by_tensor_is_refused(family):
         r" be one for all tensors: take out its filters and gradients",
     ):
         planned(family, parameters="density: [{filter: mlp, value: 0.3}, {value: 0.2}]")
+
+
+def test_slices_of_different_experts_are_refused(family):
+    """One threshold an expert over the whole model: every slice must merge the same experts."""
+    one, two = family.experts
+    text = f"""
+merge_method: ties
+base_model: {family.base}
+parameters: {{weight: 1, trim: global}}
+slices:
+  - sources:
+      - {{model: {family.base}, layer_range: [0, 1]}}
+      - {{model: {one}, layer_range: [0, 1]}}
+  - sources:
+      - {{model: {family.base}, layer_range: [1, 2]}}
+      - {{model: {two}, layer_range: [1, 2]}}
+"""
+    recipe = parse_recipe(text, "study", "study.yaml")
+    opened = {n: open_checkpoint(n, FolderSource(Path(n))) for n in recipe.referenced_models}
+    with pytest.raises(RecipeError, match=r"trim: global .* the slices merge different experts"):
+        plan_merge(recipe, opened)
+    same_in_both = parse_recipe(text.replace(str(two), str(one)), "study", "study.yaml")
+    plan_merge(same_in_both, opened)
