@@ -18,13 +18,20 @@ import blake3
 
 from merge_ops.arrangement import arrange, donor_of
 from merge_ops.checkpoint import Checkpoint
-from merge_ops.compatibility import check_compatible, find_source, is_head, shape_fault
+from merge_ops.compatibility import (
+    check_compatible,
+    find_source,
+    is_head,
+    is_vocabulary,
+    shape_fault,
+)
 from merge_ops.config import merged_config
 from merge_ops.errors import CompatibilityError, Fault, RecipeError
 from merge_ops.groups import Arrangement, Place
 from merge_ops.header import FLOAT_DTYPES
 from merge_ops.layout import OutputTensor, Shard, lay_out
 from merge_ops.methods.registry import MergeMethod, Span
+from merge_ops.output_tokenizer import OutputTokenizer, output_tokenizer
 from merge_ops.recipe import DTYPES, Coefficient, Recipe
 from merge_ops.resolution import ParameterResolver
 from merge_ops.tensor_sources import TensorSource
@@ -72,7 +79,7 @@ class Output:
 class Plan:
     """Everything a merge will do. `outputs` has one entry for each coefficient.
 
-    `base` gives config and tokenizer.
+    `base` gives config and tokenizer, unless `tokenizer` says otherwise of the latter.
     """
 
     recipe: Recipe
@@ -82,6 +89,7 @@ class Plan:
     shards: tuple[Shard, ...]
     coefficients: tuple[Coefficient, ...]
     warnings: tuple[str, ...]
+    tokenizer: OutputTokenizer | None = None
 
     @property
     def method(self) -> MergeMethod:
@@ -121,7 +129,8 @@ class Plan:
         """The output's config.json: the base's, true to the dtype, layers and head written."""
         heads = any(is_head(tensor.output.name) for tensor in self.tensors)
         written = self.recipe.out_dtype or self.recipe.dtype
-        return merged_config(self.base, self.arrangement.layers, heads, written)
+        config = merged_config(self.base, self.arrangement.layers, heads, written)
+        return self.tokenizer.configured(config) if self.tokenizer else config
 
     @property
     def bytes_read(self) -> int:
@@ -163,6 +172,8 @@ class Plan:
                 for tensor in self.tensors
             ],
         }
+        if self.tokenizer and self.tokenizer.digest:
+            identity["tokenizer"] = self.tokenizer.digest
         text = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return blake3.blake3(text.encode()).hexdigest()
 
@@ -179,6 +190,7 @@ class Plan:
             "bytes_read": self.bytes_read,
             "bytes_written": self.bytes_written,
             "excluded": dict(self.excluded),
+            "vocabulary": self.tokenizer.to_json() if self.tokenizer else None,
             "warnings": list(self.warnings),
             "tensors": [
                 {
@@ -222,15 +234,18 @@ def plan_merge(
     """
     donor = donor_of(recipe, checkpoints)
     arrangement = arrange(recipe, checkpoints)
-    others = [checkpoints[name] for name in recipe.referenced_models]
+    others = [checkpoints[name] for name in recipe.merged_models]
     others = [each for each in others if each is not donor]
-    warnings = check_compatible(
-        donor, others, recipe.accept_tokenizer_difference, same_tensors=recipe.merges_whole_models
-    )
+    vocabularies = "merged" if recipe.tokenizer else "equal"
+    warnings = check_compatible(donor, others, vocabularies, recipe.merges_whole_models)
+    tokenizer = output_tokenizer(recipe, donor, checkpoints, arrangement)
     chosen = _chosen(recipe, coefficients)
     resolver = ParameterResolver(recipe, chosen)
     faults: list[Fault] = []
-    tensors = [_plan_tensor(recipe, donor, each, resolver, faults) for each in arrangement.places]
+    tensors = [
+        _plan_tensor(recipe, donor, each, resolver, tokenizer, faults)
+        for each in arrangement.places
+    ]
     if faults:
         names = ", ".join(each.name for each in (donor, *others))
         raise CompatibilityError(f"models {names} cannot be merged", faults)
@@ -238,7 +253,17 @@ def plan_merge(
     shards = lay_out([tensor.output for tensor in tensors])
     by_name = {tensor.output.name: tensor for tensor in tensors}
     ordered = [by_name[output.name] for shard in shards for output in shard.tensors]
-    return Plan(recipe, donor, arrangement, tuple(ordered), tuple(shards), chosen, tuple(warnings))
+    warnings += tokenizer.warnings if tokenizer else ()
+    return Plan(
+        recipe,
+        donor,
+        arrangement,
+        tuple(ordered),
+        tuple(shards),
+        chosen,
+        tuple(warnings),
+        tokenizer,
+    )
 
 
 def _chosen(recipe: Recipe, wanted: Sequence[str] | None) -> tuple[Coefficient, ...]:
@@ -258,6 +283,7 @@ def _plan_tensor(
     donor: Checkpoint,
     place: Place,
     resolver: ParameterResolver,
+    tokenizer: OutputTokenizer | None,
     faults: list[Fault],
 ) -> PlannedTensor:
     """One tensor of the output; what does not fit is added to `faults`."""
@@ -267,9 +293,11 @@ def _plan_tensor(
     assert own is not None  # places come from the leader's own tensors
     if group is None or own.dtype not in FLOAT_DTYPES:
         return PlannedTensor(OutputTensor(place.name, own.dtype, own.shape), "copy", own, (), ())
+    found = [find_source(each, name) for each, name in zip(group.inputs, place.names, strict=True)]
+    if tokenizer is not None and is_vocabulary(place.name):
+        own, found = tokenizer.align(place.name, group, own, found)
     sources: list[TensorSource] = []
-    for checkpoint, name in zip(group.inputs, place.names, strict=True):
-        source = find_source(checkpoint, name)
+    for checkpoint, name, source in zip(group.inputs, place.names, found, strict=True):
         if source is None:
             faults.append(Fault(checkpoint.name, f"lacks '{name}', which {leader.name} has"))
         elif source.shape != own.shape:

@@ -15,7 +15,7 @@ import numpy as np
 
 from merge_ops.block_reader import fetch_stored
 from merge_ops.checkpoint import Checkpoint
-from merge_ops.compatibility import excluded, find_source
+from merge_ops.compatibility import differing_vocabulary, excluded, find_source, is_vocabulary
 from merge_ops.depth import layer_of
 from merge_ops.errors import CompatibilityError, Fault
 from merge_ops.header import FLOAT_DTYPES
@@ -170,6 +170,9 @@ def _float_tensors(base: Checkpoint, experts: Sequence[Checkpoint]) -> list[str]
         for name, entry in base.tensors.items()
         if name not in skipped and entry.dtype in FLOAT_DTYPES and entry.count
     ]
+    # Rows of different tokens have no difference; a merge brings them to one vocabulary first.
+    if any(differing_vocabulary(base, expert) for expert in experts):
+        names = [name for name in names if not is_vocabulary(name)]
     for expert in experts:
         for name in names:
             entry = find_source(expert, name)
