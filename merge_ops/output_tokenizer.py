@@ -49,8 +49,8 @@ class OutputTokenizer:
     def align(
         self, name: str, group: Group, own: TensorSource, found: Sequence[TensorSource | None]
     ) -> tuple[TensorSource, list[TensorSource | None]]:
-        """The leader's source and the inputs' of a vocabulary tensor, with the output's rows."""
-        if self.vocabulary is None:
+        """The leader's source and the inputs'; those of vocabulary tensors with the output's rows."""
+        if self.vocabulary is None or not is_vocabulary(name):
             return own, list(found)
         by_name = {group.members[0].name: own}
         for model, source in zip(group.inputs, found, strict=True):

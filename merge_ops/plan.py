@@ -18,13 +18,7 @@ import blake3
 
 from merge_ops.arrangement import arrange, donor_of
 from merge_ops.checkpoint import Checkpoint
-from merge_ops.compatibility import (
-    check_compatible,
-    find_source,
-    is_head,
-    is_vocabulary,
-    shape_fault,
-)
+from merge_ops.compatibility import check_compatible, find_source, is_head, shape_fault
 from merge_ops.config import merged_config
 from merge_ops.errors import CompatibilityError, Fault, RecipeError
 from merge_ops.groups import Arrangement, Place
@@ -254,16 +248,8 @@ def plan_merge(
     by_name = {tensor.output.name: tensor for tensor in tensors}
     ordered = [by_name[output.name] for shard in shards for output in shard.tensors]
     warnings += tokenizer.warnings if tokenizer else ()
-    return Plan(
-        recipe,
-        donor,
-        arrangement,
-        tuple(ordered),
-        tuple(shards),
-        chosen,
-        tuple(warnings),
-        tokenizer,
-    )
+    output = (tuple(ordered), tuple(shards), chosen, tuple(warnings), tokenizer)
+    return Plan(recipe, donor, arrangement, *output)
 
 
 def _chosen(recipe: Recipe, wanted: Sequence[str] | None) -> tuple[Coefficient, ...]:
@@ -294,7 +280,7 @@ def _plan_tensor(
     if group is None or own.dtype not in FLOAT_DTYPES:
         return PlannedTensor(OutputTensor(place.name, own.dtype, own.shape), "copy", own, (), ())
     found = [find_source(each, name) for each, name in zip(group.inputs, place.names, strict=True)]
-    if tokenizer is not None and is_vocabulary(place.name):
+    if tokenizer is not None:
         own, found = tokenizer.align(place.name, group, own, found)
     sources: list[TensorSource] = []
     for checkpoint, name, source in zip(group.inputs, place.names, found, strict=True):
