@@ -68,8 +68,9 @@ def merge_set(
     from merge_ops.assembly import merge
     from merge_ops.plan import plan_merge
 
-    models = open_models(store, [base, *expert_set.split("+")])
     concrete = recipe.for_experts(expert_set.split("+"), base)
+    named = dict.fromkeys([base, *expert_set.split("+"), *concrete.referenced_models])
+    models = open_models(store, list(named))
     whole = plan_merge(concrete, models)
     wanted = [output for output in whole.outputs if output.coefficient in set(coefficients)]
     found = {each.coefficient: store.find(CHECKPOINT, str(each.digest)) for each in wanted}

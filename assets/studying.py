@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from resources.artifact_store import ArtifactStore
 
 TASK_VECTOR, MERGE_PLAN = "task_vector", "merge_plan"
-VERSIONS = {TASK_VECTOR: 1, MERGE_PLAN: 1}
+VERSIONS = {TASK_VECTOR: 2, MERGE_PLAN: 1}
 """Raise one when the same inputs would be studied in another way."""
 
 
@@ -50,6 +50,8 @@ def study_task_vector(
 def study_set(store: "ArtifactStore", base: str, expert_set: str, run: str | None = None) -> Study:
     """May these experts be merged? Header checks, cosines, sign conflicts and the cost.
 
+    Another vocabulary is a warning here: only a recipe can say whether it is merged by token, and
+    one that does not is refused when it is planned.
     `found` holds `interference`, `warnings`, and `bytes_read` for one pass over all inputs. Raises
     CompatibilityError with every fault.
     """
@@ -59,7 +61,7 @@ def study_set(store: "ArtifactStore", base: str, expert_set: str, run: str | Non
     names = expert_set.split("+")
     models = open_models(store, [base, *names])
     experts = [models[name] for name in names]
-    warnings = check_compatible(models[base], experts)
+    warnings = check_compatible(models[base], experts, vocabularies="reported")
 
     def look() -> dict[str, Any]:
         return {

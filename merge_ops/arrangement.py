@@ -51,7 +51,7 @@ def arrange(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> Arrangemen
 
 def donor_of(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> Checkpoint:
     """The model that gives config and tokenizer: the base, or the first that the recipe names."""
-    return checkpoints[recipe.base_model or recipe.referenced_models[0]]
+    return checkpoints[recipe.base_model or recipe.merged_models[0]]
 
 
 def _section(

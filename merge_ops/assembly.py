@@ -113,7 +113,7 @@ class _WeightWriter:
 
 
 def side_files(plan: Plan) -> dict[str, bytes]:
-    """Config, generation config and tokenizer files of the base, as {name: bytes}."""
+    """Config and generation config of the base, and the tokenizer's files, as {name: bytes}."""
     base = plan.base
     files: dict[str, bytes] = {}
     if base.config:
@@ -122,7 +122,7 @@ def side_files(plan: Plan) -> dict[str, bytes]:
         path = PurePosixPath(name)
         if len(path.parts) == 1 and any(path.match(pattern) for pattern in SIDE_FILES):
             files[name] = _read_whole(base, name, size)
-    return files
+    return plan.tokenizer.beside(files) if plan.tokenizer else files
 
 
 def _read_whole(checkpoint: Checkpoint, name: str, size: int) -> bytes:

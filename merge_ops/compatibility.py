@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from merge_ops.checkpoint import Checkpoint, read_file, read_json
 from merge_ops.errors import CompatibilityError, Fault
@@ -24,6 +24,20 @@ SAME_MEANING = ("model_type", "num_attention_heads", "num_key_value_heads", "hea
 # Merging goes on, but the expert was trained for another value.
 WORTH_A_WARNING = ("rope_theta", "rope_scaling", "rms_norm_eps", "hidden_act", "sliding_window")
 MAX_NAMED = 5
+# Other tensors with a row for each token: biases of heads, GPT-NeoX's and T5's names, Gemma 3n's.
+FURTHER_VOCABULARY_NAMES = (
+    "lm_head.bias",
+    "final_logits_bias",
+    "embed_in.weight",
+    "embed_out.weight",
+    "embed_tokens_per_layer.weight",
+    "shared.weight",
+)
+ASK_FOR_POLICY = (
+    "To merge them by token, say in the recipe which vocabulary the result has, for example"
+    " `tokenizer: {source: union}`"
+)
+Vocabularies = Literal["equal", "reported", "merged"]
 
 
 def is_embedding(name: str) -> bool:
@@ -34,6 +48,11 @@ def is_embedding(name: str) -> bool:
 def is_head(name: str) -> bool:
     """Whether a tensor is the output head, by its name."""
     return name in HEAD_NAMES or name.endswith(".lm_head.weight")
+
+
+def is_vocabulary(name: str) -> bool:
+    """Whether a tensor has a row for each token, by its name."""
+    return is_embedding(name) or is_head(name) or name.endswith(FURTHER_VOCABULARY_NAMES)
 
 
 def is_buffer(name: str) -> bool:
@@ -75,13 +94,15 @@ def find_source(checkpoint: Checkpoint, name: str) -> TensorSource | None:
 def check_compatible(
     base: Checkpoint,
     experts: Sequence[Checkpoint],
-    accept_tokenizer_difference: bool = False,
+    vocabularies: Vocabularies = "equal",
     same_tensors: bool = True,
 ) -> list[str]:
     """Compare every expert with `base`; returns warnings or raises CompatibilityError.
 
     Checked: the same tensors with the same shapes (unless told not to), float dtypes, configs that
-    give the weights the same meaning, and tokenizers with the same vocabulary.
+    give the weights the same meaning, and tokenizers with the same vocabulary. Another vocabulary
+    is a fault where `vocabularies` must be "equal", a warning where it is "reported", and nothing
+    where the recipe has them "merged".
     """
     faults: list[Fault] = []
     warnings: list[str] = []
@@ -89,10 +110,12 @@ def check_compatible(
         faults.extend(_quantized(checkpoint))
     for expert in experts:
         if same_tensors:
-            faults.extend(_tensor_faults(base, expert))
+            faults.extend(_tensor_faults(base, expert, vocabularies == "equal"))
         faults.extend(_config_faults(base, expert))
-        if not accept_tokenizer_difference:
+        if vocabularies == "equal":
             faults.extend(_tokenizer_faults(base, expert))
+        elif vocabularies == "reported":
+            warnings.extend(str(fault) for fault in _vocabulary_faults(base, expert))
         warnings.extend(_warnings(base, expert))
     if faults:
         names = ", ".join(checkpoint.name for checkpoint in (base, *experts))
@@ -111,7 +134,20 @@ def _quantized(checkpoint: Checkpoint) -> Iterator[Fault]:
         )
 
 
-def _tensor_faults(base: Checkpoint, expert: Checkpoint) -> Iterator[Fault]:
+def differing_vocabulary(base: Checkpoint, expert: Checkpoint) -> bool:
+    """Whether rows of equal number stand for different tokens, or one has more rows."""
+    return next(_vocabulary_faults(base, expert), None) is not None
+
+
+def _vocabulary_faults(base: Checkpoint, expert: Checkpoint) -> Iterator[Fault]:
+    yield from _tokenizer_faults(base, expert)
+    for name, entry in base.tensors.items():
+        other = find_source(expert, name)
+        if other is not None and is_vocabulary(name) and entry.shape != other.shape:
+            yield shape_fault(base, expert, name, entry.shape, other.shape)
+
+
+def _tensor_faults(base: Checkpoint, expert: Checkpoint, same_vocabulary: bool) -> Iterator[Fault]:
     skipped = {**excluded(base), **excluded(expert)}
     missing = [
         name for name in base.tensors if name not in skipped and find_source(expert, name) is None
@@ -131,6 +167,8 @@ def _tensor_faults(base: Checkpoint, expert: Checkpoint) -> Iterator[Fault]:
         if name in skipped or other is None:
             continue
         if entry.shape != other.shape:
+            if is_vocabulary(name) and not same_vocabulary and entry.shape[1:] == other.shape[1:]:
+                continue
             yield shape_fault(base, expert, name, entry.shape, other.shape)
         elif (entry.dtype in FLOAT_DTYPES) != (other.dtype in FLOAT_DTYPES):
             yield Fault(
@@ -143,13 +181,8 @@ def shape_fault(
 ) -> Fault:
     """That a tensor has another shape in an expert than in the base."""
     sizes = f"{list(theirs)}, but {list(ours)} in {base.name}"
-    vocabulary = is_embedding(name) or is_head(name)
-    if vocabulary and ours[1:] == theirs[1:]:
-        return Fault(
-            expert.name,
-            f"has another vocabulary: '{name}' is {sizes}; bring the experts to one vocabulary"
-            " first (merged vocabularies are not supported yet)",
-        )
+    if is_vocabulary(name) and ours[1:] == theirs[1:]:
+        return Fault(expert.name, f"has another vocabulary: '{name}' is {sizes}. {ASK_FOR_POLICY}")
     return Fault(expert.name, f"has another shape: '{name}' is {sizes}; only equal shapes merge")
 
 
@@ -191,7 +224,7 @@ def _tokenizer_faults(base: Checkpoint, expert: Checkpoint) -> Iterator[Fault]:
         expert.name,
         f"has another vocabulary than {base.name}: {len(differing)} tokens moved or missing,"
         f" {len(extra)} new (first: {example!r}); embedding rows would be averaged across different"
-        " tokens. Set `tokenizer_source: base` to merge all the same",
+        f" tokens. {ASK_FOR_POLICY}",
     )
 
 

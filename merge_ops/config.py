@@ -9,6 +9,7 @@ from typing import Any, cast
 from merge_ops.checkpoint import Checkpoint
 
 LAYER_COUNTS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+VOCABULARY_SIZES = ("vocab_size", "padded_vocab_size")
 _PER_LAYER = re.compile(r"layer|block|heads|intermediate|ffn|window")
 TEXT = "text_config"
 
@@ -34,6 +35,15 @@ def merged_config(
     if has_head and base.ties_embeddings:
         _untie(config)
     return config
+
+
+def with_vocabulary(config: Mapping[str, Any], rows: int) -> dict[str, Any]:
+    """The config of a model whose embedding has so many rows, wherever it counts them."""
+    changed = {**config, **{key: rows for key in VOCABULARY_SIZES if key in config}}
+    text = config.get(TEXT)
+    if isinstance(text, dict):
+        changed[TEXT] = with_vocabulary(cast(dict[str, Any], text), rows)
+    return changed
 
 
 def _untie(config: dict[str, Any]) -> None:

@@ -16,7 +16,8 @@ class Group:
 
     `base` is the model that task vectors are differences to, None for methods on checkpoints.
     `own` are the parameters written at each input, `levels` those of the slice and the module, from
-    the innermost out; the recipe's own come after them.
+    the innermost out; the recipe's own come after them. `base_name` is the base model that the
+    recipe names, whatever the method.
     """
 
     where: str
@@ -24,6 +25,7 @@ class Group:
     inputs: tuple[Checkpoint, ...]
     own: tuple[Parameters, ...]
     levels: tuple[Parameters, ...] = ()
+    base_name: str | None = None
 
     @property
     def on_task_vectors(self) -> bool:
@@ -84,6 +86,7 @@ def make_group(
         tuple(checkpoints[name] for name in listed),
         tuple(own.get(name, {}) for name in listed),
         levels,
+        checkpoints[base_name].name if base_name else None,
     )
 
 

@@ -99,6 +99,10 @@ def _recipe(plan: Plan, output: Output) -> dict[str, Any]:
         document["dtype"] = recipe.dtype
     if recipe.out_dtype:
         document["out_dtype"] = recipe.out_dtype
+    if recipe.tokenizer:
+        document |= recipe.tokenizer.written
+    if recipe.chat_template:
+        document["chat_template"] = recipe.chat_template
     if recipe.method.random:
         document["seed"] = recipe.seed
     return document

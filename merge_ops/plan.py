@@ -26,6 +26,7 @@ from merge_ops.groups import Arrangement, Place
 from merge_ops.header import FLOAT_DTYPES
 from merge_ops.layout import DEFAULT_SHARD_BYTES, OutputTensor, Shard, lay_out
 from merge_ops.methods.registry import MergeMethod, Span
+from merge_ops.output_tokenizer import OutputTokenizer, output_tokenizer
 from merge_ops.recipe import DTYPES, Coefficient, Recipe
 from merge_ops.resolution import ParameterResolver
 from merge_ops.tensor_sources import TensorSource
@@ -74,7 +75,7 @@ class Output:
 class Plan:
     """Everything a merge will do. `outputs` has one entry for each coefficient.
 
-    `base` gives config and tokenizer.
+    `base` gives config and tokenizer, unless `tokenizer` says otherwise of the latter.
     """
 
     recipe: Recipe
@@ -84,6 +85,7 @@ class Plan:
     shards: tuple[Shard, ...]
     coefficients: tuple[Coefficient, ...]
     warnings: tuple[str, ...]
+    tokenizer: OutputTokenizer | None = None
 
     @property
     def method(self) -> MergeMethod:
@@ -123,7 +125,8 @@ class Plan:
         """The output's config.json: the base's, true to the dtype, layers and head written."""
         heads = any(is_head(tensor.output.name) for tensor in self.tensors)
         written = self.recipe.out_dtype or self.recipe.dtype
-        return merged_config(self.base, self.arrangement.layers, heads, written)
+        config = merged_config(self.base, self.arrangement.layers, heads, written)
+        return self.tokenizer.configured(config) if self.tokenizer else config
 
     @property
     def bytes_read(self) -> int:
@@ -165,6 +168,8 @@ class Plan:
                 for tensor in self.tensors
             ],
         }
+        if self.tokenizer and self.tokenizer.digest:
+            identity["tokenizer"] = self.tokenizer.digest
         text = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return blake3.blake3(text.encode()).hexdigest()
 
@@ -181,6 +186,7 @@ class Plan:
             "bytes_read": self.bytes_read,
             "bytes_written": self.bytes_written,
             "excluded": dict(self.excluded),
+            "vocabulary": self.tokenizer.to_json() if self.tokenizer else None,
             "warnings": list(self.warnings),
             "tensors": [
                 {
@@ -226,17 +232,17 @@ def plan_merge(
     """
     donor = donor_of(recipe, checkpoints)
     arrangement = arrange(recipe, checkpoints)
-    others = [checkpoints[name] for name in recipe.referenced_models]
+    others = [checkpoints[name] for name in recipe.merged_models]
     others = [each for each in others if each is not donor]
-    warnings = check_compatible(
-        donor, others, recipe.accept_tokenizer_difference, same_tensors=recipe.merges_whole_models
-    )
+    vocabularies = "merged" if recipe.tokenizer else "equal"
+    warnings = check_compatible(donor, others, vocabularies, recipe.merges_whole_models)
+    tokenizer = output_tokenizer(recipe, donor, checkpoints, arrangement)
     chosen = _chosen(recipe, coefficients)
     resolver = ParameterResolver(recipe, chosen)
     faults: list[Fault] = []
     at = positions([place.name for place in arrangement.places])
     tensors = [
-        _plan_tensor(recipe, donor, place, at[place.name], resolver, faults)
+        _plan_tensor(recipe, donor, place, at[place.name], resolver, tokenizer, faults)
         for place in arrangement.places
     ]
     if faults:
@@ -247,7 +253,9 @@ def plan_merge(
     shards = lay_out([tensor.output for tensor in tensors], shard_bytes, donor.stem)
     by_name = {tensor.output.name: tensor for tensor in tensors}
     ordered = [by_name[output.name] for shard in shards for output in shard.tensors]
-    return Plan(recipe, donor, arrangement, tuple(ordered), tuple(shards), chosen, tuple(warnings))
+    warnings += tokenizer.warnings if tokenizer else ()
+    output = (tuple(ordered), tuple(shards), chosen, tuple(warnings), tokenizer)
+    return Plan(recipe, donor, arrangement, *output)
 
 
 def _chosen(recipe: Recipe, wanted: Sequence[str] | None) -> tuple[Coefficient, ...]:
@@ -268,6 +276,7 @@ def _plan_tensor(
     place: Place,
     position: Position,
     resolver: ParameterResolver,
+    tokenizer: OutputTokenizer | None,
     faults: list[Fault],
 ) -> PlannedTensor:
     """One tensor of the output; what does not fit is added to `faults`."""
@@ -277,9 +286,11 @@ def _plan_tensor(
     assert own is not None  # places come from the leader's own tensors
     if group is None or own.dtype not in FLOAT_DTYPES:
         return PlannedTensor(OutputTensor(place.name, own.dtype, own.shape), "copy", own, (), ())
+    found = [find_source(each, name) for each, name in zip(group.inputs, place.names, strict=True)]
+    if tokenizer is not None:
+        own, found = tokenizer.align(place.name, group, own, found)
     sources: list[TensorSource] = []
-    for checkpoint, name in zip(group.inputs, place.names, strict=True):
-        source = find_source(checkpoint, name)
+    for checkpoint, name, source in zip(group.inputs, place.names, found, strict=True):
         if source is None:
             faults.append(Fault(checkpoint.name, f"lacks '{name}', which {leader.name} has"))
         elif source.shape != own.shape:

@@ -5,8 +5,8 @@ impossible value is reported at once, with its place and what is allowed.
 
 mergekit's keys: merge_method, base_model, models [{model, parameters}] or slices [{sources
 [{model, layer_range, parameters}], parameters}] or modules {name: {models | slices}}, parameters,
-dtype, out_dtype, tokenizer_source (base). Ours: experts (which sets of the catalog to merge), sweep
-(parameter → values), suite, gate, seed.
+dtype, out_dtype, tokenizer or tokenizer_source, chat_template. Ours: experts (which sets of the
+catalog to merge), sweep (parameter → values), suite, gate, seed.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import yaml
 
 from merge_ops.errors import Fault, RecipeError
 from merge_ops.methods.registry import MergeMethod
+from merge_ops.vocabulary_policy import TokenizerPolicy
 
 Parameters = Mapping[str, Any]
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
@@ -99,7 +100,8 @@ class Recipe:
     parameters: Parameters = field(default_factory=dict[str, Any])
     dtype: str | None = None
     out_dtype: str | None = None
-    accept_tokenizer_difference: bool = False
+    tokenizer: TokenizerPolicy | None = None
+    chat_template: str | None = None
     experts: tuple[str | tuple[str, ...], ...] = ()
     sweep: Mapping[str, tuple[Any, ...]] = field(default_factory=dict[str, tuple[Any, ...]])
     suite: str | None = None
@@ -108,7 +110,13 @@ class Recipe:
 
     @property
     def referenced_models(self) -> tuple[str, ...]:
-        """Every model the recipe names, in order, once each."""
+        """Every model the recipe names, in order, once each; those of `tokenizer` come last."""
+        named = self.tokenizer.model_names if self.tokenizer else ()
+        return tuple(dict.fromkeys([*self.merged_models, *named]))
+
+    @property
+    def merged_models(self) -> tuple[str, ...]:
+        """Every model whose weights are merged, in order, once each."""
         names = [name for each in self.sections for name in each.model_names]
         return tuple(dict.fromkeys([*names, *([self.base_model] if self.base_model else [])]))
 

@@ -10,12 +10,13 @@ from merge_ops.methods import MergeMethod, method_named
 from merge_ops.parameters import setting_faults
 from merge_ops.recipe import ALL, ALL_PAIRS, DTYPES, Recipe
 from merge_ops.section_check import parameter_faults, section_faults, section_of, unknown_parameter
+from merge_ops.vocabulary_policy import policy_faults, policy_of
 
 KEYS = (
     "name", "merge_method", "base_model", "models", "slices", "modules", "parameters", "dtype",
-    "out_dtype", "tokenizer_source", "experts", "sweep", "suite", "gate", "seed",
+    "out_dtype", "tokenizer", "tokenizer_source", "chat_template", "experts", "sweep", "suite",
+    "gate", "seed",
 )  # fmt: skip
-NOT_YET = ("tokenizer", "chat_template")
 MAX_COEFFICIENTS = 4096
 
 
@@ -34,6 +35,7 @@ def check_recipe(value: Any, name: str, subject: str) -> Recipe:
         raise RecipeError(subject, faults)
     for check in (section_faults, _parameters, _sweep, _experts, _scalars):
         faults.extend(check(document, method))
+    faults.extend(policy_faults(document))
     if faults:
         raise RecipeError(subject, faults)
     return _build(document, method, name, subject)
@@ -50,9 +52,7 @@ def _method(name: str, faults: list[Fault]) -> MergeMethod | None:
 
 def _key_faults(document: Mapping[str, Any]) -> Iterator[Fault]:
     for key in document:
-        if key in NOT_YET:
-            yield Fault(str(key), "is a key of mergekit that is not supported yet")
-        elif key not in KEYS:
+        if key not in KEYS:
             hint = did_you_mean(key, KEYS)
             yield Fault(str(key), f"is no key of a recipe.{hint} Known: {', '.join(KEYS)}")
 
@@ -148,10 +148,6 @@ def _scalars(document: Mapping[str, Any], method: MergeMethod) -> Iterator[Fault
         "base_model": (lambda value: isinstance(value, str) and bool(value), "the name of a model"),
         "dtype": (lambda value: value in DTYPES, f"one of {', '.join(DTYPES)}"),
         "out_dtype": (lambda value: value in DTYPES, f"one of {', '.join(DTYPES)}"),
-        "tokenizer_source": (
-            lambda value: value == "base",
-            "'base' (union and other sources are not supported yet)",
-        ),
         "name": (lambda value: isinstance(value, str) and bool(value), "a name"),
         "suite": (lambda value: isinstance(value, str) and bool(value), "the name of a suite"),
         "gate": (lambda value: isinstance(value, dict), "a mapping"),
@@ -188,7 +184,8 @@ def _build(document: Mapping[str, Any], method: MergeMethod, name: str, subject:
         parameters=document.get("parameters") or {},
         dtype=document.get("dtype"),
         out_dtype=document.get("out_dtype"),
-        accept_tokenizer_difference=document.get("tokenizer_source") == "base",
+        tokenizer=policy_of(document),
+        chat_template=document.get("chat_template"),
         experts=tuple(experts),
         sweep={key: tuple(values) for key, values in sweep.items()},
         suite=document.get("suite"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from merge_ops.block_reader import fetch_stored
 from merge_ops.checkpoint import Checkpoint
-from merge_ops.compatibility import excluded, find_source
+from merge_ops.compatibility import differing_vocabulary, excluded, find_source, is_vocabulary
 from merge_ops.errors import CompatibilityError, Fault
 from merge_ops.header import FLOAT_DTYPES
 from merge_ops.layout import natural_key
@@ -19,13 +19,19 @@ BLOCK = 1 << 18
 
 
 def float_tensors(base: Checkpoint, experts: Sequence[Checkpoint]) -> list[str]:
-    """The float tensors of `base` in order. Raises CompatibilityError where an expert lacks one."""
+    """The float tensors of `base` in order, without those by token where vocabularies differ.
+
+    Raises CompatibilityError where an expert lacks one.
+    """
     skipped: Mapping[str, str] = excluded(base)
     names = [
         name
         for name, entry in base.tensors.items()
         if name not in skipped and entry.dtype in FLOAT_DTYPES and entry.count
     ]
+    # Rows of different tokens have no difference; a merge brings them to one vocabulary first.
+    if any(differing_vocabulary(base, expert) for expert in experts):
+        names = [name for name in names if not is_vocabulary(name)]
     for expert in experts:
         for name in names:
             entry = find_source(expert, name)

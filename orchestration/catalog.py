@@ -233,6 +233,11 @@ def _name_faults(catalog: Catalog, recipe: Recipe, place: str) -> Iterator[Fault
             hint = did_you_mean(entry.model, (base, *experts))
             problem = f"is '{entry.model}', which is neither '{base}' nor an expert of it.{hint}"
             yield Fault(f"{place}: models[{position}].model", problem)
+    for name in recipe.tokenizer.model_names if recipe.tokenizer else ():
+        if name not in (base, *experts):
+            hint = did_you_mean(name, (base, *experts))
+            problem = f"names '{name}', which is neither '{base}' nor an expert of it.{hint}"
+            yield Fault(f"{place}: tokenizer", problem)
     if recipe.experts and not catalog.sets_of(recipe):
         problem = f"gives no expert set that {recipe.merge_method} can merge"
         yield Fault(f"{place}: experts", problem)

@@ -177,9 +177,14 @@ def _recipe_version(recipe: Recipe) -> str:
             [recipe.method.name, recipe.method.version, recipe.seed if recipe.method.random else 0],
             [recipe.base_model, [dataclasses.asdict(entry) for entry in recipe.models]],
             [dict(recipe.parameters), recipe.dtype, recipe.out_dtype],
-            [recipe.accept_tokenizer_difference, PLAN_VERSION],
+            [_vocabulary_of(recipe), PLAN_VERSION],
         ]
     )
+
+
+def _vocabulary_of(recipe: Recipe) -> list[Any]:
+    written = dict(recipe.tokenizer.written) if recipe.tokenizer else None
+    return [written, recipe.chat_template]
 
 
 def _suite_version(path: Path) -> str | None:

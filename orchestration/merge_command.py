@@ -119,6 +119,8 @@ def _print_plan(console: Console, plan: Plan) -> None:
     console.print(body)
     for name, why in plan.excluded.items():
         console.print(f"not written: {name} ({why})")
+    if plan.tokenizer and plan.tokenizer.vocabulary:
+        console.print(plan.tokenizer.vocabulary.summary)
     for warning in plan.warnings:
         console.print(f"[yellow]warning:[/yellow] {warning}")
     points = ", ".join(each.id for each in plan.coefficients)

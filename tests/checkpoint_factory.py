@@ -12,7 +12,7 @@ import json
 import shutil
 import struct
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -164,14 +164,24 @@ def write_weights(folder: Path, tensors: Tensors, shards: int = 1) -> None:
     write_json(folder / "model.safetensors.index.json", index_content)
 
 
-def write_tokenizer(folder: Path) -> None:
-    """A byte-level BPE tokenizer without merges: it survives AutoTokenizer, Chinese included."""
+def write_tokenizer(
+    folder: Path,
+    special: Sequence[str] = SPECIAL_TOKENS,
+    added: Sequence[str] = (),
+    moved: int = 0,
+) -> None:
+    """A byte-level BPE tokenizer without merges: it survives AutoTokenizer, Chinese included.
+
+    Behind the bytes come `special` tokens, then `added` ones; `moved` turns the bytes' ids.
+    """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    alphabet = alphabet[moved:] + alphabet[:moved]
     vocabulary = {token: index for index, token in enumerate(alphabet)}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
+    tokenizer.add_special_tokens(list(special))
+    tokenizer.add_tokens(list(added))
     tokenizer.save(str(folder / "tokenizer.json"))
     write_json(
         folder / "tokenizer_config.json",
@@ -182,6 +192,29 @@ def write_tokenizer(folder: Path) -> None:
             "model_max_length": 128,
         },
     )
+
+
+def write_vocabulary_family(root: Path, shape: Shape) -> dict[str, Path]:
+    """Models of one shape whose vocabularies differ, by name.
+
+    `base` has padded rows; `one` added two tokens in them; `two` moved every token, lacks one,
+    added two of its own and has no padding; `three` has the base's tokens and more padding.
+    """
+    models: dict[str, tuple[int, int, tuple[str, ...], tuple[str, ...]]] = {
+        "base": (264, 0, SPECIAL_TOKENS, ()),
+        "one": (264, 0, SPECIAL_TOKENS, ("<|tool|>", "茯苓")),
+        "two": (261, 5, ("<|im_end|>", SPECIAL_TOKENS[0], "<|pad|>"), ("当归", "茯苓")),
+        "three": (272, 0, SPECIAL_TOKENS, ()),
+    }
+    folders = {}
+    for number, (name, (rows, moved, special, added)) in enumerate(models.items()):
+        own = replace(shape, vocabulary=rows)
+        tensors = base_tensors(own)
+        if number:
+            tensors = expert_tensors(tensors, number)
+        folders[name] = write_checkpoint(root / name, tensors, own)
+        write_tokenizer(folders[name], special, added, moved)
+    return folders
 
 
 def write_json(path: Path, content: object) -> None:

@@ -74,7 +74,7 @@ def test_unknown_method():
         (("dtype: float32", "dtype: fp32"), "dtype is 'fp32'; it must be one of float32"),
         (("dtype: float32", "slices: []"), "slices must be a list of {sources, parameters}"),
         (("dtype: float32", "modules: {}"), "modules cannot stand beside `models`"),
-        (("dtype: float32", "tokenizer_source: union"), "tokenizer_source is 'union'"),
+        (("dtype: float32", "tokenizer_source: [union]"), "tokenizer_source is ['union']"),
         (("dtype: float32", "sweep: {densty: [0.1]}"), "sweep.densty is no parameter of ties. Did"),
         (("dtype: float32", "sweep: {density: 0.1}"), "sweep.density must be a list of values"),
         (("dtype: float32", "sweep: {density: [0.1, 0]}"), "sweep.density[1] is 0; it must be"),

@@ -109,6 +109,10 @@ def test_chinese_names_and_slashes_are_fine(catalog: Path) -> None:
         ({"experts": [["e1", "e9"]]}, r"experts names 'e9', which is no expert of 'base'"),
         ({"gate": {"alowed_loss": 0.1}}, r"gate alowed_loss is not a known key"),
         ({"models": [{"model": "e7"}]}, r"models\[0\]\.model is 'e7', which is neither"),
+        (
+            {"tokenizer": {"source": "e7"}},
+            r"recipe.yaml: tokenizer names 'e7', which is neither 'base' nor an expert of it",
+        ),
         ({"sweep": {"lamda": [1.0]}}, r"sweep\.lamda is no parameter of task_arithmetic"),
     ],
 )

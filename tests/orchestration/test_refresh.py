@@ -1,6 +1,7 @@
 """A refresh runs exactly what a change touches: real checkpoints, real store, real Dagster."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
@@ -170,6 +171,31 @@ def test_models_that_do_not_fit_stop_only_their_own_sets(
     fixed = rerun(run(project, instance))
     sets = {"e1+e2+e3", "e1+e3", "e2+e3"}
     assert fixed["merged_checkpoint/average"] == {f"default|{each}" for each in sets}
+
+
+def test_another_vocabulary_is_merged_by_a_recipe_that_says_how(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    """Another vocabulary stops no plan; the recipe without a policy stops at its own merges."""
+    union = {**TASK_ARITHMETIC, "tokenizer": {"source": "union"}}
+    project = make_project(tmp_path, {"average": AVERAGE, "union": union}, experts=2)
+    rows = replace(project.shape, vocabulary=project.shape.vocabulary + 8)
+    e2 = factory.write_checkpoint(tmp_path / "upstream" / "e2", factory.base_tensors(rows), rows)
+    factory.write_tokenizer(e2, added=["茯苓"], moved=3)
+    report = refresh(instance, project.settings())
+    counts = report.counts
+    assert counts["merge_plan"].rerun == {"e1+e2"}
+    assert counts["merged_checkpoint/average"].failed == {"default|e1+e2"}
+    points = {"lambda=0.5|e1+e2", "lambda=1.0|e1+e2"}
+    assert counts["merged_checkpoint/union"].rerun == points
+    assert counts["benchmark_scores/union"].rerun == points
+    assert any("tokenizer: {source: union}" in failure for failure in report.failures)
+    metadata = materialization_metadata(instance, "merge_plan", "e1+e2")
+    assert "e2 has another vocabulary" in str(metadata["warnings"])
+    project.write_recipe("average", {**AVERAGE, "tokenizer": {"source": "e2"}})
+    fixed = rerun(run(project, instance))
+    assert fixed["merged_checkpoint/average"] == {"default|e1+e2"}
+    assert "merged_checkpoint/union" not in fixed
 
 
 def test_a_missing_upstream_model_is_reported_and_the_others_are_merged(

@@ -1,0 +1,139 @@
+"""The tokenizer and chat template of a planned merge, and what follows from them elsewhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from merge_ops.chat_templates import resolve_template
+from merge_ops.checkpoint import Checkpoint
+from merge_ops.compatibility import is_vocabulary
+from merge_ops.config import with_vocabulary
+from merge_ops.errors import CompatibilityError, Fault
+from merge_ops.groups import Arrangement, Group
+from merge_ops.merged_vocabulary import (
+    SUBJECT,
+    MergedVocabulary,
+    merge_vocabularies,
+    unknown_vocabulary_tensors,
+)
+from merge_ops.recipe import Recipe
+from merge_ops.tensor_sources import TensorSource
+from merge_ops.tokenizer_files import (
+    files_digest,
+    is_tokenizer_file,
+    renumbered,
+    tokenizer_files,
+)
+from merge_ops.vocabulary_policy import BASE, UNION
+
+GENERATION = "generation_config.json"
+
+
+@dataclass(frozen=True)
+class OutputTokenizer:
+    """`files` replace the base's tokenizer files; None where those stay as they are."""
+
+    base: Checkpoint
+    vocabulary: MergedVocabulary | None
+    files: Mapping[str, bytes] | None
+    warnings: tuple[str, ...]
+
+    @property
+    def digest(self) -> str | None:
+        """Covers the files; None where they are the base's own."""
+        return files_digest(self.files) if self.files is not None else None
+
+    def align(
+        self, name: str, group: Group, own: TensorSource, found: Sequence[TensorSource | None]
+    ) -> tuple[TensorSource, list[TensorSource | None]]:
+        """The leader's source and the inputs'; of vocabulary tensors, with the output's rows."""
+        if self.vocabulary is None or not is_vocabulary(name):
+            return own, list(found)
+        by_name = {group.members[0].name: own}
+        for model, source in zip(group.inputs, found, strict=True):
+            if source is not None:
+                by_name[model.name] = source
+        aligned = self.vocabulary.sources(name, group, by_name)
+        return aligned[group.members[0].name], [aligned.get(each.name) for each in group.inputs]
+
+    def configured(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """The config with the rows written and with ids of special tokens that moved."""
+        if self.vocabulary is None:
+            return dict(config)
+        return with_vocabulary(self._renumbered(config), self.vocabulary.rows)
+
+    def beside(self, files: Mapping[str, bytes]) -> dict[str, bytes]:
+        """The base's files beside the weights, with this tokenizer's in place of its own."""
+        kept = dict(files)
+        if self.files is not None:
+            kept = {name: data for name, data in files.items() if not is_tokenizer_file(name)}
+            kept |= self.files
+        if GENERATION in kept:
+            before = cast(dict[str, Any], json.loads(kept[GENERATION]))
+            after = self._renumbered(before)
+            if after != before:
+                kept[GENERATION] = (json.dumps(after, indent=2) + "\n").encode()
+        return kept
+
+    def _renumbered(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        if self.vocabulary is None or self.vocabulary.donor is self.base:
+            return dict(config)
+        return renumbered(config, self.vocabulary.known[self.base.name], self.vocabulary.tokens)
+
+    def to_json(self) -> dict[str, Any] | None:
+        """Plain data, for people."""
+        known = self.vocabulary
+        return (
+            {"tokens": len(known.tokens), "rows": known.rows, **known.policy.written}
+            if known
+            else None
+        )
+
+
+def output_tokenizer(
+    recipe: Recipe,
+    base: Checkpoint,
+    checkpoints: Mapping[str, Checkpoint],
+    arrangement: Arrangement,
+) -> OutputTokenizer | None:
+    """What `tokenizer` and `chat_template` ask for; None where the recipe has neither.
+
+    Raises CheckpointError for tokenizers that cannot be read, CompatibilityError for models whose
+    vocabularies cannot be merged so.
+    """
+    policy = recipe.tokenizer
+    if policy is None and not recipe.chat_template:
+        return None
+    models = [checkpoints[name] for name in recipe.merged_models]
+    vocabulary: MergedVocabulary | None = None
+    warnings: list[str] = []
+    if policy is not None:
+        source = None if policy.source in (BASE, UNION) else checkpoints[policy.source]
+        vocabulary = merge_vocabularies(policy, base, models, source)
+        warnings += vocabulary.warnings
+        _check_tensors(base, arrangement)
+    template = resolve_template(recipe.chat_template, models) if recipe.chat_template else None
+    if recipe.chat_template and template is None:
+        warnings.append("chat_template is auto, but no model has a chat template; none is written")
+    donor = vocabulary.donor if vocabulary else base
+    tokenizer = vocabulary.tokenizer if vocabulary else None
+    same = donor is base and tokenizer is None and template is None
+    files = None if same else tokenizer_files(donor, tokenizer, template)
+    return OutputTokenizer(base, vocabulary, files, tuple(warnings))
+
+
+def _check_tensors(base: Checkpoint, arrangement: Arrangement) -> None:
+    """Every tensor with a row for each token must be known as one, and merged."""
+    faults: list[Fault] = []
+    for name in unknown_vocabulary_tensors(base):
+        problem = f"has '{name}', as long as its embedding but not known as a tensor with a row for"
+        faults.append(Fault(base.name, f"{problem} each token; its vocabulary cannot be merged"))
+    for place in arrangement.places:
+        if place.group is None and is_vocabulary(place.name):
+            problem = f"copy '{place.name}', whose rows follow the merged vocabulary; name the"
+            faults.append(Fault("modules", f"{problem} module that it belongs to"))
+    if faults:
+        raise CompatibilityError(SUBJECT, faults)
