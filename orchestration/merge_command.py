@@ -14,10 +14,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from merge_ops.checkpoint import Checkpoint, FolderSink, FolderSource, open_checkpoint
-from merge_ops.errors import Fault, MissingModelError, OutputError, RecipeError, SettingsError
+from merge_ops.checkpoint import FolderSink
+from merge_ops.errors import Fault, OutputError, RecipeError, SettingsError
 from merge_ops.plan import Plan, plan_merge
 from merge_ops.recipe import Recipe, load_recipe
+from orchestration.local_models import folders_of, open_models
 
 _SIZE = re.compile(r"^\s*([0-9.]+)\s*(?:([KMG])i?)?B?\s*$", re.IGNORECASE)
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
@@ -31,25 +32,6 @@ def parse_size(text: str) -> int:
         problem = f"is {text!r}; give a number of bytes such as 512MiB or 2GiB"
         raise SettingsError("ronghe merge", [Fault("--memory", problem)])
     return int(float(found.group(1)) * _UNITS[(found.group(2) or "").upper()])
-
-
-def open_models(recipe: Recipe, digests: dict[str, str] | None = None) -> dict[str, Checkpoint]:
-    """Open every model a recipe names, as local folders; all missing ones are reported at once."""
-    opened: dict[str, Checkpoint] = {}
-    missing: list[str] = []
-    for reference in recipe.referenced_models:
-        folder = Path(reference)
-        if not folder.is_dir():
-            hint = (
-                " (a LoRA suffix 'model+adapter' is not supported yet)" if "+" in reference else ""
-            )
-            missing.append(f"'{reference}': there is no folder {folder.absolute()}{hint}")
-            continue
-        digest = digests.get(reference) if digests else None
-        opened[reference] = open_checkpoint(reference, FolderSource(folder), digest)
-    if missing:
-        raise MissingModelError(f"{recipe.subject}: model " + "; model ".join(missing))
-    return opened
 
 
 def show_plan(config: Path, as_json: bool) -> None:
@@ -115,7 +97,8 @@ def run_merge(
     _check_output(out)
     _keep_freed_memory()
     with ThreadPoolExecutor(2) as pool:
-        pending = {name: pool.submit(_content_digest, Path(name)) for name in opened}
+        folders = {folder for name in opened for folder in folders_of(name)}
+        pending = {each: pool.submit(_content_digest, Path(each)) for each in sorted(folders)}
         _import_in(pool).result()
         from merge_ops.assembly import merge
         from merge_ops.stream import StreamSettings

@@ -1,0 +1,58 @@
+"""Models of a mergekit file as local folders; `base+adapter` is a base with a LoRA on it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from merge_ops.adapters import open_adapter
+from merge_ops.checkpoint import Checkpoint, FolderSource, open_checkpoint
+from merge_ops.errors import CompatibilityError, Fault, FaultsError, MissingModelError
+from merge_ops.recipe import Recipe
+
+
+def folders_of(reference: str) -> list[str]:
+    """The folders behind a reference: itself, or a base and the adapters on it, in order.
+
+    A folder whose own name holds `+` is that folder. Adapters are split off from the end, so that
+    `base+one+two` is adapter two on what adapter one makes of the base.
+    """
+    base, plus, adapter = reference.rpartition("+")
+    if not plus or not base or not adapter or Path(reference).is_dir():
+        return [reference]
+    return [*folders_of(base), adapter]
+
+
+def open_models(recipe: Recipe, digests: Mapping[str, str] | None = None) -> dict[str, Checkpoint]:
+    """Open every model a recipe names; `digests` gives those of the folders, where known.
+
+    All folders that are missing are reported at once, and so is everything wrong with adapters.
+    """
+    missing = [
+        f"'{reference}': there is no folder {Path(folder).absolute()}"
+        for reference in recipe.referenced_models
+        for folder in folders_of(reference)
+        if not Path(folder).is_dir()
+    ]
+    if missing:
+        raise MissingModelError(f"{recipe.subject}: model " + "; model ".join(missing))
+    opened: dict[str, Checkpoint] = {}
+    faults: list[Fault] = []
+    for reference in recipe.referenced_models:
+        try:
+            opened[reference] = open_model(reference, digests or {})
+        except FaultsError as error:
+            faults += [Fault(f"model '{reference}': {each.where}", each.problem)
+                       for each in error.faults]  # fmt: skip
+    if faults:
+        raise CompatibilityError(recipe.subject, faults)
+    return opened
+
+
+def open_model(reference: str, digests: Mapping[str, str]) -> Checkpoint:
+    """Open one model: a folder, or a base with adapters on it."""
+    folder, *adapters = folders_of(reference)
+    name = folder
+    model = open_checkpoint(name, FolderSource(Path(folder)), digests.get(folder))
+    for adapter in adapters:
+        name = f"{name}+{adapter}"
+        model = open_adapter(name, model, FolderSource(Path(adapter)), digests.get(adapter))
+    return model
