@@ -68,7 +68,7 @@ def merge_set(
     from merge_ops.assembly import merge
     from merge_ops.plan import plan_merge
 
-    models = open_models(store, [base, *expert_set.split("+")])
+    models = open_models(store, base, expert_set.split("+"))
     concrete = recipe.for_experts(expert_set.split("+"), base)
     whole = plan_merge(concrete, models)
     wanted = [output for output in whole.outputs if output.coefficient in set(coefficients)]

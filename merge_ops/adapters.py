@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +56,7 @@ class Adapter:
     whole: Mapping[str, Stored]
 
 
-def is_adapter(files: Mapping[str, int]) -> bool:
+def is_adapter(files: Collection[str]) -> bool:
     """Whether a folder with these files is an adapter and no checkpoint."""
     return CONFIG_FILE in files and "config.json" not in files
 
