@@ -38,6 +38,7 @@ class AdapterConfig:
     use_rslora: bool
     fan_in_fan_out: bool
     lora_bias: bool
+    ensure_weight_tying: bool
     modules_to_save: tuple[str, ...]
     rank_pattern: Mapping[str, int]
     alpha_pattern: Mapping[str, float]
@@ -112,6 +113,7 @@ def parse_adapter_config(raw: Mapping[str, Any], faults: list[Fault]) -> Adapter
         bool(raw.get("use_rslora")),
         bool(raw.get("fan_in_fan_out")),
         bool(raw.get("lora_bias")),
+        bool(raw.get("ensure_weight_tying")),
         tuple(map(str, [saved] if isinstance(saved, str) else saved)),
         {key: int(value) for key, value in table("rank_pattern", integer=True).items()},
         table("alpha_pattern", integer=False),

@@ -26,7 +26,7 @@ import blake3
 from merge_ops.adapter_config import FILE as CONFIG_FILE
 from merge_ops.adapter_config import AdapterConfig, parse_adapter_config, refusals
 from merge_ops.checkpoint import ByteSource, Checkpoint, read_file, read_json
-from merge_ops.compatibility import find_source, is_head
+from merge_ops.compatibility import find_source, is_embedding, is_head
 from merge_ops.config import untied
 from merge_ops.errors import CheckpointError, CompatibilityError, Fault, did_you_mean
 from merge_ops.header import FLOAT_DTYPES, TensorEntry, read_header
@@ -35,6 +35,7 @@ from merge_ops.tensor_sources import Stored, TensorSource
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 PREFIX = "base_model.model."
+HEAD = "lm_head.weight"
 _FACTOR = re.compile(
     r"(?P<module>.+)\.(?P<role>lora_A\.weight|lora_B\.weight|lora_B\.bias"
     r"|lora_embedding_A|lora_embedding_B)"
@@ -112,12 +113,14 @@ def open_adapter(
         overlays.update(_changed(name, adapter.config, base, module, roles, overlays, faults))
     if faults:
         raise CompatibilityError(f"adapter {source.location} does not fit {base.name}", faults)
+    config = base.config
+    if base.ties_embeddings:
+        _settle_head(base, adapter, overlays)
+        if any(map(is_head, overlays)):
+            config = untied(config)
     tensors = dict(base.tensors)
     for tensor, overlay in overlays.items():
-        tensors[tensor] = _entry(base, tensor, overlay)
-    config = base.config
-    if any(is_head(tensor) and tensor not in base.tensors for tensor in overlays):
-        config = untied(config)  # the adapter's head is no longer the embedding
+        tensors[tensor] = _entry(overlay)
     known = base.digest is not None and digest is not None
     both = blake3.blake3(f"{base.digest}+{digest}".encode()).hexdigest() if known else None
     return dataclasses.replace(
@@ -247,7 +250,24 @@ def _absent(base: Checkpoint, tensor: str) -> Fault:
     return Fault(f"'{tensor}'", f"is changed by the adapter, but {base.name} lacks it.{hint}")
 
 
-def _entry(base: Checkpoint, tensor: str, overlay: TensorSource) -> TensorEntry:
+def _settle_head(base: Checkpoint, adapter: Adapter, overlays: dict[str, TensorSource]) -> None:
+    """On a base whose head is its embedding, what becomes of the head: as in PEFT.
+
+    A head of the adapter's own is one from now on, unless the adapter says that both stay tied. An
+    embedding saved whole by itself leaves the head what it was.
+    """
+    heads = [tensor for tensor in overlays if is_head(tensor)]
+    if adapter.config.ensure_weight_tying:
+        for head in heads:
+            del overlays[head]
+    elif not heads:
+        embedding = next(filter(is_embedding, adapter.whole), None)
+        before = base.source_of(embedding) if embedding else None
+        if before is not None and ".base_layer." not in adapter.whole[str(embedding)].name:
+            overlays[HEAD] = before
+
+
+def _entry(overlay: TensorSource) -> TensorEntry:
     """A header entry that tells dtype and shape; the bytes are the overlay's business."""
     if isinstance(overlay, Stored):
         return overlay.entry

@@ -1,6 +1,6 @@
 """Models of a mergekit file as local folders; `base+adapter` is a base with a LoRA on it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from merge_ops.adapters import open_adapter
@@ -22,28 +22,36 @@ def folders_of(reference: str) -> list[str]:
 
 
 def open_models(recipe: Recipe, digests: Mapping[str, str] | None = None) -> dict[str, Checkpoint]:
-    """Open every model a recipe names; `digests` gives those of the folders, where known.
+    """Open every model a recipe names; `digests` gives those of the folders, where known."""
+    return open_all(recipe.subject, recipe.referenced_models, digests)
+
+
+def open_all(
+    subject: str, references: Sequence[str], digests: Mapping[str, str] | None = None
+) -> dict[str, Checkpoint]:
+    """Open models by reference.
 
     All folders that are missing are reported at once, and so is everything wrong with adapters.
     """
     missing = [
         f"'{reference}': there is no folder {Path(folder).absolute()}"
-        for reference in recipe.referenced_models
+        for reference in references
         for folder in folders_of(reference)
         if not Path(folder).is_dir()
     ]
     if missing:
-        raise MissingModelError(f"{recipe.subject}: model " + "; model ".join(missing))
+        raise MissingModelError(f"{subject}: model " + "; model ".join(missing))
     opened: dict[str, Checkpoint] = {}
     faults: list[Fault] = []
-    for reference in recipe.referenced_models:
+    for reference in references:
         try:
             opened[reference] = open_model(reference, digests or {})
         except FaultsError as error:
-            faults += [Fault(f"model '{reference}': {each.where}", each.problem)
-                       for each in error.faults]  # fmt: skip
+            faults += [
+                Fault(f"model '{reference}': {each.where}", each.problem) for each in error.faults
+            ]
     if faults:
-        raise CompatibilityError(recipe.subject, faults)
+        raise CompatibilityError(subject, faults)
     return opened
 
 

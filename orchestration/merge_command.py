@@ -4,8 +4,6 @@ import ctypes
 import gc
 import json
 import re
-import shutil
-import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,10 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 from merge_ops.checkpoint import FolderSink
-from merge_ops.errors import Fault, OutputError, RecipeError, SettingsError
+from merge_ops.errors import Fault, RecipeError, SettingsError
 from merge_ops.plan import Plan, plan_merge
 from merge_ops.recipe import Recipe, load_recipe
 from orchestration.local_models import folders_of, open_models
+from orchestration.output_folder import check_output, staged
 
 _SIZE = re.compile(r"^\s*([0-9.]+)\s*(?:([KMG])i?)?B?\s*$", re.IGNORECASE)
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
@@ -94,7 +93,7 @@ def run_merge(
     recipe = _concrete(load_recipe(config))
     opened = open_models(recipe)
     plan_merge(recipe, opened)  # all faults of headers, before anything heavy is imported
-    _check_output(out)
+    check_output(out)
     _keep_freed_memory()
     with ThreadPoolExecutor(2) as pool:
         folders = {folder for name in opened for folder in folders_of(name)}
@@ -107,7 +106,7 @@ def run_merge(
     plan = plan_merge(recipe, open_models(recipe, digests))
     settings = StreamSettings(threads=threads, device=device, memory=limit, block=block)
     console = Console(stderr=True)
-    with _staged(out) as stage, _progress(console, plan) as advance:
+    with staged(out) as stage, _progress(console, plan) as advance:
         folders = {
             each.id: stage / each.id if recipe.sweep else stage for each in plan.coefficients
         }
@@ -156,28 +155,6 @@ def _content_digest(folder: Path) -> str:
     from resources.model_sources import open_model_source
 
     return open_model_source(str(folder.absolute()), relative_to=Path.cwd()).revision()
-
-
-def _check_output(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise OutputError(f"{out} exists and is not empty; name a new folder or empty this one")
-
-
-@contextmanager
-def _staged(out: Path) -> Iterator[Path]:
-    """A hidden folder beside `out` that becomes `out` when all went well, or vanishes."""
-    out = out.absolute()
-    stage = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}.partial"
-    try:
-        stage.mkdir(parents=True)
-        yield stage
-        if out.is_dir():
-            out.rmdir()
-        stage.rename(out)
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be written ({error.strerror or error})") from error
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
 
 
 @contextmanager

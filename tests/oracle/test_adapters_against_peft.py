@@ -1,14 +1,24 @@
 """A base with an adapter on it equals PEFT's own merge, and mergekit's `model+lora`, in float32."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from merge_ops.checkpoint import FolderSink, FolderSource, open_checkpoint
 from merge_ops.errors import CompatibilityError
-from tests.checkpoint_factory import LLAMA, QWEN2, Tensors, read_tensors, write_family
+from merge_ops.lora_extraction import ExtractionSettings, extract, plan_extraction
+from tests.checkpoint_factory import (
+    LLAMA,
+    QWEN2,
+    Tensors,
+    expert_tensors,
+    read_tensors,
+    write_checkpoint,
+    write_family,
+)
 from tests.merging import merge_in_process
 from tests.oracle.oracle_environment import (
     OracleCase,
@@ -40,6 +50,18 @@ MERGED = {
     "whole-modules": (
         "llama",
         {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head", "norm"]},
+    ),
+    "tied-whole-embedding": (
+        "qwen2",
+        {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]},
+    ),
+    "tied-whole-embedding-and-head": (
+        "qwen2",
+        {
+            "target_modules": ["q_proj"],
+            "modules_to_save": ["embed_tokens"],
+            "ensure_weight_tying": True,
+        },
     ),
     "bias-all": ("qwen2", {"target_modules": ["q_proj", "o_proj"], "bias": "all"}),
     "bias-lora-only": ("qwen2", {"target_modules": ["q_proj", "o_proj"], "bias": "lora_only"}),
@@ -100,7 +122,7 @@ class Merges:
 def merges(tmp_path_factory: pytest.TempPathFactory) -> Merges:
     work = tmp_path_factory.mktemp("peft")
     llama, experts = write_family(work / "llama", LLAMA)
-    qwen, _ = write_family(work / "qwen2", replace(QWEN2), experts=0)
+    qwen, _ = write_family(work / "qwen2", QWEN2, experts=0)
     bases = {"llama": llama, "qwen2": qwen, "gpt2": write_gpt2(work / "gpt2")}
     asked = {name: (family, config) for name, (family, config, _) in REFUSED.items()}
     cases = [
@@ -141,3 +163,19 @@ def test_equals_mergekit_with_an_adapter_among_experts(merges: Merges) -> None:
     assert merge_with_mergekit(merges.work, [case]) == {"mixed": None}
     ours = read_tensors(merge_in_process(config, merges.work / "ours-mixed"))
     assert_equal(ours, read_tensors(case.out), nowhere)
+
+
+def test_peft_loads_what_is_extracted(merges: Merges) -> None:
+    """PEFT merges an extracted adapter (factors, biases, whole modules) to what ours does."""
+    base = merges.bases["qwen2"]
+    tensors = expert_tensors(read_tensors(base), 3)
+    tuned = write_checkpoint(merges.work / "tuned", tensors, QWEN2)
+    adapter, out = merges.work / "adapters" / "extracted", merges.work / "peft" / "extracted"
+    pair = [open_checkpoint(str(each), FolderSource(each)) for each in (base, tuned)]
+    extract(plan_extraction(*pair, ExtractionSettings(rank=48)), FolderSink(adapter))
+    case = PeftCase("extracted", base, adapter, out)
+    assert merge_with_peft(merges.work, [case]) == {"extracted": None}
+    theirs = read_tensors(out)
+    assert_equal(merges.ours("extracted", "qwen2"), theirs, nowhere)
+    whole = "model.layers.0.self_attn.k_proj.weight"  # 32 rows: its rank is whole
+    torch.testing.assert_close(theirs[whole], tensors[whole], rtol=1e-5, atol=1e-7)
