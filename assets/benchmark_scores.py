@@ -13,7 +13,8 @@ from assets.merged_checkpoints import MergeRecipe
 from assets.progress_log import log_progress
 from assets.pulling import MODEL
 from assets.run_settings import RunSettings
-from assets.scoring import SCORES, ScoredCheckpoint, score_named
+from assets.scoring import SCORES, ScoredCheckpoint, score_checkpoint, score_named
+from assets.whole_models import whole_model
 
 if TYPE_CHECKING:
     from eval_ops.scores import SuiteScores
@@ -69,16 +70,21 @@ def build_benchmark_scores(
 
 def build_model_scores(
     suites: Mapping[str, Path],
+    bases: Mapping[str, str],
     partitions: dg.PartitionsDefinition,
+    from_model: dg.PartitionMapping | None,
     code_version: str | None,
     condition: dg.AutomationCondition,
     op_tags: Mapping[str, Any],
 ) -> dg.AssetsDefinition:
-    """The scores of the models themselves, on every suite that a recipe uses."""
+    """The scores of the models themselves, on every suite that a recipe uses.
+
+    `bases` maps each expert to its base model. An adapter is scored as what it makes of its base.
+    """
 
     @dg.asset(
         name="model_scores",
-        deps=[MODEL],
+        deps=[dg.AssetDep(MODEL, partition_mapping=from_model)],
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
         group_name="models",
@@ -99,12 +105,13 @@ def build_model_scores(
         store, scored = settings.store(), {}
         for asked in map(load_suite, suites.values()):
             for name in context.partition_keys:
-                source, progress = (MODEL, name), log_progress(context.log, name)
-                each = score_named(
-                    store, source, asked, settings.device, settings.threads, progress
+                run, progress = context.run.run_id, log_progress(context.log, name)
+                whole = whole_model(store, name, bases.get(name), settings.stream(), run)
+                each = score_checkpoint(
+                    store, whole, asked, settings.device, settings.threads, progress
                 )
                 target = (f"model_scores/{asked.name}", name)
-                store.point(*target, SCORES, each.artifact.digest, run=context.run.run_id)
+                store.point(*target, SCORES, each.artifact.digest, run=run)
                 context.add_asset_metadata(_of_scores(each, f"{asked.name}: "), partition_key=name)
                 scored[f"{name} on {asked.name}"] = each
         return dg.MaterializeResult(

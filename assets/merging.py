@@ -69,8 +69,8 @@ def merge_set(
     from merge_ops.plan import plan_merge
 
     concrete = recipe.for_experts(expert_set.split("+"), base)
-    named = dict.fromkeys([base, *expert_set.split("+"), *concrete.referenced_models])
-    models = open_models(store, list(named))
+    named = dict.fromkeys([*expert_set.split("+"), *concrete.referenced_models])
+    models = open_models(store, base, [name for name in named if name != base])
     whole = plan_merge(concrete, models)
     wanted = [output for output in whole.outputs if output.coefficient in set(coefficients)]
     found = {each.coefficient: store.find(CHECKPOINT, str(each.digest)) for each in wanted}

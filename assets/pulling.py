@@ -1,6 +1,7 @@
 """From an upstream source to a checked model in the store. Knows no Dagster."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,34 +74,52 @@ def pull_model(
     return PulledModel(artifact, revision, memoized, time.perf_counter() - started, *counts)
 
 
-def open_models(store: "ArtifactStore", names: list[str]) -> dict[str, "Checkpoint"]:
-    """Open published models by name, from their headers; raises MissingArtifactError."""
+def open_models(
+    store: "ArtifactStore", base: str, experts: Sequence[str]
+) -> dict[str, "Checkpoint"]:
+    """Open published models by name, from their headers: the base, and its experts.
+
+    An adapter is opened over the base. Raises MissingArtifactError, CheckpointError, and
+    CompatibilityError for an adapter that does not fit.
+    """
+    from merge_ops.adapters import is_adapter, open_adapter
     from merge_ops.checkpoint import open_checkpoint
     from resources.errors import MissingArtifactError
 
     opened: dict[str, Checkpoint] = {}
-    for name in names:
+    for name in (base, *experts):
         artifact = store.resolve(MODEL, name)
         if artifact is None:
             raise MissingArtifactError(
                 f"model '{name}' is not in artifact store {store.uri}; materialize model[{name}]"
                 " first (`ronghe refresh` does)"
             )
-        opened[name] = open_checkpoint(name, artifact.source(), artifact.digest)
+        source, digest = artifact.source(), artifact.digest
+        if is_adapter(artifact.files) and name != base:
+            opened[name] = open_adapter(name, opened[base], source, digest)
+        else:
+            opened[name] = open_checkpoint(name, source, digest)
     return opened
 
 
 def _check_headers(model: UpstreamModel, artifact: "Artifact") -> tuple[int, int]:
-    """Tensors and parameters of a model; for an adapter only its files are looked at."""
+    """Tensors and parameters of a model, or of an adapter without its base."""
+    from merge_ops.adapters import is_adapter, read_adapter
     from merge_ops.checkpoint import open_checkpoint
 
     if model.kind == "lora":
-        missing = [name for name in ADAPTER_FILES if name not in artifact.files]
-        if missing:
+        if not is_adapter(artifact.files):
             raise CheckpointError(
-                f"model '{model.name}' ({model.source}) is listed as a LoRA adapter but has no"
-                f" {' and no '.join(missing)}; say `kind: full` or name the adapter's folder"
+                f"model '{model.name}' ({model.source}) is listed as a LoRA adapter but its folder"
+                f" is none ({' and '.join(ADAPTER_FILES)}); say `kind: full` or name the adapter's"
+                " folder"
             )
-        return 0, 0
-    checkpoint = open_checkpoint(model.name, artifact.source(), artifact.digest)
+        checkpoint = read_adapter(model.name, artifact.source(), artifact.digest).checkpoint
+    elif is_adapter(artifact.files):
+        raise CheckpointError(
+            f"model '{model.name}' ({model.source}) is a LoRA adapter; say `kind: lora` and name"
+            " its base"
+        )
+    else:
+        checkpoint = open_checkpoint(model.name, artifact.source(), artifact.digest)
     return len(checkpoint.tensors), sum(entry.count for entry in checkpoint.tensors.values())

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assets.pulling import MODEL
 from assets.scoring import SCORES, read_scores, score_checkpoint
+from assets.whole_models import live_models
 from eval_ops.gates import Decision, decide, parse_gate
 from eval_ops.leaderboard import Entry, choose, coefficient_points, rows, to_json, to_markdown
 from eval_ops.scores import SuiteScores
@@ -80,7 +80,7 @@ def collect_entries(
     """
     entries: list[Entry] = []
     unscored = 0
-    models, known = store.refs(MODEL), store.refs(f"model_scores/{suite.name}")
+    models, known = live_models(store), store.refs(f"model_scores/{suite.name}")
     groups: tuple[tuple[Kind, Sequence[str]], ...] = (
         ("base", contest.bases),
         ("expert", contest.experts),

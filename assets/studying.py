@@ -36,7 +36,7 @@ def study_task_vector(
     """
     from merge_ops.statistics import task_vector_statistics
 
-    models = open_models(store, [base, expert])
+    models = open_models(store, base, [expert])
 
     def look() -> dict[str, Any]:
         return task_vector_statistics(models[base], models[expert]).to_json()
@@ -59,7 +59,7 @@ def study_set(store: "ArtifactStore", base: str, expert_set: str, run: str | Non
     from merge_ops.statistics import interference
 
     names = expert_set.split("+")
-    models = open_models(store, [base, *names])
+    models = open_models(store, base, names)
     experts = [models[name] for name in names]
     warnings = check_compatible(models[base], experts, vocabularies="reported")
 

@@ -75,10 +75,14 @@ class BlockReader:
 
     def raw(self, tensor: PlannedTensor, start: int, count: int) -> NDArray[np.uint8]:
         """The base's bytes of a tensor that is copied."""
-        (stored,) = tensor.sources[0].parts
-        size = ITEM_SIZES[stored.dtype]
+        source = tensor.sources[0]
+        if not isinstance(source, Stored):
+            values = self._load(0, source, [start], count)
+            _check_finite(source, tensor, values, start)
+            return self.encode(values.clone(), source.dtype)
+        size = ITEM_SIZES[source.dtype]
         data = np.empty(count * size, dtype=np.uint8)
-        _fetch(stored, start * size, memoryview(cast(bytearray, data)))
+        _fetch(source, start * size, memoryview(cast(bytearray, data)))
         return data
 
     def sample(self, tensor: PlannedTensor, wanted: int, runs: int) -> Sequence[torch.Tensor]:
@@ -175,9 +179,10 @@ def _check_finite(
         return
     bad = int((~values.isfinite()).sum())
     if bad:
+        places = {part.checkpoint.source.location: None for part in source.parts}
         raise NonFiniteError(
             f"model '{source.model}': tensor '{tensor.output.name}' holds NaN or infinity"
             f" ({bad} in elements {start} to {start + len(values) - 1}); the checkpoint at"
-            f" {source.parts[0].checkpoint.source.location} is damaged or its training diverged."
+            f" {' or '.join(places)} is damaged or its training diverged."
             " Nothing was written"
         )

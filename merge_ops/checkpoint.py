@@ -217,8 +217,8 @@ def open_checkpoint(name: str, source: ByteSource, digest: str | None = None) ->
         )
     if "adapter_config.json" in files and "config.json" not in files:
         raise CheckpointError(
-            f"model '{name}': {source.location} is a LoRA adapter; merging adapters without"
-            " writing them into full weights first is not supported yet"
+            f"model '{name}': {source.location} is a LoRA adapter, which is no model"
+            " without its base; name both, as 'base+adapter'"
         )
     tensors: dict[str, TensorEntry] = {}
     for file, expected in _weight_files(name, source, files).items():

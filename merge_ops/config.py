@@ -33,7 +33,7 @@ def merged_config(
     if layers is not None and config:
         _restack(config, layers)
     if has_head and base.ties_embeddings:
-        _untie(config)
+        config = untied(config)
     return config
 
 
@@ -46,10 +46,12 @@ def with_vocabulary(config: Mapping[str, Any], rows: int) -> dict[str, Any]:
     return changed
 
 
-def _untie(config: dict[str, Any]) -> None:
+def untied(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config whose output head is a tensor of its own."""
+    changed = {**config, "tie_word_embeddings": False}
     if isinstance(config.get(TEXT), dict) and "tie_word_embeddings" in config[TEXT]:
-        config[TEXT] = {**config[TEXT], "tie_word_embeddings": False}
-    config["tie_word_embeddings"] = False
+        changed[TEXT] = {**config[TEXT], "tie_word_embeddings": False}
+    return changed
 
 
 def _restack(config: dict[str, Any], layers: Sequence[tuple[Checkpoint, int]]) -> None:

@@ -45,6 +45,30 @@ def plan(
 
 
 @app.command()
+def extract_lora(
+    finetuned: Annotated[str, typer.Argument(help="The fine-tuned model's folder.")],
+    base: Annotated[str, typer.Argument(help="Its base model's folder.")],
+    out: Annotated[Path, typer.Argument(help="The adapter's folder; new or empty.")],
+    rank: Annotated[int, typer.Option(min=1, help="The largest rank.")] = 128,
+    distribute_scale: Annotated[
+        bool, typer.Option(help="Singular values on both factors, or all on A.")
+    ] = True,
+    include: Annotated[
+        list[str] | None, typer.Option(help="Only tensors that match this regular expression.")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="No tensors that match this regular expression.")
+    ] = None,
+) -> None:
+    """Extract a LoRA adapter from FINETUNED by truncated SVD, for PEFT or as `base+adapter`."""
+    from merge_ops.lora_extraction import ExtractionSettings
+    from orchestration.extract_command import run_extraction
+
+    kept = ExtractionSettings(rank, distribute_scale, tuple(include or ()), tuple(exclude or ()))
+    run_extraction(finetuned, base, out, kept)
+
+
+@app.command()
 def refresh() -> None:
     """Observe the upstream models and re-merge and re-score what any change touches."""
     from orchestration import commands

@@ -144,8 +144,17 @@ def _results(catalog: Catalog) -> Iterator[Any]:
         return
     versions = [_suite_version(path) for path in contest.suites.values()]
     suites = None if None in versions else _digest(versions)
-    models = Partitions(catalog).models
-    yield build_model_scores(contest.suites, models, suites, when_inputs_change(), gpu_op_tags())
+    partitions = Partitions(catalog)
+    bases = {name: model.base for name, model in catalog.models.items() if model.base}
+    yield build_model_scores(
+        contest.suites,
+        bases,
+        partitions.models,
+        partitions.model_to_scores,
+        suites,
+        when_inputs_change(),
+        gpu_op_tags(),
+    )
     live = [contest.bases, contest.experts, [(r.name, sorted(r.points)) for r in contest.recipes]]
     yield build_leaderboard(contest, _digest(live), condition)
     for recipe in contest.recipes:

@@ -4,9 +4,7 @@ import ctypes
 import gc
 import json
 import re
-import shutil
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,9 +17,11 @@ from rich.console import Console
 from rich.table import Table
 
 from merge_ops.checkpoint import Checkpoint, FolderSink, FolderSource, open_checkpoint
-from merge_ops.errors import Fault, MissingModelError, OutputError, RecipeError, SettingsError
+from merge_ops.errors import Fault, RecipeError, SettingsError
 from merge_ops.plan import Plan
 from merge_ops.stages import Stages, load_stages, plan_stages, run_stages
+from orchestration.local_models import folders_of, open_models
+from orchestration.output_folder import check_output, staged
 
 if TYPE_CHECKING:
     from merge_ops.assembly import MergeReport
@@ -45,39 +45,10 @@ def parse_size(option: str, text: str) -> int:
     return int(float(found.group(1)) * (1024 if found.group(3) else 1000) ** power)
 
 
-def open_models(
-    names: Iterable[str], subject: str, digests: dict[str, str] | None = None
-) -> dict[str, Checkpoint]:
-    """Open models that are local folders or .safetensors files; reports all missing ones at once.
-
-    Without a config, as files of raw tensors are, they are merged by the names of their tensors.
-    """
-    opened: dict[str, Checkpoint] = {}
-    missing: list[str] = []
-    for reference in names:
-        folder = Path(reference)
-        digest = digests.get(reference) if digests else None
-        if folder.is_file():
-            opened[reference] = open_checkpoint(
-                reference, FolderSource(folder.parent, folder.name), digest
-            )
-            continue
-        if not folder.is_dir():
-            hint = (
-                " (a LoRA suffix 'model+adapter' is not supported yet)" if "+" in reference else ""
-            )
-            missing.append(f"'{reference}': there is no folder {folder.absolute()}{hint}")
-            continue
-        opened[reference] = open_checkpoint(reference, FolderSource(folder), digest)
-    if missing:
-        raise MissingModelError(f"{subject}: model " + "; model ".join(missing))
-    return opened
-
-
 def show_plan(config: Path, as_json: bool) -> None:
     """Print a plan, as tables or as JSON."""
     stages = _concrete(load_stages(config))
-    plans = plan_stages(stages, open_models(stages.referenced_models, str(config)))
+    plans = plan_stages(stages, open_models(str(config), stages.referenced_models))
     console = Console()
     if as_json:
         *earlier, result = [plan.to_json() for plan in plans]
@@ -147,22 +118,23 @@ def run_merge(config: Path, out: Path, options: MergeOptions) -> None:
     limit = parse_size("--memory", options.memory)
     shard_bytes = parse_size("--shard-size", options.shard_size)
     stages = _concrete(load_stages(config))
-    opened = open_models(stages.referenced_models, str(config))
+    opened = open_models(str(config), stages.referenced_models)
     # All faults of headers, before anything heavy is imported:
     plan_stages(stages, opened, shard_bytes)
-    _check_output(out)
+    check_output(out)
     _keep_freed_memory()
     with ThreadPoolExecutor(2) as pool:
-        pending = {name: pool.submit(_content_digest, Path(name)) for name in opened}
+        folders = {folder for name in opened for folder in folders_of(name)}
+        pending = {each: pool.submit(_content_digest, Path(each)) for each in sorted(folders)}
         _import_in(pool).result()
         from merge_ops.stream import StreamSettings
 
         digests = {name: future.result() for name, future in pending.items()}
-    opened = open_models(stages.referenced_models, str(config), digests)
+    opened = open_models(str(config), stages.referenced_models, digests)
     settings = StreamSettings(options.threads, options.device, limit, options.block)
     console = Console(stderr=True)
     with (
-        _staged(out) as stage,
+        staged(out) as stage,
         TemporaryDirectory(prefix=f".{out.name}.", suffix=".stages", dir=stage.parent) as between,
     ):
 
@@ -231,28 +203,6 @@ def _content_digest(folder: Path) -> str:
     from resources.model_sources import open_model_source
 
     return open_model_source(str(folder.absolute()), relative_to=Path.cwd()).revision()
-
-
-def _check_output(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise OutputError(f"{out} exists and is not empty; name a new folder or empty this one")
-
-
-@contextmanager
-def _staged(out: Path) -> Iterator[Path]:
-    """A hidden folder beside `out` that becomes `out` when all went well, or vanishes."""
-    out = out.absolute()
-    stage = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}.partial"
-    try:
-        stage.mkdir(parents=True)
-        yield stage
-        if out.is_dir():
-            out.rmdir()
-        stage.rename(out)
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be written ({error.strerror or error})") from error
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
 
 
 @contextmanager

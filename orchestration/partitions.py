@@ -69,6 +69,17 @@ class Partitions:
         return dg.StaticPartitionMapping({name: to for name, to in targets.items() if to})
 
     @cached_property
+    def model_to_scores(self) -> dg.StaticPartitionMapping | None:
+        """A model's scores depend on it alone, an adapter's also on its base; None: all alone."""
+        models = self.catalog.models
+        adapters = [each for each in models.values() if each.kind == "lora"]
+        if not adapters:
+            return None
+        return dg.StaticPartitionMapping(
+            {name: [name, *(a.name for a in adapters if a.base == name)] for name in models}
+        )
+
+    @cached_property
     def expert_to_sets(self) -> dg.StaticPartitionMapping:
         """A set depends on its experts (and through them on their base model)."""
         holding = {

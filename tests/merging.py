@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from merge_ops.assembly import merge
-from merge_ops.checkpoint import FolderSink, FolderSource, open_checkpoint
+from merge_ops.checkpoint import FolderSink
 from merge_ops.plan import plan_merge
 from merge_ops.recipe import load_recipe
 from merge_ops.stream import StreamSettings
+from orchestration.local_models import open_models
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = (sys.executable, "-c", "from orchestration.cli import main; main()")
@@ -19,10 +20,12 @@ PROGRAM = (sys.executable, "-c", "from orchestration.cli import main; main()")
 def merge_in_process(config: Path, out: Path, settings: StreamSettings | None = None) -> Path:
     """Merges a file without a sweep by the library, on the CPU; returns `out`."""
     recipe = load_recipe(config)
-    models = recipe.referenced_models
-    opened = {name: open_checkpoint(name, FolderSource(Path(name))) for name in models}
     settings = settings or StreamSettings(threads=2, device="cpu")
-    merge(plan_merge(recipe, opened), {"default": FolderSink(out)}, settings)
+    merge(
+        plan_merge(recipe, open_models(recipe.subject, recipe.referenced_models)),
+        {"default": FolderSink(out)},
+        settings,
+    )
     return out
 
 

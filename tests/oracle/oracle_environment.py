@@ -1,9 +1,9 @@
-"""Where mergekit runs, and how tests ask it to merge."""
+"""Where mergekit and PEFT run, and how tests ask them to merge."""
 
 import json
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from string import Template
@@ -13,6 +13,7 @@ from tests.merging import ROOT
 
 PYTHON = ROOT / ".venv-oracle/bin/python"
 SCRIPT = ROOT / "tests/oracle/run_mergekit.py"
+PEFT_SCRIPT = ROOT / "tests/oracle/run_peft.py"
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,17 @@ class OracleCase:
     config: Path
     out: Path
     seed: int | None = None
+
+
+@dataclass(frozen=True)
+class PeftCase:
+    """One adapter for PEFT to merge into `out`; with a config PEFT makes the adapter first."""
+
+    name: str
+    base: Path
+    adapter: Path
+    out: Path
+    config: Mapping[str, object] | None = None
 
 
 def write_config(path: Path, text: str, models: dict[str, Path]) -> Path:
@@ -42,16 +54,27 @@ def oracle_program(name: str) -> Path:
 
 def merge_with_mergekit(work: Path, cases: Sequence[OracleCase]) -> dict[str, str | None]:
     """Runs all cases in one process; the error's text, or None, by name."""
+    return run_in_oracle(SCRIPT, work, [asdict(case) for case in cases])
+
+
+def merge_with_peft(work: Path, cases: Sequence[PeftCase]) -> dict[str, str | None]:
+    """Makes and merges all adapters in one process; the error's text, or None, by name."""
+    return run_in_oracle(PEFT_SCRIPT, work, [asdict(case) for case in cases])
+
+
+def run_in_oracle(
+    script: Path, work: Path, cases: Sequence[dict[str, object]]
+) -> dict[str, str | None]:
+    """Runs a script of the oracle environment on cases; what it says of each."""
     if not PYTHON.exists():
         raise FileNotFoundError(
             f"{PYTHON} is not there: these tests compare with mergekit, which lives in an "
             "environment of its own; `make oracle` makes it"
         )
     asked, told = work / "cases.json", work / "outcomes.json"
-    rows = [{k: str(v) if isinstance(v, Path) else v for k, v in asdict(c).items()} for c in cases]
-    asked.write_text(json.dumps(rows), encoding="utf-8")
+    asked.write_text(json.dumps(cases, default=str), encoding="utf-8")
     result = subprocess.run(
-        [str(PYTHON), str(SCRIPT), str(asked), str(told)],
+        [str(PYTHON), str(script), str(asked), str(told)],
         env=os.environ | {"HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,

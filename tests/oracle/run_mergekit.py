@@ -3,7 +3,8 @@
     .venv-oracle/bin/python tests/oracle/run_mergekit.py CASES.json OUTCOMES.json
 
 CASES.json is a list of {"name", "config", "out", "seed"}: a YAML file, a folder to write and a seed
-or null. Each is merged as `mergekit-yaml CONFIG OUT` would with its default options.
+or null. Each is merged as `mergekit-yaml CONFIG OUT` would with its default options;
+adapters are merged into a folder beside the output.
 OUTCOMES.json maps each name to null, or to the text of the error mergekit stopped with.
 Importing mergekit costs seconds and a tiny merge a fraction of one, hence the one process.
 """
@@ -24,7 +25,7 @@ def run_case(config: str, out: str, seed: int | None) -> str | None:
     """One merge; the error's text if it fails."""
     LoaderCache.loaders.clear()  # process-wide and keyed by path: a new process starts without it
     source = Path(config).read_text(encoding="utf-8")
-    options = MergeOptions(random_seed=seed, quiet=True)
+    options = MergeOptions(random_seed=seed, quiet=True, lora_merge_cache=f"{out}-lora")
     try:
         merge_config = MergeConfiguration.model_validate(yaml.safe_load(source))
         run_merge(merge_config, out, options=options, config_source=source)

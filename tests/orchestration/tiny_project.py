@@ -14,6 +14,7 @@ import yaml
 
 from orchestration.settings import Settings, load_settings
 from tests import checkpoint_factory as factory
+from tests.adapter_factory import lora_tensors, modules_of, write_adapter
 
 SHAPE = factory.Shape("qwen2", layers=1, hidden=32, intermediate=48, tied=True)
 TASK_ARITHMETIC = {
@@ -77,6 +78,17 @@ class TinyProject:
             for file in Path(new).iterdir():
                 file.replace(self.root / "upstream" / expert / file.name)
 
+    def train_adapter(self, name: str, seed: int) -> None:
+        """Write a LoRA adapter below upstream/, or replace it by another of the same size."""
+        base = factory.base_tensors(self.shape)
+        tensors = lora_tensors(base, modules_of(base, "q_proj", "down_proj"), rank=4, seed=seed)
+        with tempfile.TemporaryDirectory(dir=self.root) as new:
+            write_adapter(Path(new), tensors, r=4, lora_alpha=4)
+            folder = self.root / "upstream" / name
+            folder.mkdir(exist_ok=True)
+            for file in Path(new).iterdir():
+                file.replace(folder / file.name)
+
     def write_recipe(self, name: str, recipe: Mapping[str, object]) -> None:
         """Add or replace one recipe."""
         path = self.catalog / "recipes" / f"{name}.yaml"
@@ -107,10 +119,15 @@ def make_project(
     return project
 
 
-def write_models(catalog: Path, experts: Sequence[str]) -> None:
-    """models.yaml with one base and its experts."""
+def write_models(catalog: Path, experts: Sequence[str], adapters: Sequence[str] = ()) -> None:
+    """models.yaml with one base, its experts, and LoRA adapters to it."""
     models: list[dict[str, str]] = [{"name": "base", "source": "../upstream/base"}]
-    models += [{"name": n, "source": f"../upstream/{n}", "base": "base"} for n in experts]
+    models += [
+        {"name": n, "source": f"../upstream/{n}", "base": "base"} for n in (*experts, *adapters)
+    ]
+    for model in models:
+        if model["name"] in adapters:
+            model["kind"] = "lora"
     (catalog / "models.yaml").write_text(yaml.safe_dump({"models": models}), encoding="utf-8")
 
 

@@ -1,0 +1,120 @@
+"""adapter_config.json of a PEFT adapter: what decides the numbers, and what cannot be merged."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from merge_ops.errors import Fault, did_you_mean
+
+FILE = "adapter_config.json"
+KINDS = ("LORA",)
+# Each makes the result something other than W + scale · B A for every input.
+NOT_LINEAR = {
+    "use_dora": "DoRA rescales each row by a learned magnitude",
+    "layer_replication": "it repeats layers of the base",
+    "use_qalora": "QA-LoRA pools its inputs by groups",
+    "use_bdlora": "its factors are block-diagonal",
+    "arrow_config": "Arrow routes each token among several adapters",
+    "kasa_config": "KaSA has a third factor",
+    "monteclora_config": "MonteCLoRA draws its weights at random",
+    "alora_invocation_tokens": "an activated LoRA acts on some tokens only",
+    "target_parameters": "it changes parameters inside a module, such as stacked moe experts",
+    "trainable_token_indices": "it trains single rows of an embedding",
+}  # fmt: skip
+# These split the base's own weights into the adapter and a rest; B A is no change to the base.
+CHANGED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """The part of adapter_config.json that decides the numbers, in PEFT's words."""
+
+    r: int
+    lora_alpha: float
+    use_rslora: bool
+    fan_in_fan_out: bool
+    lora_bias: bool
+    ensure_weight_tying: bool
+    modules_to_save: tuple[str, ...]
+    rank_pattern: Mapping[str, int]
+    alpha_pattern: Mapping[str, float]
+
+    def rank_of(self, module: str) -> int:
+        """The rank of a module: its pattern's, or `r`."""
+        return int(_by_pattern(self.rank_pattern, module, self.r))
+
+    def scale_of(self, module: str) -> float:
+        """alpha / r of a module, or alpha / sqrt(r) with `use_rslora`."""
+        alpha, rank = _by_pattern(self.alpha_pattern, module, self.lora_alpha), self.rank_of(module)
+        return alpha / math.sqrt(rank) if self.use_rslora else alpha / rank
+
+
+def _by_pattern(patterns: Mapping[str, float], module: str, otherwise: float) -> float:
+    """The value of the first pattern (a regular expression) that ends the module's name."""
+    for pattern, value in patterns.items():
+        if re.match(rf"(.*\.)?({pattern})$", module):
+            return value
+    return otherwise
+
+
+def refusals(raw: Mapping[str, Any]) -> Iterator[Fault]:
+    """Everything in the config that no weights of the base's shape could stand for."""
+    kind = str(raw.get("peft_type", ""))
+    if kind.upper() not in KINDS:
+        hint = did_you_mean(kind.upper(), KINDS)
+        problem = f"is {kind or 'missing'!r}; only LORA adapters can be merged into weights.{hint}"
+        yield Fault(f"{FILE}: peft_type", problem)
+        return
+    for key, why in NOT_LINEAR.items():
+        if raw.get(key):
+            yield Fault(f"{FILE}: {key}", f"is set, which cannot be merged here: {why}")
+    start = raw.get("init_lora_weights")
+    if isinstance(start, str) and start.lower().startswith(CHANGED_BASE):
+        yield Fault(
+            f"{FILE}: init_lora_weights",
+            f"is {start!r}, which changes the base's own weights before training; save the adapter"
+            " again with PEFT's `path_initial_model_for_weight_conversion`",
+        )
+
+
+def parse_adapter_config(raw: Mapping[str, Any], faults: list[Fault]) -> AdapterConfig:
+    """Read the config; what is wrong with it goes to `faults`, each with what is allowed."""
+
+    def number(key: str, value: object, integer: bool) -> float:
+        right = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if right and (isinstance(value, int) or not integer) and cast(float, value) > 0:
+            return cast(float, value)
+        if right and not integer and math.isfinite(cast(float, value)):
+            return cast(float, value)  # an alpha of 0 or below is odd, but it means something
+        what = "a whole number above 0" if integer else "a number"
+        faults.append(Fault(f"{FILE}: {key}", f"is {value!r}; it must be {what}"))
+        return 1
+
+    def table(key: str, integer: bool) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for pattern, value in cast(dict[str, object], raw.get(key) or {}).items():
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                problem = f"holds {pattern!r}, which is no regular expression ({error})"
+                faults.append(Fault(f"{FILE}: {key}", problem))
+                continue
+            found[pattern] = number(f"{key}.{pattern}", value, integer)
+        return found
+
+    saved = raw.get("modules_to_save") or ()
+    return AdapterConfig(
+        int(number("r", raw.get("r", 8), integer=True)),
+        number("lora_alpha", raw.get("lora_alpha", 8), integer=False),
+        bool(raw.get("use_rslora")),
+        bool(raw.get("fan_in_fan_out")),
+        bool(raw.get("lora_bias")),
+        bool(raw.get("ensure_weight_tying")),
+        tuple(map(str, [saved] if isinstance(saved, str) else saved)),
+        {key: int(value) for key, value in table("rank_pattern", integer=True).items()},
+        table("alpha_pattern", integer=False),
+    )

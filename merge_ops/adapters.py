@@ -1,0 +1,275 @@
+"""LoRA adapters as experts: a PEFT folder over an opened base is a checkpoint of its own.
+
+Nothing is materialized. Of the folder (adapter_config.json, adapter_model.safetensors) only config
+and header are read; the checkpoint's `overlays` compute W + scale · B A block by block. In the
+shapes PEFT saves, with scale = alpha / r (alpha / sqrt(r) with `use_rslora`):
+
+    Linear     W [out, in]     + scale · B A        A [r, in], B [out, r]
+    Conv1D     W [in, out]     + scale · (B A)^T    `fan_in_fan_out`
+    Embedding  W [rows, width] + scale · (B A)^T    lora_embedding_A [r, rows], _B [width, r]
+
+Tensors saved whole (`modules_to_save`, biases, embeddings) replace the base's. Every tensor of the
+adapter is used or named in an error. PEFT rounds the product to the base's dtype before it adds;
+here the sum is float32 and is rounded once, when a result is written.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import blake3
+
+from merge_ops.adapter_config import FILE as CONFIG_FILE
+from merge_ops.adapter_config import AdapterConfig, parse_adapter_config, refusals
+from merge_ops.checkpoint import ByteSource, Checkpoint, read_file, read_json
+from merge_ops.compatibility import find_source, is_embedding, is_head
+from merge_ops.config import untied
+from merge_ops.errors import CheckpointError, CompatibilityError, Fault, did_you_mean
+from merge_ops.header import FLOAT_DTYPES, TensorEntry, read_header
+from merge_ops.low_rank import LowRank, ScaledSum
+from merge_ops.tensor_sources import Stored, TensorSource
+
+WEIGHTS_FILE = "adapter_model.safetensors"
+PREFIX = "base_model.model."
+HEAD = "lm_head.weight"
+_FACTOR = re.compile(
+    r"(?P<module>.+)\.(?P<role>lora_A\.weight|lora_B\.weight|lora_B\.bias"
+    r"|lora_embedding_A|lora_embedding_B)"
+)
+_WRAPPER = re.compile(r"\.(?:base_layer|modules_to_save)(?=\.[^.]+$)")
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter folder by its config and header, before it meets a base.
+
+    `factors` are the tensors of low-rank changes by module and role, `whole` those that replace a
+    tensor of the base, by that tensor's name.
+    """
+
+    config: AdapterConfig
+    checkpoint: Checkpoint
+    factors: Mapping[str, Mapping[str, Stored]]
+    whole: Mapping[str, Stored]
+
+
+def is_adapter(files: Collection[str]) -> bool:
+    """Whether a folder with these files is an adapter and no checkpoint."""
+    return CONFIG_FILE in files and "config.json" not in files
+
+
+def read_adapter(name: str, source: ByteSource, digest: str | None = None) -> Adapter:
+    """Read config and header of an adapter folder; `name` is for messages.
+
+    Raises CheckpointError where files are missing or damaged, CompatibilityError with every reason
+    why it is no LoRA that can be merged.
+    """
+    files = source.sizes()
+    _check_files(name, source.location, files)
+    raw = read_json(source, CONFIG_FILE, files[CONFIG_FILE])
+    where = f"{source.location}/{WEIGHTS_FILE}"
+    entries = read_header(
+        where,
+        WEIGHTS_FILE,
+        files[WEIGHTS_FILE],
+        lambda at, n: read_file(source, WEIGHTS_FILE, at, n),
+    )
+    checkpoint = Checkpoint(name, source, entries, {}, digest, files)
+    faults = list(refusals(raw))
+    if not any(fault.where.endswith("peft_type") for fault in faults):
+        config = parse_adapter_config(raw, faults)
+        factors, whole = _sorted_out(checkpoint, config, faults)
+        faults.extend(_missing_modules(config, whole))
+        if not faults:
+            return Adapter(config, checkpoint, factors, whole)
+    raise CompatibilityError(f"adapter {source.location} cannot be merged", faults)
+
+
+def open_adapter(
+    name: str, base: Checkpoint, source: ByteSource, digest: str | None = None
+) -> Checkpoint:
+    """The checkpoint that `base` is with an adapter on it, under a name of its own.
+
+    Its digest is made of both digests where both are known. Raises what `read_adapter` does, and
+    CompatibilityError with every tensor that does not fit the base.
+    """
+    adapter = read_adapter(name, source, digest)
+    faults: list[Fault] = []
+    overlays: dict[str, TensorSource] = {}
+    for tensor, stored in adapter.whole.items():
+        before = find_source(base, tensor)
+        if before is None:
+            faults.append(_absent(base, tensor))
+        elif before.shape != stored.shape:
+            what = f"is {list(stored.shape)}, but {list(before.shape)} in {base.name}"
+            faults.append(Fault(f"'{stored.name}'", f"{what}; only equal shapes merge"))
+        else:
+            overlays[tensor] = stored
+    for module, roles in adapter.factors.items():
+        overlays.update(_changed(name, adapter.config, base, module, roles, overlays, faults))
+    if faults:
+        raise CompatibilityError(f"adapter {source.location} does not fit {base.name}", faults)
+    config = base.config
+    if base.ties_embeddings:
+        _settle_head(base, adapter, overlays)
+        if any(map(is_head, overlays)):
+            config = untied(config)
+    tensors = dict(base.tensors)
+    for tensor, overlay in overlays.items():
+        tensors[tensor] = _entry(overlay)
+    known = base.digest is not None and digest is not None
+    both = blake3.blake3(f"{base.digest}+{digest}".encode()).hexdigest() if known else None
+    return dataclasses.replace(
+        base, name=name, tensors=tensors, config=config, digest=both,
+        overlays={**base.overlays, **overlays},
+    )  # fmt: skip
+
+
+def _check_files(name: str, location: str, files: Mapping[str, int]) -> None:
+    if CONFIG_FILE not in files:
+        raise CheckpointError(
+            f"model '{name}': {location} has no {CONFIG_FILE}; an adapter is a folder with"
+            f" {CONFIG_FILE} and {WEIGHTS_FILE}, as PEFT saves it"
+        )
+    if WEIGHTS_FILE not in files:
+        pickled = [file for file in files if file.endswith((".bin", ".pt", ".pth"))]
+        what = f"pickled weights ({pickled[0]})" if pickled else f"no {WEIGHTS_FILE}"
+        how = ", which can run code when opened; convert it to safetensors" if pickled else ""
+        raise CheckpointError(f"model '{name}': {location} holds {what}{how}")
+
+
+def _sorted_out(
+    checkpoint: Checkpoint, config: AdapterConfig, faults: list[Fault]
+) -> tuple[dict[str, dict[str, Stored]], dict[str, Stored]]:
+    """Low-rank factors by module and role, and whole tensors by the name they replace."""
+    factors: dict[str, dict[str, Stored]] = {}
+    whole: dict[str, Stored] = {}
+    for key, entry in checkpoint.tensors.items():
+        stored, name = Stored(checkpoint, key, entry), key.removeprefix(PREFIX)
+        found = _FACTOR.fullmatch(name)
+        if name == key:
+            faults.append(Fault(f"'{key}'", f"does not start with {PREFIX}, as PEFT's names do"))
+        elif "lora_magnitude_vector" in name:
+            problem = "belongs to DoRA, which rescales each row by a learned magnitude and cannot"
+            faults.append(Fault(f"'{key}'", f"{problem} be merged here"))
+        elif entry.dtype not in FLOAT_DTYPES:
+            faults.append(Fault(f"'{key}'", f"is {entry.dtype}; a float dtype is expected"))
+        elif found:
+            factors.setdefault(found["module"], {})[found["role"]] = stored
+        elif ".lora_" in name:
+            faults.append(Fault(f"'{key}'", "is no lora_A, lora_B, lora_embedding_A or _B of PEFT"))
+        else:
+            other = whole.setdefault(_WRAPPER.sub("", name), stored)
+            if other is not stored:
+                faults.append(Fault(f"'{key}'", f"is the same tensor as '{other.name}'"))
+    if not checkpoint.tensors:
+        faults.append(Fault(WEIGHTS_FILE, "holds no tensor"))
+    for module, roles in factors.items():
+        faults.extend(_factor_faults(config, module, roles))
+    return factors, whole
+
+
+def _factor_faults(
+    config: AdapterConfig, module: str, roles: Mapping[str, Stored]
+) -> Iterator[Fault]:
+    """What is wrong with a module's factors, whatever the base."""
+    kind = _kind(roles)
+    pair = [roles.get(role) for role in kind]
+    if None in pair:
+        there, absent = kind if pair[0] else reversed(kind)
+        yield Fault(f"'{PREFIX}{module}.{there}'", f"has no {absent} beside it")
+        return
+    down, up = (each for each in pair if each is not None)
+    if len(down.shape) != 2 or len(up.shape) != 2 or down.shape[0] != up.shape[1]:
+        what = f"are {list(down.shape)} and {list(up.shape)}; [r, in] and [out, r] are expected"
+        yield Fault(f"'{PREFIX}{module}': {kind[0]} and {kind[1]}", what)
+    elif down.shape[0] != config.rank_of(module):
+        wanted = f"{CONFIG_FILE} says {config.rank_of(module)}"
+        yield Fault(f"'{PREFIX}{module}'", f"has rank {down.shape[0]}, but {wanted}")
+
+
+def _kind(roles: Mapping[str, Stored]) -> tuple[str, str]:
+    """Names of A and B, for an embedding or for any other module."""
+    if roles.keys() & {"lora_embedding_A", "lora_embedding_B"}:
+        return "lora_embedding_A", "lora_embedding_B"
+    return "lora_A.weight", "lora_B.weight"
+
+
+def _missing_modules(config: AdapterConfig, whole: Mapping[str, Stored]) -> Iterator[Fault]:
+    for module in config.modules_to_save:
+        if not any(f".{module}." in f".{name}" for name in whole):
+            problem = f"names '{module}', but no tensor of it is in {WEIGHTS_FILE}"
+            yield Fault(f"{CONFIG_FILE}: modules_to_save", problem)
+
+
+def _changed(
+    name: str,
+    config: AdapterConfig,
+    base: Checkpoint,
+    module: str,
+    roles: Mapping[str, Stored],
+    replaced: Mapping[str, TensorSource],
+    faults: list[Fault],
+) -> dict[str, TensorSource]:
+    """The sources of one module with its low-rank change; what does not fit goes to `faults`."""
+    kind = _kind(roles)
+    down, up = roles[kind[0]], roles[kind[1]]
+    weight = f"{module}.weight"
+    target = replaced.get(weight) or find_source(base, weight)
+    if target is None:
+        faults.append(_absent(base, weight))
+        return {}
+    transposed = kind[0] == "lora_embedding_A" or config.fan_in_fan_out
+    change = (up.shape[0], down.shape[1])
+    fits = change[::-1] if transposed else change
+    if target.shape != fits or target.dtype not in FLOAT_DTYPES:
+        what = f"{target.dtype} {list(target.shape)}"
+        problem = f"makes a change of {list(fits)}, but '{weight}' is {what} in {base.name}"
+        faults.append(Fault(f"'{PREFIX}{module}.{kind[0]}'", problem))
+        return {}
+    scale = config.scale_of(module)
+    made: dict[str, TensorSource] = {weight: LowRank(name, target, up, down, scale, transposed)}
+    shift = roles.get("lora_B.bias")
+    if shift is not None:
+        bias = f"{module}.bias"
+        before = replaced.get(bias) or find_source(base, bias)
+        if before is None or before.shape != shift.shape:
+            what = "lacks" if before is None else f"has with shape {list(before.shape)}"
+            faults.append(Fault(f"'{shift.name}'", f"changes '{bias}', which {base.name} {what}"))
+        else:
+            made[bias] = ScaledSum(name, before, shift, scale)
+    return made
+
+
+def _absent(base: Checkpoint, tensor: str) -> Fault:
+    hint = did_you_mean(tensor, base.tensors)
+    return Fault(f"'{tensor}'", f"is changed by the adapter, but {base.name} lacks it.{hint}")
+
+
+def _settle_head(base: Checkpoint, adapter: Adapter, overlays: dict[str, TensorSource]) -> None:
+    """On a base whose head is its embedding, what becomes of the head: as in PEFT.
+
+    A head of the adapter's own is one from now on, unless the adapter says that both stay tied. An
+    embedding saved whole by itself leaves the head what it was.
+    """
+    heads = [tensor for tensor in overlays if is_head(tensor)]
+    if adapter.config.ensure_weight_tying:
+        for head in heads:
+            del overlays[head]
+    elif not heads:
+        embedding = next(filter(is_embedding, adapter.whole), None)
+        before = base.source_of(embedding) if embedding else None
+        if before is not None and ".base_layer." not in adapter.whole[str(embedding)].name:
+            overlays[HEAD] = before
+
+
+def _entry(overlay: TensorSource) -> TensorEntry:
+    """A header entry that tells dtype and shape; the bytes are the overlay's business."""
+    if isinstance(overlay, Stored):
+        return overlay.entry
+    known: Any = overlay.parts[0].entry
+    return dataclasses.replace(known, dtype=overlay.dtype, shape=overlay.shape)

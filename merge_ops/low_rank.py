@@ -1,0 +1,177 @@
+"""W + scale · B A, computed while it is read: what a LoRA adapter makes of a weight.
+
+Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models", arXiv:2106.09685. The product
+is taken over tiles of rows that depend on the tensor's shape alone: a block that starts in the
+middle of a tile computes the whole tile. A BLAS kernel picks its order of additions by the shapes
+it is given, so it must never be given one that depends on the block.
+
+Memory, for each thread, beside the block: one tile (`TILE_ELEMENTS` float32 values, or one row
+where that is longer), the rows of one factor that belong to the block (no more than the block, as
+long as the rank is no larger than a row), and the other factors of the tensors read last
+(`CACHE_BYTES`, or one factor where that is larger).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from merge_ops.tensor_sources import Fetch, Stored, TensorSource
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+TILE_ROWS = 32
+TILE_ELEMENTS = 1 << 17
+CACHE_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """target + scale · up @ down, with up of shape [out, r] and down of shape [r, in].
+
+    `transposed` is for weights kept as [in, out]: embeddings and Conv1D layers, to which the
+    product is added as down^T up^T. Computed in float32; `dtype` is the target's.
+    """
+
+    model: str
+    target: TensorSource
+    up: Stored
+    down: Stored
+    scale: float
+    transposed: bool
+
+    @property
+    def dtype(self) -> str:
+        """The target's."""
+        return self.target.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The target's."""
+        return self.target.shape
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the target and of both factors."""
+        return self.target.nbytes + self.up.nbytes + self.down.nbytes
+
+    @property
+    def parts(self) -> tuple[Stored, ...]:
+        """The target's and the factors."""
+        return (*self.target.parts, self.up, self.down)
+
+    @property
+    def identity(self) -> list[object]:
+        """Which tensors, which scale, which way round."""
+        factors = [self.up.identity, self.down.identity]
+        return ["low rank", self.target.identity, factors, self.scale, self.transposed]
+
+    @property
+    def rank(self) -> int:
+        """r."""
+        return self.down.shape[0]
+
+    def fill(self, fetch: Fetch, start: int, into: Tensor) -> None:
+        """Read the target's elements and add the product's, tile by tile."""
+        import torch
+
+        self.target.fill(fetch, start, into)
+        end = start + into.numel()
+        rows, columns = self.shape
+        if not into.numel():
+            return
+        height = max(1, min(TILE_ROWS, TILE_ELEMENTS // columns))
+        first = start // (height * columns) * height
+        last = min(rows, -(-end // (height * columns)) * height)
+        left = self._left(fetch, first, last - first)
+        right = _cached(self, fetch, into.device)
+        tile = torch.empty(height, columns, dtype=torch.float32, device=into.device)
+        for row in range(first, last, height):
+            # The copy has an address of its own, which the allocator aligns: kernels look at that.
+            part = left[row - first : row - first + height].clone()
+            product = torch.mm(part, right, out=tile[: len(part)]).mul_(self.scale).view(-1)
+            at = row * columns
+            low, high = max(start, at), min(end, at + len(product))
+            into[low - start : high - start].add_(product[low - at : high - at])
+
+    def _left(self, fetch: Fetch, row: int, count: int) -> Tensor:
+        """`count` rows of the left factor, [count, r]."""
+        import torch
+
+        if not self.transposed:
+            return fetch(self.up, row * self.rank, count * self.rank).view(count, self.rank)
+        rows = self.shape[0]
+        runs = [fetch(self.down, each * rows + row, count) for each in range(self.rank)]
+        return torch.stack(runs, dim=1)
+
+    def right(self, fetch: Fetch) -> Tensor:
+        """All of the right factor, [r, columns], contiguous."""
+        if not self.transposed:
+            columns = self.shape[1]
+            return fetch(self.down, 0, self.rank * columns).view(self.rank, columns)
+        columns = self.shape[1]
+        whole = fetch(self.up, 0, columns * self.rank).view(columns, self.rank)
+        return whole.t().contiguous()
+
+
+@dataclass(frozen=True)
+class ScaledSum:
+    """target + scale · change, element by element: the bias that `lora_bias` trains."""
+
+    model: str
+    target: TensorSource
+    change: Stored
+    scale: float
+
+    @property
+    def dtype(self) -> str:
+        """The target's."""
+        return self.target.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The target's."""
+        return self.target.shape
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of both."""
+        return self.target.nbytes + self.change.nbytes
+
+    @property
+    def parts(self) -> tuple[Stored, ...]:
+        """The target's and the change."""
+        return (*self.target.parts, self.change)
+
+    @property
+    def identity(self) -> list[object]:
+        """Which tensors and which scale."""
+        return ["scaled sum", self.target.identity, self.change.identity, self.scale]
+
+    def fill(self, fetch: Fetch, start: int, into: Tensor) -> None:
+        """Read both and add."""
+        self.target.fill(fetch, start, into)
+        into.add_(fetch(self.change, start, into.numel()).mul(self.scale))
+
+
+_local = threading.local()
+
+
+def _cached(source: LowRank, fetch: Fetch, device: torch.device) -> Tensor:
+    """The right factor, from this thread's memory of those it used last."""
+    kept: OrderedDict[tuple[int, str], tuple[LowRank, Tensor]] | None
+    kept = getattr(_local, "kept", None)
+    if kept is None:
+        kept = OrderedDict[tuple[int, str], tuple[LowRank, "Tensor"]]()
+        _local.kept = kept
+    key = (id(source), str(device))
+    found = kept.pop(key, None)
+    right = found[1] if found is not None and found[0] is source else source.right(fetch)
+    kept[key] = (source, right)
+    while len(kept) > 1 and sum(each.nbytes for _, each in kept.values()) > CACHE_BYTES:
+        kept.popitem(last=False)
+    return right

@@ -1,0 +1,45 @@
+"""`ronghe extract-lora`: a LoRA adapter from a fine-tuned model and its base."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from merge_ops.checkpoint import FolderSink
+from merge_ops.lora_extraction import (
+    ExtractionReport,
+    ExtractionSettings,
+    extract,
+    plan_extraction,
+)
+from orchestration.local_models import open_models
+from orchestration.output_folder import check_output, staged
+
+
+def run_extraction(tuned: str, base: str, out: Path, settings: ExtractionSettings) -> None:
+    """Write an adapter into `out`, all of it or nothing, and print how near it comes."""
+    opened = open_models("ronghe extract-lora", [base, tuned])
+    check_output(out)
+    plan = plan_extraction(opened[base], opened[tuned], settings)
+    console = Console(stderr=True)
+    bar = Progress(console=console, disable=not console.is_terminal)
+    with staged(out) as stage, bar:
+        task = bar.add_task("decomposing", total=len(plan.ranks))
+        sink = FolderSink(stage)
+        report = extract(plan, sink, lambda done, _: bar.update(task, completed=done))
+    _print_report(Console(), report)
+
+
+def _print_report(console: Console, report: ExtractionReport) -> None:
+    table = Table(title="what the adapter keeps of each matrix", title_justify="left")
+    for column in ("matrix", "rank", "norm", "relative error"):
+        table.add_column(column, justify="left" if column == "matrix" else "right", overflow="fold")
+    for each in report.matrices:
+        table.add_row(each.name, str(each.rank), f"{each.norm:.4g}", f"{each.relative_error:.2e}")
+    console.print(table)
+    for name in report.whole:
+        console.print(f"kept whole: {name}", soft_wrap=True)
+    for name in report.left_out:
+        console.print(f"left out, so it stays as in the base: {name}", soft_wrap=True)
+    console.print(f"relative error over all matrices: {report.relative_error:.2e}")

@@ -1,0 +1,66 @@
+"""Local models of a mergekit file; `base+adapter` is a base with a LoRA adapter on it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from merge_ops.adapters import open_adapter
+from merge_ops.checkpoint import Checkpoint, FolderSource, open_checkpoint
+from merge_ops.errors import CompatibilityError, Fault, FaultsError, MissingModelError
+
+
+def folders_of(reference: str) -> list[str]:
+    """The folders behind a reference: itself, or a base and the adapters on it, in order.
+
+    A folder whose own name holds `+` is that folder. Adapters are split off from the end, so that
+    `base+one+two` is adapter two on what adapter one makes of the base.
+    """
+    base, plus, adapter = reference.rpartition("+")
+    if not plus or not base or not adapter or Path(reference).exists():
+        return [reference]
+    return [*folders_of(base), adapter]
+
+
+def open_models(
+    subject: str, references: Sequence[str], digests: Mapping[str, str] | None = None
+) -> dict[str, Checkpoint]:
+    """Open models by reference: folders, .safetensors files, `base+adapter`.
+
+    `digests` gives those of the folders, where known. Weights without a config are merged by the
+    names of their tensors. All missing folders are reported at once, and so is everything wrong
+    with adapters.
+    """
+    missing = [
+        f"'{reference}': there is no folder {Path(folder).absolute()}"
+        for reference in references
+        for folder in folders_of(reference)
+        if not Path(folder).exists()
+    ]
+    if missing:
+        raise MissingModelError(f"{subject}: model " + "; model ".join(missing))
+    opened: dict[str, Checkpoint] = {}
+    faults: list[Fault] = []
+    for reference in references:
+        try:
+            opened[reference] = open_model(reference, digests or {})
+        except FaultsError as error:
+            faults += [
+                Fault(f"model '{reference}': {each.where}", each.problem) for each in error.faults
+            ]
+    if faults:
+        raise CompatibilityError(subject, faults)
+    return opened
+
+
+def open_model(reference: str, digests: Mapping[str, str]) -> Checkpoint:
+    """Open one model: a folder, or a base with adapters on it."""
+    folder, *adapters = folders_of(reference)
+    name = folder
+    model = open_checkpoint(name, _source(Path(folder)), digests.get(folder))
+    for adapter in adapters:
+        name = f"{name}+{adapter}"
+        model = open_adapter(name, model, FolderSource(Path(adapter)), digests.get(adapter))
+    return model
+
+
+def _source(path: Path) -> FolderSource:
+    return FolderSource(path.parent, path.name) if path.is_file() else FolderSource(path)
