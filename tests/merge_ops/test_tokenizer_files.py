@@ -221,7 +221,9 @@ def test_a_union_of_tokens_that_one_has_as_text_and_another_adds(vocabularies, t
         "one": factory.spoiled(vocabularies["one"], tmp_path / "one", add_a),
         "two": factory.spoiled(vocabularies["two"], tmp_path / "two", lengthen),
     }
-    tokenizer = AutoTokenizer.from_pretrained(merged(UNION, folders, tmp_path / "out"))
+    out = merged(UNION, folders, tmp_path / "out")
+    tokenizer = AutoTokenizer.from_pretrained(out)
+    assert len(factory.read_tensors(out)[EMBEDDING]) == len(tokenizer) == 264
     known = AutoTokenizer.from_pretrained(folders["base"]).get_vocab()
     assert tokenizer.get_vocab() == known | {f"unused{n}": 259 + n for n in range(5)}
     assert tokenizer.added_tokens_decoder[known["a"]].special
