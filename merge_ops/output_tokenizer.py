@@ -49,7 +49,7 @@ class OutputTokenizer:
     def align(
         self, name: str, group: Group, own: TensorSource, found: Sequence[TensorSource | None]
     ) -> tuple[TensorSource, list[TensorSource | None]]:
-        """Sources of the leader and the inputs; of vocabulary tensors, with the output's rows."""
+        """The leader's source and the inputs'; of vocabulary tensors, with the output's rows."""
         if self.vocabulary is None or not is_vocabulary(name):
             return own, list(found)
         by_name = {group.members[0].name: own}
