@@ -160,10 +160,9 @@ class GatheredRows:
         import torch
 
         total, count = np.zeros(width), 0
-        starts, step = self.rows.starts, max(1, LEAF // width)
-        for first, last in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
-            if self.rows.origin[first] == MEAN:
-                continue
+        others = np.concatenate([[False], self.rows.origin != MEAN, [False]])
+        edges, step = np.flatnonzero(others[1:] != others[:-1]).tolist(), max(1, LEAF // width)
+        for first, last in zip(edges[::2], edges[1::2], strict=True):
             for row in range(first, last, step):
                 rows = min(step, last - row)
                 values = torch.empty(rows * width, dtype=torch.float32, device=like.device)

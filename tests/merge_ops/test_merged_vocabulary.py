@@ -94,6 +94,20 @@ def test_two_owners_without_a_base_in_the_merge_are_averaged(words, tmp_path):
     assert rows[2] == [(175 + 50 + 300) / 3, pytest.approx((230 + 60 + 400) / 3)]
 
 
+def test_of_several_owners_the_base_gives_the_row(tmp_path):
+    """b: one lacks it and takes the base's, (3 + 3 + 2 · 500) / 4."""
+    folders = {
+        "base": model_of_words(tmp_path / "base", {"a": [1.0], "b": [3.0]}),
+        "one": model_of_words(tmp_path / "one", {"a": [10.0]}),
+        "two": model_of_words(tmp_path / "two", {"b": [500.0], "a": [100.0]}),
+    }
+    text = (
+        "merge_method: linear\nbase_model: base\nmodels: [{model: one}, {model: two,"
+        " parameters: {weight: 2}}]\nparameters: {weight: 1}\ntokenizer: {source: union}"
+    )
+    assert rows_of(text, folders, tmp_path / "out") == [[(1 + 10 + 200) / 4], [(3 + 3 + 1000) / 4]]
+
+
 # ---------------------------------------------------------------------------------------- laws
 
 
@@ -164,6 +178,16 @@ def test_one_read_for_rows_that_lie_together():
     into = torch.empty(18)
     GatheredRows(table, (table,), rows).fill(lambda *_: None, 0, into)
     assert into.tolist() == [*range(6, 15), *range(6), *range(21, 24)]
+
+
+def test_a_maps_digest_covers_all_of_it():
+    def digest(origin, row, averages):
+        return RowMap(np.array(origin, np.int32), np.array(row, np.int32), averages).digest
+
+    plain = digest([0, AVERAGE], [0, 0], {1: [(0, 1), (1, 2)]})
+    assert plain != digest([1, AVERAGE], [0, 0], {1: [(0, 1), (1, 2)]})
+    assert plain != digest([0, AVERAGE], [1, 0], {1: [(0, 1), (1, 2)]})
+    assert plain != digest([0, AVERAGE], [0, 0], {1: [(0, 1), (1, 3)]})
 
 
 @pytest.fixture(scope="module")

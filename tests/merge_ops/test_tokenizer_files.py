@@ -182,18 +182,51 @@ def test_rows_that_are_not_there(vocabularies, tokens, match):
         plan(ARITHMETIC + f"tokenizer: {{tokens: {tokens}}}", vocabularies)
 
 
-def test_a_vocabulary_tensor_of_unknown_name_is_refused(vocabularies, tmp_path):
-    folders = {}
-    for name in ("base", "one", "two"):
-        rows = factory.read_tensors(vocabularies[name])[EMBEDDING].shape[0]
-
-        def add(folder, rows=rows):
-            tensors = factory.read_tensors(folder)
-            factory.rewrite_weights(folder, tensors | {"value_head.weight": torch.ones(rows, 2)})
-
-        folders[name] = factory.spoiled(vocabularies[name], tmp_path / name, add)
-    with pytest.raises(CompatibilityError, match=r"'value_head\.weight'"):
+def test_a_vocabulary_tensor_of_unknown_name_is_refused(tmp_path):
+    family = factory.write_family(tmp_path, factory.LLAMA)
+    folders = {"base": family.base, "one": family.experts[0], "two": family.experts[1]}
+    for folder in folders.values():
+        more = {"value_head.weight": torch.ones(factory.LLAMA.vocabulary, 2)}
+        factory.rewrite_weights(folder, factory.read_tensors(folder) | more)
+    assert plan(ARITHMETIC, folders).tensors
+    with pytest.raises(CompatibilityError, match=r"base has 'value_head\.weight', as long as its"):
         plan(UNION, folders)
+
+
+def test_a_module_left_out_cannot_hold_the_vocabulary(vocabularies):
+    text = (
+        "merge_method: task_arithmetic\nbase_model: base\nparameters: {weight: 1}\n"
+        "modules: {model.layers: {models: [{model: one}, {model: two}]}}\n"
+        "tokenizer: {source: union}"
+    )
+    with pytest.raises(CompatibilityError, match=r"modules copy 'lm_head\.weight', whose rows"):
+        plan(text, vocabularies)
+
+
+def test_a_union_of_tokens_that_one_has_as_text_and_another_adds(vocabularies, tmp_path):
+    """`a` keeps the base's id and is added as in `one`; unused tokens of `two` stay out."""
+
+    def add_a(folder):
+        factory.write_tokenizer(folder, special=["<|endoftext|>", "a"])
+
+    def lengthen(folder):
+        content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        content["model"]["vocab"] |= {f"unused{n}": 256 + n for n in range(8)}
+        content["added_tokens"] = []
+        factory.write_json(folder / "tokenizer.json", content)
+        factory.write_json(folder / "tokenizer_config.json", {})
+
+    folders = {
+        "base": vocabularies["base"],
+        "one": factory.spoiled(vocabularies["one"], tmp_path / "one", add_a),
+        "two": factory.spoiled(vocabularies["two"], tmp_path / "two", lengthen),
+    }
+    out = merged(UNION, folders, tmp_path / "out")
+    tokenizer = AutoTokenizer.from_pretrained(out)
+    assert len(factory.read_tensors(out)[EMBEDDING]) == len(tokenizer) == 264
+    known = AutoTokenizer.from_pretrained(folders["base"]).get_vocab()
+    assert tokenizer.get_vocab() == known | {f"unused{n}": 259 + n for n in range(5)}
+    assert tokenizer.added_tokens_decoder[known["a"]].special
 
 
 def test_task_vectors_leave_out_rows_of_other_tokens(vocabularies):
