@@ -16,7 +16,7 @@ from merge_ops.checkpoint import FolderSink
 from merge_ops.errors import Fault, RecipeError, SettingsError
 from merge_ops.plan import Plan, plan_merge
 from merge_ops.recipe import Recipe, load_recipe
-from orchestration.local_models import folders_of, open_models
+from orchestration.local_models import folders_of, open_models, readable
 from orchestration.output_folder import check_output, staged
 
 _SIZE = re.compile(r"^\s*([0-9.]+)\s*(?:([KMG])i?)?B?\s*$", re.IGNORECASE)
@@ -97,7 +97,7 @@ def run_merge(
     _keep_freed_memory()
     with ThreadPoolExecutor(2) as pool:
         folders = {folder for name in opened for folder in folders_of(name)}
-        pending = {each: pool.submit(_content_digest, Path(each)) for each in sorted(folders)}
+        pending = {each: pool.submit(_content_digest, readable(each)) for each in sorted(folders)}
         _import_in(pool).result()
         from merge_ops.assembly import merge
         from merge_ops.stream import StreamSettings
