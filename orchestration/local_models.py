@@ -1,11 +1,16 @@
 """Local models of a mergekit file; `base+adapter` is a base with a LoRA adapter on it."""
 
+import atexit
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from merge_ops.adapters import open_adapter
 from merge_ops.checkpoint import Checkpoint, FolderSource, open_checkpoint
 from merge_ops.errors import CompatibilityError, Fault, FaultsError, MissingModelError
+from merge_ops.pickled_weights import convert_folder, is_pickled
 
 
 def folders_of(reference: str) -> list[str]:
@@ -55,12 +60,30 @@ def open_model(reference: str, digests: Mapping[str, str]) -> Checkpoint:
     """Open one model: a folder, or a base with adapters on it."""
     folder, *adapters = folders_of(reference)
     name = folder
-    model = open_checkpoint(name, _source(Path(folder)), digests.get(folder))
+    model = open_checkpoint(name, _source(readable(folder)), digests.get(folder))
     for adapter in adapters:
         name = f"{name}+{adapter}"
-        model = open_adapter(name, model, FolderSource(Path(adapter)), digests.get(adapter))
+        model = open_adapter(name, model, FolderSource(readable(adapter)), digests.get(adapter))
     return model
 
 
 def _source(path: Path) -> FolderSource:
     return FolderSource(path.parent, path.name) if path.is_file() else FolderSource(path)
+
+
+def readable(folder: str) -> Path:
+    """The folder or file, or a temporary folder that its pickled weights are converted into."""
+    path = Path(folder)
+    if path.is_file():
+        return path
+    pickled = is_pickled([each.name for each in path.iterdir()])
+    return _converted(path.resolve()) if pickled else path
+
+
+@lru_cache(maxsize=64)
+def _converted(folder: Path) -> Path:
+    """A temporary folder with the same weights as safetensors; it is there until we end."""
+    out = Path(tempfile.mkdtemp(prefix="ronghe-"))
+    atexit.register(shutil.rmtree, out, ignore_errors=True)
+    convert_folder(folder, out)
+    return out

@@ -20,7 +20,7 @@ from merge_ops.checkpoint import Checkpoint, FolderSink, FolderSource, open_chec
 from merge_ops.errors import Fault, RecipeError, SettingsError
 from merge_ops.plan import Plan
 from merge_ops.stages import Stages, load_stages, plan_stages, run_stages
-from orchestration.local_models import folders_of, open_models
+from orchestration.local_models import folders_of, open_models, readable
 from orchestration.output_folder import check_output, staged
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def run_merge(config: Path, out: Path, options: MergeOptions) -> None:
     _keep_freed_memory()
     with ThreadPoolExecutor(2) as pool:
         folders = {folder for name in opened for folder in folders_of(name)}
-        pending = {each: pool.submit(_content_digest, Path(each)) for each in sorted(folders)}
+        pending = {each: pool.submit(_content_digest, readable(each)) for each in sorted(folders)}
         _import_in(pool).result()
         from merge_ops.stream import StreamSettings
 

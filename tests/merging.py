@@ -21,11 +21,8 @@ def merge_in_process(config: Path, out: Path, settings: StreamSettings | None = 
     """Merges a file without a sweep by the library, on the CPU; returns `out`."""
     recipe = load_recipe(config)
     settings = settings or StreamSettings(threads=2, device="cpu")
-    merge(
-        plan_merge(recipe, open_models(recipe.subject, recipe.referenced_models)),
-        {"default": FolderSink(out)},
-        settings,
-    )
+    opened = open_models(recipe.subject, recipe.referenced_models)
+    merge(plan_merge(recipe, opened), {"default": FolderSink(out)}, settings)
     return out
 
 

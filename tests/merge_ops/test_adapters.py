@@ -221,6 +221,18 @@ def test_a_plan_knows_adapters(base, tmp_path):
     assert opened(base, adapter).digest is None
 
 
+def test_what_no_module_covers_is_copied_with_the_change(base, tmp_path):
+    tensors = lora_tensors(factory.read_tensors(base), [QUERY], 2)
+    adapter = write_adapter(tmp_path / "a", tensors, r=2)
+    config = tmp_path / "m.yaml"
+    config.write_text(
+        f"merge_method: linear\nbase_model: {base}+{adapter}\nmodules:\n  model.norm:\n"
+        f"    models: [{{model: {base}}}]\n    parameters: {{weight: 1}}\n"
+    )
+    merged = factory.read_tensors(merge_in_process(config, tmp_path / "out"))
+    assert torch.equal(merged[f"{QUERY}.weight"], values(opened(base, adapter), f"{QUERY}.weight"))
+
+
 def test_not_a_number_names_both_folders(base, tmp_path):
     tensors = lora_tensors(factory.read_tensors(base), [QUERY], 2)
     tensors[f"{PREFIX}{QUERY}.lora_B.weight"][0, 0] = math.inf

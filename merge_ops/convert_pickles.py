@@ -1,0 +1,47 @@
+"""Run by `pickled_weights` as a process of its own: pickled files in, safetensors files out.
+
+    python -P merge_ops/convert_pickles.py FROM TO [FROM TO]...
+
+torch unpickles nothing but tensors and plain containers (`weights_only`). The process imports no
+package of ours, and ends with one line on stderr and status 3 where a file asks for more.
+"""
+
+import pickle
+import sys
+import zipfile
+from typing import Any, cast
+
+
+def convert(source: str, target: str) -> None:
+    """One file. Raises what torch raises for it, ValueError where it holds more than tensors."""
+    import torch
+    from safetensors import torch as safetensors_torch
+
+    mapped = zipfile.is_zipfile(source)  # the form before torch 1.6 cannot be mapped
+    load: Any = torch.load
+    content: object = load(source, map_location="cpu", weights_only=True, mmap=mapped)
+    if not isinstance(content, dict):
+        raise ValueError(f"it holds a {type(content).__name__}, and no table of tensors")
+    tensors: dict[str, torch.Tensor] = {}
+    for name, value in cast(dict[object, object], content).items():
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+            raise ValueError(f"its entry {name!r} is a {type(value).__name__}, and no tensor")
+        tensors[name] = value.detach().clone(memory_format=torch.contiguous_format)
+    save: Any = cast(Any, safetensors_torch).save_file
+    save(tensors, target, metadata={"format": "pt"})
+
+
+def main(paths: list[str]) -> int:
+    """Convert each pair of paths."""
+    for source, target in zip(paths[::2], paths[1::2], strict=True):
+        try:
+            convert(source, target)
+        except (pickle.UnpicklingError, ValueError, RuntimeError, EOFError) as error:
+            told = " ".join(str(error).split())
+            sys.stderr.write(f"\n{source}: {told}\n")
+            return 3
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
