@@ -48,7 +48,7 @@ $(ORACLE): $(STAMP)
 	@touch $@
 
 test: install oracle  ## the tests
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: install  ## style, types, import rules, definitions
 	$(BIN)/ruff check .
