@@ -73,6 +73,7 @@ def build_merged_checkpoint(
             merged = merge_set(
                 store, merge.recipe, merge.base, expert_set, list(points),
                 settings.stream(), merge.licences, log_progress(context.log, expert_set),
+                _name(merge), {each: str(key) for each, key in points.items()},
             )  # fmt: skip
             for each in merged.checkpoints:
                 key, artifact = points[each.coefficient], each.artifact
@@ -112,6 +113,7 @@ def _metadata(merged: list[MergedSet]) -> dict[str, Any]:
             "experts": each.expert_set,
             "coefficient": point.coefficient,
             "memoized": point.memoized,
+            "tensors reused": 0 if point.memoized else each.reused,
             "bytes": point.artifact.nbytes,
             "digest": point.artifact.digest[:12],
         }
@@ -125,5 +127,6 @@ def _sentence(merged: MergedSet) -> str:
     made = sum(not each.memoized for each in merged.checkpoints)
     return (
         f"{merged.expert_set}: {made} checkpoints merged in {merged.seconds:.2f} s"
-        f" ({merged.megabytes_per_second:.0f} MB/s), {len(merged.checkpoints) - made} found"
+        f" ({merged.megabytes_per_second:.0f} MB/s; {merged.reused} of {merged.tensors} tensors"
+        f" copied from the earlier ones), {len(merged.checkpoints) - made} found"
     )

@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from assets.pulling import open_models
+from assets.reuse import with_reuse
 from merge_ops.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class MergedSet:
     """The checkpoints of one expert set, merged from one read of its inputs.
 
     `inputs` are the digests of base and experts by name. `seconds` and `bytes_*` are 0 when all
-    checkpoints were there.
+    checkpoints were there; of `tensors` tensors `reused` were copied from earlier checkpoints.
     """
 
     expert_set: str
@@ -42,6 +43,8 @@ class MergedSet:
     seconds: float
     bytes_read: int
     bytes_written: int
+    reused: int = 0
+    tensors: int = 0
 
     @property
     def megabytes_per_second(self) -> float:
@@ -58,11 +61,15 @@ def merge_set(
     settings: "StreamSettings",
     licences: Mapping[str, str | None] | None = None,
     progress: Progress | None = None,
+    asset: str | None = None,
+    partitions: Mapping[str, str] | None = None,
 ) -> MergedSet:
     """Merge those of `coefficients` that the store does not hold, all from one read of the inputs.
 
-    A checkpoint is published under its plan's digest, so asking again costs a small read each. A
-    failure publishes nothing. Raises CompatibilityError or NonFiniteError for inputs that cannot be
+    A checkpoint is published under its plan's digest, so asking again costs a small read each. What
+    is unchanged since the checkpoints that `asset` points to (its `partitions` by coefficient) is
+    copied from there. A failure
+    publishes nothing. Raises CompatibilityError or NonFiniteError for inputs that cannot be
     merged, MissingArtifactError when a model is not in the store.
     """
     from merge_ops.assembly import merge
@@ -76,9 +83,12 @@ def merge_set(
     found = {each.coefficient: store.find(CHECKPOINT, str(each.digest)) for each in wanted}
     missing = [output for output in wanted if found[output.coefficient] is None]
     made: dict[str, Artifact] = {}
-    seconds, bytes_read, bytes_written = 0.0, 0, 0
+    seconds, bytes_read, bytes_written, reused = 0.0, 0, 0, 0
     if missing:
         plan = plan_merge(concrete, models, [output.coefficient for output in missing])
+        if asset is not None and partitions is not None:
+            plan = with_reuse(store, plan, asset, partitions)
+            reused = sum(tensor.action == "reuse" for tensor in plan.steps)
         with ExitStack() as stack:
             attempts = {
                 output.coefficient: stack.enter_context(store.attempt(CHECKPOINT))
@@ -97,7 +107,8 @@ def merge_set(
         if (artifact := made.get(each.coefficient) or found[each.coefficient]) is not None
     )
     inputs = {each.name: str(each.digest) for each in whole.checkpoints}
-    return MergedSet(expert_set, inputs, checkpoints, seconds, bytes_read, bytes_written)
+    tensors = (reused, len(whole.tensors))
+    return MergedSet(expert_set, inputs, checkpoints, seconds, bytes_read, bytes_written, *tensors)
 
 
 def expected_tensors(artifact: "Artifact") -> list[str] | None:

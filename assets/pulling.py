@@ -56,6 +56,8 @@ def pull_model(
     Raises ResourceError when the source cannot be read, CheckpointError when it is no checkpoint;
     the name `model/<name>` then stays where it was.
     """
+    from assets.reuse import digests_of
+    from merge_ops.checkpoint import open_checkpoint
     from resources.model_sources import open_model_source
 
     started = time.perf_counter()
@@ -70,6 +72,8 @@ def pull_model(
             source.copy_to(attempt)
             artifact = attempt.publish(licence=model.licence, revision=revision)
     counts = _check_headers(model, artifact)
+    if not memoized and model.kind == "full":
+        digests_of(store, open_checkpoint(model.name, artifact.source()), artifact.digest)
     store.point(MODEL, model.name, MODEL, artifact.digest, run=run, revision=revision)
     return PulledModel(artifact, revision, memoized, time.perf_counter() - started, *counts)
 

@@ -73,9 +73,10 @@ class BlockReader:
         base, *experts = values
         return base, [expert.sub_(base) for expert in experts]
 
-    def raw(self, tensor: PlannedTensor, start: int, count: int) -> NDArray[np.uint8]:
-        """The base's bytes of a tensor that is copied."""
-        source = tensor.sources[0]
+    def raw(
+        self, tensor: PlannedTensor, source: TensorSource, start: int, count: int
+    ) -> NDArray[np.uint8]:
+        """The bytes of a tensor that is copied from one of its sources."""
         if not isinstance(source, Stored):
             values = self._load(0, source, [start], count)
             _check_finite(source, tensor, values, start)

@@ -40,12 +40,13 @@ class PlannedTensor:
     """One output tensor: its inputs in order, and its parameters for each coefficient.
 
     `base` is the tensor of the base model for methods on task vectors, and what is copied when
-    `action` is "copy". `parameters` are instances of the method's parameter class; `span` is what
-    the method must see at once.
+    `action` is "copy"; with "reuse" the inputs are, for each coefficient, the tensor of an earlier
+    checkpoint that is copied. `parameters` are instances of the method's parameter class; `span` is
+    what the method must see at once.
     """
 
     output: OutputTensor
-    action: Literal["merge", "copy"]
+    action: Literal["merge", "copy", "reuse"]
     base: TensorSource | None
     inputs: tuple[TensorSource, ...]
     parameters: tuple[Any, ...]
@@ -86,6 +87,12 @@ class Plan:
     coefficients: tuple[Coefficient, ...]
     warnings: tuple[str, ...]
     tokenizer: OutputTokenizer | None = None
+    work: tuple[PlannedTensor, ...] = ()
+
+    @property
+    def steps(self) -> tuple[PlannedTensor, ...]:
+        """What is done for each tensor, in file order: `tensors`, or `work` where that is given."""
+        return self.work or self.tensors
 
     @property
     def method(self) -> MergeMethod:
@@ -131,7 +138,7 @@ class Plan:
     @property
     def bytes_read(self) -> int:
         """Bytes of all input tensors, each counted once."""
-        return sum(tensor.nbytes for tensor in self.tensors)
+        return sum(tensor.nbytes for tensor in self.steps)
 
     @property
     def bytes_written(self) -> int:

@@ -57,7 +57,7 @@ def bytes_to_hold(tensor: PlannedTensor) -> int:
 
 def check_room(plan: Plan, machine: int) -> None:
     """Raise SettingsError where a tensor held whole takes more than `machine` bytes."""
-    whole = [each for each in plan.tensors if each.action == "merge" and each.span == "tensor"]
+    whole = [each for each in plan.steps if each.action == "merge" and each.span == "tensor"]
     largest = max(whole, key=bytes_to_hold, default=None)
     if largest is None or bytes_to_hold(largest) <= machine:
         return

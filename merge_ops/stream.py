@@ -145,7 +145,7 @@ class BlockStream:
 
     def _measured_model(self, pool: ThreadPoolExecutor, meter: Meter) -> WholeModel:
         """Rounds over the whole model, for the coefficients that ask for it."""
-        tensors = self._plan.tensors
+        tensors = self._plan.steps
         model = WholeModel(self._plan, [len(_ranges(each, self._block)) for each in tensors])
         measure = model.measure
         while measure is not None and measure.wanted:
@@ -162,7 +162,7 @@ class BlockStream:
 
         parts: list[Sequence[Tensor]] = []
         for index in model.tensors():
-            tensor = self._plan.tensors[index]
+            tensor = self._plan.steps[index]
             share = max(1, wanted * prod(tensor.output.shape) // model.count)
             runs = max(1, min(SAMPLE_RUNS, share // SAMPLE_RUN))
             parts.append(self._reader.sample(tensor, share, runs))
@@ -175,7 +175,7 @@ class BlockStream:
 
         def tasks() -> Iterator[_Task]:
             for index in model.tensors():
-                tensor = self._plan.tensors[index]
+                tensor = self._plan.steps[index]
                 run = _TensorRun(self._plan, tensor, index, self._block, model)
                 for number, (start, count) in enumerate(run.ranges):
                     future = pool.submit(self._observe_model, run, model, number, start, count)
@@ -198,7 +198,7 @@ class BlockStream:
         """Submit blocks in file order; the next tensor is measured before this one is merged."""
         runs = (
             _TensorRun(self._plan, tensor, index, self._block, model)
-            for index, tensor in enumerate(self._plan.tensors)
+            for index, tensor in enumerate(self._plan.steps)
         )
         current = next(runs, None)
         if current is not None:
@@ -253,9 +253,9 @@ class BlockStream:
         self, run: _TensorRun, held: int, number: int, start: int, count: int
     ) -> list[NDArray[np.uint8]]:
         tensor = run.tensor
-        if tensor.action == "copy":
-            data = self._reader.raw(tensor, start, count)
-            return [data] * len(self._plan.coefficients)
+        if tensor.action != "merge":
+            parts = [self._reader.raw(tensor, source, start, count) for source in tensor.sources]
+            return parts if tensor.action == "reuse" else parts * len(self._plan.coefficients)
         with self._room.lend(held), self._device.stream():
             try:
                 return self._merged(run, number, start, count)

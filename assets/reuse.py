@@ -1,0 +1,67 @@
+"""Unchanged tensors of an earlier checkpoint, found again in the store. Knows no Dagster.
+
+Beside every model and every merged checkpoint lies a small artifact of the same digest: the digests
+of the model's tensors, the keys of the checkpoint's (merge_ops.reuse).
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from merge_ops.reuse import Earlier, reusing, tensor_digests, tensor_keys
+
+if TYPE_CHECKING:
+    from merge_ops.checkpoint import Checkpoint
+    from merge_ops.plan import Plan
+    from resources.artifact_store import ArtifactStore
+
+TENSOR_DIGESTS, TENSOR_KEYS = "tensor_digests", "tensor_keys"
+FILE = "tensors.json"
+
+
+def digests_of(store: "ArtifactStore", model: "Checkpoint", digest: str) -> dict[str, str]:
+    """The digests of a stored model's tensors; reads them once for each content."""
+    known = store.find(TENSOR_DIGESTS, digest)
+    if known is not None:
+        return known.read_json(FILE)
+    found = tensor_digests(model)
+    _keep(store, TENSOR_DIGESTS, digest, found)
+    return found
+
+
+def with_reuse(store: "ArtifactStore", plan: "Plan", asset: str, keys: Mapping[str, str]) -> "Plan":
+    """The plan with what is unchanged copied from the checkpoints that `asset` points to now.
+
+    `keys` are the asset's partitions by coefficient. Keeps the keys of what the plan makes, for the
+    next time. An earlier checkpoint whose files are damaged is not used.
+    """
+    parts = [part for tensor in plan.tensors for source in tensor.sources for part in source.parts]
+    stored = {part.checkpoint.name: part.checkpoint for part in parts}
+    digests = {
+        name: digests_of(store, model, model.digest)
+        for name, model in stored.items()
+        if model.digest is not None
+    }
+    tables = tensor_keys(plan, digests)
+    for output, table in zip(plan.outputs, tables, strict=True):
+        if output.digest is not None and store.find(TENSOR_KEYS, output.digest) is None:
+            _keep(store, TENSOR_KEYS, output.digest, table)
+    earlier = [_earlier(store, asset, keys[each.id]) for each in plan.coefficients]
+    return reusing(plan, tables, earlier)
+
+
+def _earlier(store: "ArtifactStore", asset: str, partition: str) -> Earlier | None:
+    from merge_ops.checkpoint import open_checkpoint
+
+    ref = store.ref(asset, partition)
+    artifact = store.find(ref.kind, ref.digest) if ref is not None else None
+    known = store.find(TENSOR_KEYS, artifact.digest) if artifact is not None else None
+    if artifact is None or known is None or store.verify(artifact):
+        return None
+    checkpoint = open_checkpoint(f"{asset}[{partition}]", artifact.source(), artifact.digest)
+    return Earlier(checkpoint, known.read_json(FILE))
+
+
+def _keep(store: "ArtifactStore", kind: str, digest: str, table: Mapping[str, str]) -> None:
+    with store.attempt(kind) as attempt:
+        attempt.write_json(FILE, dict(table))
+        attempt.publish(digest)
