@@ -18,7 +18,12 @@ EMBEDDING_NAMES = (
     "word_embeddings.weight",
     "tok_embeddings.weight",
 )
-HEAD_NAMES = ("lm_head.weight", "output.weight", "output_layer.weight")
+HEAD_NAMES = (
+    "lm_head.weight",
+    "output.weight",
+    "output_layer.weight",
+    "transformer.output_layer.weight",
+)
 # Shapes do not show these, and with different values the same weights compute something else.
 SAME_MEANING = ("model_type", "num_attention_heads", "num_key_value_heads", "head_dim")
 # Merging goes on, but the expert was trained for another value.

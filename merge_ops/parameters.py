@@ -133,6 +133,18 @@ def setting_faults(where: str, parameter: Parameter, setting: object) -> Iterato
         yield from _condition_faults(f"{where}[{position}]", parameter, item)
 
 
+def is_gradient(setting: object) -> bool:
+    """Whether a setting, or a condition in it, is a list of values to run over the layers."""
+    if isinstance(setting, dict):
+        return is_gradient(cast(dict[str, object], setting).get("value"))
+    if not isinstance(setting, list):
+        return False
+    items = cast(list[object], setting)
+    if any(isinstance(item, dict) for item in items):
+        return any(is_gradient(item) for item in items)
+    return len(items) > 1
+
+
 def _scalar_faults(where: str, parameter: Parameter, value: object) -> Iterator[Fault]:
     try:
         parameter.check(value)

@@ -33,6 +33,10 @@ from merge_ops.tensor_sources import TensorSource
 from merge_ops.whole_model import check_one_for_all
 
 PLAN_VERSION = 2
+GRADIENTS = (
+    "gradients run over the layers of a stack (of a slice); embeddings, final norm and output head"
+    " take the FIRST value of a gradient, as in mergekit"
+)
 
 
 @dataclass(frozen=True)
@@ -194,6 +198,7 @@ class Plan:
             "bytes_written": self.bytes_written,
             "excluded": dict(self.excluded),
             "vocabulary": self.tokenizer.to_json() if self.tokenizer else None,
+            "notes": [GRADIENTS] if self.recipe.has_gradient else [],
             "warnings": list(self.warnings),
             "tensors": [
                 {

@@ -22,6 +22,7 @@ import yaml
 
 from merge_ops.errors import Fault, RecipeError
 from merge_ops.methods.registry import MergeMethod
+from merge_ops.parameters import is_gradient
 from merge_ops.vocabulary_policy import TokenizerPolicy
 
 Parameters = Mapping[str, Any]
@@ -147,6 +148,24 @@ class Recipe:
         """Whether the method sees expert − base, and not whole checkpoints."""
         either = self.method.inputs == "either" and self.base_model is not None
         return either or self.method.inputs == "task_vectors"
+
+    @property
+    def has_gradient(self) -> bool:
+        """Whether any parameter runs over the layers."""
+        specs = self.method.parameter_specs
+        tables = [self.parameters]
+        for section in self.sections:
+            tables.append(section.parameters)
+            tables += [entry.parameters for entry in section.models]
+            for entry in section.slices:
+                tables.append(entry.parameters)
+                tables += [source.parameters for source in entry.sources]
+        return any(
+            is_gradient(setting)
+            for table in tables
+            for name, setting in table.items()
+            if name in specs and not specs[name].is_list
+        )
 
     @property
     def merges_whole_models(self) -> bool:

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from merge_ops.checkpoint import Checkpoint, FolderSink, FolderSource, open_checkpoint
 from merge_ops.errors import Fault, RecipeError, SettingsError
-from merge_ops.plan import Plan
+from merge_ops.plan import GRADIENTS, Plan
 from merge_ops.stages import Stages, load_stages, plan_stages, run_stages
 from orchestration.local_models import folders_of, open_models, readable
 from orchestration.output_folder import check_output, staged
@@ -92,6 +92,8 @@ def _print_plan(console: Console, plan: Plan) -> None:
         console.print(f"not written: {name} ({why})")
     if plan.tokenizer and plan.tokenizer.vocabulary:
         console.print(plan.tokenizer.vocabulary.summary)
+    if plan.recipe.has_gradient:
+        console.print(GRADIENTS)
     for warning in plan.warnings:
         console.print(f"[yellow]warning:[/yellow] {warning}")
     points = ", ".join(each.id for each in plan.coefficients)

@@ -313,3 +313,13 @@ def test_a_gradient_over_the_tensors_needs_values(family):
         make(family, BLOCKMERGE)
     with pytest.raises(RecipeError, match=r"gradient_values\[1\] is 'x'; it must be a finite"):
         make(family, BLOCKMERGE + "parameters: {gradient_values: [0, x]}")
+
+
+@pytest.mark.parametrize(
+    ("weight", "noted"),
+    [("[0, 1]", True), ("[1]", False), ("0.5", False),
+     ("[{filter: mlp, value: [0, 1]}, {value: 1}]", True)],
+)  # fmt: skip
+def test_the_plan_says_which_value_of_a_gradient_the_head_takes(family, weight, noted):
+    shown = make(family, HEAD + TWO + f"parameters: {{weight: {weight}}}").to_json()
+    assert [("FIRST value" in note) for note in shown["notes"]] == [True] * noted

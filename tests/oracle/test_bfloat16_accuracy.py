@@ -83,6 +83,64 @@ def arcee_fusion(base: torch.Tensor, experts: Sequence[torch.Tensor]) -> torch.T
     return base + change * (importance >= median + 1.5 * (third - first))
 
 
+def ties_as_a_sum(base: torch.Tensor, experts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """As `ties`, but the agreeing changes are added and not averaged."""
+    weighted = torch.stack([w * (x - base) for w, x in zip(WEIGHTS, experts, strict=True)])
+    sign = torch.where(weighted.sum(0) >= 0, 1.0, -1.0)
+    return base + (weighted * (weighted.sign() == sign)).sum(0)
+
+
+def weighted_sum(base: torch.Tensor, experts: Sequence[torch.Tensor]) -> torch.Tensor:
+    return base + sum(w * (x - base) for w, x in zip(WEIGHTS, experts, strict=True))
+
+
+def nuslerp(base: torch.Tensor, experts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The arc between the whole task vectors."""
+    a, b = (x - base for x in experts)
+    t = WEIGHTS[1] / sum(WEIGHTS)
+    angle = torch.acos((a * b).sum() / (a.norm() * b.norm()))
+    arc = torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b
+    return base + arc / torch.sin(angle)
+
+
+def multislerp(base: torch.Tensor, experts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The weighted mean direction of the task vectors, as long as they are in the mean."""
+    shares = [w / sum(WEIGHTS) for w in WEIGHTS]
+    deltas = [x - base for x in experts]
+    norms = [delta.norm() for delta in deltas]
+    mean = sum(s * d / (n + 1e-8) for s, d, n in zip(shares, deltas, norms, strict=True))
+    length = sum(s * n for s, n in zip(shares, norms, strict=True))
+    return base + length * mean / mean.norm()
+
+
+def nearswap(base: torch.Tensor, experts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The nearer the two are, the more of the second."""
+    share = (0.0007 / (base - experts[0]).abs().clamp_min(1e-6)).clamp(0, 1)
+    return share * experts[0] + (1 - share) * base
+
+
+def sce(base: torch.Tensor, experts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Every entry is selected; weights are mean squares."""
+    deltas = [x - base for x in experts]
+    squares = [delta.square().mean() for delta in deltas]
+    shares = [square / sum(squares) for square in squares]
+    sign = torch.where(sum(deltas) >= 0, 1.0, -1.0)
+    agrees = [(delta.sign() == sign).double() for delta in deltas]
+    merged = sum(s * d * a for s, d, a in zip(shares, deltas, agrees, strict=True))
+    divisor = sum(s * a for s, a in zip(shares, agrees, strict=True))
+    return base + merged / divisor.clamp_min(1e-6)
+
+
+def model_stock(base: torch.Tensor, experts: Sequence[torch.Tensor]) -> torch.Tensor:
+    a, b = (x - base for x in experts)
+    cosine = (a * b).sum() / (a.norm() * b.norm())
+    return base + 2 * cosine / (1 + cosine) * (a + b) / 2
+
+
+def scaled(base: torch.Tensor, experts: Sequence[torch.Tensor]) -> torch.Tensor:
+    return 0.737 * experts[0]
+
+
 EXACT: dict[str, tuple[Callable[..., torch.Tensor], str]] = {
     "linear": (linear, ENTRIES + "parameters: {weight: 0.5}"),
     "slerp": (slerp, "base_model: $base\nmodels: [{model: $one}]\nparameters: {t: 0.4}"),
@@ -100,6 +158,19 @@ EXACT: dict[str, tuple[Callable[..., torch.Tensor], str]] = {
         nuslerp_along(0),
         ENTRIES + "parameters: {nuslerp_flatten: false, nuslerp_row_wise: true}",
     ),
+    "nuslerp of whole tensors": (nuslerp, ENTRIES),
+    "multislerp": (multislerp, ENTRIES),
+    "nearswap": (nearswap, "base_model: $base\nmodels: [{model: $one}]\nparameters: {t: 0.0007}"),
+    "sce": (sce, "base_model: $base\nmodels: [{model: $one}, {model: $two}]"),
+    "model_stock of whole tensors": (
+        model_stock,
+        "base_model: $base\nmodels: [{model: $one}, {model: $two}]",
+    ),
+    "breadcrumbs": (weighted_sum, ENTRIES),  # with density 1 nothing is dropped
+    "breadcrumbs_ties": (ties_as_a_sum, ENTRIES),
+    "dare_linear": (weighted_sum, ENTRIES),
+    "dare_ties": (ties_as_a_sum, ENTRIES),
+    "passthrough": (scaled, "models: [{model: $one}]\nparameters: {scale: 0.737}"),
     "arcee_fusion": (arcee_fusion, "base_model: $base\nmodels: [{model: $one}]"),
 }
 
