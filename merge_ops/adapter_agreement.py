@@ -115,9 +115,12 @@ def whole_tensors(
     for name in sorted(names, key=natural_key):
         lacking = [each.checkpoint.name for each in adapters if name not in each.whole]
         if lacking:
-            first = next(each.checkpoint.name for each in adapters if name in each.whole)
-            problem = f"is saved whole in {first}, but not in {', '.join(lacking)}; without the"
-            faults.append(Fault(f"'{name}'", f"{problem} base only what all have can be averaged"))
+            holder = next(each for each in adapters if name in each.whole)
+            problem = f"is saved whole in {holder.checkpoint.name}, but not in {', '.join(lacking)}"
+            how = "; without the base only what all have can be averaged"
+            if ".base_layer." in holder.whole[name].name:
+                how += " (where it is the base's own: PEFT's `save_embedding_layers=False`)"
+            faults.append(Fault(f"'{name}'", problem + how))
             continue
         stored = tuple(each.whole[name] for each in adapters)
         for each in stored[1:]:

@@ -313,6 +313,9 @@ def test_whole_tensors_that_do_not_go_together(tmp_path):
     embedding = "model.embed_tokens"
     extra = {f"{embedding}.weight": (9, 4)}
     factors = {f"{embedding}.lora_embedding_A": (2, 9), f"{embedding}.lora_embedding_B": (4, 2)}
+    beside = query(tmp_path, "e", extra={f"{embedding}.base_layer.weight": (9, 4), **factors})
+    with pytest.raises(CompatibilityError, match=r"own: PEFT's `save_embedding_layers=False`\)"):
+        average([folders[0], beside], tmp_path / "out", [1, 1])
     folders = [
         query(tmp_path, "c", extra=extra, modules_to_save=["embed_tokens"]),
         query(tmp_path, "d", extra={f"{embedding}.base_layer.weight": (9, 4), **factors}),
