@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from assets.entries import UpstreamModel
+from assets.unpickling import copy_unpickled
 from merge_ops.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -53,8 +54,9 @@ def pull_model(
 ) -> PulledModel:
     """Copy a model into the store unless its revision is there, check its headers, point to it.
 
-    Raises ResourceError when the source cannot be read, CheckpointError when it is no checkpoint;
-    the name `model/<name>` then stays where it was.
+    Pickled weights become safetensors first. Raises ResourceError when the source cannot be read,
+    CheckpointError when it is no checkpoint or a pickle holds more than tensors; the name
+    `model/<name>` then stays where it was.
     """
     from resources.model_sources import open_model_source
 
@@ -67,7 +69,7 @@ def pull_model(
     memoized = artifact is not None
     if artifact is None:
         with store.attempt(MODEL) as attempt:
-            source.copy_to(attempt)
+            copy_unpickled(source, attempt)
             artifact = attempt.publish(licence=model.licence, revision=revision)
     counts = _check_headers(model, artifact)
     store.point(MODEL, model.name, MODEL, artifact.digest, run=run, revision=revision)

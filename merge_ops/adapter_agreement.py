@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -189,12 +189,11 @@ def averaged_config(
 ) -> dict[str, Any]:
     """adapter_config.json, with a scale of 1 for every module; modules are named in full.
 
-    The rank that most modules have is `r`; the others stand in both patterns, from the name's
-    start (`^`), since a pattern matches what ends with it.
+    The rank that most modules have is `r`; the others stand in both patterns.
     """
     counts = list(ranks.values())
     rank = max(sorted(set(counts)), key=counts.count)
-    others = {f"^{re.escape(name)}": each for name, each in ranks.items() if each != rank}
+    others = {_pattern(name, ranks): each for name, each in ranks.items() if each != rank}
     saved = [each for adapter in adapters for each in adapter.config.modules_to_save]
     biases = [str(adapter.stated.get("bias") or "none") for adapter in adapters]
     kept = [name for name in whole if name.endswith(".bias")]
@@ -223,3 +222,13 @@ def averaged_config(
         "target_modules": list(ranks),
         "modules_to_save": list(dict.fromkeys(saved)) or None,
     }
+
+
+def _pattern(name: str, names: Iterable[str]) -> str:
+    """A key of `rank_pattern`, which matches every name that ends with it.
+
+    A module's name is one, unless it ends another's: then it is bound to the start of the name,
+    as PEFT allows.
+    """
+    ambiguous = any(other.endswith(f".{name}") for other in names)
+    return f"^{re.escape(name)}" if ambiguous else name

@@ -43,6 +43,7 @@ from merge_ops.depth import positions
 from merge_ops.errors import CompatibilityError, Fault, NonFiniteError, RecipeError
 from merge_ops.groups import Group, Place
 from merge_ops.layout import OutputTensor, lay_out
+from merge_ops.model_card import adapter_card
 from merge_ops.recipe import DTYPES, Recipe
 from merge_ops.resolution import ParameterResolver
 from merge_ops.tensor_sources import Stored
@@ -74,11 +75,12 @@ class AveragedTensor:
 
 @dataclass(frozen=True)
 class AdapterAverage:
-    """What the averaged adapter will be: its config, its tensors, the rank of each module."""
+    """What the averaged adapter will be: config, tensors, the rank of each module, README.md."""
 
     config: Mapping[str, Any]
     tensors: tuple[AveragedTensor, ...]
     ranks: Mapping[str, int]
+    card: str
 
     @property
     def nbytes(self) -> int:
@@ -128,7 +130,8 @@ def plan_average(
         output = OutputTensor(PREFIX + key, dtype or own, stored[0].shape)
         tensors.append(AveragedTensor(output, parts))
     config = averaged_config(recipe, adapters, modules, ranks, list(whole))
-    return AdapterAverage(config, tuple(tensors), ranks)
+    card = adapter_card(recipe, adapters, config["base_model_name_or_path"], factor_wise)
+    return AdapterAverage(config, tuple(tensors), ranks, card)
 
 
 def write_average(
@@ -147,9 +150,10 @@ def write_average(
                 file.write(data)
             if progress:
                 progress(number, len(shard.tensors))
-    config = (json.dumps(plan.config, indent=2, ensure_ascii=False) + "\n").encode()
-    with sink.open(CONFIG_FILE, len(config)) as file:
-        file.write(config)
+    config = json.dumps(plan.config, indent=2, ensure_ascii=False) + "\n"
+    for name, text in ((CONFIG_FILE, config), ("README.md", plan.card)):
+        with sink.open(name, len(text.encode())) as file:
+            file.write(text.encode())
 
 
 def _weights(

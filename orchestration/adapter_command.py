@@ -19,7 +19,7 @@ from merge_ops.errors import (
 )
 from merge_ops.recipe import Recipe
 from merge_ops.stages import load_stages
-from orchestration.local_models import folders_of, readable
+from orchestration.local_models import content_digest, folders_of, readable
 from orchestration.output_folder import check_output, staged
 
 
@@ -70,7 +70,9 @@ def _read_all(recipe: Recipe) -> list[Adapter]:
             faults.append(Fault(f"model '{name}'", problem))
             continue
         try:
-            adapters.append(read_adapter(name, FolderSource(readable(name))))
+            folder = readable(name)
+            read_adapter(name, FolderSource(folder))  # its faults, before it is hashed
+            adapters.append(read_adapter(name, FolderSource(folder), content_digest(folder)))
         except FaultsError as error:
             faults += [
                 Fault(f"model '{name}': {each.where}", each.problem) for each in error.faults

@@ -2,10 +2,12 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 
 import pytest
 import torch
+import yaml
 
 from merge_ops.adapter_average import BLOCK, plan_average, write_average
 from merge_ops.adapters import open_adapter, read_adapter
@@ -148,7 +150,7 @@ def test_equals_the_average_of_the_dense_models(base, tmp_path):
         expected = sum(weight * model[name] for weight, model in parts) / sum(weights)
         torch.testing.assert_close(tensor, expected, rtol=3e-6, atol=3e-7)
     assert {each.dtype for each in tensors.values()} == {torch.float32}
-    ranks = {key[1:].replace("\\", ""): each for key, each in config["rank_pattern"].items()}
+    ranks = config["rank_pattern"]
     assert config["rank_pattern"] == config["alpha_pattern"]
     # 4 + 3 of the queries everywhere, from the second adapter or the third; one adapter elsewhere
     assert config["r"] == config["lora_alpha"] == 2  # what most modules have
@@ -212,6 +214,18 @@ def test_filters_give_modules_their_own_weights(tmp_path):
     for module, weight in ((QUERY, 2), (KEY, 1)):
         name = f"{PREFIX}{module}.lora_B.weight"
         torch.testing.assert_close(tensors[name], weight * 4 * before[name])
+
+
+def test_a_module_whose_name_ends_another_keeps_its_rank(tmp_path):
+    sizes = {f"{name}.weight": torch.empty(8, 8) for name in ("m", "x.m", "y.m", "y.n")}
+    parts = lora_tensors(sizes, ["m"], 1) | lora_tensors(sizes, ["x.m"], 2)
+    one = write_adapter(tmp_path / "a", parts, r=2, rank_pattern={"^m": 1})
+    other = write_adapter(tmp_path / "b", lora_tensors(sizes, ["y.m", "y.n"], 2, 2), r=2)
+    _, config = average([one, other], tmp_path / "out", [1, 1])
+    assert (config["r"], config["rank_pattern"]) == (2, {"^m": 1})
+    read = read_adapter("out", FolderSource(tmp_path / "out")).config
+    assert [read.rank_of(each) for each in config["target_modules"]] == [1, 2, 2, 2]
+    assert {read.scale_of(each) for each in config["target_modules"]} == {1}
 
 
 def test_dtypes(tmp_path):
@@ -367,8 +381,16 @@ def test_the_command_line(base, tmp_path):
     assert told.returncode == 0, told.stderr
     assert "an adapter of 2 in" in told.stderr
     assert sorted(path.name for path in out.iterdir()) == [
-        "adapter_config.json", "adapter_model.safetensors"
+        "README.md", "adapter_config.json", "adapter_model.safetensors"
     ]  # fmt: skip
+    card = (out / "README.md").read_text()
+    front = yaml.safe_load(card.split("---")[1])
+    assert (front["base_model"], front["library_name"]) == ("base", "peft")
+    assert "averaged exactly" in card
+    assert all(re.search(rf"^\| {each} \| `[0-9a-f]{{64}}` \|$", card, re.M) for each in folders)
+    assert yaml.safe_load(card.split("```yaml")[1].rstrip("`\n")) == yaml.safe_load(
+        config.read_text()
+    )
     one, other, merged = (dense(base, each)[f"{QUERY}.weight"] for each in (*folders, out))
     torch.testing.assert_close(merged, (one + other) / 2, rtol=3e-6, atol=1e-7)
     again = ronghe("merge-adapters", config, out)
