@@ -8,6 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 import yaml
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from merge_ops.adapter_average import BLOCK, plan_average, write_average
 from merge_ops.adapters import open_adapter, read_adapter
@@ -186,6 +188,34 @@ def test_factor_wise_is_the_average_of_factors(tmp_path):
     torch.testing.assert_close(tensors[up], expected, rtol=1e-6, atol=1e-8)
     exact, _ = average(folders, tmp_path / "exact", weights)
     assert not torch.allclose(tensors[up] @ tensors[down], exact[up] @ exact[down], atol=1e-4)
+
+
+WEIGHT = st.floats(-2, 2).filter(lambda weight: abs(weight) > 0.01)
+ADAPTER = st.tuples(st.integers(1, 6), st.floats(0.1, 64), st.booleans(), WEIGHT)
+
+
+@settings(max_examples=40, deadline=None)
+@given(drawn=st.lists(ADAPTER, min_size=1, max_size=4), normalize=st.booleans())
+def test_the_product_is_the_weighted_sum_of_the_changes(tmp_path_factory, drawn, normalize):
+    """Within float32: the error is measured against the sum of the sizes of what is added."""
+    weights = [weight for *_, weight in drawn]
+    assume(abs(sum(weights)) > 0.1)
+    folder, folders = tmp_path_factory.mktemp("law"), []
+    expected, size = torch.zeros(64, 64, dtype=torch.float64), 0.0
+    for number, (rank, alpha, root, weight) in enumerate(drawn):
+        tensors = lora_tensors(BASE, [QUERY], rank, seed=number)
+        config = {"r": rank, "lora_alpha": alpha, "use_rslora": root}
+        folders.append(write_adapter(folder / str(number), tensors, **config))
+        down, up = (tensors[f"{PREFIX}{QUERY}.lora_{each}.weight"].double() for each in "AB")
+        share = weight * alpha / (math.sqrt(rank) if root else rank)
+        share /= sum(weights) if normalize else 1
+        expected += share * up @ down
+        size += abs(share) * float((up.abs() @ down.abs()).max())
+    more = {"parameters": {"normalize": normalize}}
+    tensors, config = average(folders, folder / "out", weights, **more)
+    down, up = (tensors[f"{PREFIX}{QUERY}.lora_{each}.weight"].double() for each in "AB")
+    assert config["r"] == down.shape[0] == sum(rank for rank, *_ in drawn)
+    assert float((up @ down - expected).abs().max()) <= 2**-24 * size
 
 
 @pytest.mark.parametrize("factor_wise", [False, True])
