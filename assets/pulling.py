@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from assets.entries import UpstreamModel
+from assets.unpickling import copy_unpickled
 from merge_ops.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -53,8 +54,9 @@ def pull_model(
 ) -> PulledModel:
     """Copy a model into the store unless its revision is there, check its headers, point to it.
 
-    Raises ResourceError when the source cannot be read, CheckpointError when it is no checkpoint;
-    the name `model/<name>` then stays where it was.
+    Pickled weights become safetensors first. Raises ResourceError when the source cannot be read,
+    CheckpointError when it is no checkpoint or a pickle holds more than tensors; the name
+    `model/<name>` then stays where it was.
     """
     from assets.reuse import digests_of
     from merge_ops.checkpoint import open_checkpoint
@@ -69,7 +71,7 @@ def pull_model(
     memoized = artifact is not None
     if artifact is None:
         with store.attempt(MODEL) as attempt:
-            source.copy_to(attempt)
+            copy_unpickled(source, attempt)
             artifact = attempt.publish(licence=model.licence, revision=revision)
     counts = _check_headers(model, artifact)
     if not memoized and model.kind == "full":

@@ -48,10 +48,11 @@ class Adapter:
     """An adapter folder by its config and header, before it meets a base.
 
     `factors` are the tensors of low-rank changes by module and role, `whole` those that replace a
-    tensor of the base, by that tensor's name.
+    tensor of the base, by that tensor's name. `stated` is all that adapter_config.json says.
     """
 
     config: AdapterConfig
+    stated: Mapping[str, Any]
     checkpoint: Checkpoint
     factors: Mapping[str, Mapping[str, Stored]]
     whole: Mapping[str, Stored]
@@ -85,7 +86,7 @@ def read_adapter(name: str, source: ByteSource, digest: str | None = None) -> Ad
         factors, whole = _sorted_out(checkpoint, config, faults)
         faults.extend(_missing_modules(config, whole))
         if not faults:
-            return Adapter(config, checkpoint, factors, whole)
+            return Adapter(config, raw, checkpoint, factors, whole)
     raise CompatibilityError(f"adapter {source.location} cannot be merged", faults)
 
 
@@ -177,7 +178,7 @@ def _factor_faults(
     config: AdapterConfig, module: str, roles: Mapping[str, Stored]
 ) -> Iterator[Fault]:
     """What is wrong with a module's factors, whatever the base."""
-    kind = _kind(roles)
+    kind = pair_roles(roles)
     pair = [roles.get(role) for role in kind]
     if None in pair:
         there, absent = kind if pair[0] else reversed(kind)
@@ -192,7 +193,7 @@ def _factor_faults(
         yield Fault(f"'{PREFIX}{module}'", f"has rank {down.shape[0]}, but {wanted}")
 
 
-def _kind(roles: Mapping[str, Stored]) -> tuple[str, str]:
+def pair_roles(roles: Mapping[str, Stored]) -> tuple[str, str]:
     """Names of A and B, for an embedding or for any other module."""
     if roles.keys() & {"lora_embedding_A", "lora_embedding_B"}:
         return "lora_embedding_A", "lora_embedding_B"
@@ -216,7 +217,7 @@ def _changed(
     faults: list[Fault],
 ) -> dict[str, TensorSource]:
     """The sources of one module with its low-rank change; what does not fit goes to `faults`."""
-    kind = _kind(roles)
+    kind = pair_roles(roles)
     down, up = roles[kind[0]], roles[kind[1]]
     weight = f"{module}.weight"
     target = replaced.get(weight) or find_source(base, weight)

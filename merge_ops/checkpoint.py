@@ -218,7 +218,8 @@ def open_checkpoint(name: str, source: ByteSource, digest: str | None = None) ->
     if "adapter_config.json" in files and "config.json" not in files:
         raise CheckpointError(
             f"model '{name}': {source.location} is a LoRA adapter, which is no model"
-            " without its base; name both, as 'base+adapter'"
+            " without its base; name both, as 'base+adapter' (`ronghe merge-adapters` merges"
+            " adapters alone, into an adapter)"
         )
     tensors: dict[str, TensorEntry] = {}
     for file, expected in _weight_files(name, source, files).items():

@@ -1,16 +1,18 @@
-"""The README.md of a merged checkpoint: what went in, how, and how to make it again.
+"""The README.md of a merged checkpoint or adapter: what went in, how, and how to make it again.
 
 A card says nothing of times, paths or machines: equal plans have equal cards, to the byte.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
 
+from merge_ops.adapters import Adapter
 from merge_ops.plan import Output, Plan
-from merge_ops.recipe import Parameters, Section
+from merge_ops.recipe import Parameters, Recipe, Section
 
 
 def model_card(plan: Plan, output: Output) -> str:
@@ -39,7 +41,9 @@ def model_card(plan: Plan, output: Output) -> str:
         "The recipe:",
         "",
         "```yaml",
-        yaml.safe_dump(_recipe(plan, output), sort_keys=False, allow_unicode=True).rstrip(),
+        yaml.safe_dump(
+            _recipe(plan.recipe, output.values), sort_keys=False, allow_unicode=True
+        ).rstrip(),
         "```",
     ]
     if plan.excluded:
@@ -47,6 +51,36 @@ def model_card(plan: Plan, output: Output) -> str:
         lines += [f"- `{name}`: {why}" for name, why in sorted(plan.excluded.items())]
     if plan.warnings:
         lines += ["", "Warnings:", "", *(f"- {warning}" for warning in plan.warnings)]
+    return "\n".join(lines) + "\n"
+
+
+def adapter_card(
+    recipe: Recipe, adapters: Sequence[Adapter], base: str | None, factor_wise: bool
+) -> str:
+    """The same for an average of adapters."""
+    front: dict[str, Any] = {"base_model": base} if base else {}
+    front |= {"library_name": "peft", "tags": ["lora", "merge", "ronghe", recipe.merge_method]}
+    inputs = [each.checkpoint for each in adapters]
+    how = "factor by factor" if factor_wise else "exactly, with their factors side by side"
+    lines = [
+        "---",
+        yaml.safe_dump(front, sort_keys=False, allow_unicode=True).rstrip(),
+        "---",
+        "",
+        f"# {recipe.name}: {' + '.join(each.name for each in inputs)}",
+        "",
+        f"LoRA adapters averaged {how}, made with Ronghe.",
+        "",
+        "| adapter | digest (BLAKE3 of its content) |",
+        "|---|---|",
+        *(f"| {each.name} | `{each.digest or 'unknown'}` |" for each in inputs),
+        "",
+        "The recipe:",
+        "",
+        "```yaml",
+        yaml.safe_dump(_recipe(recipe, {}), sort_keys=False, allow_unicode=True).rstrip(),
+        "```",
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -82,9 +116,8 @@ def _with(parameters: Parameters, **table: Any) -> dict[str, Any]:
     return {**table, "parameters": dict(parameters)} if parameters else table
 
 
-def _recipe(plan: Plan, output: Output) -> dict[str, Any]:
+def _recipe(recipe: Recipe, values: Parameters) -> dict[str, Any]:
     """The recipe of this one coefficient, as mergekit writes it."""
-    recipe = plan.recipe
     document: dict[str, Any] = {"merge_method": recipe.merge_method}
     if recipe.base_model:
         document["base_model"] = recipe.base_model
@@ -92,7 +125,7 @@ def _recipe(plan: Plan, output: Output) -> dict[str, Any]:
         document["modules"] = {name: _section(each) for name, each in recipe.modules.items()}
     else:
         document |= _section(recipe.section)
-    parameters = {**recipe.parameters, **output.values}
+    parameters = {**recipe.parameters, **values}
     if parameters:
         document["parameters"] = parameters
     if recipe.dtype:

@@ -31,23 +31,23 @@ def is_pickled(files: Collection[str]) -> bool:
     return any(name in files for name in (ADAPTER, SINGLE, INDEX))
 
 
-def convert_folder(folder: Path, out: Path) -> None:
+def convert_folder(folder: Path, out: Path, called: str | None = None) -> None:
     """Write the folder's weights as safetensors into `out`, with the small files beside them.
 
-    Raises CheckpointError where a file is damaged or holds anything but tensors, and where an index
-    names files outside the folder.
+    `called` is what messages call the folder. Raises CheckpointError where a file is damaged or
+    holds anything but tensors, and where an index names files outside the folder.
     """
-    index = folder / INDEX
-    names = _shards(index) if index.is_file() else {}
+    index, place = folder / INDEX, called or str(folder)
+    names = _shards(index, f"{place}/{INDEX}") if index.is_file() else {}
     plain = [name for name in (ADAPTER, SINGLE) if (folder / name).is_file()]
     renamed = {name: _renamed(name) for name in (set(names.values()) or plain)}
     for name in renamed:
         if not (folder / name).is_file():
-            raise CheckpointError(f"{index}: shard {name} is not there; download it again")
+            raise CheckpointError(f"{place}/{INDEX}: shard {name} is not there; download it again")
     pairs = [
         str(path) for old, new in sorted(renamed.items()) for path in (folder / old, out / new)
     ]
-    _run(folder, pairs)
+    _run(place, pairs)
     if names:
         table = {"metadata": {}, "weight_map": {key: renamed[file] for key, file in names.items()}}
         text = json.dumps(table, indent=2, ensure_ascii=False)
@@ -57,7 +57,7 @@ def convert_folder(folder: Path, out: Path) -> None:
             shutil.copyfile(path, out / path.name)
 
 
-def _run(folder: Path, pairs: list[str]) -> None:
+def _run(place: str, pairs: list[str]) -> None:
     command = [sys.executable, "-P", str(convert_pickles.__file__), *pairs]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == 0:
@@ -67,21 +67,21 @@ def _run(folder: Path, pairs: list[str]) -> None:
     if foreign:
         told = f"it wants to call {foreign[1]}, and weights have no need of that"
     raise CheckpointError(
-        f"{folder}: its pickled weights are refused, and nothing in them was run: {told[:400]}."
+        f"{place}: its pickled weights are refused, and nothing in them was run: {told[:400]}."
         " Ask for safetensors, or convert the file where it came from"
     )
 
 
-def _shards(index: Path) -> dict[str, str]:
+def _shards(index: Path, called: str) -> dict[str, str]:
     """Tensor → file of pytorch_model.bin.index.json."""
     try:
         table: Any = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         found = {str(key): str(file) for key, file in cast(dict[Any, Any], table).items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{index}: 'weight_map' is missing or no table") from error
+        raise CheckpointError(f"{called}: 'weight_map' is missing or no table") from error
     for file in found.values():
         if PurePosixPath(file).name != file or "\\" in file or not file.endswith(".bin"):
-            raise CheckpointError(f"{index}: shard {file!r} is no .bin file beside the index")
+            raise CheckpointError(f"{called}: shard {file!r} is no .bin file beside the index")
     return found
 
 

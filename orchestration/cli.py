@@ -69,6 +69,20 @@ def extract_lora(
 
 
 @app.command()
+def merge_adapters(
+    config: Config,
+    out: Annotated[Path, typer.Argument(help="The adapter's folder; new or empty.")],
+    factor_wise: Annotated[
+        bool, typer.Option("--factor-wise", help="Average A and B each for itself (not exact).")
+    ] = False,
+) -> None:
+    """Average the LoRA adapters that CONFIG lists as models into one adapter, exactly."""
+    from orchestration.adapter_command import run_adapter_average
+
+    run_adapter_average(config, out, factor_wise)
+
+
+@app.command()
 def refresh() -> None:
     """Observe the upstream models and re-merge and re-score what any change touches."""
     from orchestration import commands

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
+import blake3
+
 from merge_ops.adapters import open_adapter
 from merge_ops.checkpoint import Checkpoint, FolderSource, open_checkpoint
 from merge_ops.errors import CompatibilityError, Fault, FaultsError, MissingModelError
@@ -69,6 +71,15 @@ def open_model(reference: str, digests: Mapping[str, str]) -> Checkpoint:
 
 def _source(path: Path) -> FolderSource:
     return FolderSource(path.parent, path.name) if path.is_file() else FolderSource(path)
+
+
+def content_digest(folder: Path) -> str:
+    """BLAKE3 of a folder's content, or of a file's."""
+    if folder.is_file():
+        return blake3.blake3(max_threads=blake3.blake3.AUTO).update_mmap(folder).hexdigest()
+    from resources.model_sources import open_model_source
+
+    return open_model_source(str(folder.absolute()), relative_to=Path.cwd()).revision()
 
 
 def readable(folder: str) -> Path:

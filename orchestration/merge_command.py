@@ -12,7 +12,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-import blake3
 from rich.console import Console
 from rich.table import Table
 
@@ -20,7 +19,7 @@ from merge_ops.checkpoint import Checkpoint, FolderSink, FolderSource, open_chec
 from merge_ops.errors import Fault, RecipeError, SettingsError
 from merge_ops.plan import GRADIENTS, Plan
 from merge_ops.stages import Stages, load_stages, plan_stages, run_stages
-from orchestration.local_models import folders_of, open_models, readable
+from orchestration.local_models import content_digest, folders_of, open_models, readable
 from orchestration.output_folder import check_output, staged
 
 if TYPE_CHECKING:
@@ -127,7 +126,7 @@ def run_merge(config: Path, out: Path, options: MergeOptions) -> None:
     _keep_freed_memory()
     with ThreadPoolExecutor(2) as pool:
         folders = {folder for name in opened for folder in folders_of(name)}
-        pending = {each: pool.submit(_content_digest, readable(each)) for each in sorted(folders)}
+        pending = {each: pool.submit(content_digest, readable(each)) for each in sorted(folders)}
         _import_in(pool).result()
         from merge_ops.stream import StreamSettings
 
@@ -197,14 +196,6 @@ def _keep_freed_memory() -> None:
         return
     mallopt(M_MMAP_THRESHOLD, 32 << 20)
     mallopt(M_TRIM_THRESHOLD, 1 << 30)
-
-
-def _content_digest(folder: Path) -> str:
-    if folder.is_file():
-        return blake3.blake3(max_threads=blake3.blake3.AUTO).update_mmap(folder).hexdigest()
-    from resources.model_sources import open_model_source
-
-    return open_model_source(str(folder.absolute()), relative_to=Path.cwd()).revision()
 
 
 @contextmanager

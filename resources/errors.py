@@ -16,7 +16,7 @@
     ├── ModelSourceError            where upstream models come from
     │   ├── UnknownSchemeError        a URI scheme no source understands
     │   ├── MissingSourceError        nothing there
-    │   ├── UnsafeWeightsError        weights only as pickle, which can run code when opened
+    │   ├── UnsafeWeightsError        weights only as pickles that are not converted
     │   └── SourceChangedError        the files changed while they were read
     └── ComputeError                a device or a thread count that cannot be had
 
@@ -90,7 +90,7 @@ class MissingSourceError(ModelSourceError):
 
 
 class UnsafeWeightsError(ModelSourceError):
-    """The weights exist only as pickle files, which can run code when they are opened."""
+    """The weights are only pickles that nothing here converts; they can run code when opened."""
 
 
 class SourceChangedError(ModelSourceError):

@@ -1,8 +1,10 @@
 """Where upstream models come from: local folders, S3 buckets, the Hugging Face Hub.
 
 A source has a revision, which changes when the model does, and is copied into an attempt of the
-artifact store. Only safetensors weights and plain text beside them are taken: a pickle can run code
-when it is opened, so pickled weights are left out, or refused when there are no others.
+artifact store. Safetensors weights and plain text beside them are taken. A pickle can run code when
+it is opened: pickled weights are left out where there are others. Where there are none, those that
+transformers and PEFT write are handed out as bytes, which whoever takes them must convert before
+anything is opened; all others are refused.
 """
 
 import re
@@ -18,6 +20,7 @@ from resources.errors import MissingSourceError, UnknownSchemeError, UnsafeWeigh
 TEXT_SUFFIXES = frozenset({".json", ".txt", ".model", ".jinja", ".tiktoken"})
 TEXT_NAMES = re.compile(r"(README|LICENSE|NOTICE|USE_POLICY)[\w .-]*", re.IGNORECASE)
 PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
+CONVERTIBLE = re.compile(r"(pytorch_model|adapter_model)(-\d+-of-\d+)?\.bin")
 TEMPLATE_FOLDER = "additional_chat_templates"
 ALLOWED_SCHEMES = "a folder (absolute, or relative to the catalog), file://, s3:// and hf://"
 
@@ -51,7 +54,8 @@ class ModelSource(Protocol):
         """Return a text that changes when the model does, and pin it for `copy_to`.
 
         For a folder the blake3 of its files, equal to the content digest of the artifact copied
-        from it; for S3 the blake3 of its sizes and ETags; for the Hub the commit.
+        from it (unless its weights are pickled); for S3 the blake3 of its sizes and ETags; for the
+        Hub the commit.
         """
         ...
 
@@ -106,7 +110,8 @@ def open_model_source(uri: str, relative_to: Path, cache: Path | None = None) ->
 
 
 def wanted_files(names: Iterable[str], location: str) -> list[str]:
-    """Choose the files that make up a model: safetensors and the plain text beside them.
+    """Choose the files that make up a model: safetensors (or `CONVERTIBLE` pickles where there are
+    none) and the plain text beside them.
 
     Args:
         names: relative POSIX paths of everything at the source.
@@ -117,7 +122,7 @@ def wanted_files(names: Iterable[str], location: str) -> list[str]:
 
     Raises:
         MissingSourceError: no safetensors file, and no pickled weights either.
-        UnsafeWeightsError: weights only as pickle.
+        UnsafeWeightsError: weights only as pickles of another kind.
     """
     paths = [PurePosixPath(name) for name in names]
     chosen = sorted(path.as_posix() for path in paths if _wanted(path))
@@ -126,11 +131,15 @@ def wanted_files(names: Iterable[str], location: str) -> list[str]:
     pickles = sorted(
         path.name for path in paths if len(path.parts) == 1 and path.suffix in PICKLE_SUFFIXES
     )
+    convertible = [name for name in pickles if CONVERTIBLE.fullmatch(name)]
+    if convertible:
+        return sorted([*chosen, *convertible])
     if pickles:
         raise UnsafeWeightsError(
             f"model source {location} has its weights only as pickle ({', '.join(pickles[:3])}), "
-            f"which can run code when opened, and is refused; convert them to safetensors (load "
-            f"with transformers in a place you trust, then save_pretrained) and name that folder"
+            f"which can run code when opened, and is refused (only pytorch_model.bin and "
+            f"adapter_model.bin are converted); convert them to safetensors (load with "
+            f"transformers in a place you trust, then save_pretrained) and name that folder"
         )
     there = ", ".join(sorted(path.as_posix() for path in paths)[:5]) or "nothing"
     raise MissingSourceError(

@@ -175,14 +175,26 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
         open_model_source("empty", tmp_path).revision()
 
 
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.ckpt", "weights.pkl"])
-def test_pickled_weights_are_refused(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["model.pt", "model.ckpt", "weights.pkl", "training_args.bin"])
+def test_pickles_that_nothing_converts_are_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / name).write_bytes(b"\x80\x04N.")
     (tmp_path / "model" / "config.json").write_text("{}")
     with pytest.raises(UnsafeWeightsError, match=rf"only as pickle \({name}\).*convert them to"):
         open_model_source("model", tmp_path).revision()
     assert wanted_files([name, "model.safetensors"], "here") == ["model.safetensors"]
+
+
+@pytest.mark.parametrize("names", [
+    ["pytorch_model.bin"], ["adapter_model.bin"],
+    ["pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"],
+])  # fmt: skip
+def test_pickles_of_transformers_and_peft_are_taken_where_there_is_nothing_else(
+    names: list[str],
+) -> None:
+    found = wanted_files([*names, "optimizer.pt", "training_args.bin", "config.json"], "here")
+    assert found == sorted([*names, "config.json"])
+    assert wanted_files([*names, "model.safetensors"], "here") == ["model.safetensors"]
 
 
 @pytest.mark.parametrize(

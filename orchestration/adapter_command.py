@@ -1,0 +1,84 @@
+"""`ronghe merge-adapters`: a mergekit-style file of adapters, averaged into an adapter."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from merge_ops.adapter_agreement import recipe_faults
+from merge_ops.adapter_average import plan_average, write_average
+from merge_ops.adapters import Adapter, read_adapter
+from merge_ops.checkpoint import FolderSink, FolderSource
+from merge_ops.errors import (
+    CheckpointError,
+    CompatibilityError,
+    Fault,
+    FaultsError,
+    MissingModelError,
+    RecipeError,
+)
+from merge_ops.recipe import Recipe
+from merge_ops.stages import load_stages
+from orchestration.local_models import content_digest, folders_of, readable
+from orchestration.output_folder import check_output, staged
+
+
+def run_adapter_average(config: Path, out: Path, factor_wise: bool) -> None:
+    """Write the averaged adapter into `out`, all of it or nothing."""
+    recipe = _recipe(config)
+    plan = plan_average(recipe, _read_all(recipe), factor_wise)
+    check_output(out)
+    console = Console(stderr=True)
+    bar = Progress(console=console, disable=not console.is_terminal)
+    with staged(out) as stage, bar:
+        task = bar.add_task("averaging", total=len(plan.tensors))
+        write_average(plan, FolderSink(stage), lambda done, _: bar.update(task, completed=done))
+    ranks = sorted(set(plan.ranks.values()))
+    told = str(ranks[0]) if len(ranks) == 1 else f"{ranks[0]} to {ranks[-1]}"
+    console.print(
+        f"an adapter of {len(recipe.models)} in {out}: {len(plan.ranks)} modules of rank {told},"
+        f" {plan.nbytes / 1e6:,.1f} MB"
+    )
+
+
+def _recipe(config: Path) -> Recipe:
+    stages = load_stages(config)
+    if stages.earlier:
+        problem = f"holds {len(stages.recipes)} merges; adapters are averaged by a file of one"
+        raise RecipeError(str(config), [Fault("", problem)])
+    faults = list(recipe_faults(stages.result))
+    if faults:
+        raise RecipeError(str(config), faults)
+    return stages.result
+
+
+def _read_all(recipe: Recipe) -> list[Adapter]:
+    """Every adapter of the recipe; what is wrong with any of them is reported at once."""
+    names = [entry.model for entry in recipe.models]
+    missing = [
+        f"'{name}': there is no folder {Path(name).absolute()}"
+        for name in names
+        if not Path(name).is_dir() and len(folders_of(name)) == 1
+    ]
+    if missing:
+        raise MissingModelError(f"{recipe.subject}: model " + "; model ".join(missing))
+    adapters: list[Adapter] = []
+    faults: list[Fault] = []
+    for name in names:
+        if len(folders_of(name)) > 1:
+            problem = "names a base as well; adapters are averaged without one: name the adapter"
+            faults.append(Fault(f"model '{name}'", problem))
+            continue
+        try:
+            folder = readable(name)
+            read_adapter(name, FolderSource(folder))  # its faults, before it is hashed
+            adapters.append(read_adapter(name, FolderSource(folder), content_digest(folder)))
+        except FaultsError as error:
+            faults += [
+                Fault(f"model '{name}': {each.where}", each.problem) for each in error.faults
+            ]
+        except CheckpointError as error:
+            faults.append(Fault("", str(error)))
+    if faults:
+        raise CompatibilityError(recipe.subject, faults)
+    return adapters
