@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,15 +48,8 @@ class DareParameters:
     lambda_: float = shared("lambda", float, 1.0, "the scale of the merged task vector")
 
 
-Seen = tuple["NDArray[np.float64]", "NDArray[np.float64]", "NDArray[np.uint8] | None"]
-HELD = 48 << 20  # bytes of masks kept between the round and the merge; beyond, they are drawn again
-
-
 class DropMeasure:
-    """Masks and, for `rescale: l1_norm`, Σ|δ| before and after dropping: one round, or none.
-
-    Masks that the round draws are kept, a bit an entry, where all of a tensor's fit into 48 MiB.
-    """
+    """Masks and, for `rescale: l1_norm`, Σ|δ| before and after dropping: one round, or none."""
 
     sample = 0
 
@@ -73,33 +66,27 @@ class DropMeasure:
             }
         )
         self._factors: dict[tuple[int, float], float] = {}
-        self._holds = len(self._pairs) * job.count <= 8 * HELD
-        self._held: dict[tuple[int, float, int], NDArray[np.uint8]] = {}
         self.wanted = bool(self._pairs)
 
     def look(self, inputs: Sequence[Tensor]) -> None:
         """Nothing is sampled."""
 
-    def observe(self, block: Block) -> list[Seen]:
-        """Leaf sums of |δ| and of the kept |δ| for every (expert, density), and the mask's bits."""
+    def observe(self, block: Block) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        """Leaf sums of |δ| and of the kept |δ| for every (expert, density)."""
         sums: dict[int, NDArray[np.float64]] = {}
-        seen: list[Seen] = []
+        seen: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
         for expert, density in self._pairs:
             magnitude = block.inputs[expert].abs()
             if expert not in sums:
                 sums[expert] = leaf_sums(magnitude)
-            mask = self._mask(block, expert, density)
-            bits = _packed(mask) if self._holds else None
-            seen.append((sums[expert], leaf_sums(magnitude.mul_(mask)), bits))
+            seen.append((sums[expert], leaf_sums(magnitude * self._mask(block, expert, density))))
         return seen
 
-    def absorb(self, observations: Sequence[list[Seen]]) -> None:
+    def absorb(
+        self, observations: Sequence[list[tuple[NDArray[np.float64], NDArray[np.float64]]]]
+    ) -> None:
         """How much what is kept grows."""
         for position, pair in enumerate(self._pairs):
-            for number, seen in enumerate(observations):
-                bits = seen[position][2]
-                if bits is not None:
-                    self._held[(*pair, number)] = bits
             before = total([seen[position][0] for seen in observations])
             after = total([seen[position][1] for seen in observations])
             self._factors[pair] = l1_factor(before, after)
@@ -123,24 +110,9 @@ class DropMeasure:
         return kept.div_(density) if rescale == "inverse_density" else kept
 
     def _mask(self, block: Block, expert: int, density: float) -> Tensor:
-        held = self._held.get((expert, density, block.index))
-        if held is not None:
-            return _unpacked(held, block.count, block.inputs[expert])
         return keep_mask(
             self._keys[expert], block.start, block.count, density, block.inputs[expert].device
         )
-
-
-def _packed(mask: Tensor) -> NDArray[np.uint8]:
-    import torch
-
-    return np.packbits(cast("NDArray[np.uint8]", mask.to(torch.uint8).cpu().numpy()))
-
-
-def _unpacked(bits: NDArray[np.uint8], count: int, like: Tensor) -> Tensor:
-    import torch
-
-    return torch.as_tensor(np.unpackbits(bits, count=count)).to(like.device, torch.float32)
 
 
 @merge_method(
