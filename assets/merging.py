@@ -68,9 +68,8 @@ def merge_set(
 
     A checkpoint is published under its plan's digest, so asking again costs a small read each. What
     is unchanged since the checkpoints that `asset` points to (its `partitions` by coefficient) is
-    copied from there. A failure
-    publishes nothing. Raises CompatibilityError or NonFiniteError for inputs that cannot be
-    merged, MissingArtifactError when a model is not in the store.
+    copied from there. A failure publishes nothing. Raises CompatibilityError or NonFiniteError for
+    inputs that cannot be merged, MissingArtifactError when a model is not in the store.
     """
     from merge_ops.assembly import merge
     from merge_ops.plan import plan_merge

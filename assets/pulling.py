@@ -59,7 +59,6 @@ def pull_model(
     `model/<name>` then stays where it was.
     """
     from assets.reuse import digests_of
-    from merge_ops.checkpoint import open_checkpoint
     from resources.model_sources import open_model_source
 
     started = time.perf_counter()
@@ -73,10 +72,12 @@ def pull_model(
         with store.attempt(MODEL) as attempt:
             copy_unpickled(source, attempt)
             artifact = attempt.publish(licence=model.licence, revision=revision)
-    counts = _check_headers(model, artifact)
+    checkpoint = _checked(model, artifact)
     if not memoized and model.kind == "full":
-        digests_of(store, open_checkpoint(model.name, artifact.source()), artifact.digest)
+        digests_of(store, checkpoint, artifact.digest)
     store.point(MODEL, model.name, MODEL, artifact.digest, run=run, revision=revision)
+    entries = checkpoint.tensors.values()
+    counts = (len(entries), sum(entry.count for entry in entries))
     return PulledModel(artifact, revision, memoized, time.perf_counter() - started, *counts)
 
 
@@ -108,8 +109,8 @@ def open_models(
     return opened
 
 
-def _check_headers(model: UpstreamModel, artifact: "Artifact") -> tuple[int, int]:
-    """Tensors and parameters of a model, or of an adapter without its base."""
+def _checked(model: UpstreamModel, artifact: "Artifact") -> "Checkpoint":
+    """A model by its headers, or an adapter without its base. Raises CheckpointError."""
     from merge_ops.adapters import is_adapter, read_adapter
     from merge_ops.checkpoint import open_checkpoint
 
@@ -120,12 +121,10 @@ def _check_headers(model: UpstreamModel, artifact: "Artifact") -> tuple[int, int
                 f" is none ({' and '.join(ADAPTER_FILES)}); say `kind: full` or name the adapter's"
                 " folder"
             )
-        checkpoint = read_adapter(model.name, artifact.source(), artifact.digest).checkpoint
-    elif is_adapter(artifact.files):
+        return read_adapter(model.name, artifact.source(), artifact.digest).checkpoint
+    if is_adapter(artifact.files):
         raise CheckpointError(
             f"model '{model.name}' ({model.source}) is a LoRA adapter; say `kind: lora` and name"
             " its base"
         )
-    else:
-        checkpoint = open_checkpoint(model.name, artifact.source(), artifact.digest)
-    return len(checkpoint.tensors), sum(entry.count for entry in checkpoint.tensors.values())
+    return open_checkpoint(model.name, artifact.source(), artifact.digest)

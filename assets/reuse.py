@@ -45,20 +45,29 @@ def with_reuse(store: "ArtifactStore", plan: "Plan", asset: str, keys: Mapping[s
     for output, table in zip(plan.outputs, tables, strict=True):
         if output.digest is not None and store.find(TENSOR_KEYS, output.digest) is None:
             _keep(store, TENSOR_KEYS, output.digest, table)
-    earlier = [_earlier(store, asset, keys[each.id]) for each in plan.coefficients]
+    earlier = [
+        _earlier(store, asset, keys[each.id], table)
+        for each, table in zip(plan.coefficients, tables, strict=True)
+    ]
     return reusing(plan, tables, earlier)
 
 
-def _earlier(store: "ArtifactStore", asset: str, partition: str) -> Earlier | None:
+def _earlier(
+    store: "ArtifactStore", asset: str, partition: str, table: Mapping[str, str]
+) -> Earlier | None:
+    """The partition's checkpoint, if one of its tensors can be copied and its files are whole."""
     from merge_ops.checkpoint import open_checkpoint
 
     ref = store.ref(asset, partition)
     artifact = store.find(ref.kind, ref.digest) if ref is not None else None
     known = store.find(TENSOR_KEYS, artifact.digest) if artifact is not None else None
-    if artifact is None or known is None or store.verify(artifact):
+    if artifact is None or known is None:
+        return None
+    before: dict[str, str] = known.read_json(FILE)
+    if before.items().isdisjoint(table.items()) or store.verify(artifact):
         return None
     checkpoint = open_checkpoint(f"{asset}[{partition}]", artifact.source(), artifact.digest)
-    return Earlier(checkpoint, known.read_json(FILE))
+    return Earlier(checkpoint, before)
 
 
 def _keep(store: "ArtifactStore", kind: str, digest: str, table: Mapping[str, str]) -> None:

@@ -160,6 +160,15 @@ def fetch_stored(stored: Stored, start: int, count: int) -> torch.Tensor:
     return raw.view(torch_dtype(stored.dtype)).to(torch.float32)
 
 
+def read_values(source: TensorSource, start: int, count: int) -> torch.Tensor:
+    """Elements [start, start + count) of any source: flat float32 of its own, on the CPU."""
+    import torch
+
+    values = torch.empty(count, dtype=torch.float32)
+    source.fill(fetch_stored, start, values)
+    return values
+
+
 def _fetch(stored: Stored, offset: int, buffer: memoryview) -> None:
     entry, checkpoint = stored.entry, stored.checkpoint
     try:

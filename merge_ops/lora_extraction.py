@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from merge_ops.adapter_config import FILE as CONFIG_FILE
 from merge_ops.adapters import HEAD, PREFIX, WEIGHTS_FILE
-from merge_ops.block_reader import fetch_stored, torch_dtype
+from merge_ops.block_reader import read_values, torch_dtype
 from merge_ops.checkpoint import ByteSink, Checkpoint
 from merge_ops.compatibility import (
     check_compatible,
@@ -238,18 +238,10 @@ def _differs(base: Checkpoint, tuned: Checkpoint, name: str) -> bool:
         return False  # buffers of whole numbers, such as masks
     whole = math.prod(before.shape)
     for start in range(0, whole, BLOCK):
-        pair = [_values(each, start, min(BLOCK, whole - start)) for each in (before, after)]
+        pair = [read_values(each, start, min(BLOCK, whole - start)) for each in (before, after)]
         if not torch.equal(*pair):
             return True
     return False
-
-
-def _values(source: TensorSource, start: int, count: int) -> Tensor:
-    import torch
-
-    values = torch.empty(count, dtype=torch.float32)
-    source.fill(fetch_stored, start, values)
-    return values
 
 
 def _kept_whole(
@@ -291,7 +283,7 @@ def _decompose(plan: Extraction, module: str) -> tuple[Tensor, Tensor, MatrixErr
     name, rank = f"{module}.weight", plan.ranks[module]
     before, after = _source(plan.base, name), _source(plan.tuned, name)
     whole = math.prod(before.shape)
-    delta = _values(after, 0, whole).sub_(_values(before, 0, whole)).view(before.shape)
+    delta = read_values(after, 0, whole).sub_(read_values(before, 0, whole)).view(before.shape)
     if not bool(delta.isfinite().all()):
         problem = "holds NaN or infinity, in one model or in both"
         raise CompatibilityError(plan.tuned.name, [Fault(f"'{name}'", problem)])
@@ -317,7 +309,7 @@ def _raw_blocks(checkpoint: Checkpoint, name: str) -> Iterator[memoryview]:
     source = _source(checkpoint, name)
     whole = math.prod(source.shape)
     for start in range(0, whole, BLOCK):
-        values = _values(source, start, min(BLOCK, whole - start))
+        values = read_values(source, start, min(BLOCK, whole - start))
         yield _bytes(values.to(torch_dtype(source.dtype)))
 
 

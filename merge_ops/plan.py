@@ -239,8 +239,8 @@ def plan_merge(
     """Resolve a concrete recipe against opened checkpoints, by the names the recipe uses.
 
     `coefficients` chooses some of the sweep by id (default: all); `shard_bytes` is the most data
-    of a file of the output. Raises CompatibilityError where
-    the checkpoints do not fit, RecipeError where a required parameter has no value.
+    of a file of the output. Raises CompatibilityError where the checkpoints do not fit, RecipeError
+    where a required parameter has no value.
     """
     donor = donor_of(recipe, checkpoints)
     arrangement = arrange(recipe, checkpoints)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from merge_ops.block_reader import fetch_stored
+from merge_ops.block_reader import read_values
 from merge_ops.checkpoint import Checkpoint
 from merge_ops.compatibility import differing_vocabulary, excluded, find_source, is_vocabulary
 from merge_ops.errors import CompatibilityError, Fault
@@ -58,10 +58,6 @@ def delta_blocks(
 
 def values_of(checkpoint: Checkpoint, name: str, start: int, count: int) -> Tensor:
     """Elements [start, start + count) of a float tensor, as a float32 tensor of their own."""
-    import torch
-
-    values = torch.empty(count, dtype=torch.float32)
     source = find_source(checkpoint, name)
     assert source is not None  # float_tensors has been through all of them
-    source.fill(fetch_stored, start, values)
-    return values
+    return read_values(source, start, count)

@@ -95,5 +95,4 @@ def breadcrumbs_ties(
     deltas: Sequence[Tensor], statistics: list[Tensor], parameters: BreadcrumbsParameters
 ) -> Tensor:
     """The entries that breadcrumbs keeps, merged by sign election as ties does."""
-    merged = disjoint_merge(statistics, parameters.weight, parameters.normalize)
-    return merged.mul_(parameters.lambda_) if parameters.lambda_ != 1 else merged
+    return disjoint_merge(statistics, parameters.weight, parameters.normalize, parameters.lambda_)

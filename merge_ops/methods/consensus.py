@@ -112,7 +112,7 @@ def consensus_ties(
     Wang et al. 2024, https://arxiv.org/abs/2405.07813. The task vectors of the masks are not
     trimmed. Unlike in ties, `normalize` is off by default: a sum, to be scaled by λ.
     """
-    merged = disjoint_merge(statistics, parameters.weight, parameters.normalize)
+    merged = disjoint_merge(statistics, parameters.weight, parameters.normalize, 1)
     return _agreed(merged, deltas, parameters)
 
 

@@ -156,5 +156,4 @@ def dare_ties(
 
     Yu et al. 2024; no second trim, and `normalize` is off by default, as in mergekit.
     """
-    merged = disjoint_merge(statistics, parameters.weight, parameters.normalize)
-    return merged.mul_(parameters.lambda_) if parameters.lambda_ != 1 else merged
+    return disjoint_merge(statistics, parameters.weight, parameters.normalize, parameters.lambda_)

@@ -220,5 +220,4 @@ def della(
 
     Deep et al. 2024; `normalize` is on by default, as in mergekit. Memory: see della_linear.
     """
-    merged = disjoint_merge(statistics, parameters.weight, parameters.normalize)
-    return merged.mul_(parameters.lambda_) if parameters.lambda_ != 1 else merged
+    return disjoint_merge(statistics, parameters.weight, parameters.normalize, parameters.lambda_)

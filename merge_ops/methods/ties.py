@@ -57,8 +57,7 @@ def ties(deltas: Sequence[Tensor], statistics: list[Tensor], parameters: TiesPar
     k count all merged tensors of an expert together, as in the paper; all inputs are then read
     twice. Equal magnitudes at the threshold are kept from the lowest index on, in file order.
     """
-    merged = disjoint_merge(statistics, parameters.weight, parameters.normalize)
-    return merged.mul_(parameters.lambda_) if parameters.lambda_ != 1 else merged
+    return disjoint_merge(statistics, parameters.weight, parameters.normalize, parameters.lambda_)
 
 
 def elected_sign(parts: Sequence[Tensor]) -> Tensor:
@@ -72,8 +71,10 @@ def elected_sign(parts: Sequence[Tensor]) -> Tensor:
     return torch.copysign(total.new_ones(()), total)
 
 
-def disjoint_merge(deltas: Sequence[Tensor], weight: Sequence[float], normalize: bool) -> Tensor:
-    """Σ of the wᵢδᵢ that have the elected sign, divided by their Σ wᵢ when `normalize`.
+def disjoint_merge(
+    deltas: Sequence[Tensor], weight: Sequence[float], normalize: bool, lambda_: float
+) -> Tensor:
+    """λ Σ of the wᵢδᵢ that have the elected sign, divided by their Σ wᵢ when `normalize`.
 
     The sign is that of Σ wᵢδᵢ, plus where that is zero; zeros never agree; a divisor of zero
     counts as one. Flat float32 tensors of equal length in, a new one out.
@@ -99,4 +100,5 @@ def disjoint_merge(deltas: Sequence[Tensor], weight: Sequence[float], normalize:
         merged.div_(
             divisor.clamp_min_(least) if least > 0 else divisor.masked_fill_(divisor == 0, 1)
         )
-    return merged.mul_(elected)
+    merged.mul_(elected)
+    return merged.mul_(lambda_) if lambda_ != 1 else merged
