@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from merge_ops import kernels
 from merge_ops.device import Device
 from merge_ops.errors import CheckpointError, NonFiniteError
 from merge_ops.header import ITEM_SIZES
@@ -62,25 +63,46 @@ class BlockReader:
         self, tensor: PlannedTensor, starts: Sequence[int], length: int, checked: bool
     ) -> tuple[torch.Tensor | None, Sequence[torch.Tensor]]:
         """Runs of `length` elements, one behind the other; at most a block in all."""
-        values = [
-            self._load(slot, source, starts, length) for slot, source in enumerate(tensor.sources)
-        ]
-        if checked:
-            for source, loaded in zip(tensor.sources, values, strict=True):
-                _check_finite(source, tensor, loaded, starts[0])
-        if tensor.base is None:
-            return None, values
-        base, *experts = values
-        return base, [expert.sub_(base) for expert in experts]
+        base: torch.Tensor | None = None
+        inputs: list[torch.Tensor] = []
+        for slot, source in enumerate(tensor.sources):
+            values, finite = self._load(slot, source, starts, length, base, checked)
+            if not finite:
+                self._refuse(tensor, source, slot, starts, length)
+            if tensor.base is not None and slot == 0:
+                base = values
+            else:
+                inputs.append(values)
+        return base, inputs
+
+    def _refuse(
+        self,
+        tensor: PlannedTensor,
+        source: TensorSource,
+        slot: int,
+        starts: Sequence[int],
+        length: int,
+    ) -> None:
+        """Raise NonFiniteError for what `_load` found; it is read again to count."""
+        values, _ = self._load(slot, source, starts, length, None, checked=False)
+        bad = int((~values.isfinite()).sum())
+        places = {part.checkpoint.source.location: None for part in source.parts}
+        raise NonFiniteError(
+            f"model '{source.model}': tensor '{tensor.output.name}' holds NaN or infinity"
+            f" ({bad} in elements {starts[0]} to {starts[-1] + length - 1}); the checkpoint at"
+            f" {' or '.join(places)} is damaged or its training diverged."
+            " Nothing was written"
+        )
 
     def raw(
         self, tensor: PlannedTensor, source: TensorSource, start: int, count: int
     ) -> NDArray[np.uint8]:
         """The bytes of a tensor that is copied from one of its sources."""
         if not isinstance(source, Stored):
-            values = self._load(0, source, [start], count)
-            _check_finite(source, tensor, values, start)
-            return self.encode(values.clone(), source.dtype)
+            values, finite = self._load(0, source, [start], count, None, checked=True)
+            if not finite:
+                self._refuse(tensor, source, 0, [start], count)
+            return self.encode(values.clone(), None, source.dtype)
         size = ITEM_SIZES[source.dtype]
         data = np.empty(count * size, dtype=np.uint8)
         _fetch(source, start * size, memoryview(cast(bytearray, data)))
@@ -101,17 +123,36 @@ class BlockReader:
         ]
         return [torch.cat(part) for part in zip(*parts, strict=True)]
 
-    def encode(self, merged: torch.Tensor, code: str) -> NDArray[np.uint8]:
-        """A float32 block rounded once to the output dtype, as bytes of its own."""
+    def encode(
+        self, merged: torch.Tensor, base: torch.Tensor | None, code: str
+    ) -> NDArray[np.uint8]:
+        """A float32 block, added to the base where there is one, rounded once to the output dtype.
+
+        The bytes are its own; `merged` may be overwritten.
+        """
         import torch
 
+        bits = kernels.to_bfloat16(merged, base) if code == "BF16" else None
+        if bits is not None:
+            return bits.view(np.uint8)
+        if base is not None:
+            merged = merged.add_(base)
         rounded = merged.to(torch_dtype(code)).contiguous()
         return cast("NDArray[np.uint8]", rounded.cpu().view(torch.uint8).numpy())
 
     def _load(
-        self, slot: int, source: TensorSource, starts: Sequence[int], length: int
-    ) -> torch.Tensor:
-        """Runs of `length` elements, one behind the other, as flat float32."""
+        self,
+        slot: int,
+        source: TensorSource,
+        starts: Sequence[int],
+        length: int,
+        base: torch.Tensor | None,
+        checked: bool,
+    ) -> tuple[torch.Tensor, bool]:
+        """Runs of `length` elements, one behind the other, as flat float32, minus `base` if given.
+
+        Beside them whether all are finite, as far as that is `checked`.
+        """
         count = len(starts) * length
         size = ITEM_SIZES[source.dtype]
         buffers = self._buffers(slot, count, size)
@@ -119,13 +160,16 @@ class BlockReader:
         if not isinstance(source, Stored):
             for number, start in enumerate(starts):
                 source.fill(self._part, start, values[number * length : (number + 1) * length])
-            return values
+            return _minus(values, base, checked)
         run = length * size
         for number, start in enumerate(starts):
             _fetch(source, start * size, buffers.bytes[number * run : (number + 1) * run])
         stored = buffers.raw[: count * size].view(torch_dtype(source.dtype))
+        finite = kernels.from_bfloat16(stored, base, values) if source.dtype == "BF16" else None
+        if finite is not None:
+            return values, finite or not checked
         values.copy_(stored, non_blocking=True)
-        return values
+        return _minus(values, base, checked)
 
     def _part(self, stored: Stored, start: int, count: int) -> torch.Tensor:
         return fetch_stored(stored, start, count).to(self._device.torch_device)
@@ -180,19 +224,10 @@ def _fetch(stored: Stored, offset: int, buffer: memoryview) -> None:
         ) from error
 
 
-def _check_finite(
-    source: TensorSource, tensor: PlannedTensor, values: torch.Tensor, start: int
-) -> None:
-    """Raise NonFiniteError for NaN or infinity."""
-    # One cheap sum finds any of them; only then is it worth counting.
-    if np.isfinite(float(values.sum())):
-        return
-    bad = int((~values.isfinite()).sum())
-    if bad:
-        places = {part.checkpoint.source.location: None for part in source.parts}
-        raise NonFiniteError(
-            f"model '{source.model}': tensor '{tensor.output.name}' holds NaN or infinity"
-            f" ({bad} in elements {start} to {start + len(values) - 1}); the checkpoint at"
-            f" {' or '.join(places)} is damaged or its training diverged."
-            " Nothing was written"
-        )
+def _minus(
+    values: torch.Tensor, base: torch.Tensor | None, checked: bool
+) -> tuple[torch.Tensor, bool]:
+    """The values less the base, in their place; and whether they were finite before."""
+    # One cheap sum finds any NaN or infinity; only if it does is it worth looking at each.
+    finite = not checked or bool(np.isfinite(float(values.sum()))) or bool(values.isfinite().all())
+    return (values if base is None else values.sub_(base)), finite

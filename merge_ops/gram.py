@@ -45,7 +45,8 @@ class GramMeasure:
 
     def observe(self, block: Block) -> list[Matrix]:
         """Leaf sums of every product."""
-        return [leaf_sums((block.inputs[i] * block.inputs[j]).view(-1)) for i, j in self._pairs]
+        flat = [each.reshape(-1) for each in block.inputs]
+        return [leaf_sums(flat[i], flat[j]) for i, j in self._pairs]
 
     def absorb(self, observations: Sequence[list[Matrix]]) -> None:
         """Put the matrix together and turn it into shares."""

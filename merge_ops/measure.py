@@ -9,15 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+
+from merge_ops import kernels
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
 LEAF = 65_536
+LANES = 64
 
 
 @dataclass(frozen=True)
@@ -107,18 +110,30 @@ class ModelMeasure(Measure, Protocol):
         ...
 
 
-def leaf_sums(values: Tensor) -> NDArray[np.float64]:
-    """Sums of consecutive leaves of a flat float32 tensor, in float64, shape (leaves,)."""
+def leaf_sums(values: Tensor, other: Tensor | None = None) -> NDArray[np.float64]:
+    """Σ |values|, or Σ values · other, over consecutive leaves in float64, shape (leaves,).
+
+    Flat float32 tensors; products are float32. Element i of a leaf goes to lane i mod 64, then
+    the upper half of the lanes is added to the lower until one is left: an order that vector
+    registers, numpy and a GPU can all keep.
+    """
     import torch
 
-    if values.device.type == "cpu":  # numpy's sums are some times quicker here
-        flat = cast("NDArray[np.float32]", values.numpy())
-        whole = len(flat) // LEAF * LEAF
-        sums = np.add.reduce(flat[:whole].reshape(-1, LEAF), axis=1, dtype=np.float64)
-        rest = [np.add.reduce(flat[whole:], dtype=np.float64)] if whole < len(flat) else []
-        return np.append(sums, rest)
-    leaves = (values[start : start + LEAF] for start in range(0, values.numel(), LEAF))
-    return np.array([float(leaf.sum(dtype=torch.float64)) for leaf in leaves], dtype=np.float64)
+    sums = kernels.leaf_sums(values, other, LEAF)
+    if sums is not None:
+        return sums
+    products = values.abs() if other is None else values * other
+    found: list[float] = []
+    for leaf in torch.split(products, LEAF):
+        rows = leaf[: len(leaf) // LANES * LANES].double().view(-1, LANES)
+        rest = leaf.new_zeros(LANES, dtype=torch.float64)
+        rest[: len(leaf) % LANES] = leaf[rows.numel() :]
+        lanes = np.add.reduce(rows.cpu().numpy(), axis=0) + rest.cpu().numpy()
+        while len(lanes) > 1:
+            half = len(lanes) // 2
+            lanes = lanes[:half] + lanes[half:]
+        found.append(float(lanes[0]))
+    return np.array(found, dtype=np.float64)
 
 
 def total(parts: Iterable[NDArray[np.float64]], before: float = 0.0) -> float:

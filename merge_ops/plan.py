@@ -32,7 +32,7 @@ from merge_ops.resolution import ParameterResolver
 from merge_ops.tensor_sources import TensorSource
 from merge_ops.whole_model import check_one_for_all
 
-PLAN_VERSION = 2
+PLAN_VERSION = 3
 GRADIENTS = (
     "gradients run over the layers of a stack (of a slice); embeddings, final norm and output head"
     " take the FIRST value of a gradient, as in mergekit"

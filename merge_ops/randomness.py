@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import blake3
 import numpy as np
 
+from merge_ops import kernels
+
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
@@ -42,7 +44,7 @@ def keep_mask(
     """
     import torch
 
-    threshold = min(round(density * 2**32), 2**32 - 1)
+    threshold = _threshold(density)
     if device.type == "cpu":
         mask = np.empty(count, dtype=np.float32)
         for at in range(0, count, RUN):  # short runs stay in cache, and keep the heap from tearing
@@ -50,6 +52,37 @@ def keep_mask(
             np.less(words, np.uint32(threshold), out=mask[at : at + RUN])
         return torch.as_tensor(mask)
     return (_words_torch(key, start, count, device) < threshold).to(torch.float32)
+
+
+def keep(key: tuple[int, int], start: int, values: torch.Tensor, density: float) -> torch.Tensor:
+    """Flat float32 `values` from element `start` on, times their `keep_mask`."""
+    thresholds = np.array([_threshold(density)], dtype=np.uint32)
+    kept = kernels.keep(key, start, values, None, thresholds)
+    if kept is not None:
+        return kept
+    return keep_mask(key, start, values.numel(), density, values.device).mul_(values)
+
+
+def keep_by_level(
+    key: tuple[int, int],
+    start: int,
+    values: torch.Tensor,
+    levels: torch.Tensor,
+    chances: NDArray[np.float64],
+) -> torch.Tensor:
+    """Float32 `values` from element `start` on, times their `keep_mask_by_level`."""
+    kept = kernels.keep(key, start, values, levels, _thresholds(chances))
+    if kept is not None:
+        return kept
+    return keep_mask_by_level(key, start, levels, chances).mul_(values)
+
+
+def _threshold(density: float) -> int:
+    return min(round(density * 2**32), 2**32 - 1)
+
+
+def _thresholds(chances: NDArray[np.float64]) -> NDArray[np.uint32]:
+    return np.minimum(np.rint(chances * 2**32), 2**32 - 1).astype(np.uint32)
 
 
 def keep_mask_by_level(
@@ -62,7 +95,7 @@ def keep_mask_by_level(
     """
     import torch
 
-    thresholds = np.minimum(np.rint(chances * 2**32), 2**32 - 1).astype(np.uint32)
+    thresholds = _thresholds(chances)
     if levels.device.type != "cpu":
         table = torch.as_tensor(thresholds.astype(np.int64), device=levels.device)
         words = _words_torch(key, start, levels.numel(), levels.device).view(levels.shape)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from merge_ops import kernels
 from merge_ops.measure import LEAF
 
 if TYPE_CHECKING:
@@ -91,15 +92,18 @@ def _sums_by_pairs(values: Tensor) -> Tensor:
     return sums
 
 
-def row_ranks(magnitude: Tensor) -> Tensor:
-    """0 for the smallest of its row up to n − 1 for the largest, int32; equals in index order.
+def row_ranks(values: Tensor) -> Tensor:
+    """By magnitude: 0 for the smallest of its row to n − 1 for the largest; equals in index order.
 
-    Shape (rows, n) of values that are not negative. On the CPU the bits of a value and its index
+    Shape (rows, n), float32 to int32. On the CPU the bits of a value and its index
     make one integer, and sorting integers is twice as fast as a stable argsort.
     """
     import torch
 
-    ranks = torch.empty(magnitude.shape, dtype=torch.int32, device=magnitude.device)
+    ranks = torch.empty(values.shape, dtype=torch.int32, device=values.device)
+    if kernels.row_ranks(values, ranks):
+        return ranks
+    magnitude = values.abs()
     rows, length = magnitude.shape
     places = torch.arange(length, dtype=torch.int32, device=magnitude.device)
     if magnitude.device.type != "cpu":

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from merge_ops import kernels
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -42,6 +44,9 @@ class Threshold:
         import torch
 
         ties, equal = self.ties[block], self.equal[block]
+        kept = kernels.keep_largest(delta, self.value, ties)
+        if kept is not None:
+            return kept
         if ties == 0:
             return torch.nn.functional.hardshrink(delta, self.value)
         if ties == equal:
@@ -65,6 +70,8 @@ class _Seen:
 
 class Selection:
     """Finds one threshold, the k-th largest of `count` magnitudes, in as many rounds as needed.
+
+    It is shown the values themselves, of either sign.
 
     Where `k` follows from what the first round counts, an estimate will do until then: set `k`
     before that round is absorbed.
@@ -91,8 +98,9 @@ class Selection:
         wanted = max(narrow_enough, 4 * self._count ** (2 / 3))
         return int(min(wanted, LARGEST_SAMPLE, self._count / 4))
 
-    def look(self, magnitude: Floats) -> None:
+    def look(self, values: Floats) -> None:
         """Set the bracket from a sample."""
+        magnitude = np.abs(values)
         size = len(magnitude)
         share = self.k / self._count
         middle = size * (1 - share)
@@ -103,10 +111,11 @@ class Selection:
         self._low = float(parted[low]) if low >= 0 else 0.0
         self._high = float(parted[high]) if high < size else math.inf
 
-    def observe(self, magnitude: Floats) -> Any:
+    def observe(self, values: Floats) -> Any:
         """What one block says in this round."""
         if self._stage == "bracket":
-            return self._observe_bracket(magnitude)
+            return self._observe_bracket(values)
+        magnitude = np.abs(values)
         if self._stage == "ties":
             return int(np.count_nonzero(magnitude == np.float32(self._value)))
         bits = magnitude.view(np.uint32)
@@ -115,8 +124,12 @@ class Selection:
         inside = bits[(bits >> _LOW_BITS) == self._bin] & ((1 << _LOW_BITS) - 1)
         return np.bincount(inside, minlength=1 << _LOW_BITS)
 
-    def _observe_bracket(self, magnitude: Floats) -> _Seen:
+    def _observe_bracket(self, values: Floats) -> _Seen:
         low, high = np.float32(self._low), np.float32(self._high)
+        seen = kernels.under_bracket(values, low, high)
+        if seen is not None:
+            return _Seen(*seen)
+        magnitude = np.abs(values)
         above = int(np.count_nonzero(magnitude > high))
         near = magnitude.compress((magnitude >= low) & (magnitude <= high))
         at_high = int(np.count_nonzero(near == high))
@@ -191,6 +204,6 @@ class Selection:
         self.threshold = Threshold(value, tuple(kept), tuple(equal))
 
 
-def magnitudes(delta: Tensor) -> Floats:
-    """|δ| as a flat array on the CPU."""
-    return cast(Floats, delta.abs().cpu().numpy())
+def on_cpu(values: Tensor) -> Floats:
+    """A flat tensor as an array."""
+    return cast(Floats, values.cpu().numpy())

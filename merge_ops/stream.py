@@ -274,9 +274,7 @@ class BlockStream:
         for position, parameters in enumerate(tensor.parameters):
             known = run.known(block, position)
             merged = self._plan.method.merge(block.inputs, known, parameters).view(-1)
-            if base is not None:
-                merged = merged.add_(base)
-            results.append(self._reader.encode(merged, tensor.output.dtype))
+            results.append(self._reader.encode(merged, base, tensor.output.dtype))
         return results
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from merge_ops.measure import Block, ModelWide, TensorJob, leaf_sums, total
 from merge_ops.parameters import Parameter, shared
-from merge_ops.selection import Selection, magnitudes
+from merge_ops.selection import Selection, on_cpu
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,7 +85,7 @@ class BandMeasure:
 
     def look(self, inputs: Sequence[Tensor]) -> None:
         """Bracket every threshold."""
-        seen = {expert: magnitudes(inputs[expert]) for expert, _ in self._selections}
+        seen = {expert: on_cpu(inputs[expert]) for expert, _ in self._selections}
         for (expert, _), selection in self._selections.items():
             selection.look(seen[expert])
 
@@ -93,12 +93,12 @@ class BandMeasure:
         """What this block says to every open selection; with none open, sums of what is kept."""
         open_ones = self._open()
         if open_ones:
-            seen = {expert: magnitudes(block.inputs[expert]) for expert, _ in open_ones}
+            seen = {expert: on_cpu(block.inputs[expert]) for expert, _ in open_ones}
             return {cut: self._selections[cut].observe(seen[cut[0]]) for cut in open_ones}
         return {
             (expert, band): (
-                leaf_sums(block.inputs[expert].abs()),
-                leaf_sums(self._cut(block, expert, band).abs()),
+                leaf_sums(block.inputs[expert]),
+                leaf_sums(self._cut(block, expert, band)),
             )
             for expert, band in sorted(self._sums)
         }

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from merge_ops.combination import weighted_sum
 from merge_ops.depth import Position
 from merge_ops.errors import Fault
 from merge_ops.methods.registry import merge_method
@@ -82,4 +83,4 @@ def blockmerge(checkpoints: Sequence[Tensor], statistics: None, parameters: Blen
     Vocabularies must agree; there common rows are blended.
     """
     first, second = checkpoints
-    return (first * (1 - parameters.share)).add_(second, alpha=parameters.share)
+    return weighted_sum((first, second), (1 - parameters.share, parameters.share))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from merge_ops.measure import TensorJob
 from merge_ops.methods.registry import merge_method
-from merge_ops.methods.task_arithmetic import weighted_sum
+from merge_ops.methods.task_arithmetic import scaled_sum
 from merge_ops.methods.ties import disjoint_merge
 from merge_ops.parameters import REQUIRED, per_input, shared
 from merge_ops.trimming import (
@@ -77,7 +77,7 @@ def breadcrumbs(
     or over all tensors together with `trim: global`. Equal magnitudes count in the order of their
     index.
     """
-    return weighted_sum(statistics, parameters.weight, parameters.normalize, parameters.lambda_)
+    return scaled_sum(statistics, parameters.weight, parameters.normalize, parameters.lambda_)
 
 
 @merge_method(

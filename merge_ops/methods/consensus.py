@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from merge_ops.errors import Fault
 from merge_ops.measure import TensorJob
 from merge_ops.methods.registry import merge_method
-from merge_ops.methods.task_arithmetic import weighted_sum
+from merge_ops.methods.task_arithmetic import scaled_sum
 from merge_ops.methods.ties import disjoint_merge
 from merge_ops.parameters import per_input, shared
 from merge_ops.selection import kept_count
@@ -90,7 +90,7 @@ def consensus_ta(
     masks), https://arxiv.org/abs/2405.07813. τ = Σ wᵢδᵢ, as task_arithmetic merges. The masks are
     made with τ before it is scaled by λ; the task vectors in them are whole, without weights.
     """
-    merged = weighted_sum(deltas, parameters.weight, parameters.normalize, 1.0)
+    merged = scaled_sum(deltas, parameters.weight, parameters.normalize, 1.0)
     return _agreed(merged, deltas, parameters)
 
 

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from merge_ops.measure import Block, TensorJob, leaf_sums, total
 from merge_ops.methods.registry import merge_method
-from merge_ops.methods.task_arithmetic import weighted_sum
+from merge_ops.methods.task_arithmetic import scaled_sum
 from merge_ops.methods.ties import disjoint_merge
 from merge_ops.parameters import REQUIRED, per_input, shared
-from merge_ops.randomness import keep_mask, stream_key
+from merge_ops.randomness import keep, stream_key
 from merge_ops.trimming import l1_factor
 
 if TYPE_CHECKING:
@@ -76,10 +76,9 @@ class DropMeasure:
         sums: dict[int, NDArray[np.float64]] = {}
         seen: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
         for expert, density in self._pairs:
-            magnitude = block.inputs[expert].abs()
             if expert not in sums:
-                sums[expert] = leaf_sums(magnitude)
-            seen.append((sums[expert], leaf_sums(magnitude * self._mask(block, expert, density))))
+                sums[expert] = leaf_sums(block.inputs[expert])
+            seen.append((sums[expert], leaf_sums(self._kept(block, expert, density))))
         return seen
 
     def absorb(
@@ -104,15 +103,13 @@ class DropMeasure:
         delta = block.inputs[expert]
         if density >= 1:
             return delta
-        kept = delta * self._mask(block, expert, density)
+        kept = self._kept(block, expert, density)
         if rescale == "l1_norm":
             return kept.mul_(self._factors[expert, density])
         return kept.div_(density) if rescale == "inverse_density" else kept
 
-    def _mask(self, block: Block, expert: int, density: float) -> Tensor:
-        return keep_mask(
-            self._keys[expert], block.start, block.count, density, block.inputs[expert].device
-        )
+    def _kept(self, block: Block, expert: int, density: float) -> Tensor:
+        return keep(self._keys[expert], block.start, block.inputs[expert], density)
 
 
 @merge_method(
@@ -135,7 +132,7 @@ def dare_linear(
     divides by the density (`rescale: inverse_density`, unbiased); mergekit restores Σ|δ| per tensor
     (`l1_norm`, the default here too). Masks are Philox bits, not mergekit's sequential generator.
     """
-    return weighted_sum(statistics, parameters.weight, parameters.normalize, parameters.lambda_)
+    return scaled_sum(statistics, parameters.weight, parameters.normalize, parameters.lambda_)
 
 
 @merge_method(

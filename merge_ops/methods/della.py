@@ -14,10 +14,10 @@ from merge_ops.errors import Fault
 from merge_ops.measure import Block, TensorJob
 from merge_ops.methods.dare import rescale_after_dropping
 from merge_ops.methods.registry import merge_method
-from merge_ops.methods.task_arithmetic import weighted_sum
+from merge_ops.methods.task_arithmetic import scaled_sum
 from merge_ops.methods.ties import disjoint_merge
 from merge_ops.parameters import REQUIRED, per_input, shared
-from merge_ops.randomness import keep_mask_by_level, stream_key
+from merge_ops.randomness import keep_by_level, stream_key
 from merge_ops.rows import as_rows, row_ranks, row_sums
 from merge_ops.trimming import l1_factor
 
@@ -109,10 +109,9 @@ class PruneMeasure:
         seen: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
         for pruning in self._prunings:
             expert = pruning[0]
-            magnitude = as_rows(block.inputs[expert]).abs()
             if expert not in before:
-                before[expert] = row_sums(magnitude)
-            seen.append((before[expert], row_sums(magnitude.mul_(self._mask(block, pruning)))))
+                before[expert] = row_sums(as_rows(block.inputs[expert]).abs())
+            seen.append((before[expert], row_sums(self._kept(block, pruning).abs_())))
         return seen
 
     def absorb(
@@ -144,7 +143,7 @@ class PruneMeasure:
         delta = as_rows(block.inputs[expert])
         if density >= 1:
             return delta
-        kept = self._mask(block, pruning).mul_(delta)
+        kept = self._kept(block, pruning)
         if rescale == "l1_norm":
             return kept.mul_(self._factors[pruning])
         if rescale == "inverse_density":
@@ -153,11 +152,11 @@ class PruneMeasure:
             return kept.mul_(table[self._ranks(block, expert)])
         return kept
 
-    def _mask(self, block: Block, pruning: Pruning) -> Tensor:
+    def _kept(self, block: Block, pruning: Pruning) -> Tensor:
         expert, density, epsilon = pruning
-        ranks = self._ranks(block, expert)
+        delta, ranks = as_rows(block.inputs[expert]), self._ranks(block, expert)
         chances = keep_chances(density, epsilon, ranks.shape[1])
-        return keep_mask_by_level(self._keys[expert], block.start, ranks, chances)
+        return keep_by_level(self._keys[expert], block.start, delta, ranks, chances)
 
     def _ranks(self, block: Block, expert: int) -> Tensor:
         """The ranks in this block's rows; kept for this thread until it comes to another block."""
@@ -166,7 +165,7 @@ class PruneMeasure:
             self._local.ranks = dict[int, "Tensor"]()
         ranks = cast("dict[int, Tensor]", self._local.ranks)
         if expert not in ranks:
-            ranks[expert] = row_ranks(as_rows(block.inputs[expert]).abs())
+            ranks[expert] = row_ranks(as_rows(block.inputs[expert]))
         return ranks[expert]
 
 
@@ -198,7 +197,7 @@ def della_linear(
     Memory: a block is whole rows, at least one, so a thread holds max(block, row) elements of each
     input, their ranks, and 8 bytes for every row of the tensor, expert and density.
     """
-    return weighted_sum(statistics, parameters.weight, parameters.normalize, parameters.lambda_)
+    return scaled_sum(statistics, parameters.weight, parameters.normalize, parameters.lambda_)
 
 
 @merge_method(

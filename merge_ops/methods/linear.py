@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from merge_ops.combination import weighted_sum
 from merge_ops.methods.registry import merge_method
 from merge_ops.parameters import REQUIRED, per_input, shared
 
@@ -36,7 +37,5 @@ def linear(checkpoints: Sequence[Tensor], statistics: None, parameters: LinearPa
     Wortsman et al. 2022, "Model soups", https://arxiv.org/abs/2203.05482. As in mergekit the sum
     is taken first and divided once; weights whose sum is zero are refused when the plan is made.
     """
-    merged = checkpoints[0] * parameters.weight[0]
-    for tensor, weight in zip(checkpoints[1:], parameters.weight[1:], strict=True):
-        merged.add_(tensor, alpha=weight)
-    return merged.div_(sum(parameters.weight)) if parameters.normalize else merged
+    divisor = sum(parameters.weight) if parameters.normalize else 1
+    return weighted_sum(checkpoints, parameters.weight, divisor)

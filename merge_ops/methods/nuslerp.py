@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from merge_ops.combination import weighted_sum
 from merge_ops.gram import GramMeasure, Matrix
 from merge_ops.measure import Block, TensorJob
 from merge_ops.methods.registry import Span, merge_method
@@ -184,5 +185,5 @@ def nuslerp(
     """
     first, second = statistics
     if isinstance(first, float) and isinstance(second, float):
-        return (tensors[0] * first).add_(tensors[1], alpha=second)
+        return weighted_sum(tensors, (first, second))
     return (as_rows(tensors[0]) * first).add_(as_rows(tensors[1]) * second)

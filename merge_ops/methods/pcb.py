@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from merge_ops.measure import Block, TensorJob
 from merge_ops.methods.registry import merge_method
 from merge_ops.parameters import per_input, shared
-from merge_ops.selection import Selection, magnitudes
+from merge_ops.selection import Selection, on_cpu
 from merge_ops.trimming import INSIDE_LIMIT
 
 if TYPE_CHECKING:
@@ -55,14 +55,14 @@ class ClaimThreshold:
 
     def look(self, values: Tensor) -> None:
         """Bracket the threshold by a sample."""
-        self._positive.look(magnitudes(values.clamp(min=0)))
-        self._negative.look(magnitudes(values.clamp(max=0)))
+        self._positive.look(on_cpu(values.clamp(min=0)))
+        self._negative.look(on_cpu(values.clamp(max=0)))
 
     def observe(self, values: Tensor) -> Any:
         """What one block says in this round."""
         if self._positive.threshold is None:
-            return self._positive.observe(magnitudes(values.clamp(min=0)))
-        return self._negative.observe(magnitudes(values.clamp(max=0)))
+            return self._positive.observe(on_cpu(values.clamp(min=0)))
+        return self._negative.observe(on_cpu(values.clamp(max=0)))
 
     def absorb(self, observations: Sequence[Any]) -> None:
         """Take one round in; sets `value` once it is known."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from merge_ops.combination import weighted_sum
 from merge_ops.measure import Block, TensorJob, leaf_sums, total
 from merge_ops.methods.registry import merge_method
 from merge_ops.parameters import REQUIRED, shared
@@ -52,7 +53,7 @@ class AngleMeasure:
     def observe(self, block: Block) -> tuple[NDArray[np.float64], ...]:
         """Leaf sums of a², b² and ab."""
         first, second = block.inputs
-        return leaf_sums(first * first), leaf_sums(second * second), leaf_sums(first * second)
+        return leaf_sums(first, first), leaf_sums(second, second), leaf_sums(first, second)
 
     def absorb(self, observations: Sequence[tuple[NDArray[np.float64], ...]]) -> None:
         """Turn the sums into the two shares for every t."""
@@ -91,5 +92,4 @@ def slerp(checkpoints: Sequence[Tensor], statistics: Angle, parameters: SlerpPar
     Shoemake 1985. The raw vectors are combined, as in mergekit: norms enter the angle only. Where
     |cos Ω| > 0.9995 it is (1−t) a + t b; a vector shorter than 1e-8 counts as orthogonal.
     """
-    first, second = checkpoints
-    return (first * statistics.first).add_(second, alpha=statistics.second)
+    return weighted_sum(checkpoints, (statistics.first, statistics.second))

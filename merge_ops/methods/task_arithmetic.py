@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from merge_ops.combination import weighted_sum
 from merge_ops.methods.registry import merge_method
 from merge_ops.parameters import REQUIRED, per_input, shared
 
@@ -41,17 +42,12 @@ def task_arithmetic(
     Ilharco et al. 2023, "Editing models with task arithmetic", https://arxiv.org/abs/2212.04089.
     Negative weights unlearn. A sum of weights within 1e-8 of zero divides by one, as in mergekit.
     """
-    return weighted_sum(deltas, parameters.weight, parameters.normalize, parameters.lambda_)
+    return scaled_sum(deltas, parameters.weight, parameters.normalize, parameters.lambda_)
 
 
-def weighted_sum(
+def scaled_sum(
     deltas: Sequence[Tensor], weight: Sequence[float], normalize: bool, lambda_: float
 ) -> Tensor:
     """λ Σ wᵢ δᵢ, divided by Σ wᵢ when `normalize`; the inputs stay as they are."""
-    merged = deltas[0] * weight[0]
-    for delta, share in zip(deltas[1:], weight[1:], strict=True):
-        merged.add_(delta, alpha=share)
-    divisor = sum(weight)
-    if normalize and abs(divisor) >= NEAR_ZERO:
-        merged.div_(divisor)
-    return merged.mul_(lambda_) if lambda_ != 1 else merged
+    divisor = sum(weight) if normalize else 1
+    return weighted_sum(deltas, weight, divisor if abs(divisor) >= NEAR_ZERO else 1, lambda_)

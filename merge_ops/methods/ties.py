@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from merge_ops import kernels
 from merge_ops.measure import TensorJob
 from merge_ops.methods.registry import merge_method
 from merge_ops.parameters import REQUIRED, per_input, shared
@@ -83,6 +84,9 @@ def disjoint_merge(
 
     if normalize and weight[0] > 0 and len(set(weight)) == 1:
         weight = [1.0] * len(weight)  # equal weights cancel
+    found = kernels.disjoint_merge(deltas, weight, weight, normalize, lambda_)
+    if found is not None:
+        return found
     shares = [
         delta if share == 1 else delta * share for delta, share in zip(deltas, weight, strict=True)
     ]

@@ -1,0 +1,80 @@
+"""Compiles kernels.c beside itself, once for each kind of processor. Runs when Ronghe is installed.
+
+    python -m merge_ops.compile_kernels
+
+The standard library is all it needs, and any C compiler: the one that $CC names, `cc`, or the one
+in the package `ziglang`, which the build asks for where there is none (hatch_build.py).
+"""
+
+import hashlib
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+SOURCE = Path(__file__).with_name("kernels.c")
+# No flag here may let a compiler change a bit: no -ffast-math, no contraction to fused operations.
+FLAGS = (
+    "-O3", "-std=gnu11", "-fPIC", "-shared", "-ffp-contract=off", "-fno-math-errno",
+    "-fno-trapping-math", "-fno-strict-aliasing",
+)  # fmt: skip
+# By torch's names for what a processor can do (torch.backends.cpu.get_cpu_capability).
+PROCESSORS = {"AVX512": "x86-64-v4", "AVX2": "x86-64-v3", "DEFAULT": "x86-64"}
+ZIG_PROCESSORS = {"AVX512": "x86_64_v4", "AVX2": "x86_64_v3", "DEFAULT": "x86_64"}
+
+
+def source_digest() -> str:
+    """What a compiled library must say it was made from."""
+    return hashlib.sha256(SOURCE.read_bytes()).hexdigest()
+
+
+def library_file(processor: str) -> Path:
+    """Where the library for a kind of processor lies."""
+    return SOURCE.with_name(f"kernels-{processor.lower()}.so")
+
+
+def compiler() -> list[str] | None:
+    """The command of a C compiler, or None."""
+    for name in (os.environ.get("CC"), "cc", "gcc", "clang"):
+        if name and (found := shutil.which(name)):
+            return [found]
+    return [sys.executable, "-m", "ziglang", "cc"] if importlib.util.find_spec("ziglang") else None
+
+
+def compile_kernels() -> list[Path]:
+    """Compile for every kind of processor of this architecture; returns the files, maybe none.
+
+    Raises RuntimeError with the compiler's words where it fails.
+    """
+    command = compiler()
+    if command is None:
+        return []
+    intel = platform.machine().lower() in ("x86_64", "amd64")
+    names = (ZIG_PROCESSORS if "ziglang" in command else PROCESSORS) if intel else {"DEFAULT": ""}
+    return [_compile(command, processor, name) for processor, name in names.items()]
+
+
+def _compile(command: list[str], processor: str, name: str) -> Path:
+    target = library_file(processor)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".kernels") as folder:
+        made = Path(folder) / target.name
+        flags = [*FLAGS, *([f"-march={name}"] if name else []), f'-DSOURCE="{source_digest()}"']
+        done = subprocess.run(
+            [*command, *flags, str(SOURCE), "-o", str(made), "-lm"],
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command)} cannot compile {SOURCE}:\n{done.stderr}")
+        os.replace(made, target)
+    return target
+
+
+if __name__ == "__main__":
+    files = compile_kernels()
+    told = [str(file) for file in files] or ["no C compiler was found: merges will be slower"]
+    sys.stdout.write("\n".join(told) + "\n")

@@ -1,0 +1,323 @@
+/* The innermost loops of a merge on the CPU, each one pass where torch needs several.
+
+   kernels.py calls them, and has the same arithmetic in torch and numpy for where they were not
+   compiled. Both give the same bits: every rounding here is one that stands in the source (compiled
+   with -ffp-contract=off, never with -ffast-math), and sums go over fixed lanes in a fixed order.
+   Lengths are elements; pointers to outputs never overlap inputs unless said. Compiled with
+   -fno-strict-aliasing: floats are looked at as their bits. */
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define TILE 1024  /* elements worked on together: they stay in the first-level cache */
+#define GROUP 8    /* marks of magnitudes that are looked at together */
+#define LANES 64   /* partial sums of a leaf */
+
+#ifndef SOURCE
+#define SOURCE ""
+#endif
+
+static const uint32_t MAGNITUDE = 0x7fffffffu, INFINITE = 0x7f800000u, SIGN = 0x80000000u;
+
+/* The digest of the source this was compiled from. */
+const char *source_digest(void) { return SOURCE; }
+
+static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+static inline float as_float(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static inline uint32_t as_bits(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+/* out = stored as float32, minus base unless base is null; 1 where a stored value is NaN or
+   infinite. out may be base's own memory. */
+int from_bfloat16(const uint16_t *stored, const float *base, float *out, int64_t count) {
+    uint32_t bad = 0;
+    if (base == NULL) {
+        uint32_t *bits = (uint32_t *)out;
+        for (int64_t i = 0; i < count; i++) {
+            uint32_t value = (uint32_t)stored[i] << 16;
+            bad |= (value & INFINITE) == INFINITE;
+            bits[i] = value;
+        }
+        return bad != 0;
+    }
+    for (int64_t i = 0; i < count; i++) {
+        uint32_t value = (uint32_t)stored[i] << 16;
+        bad |= (value & INFINITE) == INFINITE;
+        out[i] = as_float(value) - base[i];
+    }
+    return bad != 0;
+}
+
+/* values plus base unless base is null, rounded to the nearest bfloat16, ties to even. NaN stays
+   NaN. */
+void to_bfloat16(const float *values, const float *base, uint16_t *out, int64_t count) {
+    for (int64_t i = 0; i < count; i++) {
+        float sum = base == NULL ? values[i] : values[i] + base[i];
+        uint32_t bits = as_bits(sum);
+        uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1)) >> 16;
+        out[i] = (uint16_t)((bits & MAGNITUDE) > INFINITE ? 0x7fc0u : rounded);
+    }
+}
+
+/* Of |values| under the bracket [low, high], whose ends are bits of floats: counts of those above
+   it, equal to high, equal to low (none where low is high); returns how many lie strictly inside,
+   written to `inside` in order. */
+int64_t under_bracket(const float *values, int64_t count, uint32_t low, uint32_t high,
+                      uint32_t *inside, int64_t counts[3]) {
+    const uint32_t *bits = (const uint32_t *)values;
+    int64_t above = 0, at_high = 0, at_low = 0, found = 0;
+    uint32_t width = high - low;
+    for (int64_t start = 0; start < count; start += TILE) {
+        int64_t end = least(start + TILE, count);
+        uint32_t over = 0;
+        for (int64_t i = start; i < end; i++) over += (bits[i] & MAGNITUDE) > high;
+        above += over;
+        uint8_t near[TILE] = {0};
+        for (int64_t i = start; i < end; i++) near[i - start] = (bits[i] & MAGNITUDE) - low <= width;
+        for (int64_t group = start; group < end; group += GROUP) {
+            uint64_t any;
+            memcpy(&any, near + (group - start), sizeof any);
+            if (!any) continue;
+            for (int64_t i = group; i < least(group + GROUP, end); i++) {
+                if (!near[i - start]) continue;
+                uint32_t magnitude = bits[i] & MAGNITUDE;
+                if (magnitude == high) at_high++;
+                else if (magnitude == low) at_low++;
+                else inside[found++] = magnitude;
+            }
+        }
+    }
+    counts[0] = above, counts[1] = at_high, counts[2] = at_low;
+    return found;
+}
+
+/* The arithmetic of ties.disjoint_merge: parts[e] times scale[e] are added up, and where the sum's
+   sign agrees they are summed, divided by the shares of those that agree, and multiplied by lambda.
+   A divisor is at least `smallest` where that is positive, else one where it is zero. */
+void disjoint_merge(const float *const *parts, const float *scale, const float *share,
+                    int64_t experts, int64_t count, int normalize, float smallest, float lambda,
+                    float *out) {
+    float total[TILE], merged[TILE], divisor[TILE];
+    uint32_t sign[TILE];
+    for (int64_t start = 0; start < count; start += TILE) {
+        int64_t length = least(TILE, count - start);
+        memset(merged, 0, sizeof merged);
+        memset(divisor, 0, sizeof divisor);
+        for (int64_t e = 0; e < experts; e++) {
+            const float *restrict part = parts[e] + start;
+            float scaled = scale[e];
+            if (e == 0)
+                for (int64_t i = 0; i < length; i++) total[i] = part[i] * scaled;
+            else
+                for (int64_t i = 0; i < length; i++) total[i] += part[i] * scaled;
+        }
+        for (int64_t i = 0; i < length; i++) sign[i] = as_bits(total[i]) & SIGN;
+        for (int64_t e = 0; e < experts; e++) {
+            const float *restrict part = parts[e] + start;
+            float scaled = scale[e];
+            uint32_t weight = as_bits(share[e]);
+            for (int64_t i = 0; i < length; i++) {
+                /* Masks, because signs are chance and a branch on them is guessed wrong. */
+                uint32_t towards = as_bits(part[i] * scaled) ^ sign[i];
+                uint32_t agreeing = towards & ((towards >> 31) - 1);
+                merged[i] += as_float(agreeing);
+                divisor[i] += as_float(weight & -(uint32_t)(agreeing != 0));
+            }
+        }
+        if (normalize && smallest > 0)
+            for (int64_t i = 0; i < length; i++)
+                merged[i] /= divisor[i] > smallest ? divisor[i] : smallest;
+        else if (normalize)
+            for (int64_t i = 0; i < length; i++)
+                merged[i] /= divisor[i] + (float)(divisor[i] == 0);
+        for (int64_t i = 0; i < length; i++) 
+            out[start + i] = as_float(as_bits(merged[i]) ^ sign[i]) * lambda;
+    }
+}
+
+/* A product added to a sum: with one rounding where the processor can, as torch does. */
+static inline float add_product(float sum, float value, float weight) {
+#if defined(__FMA__) || defined(__aarch64__)
+    return fmaf(value, weight, sum);
+#else
+    return sum + value * weight;
+#endif
+}
+
+/* parts[0] * weights[0] + parts[1] * weights[1] + ..., divided by the divisor, times the scale. */
+void weighted_sum(const float *const *parts, const float *weights, int64_t experts, int64_t count,
+                  float divisor, float scale, float *out) {
+    float merged[TILE];
+    for (int64_t start = 0; start < count; start += TILE) {
+        int64_t length = least(TILE, count - start);
+        for (int64_t e = 0; e < experts; e++) {
+            const float *restrict part = parts[e] + start;
+            float weight = weights[e];
+            if (e == 0)
+                for (int64_t i = 0; i < length; i++) merged[i] = part[i] * weight;
+            else
+                for (int64_t i = 0; i < length; i++)
+                    merged[i] = add_product(merged[i], part[i], weight);
+        }
+        if (divisor != 1)
+            for (int64_t i = 0; i < length; i++) merged[i] /= divisor;
+        for (int64_t i = 0; i < length; i++) out[start + i] = merged[i] * scale;
+    }
+}
+
+/* out = values whose magnitude is above the one with these bits, and the first `ties` of those that
+   equal it; zero elsewhere. */
+void keep_largest(const float *values, int64_t count, uint32_t magnitude, int64_t ties, float *out) {
+    const uint32_t *bits = (const uint32_t *)values;
+    uint32_t *kept = (uint32_t *)out;
+    for (int64_t start = 0; start < count; start += TILE) {
+        int64_t end = least(start + TILE, count);
+        uint32_t equal = 0;
+        for (int64_t i = start; i < end; i++) {
+            uint32_t here = bits[i] & MAGNITUDE;
+            kept[i] = bits[i] & -(uint32_t)(here > magnitude);
+            equal |= here == magnitude;
+        }
+        for (int64_t i = start; equal && ties && i < end; i++)
+            if ((bits[i] & MAGNITUDE) == magnitude) kept[i] = bits[i], ties--, equal = ties > 0;
+    }
+}
+
+/* Puts into sums[leaf] the sum of the float32 products a·b (|a| where b is null), leaf by leaf, in float64:
+   element i of a leaf into lane i mod LANES, then the upper half of the lanes to the lower. */
+void leaf_sums(const float *a, const float *b, int64_t count, int64_t leaf, double *sums) {
+    for (int64_t start = 0; start < count; start += leaf, sums++) {
+        int64_t end = least(start + leaf, count);
+        double lanes[LANES] = {0};
+        int64_t i = start;
+        for (; i + LANES <= end; i += LANES)
+            for (int64_t k = 0; k < LANES; k++)
+                lanes[k] += b == NULL ? fabsf(a[i + k]) : a[i + k] * b[i + k];
+        for (int64_t k = 0; i < end; i++, k++) lanes[k] += b == NULL ? fabsf(a[i]) : a[i] * b[i];
+        for (int64_t half = LANES / 2; half; half /= 2)
+            for (int64_t k = 0; k < half; k++) lanes[k] += lanes[k + half];
+        *sums = lanes[0];
+    }
+}
+
+/* The variance over the parts of every entry, in float64, rounded once. */
+void variance(const float *const *parts, int64_t experts, int64_t count, float *out) {
+    double mean[TILE], squares[TILE];
+    for (int64_t start = 0; start < count; start += TILE) {
+        int64_t length = least(TILE, count - start);
+        memset(mean, 0, sizeof mean);
+        memset(squares, 0, sizeof squares);
+        for (int64_t e = 0; e < experts; e++) {
+            const float *restrict part = parts[e] + start;
+            for (int64_t i = 0; i < length; i++) mean[i] += part[i];
+        }
+        for (int64_t i = 0; i < length; i++) mean[i] /= (double)experts;
+        for (int64_t e = 0; e < experts; e++) {
+            const float *restrict part = parts[e] + start;
+            for (int64_t i = 0; i < length; i++) {
+                double apart = part[i] - mean[i];
+                squares[i] += apart * apart;
+            }
+        }
+        for (int64_t i = 0; i < length; i++)
+            out[start + i] = (float)(squares[i] / (double)experts);
+    }
+}
+
+/* The four 64-bit words of Philox4x64-10 for one value of its counter. */
+static inline void philox(uint64_t counter, uint64_t k0, uint64_t k1, uint64_t words[4]) {
+    uint64_t x0 = counter, x1 = 0, x2 = 0, x3 = 0;
+    for (int round = 0; round < 10; round++) {
+        unsigned __int128 p0 = (unsigned __int128)x0 * 0xD2E7470EE14C6C93u;
+        unsigned __int128 p1 = (unsigned __int128)x2 * 0xCA5A826395121157u;
+        x0 = (uint64_t)(p1 >> 64) ^ x1 ^ k0, x1 = (uint64_t)p1;
+        x2 = (uint64_t)(p0 >> 64) ^ x3 ^ k1, x3 = (uint64_t)p0;
+        k0 += 0x9E3779B97F4A7C15u, k1 += 0xBB67AE8584CAA73Bu;
+    }
+    words[0] = x0, words[1] = x1, words[2] = x2, words[3] = x3;
+}
+
+/* Words start, start + 1, ... of the stream with this key: 32 bits each, low halves first. */
+static void draw(uint64_t k0, uint64_t k1, int64_t start, int64_t count, uint32_t *out) {
+    uint64_t words[4];
+    while (count) {
+        int64_t skip = start % 8, taken = least(8 - skip, count);
+        philox((uint64_t)(start / 8), k0, k1, words);
+        memcpy(out, (uint32_t *)words + skip, (size_t)taken * 4);
+        out += taken, start += taken, count -= taken;
+    }
+}
+
+/* out = values where the element's word is below the threshold, values · 0 elsewhere. The threshold
+   is thresholds[levels[i]], or thresholds[0] where levels is null. */
+void keep(uint64_t k0, uint64_t k1, int64_t first, int64_t count, const int32_t *levels,
+          const uint32_t *thresholds, const float *values, float *out) {
+    uint32_t words[TILE];
+    for (int64_t start = 0; start < count; start += TILE) {
+        int64_t length = least(TILE, count - start);
+        draw(k0, k1, first + start, length, words);
+        const float *restrict from = values + start;
+        float *restrict to = out + start;
+        if (levels == NULL) {
+            uint32_t threshold = thresholds[0];
+            for (int64_t i = 0; i < length; i++)
+                to[i] = from[i] * (words[i] < threshold ? 1.0f : 0.0f);
+        } else {
+            const int32_t *level = levels + start;
+            for (int64_t i = 0; i < length; i++)
+                to[i] = from[i] * (words[i] < thresholds[level[i]] ? 1.0f : 0.0f);
+        }
+    }
+}
+
+#define DIGIT 11
+#define BINS (1 << DIGIT)
+
+/* The rank of every |value| within its row, 0 the smallest; of equal ones the first is smaller.
+   Returns 0 where there was no memory. Three passes of a radix sort over the 31 bits. */
+int row_ranks(const float *values, int64_t rows, int64_t length, int32_t *ranks) {
+    uint64_t *a = malloc((size_t)length * 16), *b = a + length;
+    if (a == NULL) return 0;
+    for (int64_t row = 0; row < rows; row++) {
+        const uint32_t *bits = (const uint32_t *)values + row * length;
+        uint32_t places[3][BINS] = {{0}};
+        for (int64_t i = 0; i < length; i++) {
+            uint32_t magnitude = bits[i] & MAGNITUDE;
+            a[i] = (uint64_t)magnitude << 32 | (uint64_t)i;
+            places[0][magnitude & (BINS - 1)]++;
+            places[1][magnitude >> DIGIT & (BINS - 1)]++;
+            places[2][magnitude >> 2 * DIGIT]++;
+        }
+        for (int digit = 0; digit < 3; digit++) {
+            uint32_t before = 0;
+            for (int64_t bin = 0; bin < BINS; bin++) {
+                uint32_t here = places[digit][bin];
+                places[digit][bin] = before;
+                before += here;
+            }
+            int shift = 32 + digit * DIGIT;
+            if (digit < 2) {
+                for (int64_t i = 0; i < length; i++)
+                    b[places[digit][a[i] >> shift & (BINS - 1)]++] = a[i];
+                uint64_t *swap = a;
+                a = b, b = swap;
+            } else {
+                for (int64_t i = 0; i < length; i++)
+                    ranks[row * length + (uint32_t)a[i]] = (int32_t)places[2][a[i] >> shift]++;
+            }
+        }
+    }
+    free(a < b ? a : b);
+    return 1;
+}

@@ -1,0 +1,233 @@
+"""The innermost loops of a merge in C, where they were compiled: one pass instead of several.
+
+kernels.c has the loops, compile_kernels.py makes libraries of them when Ronghe is installed. Each
+function here takes float32 tensors on the CPU and says None (or False) where the libraries are
+missing, were made from another source, or the tensors are not such: its caller then does the same
+arithmetic in torch and numpy, with the same bits. Calls let go of Python's lock.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Sequence
+from ctypes import POINTER, c_float, c_int, c_int64, c_uint32, c_uint64, c_void_p
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from merge_ops.compile_kernels import library_file, source_digest
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+_SIGNATURES = {
+    "from_bfloat16": (c_int, (c_void_p, c_void_p, c_void_p, c_int64)),
+    "to_bfloat16": (None, (c_void_p, c_void_p, c_void_p, c_int64)),
+    "under_bracket": (
+        c_int64,
+        (c_void_p, c_int64, c_uint32, c_uint32, c_void_p, POINTER(c_int64)),
+    ),
+    "disjoint_merge": (
+        None,
+        (POINTER(c_void_p), POINTER(c_float), POINTER(c_float), c_int64, c_int64, c_int, c_float,
+         c_float, c_void_p),
+    ),
+    "weighted_sum": (
+        None,
+        (POINTER(c_void_p), POINTER(c_float), c_int64, c_int64, c_float, c_float, c_void_p),
+    ),
+    "keep_largest": (None, (c_void_p, c_int64, c_uint32, c_int64, c_void_p)),
+    "leaf_sums": (None, (c_void_p, c_void_p, c_int64, c_int64, c_void_p)),
+    "variance": (None, (POINTER(c_void_p), c_int64, c_int64, c_void_p)),
+    "keep": (
+        None,
+        (c_uint64, c_uint64, c_int64, c_int64, c_void_p, c_void_p, c_void_p, c_void_p),
+    ),
+    "row_ranks": (c_int, (c_void_p, c_int64, c_int64, c_void_p)),
+}  # fmt: skip
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The loops for this processor, or None where they were not compiled from this source."""
+    import torch
+
+    file = library_file(torch.backends.cpu.get_cpu_capability())
+    try:
+        found = ctypes.CDLL(str(file))
+        found.source_digest.restype = ctypes.c_char_p
+        if found.source_digest().decode() != source_digest():
+            return None
+    except OSError:
+        return None
+    for name, (result, arguments) in _SIGNATURES.items():
+        function = getattr(found, name)
+        function.restype, function.argtypes = result, arguments
+    return found
+
+
+def _for(*tensors: Tensor) -> ctypes.CDLL | None:
+    """The library, if all tensors are contiguous float32 on the CPU."""
+    import torch
+
+    for each in tensors:
+        if each.dtype != torch.float32 or each.device.type != "cpu" or not each.is_contiguous():
+            return None
+    return library()
+
+
+def _pointers(tensors: Sequence[Tensor]) -> ctypes.Array[c_void_p]:
+    return (c_void_p * len(tensors))(*(each.data_ptr() for each in tensors))
+
+
+def _floats(values: Sequence[float]) -> ctypes.Array[c_float]:
+    return (c_float * len(values))(*values)
+
+
+def from_bfloat16(stored: Tensor, base: Tensor | None, out: Tensor) -> bool | None:
+    """`out` = `stored` (bfloat16) as float32, minus `base` if given, in one pass.
+
+    Shapes (n,). Returns whether all stored values are finite; None where nothing was done.
+    """
+    loops = _for(out) if base is None else _for(out, base)
+    if loops is None:
+        return None
+    subtracted = None if base is None else base.data_ptr()
+    return not loops.from_bfloat16(stored.data_ptr(), subtracted, out.data_ptr(), out.numel())
+
+
+def to_bfloat16(values: Tensor, base: Tensor | None) -> NDArray[np.uint16] | None:
+    """The bits of `values` (plus `base` if given) rounded to the nearest bfloat16, shape (n,)."""
+    loops = _for(values) if base is None else _for(values, base)
+    if loops is None:
+        return None
+    out = np.empty(values.numel(), dtype=np.uint16)
+    added = None if base is None else base.data_ptr()
+    loops.to_bfloat16(values.data_ptr(), added, out.ctypes.data, len(out))
+    return out
+
+
+def under_bracket(
+    values: NDArray[np.float32], low: np.float32, high: np.float32
+) -> tuple[int, int, int, NDArray[np.float32]] | None:
+    """How many |values| are above `high`, equal to `high`, equal to `low`; and those in between.
+
+    Where `low` is `high`, what equals both counts as equal to `high`.
+    """
+    loops = library()
+    if loops is None or not values.flags.c_contiguous:
+        return None
+    ends = np.array([low, high], dtype=np.float32).view(np.uint32)
+    inside = np.empty(len(values), dtype=np.float32)
+    counts = (c_int64 * 3)()
+    found = loops.under_bracket(
+        values.ctypes.data, len(values), int(ends[0]), int(ends[1]), inside.ctypes.data, counts
+    )
+    return counts[0], counts[1], counts[2], inside[:found].copy()
+
+
+def disjoint_merge(
+    parts: Sequence[Tensor],
+    scale: Sequence[float],
+    share: Sequence[float],
+    normalize: bool,
+    lambda_: float,
+) -> Tensor | None:
+    """Sign election and disjoint merge of `parts[i] * scale[i]` (see methods/ties.py)."""
+    import torch
+
+    loops = _for(*parts)
+    if loops is None:
+        return None
+    merged = torch.empty_like(parts[0])
+    loops.disjoint_merge(
+        _pointers(parts), _floats(scale), _floats(share), len(parts), merged.numel(), normalize,
+        min(share), lambda_, merged.data_ptr(),
+    )  # fmt: skip
+    return merged
+
+
+def weighted_sum(
+    tensors: Sequence[Tensor], weights: Sequence[float], divisor: float, scale: float
+) -> Tensor | None:
+    """Σ wᵢ xᵢ / divisor · scale (see combination.py)."""
+    import torch
+
+    loops = _for(*tensors)
+    if loops is None:
+        return None
+    merged = torch.empty_like(tensors[0])
+    loops.weighted_sum(
+        _pointers(tensors), _floats(weights), len(tensors), merged.numel(), divisor, scale,
+        merged.data_ptr(),
+    )  # fmt: skip
+    return merged
+
+
+def keep_largest(values: Tensor, threshold: float, ties: int) -> Tensor | None:
+    """Zero but for |values| above the threshold and the first `ties` equal to it, shape (n,)."""
+    import torch
+
+    loops = _for(values)
+    if loops is None:
+        return None
+    kept = torch.empty_like(values)
+    bits = int(np.float32(threshold).view(np.uint32))
+    loops.keep_largest(values.data_ptr(), values.numel(), bits, ties, kept.data_ptr())
+    return kept
+
+
+def leaf_sums(values: Tensor, other: Tensor | None, leaf: int) -> NDArray[np.float64] | None:
+    """Σ values · other, or Σ |values|, over leaves of so many elements (see measure.py)."""
+    loops = _for(values) if other is None else _for(values, other)
+    if loops is None:
+        return None
+    count = values.numel()
+    sums = np.empty(-(-count // leaf), dtype=np.float64)
+    factor = None if other is None else other.data_ptr()
+    loops.leaf_sums(values.data_ptr(), factor, count, leaf, sums.ctypes.data)
+    return sums
+
+
+def variance(parts: Sequence[Tensor]) -> Tensor | None:
+    """The variance over the parts of every entry, in float64, rounded to float32."""
+    import torch
+
+    loops = _for(*parts)
+    if loops is None:
+        return None
+    result = torch.empty_like(parts[0])
+    loops.variance(_pointers(parts), len(parts), result.numel(), result.data_ptr())
+    return result
+
+
+def keep(
+    key: tuple[int, int],
+    start: int,
+    values: Tensor,
+    levels: Tensor | None,
+    thresholds: NDArray[np.uint32],
+) -> Tensor | None:
+    """`values` times their random mask (see randomness.py); `levels` are int32, like `values`."""
+    import torch
+
+    loops = _for(values)
+    if loops is None or (levels is not None and levels.dtype != torch.int32):
+        return None
+    kept = torch.empty_like(values)
+    at = None if levels is None else levels.contiguous().data_ptr()
+    loops.keep(
+        *key, start, values.numel(), at, thresholds.ctypes.data, values.data_ptr(), kept.data_ptr()
+    )
+    return kept
+
+
+def row_ranks(values: Tensor, ranks: torch.Tensor) -> bool:
+    """Fills `ranks` (int32) with the rank of every |value| in its row; shapes (rows, n)."""
+    loops = _for(values)
+    return loops is not None and bool(
+        loops.row_ranks(values.data_ptr(), *values.shape, ranks.data_ptr())
+    )

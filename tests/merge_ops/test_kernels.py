@@ -1,0 +1,178 @@
+"""The compiled loops and their counterparts in torch and numpy give the same bits."""
+
+import ctypes
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from merge_ops import compile_kernels, kernels
+from merge_ops.block_reader import BlockReader
+from merge_ops.combination import weighted_sum
+from merge_ops.device import open_device
+from merge_ops.measure import LEAF, leaf_sums
+from merge_ops.methods.sce import variance
+from merge_ops.methods.ties import disjoint_merge
+from merge_ops.randomness import keep, keep_by_level
+from merge_ops.rows import row_ranks
+from merge_ops.selection import Selection, Threshold
+
+LENGTHS = (1, 7, 63, 1024, 1025, LEAF, 2 * LEAF + 77)
+
+
+def values(count: int, seed: int = 0) -> torch.Tensor:
+    """Values as models have them: many zeros, many equal ones, some of them subnormal."""
+    made = torch.randn(count, generator=torch.Generator().manual_seed(seed)) * 0.01
+    made = made.bfloat16().float()
+    made[::5] = 0.0
+    made[3::101] = -0.0
+    made[4::97] = 1e-41
+    return made
+
+
+def both(monkeypatch: pytest.MonkeyPatch, work: Callable[[], torch.Tensor]) -> list[torch.Tensor]:
+    """What `work` gives with the compiled loops and without them."""
+    compiled = work()
+    with monkeypatch.context() as without:
+        without.setattr(kernels, "library", lambda: None)
+        return [compiled, work()]
+
+
+def assert_same_bits(results: Sequence[torch.Tensor]) -> None:
+    first, second = (each.contiguous().view(-1).view(torch.uint8) for each in results)
+    assert torch.equal(first, second)
+
+
+def test_the_loops_were_compiled():
+    """`make install` compiles them wherever there is a compiler or a package index."""
+    assert kernels.library() is not None
+
+
+def test_loops_of_another_source_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    changed = tmp_path / "kernels.c"
+    changed.write_bytes(compile_kernels.SOURCE.read_bytes() + b"/* changed */\n")
+    monkeypatch.setattr(compile_kernels, "SOURCE", changed)
+    for made in compile_kernels.compile_kernels():
+        ctypes.CDLL(str(made))
+    kernels.library.cache_clear()
+    assert kernels.library() is not None
+    changed.write_bytes(b"/* changed again, not compiled */\n")
+    kernels.library.cache_clear()
+    assert kernels.library() is None
+    kernels.library.cache_clear()
+
+
+@pytest.mark.parametrize("processor", ["AVX512", "AVX2", "DEFAULT"])
+def test_every_processor_was_compiled_for(processor: str):
+    """Where the architecture has these names; elsewhere there is one library."""
+    expected = processor if compile_kernels.platform.machine() == "x86_64" else "DEFAULT"
+    assert compile_kernels.library_file(expected).is_file()
+
+
+@pytest.mark.parametrize("count", LENGTHS)
+def test_sums_over_leaves(count: int, monkeypatch: pytest.MonkeyPatch):
+    a, b = values(count), values(count, 1)
+    assert_same_bits(both(monkeypatch, lambda: torch.from_numpy(leaf_sums(a))))
+    assert_same_bits(both(monkeypatch, lambda: torch.from_numpy(leaf_sums(a, b))))
+    exact = float((a.double() * b.double()).sum())
+    scale = float((a.double() * b.double()).abs().sum())
+    assert abs(float(leaf_sums(a, b).sum()) - exact) <= 2**-23 * scale
+
+
+@pytest.mark.parametrize("count", LENGTHS)
+@pytest.mark.parametrize("experts", [1, 2, 5])
+def test_weighted_sums(count: int, experts: int, monkeypatch: pytest.MonkeyPatch):
+    parts = [values(count, seed) for seed in range(experts)]
+    weights = [0.3, -0.2, 1.0, 0.7, 0.1][:experts]
+    for divisor, scale in ((1, 1), (0.6, 1), (1, 1.3), (0.6, 1.3)):
+        assert_same_bits(
+            both(monkeypatch, lambda d=divisor, s=scale: weighted_sum(parts, weights, d, s))
+        )
+
+
+@pytest.mark.parametrize("count", LENGTHS)
+@pytest.mark.parametrize("weights", [(1.0,), (0.5, 0.5), (0.6, 0.4), (0.6, -0.4, 1.0), (0.0, 1.0)])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_disjoint_merges(count, weights, normalize, monkeypatch: pytest.MonkeyPatch):
+    parts = [values(count, seed) for seed in range(len(weights))]
+    for lambda_ in (1, 0.7):
+        assert_same_bits(
+            both(
+                monkeypatch,
+                lambda scale=lambda_: disjoint_merge(parts, weights, normalize, scale) + 0.0,
+            )
+        )
+
+
+@pytest.mark.parametrize("count", LENGTHS)
+def test_variances(count: int, monkeypatch: pytest.MonkeyPatch):
+    parts = [values(count, seed) for seed in range(3)]
+    assert_same_bits(both(monkeypatch, lambda: variance(parts)))
+
+
+@pytest.mark.parametrize(("start", "count"), [(0, 1), (0, 4096), (5, 1001), (2**33 + 3, 77)])
+def test_random_masks(start: int, count: int, monkeypatch: pytest.MonkeyPatch):
+    delta, key = values(count), (2**63 + 5, 77)
+    assert_same_bits(both(monkeypatch, lambda: keep(key, start, delta, 0.3)))
+    levels = torch.arange(count, dtype=torch.int32) % 3
+    chances = np.array([0.1, 0.5, 1.0])
+    assert_same_bits(both(monkeypatch, lambda: keep_by_level(key, start, delta, levels, chances)))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 1), (3, 5), (4, 1024), (2, 3000), (1, 70_001)])
+def test_ranks_in_rows(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch):
+    rows = values(shape[0] * shape[1]).view(shape)
+    assert_same_bits(both(monkeypatch, lambda: row_ranks(rows)))
+
+
+@pytest.mark.parametrize("count", LENGTHS)
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.9])
+def test_what_lies_under_a_bracket(count, share, monkeypatch: pytest.MonkeyPatch):
+    delta = values(count)
+    k = max(1, int(share * count))
+
+    def found() -> torch.Tensor:
+        selection = Selection(k, count, 1 << 20)
+        selection.look(delta[:: max(1, count // 1000)].numpy())
+        while selection.threshold is None:
+            selection.absorb([selection.observe(delta.numpy())])
+        kept = selection.threshold.apply(delta, 0)
+        assert int((kept != 0).sum()) <= k
+        return kept
+
+    assert_same_bits(both(monkeypatch, found))
+
+
+@pytest.mark.parametrize("ties", [0, 1, 3, 100])
+def test_ties_at_the_threshold(ties: int, monkeypatch: pytest.MonkeyPatch):
+    delta = torch.tensor([0.5, -1.0, 2.0, 1.0, -0.0, 1.0, -1.0, 3.0] * 300)
+    equal = int((delta.abs() == 1.0).sum())
+    threshold = Threshold(1.0, (min(ties, equal),), (equal,))
+    assert_same_bits(both(monkeypatch, lambda: threshold.apply(delta, 0) + 0.0))
+
+
+@pytest.mark.parametrize("count", LENGTHS)
+def test_bfloat16_in_and_out(count: int, monkeypatch: pytest.MonkeyPatch):
+    stored, base, out = values(count).bfloat16(), values(count, 1), torch.empty(count)
+    assert kernels.from_bfloat16(stored, None, out) is True
+    assert_same_bits([out, stored.float()])
+    assert kernels.from_bfloat16(stored, base, out) is True
+    assert_same_bits([out, stored.float() - base])
+    for bad in (float("nan"), float("inf"), -float("inf")):
+        stored[count // 2] = bad
+        assert kernels.from_bfloat16(stored, base, out) is False
+    reader = BlockReader(LEAF, open_device("cpu"))
+    full = torch.randn(count, generator=torch.Generator().manual_seed(3))
+    full[0] = 3.3e38 * 1.03  # rounds up to infinity
+    for added in (None, base):
+        assert_same_bits(
+            both(
+                monkeypatch,
+                lambda b=added: torch.from_numpy(reader.encode(full.clone(), b, "BF16")),
+            )
+        )
+    bits = kernels.to_bfloat16(torch.full((count,), float("nan")), None)
+    assert bits is not None
+    assert bool(torch.from_numpy(bits).view(torch.bfloat16).isnan().all())
