@@ -5,7 +5,9 @@ that fails the install goes on: merges then run on torch and numpy alone, slower
 """
 
 import importlib.util
+import re
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -37,5 +39,6 @@ class KernelsHook(BuildHookInterface):
         root = Path(self.root)
         for file in files:
             build_data["force_include"][str(file)] = file.relative_to(root).as_posix()
-        build_data["pure_python"] = not files
-        build_data["infer_tag"] = bool(files)
+        if files:  # loaded by ctypes: they depend on the platform, not on Python's version
+            build_data["pure_python"] = False
+            build_data["tag"] = f"py3-none-{re.sub(r'[-.]', '_', sysconfig.get_platform())}"
