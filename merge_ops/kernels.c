@@ -39,7 +39,7 @@ static inline uint32_t as_bits(float value) {
 }
 
 /* out = stored as float32, minus base unless base is null; 1 where a stored value is NaN or
-   infinite. out may be base's own memory. */
+   infinite. */
 int from_bfloat16(const uint16_t *stored, const float *base, float *out, int64_t count) {
     uint32_t bad = 0;
     if (base == NULL) {

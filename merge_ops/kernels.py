@@ -215,10 +215,12 @@ def keep(
     import torch
 
     loops = _for(values)
-    if loops is None or (levels is not None and levels.dtype != torch.int32):
+    if levels is not None and (levels.dtype != torch.int32 or not levels.is_contiguous()):
+        return None
+    if loops is None:
         return None
     kept = torch.empty_like(values)
-    at = None if levels is None else levels.contiguous().data_ptr()
+    at = None if levels is None else levels.data_ptr()
     loops.keep(
         *key, start, values.numel(), at, thresholds.ctypes.data, values.data_ptr(), kept.data_ptr()
     )
