@@ -11,8 +11,8 @@ def step_executor(settings: Settings) -> dg.ExecutorDefinition:
     The processes are forked from a server that has imported the definitions once, which halves the
     start of a step. Ray's client is imported only here and only then.
 
-    Only as a pod of its own does a step on Kubernetes get the GPUs that its op tags ask for: tags of
-    an op are not looked at for the pod of a run.
+    On Kubernetes a step gets the GPUs that its op tags ask for only as a pod of its own; they
+    do not reach the pod of a run.
 
     Raises ModuleNotFoundError when Ray or pods are asked for and `ronghe[ray]` or
     `ronghe[kubernetes]` is not installed.

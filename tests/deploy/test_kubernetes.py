@@ -13,8 +13,8 @@ import dagster as dg
 import pytest
 import sqlalchemy
 import yaml
-from dagster._core.instance.config import dagster_instance_config_schema
 from dagster._config import process_config
+from dagster._core.instance.config import dagster_instance_config_schema
 from dagster_k8s import K8sRunLauncher
 from dagster_k8s.container_context import K8sContainerContext
 from dagster_k8s.job import construct_dagster_k8s_job, get_user_defined_k8s_config
