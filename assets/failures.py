@@ -15,15 +15,23 @@ RETRY_CRASHES = dg.RetryPolicy(max_retries=2, delay=5)
 def clear_failures() -> Iterator[None]:
     """Turn our own errors into `dg.Failure`s that are not retried: the same input fails again.
 
-    A store that cannot be reached, and whatever is not ours, is left to the retry policy.
+    A store that cannot be reached, also where a library only met it while it read a checkpoint, and
+    whatever is not ours, is left to the retry policy.
     """
     from eval_ops.errors import EvalError
     from resources.errors import ResourceError, StoreFailureError, StoreUnreachableError
 
     try:
         yield
-    except (StoreFailureError, StoreUnreachableError):
-        raise
     except (RongheError, EvalError, ResourceError) as error:
+        if any(isinstance(e, StoreFailureError | StoreUnreachableError) for e in _causes(error)):
+            raise
         message = f"{type(error).__name__}: {error}"
         raise dg.Failure(description=message, allow_retries=False) from error
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, the one it was raised from, and so on."""
+    while error is not None:
+        yield error
+        error = error.__cause__

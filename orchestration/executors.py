@@ -6,13 +6,21 @@ from orchestration.settings import Settings
 
 
 def step_executor(settings: Settings) -> dg.ExecutorDefinition:
-    """A Ray cluster when the settings name one; otherwise processes of this machine.
+    """A Ray cluster when the settings name one, pods when they say so, else local processes.
 
     The processes are forked from a server that has imported the definitions once, which halves the
     start of a step. Ray's client is imported only here and only then.
 
-    Raises ModuleNotFoundError when Ray is asked for and `ronghe[ray]` is not installed.
+    On Kubernetes a step gets the GPUs that its op tags ask for only as a pod of its own; they
+    do not reach the pod of a run.
+
+    Raises ModuleNotFoundError when Ray or pods are asked for and `ronghe[ray]` or
+    `ronghe[kubernetes]` is not installed.
     """
+    if settings.pods:
+        from dagster_k8s import k8s_job_executor  # pyright: ignore[reportMissingImports]
+
+        return k8s_job_executor
     if settings.ray is None:
         preload = {"preload_modules": ["orchestration.definitions"]}
         return dg.multiprocess_executor.configured(

@@ -6,6 +6,7 @@
     RONGHE_DEVICE    auto, cpu or cuda                                   auto
     RONGHE_MEMORY    bound of a merge's buffers, such as 512MiB          512MiB
     RONGHE_RAY       address of a Ray cluster; steps then run there      (none)
+    RONGHE_STEPS     processes, or pods: a Kubernetes job for each step  processes
     DAGSTER_HOME     Dagster's instance                                  ./.ronghe/dagster
 
 Credentials (AWS_*, AWS_ENDPOINT_URL, HF_TOKEN) are found by the clients themselves.
@@ -19,16 +20,20 @@ from pathlib import Path
 from merge_ops.errors import Fault, SettingsError, did_you_mean
 
 DEVICES = ("auto", "cpu", "cuda")
+STEPS = ("processes", "pods")
 NAMES = (
     "RONGHE_CATALOG", "RONGHE_STORE", "RONGHE_THREADS", "RONGHE_DEVICE", "RONGHE_MEMORY",
-    "RONGHE_RAY",
+    "RONGHE_RAY", "RONGHE_STEPS",
 )  # fmt: skip
-FOR_TESTS = ("RONGHE_REQUIRE_BROWSER",)
+FOR_TESTS = ("RONGHE_REQUIRE_BROWSER", "RONGHE_REQUIRE_POSTGRES")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to run. `memory` is in bytes; `threads` 0 means one a core; `ray` None means no Ray."""
+    """How to run. `memory` is in bytes; `threads` 0 means one a core; `ray` None means no Ray.
+
+    `pods` is for runs that are pods of Kubernetes themselves: each step becomes a pod beside them.
+    """
 
     catalog: Path
     store: str
@@ -37,6 +42,7 @@ class Settings:
     memory: int
     ray: str | None
     dagster_home: Path
+    pods: bool = False
 
 
 def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
@@ -45,7 +51,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     Raises SettingsError.
     """
     given = os.environ if environment is None else environment
-    faults = [*_unknown(given), *_device_faults(given)]
+    faults = [*_unknown(given), *_device_faults(given), *_steps_faults(given)]
     threads = _threads(given, faults)
     memory = _memory(given, faults)
     if faults:
@@ -60,6 +66,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         memory=memory,
         ray=given.get("RONGHE_RAY") or None,
         dagster_home=Path(given.get("DAGSTER_HOME") or here / ".ronghe" / "dagster").absolute(),
+        pods=given.get("RONGHE_STEPS") == "pods",
     )
 
 
@@ -76,6 +83,18 @@ def _device_faults(given: Mapping[str, str]) -> list[Fault]:
     if not device or device in DEVICES:
         return []
     return [Fault("RONGHE_DEVICE", f"is {device!r}; it must be one of {', '.join(DEVICES)}")]
+
+
+def _steps_faults(given: Mapping[str, str]) -> list[Fault]:
+    steps = given.get("RONGHE_STEPS") or "processes"
+    if steps not in STEPS:
+        return [Fault("RONGHE_STEPS", f"is {steps!r}; it must be one of {', '.join(STEPS)}")]
+    if steps == "pods" and given.get("RONGHE_RAY"):
+        problem = (
+            "is 'pods', and RONGHE_RAY names a Ray cluster; steps run here or there: unset one"
+        )
+        return [Fault("RONGHE_STEPS", problem)]
+    return []
 
 
 def _threads(given: Mapping[str, str], faults: list[Fault]) -> int:

@@ -197,9 +197,13 @@ class S3Writer:
         )
 
     def write(self, data: memoryview) -> None:
-        """Append bytes; waits when too many parts are under way."""
+        """Append bytes; waits when too many parts are under way.
+
+        They are copied: obstore keeps what it is given until a part is full and sent, and whoever
+        writes uses the same buffer again meanwhile.
+        """
         with self._place._translated(f"writing {self._key}"):
-            self._file.write(data)
+            self._file.write(bytes(data))
 
     def commit(self) -> None:
         """Finish the upload; the object exists when this returns."""

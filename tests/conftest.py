@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
-LONGEST = ("test_web_and_daemon.py", "test_refresh.py", "test_quickstart.py")
+LONGEST = ("test_web_and_daemon.py", "test_team.py", "test_refresh.py", "test_quickstart.py")
 """Files that wait more than they work go first, so that no worker is left alone with one."""
 
 

@@ -33,6 +33,8 @@ MATERIALIZED = """query($key: AssetKeyInput!) {
 TICKS = """query($name: String!) { sensorOrError(sensorSelector: {sensorName: $name,
   repositoryLocationName: "orchestration.definitions", repositoryName: "__repository__"}) {
   ... on Sensor { sensorState { status ticks(limit: 1) { timestamp status } } } } }"""
+LOCATIONS = """{ workspaceOrError { ... on Workspace { locationEntries { loadStatus
+  locationOrLoadError { __typename ... on PythonError { message } } } } } }"""
 OVER = {"SUCCESS", "FAILURE", "CANCELED"}
 AT_WORK = {"REQUESTED", "CANCELING", "FAILING"}
 
@@ -53,6 +55,12 @@ class DagsterDev:
             answer = json.load(response)
         assert "errors" not in answer, answer
         return answer["data"]
+
+    def ready(self) -> bool:
+        """Whether the webserver has the code server's definitions."""
+        entries = self.ask(LOCATIONS)["workspaceOrError"]["locationEntries"]
+        loaded = [each["locationOrLoadError"]["__typename"] for each in entries]
+        return loaded == ["RepositoryLocation"]
 
     def launch(self, job: str) -> str:
         """Queue a run of a job; returns its id."""
@@ -81,14 +89,16 @@ class DagsterDev:
         done = [tick["timestamp"] for tick in ticks if tick["status"] in ("SUCCESS", "SKIPPED")]
         return float(done[0]) if done else 0.0
 
-    def wait(self, until: Callable[[], bool], what: str, seconds: float) -> None:
-        """Wait until something holds; fails with the log's end."""
+    def wait(
+        self, until: Callable[[], bool], what: str, seconds: float, pause: float = 0.5
+    ) -> None:
+        """Wait until something holds, looking every `pause` seconds; fails with the log's end."""
         deadline = time.monotonic() + seconds
         while not until():
             if time.monotonic() > deadline:
                 end = self.log.read_text(encoding="utf-8", errors="replace")[-6000:]
                 raise AssertionError(f"not within {seconds:.0f} s: {what}\n{self.runs()}\n{end}")
-            time.sleep(0.5)
+            time.sleep(pause)
 
     def _all_over(self) -> bool:
         """Whether no run and no backfill is at work; several partitions at once are a backfill."""

@@ -56,3 +56,16 @@ def test_all_faults_come_at_once() -> None:
         "RONGHE_STROE is no setting. Did you mean 'RONGHE_STORE'?",
     ):
         assert part in message
+
+
+def test_steps_are_processes_or_pods() -> None:
+    assert not load_settings({}).pods
+    assert load_settings({"RONGHE_STEPS": "pods"}).pods
+    with pytest.raises(
+        SettingsError, match="RONGHE_STEPS is 'pod'; it must be one of processes, p"
+    ):
+        load_settings({"RONGHE_STEPS": "pod"})
+    with pytest.raises(
+        SettingsError, match="RONGHE_RAY names a Ray cluster; steps run here or the"
+    ):
+        load_settings({"RONGHE_STEPS": "pods", "RONGHE_RAY": "http://127.0.0.1:8265"})
