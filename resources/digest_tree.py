@@ -6,27 +6,14 @@ order of their paths; those of a single piece are left out, their one digest is 
 lies beside the files, under a hidden name that no file can have, and the manifest holds its hash.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 
 from blake3 import blake3
 
 PIECE = 256 << 10
 TREE = ".digests"
 WIDTH = 32  # bytes of one digest
-
-
-class Sized(Protocol):
-    """A file by its path, its size in bytes and its blake3 in hex."""
-
-    @property
-    def path(self) -> str: ...
-
-    @property
-    def size(self) -> int: ...
-
-    @property
-    def blake3(self) -> str: ...
 
 
 class PieceHasher:
@@ -67,25 +54,32 @@ def join_tree(digests: Mapping[str, bytes]) -> bytes:
     return b"".join(found for _, found in sorted(digests.items()) if len(found) > WIDTH)
 
 
-def cut_tree(tree: bytes, files: Iterable[Sized], piece: int) -> dict[str, bytes]:
-    """Return the digests of each file's pieces by path; {} when the tree is of another length."""
+def cut_tree(tree: bytes, sizes: Mapping[str, int], piece: int) -> dict[str, bytes]:
+    """Return the digests of each file's pieces by path, of files that have more than one.
+
+    Args:
+        tree: what `join_tree` gave.
+        sizes: bytes of every file by path.
+        piece: bytes of a piece.
+
+    Returns:
+        {} when the tree is of another length than these files'.
+    """
     found: dict[str, bytes] = {}
     at = 0
-    for file in sorted(files, key=lambda file: file.path):
-        count = piece_count(file.size, piece)
+    for path, size in sorted(sizes.items()):
+        count = piece_count(size, piece)
         if count > 1:
-            found[file.path] = tree[at : at + count * WIDTH]
+            found[path] = tree[at : at + count * WIDTH]
             at += count * WIDTH
-        else:
-            found[file.path] = bytes.fromhex(file.blake3)
     return found if at == len(tree) else {}
 
 
 def note_fault(note: Any) -> str | None:
     """Say why a manifest's note of its tree is none, or None when it is one."""
-    if not isinstance(note, dict) or type(note.get("piece")) is not int or note["piece"] < 1:
-        return "has no proper piece size of its digests"
+    if not isinstance(note, dict) or type(note.get("bytes")) is not int or note["bytes"] < 1:
+        return "has no proper size of its pieces"
     digest = note.get("blake3")
-    if not isinstance(digest, str) or len(digest) != 2 * WIDTH or not digest.isalnum():
-        return "has no proper hash of its digests"
+    if not isinstance(digest, str) or len(digest) != 2 * WIDTH:
+        return "has no proper hash of its pieces' digests"
     return None

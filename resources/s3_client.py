@@ -38,13 +38,13 @@ FAULTS = (BotoCoreError, ClientError, ResponseParserError, HTTPError, OSError)
 
 _PASSING_STATUS = {408, 425, 429}
 _PASSING_CODES = {
-    "BadDigest", "ConditionalRequestConflict", "IncompleteBody", "InternalError", "OperationAborted",
-    "RequestTimeout", "ServiceUnavailable", "SlowDown", "XAmzContentChecksumMismatch",
-    "XAmzContentSHA256Mismatch",
+    "BadDigest", "ConditionalRequestConflict", "IncompleteBody", "InternalError",
+    "OperationAborted", "RequestTimeout", "ServiceUnavailable", "SlowDown",
+    "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch",
 }  # fmt: skip
 _PASSING = (
-    NoConnectionError, HTTPClientError, ResponseStreamingError, IncompleteReadError, ResponseParserError,
-    HTTPError, OSError,
+    NoConnectionError, HTTPClientError, ResponseStreamingError, IncompleteReadError,
+    ResponseParserError, HTTPError, OSError,
 )  # fmt: skip
 _BROKEN_OFF = (
     ConnectionClosedError, ResponseStreamingError, IncompleteReadError, ResponseParserError,

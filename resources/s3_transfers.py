@@ -114,7 +114,7 @@ def read_body(answer: Any, buffer: memoryview, timeouts: Timeouts) -> Iterator[i
 
 
 class S3Writer:
-    """An upload in order: one PUT when small, else parts, each with its MD5 for the server to check.
+    """An upload in order: one PUT when small, else parts. The server checks the MD5 of each.
 
     The object appears with `commit`. Left by `abandon`, the parts are removed.
     """
