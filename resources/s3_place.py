@@ -39,8 +39,8 @@ from resources.s3_transfers import (
 )
 from resources.store_names import PROBE
 
-_FIRST_TIMEOUTS = Timeouts(connect=3.0, read=10.0)
-_FIRST_PATIENCE = Patience(tries=3, seconds=10.0)
+_FIRST_TIMEOUTS = Timeouts(connect=3.0, read=5.0)
+_FIRST_PATIENCE = Patience(tries=7, seconds=15.0)
 _CHECKSUM = "blake3"  # metadata of small objects: their own hash, to check what is read
 _DELETED_AT_ONCE = 1000
 
