@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 from resources.checked_file import CheckedFile
 
-BUDGET = 48 << 20  # bytes of runs kept; more only while more than that is waited for
+BUDGET = 32 << 20  # bytes of runs kept; more only while more than that is waited for
 RUN = 4 << 20  # bytes of a run at most
 STRAIGHT = 4 << 20  # ranges of so many bytes go straight into the caller's buffer
 _THREADS = 8
 _PLACES = 8  # places of one file that are read one behind the other at the same time
+_SPARE = 4  # buffers kept for the next runs
 _RUNS_A_PLACE = 3  # the one before, the one being used, the next
 
 
@@ -28,6 +29,7 @@ class _Run:
     first: int
     after: int
     buffer: bytearray
+    nbytes: int
     arrival: Future[None]
     users: int = 0
 
@@ -43,6 +45,7 @@ class ReadAhead:
         self._order: OrderedDict[_Run, None] = OrderedDict()  # least lately used first
         self._ends: dict[CheckedFile, deque[int]] = {}
         self._kept = 0
+        self._spare: list[bytearray] = []  # used again: fresh memory costs as much as a copy
 
     def read(self, file: CheckedFile, offset: int, into: memoryview) -> None:
         """Fill `into` with checked bytes of `file` from `offset`. Raises what `fill` raises."""
@@ -140,12 +143,14 @@ class ReadAhead:
         after = min(after, file.count)
         after = next((piece for piece in range(first, after) if piece in pieces), after)
         start, stop = file.span(first, after - first)
-        buffer = bytearray(stop - start)
-        run = _Run(file, first, after, buffer, Future())
-        run.arrival = self._pool.submit(file.fill, first, memoryview(buffer))
+        nbytes = stop - start
+        fits = [at for at, each in enumerate(self._spare) if len(each) >= nbytes]
+        buffer = self._spare.pop(fits[0]) if fits else bytearray(nbytes)
+        run = _Run(file, first, after, buffer, nbytes, Future())
+        run.arrival = self._pool.submit(file.fill, first, memoryview(buffer)[:nbytes])
         pieces.update(dict.fromkeys(range(first, after), run))
         self._order[run] = None
-        self._kept += len(buffer)
+        self._kept += nbytes
         return run
 
     def _evict(self) -> None:
@@ -160,7 +165,9 @@ class ReadAhead:
         if run not in self._order:
             return
         del self._order[run]
-        self._kept -= len(run.buffer)
+        self._kept -= run.nbytes
+        if run.arrival.done() and not run.users and len(self._spare) < _SPARE:
+            self._spare.append(run.buffer)
         pieces = self._runs[run.file]
         for piece in range(run.first, run.after):
             pieces.pop(piece, None)

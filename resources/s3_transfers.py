@@ -8,6 +8,7 @@ import base64
 import contextlib
 import hashlib
 import threading
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from resources.s3_place import S3Place
 
 GETS_AT_ONCE = 8
-PARTS_AT_ONCE = 4
+PARTS_AT_ONCE = 3
 _GET = 8 << 20  # bytes of one ranged GET
 _PART = 8 << 20  # bytes of one part of an upload
 _MOST_PARTS = 9_000  # S3 allows 10,000
@@ -190,7 +191,7 @@ class S3Writer:
                 connection.parts_at_once.release()
                 raise
         left = self._size - len(self._sent) * self._part
-        self._buffer = bytearray(left if 0 < left < self._part else self._part)
+        self._buffer = connection.buffer(left if 0 < left < self._part else self._part)
         self._filled = 0
 
     def _put_part(self, number: int, part: bytearray) -> str:
@@ -206,6 +207,7 @@ class S3Writer:
                 self._place.patience,
             )["ETag"]
         finally:
+            connection.take_back(part)
             connection.parts_at_once.release()
 
     def _complete(self, tags: list[str], again: bool) -> None:
@@ -236,3 +238,16 @@ class Connection:
         self.gets = ThreadPoolExecutor(GETS_AT_ONCE, "s3-get")
         self.puts = ThreadPoolExecutor(PARTS_AT_ONCE, "s3-put")
         self.parts_at_once = threading.BoundedSemaphore(PARTS_AT_ONCE)
+        self._spare: deque[bytearray] = deque(maxlen=PARTS_AT_ONCE)
+
+    def buffer(self, nbytes: int) -> bytearray:
+        """Return a buffer, one that was used before if it has the size."""
+        with contextlib.suppress(IndexError):
+            buffer = self._spare.pop()
+            if len(buffer) == nbytes:
+                return buffer
+        return bytearray(nbytes)
+
+    def take_back(self, buffer: bytearray) -> None:
+        """Keep a buffer that nothing uses any more: fresh memory costs as much as a copy."""
+        self._spare.append(buffer)

@@ -149,7 +149,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.wfile.write(whole)
 
-    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = pass_on  # noqa: N815
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = pass_on
 
     def _ask(self, body: bytes) -> Answer:
         headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP}

@@ -1,4 +1,4 @@
-"""Merges on a store behind a proxy that breaks requests: right digests, nothing else is published."""
+"""Merges on a store behind a proxy that breaks requests: right digests, and nothing else."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from resources.artifact import Artifact
 from resources.artifact_store import ArtifactStore
 from resources.errors import DamagedArtifactError, StoreError
 from resources.s3_client import Patience, Timeouts
@@ -73,6 +74,13 @@ def test_merges_through_faults_of_every_kind(
         assert clean.verify(clean.get("checkpoint", each.artifact.digest)) == []
 
 
+def publish(store: ArtifactStore, kind: str, data: bytes) -> Artifact:
+    """An artifact of one file."""
+    with store.attempt(kind) as attempt:
+        attempt.write_bytes("model.safetensors", data)
+        return attempt.publish("some-digest")
+
+
 @pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_server_that_does_nothing_else_is_told_of(
@@ -84,17 +92,14 @@ def test_a_server_that_does_nothing_else_is_told_of(
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
         store = ArtifactStore.open(s3_root)
         store._place.patience = Patience(tries=2, seconds=10.0, first_pause=0.01)
-        with store.attempt("checkpoint") as attempt:
-            attempt.write_bytes("model.safetensors", data)
-            artifact = attempt.publish("whole-digest")
+        artifact = publish(store, "checkpoint", data)
         artifact.piece_digests("model.safetensors")  # so that the file itself meets the fault
         proxy.always = kind
         with artifact.source() as source, pytest.raises(DamagedArtifactError, match=SAID[kind]):
             source.read_into("model.safetensors", 5, memoryview(bytearray(300_000)))
         if kind != "slow":  # answers to writes are too small to be slow
-            with pytest.raises(StoreError, match="failed: "), store.attempt("scores") as attempt:
-                attempt.write_bytes("scores.json", data)
-                attempt.publish("another-digest")
+            with pytest.raises(StoreError, match="failed: "):
+                publish(store, "scores", data)
         proxy.always = ""
         assert store.digests("scores") == []
         assert store.verify(artifact) == []
