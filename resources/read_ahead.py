@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 from resources.checked_file import CheckedFile
 
-BUDGET = 32 << 20  # bytes of runs kept; more only while more than that is waited for
+BUDGET = 24 << 20  # bytes of runs kept; more only while more than that is waited for
 RUN = 4 << 20  # bytes of a run at most
 STRAIGHT = 4 << 20  # ranges of so many bytes go straight into the caller's buffer
 _THREADS = 8
 _PLACES = 8  # places of one file that are read one behind the other at the same time
-_SPARE = 4  # buffers kept for the next runs
+_SPARE = 2  # buffers kept for the next runs
 _RUNS_A_PLACE = 3  # the one before, the one being used, the next
 
 

@@ -221,7 +221,7 @@ class S3Place:
 
     def _list(self, prefix: str, **options: str) -> list[Entry]:
         entries: list[Entry] = []
-        query = {"Bucket": self.bucket, "Prefix": self.names(f"{prefix}/")["Key"], **options}
+        query = {"Bucket": self.bucket, "Prefix": self.names(_below(prefix))["Key"], **options}
         strip = len(self.names("")["Key"])
         while True:
             page = self._persist(
@@ -248,3 +248,7 @@ class S3Place:
                     {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}},  # type: ignore[typeddict-item]
                     "DeleteObjects",
                 )
+
+
+def _below(prefix: str) -> str:
+    return f"{prefix}/" if prefix else ""

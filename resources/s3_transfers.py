@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from resources.s3_place import S3Place
 
 GETS_AT_ONCE = 8
-PARTS_AT_ONCE = 3
+PARTS_AT_ONCE = 4
 _GET = 8 << 20  # bytes of one ranged GET
-_PART = 8 << 20  # bytes of one part of an upload
+_PART = 5 << 20  # bytes of one part of an upload, the least that S3 allows
 _MOST_PARTS = 9_000  # S3 allows 10,000
 _SLICE = 256 << 10  # bytes taken from a connection at once
 

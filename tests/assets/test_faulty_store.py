@@ -25,7 +25,7 @@ SAID = {
     "timeout": "no answer from the endpoint",
     "truncated": "a body ended",
     "slow": "did not come in time",
-    "wrong": r"file 'model\.safetensors' has other bytes than were published: the \d+ from byte \d+",
+    "wrong": r"'model\.safetensors' has other bytes than were published: the \d+ from byte \d+",
 }
 MERGES = [
     ("linear", "weight: 0.5"),
