@@ -83,11 +83,15 @@ class Artifact:
             )
         return f"{ATTEMPTS}/{self.manifest['attempt']}/{file}"
 
-    def source(self) -> "ArtifactSource":
-        """Return random access to the files, straight from the store; thread-safe."""
+    def source(self, checked: bool = False) -> "ArtifactSource":
+        """Return random access to the files, straight from the store; thread-safe.
+
+        What comes over a network is always checked against what was published; what lies on a
+        local file system only where `checked` asks for it.
+        """
         from resources.artifact_source import ArtifactSource
 
-        return ArtifactSource(self, self._place)
+        return ArtifactSource(self, self._place, checked)
 
     def piece_digests(self, file: str) -> tuple[int, bytes] | None:
         """Return the bytes of a piece and the digests of the file's pieces, one behind the other.

@@ -85,6 +85,7 @@ def test_the_whole_pipeline_on_each_kind_of_store(
 ) -> None:
     project = make_project(tmp_path, {"average": AVERAGE}, experts=2, store=store_root)
     caplog.set_level("DEBUG")
+    (tmp_path / "dagster").mkdir()
     with dg.DagsterInstance.local_temp(str(tmp_path / "dagster")) as instance:
         run(project, instance)
         shown = materialization_metadata(instance, "merged_checkpoint/average", "default|e1+e2")
