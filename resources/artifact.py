@@ -10,15 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
-from resources.errors import ArtifactReadError, DamagedArtifactError, StoreError
-from resources.places import Place, PlaceReader
+from resources.digest_tree import PIECE, TREE, cut_tree, note_fault
+from resources.errors import DamagedArtifactError
+from resources.places import Place
 from resources.store_names import ATTEMPTS, file_fault, manifest_key
 
 if TYPE_CHECKING:
+    from resources.artifact_source import ArtifactSource
     from resources.folder_cache import FolderCache, Pin
 
 FORMAT = 1
-RESERVED = ("format", "kind", "digest", "content_digest", "attempt", "files", "created")
+RESERVED = (
+    "format", "kind", "digest", "content_digest", "attempt", "files", "created", "pieces"
+)  # fmt: skip
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 
@@ -65,6 +69,8 @@ class Artifact:
         self._place = place
         self._cache = cache
         self._pins: dict[Path, Pin] = {}
+        self._tree: dict[str, bytes] = {}
+        self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         return f"Artifact({self.uri!r}, {len(self.files)} files, {self.nbytes} bytes)"
@@ -77,9 +83,48 @@ class Artifact:
             )
         return f"{ATTEMPTS}/{self.manifest['attempt']}/{file}"
 
-    def source(self) -> "ArtifactSource":
-        """Return random access to the files, straight from the store; thread-safe."""
-        return ArtifactSource(self, self._place)
+    def source(self, checked: bool = False) -> "ArtifactSource":
+        """Return random access to the files, straight from the store; thread-safe.
+
+        What comes over a network is always checked against what was published; what lies on a
+        local file system only where `checked` asks for it.
+        """
+        from resources.artifact_source import ArtifactSource
+
+        return ArtifactSource(self, self._place, checked)
+
+    def piece_digests(self, file: str) -> tuple[int, bytes] | None:
+        """Return the bytes of a piece and the digests of the file's pieces, one behind the other.
+
+        The tree is fetched and checked when a file of more than one piece first asks for it. None
+        for such a file of an artifact that was published without a tree.
+
+        Raises:
+            DamagedArtifactError: the tree is missing, or is not the one published.
+        """
+        record, note = self.files[file], self.manifest.get("pieces")
+        piece = note["bytes"] if note else PIECE
+        if record.size <= piece:
+            return piece, bytes.fromhex(record.blake3)
+        if not note:
+            return None
+        with self._lock:
+            if not self._tree:
+                self._tree = self._read_tree(note)
+        return piece, self._tree[file]
+
+    def _read_tree(self, note: Mapping[str, Any]) -> dict[str, bytes]:
+        found = self._place.read(f"{ATTEMPTS}/{self.manifest['attempt']}/{TREE}")
+        data = found[0] if found else b""
+        sizes = {path: record.size for path, record in self.files.items()}
+        tree = cut_tree(data, sizes, note["bytes"])
+        if blake3(data).hexdigest() != note["blake3"] or not tree:
+            raise DamagedArtifactError(
+                f"{self.uri}: the digests of its pieces ({TREE} beside its files) are missing or "
+                f"are not those published; publish the artifact anew into a clean store, and "
+                f"check the storage underneath"
+            )
+        return tree
 
     def read_bytes(self, file: str) -> bytes:
         """Return one whole file, checked against its hash. For small files.
@@ -129,64 +174,6 @@ class Artifact:
                 )
 
 
-class ArtifactSource:
-    """Bytes of an artifact's files by (file, offset). Readers stay open until `close`."""
-
-    def __init__(self, artifact: Artifact, place: Place) -> None:
-        self.location = artifact.uri
-        self._artifact = artifact
-        self._place = place
-        self._readers: dict[str, PlaceReader] = {}
-        self._lock = threading.Lock()
-
-    def sizes(self) -> dict[str, int]:
-        """Return every file's path and size in bytes."""
-        return {file.path: file.size for file in self._artifact.files.values()}
-
-    def read_into(self, file: str, offset: int, buffer: memoryview) -> None:
-        """Fill `buffer` with the file's bytes from `offset`, exactly.
-
-        Raises:
-            ArtifactReadError: (an OSError) the range is not in the file, or could not be read.
-        """
-        data = buffer.cast("B")
-        where = f"{self.location}: file {file!r}, bytes {offset} to {offset + len(data)}"
-        try:
-            key = self._artifact.key(file)
-            size = self._artifact.files[file].size
-            if offset < 0 or offset + len(data) > size:
-                raise ArtifactReadError(f"{where}: the file has {size} bytes")
-            got = self._reader(key).read_into(offset, data) if len(data) else 0
-        except ArtifactReadError:
-            raise
-        except (StoreError, OSError) as error:
-            raise ArtifactReadError(f"{where}: {error}") from error
-        if got != len(data):
-            raise ArtifactReadError(f"{where}: only {got} of {len(data)} bytes are there")
-
-    def close(self) -> None:
-        """Close the files; a later read opens them again."""
-        with self._lock:
-            readers, self._readers = self._readers, {}
-        for reader in readers.values():
-            reader.close()
-
-    def __enter__(self) -> "ArtifactSource":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        self.close()
-
-    def _reader(self, key: str) -> PlaceReader:
-        with self._lock:
-            if key not in self._readers:
-                self._readers[key] = self._place.open_reader(key)
-            return self._readers[key]
-
-
 def parse_manifest(data: bytes, where: str) -> dict[str, Any]:
     """Parse and check a manifest; every name in it is safe afterwards.
 
@@ -218,7 +205,7 @@ def _manifest_fault(manifest: Any) -> str | None:
         return "lists a file twice"
     if content_digest(records) != manifest["content_digest"]:
         return "lists other files than its content digest says"
-    return None
+    return note_fault(manifest["pieces"]) if "pieces" in manifest else None
 
 
 def _is_record(file: Any) -> bool:

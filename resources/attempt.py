@@ -14,6 +14,7 @@ from typing import Any
 from blake3 import blake3
 
 from resources.artifact import FORMAT, RESERVED, Artifact, FileRecord, content_digest
+from resources.digest_tree import PIECE, TREE, PieceHasher, join_tree
 from resources.errors import AttemptError, ContentConflictError, StoreError, StoreFailureError
 from resources.folder_cache import FolderCache
 from resources.places import Place, PlaceWriter
@@ -47,6 +48,7 @@ class Attempt:
         self._cache = cache
         self._find = find
         self._files: dict[str, FileRecord | None] = {}  # None while a file is being written
+        self._pieces: dict[str, bytes] = {}  # digests of each file's pieces
         self._lock = threading.Lock()
         self._undecided = False  # a manifest may name our files: only gc may judge
         self._published: Artifact | None = None
@@ -109,7 +111,10 @@ class Attempt:
         content = content_digest(files)
         digest = content if digest is None else digest
         key = manifest_key(self.kind, digest)
-        data = self._manifest(digest, content, files, manifest_fields)
+        tree = join_tree(self._pieces)
+        data = self._manifest(digest, content, files, tree, manifest_fields)
+        if tree:
+            self._place.create(f"{self.folder_key}/{TREE}", tree)
         self._place.settle(self.folder_key)
         self._claim(files)
         self._undecided = True  # from here an error may hide a manifest that was written
@@ -130,7 +135,12 @@ class Attempt:
             self._tidy(self._place_files())
 
     def _manifest(
-        self, digest: str, content: str, files: list[FileRecord], fields: dict[str, Any]
+        self,
+        digest: str,
+        content: str,
+        files: list[FileRecord],
+        tree: bytes,
+        fields: dict[str, Any],
     ) -> bytes:
         where = f"the manifest of {self.kind} artifact {digest}"
         taken = sorted(set(fields) & set(RESERVED))
@@ -144,6 +154,7 @@ class Attempt:
             "attempt": self.id,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "files": [vars(file) for file in files],
+            **({"pieces": {"bytes": PIECE, "blake3": blake3(tree).hexdigest()}} if tree else {}),
             **fields,
         }
         try:
@@ -215,6 +226,8 @@ class Attempt:
     def _tidy(self, files: list[FileRecord]) -> None:
         """Remove `files`, the marker and the claim; what fails here is left for gc."""
         keys = [f"{self.folder_key}/{file.path}" for file in files]
+        if files and self._pieces:
+            keys.append(f"{self.folder_key}/{TREE}")
         with contextlib.suppress(StoreError):
             self._place.delete(
                 [*keys, self.folder_key + MARKER_SUFFIX, self.folder_key + CLAIM_SUFFIX]
@@ -232,9 +245,11 @@ class Attempt:
             f"whatever made these files depends on something the digest does not cover"
         )
 
-    def _record(self, record: FileRecord) -> None:
+    def _record(self, record: FileRecord, pieces: bytes) -> None:
         with self._lock:
             self._files[record.path] = record
+            if pieces:
+                self._pieces[record.path] = pieces
 
     def _forget(self, file: str) -> None:
         with self._lock:
@@ -251,6 +266,7 @@ class AttemptWriter:
         self._writer = writer
         self._done = 0
         self._hasher = blake3()
+        self._pieces = PieceHasher() if size > PIECE else None  # one piece is the whole file
 
     def write(self, data: memoryview | bytes) -> None:
         """Append bytes; AttemptError when they are more than the size that was announced."""
@@ -259,6 +275,8 @@ class AttemptWriter:
         if self._done > self._size:
             raise AttemptError(f"{self._file!r} was announced with {self._size} bytes; more came")
         self._hasher.update(view)
+        if self._pieces is not None:
+            self._pieces.update(view)
         self._writer.write(view)
         self._attempt._beat()
 
@@ -281,7 +299,8 @@ class AttemptWriter:
                 f"{self._file!r} was announced with {self._size} bytes; {self._done} came"
             )
         self._writer.commit()
-        self._attempt._record(FileRecord(self._file, self._size, self._hasher.hexdigest()))
+        pieces = b"" if self._pieces is None else self._pieces.digests()
+        self._attempt._record(FileRecord(self._file, self._size, self._hasher.hexdigest()), pieces)
 
     def _abandon(self) -> None:
         self._writer.abandon()

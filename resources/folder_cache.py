@@ -28,7 +28,8 @@ from blake3 import blake3
 from resources.errors import DamagedArtifactError, StoreFailureError
 
 if TYPE_CHECKING:
-    from resources.artifact import Artifact, ArtifactSource, Progress
+    from resources.artifact import Artifact, Progress
+    from resources.artifact_source import ArtifactSource
 
 DEFAULT_BYTES = 64 << 30
 _PIECE = 8 << 20  # bytes read at once by one thread

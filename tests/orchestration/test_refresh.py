@@ -81,9 +81,14 @@ def test_an_update_reruns_exactly_the_sets_that_hold_the_expert(
 
 
 def test_the_whole_pipeline_on_each_kind_of_store(
-    tmp_path: Path, instance: dg.DagsterInstance, store_root: str
+    tmp_path: Path,
+    instance: dg.DagsterInstance,
+    store_root: str,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture,
 ) -> None:
     project = make_project(tmp_path, {"average": AVERAGE}, experts=2, store=store_root)
+    caplog.set_level("DEBUG")
     run(project, instance)
     store = ArtifactStore.open(store_root)
     merged = store.resolve("merged_checkpoint/average", "default|e1+e2")
@@ -97,6 +102,15 @@ def test_the_whole_pipeline_on_each_kind_of_store(
     shown = materialization_metadata(instance, "merged_checkpoint/average", "default|e1+e2")
     assert shown["uri"] == merged.uri
     assert shown["digest"] == merged.digest
+    for secret in store._place.secrets():
+        written = [*(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())]
+        written += [(store._place.read(entry.key) or (b"",))[0] for entry in store._place.walk("")]
+        for each in instance.get_runs():
+            events = instance.all_logs(each.run_id)
+            written += [dg.serialize_value(event).encode() for event in (each, *events)]
+        written += [caplog.text.encode(), *(text.encode() for text in capfd.readouterr())]
+        assert len(written) > 50
+        assert not [data for data in written if secret.encode() in data]
 
 
 def test_what_is_in_the_store_is_neither_merged_nor_scored_again(
