@@ -117,6 +117,16 @@ class LocalPlace:
         with _translated(self.root, f"reading {key}"):
             return LocalReader(self.root, self.root / key)
 
+    def pending(self, prefix: str) -> list[Entry]:
+        """Return nothing: a file exists from its first byte."""
+        return []
+
+    def drop_pending(self, keys: Iterable[str]) -> None:
+        """Do nothing."""
+
+    def salvage(self, key: str) -> None:
+        """Do nothing: what was written of a file can be read."""
+
     def settle(self, prefix: str) -> None:
         """Flush the folders below `prefix`, and the one that holds it, to the disk."""
         with _translated(self.root, f"writing {prefix}"):

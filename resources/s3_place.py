@@ -1,13 +1,14 @@
 """A place in an S3 bucket, through obstore. Endpoint and credentials are `aws_chain`'s business."""
 
 import contextlib
+import functools
 import os
 import re
 import uuid
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, PreconditionError
@@ -23,6 +24,9 @@ from resources.errors import (
 )
 from resources.places import Entry
 from resources.store_names import PROBE
+
+if TYPE_CHECKING:
+    from resources.s3_uploads import S3Uploads
 
 _PART = 8 << 20  # bytes of one part of an upload; at most _AT_ONCE parts are held in memory
 _AT_ONCE = 4
@@ -111,6 +115,18 @@ class S3Place:
         """Return a reader; nothing is fetched yet."""
         return S3Reader(self, key)
 
+    def pending(self, prefix: str) -> list[Entry]:
+        """Every multipart upload under way below `prefix`, or left by a process that was killed."""
+        return self._uploads.pending(prefix)
+
+    def drop_pending(self, keys: Iterable[str]) -> None:
+        """Abort uploads."""
+        self._uploads.abort(keys)
+
+    def salvage(self, key: str) -> None:
+        """Complete an upload with the parts that arrived."""
+        self._uploads.complete(key)
+
     def settle(self, prefix: str) -> None:
         """Do nothing: an object that exists is durable."""
 
@@ -131,6 +147,13 @@ class S3Place:
         """Return the secret key and session token in use."""
         self._store()
         return self._settings.secrets() if self._settings else ()
+
+    @functools.cached_property
+    def _uploads(self) -> "S3Uploads":
+        from resources.s3_uploads import S3Uploads
+
+        self._store()  # makes contact, and says clearly what is wrong
+        return S3Uploads(self.bucket, self.prefix, self.uri)
 
     def _store(self) -> S3Store:
         if S3Place._process not in (None, os.getpid()):
