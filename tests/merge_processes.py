@@ -1,0 +1,120 @@
+"""Merges into a store by processes of their own, which start in milliseconds and may be killed.
+
+They are forked from a server that has imported all they need and touched nothing else.
+"""
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from multiprocessing.context import ForkServerProcess
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+import merge_ops.assembly
+import merge_ops.reuse
+import merge_ops.stream  # noqa: F401
+from assets.entries import UpstreamModel
+from assets.merging import CHECKPOINT, merge_set
+from assets.pulling import pull_model
+from merge_ops.recipe import parse_recipe
+from merge_ops.settings import StreamSettings
+from resources.artifact_store import ArtifactStore
+from tests import checkpoint_factory as factory
+
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["tests.merge_processes"])
+ASSET = "merged_checkpoint/crash"
+
+
+@dataclass(frozen=True)
+class MergeJob:
+    """One call of `merge_set` over all experts of `publish_models`, and what becomes of it.
+
+    `report` is written when it is done. With `die_at` the process kills itself when that share of
+    the bytes is written, after the moment that the journal takes; `pause` is taken at every block,
+    in seconds, as larger models do.
+    """
+
+    store: str
+    recipe: str
+    coefficients: tuple[str, ...]
+    report: Path
+    experts: str = "e1+e2"
+    die_at: float | None = None
+    pause: float = 0.0
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def result(self) -> dict[str, object] | None:
+        """What the process reported; None when it did not come so far."""
+        if not self.report.exists():
+            return None
+        return json.loads(self.report.read_text())
+
+
+def publish_models(uri: str, folder: Path, shape: factory.Shape, experts: int = 2) -> None:
+    """A base model and its experts, in the store."""
+    store = ArtifactStore.open(uri)
+    family = factory.write_family(folder, shape, experts)
+    names = ["base", *(f"e{number + 1}" for number in range(experts))]
+    for name, path in zip(names, (family.base, *family.experts), strict=True):
+        pull_model(store, UpstreamModel(name=name, source=path.as_uri()), folder)
+
+
+def aws_environment() -> dict[str, str]:
+    """The AWS variables of this process; the server of forks may have started with others."""
+    return {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+
+
+def start(job: MergeJob, together: Barrier | None = None) -> ForkServerProcess:
+    """Start the merge; with a barrier, after all others of it are ready."""
+    process = FORKS.Process(target=run, args=(job, together))
+    process.start()
+    return process
+
+
+def run(job: MergeJob, together: Barrier | None = None) -> None:
+    """What the process does."""
+    os.environ.update(job.environment)
+    store = ArtifactStore.open(job.store)
+    recipe = parse_recipe(job.recipe, "crash", "crash.yaml")
+    killed = 0
+
+    def progress(done: int, total: int) -> None:
+        nonlocal killed
+        time.sleep(job.pause)
+        if job.die_at is not None and done >= job.die_at * total and not killed:
+            killed = done
+            time.sleep(1.5)
+            job.report.with_suffix(".killed").write_text(json.dumps(done / total))
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    if together is not None:
+        together.wait()
+    merged = merge_set(
+        store, recipe, "base", job.experts, job.coefficients,
+        StreamSettings(threads=1, device="cpu"), progress=progress,
+    )  # fmt: skip
+    for point in merged.checkpoints:
+        store.point(ASSET, point.coefficient, CHECKPOINT, point.artifact.digest, run=str(os.getpid()))
+    found = {
+        "resumed": merged.resumed,
+        "tensors": merged.tensors,
+        "memoized": sum(point.memoized for point in merged.checkpoints),
+        "digests": {each.coefficient: each.artifact.digest for each in merged.checkpoints},
+        "contents": {e.coefficient: e.artifact.content_digest for e in merged.checkpoints},
+        "attempts": {e.coefficient: e.artifact.manifest["attempt"] for e in merged.checkpoints},
+    }
+    temporary = job.report.with_suffix(".part")
+    temporary.write_text(json.dumps(found))
+    temporary.rename(job.report)
+
+
+def finish(processes: Sequence[ForkServerProcess], seconds: float = 120) -> list[int | None]:
+    """Wait for processes; their exit codes."""
+    for process in processes:
+        process.join(seconds)
+    return [process.exitcode for process in processes]
