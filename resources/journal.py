@@ -18,7 +18,8 @@ BEAT = 60.0  # seconds between signs of life while bytes are written
 _RENEWAL = 30.0  # seconds between signs of life of an attempt that can be resumed
 _SPACING = 1 << 20  # bytes between two marks
 _DENSE = 64  # so many last marks of a file stay; older ones are thinned out again and again
-_LEAST_PAUSE, _SHARE = 0.05, 20  # writing the marker takes at most a twentieth of the time
+_LEAST_PAUSE, _MOST_PAUSE = 0.05, 2.0  # seconds between two writings of the marker
+_SHARE = 4  # between these, writing it takes at most a fifth of the thread's time
 
 
 class Hasher(Protocol):
@@ -114,7 +115,7 @@ class Journal:
             with contextlib.suppress(StoreError):
                 self._put()
             took = time.monotonic() - started
-            self._stopped.wait(max(_LEAST_PAUSE, _SHARE * took))
+            self._stopped.wait(min(_MOST_PAUSE, max(_LEAST_PAUSE, _SHARE * took)))
 
 
 def _thinned(marks: list[list[Any]]) -> list[list[Any]]:

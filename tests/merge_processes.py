@@ -27,6 +27,7 @@ from tests import checkpoint_factory as factory
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["tests.merge_processes"])
+MIB = 1 << 20
 ASSET = "merged_checkpoint/crash"
 
 
@@ -35,8 +36,8 @@ class MergeJob:
     """One call of `merge_set` over all experts of `publish_models`, and what becomes of it.
 
     `report` is written when it is done. With `die_at` the process kills itself when that share of
-    the bytes is written, after the moment that the journal takes; `pause` is taken at every block,
-    in seconds, as larger models do.
+    the bytes is written, and what could reach the store has reached it, as in a merge of a larger
+    model by far the most has.
     """
 
     store: str
@@ -45,7 +46,6 @@ class MergeJob:
     report: Path
     experts: str = "e1+e2"
     die_at: float | None = None
-    pause: float = 0.0
     environment: dict[str, str] = field(default_factory=dict)
 
     def result(self) -> dict[str, object] | None:
@@ -55,13 +55,12 @@ class MergeJob:
         return json.loads(self.report.read_text())
 
 
-def publish_models(uri: str, folder: Path, shape: factory.Shape, experts: int = 2) -> None:
+def publish_models(uri: str, family: factory.Family) -> None:
     """A base model and its experts, in the store."""
     store = ArtifactStore.open(uri)
-    family = factory.write_family(folder, shape, experts)
-    names = ["base", *(f"e{number + 1}" for number in range(experts))]
-    for name, path in zip(names, (family.base, *family.experts), strict=True):
-        pull_model(store, UpstreamModel(name=name, source=path.as_uri()), folder)
+    for number, path in enumerate((family.base, *family.experts)):
+        name = f"e{number}" if number else "base"
+        pull_model(store, UpstreamModel(name=name, source=path.as_uri()), path.parent)
 
 
 def aws_environment() -> dict[str, str]:
@@ -81,14 +80,11 @@ def run(job: MergeJob, together: Barrier | None = None) -> None:
     os.environ.update(job.environment)
     store = ArtifactStore.open(job.store)
     recipe = parse_recipe(job.recipe, "crash", "crash.yaml")
-    killed = 0
 
     def progress(done: int, total: int) -> None:
-        nonlocal killed
-        time.sleep(job.pause)
-        if job.die_at is not None and done >= job.die_at * total and not killed:
-            killed = done
-            time.sleep(1.5)
+        if job.die_at is not None and done >= job.die_at * total:
+            while not arrived(store, done / total, len(job.coefficients)):
+                time.sleep(0.02)
             job.report.with_suffix(".killed").write_text(json.dumps(done / total))
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -99,7 +95,9 @@ def run(job: MergeJob, together: Barrier | None = None) -> None:
         StreamSettings(threads=1, device="cpu"), progress=progress,
     )  # fmt: skip
     for point in merged.checkpoints:
-        store.point(ASSET, point.coefficient, CHECKPOINT, point.artifact.digest, run=str(os.getpid()))
+        store.point(
+            ASSET, point.coefficient, CHECKPOINT, point.artifact.digest, run=str(os.getpid())
+        )
     found = {
         "resumed": merged.resumed,
         "tensors": merged.tensors,
@@ -111,6 +109,22 @@ def run(job: MergeJob, together: Barrier | None = None) -> None:
     temporary = job.report.with_suffix(".part")
     temporary.write_text(json.dumps(found))
     temporary.rename(job.report)
+
+
+def arrived(store: ArtifactStore, share: float, outputs: int) -> bool:
+    """Whether so much of all weights that this process writes is in the store and journaled."""
+    place, good = store._place, 0
+    keys = [each.key for each in place.children("attempts") if each.key.endswith(".json")]
+    pending = {each.key: each.size for each in place.pending("attempts")}
+    for key in keys:
+        found = place.read(key)
+        note = json.loads(found[0]) if found else {}
+        weights = note.get("files", {}).get("model.safetensors")
+        if note.get("pid") == os.getpid() and weights and weights["marks"]:
+            written = share * weights["size"]
+            sent = pending.get(key.removesuffix(".json") + "/model.safetensors", written)
+            good += weights["marks"][-1][0] > written - 4 * MIB and sent > written - 9 * MIB
+    return good == outputs
 
 
 def finish(processes: Sequence[ForkServerProcess], seconds: float = 120) -> list[int | None]:

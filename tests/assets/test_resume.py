@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -13,16 +14,23 @@ from resources.artifact_store import ArtifactStore
 from tests import checkpoint_factory as factory
 from tests.merge_processes import MergeJob, aws_environment, finish, publish_models, run, start
 
-SHAPE = factory.Shape("qwen2", layers=2, hidden=128, intermediate=12288, tied=True)  # 38 MB
+SHAPE = factory.Shape("qwen2", layers=2, hidden=128, intermediate=8192, tied=True)  # 26 MB
 MIB = 1 << 20
 LOST = {"file": MIB, "s3": 8 * MIB + MIB}  # since the last mark; since the last part and mark
 BLOCK = 2 * MIB  # bytes of one write
+Contents = Mapping[str, str]
 SWEPT = """
 merge_method: task_arithmetic
 experts: all-pairs
 base_model: base
 parameters: {weight: 1.0}
 sweep: {lambda: [0.25, 0.5]}
+"""
+GLOBAL = """
+merge_method: ties
+experts: all-pairs
+base_model: base
+parameters: {weight: 1.0, density: 0.4, trim: global}
 """
 BOTH = ("lambda=0.25", "lambda=0.5")
 
@@ -49,16 +57,28 @@ def merged(store: ArtifactStore, tmp_path: Path, name: str, **changes: object) -
     return result
 
 
-def contents_elsewhere(tmp_path: Path, **changes: object) -> dict[str, str]:
-    """What comes out in a store where nothing ever was killed."""
-    store = ArtifactStore.open((tmp_path / "elsewhere").as_uri())
-    publish_models(store.uri, tmp_path / "the same models", SHAPE)
-    whole = job(store, tmp_path, "elsewhere", **changes)
-    run(whole)
-    result = whole.result()
-    assert result is not None
-    assert result["resumed"] == 0
-    return result["contents"]  # type: ignore[return-value]
+@pytest.fixture(scope="module")
+def family(tmp_path_factory: pytest.TempPathFactory) -> factory.Family:
+    return factory.write_family(tmp_path_factory.mktemp("models"), SHAPE)
+
+
+@pytest.fixture(scope="module")
+def elsewhere(
+    family: factory.Family, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Contents]:
+    """What comes out, by recipe, in a store where nothing ever was killed."""
+    root = tmp_path_factory.mktemp("elsewhere")
+    store = ArtifactStore.open((root / "store").as_uri())
+    publish_models(store.uri, family)
+    found: dict[str, Contents] = {}
+    for number, (recipe, points) in enumerate(((SWEPT, BOTH), (GLOBAL, ("default",)))):
+        whole = job(store, root, str(number), recipe=recipe, coefficients=points)
+        run(whole)
+        result = whole.result()
+        assert result is not None
+        assert result["resumed"] == 0
+        found[recipe] = result["contents"]  # type: ignore[assignment]
+    return found
 
 
 def finished_by(artifact: Artifact, byte: float) -> int:
@@ -68,9 +88,9 @@ def finished_by(artifact: Artifact, byte: float) -> int:
 
 
 def test_a_merge_killed_at_ninety_percent_computes_what_was_unfinished(
-    store: ArtifactStore, tmp_path: Path
+    store: ArtifactStore, tmp_path: Path, family: factory.Family, elsewhere: dict[str, Contents]
 ) -> None:
-    publish_models(store.uri, tmp_path / "models", SHAPE)
+    publish_models(store.uri, family)
     share = killed_at(store, tmp_path, 0.9)
     assert store.digests(CHECKPOINT) == []
     again = merged(store, tmp_path, "again")
@@ -80,8 +100,7 @@ def test_a_merge_killed_at_ninety_percent_computes_what_was_unfinished(
     assert share < 0.97
     assert finished_by(artifact, share * size - lost) <= again["resumed"]
     assert again["resumed"] <= finished_by(artifact, share * size + BLOCK) < again["tensors"]
-    assert again["resumed"] > again["tensors"] // 2
-    assert again["contents"] == contents_elsewhere(tmp_path)
+    assert again["contents"] == elsewhere[SWEPT]
     for digest in again["digests"].values():
         assert store.verify(store.get(CHECKPOINT, digest)) == []
 
@@ -94,36 +113,35 @@ def test_a_merge_killed_at_ninety_percent_computes_what_was_unfinished(
     assert there == published
 
 
-def test_killed_twice(store: ArtifactStore, tmp_path: Path) -> None:
+def test_killed_twice(
+    tmp_path: Path, family: factory.Family, elsewhere: dict[str, Contents]
+) -> None:
     """The second dies earlier than the first; the third still has the first's tensors."""
-    publish_models(store.uri, tmp_path / "models", SHAPE)
+    store = ArtifactStore.open((tmp_path / "store").as_uri())
+    publish_models(store.uri, family)
     killed_at(store, tmp_path, 0.9)
     killed_at(store, tmp_path, 0.4)
     again = merged(store, tmp_path, "again")
     assert again["resumed"] > again["tensors"] // 2
-    assert again["contents"] == contents_elsewhere(tmp_path)
+    assert again["contents"] == elsewhere[SWEPT]
 
 
-def test_a_method_that_measures_the_whole_model_measures_what_it_copies(tmp_path: Path) -> None:
-    recipe = """
-    merge_method: ties
-    experts: all-pairs
-    base_model: base
-    parameters: {weight: 1.0, density: 0.4, trim: model}
-    """
-    changes = {"recipe": recipe, "coefficients": ("default",)}
+def test_a_method_that_measures_the_whole_model_measures_what_it_copies(
+    tmp_path: Path, family: factory.Family, elsewhere: dict[str, Contents]
+) -> None:
+    changes = {"recipe": GLOBAL, "coefficients": ("default",)}
     store = ArtifactStore.open((tmp_path / "store").as_uri())
-    publish_models(store.uri, tmp_path / "models", SHAPE)
+    publish_models(store.uri, family)
     killed_at(store, tmp_path, 0.9, **changes)
     again = merged(store, tmp_path, "again", **changes)
     assert 0 < again["resumed"] < again["tensors"]
-    assert again["contents"] == contents_elsewhere(tmp_path, **changes)
+    assert again["contents"] == elsewhere[GLOBAL]
 
 
-def leave_unfinished(tmp_path: Path) -> tuple[ArtifactStore, list[Path]]:
+def leave_unfinished(tmp_path: Path, family: factory.Family) -> tuple[ArtifactStore, list[Path]]:
     """A local store in which a merge was killed, and the weights it left."""
     store = ArtifactStore.open((tmp_path / "store").as_uri())
-    publish_models(store.uri, tmp_path / "models", SHAPE)
+    publish_models(store.uri, family)
     killed_at(store, tmp_path, 0.9)
     left = [path for path in (tmp_path / "store/attempts").glob("*/model.safetensors")
             if path.parent.with_suffix(".json").exists()]  # fmt: skip
@@ -131,27 +149,32 @@ def leave_unfinished(tmp_path: Path) -> tuple[ArtifactStore, list[Path]]:
     return store, left
 
 
-def test_spoilt_remains_are_used_up_to_the_fault(tmp_path: Path) -> None:
-    store, left = leave_unfinished(tmp_path)
+def test_spoilt_remains_are_used_up_to_the_fault(
+    tmp_path: Path, family: factory.Family, elsewhere: dict[str, Contents]
+) -> None:
+    store, left = leave_unfinished(tmp_path, family)
     for path in left:
         with path.open("r+b") as file:
-            file.seek(20 * MIB)
+            file.seek(15 * MIB)
             byte = file.read(1)[0]
-            file.seek(20 * MIB)
+            file.seek(15 * MIB)
             file.write(bytes([byte ^ 0x40]))
     again = merged(store, tmp_path, "again")
     artifact = store.get(CHECKPOINT, again["digests"]["lambda=0.5"])
-    assert 0 < again["resumed"] <= finished_by(artifact, 20 * MIB)
-    assert again["contents"] == contents_elsewhere(tmp_path)
+    assert 0 < again["resumed"] <= finished_by(artifact, 15 * MIB)
+    assert again["contents"] == elsewhere[SWEPT]
 
 
 def test_remains_that_change_after_they_were_checked_are_not_published(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    family: factory.Family,
+    elsewhere: dict[str, Contents],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A bit turns between the check and the copy: all is merged anew."""
     import assets.resume
 
-    store, left = leave_unfinished(tmp_path)
+    store, left = leave_unfinished(tmp_path, family)
     resuming = assets.resume.resuming
 
     def spoil(*arguments):
@@ -166,15 +189,18 @@ def test_remains_that_change_after_they_were_checked_are_not_published(
     result = again.result()
     assert result is not None
     assert result["resumed"] == 0
-    assert result["contents"] == contents_elsewhere(tmp_path)
+    assert result["contents"] == elsewhere[SWEPT]
 
 
 def test_remains_that_vanish_while_they_are_read_are_done_without(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    family: factory.Family,
+    elsewhere: dict[str, Contents],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import assets.resume
 
-    store, left = leave_unfinished(tmp_path)
+    store, left = leave_unfinished(tmp_path, family)
     resuming = assets.resume.resuming
 
     def shorten(*arguments):
@@ -187,7 +213,7 @@ def test_remains_that_vanish_while_they_are_read_are_done_without(
     result = again.result()
     assert result is not None
     assert result["resumed"] == 0
-    assert result["contents"] == contents_elsewhere(tmp_path)
+    assert result["contents"] == elsewhere[SWEPT]
 
 
 def test_a_living_writer_is_not_resumed(store: ArtifactStore) -> None:

@@ -18,6 +18,7 @@ from resources.errors import (
     StoreFailureError,
     StoreUnreachableError,
 )
+from resources.s3_client import Timeouts
 from resources.store_resource import StoreResource
 from tests.storage_servers import S3Server, free_ports
 
@@ -102,10 +103,7 @@ def test_nobody_at_the_endpoint(s3_root: str, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_an_endpoint_that_never_answers(s3_root: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "resources.s3_place._FIRST_TIMEOUTS",
-        {"connect_timeout": "0.3s", "read_timeout": "0.3s", "timeout": "0.3s"},
-    )
+    monkeypatch.setattr("resources.s3_place._FIRST_TIMEOUTS", Timeouts(connect=0.3, read=0.3))
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
         started = time.monotonic()
