@@ -121,6 +121,10 @@ class ArtifactStore:
         keys = (entry.key.split("/") for entry in entries)
         return [parts[2] for parts in keys if len(parts) == 4 and parts[3] == MANIFEST]
 
+    def kinds(self) -> list[str]:
+        """Return the kinds of which anything is published, sorted. One listing."""
+        return sorted({entry.key.split("/")[1] for entry in self._place.walk(ARTIFACTS)})
+
     def point(
         self,
         asset: str,
