@@ -16,7 +16,9 @@ from pathlib import Path
 
 import merge_ops.assembly
 import merge_ops.reuse
-import merge_ops.stream  # noqa: F401
+import merge_ops.stream
+import resources.local_place
+import resources.s3_place  # noqa: F401
 from assets.entries import UpstreamModel
 from assets.merging import CHECKPOINT, merge_set
 from assets.pulling import pull_model
