@@ -17,7 +17,7 @@ from resources.places import Place
 BEAT = 60.0  # seconds between signs of life while bytes are written
 _RENEWAL = 30.0  # seconds between signs of life of an attempt that can be resumed
 _SPACING = 1 << 20  # bytes between two marks
-_DENSE = 64  # so many last marks of a file stay; older ones are thinned out again and again
+_DENSE = 64  # so many last marks of a file stay; of older ones ever fewer
 _LEAST_PAUSE, _MOST_PAUSE = 0.05, 2.0  # seconds between two writings of the marker
 _SHARE = 4  # between these, writing it takes at most a fifth of the thread's time
 
@@ -119,7 +119,14 @@ class Journal:
 
 
 def _thinned(marks: list[list[Any]]) -> list[list[Any]]:
-    """All of the last marks, and ever fewer of the older ones."""
+    """The last marks, and of the older ones so many that gaps stay an eighth of the way back."""
     if len(marks) <= 2 * _DENSE:
         return marks
-    return marks[:_DENSE:2] + marks[_DENSE:]
+    kept, end = marks[-_DENSE:], marks[-1][0]
+    older: list[list[Any]] = []
+    following = kept[0][0]
+    for mark in reversed(marks[:-_DENSE]):
+        if following - mark[0] >= (end - mark[0]) / 8:
+            older.append(mark)
+            following = mark[0]
+    return older[::-1] + kept

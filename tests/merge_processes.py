@@ -16,7 +16,7 @@ from pathlib import Path
 
 import merge_ops.assembly
 import merge_ops.reuse
-import merge_ops.stream
+import merge_ops.stream  # noqa: F401
 import resources.local_place
 import resources.s3_place  # noqa: F401
 from assets.entries import UpstreamModel
