@@ -122,11 +122,12 @@ def _thinned(marks: list[list[Any]]) -> list[list[Any]]:
     """The last marks, and of the older ones so many that gaps stay an eighth of the way back."""
     if len(marks) <= 2 * _DENSE:
         return marks
-    kept, end = marks[-_DENSE:], marks[-1][0]
-    older: list[list[Any]] = []
+    older, kept, end = marks[:-_DENSE], marks[-_DENSE:], marks[-1][0]
+    stay: list[list[Any]] = []
     following = kept[0][0]
-    for mark in reversed(marks[:-_DENSE]):
-        if following - mark[0] >= (end - mark[0]) / 8:
-            older.append(mark)
+    for number, mark in reversed(list(enumerate(older))):
+        before = older[number - 1][0] if number else 0
+        if following - before > (end - before) / 8:  # too far to do without the one between
+            stay.append(mark)
             following = mark[0]
-    return older[::-1] + kept
+    return stay[::-1] + kept
