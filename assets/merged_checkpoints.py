@@ -114,6 +114,7 @@ def _metadata(merged: list[MergedSet]) -> dict[str, Any]:
             "coefficient": point.coefficient,
             "memoized": point.memoized,
             "tensors reused": 0 if point.memoized else each.reused,
+            "tensors resumed": 0 if point.memoized else each.resumed,
             "bytes": point.artifact.nbytes,
             "digest": point.artifact.digest[:12],
         }
@@ -128,5 +129,6 @@ def _sentence(merged: MergedSet) -> str:
     return (
         f"{merged.expert_set}: {made} checkpoints merged in {merged.seconds:.2f} s"
         f" ({merged.megabytes_per_second:.0f} MB/s; {merged.reused} of {merged.tensors} tensors"
-        f" copied from the earlier ones), {len(merged.checkpoints) - made} found"
+        f" copied from the earlier ones; resumed: {merged.resumed} of {merged.tensors} tensors),"
+        f" {len(merged.checkpoints) - made} found"
     )

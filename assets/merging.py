@@ -1,12 +1,12 @@
 """From a recipe and an expert set to published checkpoints. Knows no Dagster."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from assets.pulling import open_models
+from assets.resume import carry_out
 from assets.reuse import with_reuse
 from merge_ops.recipe import Recipe
 
@@ -34,7 +34,8 @@ class MergedSet:
     """The checkpoints of one expert set, merged from one read of its inputs.
 
     `inputs` are the digests of base and experts by name. `seconds` and `bytes_*` are 0 when all
-    checkpoints were there; of `tensors` tensors `reused` were copied from earlier checkpoints.
+    checkpoints were there; of `tensors` tensors `reused` were copied from earlier checkpoints, and
+    `resumed` from merges of the same plan that were killed.
     """
 
     expert_set: str
@@ -45,6 +46,7 @@ class MergedSet:
     bytes_written: int
     reused: int = 0
     tensors: int = 0
+    resumed: int = 0
 
     @property
     def megabytes_per_second(self) -> float:
@@ -68,10 +70,10 @@ def merge_set(
 
     A checkpoint is published under its plan's digest, so asking again costs a small read each. What
     is unchanged since the checkpoints that `asset` points to (its `partitions` by coefficient) is
-    copied from there. A failure publishes nothing. Raises CompatibilityError or NonFiniteError for
-    inputs that cannot be merged, MissingArtifactError when a model is not in the store.
+    copied from there, and what a killed merge finished from what it left. A failure publishes
+    nothing. Raises CompatibilityError or NonFiniteError for inputs that cannot be merged,
+    MissingArtifactError when a model is not in the store.
     """
-    from merge_ops.assembly import merge
     from merge_ops.plan import plan_merge
 
     concrete = recipe.for_experts(expert_set.split("+"), base)
@@ -82,31 +84,27 @@ def merge_set(
     found = {each.coefficient: store.find(CHECKPOINT, str(each.digest)) for each in wanted}
     missing = [output for output in wanted if found[output.coefficient] is None]
     made: dict[str, Artifact] = {}
-    seconds, bytes_read, bytes_written, reused = 0.0, 0, 0, 0
+    seconds, bytes_read, bytes_written, reused, resumed = 0.0, 0, 0, 0, 0
     if missing:
         plan = plan_merge(concrete, models, [output.coefficient for output in missing])
         if asset is not None and partitions is not None:
             plan = with_reuse(store, plan, asset, partitions)
             reused = sum(tensor.action == "reuse" for tensor in plan.steps)
-        with ExitStack() as stack:
-            attempts = {
-                output.coefficient: stack.enter_context(store.attempt(CHECKPOINT))
-                for output in missing
-            }
-            report = merge(plan, attempts, settings, progress)
-            for output in missing:
-                fields = _manifest_fields(plan, output, expert_set, licences or {})
-                attempt = attempts[output.coefficient]
-                made[output.coefficient] = attempt.publish(output.digest, **fields)
-        seconds, bytes_read = report.seconds, report.bytes_read
-        bytes_written = report.bytes_written
+
+        def fields(output: "Output") -> dict[str, Any]:
+            return _manifest_fields(plan, output, expert_set, licences or {})
+
+        done = carry_out(store, CHECKPOINT, plan, fields, settings, progress)
+        made.update(done.artifacts)
+        seconds, bytes_read = done.report.seconds, done.report.bytes_read
+        bytes_written, resumed = done.report.bytes_written, done.resumed
     checkpoints = tuple(
         MergedCheckpoint(each.coefficient, artifact, each.coefficient not in made)
         for each in wanted
         if (artifact := made.get(each.coefficient) or found[each.coefficient]) is not None
     )
     inputs = {each.name: str(each.digest) for each in whole.checkpoints}
-    tensors = (reused, len(whole.tensors))
+    tensors = (reused, len(whole.tensors), resumed)
     return MergedSet(expert_set, inputs, checkpoints, seconds, bytes_read, bytes_written, *tensors)
 
 

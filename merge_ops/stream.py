@@ -145,7 +145,7 @@ class BlockStream:
 
     def _measured_model(self, pool: ThreadPoolExecutor, meter: Meter) -> WholeModel:
         """Rounds over the whole model, for the coefficients that ask for it."""
-        tensors = self._plan.steps
+        tensors = self._plan.tensors
         model = WholeModel(self._plan, [len(_ranges(each, self._block)) for each in tensors])
         measure = model.measure
         while measure is not None and measure.wanted:
@@ -162,7 +162,7 @@ class BlockStream:
 
         parts: list[Sequence[Tensor]] = []
         for index in model.tensors():
-            tensor = self._plan.steps[index]
+            tensor = self._plan.tensors[index]
             share = max(1, wanted * prod(tensor.output.shape) // model.count)
             runs = max(1, min(SAMPLE_RUNS, share // SAMPLE_RUN))
             parts.append(self._reader.sample(tensor, share, runs))
@@ -175,7 +175,7 @@ class BlockStream:
 
         def tasks() -> Iterator[_Task]:
             for index in model.tensors():
-                tensor = self._plan.steps[index]
+                tensor = self._plan.tensors[index]
                 run = _TensorRun(self._plan, tensor, index, self._block, model)
                 for number, (start, count) in enumerate(run.ranges):
                     future = pool.submit(self._observe_model, run, model, number, start, count)

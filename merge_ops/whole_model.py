@@ -29,14 +29,16 @@ class WholeModel:
         self._first: dict[int, tuple[int, int]] = {}  # its first block and element, by tensor
         self.measure: ModelMeasure | None = None
         self.count = number = 0
-        for index, tensor in enumerate(plan.steps):
+        if all(step.action != "merge" for step in plan.steps):
+            return
+        for index, tensor in enumerate(plan.tensors):  # all, also those that are only copied now
             if tensor.action == "merge" and 0 not in tensor.output.shape:
                 self._first[index] = number, self.count
                 number += blocks[index]
                 self.count += prod(tensor.output.shape)
         if not self._first or plan.method.measure is None:
             return
-        first = plan.steps[min(self._first)]
+        first = plan.tensors[min(self._first)]
         parameters = first.parameters
         asking = [c for c, each in enumerate(parameters) if plan.method.measures_model(each)]
         self._places = {coefficient: place for place, coefficient in enumerate(asking)}

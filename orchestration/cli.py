@@ -98,6 +98,45 @@ def leaderboard() -> None:
     commands.leaderboard()
 
 
+@app.command()
+def verify(
+    digests: Annotated[
+        list[str] | None, typer.Argument(help="Only these, by digest or its first characters.")
+    ] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="Only artifacts of this kind, such as checkpoint.")
+    ] = None,
+) -> None:
+    """Hash the files of the store's artifacts again. Exit status 1 when one is not as published."""
+    from orchestration.store_commands import verify as run
+
+    run(digests or [], kind)
+
+
+@app.command()
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List, remove nothing.")] = False,
+    grace: Annotated[
+        str, typer.Option(help="How long an attempt must have been silent: 90s, 30m, 24h or 7d.")
+    ] = "24h",
+) -> None:
+    """Remove what killed runs left in the store: attempts nobody points to, half-done uploads."""
+    from orchestration.store_commands import collect
+
+    collect(dry_run, grace)
+
+
+@app.command()
+def refs(
+    asset: Annotated[str, typer.Argument(help="An asset, such as model or champion/ties.")],
+    partition: Annotated[str | None, typer.Argument(help="Only this partition.")] = None,
+) -> None:
+    """Show what ASSET pointed to when, and which run did that."""
+    from orchestration.store_commands import history
+
+    history(asset, partition)
+
+
 def main() -> None:
     """Run the command line; an error of ours is one message and exit status 2."""
     from merge_ops.errors import RongheError

@@ -25,9 +25,11 @@ from resources.errors import (
 )
 from resources.folder_cache import DEFAULT_BYTES, FolderCache
 from resources.places import Place, open_place
+from resources.store_clock import StoreClock
 from resources.store_gc import GcReport, collect_garbage
 from resources.store_names import ARTIFACTS, MANIFEST, PROBE, manifest_key
-from resources.store_refs import Ref, RefEntry, now_text, read_ref, read_refs, write_ref
+from resources.store_refs import Ref, RefEntry, read_ref, read_refs, write_ref
+from resources.unfinished import Unfinished, take_unfinished
 
 DAY = 86_400.0
 _PIECE = 16 << 20
@@ -44,6 +46,7 @@ class ArtifactStore:
         self.uri = place.uri
         self.cache = cache
         self._place = place
+        self._clock = StoreClock(place)
 
     @classmethod
     def open(
@@ -68,14 +71,20 @@ class ArtifactStore:
     def __reduce__(self) -> tuple[Any, ...]:
         return (ArtifactStore.open, (self.uri, self.cache.root, self.cache.most_bytes))
 
-    def attempt(self, kind: str) -> Attempt:
+    def attempt(self, kind: str, digest: str | None = None) -> Attempt:
         """Start writing an artifact of `kind`; use it as a context manager, and `publish` it.
+
+        With the `digest` it will have, it keeps a journal: killed, it can be found by `unfinished`.
 
         Raises:
             UnsafeStoreError: the store ignores conditional writes.
         """
         self.probe()
-        return Attempt(self._place, kind, self.cache, self.find)
+        return Attempt(self._place, kind, self.cache, self.find, digest)
+
+    def unfinished(self, kind: str, digest: str) -> list[Unfinished]:
+        """Return what killed attempts at this artifact left, claimed; the farthest comes first."""
+        return take_unfinished(self._place, kind, digest)
 
     def find(self, kind: str, digest: str) -> Artifact | None:
         """Return the artifact published under `kind` and `digest`, or None. One small read.
@@ -112,6 +121,10 @@ class ArtifactStore:
         keys = (entry.key.split("/") for entry in entries)
         return [parts[2] for parts in keys if len(parts) == 4 and parts[3] == MANIFEST]
 
+    def kinds(self) -> list[str]:
+        """Return the kinds of which anything is published, sorted. One listing."""
+        return sorted({entry.key.split("/")[1] for entry in self._place.walk(ARTIFACTS)})
+
     def point(
         self,
         asset: str,
@@ -139,7 +152,8 @@ class ArtifactStore:
         """
         self.probe()
         self.get(kind, digest)
-        write_ref(self._place, asset, partition, RefEntry(kind, digest, now_text(), run, fields))
+        at = self._clock.now_text()
+        write_ref(self._place, asset, partition, RefEntry(kind, digest, at, run, fields))
 
     def ref(self, asset: str, partition: str | None = None) -> Ref | None:
         """Return one ref with its history, or None."""

@@ -2,11 +2,9 @@
 
 import contextlib
 import json
-import os
-import socket
 import threading
-import time
 import uuid
+import weakref
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -17,6 +15,8 @@ from resources.artifact import FORMAT, RESERVED, Artifact, FileRecord, content_d
 from resources.digest_tree import PIECE, TREE, PieceHasher, join_tree
 from resources.errors import AttemptError, ContentConflictError, StoreError, StoreFailureError
 from resources.folder_cache import FolderCache
+from resources.journal import Journal
+from resources.owners import this_process
 from resources.places import Place, PlaceWriter
 from resources.store_names import (
     ATTEMPTS,
@@ -26,8 +26,6 @@ from resources.store_names import (
     manifest_key,
     refuse_secrets,
 )
-
-_BEAT = 60.0  # seconds between signs of life while bytes are written
 
 Find = Callable[[str, str], Artifact | None]
 
@@ -39,7 +37,14 @@ class Attempt:
     exception, it removes what it wrote; killed, it leaves that for gc. Get one from the store.
     """
 
-    def __init__(self, place: Place, kind: str, cache: FolderCache, find: Find) -> None:
+    def __init__(
+        self,
+        place: Place,
+        kind: str,
+        cache: FolderCache,
+        find: Find,
+        digest: str | None = None,
+    ) -> None:
         manifest_key(kind, "0" * 64)  # the kind must be right before anything is written
         self.kind = kind
         self.id = uuid.uuid4().hex
@@ -52,8 +57,8 @@ class Attempt:
         self._lock = threading.Lock()
         self._undecided = False  # a manifest may name our files: only gc may judge
         self._published: Artifact | None = None
-        self._last_beat = 0.0
-        self._beat()
+        self.journal = Journal(place, self.folder_key + MARKER_SUFFIX, kind, digest)
+        weakref.finalize(self, self.journal.stop)
 
     def open(self, file: str, size: int) -> "AttemptWriter":
         """Start a file of exactly `size` bytes, written in order and hashed on the way.
@@ -131,6 +136,7 @@ class Attempt:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.journal.stop()
         if self._published is None and not self._undecided:
             self._tidy(self._place_files())
 
@@ -196,28 +202,17 @@ class Attempt:
         gc deletes its claim last, so a claim won late still finds the files missing.
         """
         key = self.folder_key + CLAIM_SUFFIX
-        won = self._place.create(key, self._note(by="publish"))
+        claim = {"by": "publish", "kind": self.kind, **this_process()}
+        won = self._place.create(key, json.dumps(claim).encode())
         if not won:
             found = self._place.read(key)
             won = found is not None and json.loads(found[0]).get("by") == "publish"
         there = {entry.key: entry.size for entry in self._place.walk(self.folder_key)}
         if not won or any(there.get(f"{self.folder_key}/{f.path}") != f.size for f in files):
             raise AttemptError(
-                f"{self.kind} attempt {self.id} was removed by gc, as it gave no sign of life for "
-                f"longer than gc's grace period; run again, and run gc with a longer grace"
+                f"{self.kind} attempt {self.id} was removed by gc, or taken over by another run, "
+                f"as it gave no sign of life for long; run again, and run gc with a longer grace"
             )
-
-    def _beat(self) -> None:
-        """Renew the marker now and then: gc leaves attempts alone that were written to lately."""
-        now = time.monotonic()
-        if self._last_beat and now - self._last_beat < _BEAT:
-            return
-        self._last_beat = now
-        self._place.put(self.folder_key + MARKER_SUFFIX, self._note(by="attempt"))
-
-    def _note(self, by: str) -> bytes:
-        note = {"by": by, "kind": self.kind, "host": socket.gethostname(), "pid": os.getpid()}
-        return json.dumps(note).encode()
 
     def _place_files(self) -> list[FileRecord]:
         with self._lock:
@@ -225,6 +220,7 @@ class Attempt:
 
     def _tidy(self, files: list[FileRecord]) -> None:
         """Remove `files`, the marker and the claim; what fails here is left for gc."""
+        self.journal.stop()
         keys = [f"{self.folder_key}/{file.path}" for file in files]
         if files and self._pieces:
             keys.append(f"{self.folder_key}/{TREE}")
@@ -250,10 +246,12 @@ class Attempt:
             self._files[record.path] = record
             if pieces:
                 self._pieces[record.path] = pieces
+        self.journal.committed(record.path)
 
     def _forget(self, file: str) -> None:
         with self._lock:
             self._files.pop(file, None)
+        self.journal.forget(file)
 
 
 class AttemptWriter:
@@ -278,7 +276,7 @@ class AttemptWriter:
         if self._pieces is not None:
             self._pieces.update(view)
         self._writer.write(view)
-        self._attempt._beat()
+        self._attempt.journal.mark(self._file, self._size, self._done, self._hasher)
 
     def __enter__(self) -> "AttemptWriter":
         return self

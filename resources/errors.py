@@ -9,6 +9,7 @@
     │   ├── StoreFailureError         any other failure underneath: disk full, server error
     │   ├── AttemptError              an attempt used wrongly, or removed by gc too soon
     │   │   └── SecretFoundError        a manifest or ref would hold a secret
+    │   ├── UnfinishedReadError       (also an OSError) what a dead attempt left cannot be read
     │   ├── ContentConflictError      other contents are published under the same digest
     │   ├── MissingArtifactError      nothing is published under that kind and digest
     │   └── DamagedArtifactError      a published file or manifest is missing or has wrong bytes
@@ -59,6 +60,10 @@ class AttemptError(StoreError):
 
 class SecretFoundError(AttemptError):
     """A manifest or ref would have held a secret; nothing was written."""
+
+
+class UnfinishedReadError(StoreError, OSError):
+    """What a dead attempt left is not there any more, or has other bytes than were checked."""
 
 
 class ContentConflictError(StoreError):

@@ -23,7 +23,7 @@ from resources.store_names import TEMPORARY
 
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
-_FULL = {errno.ENOSPC, errno.EDQUOT}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class LocalPlace:
@@ -116,6 +116,16 @@ class LocalPlace:
         """Open the file; FileNotFoundError when there is none."""
         with _translated(self.root, f"reading {key}"):
             return LocalReader(self.root, self.root / key)
+
+    def pending(self, prefix: str) -> list[Entry]:
+        """Return nothing: a file exists from its first byte."""
+        return []
+
+    def drop_pending(self, keys: Iterable[str]) -> None:
+        """Do nothing."""
+
+    def salvage(self, key: str) -> None:
+        """Do nothing: what was written of a file can be read."""
 
     def settle(self, prefix: str) -> None:
         """Flush the folders below `prefix`, and the one that holds it, to the disk."""

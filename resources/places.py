@@ -90,6 +90,21 @@ class Place(Protocol):
         """Open an object for reading; FileNotFoundError may come now or at the first read."""
         ...
 
+    def pending(self, prefix: str) -> list[Entry]:
+        """Every object below `prefix` that was begun and does not exist yet, where such are kept.
+
+        `modified` is when it was begun, `size` the bytes it holds.
+        """
+        ...
+
+    def drop_pending(self, keys: Iterable[str]) -> None:
+        """Remove what `pending` listed."""
+        ...
+
+    def salvage(self, key: str) -> None:
+        """Make readable what was written of an object whose writer is gone; it may be nothing."""
+        ...
+
     def settle(self, prefix: str) -> None:
         """Make the objects committed below `prefix` survive a power failure."""
         ...

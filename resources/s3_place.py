@@ -37,6 +37,7 @@ from resources.s3_transfers import (
     md5,
     read_body,
 )
+from resources.s3_uploads import S3Uploads
 from resources.store_names import PROBE
 
 _FIRST_TIMEOUTS = Timeouts(connect=3.0, read=5.0)
@@ -107,6 +108,18 @@ class S3Place:
     def open_reader(self, key: str) -> S3Reader:
         """Return a reader; nothing is fetched yet."""
         return S3Reader(self, key)
+
+    def pending(self, prefix: str) -> list[Entry]:
+        """Every multipart upload under way below `prefix`, or left by a process that was killed."""
+        return S3Uploads(self).pending(prefix)
+
+    def drop_pending(self, keys: Iterable[str]) -> None:
+        """Abort uploads."""
+        S3Uploads(self).abort(keys)
+
+    def salvage(self, key: str) -> None:
+        """Complete an upload with the parts that arrived."""
+        S3Uploads(self).complete(key)
 
     def settle(self, prefix: str) -> None:
         """Do nothing: an object that exists is durable."""

@@ -9,6 +9,7 @@ row, for longer than the grace period and for at least an hour.
 
 import json
 from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -32,13 +33,15 @@ _MOMENT = 3600.0  # seconds; no small write, with all its retries, takes longer
 class Garbage:
     """An attempt nothing points to: its id, its files, their bytes, seconds since its last write.
 
-    `attempt` is empty for leftovers of probes and of interrupted small writes, taken together.
+    `pending` are files whose upload was never completed. `attempt` is empty for leftovers of
+    probes, of interrupted small writes, and of uploads beside a published attempt, taken together.
     """
 
     attempt: str
     files: tuple[str, ...]
     nbytes: int
     idle_seconds: float
+    pending: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,12 +74,20 @@ def collect_garbage(
         DamagedArtifactError: a manifest cannot be read; nothing is removed then.
     """
     now = place.now()
-    attempts = _attempts(place)
-    idle = {name: now - max(entry.modified for entry in found) for name, found in attempts.items()}
-    old = {name for name in attempts if idle[name] >= _grace(name, attempts[name], grace_seconds)}
+    attempts, pending = _attempts(place), _by_attempt(place.pending(ATTEMPTS))
+    idle = {
+        name: now - max(entry.modified for entry in attempts.get(name) or pending[name])
+        for name in attempts.keys() | pending.keys()
+    }
+    graces = {name: _grace(name, attempts.get(name, []), grace_seconds) for name in idle}
+    old = {name for name in idle if idle[name] >= graces[name]}
     named = _named_attempts(place) if old else set[str]()
-    garbage = [_garbage(name, attempts[name], idle[name]) for name in sorted(old - named)]
-    garbage += _leftovers(place, now, max(grace_seconds, _MOMENT))
+    garbage = [
+        _garbage(name, attempts.get(name, []), idle[name], pending.get(name, ()))
+        for name in sorted(old - named)
+    ]
+    beside = [entry for name in sorted(old & named) for entry in pending.get(name, ())]
+    garbage += _leftovers(place, now, max(grace_seconds, _MOMENT), beside)
     if not dry_run:
         doomed = {piece.attempt for piece in garbage if piece.attempt and _condemn(place, piece)}
         doomed -= _named_attempts(place) if doomed else set()
@@ -88,15 +99,22 @@ def collect_garbage(
 
 
 def _grace(attempt: str, entries: list[Entry], grace_seconds: float) -> float:
-    """The grace period, longer while a publisher may be between its claim and its manifest."""
+    """The grace period, longer while a publisher may be between its claim and its manifest.
+
+    Longer too for an upload whose attempt was not seen: it may have begun after the listing.
+    """
     claimed = any(entry.key == _claim(attempt) for entry in entries)
-    return max(grace_seconds, _MOMENT) if claimed else grace_seconds
+    return max(grace_seconds, _MOMENT) if claimed or not entries else grace_seconds
 
 
 def _attempts(place: Place) -> dict[str, list[Entry]]:
     """Every attempt's objects, its marker and claim among them, by id."""
+    return _by_attempt(place.walk(ATTEMPTS))
+
+
+def _by_attempt(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
     found: dict[str, list[Entry]] = defaultdict(list)
-    for entry in place.walk(ATTEMPTS):
+    for entry in entries:
         name = entry.key.split("/")[1]
         found[name.removesuffix(MARKER_SUFFIX).removesuffix(CLAIM_SUFFIX)].append(entry)
     return dict(found)
@@ -124,6 +142,7 @@ def _remove(place: Place, garbage: list[Garbage], progress: Progress | None) -> 
     """Delete the files, and each attempt's claim last."""
     total, done = sum(piece.nbytes for piece in garbage), 0
     for piece in garbage:
+        place.drop_pending(piece.pending)
         place.delete(piece.files)
         if piece.attempt:
             place.delete([_claim(piece.attempt)])
@@ -132,22 +151,28 @@ def _remove(place: Place, garbage: list[Garbage], progress: Progress | None) -> 
             progress(done, total)
 
 
-def _garbage(attempt: str, entries: list[Entry], idle: float) -> Garbage:
+def _garbage(
+    attempt: str, entries: list[Entry], idle: float, pending: Sequence[Entry] = ()
+) -> Garbage:
     entries = sorted(entries, key=lambda entry: (entry.key.endswith(CLAIM_SUFFIX), entry.key))
-    keys = tuple(entry.key for entry in entries)
-    return Garbage(attempt, keys, sum(entry.size for entry in entries), idle)
+    keys, uploads = (tuple(each.key for each in found) for found in (entries, pending))
+    return Garbage(attempt, keys, sum(each.size for each in (*entries, *pending)), idle, uploads)
 
 
-def _leftovers(place: Place, now: float, grace_seconds: float) -> list[Garbage]:
+def _leftovers(
+    place: Place, now: float, grace_seconds: float, pending: Sequence[Entry]
+) -> list[Garbage]:
+    pending = [entry for entry in pending if now - entry.modified >= grace_seconds]
     entries = [
         entry
         for prefix in (PROBE, TEMPORARY)
         for entry in place.walk(prefix)
         if now - entry.modified >= grace_seconds
     ]
-    if not entries:
+    if not entries and not pending:
         return []
-    return [_garbage("", entries, now - max(entry.modified for entry in entries))]
+    last = max(entry.modified for entry in (*entries, *pending))
+    return [_garbage("", entries, now - last, pending)]
 
 
 def _settled_notes(attempts: dict[str, list[Entry]], published: set[str]) -> list[str]:

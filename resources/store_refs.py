@@ -11,7 +11,6 @@ import uuid
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 from resources.errors import AttemptError, DamagedArtifactError, StoreFailureError
@@ -179,8 +178,3 @@ def _parse(data: bytes, where: str) -> dict[str, Any]:
             f"{where}: the ref is not of format {_FORMAT}; a later release may have written it"
         )
     return document
-
-
-def now_text() -> str:
-    """Return the time now, UTC, to the millisecond, in ISO 8601."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -22,9 +22,9 @@ def publish(uri: str, go: str, content: str) -> None:
             print(type(error).__name__, flush=True)
 
 
-def hang(uri: str) -> None:
+def hang(uri: str, digest: str | None = None) -> None:
     """Write one file and half of another, then wait to be killed."""
-    attempt = ArtifactStore.open(uri).attempt("checkpoint")
+    attempt = ArtifactStore.open(uri).attempt("checkpoint", digest)
     attempt.write_bytes("config.json", b"{}")
     with attempt.open("model.safetensors", 20 << 20) as writer:
         writer.write(bytes(10 << 20))

@@ -1,0 +1,61 @@
+"""Going on where a merge was cut off: tensors that were finished are copied, not computed again.
+
+A plan decides every byte it writes and where, so an unfinished merge of the same plan holds, up to
+where it came, exactly what this one will write. How far it came, and that the bytes are good, is
+the business of whoever keeps the files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from merge_ops.checkpoint import ByteSource, Checkpoint
+from merge_ops.header import TensorEntry
+from merge_ops.plan import Plan, PlannedTensor
+from merge_ops.tensor_sources import Stored
+
+
+@dataclass(frozen=True)
+class Remains:
+    """What an unfinished merge of one coefficient left: by file, the ends of finished tensors."""
+
+    source: ByteSource
+    reached: Mapping[str, Collection[int]]
+
+
+def tensor_places(plan: Plan) -> list[TensorEntry]:
+    """Where each tensor of the plan will lie, in file order."""
+    places: list[TensorEntry] = []
+    for shard in plan.shards:
+        position = len(shard.header)
+        for tensor in shard.tensors:
+            place = TensorEntry(tensor.dtype, tensor.shape, shard.file, position, tensor.nbytes)
+            places.append(place)
+            position += tensor.nbytes
+    return places
+
+
+def resuming(plan: Plan, remains: Sequence[Remains | None]) -> Plan:
+    """The plan with those tensors copied that were finished for every one of its coefficients.
+
+    `remains` follow the plan's coefficients. Results and digests are the plan's own.
+    """
+    found = [each for each in remains if each is not None]
+    if len(found) < len(plan.coefficients):
+        return plan
+    pairs = zip(plan.steps, tensor_places(plan), strict=True)
+    return dataclasses.replace(plan, work=tuple(_copied(*pair, found) for pair in pairs))
+
+
+def _copied(step: PlannedTensor, entry: TensorEntry, found: Sequence[Remains]) -> PlannedTensor:
+    end = entry.offset + entry.nbytes
+    finished = all(end in each.reached.get(entry.file, ()) for each in found)
+    if step.action != "merge" or not entry.nbytes or not finished:
+        return step
+    parts = tuple(
+        Stored(Checkpoint("an unfinished merge", each.source, {}, {}), step.output.name, entry)
+        for each in found
+    )
+    return dataclasses.replace(step, action="reuse", base=None, inputs=parts, span="element")
