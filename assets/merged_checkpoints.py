@@ -8,7 +8,8 @@ from typing import Any
 import dagster as dg
 from blake3 import blake3
 
-from assets.display import of_artifact, of_work, table
+from assets.display import of_artifact, of_masks, of_work, table
+from assets.emr_masking import point_at_masks
 from assets.failures import RETRY_CRASHES, clear_failures
 from assets.grid import group_by_set
 from assets.merging import CHECKPOINT, MergedSet, merge_set
@@ -87,7 +88,9 @@ def build_merged_checkpoint(
                 store.point(
                     _name(merge), str(key), CHECKPOINT, artifact.digest, run=context.run.run_id
                 )
-                context.add_asset_metadata(of_artifact(artifact, each.memoized), partition_key=key)
+                shown = of_artifact(artifact, each.memoized) | of_masks(merged.masks)
+                context.add_asset_metadata(shown, partition_key=key)
+            point_at_masks(store, merge.key.path, expert_set, merged.masks, context.run.run_id)
             context.log.info(_sentence(merged))
             merged_sets.append(merged)
         return dg.MaterializeResult(

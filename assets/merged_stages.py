@@ -6,7 +6,8 @@ from typing import Any
 
 import dagster as dg
 
-from assets.display import of_artifact, of_work
+from assets.display import of_artifact, of_masks, of_work
+from assets.emr_masking import point_at_masks
 from assets.failures import RETRY_CRASHES, clear_failures
 from assets.merged_checkpoints import data_version
 from assets.merging import CHECKPOINT, merge_set
@@ -80,12 +81,14 @@ def build_merged_stage(
             {"default": partition},
         )  # fmt: skip
         (point,) = merged.checkpoints
-        digest = point.artifact.digest
-        store.point(name, partition, CHECKPOINT, digest, run=context.run.run_id)
+        digest, run = point.artifact.digest, context.run.run_id
+        store.point(name, partition, CHECKPOINT, digest, run=run)
+        point_at_masks(store, stage.key.path, partition, merged.masks, run)
         return dg.MaterializeResult(
             data_version=data_version(stage.code_version, [merged]),
             metadata={
                 **of_artifact(point.artifact, point.memoized),
+                **of_masks(merged.masks),
                 "tensors reused": merged.reused,
                 **of_work(merged.seconds, merged.bytes_read + merged.bytes_written),
             },

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from assets.emr_masking import PublishedMasks, publish_masks
 from assets.pulling import open_models
 from assets.reuse import with_reuse
 from merge_ops.recipe import Recipe
@@ -38,6 +39,7 @@ class MergedSet:
 
     `inputs` are the digests of base and experts by name. `seconds` and `bytes_*` are 0 when all
     checkpoints were there; of `tensors` tensors `reused` were copied from earlier checkpoints.
+    `masks` are those of merges by emr.
     """
 
     expert_set: str
@@ -48,6 +50,7 @@ class MergedSet:
     bytes_written: int
     reused: int = 0
     tensors: int = 0
+    masks: PublishedMasks | None = None
 
     @property
     def megabytes_per_second(self) -> float:
@@ -136,9 +139,9 @@ class _Work:
             if (artifact := made.get(each.coefficient) or found[each.coefficient]) is not None
         )
         inputs = {each.name: str(each.digest) for each in whole.checkpoints}
-        tensors = (reused, len(whole.tensors))
-        work = (seconds, bytes_read, bytes_written)
-        return MergedSet(expert_set, inputs, checkpoints, *work, *tensors)
+        work = (seconds, bytes_read, bytes_written, reused, len(whole.tensors))
+        masks = publish_masks(self.store, whole)
+        return MergedSet(expert_set, inputs, checkpoints, *work, masks)
 
     def _publish(
         self, plan: "Plan", expert_set: str
