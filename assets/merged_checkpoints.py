@@ -94,7 +94,8 @@ def build_merged_checkpoint(
             context.log.info(_sentence(merged))
             merged_sets.append(merged)
         return dg.MaterializeResult(
-            data_version=data_version(merge.code_version, merged_sets), metadata=_metadata(merged_sets)
+            data_version=data_version(merge.code_version, merged_sets),
+            metadata=_metadata(merged_sets),
         )
 
     return merged_checkpoint

@@ -1,4 +1,4 @@
-"""merged_stage/<recipe>/<name>: what earlier documents of a recipe's file make for the later ones."""
+"""merged_stage/<recipe>/<name>: what the earlier documents of a recipe's file make."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

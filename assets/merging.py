@@ -143,9 +143,7 @@ class _Work:
         masks = publish_masks(self.store, whole)
         return MergedSet(expert_set, inputs, checkpoints, *work, masks)
 
-    def _publish(
-        self, plan: "Plan", expert_set: str
-    ) -> "tuple[dict[str, Artifact], MergeReport]":
+    def _publish(self, plan: "Plan", expert_set: str) -> "tuple[dict[str, Artifact], MergeReport]":
         """Merge every coefficient of the plan and publish it."""
         from merge_ops.assembly import merge
 

@@ -9,6 +9,24 @@
         base: tiny-base
         kind: full                                # or lora
 
+A recipe's file may hold several documents, of which later ones use the results of named earlier
+ones, each an asset of its own (merged_stage/<recipe>/<name>):
+
+    name: consensus          # takes the experts of each set, because it says `experts`
+    merge_method: ties
+    experts: all-pairs
+    parameters: {weight: 1.0, density: 0.3}
+    ---
+    name: anchor             # takes no experts: merged once, from the models that it lists
+    merge_method: linear
+    models: [{model: tiny-base}, {model: herbs}]
+    parameters: {weight: 1.0}
+    ---
+    merge_method: linear     # the result: for each set, because `consensus` is
+    models: [{model: consensus, parameters: {weight: 0.8}}, {model: anchor}]
+    parameters: {weight: 0.2}
+    suite: quickstart        # suite, gate and sweep are the result's alone
+
 Loading reads no weight and no benchmark item, and needs no network and no environment.
 """
 

@@ -87,9 +87,7 @@ def contest_of(catalog: Catalog) -> Contest:
     )
 
 
-def _assets(
-    catalog: Catalog, merges: list[MergeRecipe], stages: list[MergeStage]
-) -> Iterator[Any]:
+def _assets(catalog: Catalog, merges: list[MergeRecipe], stages: list[MergeStage]) -> Iterator[Any]:
     yield from _shared_assets(catalog)
     for stage in stages:
         yield build_merged_stage(stage, when_inputs_change(), gpu_op_tags())

@@ -148,10 +148,10 @@ def test_the_result_is_what_ronghe_merge_makes_and_damaged_stages_stop_it(
         file.write_bytes(file.read_bytes()[:-64] + b"\xff" * 64)
     with dg.DagsterInstance.ephemeral() as another:  # knows nothing, so it materializes all again
         report = refresh(another, project.settings())
-    for failure, where in zip(sorted(report.failures), (f"{MEAN_STAGE} [e1+e2]", WARM_STAGE)):
+    stages = (f"{MEAN_STAGE} [e1+e2]", WARM_STAGE)
+    for failure, where in zip(sorted(report.failures), stages, strict=True):
         assert failure.startswith(f"{where}: check checkpoint_is_sound failed: ")
         assert "has other bytes than were published" in failure
-    assert len(report.failures) == 2
     assert report.counts[RESULT].rerun == set()
     assert store.digests("checkpoint") == before
 
@@ -180,7 +180,10 @@ def test_a_result_never_uses_a_stage_of_other_models(
     store, inputs = ArtifactStore.open(project.store), list[dict[str, str]]()
     for models in (("base", "e1", "e2"), ("e2",)):
         project.retrain("e2", seed=50 + len(inputs))
-        for asset, partition in (*(("model", each) for each in models), (RESULT, "lambda=1.0|e1+e2")):
+        for asset, partition in (
+            *(("model", each) for each in models),
+            (RESULT, "lambda=1.0|e1+e2"),
+        ):
             assert job.execute_in_process(
                 instance=instance, asset_selection=[key(asset)], partition_key=partition
             ).success
@@ -212,7 +215,10 @@ def without(document: Mapping[str, object], *keys: str) -> dict[str, object]:
             (MEAN | {"suite": "colours", "gate": {"allowed_loss": 0.1}}, WARM, MIX),
             r"(?s)document mean: suite has no effect.*document mean: gate has no effect",
         ),
-        ((MEAN | {"sweep": {"normalize": [True]}}, WARM, MIX), "document mean: sweep makes several"),
+        (
+            (MEAN | {"sweep": {"normalize": [True]}}, WARM, MIX),
+            "document mean: sweep makes several",
+        ),
         (
             (MEAN, WARM | {"models": [{"model": "e9"}]}, MIX),
             r"document warm: models\[0\].model is 'e9', which is neither 'base' nor an expert of it"
