@@ -18,6 +18,7 @@ from rich.table import Table
 from merge_ops.checkpoint import Checkpoint, FolderSink, FolderSource, open_checkpoint
 from merge_ops.errors import Fault, RecipeError, SettingsError
 from merge_ops.plan import GRADIENTS, Plan
+from merge_ops.plan_json import plan_json
 from merge_ops.stages import Stages, load_stages, plan_stages, run_stages
 from orchestration.emr_command import check_masks_wanted, write_masks_into
 from orchestration.local_models import content_digest, folders_of, open_models, readable
@@ -51,7 +52,7 @@ def show_plan(config: Path, as_json: bool) -> None:
     plans = plan_stages(stages, open_models(str(config), stages.referenced_models))
     console = Console()
     if as_json:
-        *earlier, result = [plan.to_json() for plan in plans]
+        *earlier, result = [plan_json(plan) for plan in plans]
         document = {**result, "stages": earlier} if earlier else result
         console.print_json(json.dumps(document, ensure_ascii=False))
     else:
