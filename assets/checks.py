@@ -9,7 +9,6 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
 )
 
 from assets.failures import clear_failures
-from assets.merged_checkpoints import MergeRecipe
 from assets.merging import expected_tensors
 from assets.run_settings import RunSettings
 
@@ -20,7 +19,9 @@ CHECK = "checkpoint_is_sound"
 MISSING = "nothing is published for this partition"
 
 
-def build_checkpoint_check(merge: MergeRecipe) -> dg.AssetChecksDefinition:
+def build_checkpoint_check(
+    asset: dg.AssetKey, partitions: dg.PartitionsDefinition | None
+) -> dg.AssetChecksDefinition:
     """All bytes as published, all tensors there and finite, it loads, and one forward pass.
 
     A run of a range of points, and be it of one, reports each for itself, so that only what comes
@@ -28,10 +29,10 @@ def build_checkpoint_check(merge: MergeRecipe) -> dg.AssetChecksDefinition:
     """
 
     @dg.asset_check(
-        asset=merge.key,
+        asset=asset,
         name=CHECK,
         blocking=True,
-        partitions_def=merge.grid,
+        partitions_def=partitions,
         description="All bytes as published, every planned tensor there and finite, transformers"
         " loads it, and one forward pass gives finite numbers.",
     )
@@ -39,21 +40,22 @@ def build_checkpoint_check(merge: MergeRecipe) -> dg.AssetChecksDefinition:
     def checkpoint_is_sound(
         context: dg.AssetCheckExecutionContext, settings: RunSettings
     ) -> dg.AssetCheckResult:
-        store, name = settings.store(), "/".join(merge.key.path)
+        store, name = settings.store(), "/".join(asset.path)
+        if partitions is None:
+            found = examine(store, name, None)
+            told: dict[str, Any] = {"problems": "; ".join(found) or "none"}
+            return dg.AssetCheckResult(passed=not found, metadata=told)
         keys = [str(key) for key in context.op_execution_context.partition_keys]
         problems = {key: examine(store, name, key) for key in keys}
         if not context.op_execution_context.has_partition_key:
-            _report_each(context, merge.key, problems)
-        told: dict[str, Any] = {key: "; ".join(each) or "sound" for key, each in problems.items()}
-        return dg.AssetCheckResult(
-            passed=not any(problems.values()),
-            metadata=told,
-        )
+            _report_each(context, asset, problems)
+        told = {key: "; ".join(each) or "sound" for key, each in problems.items()}
+        return dg.AssetCheckResult(passed=not any(problems.values()), metadata=told)
 
     return checkpoint_is_sound
 
 
-def examine(store: "ArtifactStore", asset: str, partition: str) -> list[str]:
+def examine(store: "ArtifactStore", asset: str, partition: str | None) -> list[str]:
     """Everything wrong with the checkpoint a name stands for; empty when it is sound."""
     from merge_ops.verification import verify_checkpoint
 

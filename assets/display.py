@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 if TYPE_CHECKING:
+    from assets.emr_masking import PublishedMasks
     from resources.artifact import Artifact
 
 MetadataMap = dict[str, Any]
@@ -47,3 +48,15 @@ def of_work(seconds: float, nbytes: int) -> MetadataMap:
     """How long it took and how fast that was."""
     speed = nbytes / 1e6 / seconds if seconds > 0 else 0.0
     return {"seconds": round(seconds, 3), "MB/s": round(speed, 1)}
+
+
+def of_masks(masks: "PublishedMasks | None") -> MetadataMap:
+    """Where the masks of a merge by emr are, how large, and every expert's scale."""
+    if masks is None:
+        return {}
+    rows = [{"expert": name, "scale": scale} for name, scale in masks.rescale.items()]
+    return {
+        "masks": dg.MetadataValue.path(masks.artifact.uri),
+        "bytes of the masks": masks.artifact.nbytes,
+        "scales (for lambda 1)": table(rows),
+    }

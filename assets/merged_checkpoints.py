@@ -1,36 +1,44 @@
 """merged_checkpoint/<recipe>: every expert set at every coefficient of one recipe."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
 from blake3 import blake3
 
-from assets.display import of_artifact, of_work, table
+from assets.display import of_artifact, of_masks, of_work, table
+from assets.emr_masking import point_at_masks
 from assets.failures import RETRY_CRASHES, clear_failures
 from assets.grid import group_by_set
 from assets.merging import CHECKPOINT, MergedSet, merge_set
 from assets.progress_log import log_progress
 from assets.run_settings import RunSettings
 from merge_ops.recipe import Recipe
+from merge_ops.stages import Stages
 
 
 @dataclass(frozen=True)
 class MergeRecipe:
     """A recipe as the assets use it: its base model, and how its partitions hang together.
 
-    `plan_key` is the asset its expert sets come from. `code_version` changes with whatever in the
-    recipe changes every merge; the sweep and the sets, which are partitions, do not count.
+    `stages` end with the recipe and begin with those whose results it uses. `deps` are the assets
+    that its expert sets, and what else it names, come from. `code_version` changes with whatever in
+    the recipe changes every merge; the sweep and the sets, which are partitions, do not count.
     """
 
-    recipe: Recipe
+    stages: Stages
     base: str
     grid: dg.MultiPartitionsDefinition
-    plan_key: dg.AssetKey
+    deps: Sequence[dg.AssetDep]
     licences: Mapping[str, str | None]
     code_version: str
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe itself."""
+        return self.stages.result
 
     @property
     def name(self) -> str:
@@ -50,7 +58,7 @@ def build_merged_checkpoint(
 
     @dg.asset(
         key=merge.key,
-        deps=[merge.plan_key],
+        deps=merge.deps,
         partitions_def=merge.grid,
         backfill_policy=dg.BackfillPolicy.single_run(),
         group_name=merge.name,
@@ -71,7 +79,7 @@ def build_merged_checkpoint(
         store, merged_sets = settings.store(), []
         for expert_set, points in group_by_set(context.partition_keys).items():
             merged = merge_set(
-                store, merge.recipe, merge.base, expert_set, list(points),
+                store, merge.stages, merge.base, expert_set, list(points),
                 settings.stream(), merge.licences, log_progress(context.log, expert_set),
                 _name(merge), {each: str(key) for each, key in points.items()},
             )  # fmt: skip
@@ -80,11 +88,14 @@ def build_merged_checkpoint(
                 store.point(
                     _name(merge), str(key), CHECKPOINT, artifact.digest, run=context.run.run_id
                 )
-                context.add_asset_metadata(of_artifact(artifact, each.memoized), partition_key=key)
+                shown = of_artifact(artifact, each.memoized) | of_masks(merged.masks)
+                context.add_asset_metadata(shown, partition_key=key)
+            point_at_masks(store, merge.key.path, expert_set, merged.masks, context.run.run_id)
             context.log.info(_sentence(merged))
             merged_sets.append(merged)
         return dg.MaterializeResult(
-            data_version=_data_version(merge, merged_sets), metadata=_metadata(merged_sets)
+            data_version=data_version(merge.code_version, merged_sets),
+            metadata=_metadata(merged_sets),
         )
 
     return merged_checkpoint
@@ -94,14 +105,14 @@ def _name(merge: MergeRecipe) -> str:
     return "/".join(merge.key.path)
 
 
-def _data_version(merge: MergeRecipe, merged: list[MergedSet]) -> dg.DataVersion:
+def data_version(code_version: str, merged: Sequence[MergedSet]) -> dg.DataVersion:
     """What a run's sets were merged from: the recipe but for its sweep, and the inputs' digests.
 
     Dagster takes one data version for a run. For a run of one set it is that set's own, whichever
     coefficients the run held; a run of several sets (a backfill of a whole grid) has one for all.
     """
     sets = sorted((each.expert_set, sorted(each.inputs.items())) for each in merged)
-    identity = json.dumps([merge.code_version, sets], ensure_ascii=False)
+    identity = json.dumps([code_version, sets], ensure_ascii=False)
     return dg.DataVersion(blake3(identity.encode()).hexdigest())
 
 

@@ -1,16 +1,19 @@
-"""From a recipe and an expert set to published checkpoints. Knows no Dagster."""
+"""From recipes and an expert set to published checkpoints. Knows no Dagster."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from assets.emr_masking import PublishedMasks, publish_masks
 from assets.pulling import open_models
 from assets.resume import carry_out
 from assets.reuse import with_reuse
 from merge_ops.recipe import Recipe
+from merge_ops.stages import Stages
 
 if TYPE_CHECKING:
+    from merge_ops.checkpoint import Checkpoint
     from merge_ops.plan import Output, Plan
     from merge_ops.stream import StreamSettings
     from resources.artifact import Artifact
@@ -35,7 +38,7 @@ class MergedSet:
 
     `inputs` are the digests of base and experts by name. `seconds` and `bytes_*` are 0 when all
     checkpoints were there; of `tensors` tensors `reused` were copied from earlier checkpoints, and
-    `resumed` from merges of the same plan that were killed.
+    `resumed` from merges of the same plan that were killed. `masks` are those of merges by emr.
     """
 
     expert_set: str
@@ -47,6 +50,7 @@ class MergedSet:
     reused: int = 0
     tensors: int = 0
     resumed: int = 0
+    masks: PublishedMasks | None = None
 
     @property
     def megabytes_per_second(self) -> float:
@@ -56,7 +60,7 @@ class MergedSet:
 
 def merge_set(
     store: "ArtifactStore",
-    recipe: Recipe,
+    stages: Stages,
     base: str,
     expert_set: str,
     coefficients: Sequence[str],
@@ -64,48 +68,85 @@ def merge_set(
     licences: Mapping[str, str | None] | None = None,
     progress: Progress | None = None,
     asset: str | None = None,
-    partitions: Mapping[str, str] | None = None,
+    partitions: Mapping[str, str | None] | None = None,
 ) -> MergedSet:
     """Merge those of `coefficients` that the store does not hold, all from one read of the inputs.
 
     A checkpoint is published under its plan's digest, so asking again costs a small read each. What
     is unchanged since the checkpoints that `asset` points to (its `partitions` by coefficient) is
-    copied from there, and what a killed merge finished from what it left. A failure publishes
-    nothing. Raises CompatibilityError or NonFiniteError for inputs that cannot be merged,
-    MissingArtifactError when a model is not in the store.
+    copied from there, and what a killed merge finished from what it left. The results of earlier
+    `stages` are found by their plans' digests, never by name, so they are those of the models as
+    they are now; one that is not in the store is merged too. `expert_set` is empty where no recipe
+    takes experts. A failure publishes nothing. Raises CompatibilityError or NonFiniteError for
+    inputs that cannot be merged, MissingArtifactError when a model is not in the store.
     """
-    from merge_ops.plan import plan_merge
-
-    concrete = recipe.for_experts(expert_set.split("+"), base)
-    named = dict.fromkeys([*expert_set.split("+"), *concrete.referenced_models])
+    experts = expert_set.split("+") if expert_set else []
+    concrete = stages.for_experts(experts, base)
+    named = dict.fromkeys([*experts, *concrete.referenced_models])
     models = open_models(store, base, [name for name in named if name != base])
-    whole = plan_merge(concrete, models)
-    wanted = [output for output in whole.outputs if output.coefficient in set(coefficients)]
-    found = {each.coefficient: store.find(CHECKPOINT, str(each.digest)) for each in wanted}
-    missing = [output for output in wanted if found[output.coefficient] is None]
-    made: dict[str, Artifact] = {}
-    seconds, bytes_read, bytes_written, reused, resumed = 0.0, 0, 0, 0, 0
-    if missing:
-        plan = plan_merge(concrete, models, [output.coefficient for output in missing])
-        if asset is not None and partitions is not None:
-            plan = with_reuse(store, plan, asset, partitions)
-            reused = sum(tensor.action == "reuse" for tensor in plan.steps)
+    work = _Work(store, settings, licences or {}, progress)
+    for own, recipe in zip(stages.earlier, concrete.earlier, strict=True):
+        made_for = expert_set if stages.takes_experts(own) else ""
+        merged = work.merge(recipe, models, made_for, ["default"])
+        models[recipe.name] = _opened(recipe.name, merged.checkpoints[0].artifact)
+    return work.merge(concrete.result, models, expert_set, coefficients, asset, partitions)
 
-        def fields(output: "Output") -> dict[str, Any]:
-            return _manifest_fields(plan, output, expert_set, licences or {})
 
-        done = carry_out(store, CHECKPOINT, plan, fields, settings, progress)
-        made.update(done.artifacts)
-        seconds, bytes_read = done.report.seconds, done.report.bytes_read
-        bytes_written, resumed = done.report.bytes_written, done.resumed
-    checkpoints = tuple(
-        MergedCheckpoint(each.coefficient, artifact, each.coefficient not in made)
-        for each in wanted
-        if (artifact := made.get(each.coefficient) or found[each.coefficient]) is not None
-    )
-    inputs = {each.name: str(each.digest) for each in whole.checkpoints}
-    tensors = (reused, len(whole.tensors), resumed)
-    return MergedSet(expert_set, inputs, checkpoints, seconds, bytes_read, bytes_written, *tensors)
+def _opened(name: str, artifact: "Artifact") -> "Checkpoint":
+    from merge_ops.checkpoint import open_checkpoint
+
+    return open_checkpoint(name, artifact.source(), artifact.digest)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What every merge of one `merge_set` shares."""
+
+    store: "ArtifactStore"
+    settings: "StreamSettings"
+    licences: Mapping[str, str | None]
+    progress: Progress | None
+
+    def merge(
+        self,
+        recipe: Recipe,
+        models: Mapping[str, "Checkpoint"],
+        expert_set: str,
+        coefficients: Sequence[str],
+        asset: str | None = None,
+        partitions: Mapping[str, str | None] | None = None,
+    ) -> MergedSet:
+        """One concrete recipe: find what is in the store, merge and publish the rest."""
+        from merge_ops.plan import plan_merge
+
+        whole = plan_merge(recipe, models)
+        wanted = [output for output in whole.outputs if output.coefficient in set(coefficients)]
+        found = {each.coefficient: self.store.find(CHECKPOINT, str(each.digest)) for each in wanted}
+        missing = [each.coefficient for each in wanted if found[each.coefficient] is None]
+        made: dict[str, Artifact] = {}
+        seconds, bytes_read, bytes_written, reused, resumed = 0.0, 0, 0, 0, 0
+        if missing:
+            plan = plan_merge(recipe, models, missing)
+            if asset is not None and partitions is not None:
+                plan = with_reuse(self.store, plan, asset, partitions)
+                reused = sum(tensor.action == "reuse" for tensor in plan.steps)
+
+            def fields(output: "Output") -> dict[str, Any]:
+                return _manifest_fields(plan, output, expert_set, self.licences)
+
+            done = carry_out(self.store, CHECKPOINT, plan, fields, self.settings, self.progress)
+            made.update(done.artifacts)
+            seconds, bytes_read = done.report.seconds, done.report.bytes_read
+            bytes_written, resumed = done.report.bytes_written, done.resumed
+        checkpoints = tuple(
+            MergedCheckpoint(each.coefficient, artifact, each.coefficient not in made)
+            for each in wanted
+            if (artifact := made.get(each.coefficient) or found[each.coefficient]) is not None
+        )
+        inputs = {each.name: str(each.digest) for each in whole.checkpoints}
+        work = (seconds, bytes_read, bytes_written, reused, len(whole.tensors), resumed)
+        masks = publish_masks(self.store, whole)
+        return MergedSet(expert_set, inputs, checkpoints, *work, masks)
 
 
 def expected_tensors(artifact: "Artifact") -> list[str] | None:

@@ -28,7 +28,9 @@ def digests_of(store: "ArtifactStore", model: "Checkpoint", digest: str) -> dict
     return found
 
 
-def with_reuse(store: "ArtifactStore", plan: "Plan", asset: str, keys: Mapping[str, str]) -> "Plan":
+def with_reuse(
+    store: "ArtifactStore", plan: "Plan", asset: str, keys: Mapping[str, str | None]
+) -> "Plan":
     """The plan with what is unchanged copied from the checkpoints that `asset` points to now.
 
     `keys` are the asset's partitions by coefficient. Keeps the keys of what the plan makes, for the
@@ -53,7 +55,7 @@ def with_reuse(store: "ArtifactStore", plan: "Plan", asset: str, keys: Mapping[s
 
 
 def _earlier(
-    store: "ArtifactStore", asset: str, partition: str, table: Mapping[str, str]
+    store: "ArtifactStore", asset: str, partition: str | None, table: Mapping[str, str]
 ) -> Earlier | None:
     """The partition's checkpoint, if one of its tensors can be copied and its files are whole."""
     from merge_ops.checkpoint import open_checkpoint

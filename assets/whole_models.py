@@ -11,6 +11,7 @@ from assets.merging import merge_set
 from assets.pulling import MODEL
 from merge_ops.adapters import is_adapter
 from merge_ops.recipe import parse_recipe
+from merge_ops.stages import Stages
 
 if TYPE_CHECKING:
     from merge_ops.stream import StreamSettings
@@ -47,8 +48,8 @@ def whole_model(
     below = found[base]
     assert below is not None
     text = f"merge_method: passthrough\nmodels: [{{model: {json.dumps(name)}}}]"
-    recipe = parse_recipe(text, WHOLE_MODEL, WHOLE_MODEL)
-    (merged,) = merge_set(store, recipe, base, name, ["default"], settings).checkpoints
+    stages = Stages((parse_recipe(text, WHOLE_MODEL, WHOLE_MODEL),))
+    (merged,) = merge_set(store, stages, base, name, ["default"], settings).checkpoints
     whole = merged.artifact
     made_of = {"adapter": model.digest, "base": base, "base_digest": below.digest}
     store.point(WHOLE_MODEL, name, whole.kind, whole.digest, run=run, **made_of)

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from merge_ops.plan import Plan
+
 MASKS_FILE = "emr_masks.safetensors"
 RESCALE = "rescale"
 FORMAT = "ronghe-emr-masks-1"
@@ -60,6 +62,18 @@ class Masks:
             packed = np.frombuffer(raw, dtype=np.uint8)
             parts.append(np.unpackbits(packed, count=here, bitorder="little").astype(np.bool_))
         return np.concatenate(parts)
+
+
+def masked_models(plan: Plan) -> tuple[Checkpoint, tuple[Checkpoint, ...]] | None:
+    """The base and the experts that a plan by `emr` needs masks of; None for other plans.
+
+    Slices and modules put layers of one model beside other layers of another, and have none.
+    """
+    if plan.recipe.merge_method != "emr" or not plan.recipe.merges_whole_models:
+        return None
+    (group,) = plan.arrangement.groups
+    assert group.base is not None  # emr works on task vectors
+    return group.base, group.inputs
 
 
 def write_masks(
@@ -160,7 +174,12 @@ def open_masks(source: ByteSource) -> Masks:
 
 
 def restore(
-    base: Checkpoint, merged: Checkpoint, masks: Masks, expert: str, sink: ByteSink
+    base: Checkpoint,
+    merged: Checkpoint,
+    masks: Masks,
+    expert: str,
+    sink: ByteSink,
+    progress: Progress | None = None,
 ) -> None:
     """Write the checkpoint θ₀ + scaleᵢ · maskᵢ · τ of one expert; τ = merged − base.
 
@@ -180,12 +199,16 @@ def restore(
     shards = lay_out(
         [OutputTensor(n, merged.tensors[n].dtype, merged.tensors[n].shape) for n in ordered]
     )
+    done, whole = 0, merged.nbytes
     for shard in shards:
         with sink.open(shard.file, shard.size) as file:
             file.write(shard.header)
             for tensor in shard.tensors:
                 for part in _restored(base, merged, masks, which, tensor.name):
                     file.write(part)
+                    done += len(part)
+                    if progress:
+                        progress(done, whole)
     for name, data in {**index_file(shards), **_files_beside(merged)}.items():
         with sink.open(name, len(data)) as file:
             file.write(data)

@@ -16,8 +16,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -25,52 +24,15 @@ from merge_ops.adapter_config import FILE as CONFIG_FILE
 from merge_ops.adapters import HEAD, PREFIX, WEIGHTS_FILE
 from merge_ops.block_reader import read_values, torch_dtype
 from merge_ops.checkpoint import ByteSink, Checkpoint
-from merge_ops.compatibility import (
-    check_compatible,
-    excluded,
-    find_source,
-    is_embedding,
-    is_head,
-    own_heads,
-    shape_fault,
-)
-from merge_ops.errors import CompatibilityError, Fault, SettingsError
-from merge_ops.header import FLOAT_DTYPES
-from merge_ops.layout import OutputTensor, lay_out, natural_key
-from merge_ops.tensor_sources import TensorSource
+from merge_ops.errors import CompatibilityError, Fault
+from merge_ops.extraction_plan import BLOCK, Extraction, source_of
+from merge_ops.layout import OutputTensor, lay_out
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-BLOCK = 1 << 20
 REPORT_FILE = "extraction.json"
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class ExtractionSettings:
-    """The largest rank, where the singular values go, and which tensors by regular expression."""
-
-    rank: int = 128
-    distribute_scale: bool = True
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        faults = [] if self.rank >= 1 else [Fault("rank", f"is {self.rank}; it must be above 0")]
-        for pattern in (*self.include, *self.exclude):
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                faults.append(Fault(f"pattern {pattern!r}", f"is no regular expression ({error})"))
-        if faults:
-            raise SettingsError("extracting an adapter", faults)
-
-    def wants(self, name: str) -> bool:
-        """Whether a tensor's changes are to be kept."""
-        if any(re.search(pattern, name) for pattern in self.exclude):
-            return False
-        return not self.include or any(re.search(pattern, name) for pattern in self.include)
 
 
 @dataclass(frozen=True)
@@ -81,19 +43,6 @@ class MatrixError:
     rank: int
     norm: float
     relative_error: float
-
-
-@dataclass(frozen=True)
-class Extraction:
-    """What an adapter will hold: ranks by module, tensors kept whole, and what is left out."""
-
-    base: Checkpoint
-    tuned: Checkpoint
-    settings: ExtractionSettings
-    ranks: Mapping[str, int]
-    whole: Mapping[str, str]
-    saved_modules: tuple[str, ...]
-    left_out: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -108,54 +57,6 @@ class ExtractionReport:
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         return dataclasses.asdict(self)
-
-
-def _check_shapes(base: Checkpoint, tuned: Checkpoint) -> None:
-    faults: list[Fault] = []
-    for name in _names(base, tuned):
-        ours, theirs = _source(base, name).shape, _source(tuned, name).shape
-        if ours != theirs:
-            faults.append(shape_fault(base, tuned, name, ours, theirs))
-    if faults:
-        raise CompatibilityError(f"no adapter makes {tuned.name} of {base.name}", faults)
-
-
-def plan_extraction(
-    base: Checkpoint, tuned: Checkpoint, settings: ExtractionSettings
-) -> Extraction:
-    """See which tensors differ and how each can be kept. Reads both models once.
-
-    Raises CompatibilityError where they do not fit, where a difference can be kept in no adapter,
-    and where there is nothing to decompose.
-    """
-    check_compatible(base, [tuned], vocabularies="reported")  # an adapter has no tokenizer
-    _check_shapes(base, tuned)
-    names = [name for name in _names(base, tuned) if _differs(base, tuned, name)]
-    left_out = [name for name in names if not settings.wants(name)]
-    faults: list[Fault] = []
-    ranks: dict[str, int] = {}
-    rest: list[str] = []
-    for name in names:
-        if name in left_out:
-            continue
-        source = _source(tuned, name)
-        module, _, kind = name.rpartition(".")
-        if kind not in ("weight", "bias") or len(source.shape) > 2:
-            what = f"differs with shape {list(source.shape)}, which no adapter of PEFT can keep"
-            faults.append(Fault(f"'{name}'", f"{what}; leave it out with --exclude"))
-        elif kind == "weight" and len(source.shape) == 2 and not _by_token(name):
-            ranks[module] = min(settings.rank, *source.shape)
-        else:
-            rest.append(name)
-    if not ranks and not faults:
-        problem = "there is no matrix that differs and is included; nothing can be decomposed"
-        faults.append(Fault(tuned.name, problem))
-    if faults:
-        raise CompatibilityError(f"no adapter can be made of {tuned.name}", faults)
-    if tuned.ties_embeddings and base.ties_embeddings and any(map(is_embedding, rest)):
-        rest.append(HEAD)  # PEFT would leave it what it was
-    whole, saved = _kept_whole(rest, ranks, tuned)
-    return Extraction(base, tuned, settings, ranks, whole, saved, tuple(left_out))
 
 
 def extract(plan: Extraction, sink: ByteSink, progress: Progress | None = None) -> ExtractionReport:
@@ -213,66 +114,17 @@ def adapter_config(plan: Extraction) -> dict[str, Any]:
     }
 
 
-def _names(base: Checkpoint, tuned: Checkpoint) -> list[str]:
-    heads = own_heads([base, tuned])
-    skipped = {**excluded(base), **excluded(tuned)}
-    return sorted(({*base.tensors} | heads) - (skipped.keys() - heads), key=natural_key)
-
-
-def _by_token(name: str) -> bool:
-    """Embeddings and heads: one row for each token, and rarely of low rank."""
-    return is_embedding(name) or is_head(name)
-
-
-def _source(checkpoint: Checkpoint, name: str) -> TensorSource:
-    source = find_source(checkpoint, name)
-    assert source is not None  # check_compatible has been through all names
-    return source
-
-
-def _differs(base: Checkpoint, tuned: Checkpoint, name: str) -> bool:
-    import torch
-
-    before, after = _source(base, name), _source(tuned, name)
-    if before.dtype not in FLOAT_DTYPES:
-        return False  # buffers of whole numbers, such as masks
-    whole = math.prod(before.shape)
-    for start in range(0, whole, BLOCK):
-        pair = [read_values(each, start, min(BLOCK, whole - start)) for each in (before, after)]
-        if not torch.equal(*pair):
-            return True
-    return False
-
-
-def _kept_whole(
-    names: list[str], ranks: Mapping[str, int], tuned: Checkpoint
-) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Keys in the adapter by tensor, and the modules that PEFT must save as a whole."""
-    keys: dict[str, str] = {}
-    saved: dict[str, None] = {}
-    for name in names:
-        module, _, kind = name.rpartition(".")
-        if module in ranks:
-            keys[name] = f"{PREFIX}{module}.base_layer.{kind}"
-            continue
-        saved[module] = None
-        for each in (f"{module}.weight", f"{module}.bias"):
-            if find_source(tuned, each) is not None:
-                keys[each] = PREFIX + each
-    return keys, tuple(saved)
-
-
 def _key(module: str, factor: str) -> str:
     return f"{PREFIX}{module}.lora_{factor}.weight"
 
 
 def _outputs(plan: Extraction) -> Iterator[OutputTensor]:
     for module, rank in plan.ranks.items():
-        rows, columns = _source(plan.base, f"{module}.weight").shape
+        rows, columns = source_of(plan.base, f"{module}.weight").shape
         yield OutputTensor(_key(module, "A"), "F32", (rank, columns))
         yield OutputTensor(_key(module, "B"), "F32", (rows, rank))
     for name, key in plan.whole.items():
-        source = _source(plan.tuned, name)
+        source = source_of(plan.tuned, name)
         yield OutputTensor(key, source.dtype, source.shape)
 
 
@@ -281,7 +133,7 @@ def _decompose(plan: Extraction, module: str) -> tuple[Tensor, Tensor, MatrixErr
     import torch
 
     name, rank = f"{module}.weight", plan.ranks[module]
-    before, after = _source(plan.base, name), _source(plan.tuned, name)
+    before, after = source_of(plan.base, name), source_of(plan.tuned, name)
     whole = math.prod(before.shape)
     delta = read_values(after, 0, whole).sub_(read_values(before, 0, whole)).view(before.shape)
     if not bool(delta.isfinite().all()):
@@ -306,7 +158,7 @@ def _norm(values: Tensor) -> float:
 
 
 def _raw_blocks(checkpoint: Checkpoint, name: str) -> Iterator[memoryview]:
-    source = _source(checkpoint, name)
+    source = source_of(checkpoint, name)
     whole = math.prod(source.shape)
     for start in range(0, whole, BLOCK):
         values = read_values(source, start, min(BLOCK, whole - start))

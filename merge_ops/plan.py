@@ -174,7 +174,7 @@ class Plan:
                     tensor.output.name,
                     tensor.action,
                     [source.identity for source in tensor.sources],
-                    _plain(tensor.parameters, coefficient),
+                    plain_parameters(tensor.parameters, coefficient),
                 ]
                 for tensor in self.tensors
             ],
@@ -184,49 +184,9 @@ class Plan:
         text = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return blake3.blake3(text.encode()).hexdigest()
 
-    def to_json(self) -> dict[str, Any]:
-        """The plan as plain data, for people and for `ronghe plan --json`."""
-        return {
-            "recipe": self.recipe.name,
-            "method": self.method.name,
-            "base": _model_json(self.base),
-            "inputs": [_model_json(checkpoint) for checkpoint in self.inputs],
-            "seed": self.recipe.seed,
-            "outputs": [dataclasses.asdict(output) for output in self.outputs],
-            "shards": [{"file": shard.file, "bytes": shard.size} for shard in self.shards],
-            "bytes_read": self.bytes_read,
-            "bytes_written": self.bytes_written,
-            "excluded": dict(self.excluded),
-            "vocabulary": self.tokenizer.to_json() if self.tokenizer else None,
-            "notes": [GRADIENTS] if self.recipe.has_gradient else [],
-            "warnings": list(self.warnings),
-            "tensors": [
-                {
-                    "name": tensor.output.name,
-                    "dtype": tensor.output.dtype,
-                    "shape": list(tensor.output.shape),
-                    "action": tensor.action,
-                    "parameters": [
-                        _plain(tensor.parameters, position)
-                        for position in range(len(tensor.parameters))
-                    ],
-                }
-                for tensor in self.tensors
-            ],
-        }
 
-
-def _model_json(checkpoint: Checkpoint) -> dict[str, Any]:
-    return {
-        "name": checkpoint.name,
-        "location": checkpoint.source.location,
-        "digest": checkpoint.digest,
-        "tensors": len(checkpoint.tensors),
-        "bytes": checkpoint.nbytes,
-    }
-
-
-def _plain(parameters: Sequence[Any], position: int) -> dict[str, Any]:
+def plain_parameters(parameters: Sequence[Any], position: int) -> dict[str, Any]:
+    """One coefficient's parameters of a tensor as plain data; empty for what is copied."""
     return dataclasses.asdict(parameters[position]) if parameters else {}
 
 

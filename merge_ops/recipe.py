@@ -173,7 +173,10 @@ class Recipe:
         return not self.slices and not self.modules
 
     def expert_sets(self, expert_names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-        """The sets `experts:` asks for, each sorted; duplicates are one set."""
+        """The sets `experts:` asks for, each sorted; duplicates are one set.
+
+        A method of exactly so many models gets the sets that have them, with those listed beside.
+        """
         names = sorted(expert_names)
         sets: list[tuple[str, ...]] = []
         for entry in self.experts:
@@ -184,7 +187,10 @@ class Recipe:
             else:
                 sets.append(tuple(sorted(entry)))
         if self.method.exactly is not None:
-            sets = [each for each in sets if len(each) == self.method.exactly]
+            listed = {entry.model for entry in self.models}
+            if self.on_task_vectors:
+                listed -= {self.base_model}
+            sets = [each for each in sets if len({*each, *listed}) == self.method.exactly]
         return tuple(dict.fromkeys(each for each in sets if each))
 
     def for_experts(self, names: Sequence[str], base: str) -> Recipe:
@@ -240,13 +246,9 @@ def parse_recipe(text: str, name: str, subject: str) -> Recipe:
 
     documents = _documents(text, subject)
     if len(documents) != 1:
-        problem = f"holds {len(documents)} YAML documents; a recipe of the catalog is one (files of"
-        raise RecipeError(subject, [Fault("", f"{problem} several are for `ronghe merge`)")])
-    recipe = check_recipe(documents[0], name, subject)
-    if recipe.name != name:
-        problem = f"is '{recipe.name}'; a recipe of the catalog has its file's name ('{name}')"
-        raise RecipeError(subject, [Fault("name", problem)])
-    return recipe
+        problem = f"holds {len(documents)} YAML documents, and one was expected; load_stages reads"
+        raise RecipeError(subject, [Fault("", f"{problem} files of several")])
+    return check_recipe(documents[0], name, subject)
 
 
 def _documents(text: str, subject: str) -> list[Any]:

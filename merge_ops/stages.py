@@ -3,11 +3,16 @@
 As in `mergekit-multi`, a document has a `name` by which later (or earlier) ones call its result;
 the one without a name, or the only one that no other uses, is what the file is for. All stages are
 planned from headers before any of them runs: the headers of a result are known from its plan.
+
+In a catalog a document with `experts` is merged for each expert set: it takes the experts of the
+set beside the models that it lists. A document without merges what it lists and nothing else, once
+for each set where it uses, itself or through others, a document that takes experts, and else once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -39,6 +44,29 @@ class Stages:
         """The recipes whose results only later ones use."""
         return self.recipes[:-1]
 
+    def used_by(self, recipe: Recipe) -> tuple[Recipe, ...]:
+        """The recipes whose results this one names, in order."""
+        named = set(recipe.referenced_models)
+        return tuple(each for each in self.earlier if each.name in named)
+
+    def takes_experts(self, recipe: Recipe) -> bool:
+        """Whether a recipe is merged for each expert set: it says `experts`, or uses what does."""
+        return bool(recipe.experts) or any(map(self.takes_experts, self.used_by(recipe)))
+
+    def for_experts(self, names: Sequence[str], base: str) -> Stages:
+        """The recipes for one expert set, ready to be planned."""
+        return Stages(
+            tuple(each.for_experts(names, base) if each.experts else each for each in self.recipes)
+        )
+
+    def up_to(self, recipe: Recipe) -> Stages:
+        """What has to be merged for one of the recipes, which then is the result."""
+        needed = {recipe.name}
+        for each in reversed(self.recipes):  # whoever uses it comes after it
+            if each.name in needed:
+                needed.update(used.name for used in self.used_by(each))
+        return Stages(tuple(each for each in self.recipes if each.name in needed))
+
     @property
     def referenced_models(self) -> tuple[str, ...]:
         """Every model of the outside that any recipe names, in order, once each."""
@@ -53,12 +81,21 @@ def load_stages(path: Path) -> Stages:
     if len(documents) == 1:
         return Stages((check_recipe(documents[0], path.stem, str(path)),))
     names = [_name(document) for document in documents]
-    _check_names([name or path.stem for name in names], names.count(None), str(path))
+    faults = list(_name_faults([name or path.stem for name in names], names.count(None)))
     recipes: dict[str, Recipe] = {}
     for number, (name, document) in enumerate(zip(names, documents, strict=True), start=1):
-        subject = f"{path} (document {number}{f', {name}' if name else ''})"
-        recipe = check_recipe(document, name or path.stem, subject)
+        which = f"document {number}{f', {name}' if name else ''}"
+        try:
+            recipe = check_recipe(document, name or path.stem, f"{path} ({which})")
+        except RecipeError as error:
+            faults += [
+                dataclasses.replace(each, where=f"{which}: {each.where}".removesuffix(": "))
+                for each in error.faults
+            ]
+            continue
         recipes[recipe.name] = recipe
+    if faults:
+        raise RecipeError(str(path), faults)
     return Stages(_ordered(recipes, str(path), path.stem if None in names else None))
 
 
@@ -67,17 +104,15 @@ def _name(document: object) -> str | None:
     return str(name) if name is not None else None
 
 
-def _check_names(names: Sequence[str], unnamed: int, subject: str) -> None:
-    faults = [
-        Fault(f"name: {name}", f"stands in {names.count(name)} documents; names must differ")
-        for name in dict.fromkeys(names)
-        if names.count(name) > 1
-    ]
+def _name_faults(names: Sequence[str], unnamed: int) -> Iterator[Fault]:
     if unnamed > 1:
         problem = f"{unnamed} of {len(names)} documents have no `name`; only the result"
-        faults = [Fault("", f"{problem} may go without")]
-    if faults:
-        raise RecipeError(subject, faults)
+        yield Fault("", f"{problem} may go without")
+        return
+    for name in dict.fromkeys(names):
+        if names.count(name) > 1:
+            problem = f"stands in {names.count(name)} documents; names must differ"
+            yield Fault(f"name: {name}", problem)
 
 
 def _ordered(recipes: Mapping[str, Recipe], subject: str, last: str | None) -> tuple[Recipe, ...]:
@@ -94,15 +129,25 @@ def _ordered(recipes: Mapping[str, Recipe], subject: str, last: str | None) -> t
     used = {each for names in uses.values() for each in names}
     unused = [name for name in recipes if name not in used]
     result = last or unused[0]
-    idle = [name for name in unused if name != result]
-    if idle:
-        problem = f"is used by no other document, and the result is '{result}'; remove one of them"
-        raise RecipeError(subject, [Fault(f"name: {idle[0]}", problem)])
-    swept = [name for name in order if name != result and recipes[name].sweep]
-    if swept:
-        problem = "makes several checkpoints, and the documents that use it need one; move it to"
-        raise RecipeError(recipes[swept[0]].subject, [Fault("sweep", f"{problem} the result")])
+    problem = f"is used by no other document, and the result is '{result}'; remove one of them"
+    faults = [Fault(f"name: {name}", problem) for name in unused if name != result]
+    for name in order:
+        if name != result:
+            faults += _stage_faults(recipes[name])
+    if faults:
+        raise RecipeError(subject, faults)
     return tuple(recipes[name] for name in (*(each for each in order if each != result), result))
+
+
+def _stage_faults(recipe: Recipe) -> Iterator[Fault]:
+    """What only the result of a file may say."""
+    where = f"document {recipe.name}"
+    if recipe.sweep:
+        problem = "makes several checkpoints, and the documents that use it need one; move it to"
+        yield Fault(f"{where}: sweep", f"{problem} the result")
+    for key in ("suite", "gate"):
+        if getattr(recipe, key):
+            yield Fault(f"{where}: {key}", "has no effect: only the result is scored; move it")
 
 
 def plan_stages(

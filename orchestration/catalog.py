@@ -9,11 +9,28 @@
         base: tiny-base
         kind: full                                # or lora
 
+A recipe's file may hold several documents, of which later ones use the results of named earlier
+ones, each an asset of its own (merged_stage/<recipe>/<name>):
+
+    name: consensus          # takes the experts of each set, because it says `experts`
+    merge_method: ties
+    experts: all-pairs
+    parameters: {weight: 1.0, density: 0.3}
+    ---
+    name: anchor             # takes no experts: merged once, from the models that it lists
+    merge_method: linear
+    models: [{model: tiny-base}, {model: herbs}]
+    parameters: {weight: 1.0}
+    ---
+    merge_method: linear     # the result: for each set, because `consensus` is
+    models: [{model: consensus, parameters: {weight: 0.8}}, {model: anchor}]
+    parameters: {weight: 0.2}
+    suite: quickstart        # suite, gate and sweep are the result's alone
+
 Loading reads no weight and no benchmark item, and needs no network and no environment.
 """
 
 import dataclasses
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,10 +42,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from assets.entries import UpstreamModel
 from merge_ops.errors import Fault, FaultsError, RecipeError, did_you_mean
-from merge_ops.recipe import ALL, ALL_PAIRS, Recipe, load_recipe, set_id
-
-RECIPE_NAME = re.compile(r"[A-Za-z0-9_]+")
-BANNED = re.compile(r"[|\[\],+\s\x00-\x1f\x7f]|\.\.\.")
+from merge_ops.recipe import Recipe, set_id
+from merge_ops.stages import Stages, load_stages
+from orchestration.names import BANNED, RECIPE_NAME, name_rule
+from orchestration.recipe_faults import recipe_faults
 
 
 class CatalogError(FaultsError):
@@ -50,12 +67,26 @@ class ModelDefinition(BaseModel):
 
 @dataclass(frozen=True)
 class Catalog:
-    """A checked catalog. `models` and `recipes` are in the order of their names."""
+    """A checked catalog. `models` and `files` are in the order of their names.
+
+    `files` are the recipes' files: each one recipe, or several of which later ones use earlier
+    ones' results (merge_ops.stages says which of them are merged for each expert set).
+    """
 
     folder: Path
     models: Mapping[str, UpstreamModel]
-    recipes: Mapping[str, Recipe]
+    files: Mapping[str, Stages]
     suites: Mapping[str, Path]
+
+    @property
+    def recipes(self) -> Mapping[str, Recipe]:
+        """What each file is for: its only recipe, or its last."""
+        return {name: stages.result for name, stages in self.files.items()}
+
+    @property
+    def bases(self) -> tuple[str, ...]:
+        """Names of the models that have experts, sorted."""
+        return tuple(sorted({model.base for model in self.models.values() if model.base}))
 
     @property
     def experts(self) -> tuple[str, ...]:
@@ -67,14 +98,23 @@ class Catalog:
         return tuple(name for name, model in self.models.items() if model.base == base)
 
     def base_of(self, recipe: Recipe) -> str:
-        """The base model whose experts a recipe merges."""
-        bases = sorted({model.base for model in self.models.values() if model.base})
-        return recipe.base_model or bases[0]
+        """The base model whose experts a file merges; of its recipes, give the result.
+
+        It is the one that any of them names, itself or by an expert, or the catalog's only one.
+        """
+        stages = self.files[recipe.name]
+        names = [*(each.base_model for each in stages.recipes), *stages.referenced_models]
+        named = [self.models[name].base or name for name in names if name and name in self.models]
+        return named[0] if named else self.bases[0]
 
     def sets_of(self, recipe: Recipe) -> tuple[str, ...]:
-        """Ids of the expert sets that a recipe merges, sorted."""
-        sets = recipe.expert_sets(self.experts_of(self.base_of(recipe)))
-        return tuple(sorted(set_id(names) for names in sets))
+        """Ids of the expert sets that a file is merged for, sorted."""
+        takers = [each for each in self.files[recipe.name].recipes if each.experts]
+        return self.sets_asked(takers[0], self.base_of(recipe)) if takers else ()
+
+    def sets_asked(self, document: Recipe, base: str) -> tuple[str, ...]:
+        """Ids of the expert sets that one document asks for, sorted."""
+        return tuple(sorted(map(set_id, document.expert_sets(self.experts_of(base)))))
 
     @property
     def sets(self) -> tuple[str, ...]:
@@ -92,15 +132,15 @@ def load_catalog(folder: Path) -> Catalog:
     faults: list[Fault] = []
     models = _load_models(folder / "models.yaml", faults)
     suites = {path.stem: path for path in sorted((folder / "suites").glob("*.yaml"))}
-    recipes: dict[str, Recipe] = {}
+    files: dict[str, Stages] = {}
     for path in sorted((folder / "recipes").glob("*.yaml")):
-        recipe = _load_recipe(path, faults)
-        if recipe is not None:
-            recipes[recipe.name] = recipe
-    catalog = Catalog(folder, dict(sorted(models.items())), recipes, suites)
+        stages = _load_file(path, faults)
+        if stages is not None:
+            files[path.stem] = stages
+    catalog = Catalog(folder, dict(sorted(models.items())), files, suites)
     if models:
-        for recipe in recipes.values():
-            faults.extend(_recipe_faults(catalog, recipe))
+        for stages in files.values():
+            faults.extend(recipe_faults(catalog, stages))
     if faults:
         raise CatalogError(f"catalog {folder}", faults)
     return catalog
@@ -117,7 +157,7 @@ def _load_models(path: Path, faults: list[Fault]) -> dict[str, UpstreamModel]:
             faults.extend(_spell(where, error))
             continue
         if BANNED.search(definition.name):
-            faults.append(Fault(f"{where}.name", f"is {definition.name!r}; {_name_rule()}"))
+            faults.append(Fault(f"{where}.name", f"is {definition.name!r}; {name_rule()}"))
         models[definition.name] = UpstreamModel(**definition.model_dump())
     names = Counter(entry.get("name") for entry in entries if isinstance(entry, dict))
     for name, count in names.items():
@@ -176,83 +216,22 @@ def _base_faults(models: Mapping[str, UpstreamModel]) -> Iterator[Fault]:
             yield Fault(where, "is missing; a LoRA adapter belongs to a base model")
 
 
-def _load_recipe(path: Path, faults: list[Fault]) -> Recipe | None:
+def _load_file(path: Path, faults: list[Fault]) -> Stages | None:
     place = f"recipes/{path.name}"
     if not RECIPE_NAME.fullmatch(path.stem):
         rule = "a recipe's file name may hold letters, digits and '_' (it names assets)"
         faults.append(Fault(place, rule))
         return None
     try:
-        return load_recipe(path)
+        stages = load_stages(path)
     except RecipeError as error:
         faults.extend(
             dataclasses.replace(fault, where=f"{place}: {fault.where}" if fault.where else place)
             for fault in error.faults
         )
         return None
-
-
-def _recipe_faults(catalog: Catalog, recipe: Recipe) -> Iterator[Fault]:
-    """What is wrong between a recipe and the rest of the catalog."""
-    place = f"recipes/{recipe.name}.yaml"
-    if not recipe.experts:
-        yield Fault(f"{place}: experts", f"is missing; allowed: {ALL_PAIRS}, {ALL}, lists of names")
-    yield from _name_faults(catalog, recipe, place)
-    if recipe.suite is not None and recipe.suite not in catalog.suites:
-        hint = did_you_mean(recipe.suite, catalog.suites)
-        known = ", ".join(catalog.suites) or "none"
-        yield Fault(f"{place}: suite", f"is '{recipe.suite}', not in suites/.{hint} Known: {known}")
-    for coefficient in recipe.coefficients():
-        if BANNED.search(coefficient.id.replace("+", "")):
-            problem = f"gives the coefficient {coefficient.id!r}; {_name_rule()}"
-            yield Fault(f"{place}: sweep", problem)
-    yield from _gate_faults(recipe, place)
-
-
-def _name_faults(catalog: Catalog, recipe: Recipe, place: str) -> Iterator[Fault]:
-    bases = sorted({model.base for model in catalog.models.values() if model.base})
-    if recipe.base_model is None and len(bases) != 1:
-        known = ", ".join(bases) or "none"
-        yield Fault(f"{place}: base_model", f"is missing; the catalog's base models: {known}")
-        return
-    base = catalog.base_of(recipe)
-    if base not in bases:
-        hint = did_you_mean(base, bases)
-        problem = f"is '{base}', which is the base of no expert.{hint} Known: {', '.join(bases)}"
-        yield Fault(f"{place}: base_model", problem)
-        return
-    experts = catalog.experts_of(base)
-    named = [name for entry in recipe.experts if not isinstance(entry, str) for name in entry]
-    for name in dict.fromkeys(named):
-        if name not in experts:
-            hint = did_you_mean(name, experts)
-            problem = f"names '{name}', which is no expert of '{base}'.{hint}"
-            yield Fault(f"{place}: experts", f"{problem} Known: {', '.join(experts)}")
-    for position, entry in enumerate(recipe.models):
-        if entry.model not in (base, *experts):
-            hint = did_you_mean(entry.model, (base, *experts))
-            problem = f"is '{entry.model}', which is neither '{base}' nor an expert of it.{hint}"
-            yield Fault(f"{place}: models[{position}].model", problem)
-    for name in recipe.tokenizer.model_names if recipe.tokenizer else ():
-        if name not in (base, *experts):
-            hint = did_you_mean(name, (base, *experts))
-            problem = f"names '{name}', which is neither '{base}' nor an expert of it.{hint}"
-            yield Fault(f"{place}: tokenizer", problem)
-    if recipe.experts and not catalog.sets_of(recipe):
-        problem = f"gives no expert set that {recipe.merge_method} can merge"
-        yield Fault(f"{place}: experts", problem)
-
-
-def _gate_faults(recipe: Recipe, place: str) -> Iterator[Fault]:
-    from eval_ops.errors import GateError
-    from eval_ops.gates import parse_gate
-
-    try:
-        parse_gate(recipe.gate)
-    except GateError as error:
-        for fault in error.faults:
-            yield Fault(f"{place}: gate", fault)
-
-
-def _name_rule() -> str:
-    return "Dagster's partition keys allow no '|', '[', ']', ',', '+', blanks or '...'"
+    if stages.result.name != path.stem:
+        problem = f"is '{stages.result.name}'; what a file of the catalog is for has the file's"
+        faults.append(Fault(f"{place}: name", f"{problem} name ('{path.stem}'), or none"))
+        return None
+    return stages

@@ -24,12 +24,15 @@ def merge(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     memory: Annotated[str, typer.Option(help="Bound of the buffers, such as 512MiB.")] = "512MiB",
     shard_size: Annotated[str, typer.Option(help="Most data of a file of the output.")] = "5GB",
+    masks: Annotated[
+        Path | None, typer.Option(help="Of a merge by emr: a new folder for masks and scales.")
+    ] = None,
     block: Annotated[int, typer.Option(hidden=True)] = 0,
 ) -> None:
     """Merge CONFIG into OUT. A `sweep` writes OUT/<coefficient>/ for every point."""
     from orchestration.merge_command import MergeOptions, run_merge
 
-    settings = MergeOptions(threads, device, memory, shard_size, block or None)
+    settings = MergeOptions(threads, device, memory, shard_size, block or None, masks)
     run_merge(config, out, settings)
 
 
@@ -61,7 +64,7 @@ def extract_lora(
     ] = None,
 ) -> None:
     """Extract a LoRA adapter from FINETUNED by truncated SVD, for PEFT or as `base+adapter`."""
-    from merge_ops.lora_extraction import ExtractionSettings
+    from merge_ops.extraction_plan import ExtractionSettings
     from orchestration.extract_command import run_extraction
 
     kept = ExtractionSettings(rank, distribute_scale, tuple(include or ()), tuple(exclude or ()))
@@ -80,6 +83,20 @@ def merge_adapters(
     from orchestration.adapter_command import run_adapter_average
 
     run_adapter_average(config, out, factor_wise)
+
+
+@app.command()
+def restore_expert(
+    expert: Annotated[str, typer.Argument(help="The expert, as the recipe named it.")],
+    out: Annotated[Path, typer.Argument(help="The restored checkpoint; new or empty.")],
+    merged: Annotated[str, typer.Option(help="What emr made, with lambda 1.")],
+    base: Annotated[str, typer.Option(help="The base model of that merge.")],
+    masks: Annotated[Path, typer.Option(help="The folder of its masks (`merge --masks`).")],
+) -> None:
+    """Restore one EXPERT of a merge by emr from the shared checkpoint, its mask and its scale."""
+    from orchestration.emr_command import run_restoration
+
+    run_restoration(expert, out, merged, base, masks)
 
 
 @app.command()

@@ -91,7 +91,7 @@ def _print_counts(console: "Console", report: "RefreshReport") -> None:
 def _order(asset: str) -> tuple[int, str]:
     order = (
         "model", "model_scores", "task_vector", "merge_plan", "merge_plan_subset",
-        *GRIDS, "leaderboard", "champion",
+        "merged_stage", *GRIDS, "leaderboard", "champion",
     )  # fmt: skip
     kind = asset.split("/")[0]
     return (order.index(kind) if kind in order else len(order), asset)

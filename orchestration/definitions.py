@@ -19,6 +19,7 @@ from assets.checks import build_checkpoint_check
 from assets.leaderboard import build_leaderboard
 from assets.merge_plans import build_merge_plan, build_merge_plan_subset
 from assets.merged_checkpoints import MergeRecipe, build_merged_checkpoint
+from assets.merged_stages import MergeStage, build_merged_stage
 from assets.models import build_model
 from assets.ranking import Contest, RankedRecipe
 from assets.run_settings import RunSettings
@@ -47,11 +48,13 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         warnings.simplefilter("ignore", dg.BetaWarning)
         warnings.simplefilter("ignore", dg.PreviewWarning)
         catalog = load_catalog(settings.catalog)
-        merges = _merges(catalog, Partitions(catalog))
+        partitions = Partitions(catalog)
+        merges, stages = _merges(catalog, partitions), _stages(catalog, partitions)
+        checked = [*((each.key, each.sets) for each in stages), *((m.key, m.grid) for m in merges)]
         job = observe_job()
         return dg.Definitions(
-            assets=list(_assets(catalog, merges)),
-            asset_checks=[build_checkpoint_check(merge) for merge in merges],
+            assets=list(_assets(catalog, merges, stages)),
+            asset_checks=[build_checkpoint_check(*each) for each in checked],
             jobs=[job],
             schedules=[observe_schedule(job)],
             sensors=[automation_sensor()],
@@ -84,8 +87,10 @@ def contest_of(catalog: Catalog) -> Contest:
     )
 
 
-def _assets(catalog: Catalog, merges: list[MergeRecipe]) -> Iterator[Any]:
+def _assets(catalog: Catalog, merges: list[MergeRecipe], stages: list[MergeStage]) -> Iterator[Any]:
     yield from _shared_assets(catalog)
+    for stage in stages:
+        yield build_merged_stage(stage, when_inputs_change(), gpu_op_tags())
     for merge in merges:
         yield from _recipe_assets(catalog, merge)
     yield from _results(catalog)
@@ -104,21 +109,31 @@ def _shared_assets(catalog: Catalog) -> Iterator[Any]:
 def _merges(catalog: Catalog, partitions: Partitions) -> list[MergeRecipe]:
     return [
         MergeRecipe(
-            recipe=recipe,
-            base=catalog.base_of(recipe),
-            grid=partitions.grid_of(recipe),
-            plan_key=_plan_key(recipe, partitions),
+            stages=stages,
+            base=catalog.base_of(stages.result),
+            grid=partitions.grid_of(stages.result),
+            deps=partitions.inputs_of(stages, stages.result),
             licences={name: model.licence for name, model in catalog.models.items()},
-            code_version=_recipe_version(recipe),
+            code_version=_recipe_version(stages.result),
         )
-        for recipe in catalog.recipes.values()
+        for stages in catalog.files.values()
     ]
 
 
-def _plan_key(recipe: Recipe, partitions: Partitions) -> dg.AssetKey:
-    if partitions.merges_every_set(recipe):
-        return dg.AssetKey("merge_plan")
-    return dg.AssetKey(["merge_plan_subset", recipe.name])
+def _stages(catalog: Catalog, partitions: Partitions) -> list[MergeStage]:
+    return [
+        MergeStage(
+            recipe=stages.result.name,
+            stages=stages.up_to(document),
+            base=catalog.base_of(stages.result),
+            sets=partitions.sets_of(stages.result) if stages.takes_experts(document) else None,
+            deps=partitions.inputs_of(stages, document),
+            licences={name: model.licence for name, model in catalog.models.items()},
+            code_version=_recipe_version(document),
+        )
+        for stages in catalog.files.values()
+        for document in stages.earlier
+    ]
 
 
 def _recipe_assets(catalog: Catalog, merge: MergeRecipe) -> Iterator[Any]:
@@ -184,7 +199,8 @@ def _recipe_version(recipe: Recipe) -> str:
     return _digest(
         [
             [recipe.method.name, recipe.method.version, recipe.seed if recipe.method.random else 0],
-            [recipe.base_model, [dataclasses.asdict(entry) for entry in recipe.models]],
+            [recipe.base_model, [dataclasses.asdict(section) for section in recipe.sections]],
+            bool(recipe.experts),
             [dict(recipe.parameters), recipe.dtype, recipe.out_dtype],
             [_vocabulary_of(recipe), PLAN_VERSION],
         ]

@@ -18,7 +18,9 @@ from rich.table import Table
 from merge_ops.checkpoint import Checkpoint, FolderSink, FolderSource, open_checkpoint
 from merge_ops.errors import Fault, RecipeError, SettingsError
 from merge_ops.plan import GRADIENTS, Plan
+from merge_ops.plan_json import plan_json
 from merge_ops.stages import Stages, load_stages, plan_stages, run_stages
+from orchestration.emr_command import check_masks_wanted, write_masks_into
 from orchestration.local_models import content_digest, folders_of, open_models, readable
 from orchestration.output_folder import check_output, staged
 
@@ -50,7 +52,7 @@ def show_plan(config: Path, as_json: bool) -> None:
     plans = plan_stages(stages, open_models(str(config), stages.referenced_models))
     console = Console()
     if as_json:
-        *earlier, result = [plan.to_json() for plan in plans]
+        *earlier, result = [plan_json(plan) for plan in plans]
         document = {**result, "stages": earlier} if earlier else result
         console.print_json(json.dumps(document, ensure_ascii=False))
     else:
@@ -112,6 +114,7 @@ class MergeOptions:
     memory: str
     shard_size: str
     block: int | None = None
+    masks: Path | None = None
 
 
 def run_merge(config: Path, out: Path, options: MergeOptions) -> None:
@@ -121,8 +124,10 @@ def run_merge(config: Path, out: Path, options: MergeOptions) -> None:
     stages = _concrete(load_stages(config))
     opened = open_models(str(config), stages.referenced_models)
     # All faults of headers, before anything heavy is imported:
-    plan_stages(stages, opened, shard_bytes)
+    *_, last = plan_stages(stages, opened, shard_bytes)
     check_output(out)
+    if options.masks is not None:
+        check_masks_wanted(last, options.masks, out)
     _keep_freed_memory()
     with ThreadPoolExecutor(2) as pool:
         folders = {folder for name in opened for folder in folders_of(name)}
@@ -149,6 +154,8 @@ def run_merge(config: Path, out: Path, options: MergeOptions) -> None:
             each.id: stage / each.id if plan.recipe.sweep else stage for each in plan.coefficients
         }
         report = _merge(console, plan, folders, settings)
+        if options.masks is not None:
+            write_masks_into(console, plan, options.masks)
     console.print(
         f"{len(folders)} checkpoint(s) in {out}: {report.bytes_written / 1e6:,.1f} MB written in"
         f" {report.seconds:.1f} s ({report.megabytes_per_second:,.0f} MB/s read and written)"

@@ -4,6 +4,8 @@ A static mapping cannot go from one dimension straight into a two-dimensional gr
 hops: model → expert → expert set by static mappings, then expert set → (experts × coefficient),
 which Dagster infers because the grid's `experts` dimension is the same definition. A recipe that
 merges only some of the sets gets one hop more (`restriction`) to a definition of its own sets.
+Stages of a file of several documents have the sets alone, and Dagster infers the last hop the same
+way; a stage that takes no experts has no partitions.
 Ids are built from sorted names, so reordering the catalog re-merges nothing.
 """
 
@@ -12,7 +14,9 @@ from functools import cached_property
 
 import dagster as dg
 
+from assets.merged_stages import stage_key
 from merge_ops.recipe import Recipe
+from merge_ops.stages import Stages
 from orchestration.catalog import Catalog
 
 EXPERTS, COEFFICIENT = "experts", "coefficient"
@@ -91,6 +95,32 @@ class Partitions:
     def restriction(self, recipe: Recipe) -> dg.StaticPartitionMapping:
         """From all sets to the recipe's own: each to itself, the others to nothing."""
         return dg.StaticPartitionMapping({each: each for each in self.catalog.sets_of(recipe)})
+
+    def plan_key(self, recipe: Recipe) -> dg.AssetKey:
+        """The asset that a file's expert sets come from."""
+        if self.merges_every_set(recipe):
+            return dg.AssetKey("merge_plan")
+        return dg.AssetKey(["merge_plan_subset", recipe.name])
+
+    def inputs_of(self, stages: Stages, document: Recipe) -> list[dg.AssetDep]:
+        """What one document of a file depends on: stages, merge plans, and models that it names.
+
+        Merge plans reach it through the stages where those take experts, so that it runs when they
+        have run, and not before. A model that it names touches all its partitions.
+        """
+        used = stages.used_by(document)
+        keys = [stage_key(stages.result.name, each.name) for each in used]
+        if document.experts and not any(map(stages.takes_experts, used)):
+            keys.append(self.plan_key(stages.result))
+        base = self.catalog.base_of(stages.result)
+        named = {name for name in document.referenced_models if name in self.catalog.models}
+        # The base opens adapters; where there are expert sets it comes with their plans.
+        named = named - {base} if stages.takes_experts(document) else named | {base}
+        deps = [dg.AssetDep(key) for key in keys]
+        if named:
+            mapping = dg.SpecificPartitionsPartitionMapping(sorted(named))
+            deps.append(dg.AssetDep("model", partition_mapping=mapping))
+        return deps
 
     @staticmethod
     def same_point() -> dg.MultiPartitionMapping:

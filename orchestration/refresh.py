@@ -228,11 +228,12 @@ def _short(plan: RunPlan) -> str:
 def _failures(result: dg.ExecuteInProcessResult, where: str) -> list[str]:
     """One message for each step that failed, for a blocking check what it found; never none."""
     failed_checks = [each for each in result.get_asset_check_evaluations() if not each.passed]
+    by_partition = {each.asset_key for each in failed_checks if each.partition is not None}
     told = [
-        f"{each.asset_key.to_user_string()} [{each.partition}]: check {each.check_name} failed:"
-        f" {_problems(each)}"
+        f"{each.asset_key.to_user_string()}{f' [{each.partition}]' if each.partition else ''}:"
+        f" check {each.check_name} failed: {_problems(each)}"
         for each in failed_checks
-        if each.partition is not None
+        if each.partition is not None or each.asset_key not in by_partition
     ]
     for event in result.all_events:
         data: Any = event.event_specific_data

@@ -27,13 +27,13 @@ def merge_in_process(config: Path, out: Path, settings: StreamSettings | None = 
 
 
 def ronghe(
-    *arguments: object, environment: Mapping[str, str] | None = None
+    *arguments: object, environment: Mapping[str, str] | None = None, folder: Path = ROOT
 ) -> subprocess.CompletedProcess[str]:
-    """Runs the command line as a process of its own, in the project's folder."""
+    """Runs the command line as a process of its own, in the project's folder or another."""
     return subprocess.run(
         [*PROGRAM, *map(str, arguments)],
-        cwd=ROOT,
-        env={**os.environ, **(environment or {})},
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})},
         capture_output=True,
         text=True,
         timeout=120,

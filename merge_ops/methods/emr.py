@@ -44,8 +44,10 @@ def emr(deltas: Sequence[Tensor], statistics: None, parameters: EmrParameters) -
     """δ = λ · s · max{|δᵢ| : sign δᵢ = s}, s the sign of Σ δᵢ; 0 where nobody has that sign.
 
     Huang et al. 2024, "EMR-Merging", https://arxiv.org/abs/2405.17461: "elect" of elect, mask and
-    rescale, with λ = 1. This is the one checkpoint that all tasks share; an expert is restored from
-    it by a mask and a scale of its own (merge_ops.emr_masks). mergekit has no such method.
+    rescale, with λ = 1. This is the one checkpoint that all tasks share. An expert is restored from
+    it by a mask and a scale of its own: `ronghe merge --masks` writes them, a catalog keeps them
+    beside its merged checkpoints, `ronghe restore-expert` makes a checkpoint of them. mergekit has
+    no such method.
     """
     merged = unified(deltas)
     return merged.mul_(parameters.lambda_) if parameters.lambda_ != 1 else merged

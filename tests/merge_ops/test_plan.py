@@ -9,6 +9,7 @@ from merge_ops.checkpoint import FolderSource, open_checkpoint
 from merge_ops.depth import depths, in_order, layer_of, positions
 from merge_ops.errors import CompatibilityError, RecipeError
 from merge_ops.plan import plan_merge
+from merge_ops.plan_json import plan_json
 from merge_ops.recipe import parse_recipe
 from tests import checkpoint_factory as factory
 
@@ -321,5 +322,5 @@ def test_a_gradient_over_the_tensors_needs_values(family):
      ("[{filter: mlp, value: [0, 1]}, {value: 1}]", True)],
 )  # fmt: skip
 def test_the_plan_says_which_value_of_a_gradient_the_head_takes(family, weight, noted):
-    shown = make(family, HEAD + TWO + f"parameters: {{weight: {weight}}}").to_json()
+    shown = plan_json(make(family, HEAD + TWO + f"parameters: {{weight: {weight}}}"))
     assert [("FIRST value" in note) for note in shown["notes"]] == [True] * noted

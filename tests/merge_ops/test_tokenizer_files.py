@@ -11,6 +11,7 @@ from merge_ops.checkpoint import FolderSource, open_checkpoint
 from merge_ops.config import with_vocabulary
 from merge_ops.errors import CheckpointError, CompatibilityError
 from merge_ops.model_card import model_card
+from merge_ops.plan_json import plan_json
 from merge_ops.statistics import task_vector_statistics
 from merge_ops.tokenizer_files import is_tokenizer_file, renumbered
 from merge_ops.tokenizers import read_tokenizer
@@ -241,7 +242,7 @@ def test_task_vectors_leave_out_rows_of_other_tokens(vocabularies):
 def test_the_plan_tells_of_the_vocabulary(vocabularies):
     found = plan(UNION, vocabularies)
     assert found.tokenizer.vocabulary.summary == "vocabulary: union, 263 tokens, 263 rows"
-    assert found.to_json()["vocabulary"] == {
+    assert plan_json(found)["vocabulary"] == {
         "tokens": 263,
         "rows": 263,
         "tokenizer": {"source": "union"},

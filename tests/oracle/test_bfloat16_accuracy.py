@@ -141,6 +141,44 @@ def scaled(base: torch.Tensor, experts: Sequence[torch.Tensor]) -> torch.Tensor:
     return 0.737 * experts[0]
 
 
+def karcher(base: torch.Tensor, experts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """m on the unit sphere with Σ log_m(uᵢ) = 0, as long as base and experts are in the mean."""
+    models = (base, *experts)
+    units = [x / x.norm() for x in models]
+    mean = sum(units) / sum(units).norm()
+    for _ in range(50):
+        angles = [torch.acos((u * mean).sum().clamp(-1, 1)) for u in units]
+        logs = [(u - a.cos() * mean) * (a / a.sin()) for u, a in zip(units, angles, strict=True)]
+        tangent = sum(logs) / len(models)
+        step = tangent.norm()
+        if step < 1e-15:
+            break
+        mean = step.cos() * mean + step.sin() / step * tangent
+    return sum(x.norm() for x in models) / len(models) * mean
+
+
+CHANGED = 0.0013  # entries of a task vector up to it count as unchanged
+
+
+def ram(base: torch.Tensor, experts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """What one expert changed is its change, what both changed the mean."""
+    a, b = (x - base for x in experts)
+    one, two = a.abs() > CHANGED, b.abs() > CHANGED
+    return base + torch.where(one & two, (a + b) / 2, a * one + b * two)
+
+
+def ramplus(base: torch.Tensor, experts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """As `ram`, but own changes grow by 1 + r · min(shared / own, α); r = 0.3, α = 1.5."""
+    a, b = (x - base for x in experts)
+    one, two = a.abs() > CHANGED, b.abs() > CHANGED
+    shared = (one & two).sum().double()
+    grown = [
+        delta * own * (1 + 0.3 * (shared / own.sum()).clamp(0, 1.5))
+        for delta, own in ((a, one & ~two), (b, two & ~one))
+    ]
+    return base + torch.where(one & two, (a + b) / 2, sum(grown))
+
+
 EXACT: dict[str, tuple[Callable[..., torch.Tensor], str]] = {
     "linear": (linear, ENTRIES + "parameters: {weight: 0.5}"),
     "slerp": (slerp, "base_model: $base\nmodels: [{model: $one}]\nparameters: {t: 0.4}"),
@@ -171,6 +209,21 @@ EXACT: dict[str, tuple[Callable[..., torch.Tensor], str]] = {
     "dare_linear": (weighted_sum, ENTRIES),
     "dare_ties": (ties_as_a_sum, ENTRIES),
     "passthrough": (scaled, "models: [{model: $one}]\nparameters: {scale: 0.737}"),
+    "karcher": (
+        karcher,
+        "models: [{model: $base}, {model: $one}, {model: $two}]"
+        "\nparameters: {tol: 1.0e-7, max_iter: 50}",  # the default tol may stop 1e-5 away
+    ),
+    "ram": (
+        ram,
+        "base_model: $base\nmodels: [{model: $one}, {model: $two}]"
+        f"\nparameters: {{epsilon: {CHANGED}}}",
+    ),
+    "ramplus_tl": (  # without out_dtype mergekit writes float32 here, whatever `dtype` says
+        ramplus,
+        "out_dtype: bfloat16\nbase_model: $base\nmodels: [{model: $one}, {model: $two}]"
+        f"\nparameters: {{epsilon: {CHANGED}, r: 0.3, alpha: 1.5}}",
+    ),
     "arcee_fusion": (arcee_fusion, "base_model: $base\nmodels: [{model: $one}]"),
 }
 

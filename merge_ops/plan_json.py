@@ -1,0 +1,51 @@
+"""A plan as plain data, for people and for `ronghe plan --json`."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from merge_ops.checkpoint import Checkpoint
+from merge_ops.plan import GRADIENTS, Plan, plain_parameters
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """The plan as plain data, for people and for `ronghe plan --json`."""
+    return {
+        "recipe": plan.recipe.name,
+        "method": plan.method.name,
+        "base": _model_json(plan.base),
+        "inputs": [_model_json(checkpoint) for checkpoint in plan.inputs],
+        "seed": plan.recipe.seed,
+        "outputs": [dataclasses.asdict(output) for output in plan.outputs],
+        "shards": [{"file": shard.file, "bytes": shard.size} for shard in plan.shards],
+        "bytes_read": plan.bytes_read,
+        "bytes_written": plan.bytes_written,
+        "excluded": dict(plan.excluded),
+        "vocabulary": plan.tokenizer.to_json() if plan.tokenizer else None,
+        "notes": [GRADIENTS] if plan.recipe.has_gradient else [],
+        "warnings": list(plan.warnings),
+        "tensors": [
+            {
+                "name": tensor.output.name,
+                "dtype": tensor.output.dtype,
+                "shape": list(tensor.output.shape),
+                "action": tensor.action,
+                "parameters": [
+                    plain_parameters(tensor.parameters, position)
+                    for position in range(len(tensor.parameters))
+                ],
+            }
+            for tensor in plan.tensors
+        ],
+    }
+
+
+def _model_json(checkpoint: Checkpoint) -> dict[str, Any]:
+    return {
+        "name": checkpoint.name,
+        "location": checkpoint.source.location,
+        "digest": checkpoint.digest,
+        "tensors": len(checkpoint.tensors),
+        "bytes": checkpoint.nbytes,
+    }

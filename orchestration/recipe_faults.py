@@ -1,0 +1,142 @@
+"""What is wrong between a recipe's file and the rest of the catalog, all of it at once.
+
+In a file of several documents those with `experts` take the experts of the partition's set, and
+must all ask for the same sets; the others merge the models of the catalog that they list and the
+results of other documents. All experts of a file have one base model.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from merge_ops.errors import Fault, did_you_mean
+from merge_ops.recipe import ALL, ALL_PAIRS, Recipe
+from merge_ops.stages import Stages
+from orchestration.names import BANNED, RECIPE_NAME, name_rule
+
+if TYPE_CHECKING:
+    from orchestration.catalog import Catalog
+
+
+def recipe_faults(catalog: "Catalog", stages: Stages) -> Iterator[Fault]:
+    """Every fault of one file of `recipes/`."""
+    recipe, file = stages.result, f"recipes/{stages.result.name}.yaml"
+    takers = [each for each in stages.recipes if each.experts]
+    if not takers:
+        where = " in every document" if stages.earlier else ""
+        problem = f"is missing{where}; allowed: {ALL_PAIRS}, {ALL}, lists of names"
+        yield Fault(f"{file}: experts", problem)
+    yield from _stage_name_faults(catalog, stages, file)
+    one_base = list(_base_faults(catalog, stages, file))
+    yield from one_base
+    if not one_base:
+        base = catalog.base_of(recipe)
+        for document in stages.recipes:
+            place = f"{file}: document {document.name}" if stages.earlier else file
+            yield from _name_faults(catalog, stages, document, base, place)
+        yield from _set_faults(catalog, takers, base, file)
+    if recipe.suite is not None and recipe.suite not in catalog.suites:
+        hint = did_you_mean(recipe.suite, catalog.suites)
+        known = ", ".join(catalog.suites) or "none"
+        yield Fault(f"{file}: suite", f"is '{recipe.suite}', not in suites/.{hint} Known: {known}")
+    for coefficient in recipe.coefficients():
+        if BANNED.search(coefficient.id.replace("+", "")):
+            problem = f"gives the coefficient {coefficient.id!r}; {name_rule()}"
+            yield Fault(f"{file}: sweep", problem)
+    yield from _gate_faults(recipe, file)
+
+
+def _stage_name_faults(catalog: "Catalog", stages: Stages, file: str) -> Iterator[Fault]:
+    for stage in stages.earlier:
+        where = f"{file}: document {stage.name}: name"
+        if stage.name in catalog.models:
+            yield Fault(where, "is the name of a model of the catalog; call the result otherwise")
+        elif not RECIPE_NAME.fullmatch(stage.name):
+            yield Fault(where, "may hold letters, digits and '_' (it names an asset)")
+
+
+def _base_faults(catalog: "Catalog", stages: Stages, file: str) -> Iterator[Fault]:
+    """There is one base model whose experts the file merges, and it can be told which."""
+    made, known = {each.name for each in stages.earlier}, ", ".join(catalog.bases) or "none"
+    named: dict[str, None] = {}
+    for document in stages.recipes:
+        place = f"{file}: document {document.name}" if stages.earlier else file
+        base = document.base_model
+        if base is not None and base not in made:
+            model = catalog.models.get(base)
+            expert = model is not None and model.base is not None
+            if base not in catalog.bases and not (expert and not document.experts):
+                hint = did_you_mean(base, catalog.bases)
+                problem = f"is '{base}', which is the base of no expert.{hint} Known: {known}"
+                yield Fault(f"{place}: base_model", problem)
+                return
+            named[(model and model.base) or base] = None
+    if len(named) > 1:
+        problem = f"has experts of several base models, and a file has one: {', '.join(named)}"
+        yield Fault(f"{file}: base_model", problem)
+    elif not named and len(catalog.bases) != 1:
+        yield Fault(f"{file}: base_model", f"is missing; the catalog's base models: {known}")
+
+
+def _name_faults(
+    catalog: "Catalog", stages: Stages, document: Recipe, base: str, place: str
+) -> Iterator[Fault]:
+    """What one document names: the base model, experts of it, and results of other documents."""
+    experts = catalog.experts_of(base)
+    made = [each.name for each in stages.earlier]
+    named = [name for entry in document.experts if not isinstance(entry, str) for name in entry]
+    for name in dict.fromkeys(named):
+        if name not in experts:
+            hint = did_you_mean(name, experts)
+            problem = f"names '{name}', which is no expert of '{base}'.{hint}"
+            yield Fault(f"{place}: experts", f"{problem} Known: {', '.join(experts)}")
+    if document.experts and document.base_model in made and not document.on_task_vectors:
+        problem = f"is the result of another document, but {document.merge_method} with `experts`"
+        yield Fault(f"{place}: base_model", f"{problem} starts at the first; list it in `models`")
+    known = (base, *experts, *made)
+    neither = f"which is neither '{base}' nor an expert of it{' nor a document' if made else ''}."
+    for where, name in _named(document):
+        if name not in known:
+            hint = did_you_mean(name, known)
+            yield Fault(f"{place}: {where}", f"is '{name}', {neither}{hint}")
+    for name in document.tokenizer.model_names if document.tokenizer else ():
+        if name not in known:
+            hint = did_you_mean(name, known)
+            yield Fault(f"{place}: tokenizer", f"names '{name}', {neither}{hint}")
+
+
+def _named(document: Recipe) -> Iterator[tuple[str, str]]:
+    """The models that a document lists, each with its place."""
+    for position, entry in enumerate(document.models):
+        yield f"models[{position}].model", entry.model
+    if not document.merges_whole_models:
+        for section in document.sections:
+            where = f"{section.where}slices" if section.slices else f"{section.where}models"
+            for name in dict.fromkeys(section.model_names):
+                yield where, name
+
+
+def _set_faults(
+    catalog: "Catalog", takers: Iterable[Recipe], base: str, file: str
+) -> Iterator[Fault]:
+    """Every document with `experts` gives sets, and all the same."""
+    asked = {document.name: catalog.sets_asked(document, base) for document in takers}
+    for document in takers:
+        if not asked[document.name]:
+            problem = f"gives no expert set that {document.merge_method} can merge"
+            where = f"document {document.name}: " if len(asked) > 1 else ""
+            yield Fault(f"{file}: {where}experts", problem)
+    if len(set(asked.values())) > 1:
+        told = "; ".join(f"{name} gives {', '.join(sets)}" for name, sets in asked.items() if sets)
+        problem = f"must ask for the same sets in every document that has it; {told}"
+        yield Fault(f"{file}: experts", problem)
+
+
+def _gate_faults(recipe: Recipe, file: str) -> Iterator[Fault]:
+    from eval_ops.errors import GateError
+    from eval_ops.gates import parse_gate
+
+    try:
+        parse_gate(recipe.gate)
+    except GateError as error:
+        for fault in error.faults:
+            yield Fault(f"{file}: gate", fault)
