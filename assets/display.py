@@ -47,3 +47,16 @@ def of_work(seconds: float, nbytes: int) -> MetadataMap:
     """How long it took and how fast that was."""
     speed = nbytes / 1e6 / seconds if seconds > 0 else 0.0
     return {"seconds": round(seconds, 3), "MB/s": round(speed, 1)}
+
+
+def of_packing(artifact: "Artifact") -> MetadataMap:
+    """Whether a model is kept full or packed, and what that saves."""
+    whole: int | None = artifact.manifest.get("unpacked_bytes")
+    if whole is None:
+        return {"kept": "full"}
+    return {
+        "kept": "packed losslessly, as the difference from its base",
+        "packed against": artifact.manifest["base"]["digest"],
+        "ratio": round(whole / artifact.nbytes, 3),
+        "bytes saved": whole - artifact.nbytes,
+    }

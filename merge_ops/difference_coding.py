@@ -242,4 +242,4 @@ def _codec() -> Any:
 
     if not hasattr(_local, "codec"):
         _local.codec = cast(Any, pyarrow).Codec("zstd", compression_level=LEVEL)
-    return cast(Any, _local.codec)
+    return _local.codec

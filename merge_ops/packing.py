@@ -33,6 +33,7 @@ from merge_ops.packed_index import (
     Section,
     piece_bytes,
 )
+from merge_ops.packed_source import PackedSource
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,7 +66,8 @@ class _Piece:
 class PackingSink:
     """Takes a model's files one after the other and writes them packed into `folder`.
 
-    `base` is a full checkpoint whose digest is known; `called` is what messages call the model. Use it as a context manager, and `finish` it.
+    `base` is a full checkpoint whose digest is known; `called` is what messages call the model.
+    Use it as a context manager, and `finish` it.
     Raises CheckpointError for a damaged weight file, PackedModelError for a file name that packed
     models use themselves.
     """
@@ -277,13 +279,51 @@ def _encode(base: Checkpoint, piece: _Piece, data: NDArray[np.uint8]) -> bytes:
     return encode_difference(data, own, section.dtype)
 
 
+class Nowhere:
+    """A sink that keeps nothing, to see whether a model can be restored."""
+
+    def open(self, file: str, size: int) -> ByteWriter:
+        """Start a file."""
+        return _Nothing()
+
+
+class _Nothing:
+    def write(self, data: memoryview | bytes) -> object:
+        """Forget the bytes."""
+
+    def __enter__(self) -> ByteWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None:
+        pass
+
+
 def restore(
+    source: PackedSource, sink: ByteSink, threads: int = 0, progress: Progress | None = None
+) -> None:
+    """Write a packed model's files into `sink` as they were.
+
+    Raises PackedModelError where one would not be, to the byte, what it was.
+    """
+    hashes = copy_files(source, sink, threads, progress)
+    for file in source.index.files:
+        if hashes[file.path] != file.blake3:
+            raise PackedModelError(
+                f"{source.location}: {file.path} is not restored to the bytes it had; it is damaged"
+                " in a way that its checksums do not see. Pull the model again"
+            )
+
+
+def copy_files(
     source: ByteSource, sink: ByteSink, threads: int = 0, progress: Progress | None = None
 ) -> dict[str, str]:
-    """Write every file of `source` into `sink`, reading ahead in threads; the files' blake3.
-
-    For a PackedSource: raises PackedModelError where a file is not, to the byte, what it was.
-    """
+    """Write every file of `source` into `sink`, reading ahead in threads; the files' blake3."""
     hashes: dict[str, str] = {}
     sizes = source.sizes()
     total, done = sum(sizes.values()), 0
