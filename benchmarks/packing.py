@@ -6,7 +6,7 @@ Each expert is packed against the base and restored, and every file compared wit
 hash: the benchmark fails where a byte differs. Then it is merged with the base, from the full files
 and from the packed ones by turns, and the outputs are compared. Beside the ratio stand two
 yardsticks, for the bfloat16 and float16 weights: zstd level 3 on the split bytes of the
-differences, and their order-0 entropy, which is what an ideal code of each difference by itself would take.
+differences, and their order-0 entropy: what an ideal code of each difference by itself would take.
 Rates are the median of the repeats, in 10⁶ bytes of the full model: by wall time with all threads,
 and by CPU second, which other work on the machine disturbs less.
 """
