@@ -60,3 +60,16 @@ def of_masks(masks: "PublishedMasks | None") -> MetadataMap:
         "bytes of the masks": masks.artifact.nbytes,
         "scales (for lambda 1)": table(rows),
     }
+
+
+def of_packing(artifact: "Artifact") -> MetadataMap:
+    """Whether a model is kept full or packed, and what that saves."""
+    whole: int | None = artifact.manifest.get("unpacked_bytes")
+    if whole is None:
+        return {"kept": "full"}
+    return {
+        "kept": "packed losslessly, as the difference from its base",
+        "packed against": artifact.manifest["base"]["digest"],
+        "ratio": round(whole / artifact.nbytes, 3),
+        "bytes saved": whole - artifact.nbytes,
+    }

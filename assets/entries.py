@@ -9,7 +9,8 @@ class UpstreamModel:
     """One entry of models.yaml.
 
     `source` is a URI or a path relative to the catalog's folder; `base` is the base model's name
-    for an expert and None for a base model itself.
+    for an expert and None for a base model itself. `store` says how a full expert is kept; None:
+    packed where that saves enough, full otherwise.
     """
 
     name: str
@@ -18,3 +19,4 @@ class UpstreamModel:
     kind: Literal["full", "lora"] = "full"
     licence: str | None = None
     description: str | None = None
+    store: Literal["full", "packed"] | None = None

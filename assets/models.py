@@ -5,7 +5,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets.display import of_artifact, of_work
+from assets.display import of_artifact, of_packing, of_work
 from assets.entries import UpstreamModel
 from assets.failures import RETRY_CRASHES, clear_failures
 from assets.pulling import pull_model
@@ -28,13 +28,15 @@ def build_model(
         retry_policy=RETRY_CRASHES,
         kinds={"huggingface"},
         description="A model in the artifact store, its headers checked. LoRA adapters stay"
-        " adapters. The data version is the content's digest.",
+        " adapters; a full expert is kept as the exact difference from its base where that"
+        " saves enough. The data version is the content's digest, however it is kept.",
     )
     @clear_failures()
     def model(context: dg.AssetExecutionContext, settings: RunSettings) -> dg.MaterializeResult:
         entry = models[context.partition_key]
         folder = Path(settings.catalog_folder)
-        pulled = pull_model(settings.store(), entry, folder, context.run.run_id)
+        base = models[entry.base] if entry.base else None
+        pulled = pull_model(settings.store(), entry, folder, context.run.run_id, base)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(pulled.artifact.digest),
             metadata={
@@ -44,6 +46,7 @@ def build_model(
                 "revision": pulled.revision,
                 "base": entry.base or "none: it is a base model",
                 "kind": entry.kind,
+                **of_packing(pulled.artifact),
                 "licence": entry.licence or "not stated",
                 "tensors": pulled.tensors,
                 "parameters": pulled.parameters,

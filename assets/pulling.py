@@ -7,21 +7,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from assets.entries import UpstreamModel
+from assets.packed_models import MODEL, PACKED, Saving, as_it_was, pull_packed, stored_model
 from assets.unpickling import copy_unpickled
 from merge_ops.errors import CheckpointError
 
 if TYPE_CHECKING:
+    from assets.packed_models import StoredModel
     from merge_ops.checkpoint import Checkpoint
     from resources.artifact import Artifact
     from resources.artifact_store import ArtifactStore
+    from resources.model_sources import ModelSource
+    from resources.store_refs import Ref
 
-MODEL = "model"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 @dataclass(frozen=True)
 class PulledModel:
-    """A model in the store. `revision` is what the source called it; `seconds` is wall time."""
+    """A model in the store. `revision` is what the source called it; `seconds` is wall time.
+
+    `saving` is what packing came to, where it was tried this time.
+    """
 
     artifact: "Artifact"
     revision: str
@@ -29,6 +35,7 @@ class PulledModel:
     seconds: float
     tensors: int
     parameters: int
+    saving: Saving | None = None
 
 
 def revisions(models: list[UpstreamModel], folder: Path) -> tuple[dict[str, str], dict[str, str]]:
@@ -50,13 +57,18 @@ def revisions(models: list[UpstreamModel], folder: Path) -> tuple[dict[str, str]
 
 
 def pull_model(
-    store: "ArtifactStore", model: UpstreamModel, folder: Path, run: str | None = None
+    store: "ArtifactStore",
+    model: UpstreamModel,
+    folder: Path,
+    run: str | None = None,
+    base: UpstreamModel | None = None,
 ) -> PulledModel:
     """Copy a model into the store unless its revision is there, check its headers, point to it.
 
-    Pickled weights become safetensors first. Raises ResourceError when the source cannot be read,
-    CheckpointError when it is no checkpoint or a pickle holds more than tensors; the name
-    `model/<name>` then stays where it was.
+    Pickled weights become safetensors first. A full expert is packed where its catalog entry or the
+    saving says so; `base` is its base's entry, which is pulled before it unless the store has it.
+    Raises ResourceError when the source cannot be read, CheckpointError when it is no checkpoint or
+    a pickle holds more than tensors; the name `model/<name>` then stays where it was.
     """
     from assets.reuse import digests_of
     from resources.model_sources import open_model_source
@@ -65,20 +77,55 @@ def pull_model(
     source = open_model_source(model.source, folder)
     revision = source.revision()
     ref = store.ref(MODEL, model.name)
-    known = ref is not None and ref.fields.get("revision") == revision
-    artifact = store.find(MODEL, ref.digest) if ref is not None and known else None
-    memoized = artifact is not None
+    known = ref is not None and ref.fields.get("revision") == revision and _kept_right(model, ref)
+    artifact = store.find(ref.kind, ref.digest) if ref is not None and known else None
+    memoized, saving = artifact is not None, None
     if artifact is None:
-        with store.attempt(MODEL) as attempt:
-            copy_unpickled(source, attempt)
-            artifact = attempt.publish(licence=model.licence, revision=revision)
-    checkpoint = _checked(model, artifact)
+        below = _base_of(store, model, base, folder, run)
+        artifact, saving = _pull(store, model, source, below, revision)
+    whole = as_it_was(store, artifact)
+    checkpoint = _checked(model, whole)
     if not memoized and model.kind == "full":
         digests_of(store, checkpoint, artifact.digest)
-    store.point(MODEL, model.name, MODEL, artifact.digest, run=run, revision=revision)
+    store.point(MODEL, model.name, artifact.kind, artifact.digest, run=run, revision=revision)
     entries = checkpoint.tensors.values()
     counts = (len(entries), sum(entry.count for entry in entries))
-    return PulledModel(artifact, revision, memoized, time.perf_counter() - started, *counts)
+    seconds = time.perf_counter() - started
+    return PulledModel(artifact, revision, memoized, seconds, *counts, saving)
+
+
+def _kept_right(model: UpstreamModel, ref: "Ref") -> bool:
+    """Whether a model that is there is kept in the way its catalog entry asks for."""
+    return model.store is None or (model.store == "packed") == (ref.kind == PACKED)
+
+
+def _base_of(
+    store: "ArtifactStore",
+    model: UpstreamModel,
+    base: UpstreamModel | None,
+    folder: Path,
+    run: str | None,
+) -> "StoredModel | None":
+    """What a model may be packed against; None where it is to be kept as it is."""
+    if model.kind == "lora" or model.store == "full" or base is None:
+        return None
+    known = stored_model(store, base.name)
+    return known or pull_model(store, base, folder, run).artifact
+
+
+def _pull(
+    store: "ArtifactStore",
+    model: UpstreamModel,
+    source: "ModelSource",
+    base: "StoredModel | None",
+    revision: str,
+) -> tuple["Artifact", Saving | None]:
+    fields = {"licence": model.licence, "revision": revision}
+    if base is not None:
+        return pull_packed(store, model, source, base, **fields)
+    with store.attempt(MODEL) as attempt:
+        copy_unpickled(source, attempt)
+        return attempt.publish(**fields), None
 
 
 def open_models(
@@ -95,7 +142,7 @@ def open_models(
 
     opened: dict[str, Checkpoint] = {}
     for name in (base, *experts):
-        artifact = store.resolve(MODEL, name)
+        artifact = stored_model(store, name)
         if artifact is None:
             raise MissingArtifactError(
                 f"model '{name}' is not in artifact store {store.uri}; materialize model[{name}]"
@@ -109,7 +156,7 @@ def open_models(
     return opened
 
 
-def _checked(model: UpstreamModel, artifact: "Artifact") -> "Checkpoint":
+def _checked(model: UpstreamModel, artifact: "StoredModel") -> "Checkpoint":
     """A model by its headers, or an adapter without its base. Raises CheckpointError."""
     from merge_ops.adapters import is_adapter, read_adapter
     from merge_ops.checkpoint import open_checkpoint

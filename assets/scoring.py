@@ -9,6 +9,7 @@ from eval_ops.scores import SuiteScores, scores_digest
 from resources.compute import choose_device
 
 if TYPE_CHECKING:
+    from assets.packed_models import StoredModel
     from eval_ops.harness import Evaluator
     from eval_ops.suites import Suite
     from resources.artifact import Artifact
@@ -32,7 +33,7 @@ class ScoredCheckpoint:
 
 def score_checkpoint(
     store: "ArtifactStore",
-    checkpoint: "Artifact",
+    checkpoint: "StoredModel",
     suite: "Suite",
     device: str,
     threads: int,
@@ -59,7 +60,11 @@ def read_scores(artifact: "Artifact") -> SuiteScores:
 
 
 def _publish(
-    store: "ArtifactStore", digest: str, checkpoint: "Artifact", suite: "Suite", scores: SuiteScores
+    store: "ArtifactStore",
+    digest: str,
+    checkpoint: "StoredModel",
+    suite: "Suite",
+    scores: SuiteScores,
 ) -> "Artifact":
     """Publish, or take what another process published meanwhile: its last bits may differ."""
     from resources.errors import ContentConflictError

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from assets.display import of_artifact, picture, table
+from assets.display import of_artifact, of_packing, picture, table
 from assets.failures import RETRY_CRASHES, clear_failures
+from assets.packed_models import MODEL
 from assets.run_settings import RunSettings
 from assets.studying import study_task_vector
 
@@ -26,8 +27,8 @@ def build_task_vector(
         automation_condition=condition,
         retry_policy=RETRY_CRASHES,
         kinds={"numpy"},
-        description="Expert − base, kept by reference to both digests: exact, and no byte is stored"
-        " twice. Norms of every tensor, and a plot over the layers.",
+        description="Expert − base, exact: by reference to both digests, or packed losslessly, as"
+        " the model itself is kept. Norms of every tensor, and a plot over the layers.",
     )
     @clear_failures()
     def task_vector(
@@ -37,6 +38,7 @@ def build_task_vector(
         from merge_ops.statistics import TensorChange
 
         expert = context.partition_key
+        kept = settings.store().resolve(MODEL, expert)
         study = study_task_vector(settings.store(), bases[expert], expert, context.run.run_id)
         rows = sorted(study.found["tensors"], key=lambda row: -row["relative_norm"])
         changes = [TensorChange(**row) for row in study.found["tensors"]]
@@ -45,6 +47,7 @@ def build_task_vector(
             metadata={
                 **of_artifact(study.artifact, study.memoized),
                 "base": bases[expert],
+                **(of_packing(kept) if kept is not None else {}),
                 "norm": study.found["norm"],
                 "share of entries changed": study.found["changed_share"],
                 "layers": picture(layer_norm_plot(expert, changes)),

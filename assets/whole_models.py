@@ -8,14 +8,14 @@ import json
 from typing import TYPE_CHECKING
 
 from assets.merging import merge_set
-from assets.pulling import MODEL
+from assets.packed_models import MODEL, stored_model
 from merge_ops.adapters import is_adapter
 from merge_ops.recipe import parse_recipe
 from merge_ops.stages import Stages
 
 if TYPE_CHECKING:
+    from assets.packed_models import StoredModel
     from merge_ops.stream import StreamSettings
-    from resources.artifact import Artifact
     from resources.artifact_store import ArtifactStore
     from resources.store_refs import Ref
 
@@ -28,14 +28,14 @@ def whole_model(
     base: str | None,
     settings: "StreamSettings",
     run: str | None = None,
-) -> "Artifact":
+) -> "StoredModel":
     """The checkpoint that a model's name stands for now. MissingArtifactError when it is nothing.
 
     `base` is the base model of an expert; only adapters need it.
     """
     from resources.errors import MissingArtifactError
 
-    found = {each: store.resolve(MODEL, each) for each in (name, base) if each is not None}
+    found = {each: stored_model(store, each) for each in (name, base) if each is not None}
     for each, artifact in found.items():
         if artifact is None:
             raise MissingArtifactError(

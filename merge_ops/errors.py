@@ -4,7 +4,8 @@
     ├── RecipeError            a recipe that cannot be right; carries every fault found
     │   └── UnknownMethodError   no merge method of that name
     ├── CheckpointError        a folder or file that is no readable checkpoint
-    │   └── MissingModelError    nothing there at all
+    │   ├── MissingModelError    nothing there at all
+    │   └── PackedModelError     a packed model that is damaged, or not given its own base
     ├── CompatibilityError     checkpoints that may not be merged together; every fault found
     ├── NonFiniteError         NaN or infinity in an input, found while streaming
     ├── NoDirectionError       tensors that cancel out where a method needs their direction
@@ -67,6 +68,10 @@ class CheckpointError(RongheError):
 
 class MissingModelError(CheckpointError):
     """A model's folder does not exist or holds no weights."""
+
+
+class PackedModelError(CheckpointError):
+    """A packed model is damaged, or the base it was packed against is not the one given."""
 
 
 class CompatibilityError(FaultsError):

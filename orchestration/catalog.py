@@ -8,6 +8,7 @@
         source: hf://owner/name@revision
         base: tiny-base
         kind: full                                # or lora
+        store: packed                             # or full; left out: packed if it saves 20 %
 
 A recipe's file may hold several documents, of which later ones use the results of named earlier
 ones, each an asset of its own (merged_stage/<recipe>/<name>):
@@ -63,6 +64,7 @@ class ModelDefinition(BaseModel):
     kind: Literal["full", "lora"] = "full"
     licence: str | None = None
     description: str | None = None
+    store: Literal["full", "packed"] | None = None
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,7 @@ def _load_models(path: Path, faults: list[Fault]) -> dict[str, UpstreamModel]:
         if BANNED.search(definition.name):
             faults.append(Fault(f"{where}.name", f"is {definition.name!r}; {name_rule()}"))
         models[definition.name] = UpstreamModel(**definition.model_dump())
+    faults.extend(_store_faults(models))
     names = Counter(entry.get("name") for entry in entries if isinstance(entry, dict))
     for name, count in names.items():
         if count > 1:
@@ -214,6 +217,15 @@ def _base_faults(models: Mapping[str, UpstreamModel]) -> Iterator[Fault]:
             yield Fault(where, f"is '{model.base}', which is an expert itself; name its base model")
         elif model.base is None and model.kind == "lora":
             yield Fault(where, "is missing; a LoRA adapter belongs to a base model")
+
+
+def _store_faults(models: Mapping[str, UpstreamModel]) -> Iterator[Fault]:
+    for name, model in models.items():
+        where = f"models.yaml: model '{name}': store"
+        if model.store == "packed" and model.base is None:
+            yield Fault(where, "is 'packed'; only an expert, which names its `base`, can be packed")
+        elif model.store is not None and model.kind == "lora":
+            yield Fault(where, f"is '{model.store}'; an adapter stays an adapter, so leave it out")
 
 
 def _load_file(path: Path, faults: list[Fault]) -> Stages | None:

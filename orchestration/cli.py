@@ -100,6 +100,17 @@ def restore_expert(
 
 
 @app.command()
+def restore(
+    name: Annotated[str, typer.Argument(help="A model of the catalog, base or expert.")],
+    out: Annotated[Path, typer.Option(help="The folder to write; new or empty.")],
+) -> None:
+    """Write a model of the artifact store to a folder, byte for byte as it was pulled."""
+    from orchestration.restore_command import run_restore
+
+    run_restore(name, out)
+
+
+@app.command()
 def refresh() -> None:
     """Observe the upstream models and re-merge and re-score what any change touches."""
     from orchestration import commands

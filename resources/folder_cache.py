@@ -21,19 +21,49 @@ import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from blake3 import blake3
 
 from resources.errors import DamagedArtifactError, StoreFailureError
 
 if TYPE_CHECKING:
-    from resources.artifact import Artifact, Progress
-    from resources.artifact_source import ArtifactSource
+    from collections.abc import Mapping
+
+    from resources.artifact import FileRecord, Progress
 
 DEFAULT_BYTES = 64 << 30
 _PIECE = 8 << 20  # bytes read at once by one thread
 _THREADS = 4
+
+
+class Source(Protocol):
+    """Bytes by (file, offset), held open within its context."""
+
+    def read_into(self, file: str, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer` with the file's bytes from `offset`, exactly, or raise."""
+        ...
+
+    def __enter__(self) -> "Source": ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+
+class Pullable(Protocol):
+    """What can be pulled: an artifact, or a model that is made from one while it is read."""
+
+    content_digest: str
+    uri: str
+    nbytes: int
+
+    @property
+    def files(self) -> "Mapping[str, FileRecord]":
+        """Its files by path."""
+        ...
+
+    def source(self) -> Source:
+        """Random access to the files."""
+        ...
 
 
 class Pin:
@@ -58,7 +88,7 @@ class FolderCache:
         """Return a cache with the same bound elsewhere."""
         return FolderCache(root, self.most_bytes)
 
-    def pull(self, artifact: "Artifact", progress: "Progress | None" = None) -> Pin:
+    def pull(self, artifact: Pullable, progress: "Progress | None" = None) -> Pin:
         """Return the artifact's folder, pulled and checked first unless it is here.
 
         When another process is pulling it, wait for that one.
@@ -87,7 +117,7 @@ class FolderCache:
                 finally:
                     os.close(lock)
 
-    def _fetch(self, artifact: "Artifact", folder: Path, progress: "Progress | None") -> None:
+    def _fetch(self, artifact: Pullable, folder: Path, progress: "Progress | None") -> None:
         pulling = self.root / "pulling" / artifact.content_digest
         shutil.rmtree(pulling, ignore_errors=True)  # left by a process that was killed
         pulling.mkdir()
@@ -153,9 +183,7 @@ class FolderCache:
             return time.time()
 
 
-def _copy(
-    artifact: "Artifact", source: "ArtifactSource", folder: Path, progress: "Progress | None"
-) -> None:
+def _copy(artifact: Pullable, source: Source, folder: Path, progress: "Progress | None") -> None:
     """Pull all files into `folder`, a few pieces at once."""
     lock = threading.Lock()
     buffers = threading.local()
@@ -191,7 +219,7 @@ def _copy(
             raise
 
 
-def _pieces(artifact: "Artifact") -> Iterator[tuple[str, int, int]]:
+def _pieces(artifact: Pullable) -> Iterator[tuple[str, int, int]]:
     for file in artifact.files.values():
         for offset in range(0, file.size, _PIECE):
             yield file.path, offset, min(_PIECE, file.size - offset)

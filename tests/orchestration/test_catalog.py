@@ -146,3 +146,26 @@ def test_names_are_unique(catalog: Path) -> None:
     change_models(catalog, yaml.safe_dump({"models": twice}))
     with pytest.raises(CatalogError, match="names 'base' 2 times"):
         load_catalog(catalog)
+
+
+def test_only_full_experts_are_packed(catalog: Path) -> None:
+    change_models(
+        catalog,
+        """
+models:
+  - {name: base, source: x, store: packed}
+  - {name: e1, source: y, base: base, kind: lora, store: full}
+  - {name: e2, source: z, base: base, store: packd}
+  - {name: e3, source: z, base: base, store: packed}
+""",
+    )
+    with pytest.raises(CatalogError) as caught:
+        load_catalog(catalog)
+    message = str(caught.value)
+    for part in (
+        "model 'base': store is 'packed'; only an expert, which names its `base`, can be packed",
+        "model 'e1': store is 'full'; an adapter stays an adapter, so leave it out",
+        "models.yaml: models[2].store is 'packd'; it must be 'full' or 'packed'",
+    ):
+        assert part in message
+    assert "e3" not in message

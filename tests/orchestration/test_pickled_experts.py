@@ -5,6 +5,7 @@ from pathlib import Path
 import dagster as dg
 import torch
 
+from assets.packed_models import as_it_was
 from orchestration.refresh import refresh
 from resources.artifact import Artifact
 from resources.artifact_store import ArtifactStore
@@ -38,7 +39,7 @@ def test_pickled_experts_are_converted_and_malicious_ones_refused(
     assert refresh(instance, project.settings()).failures == []
     kept = resolved(store, "model", "e1")
     assert not [file for file in kept.files if ".bin" in file]
-    found = factory.read_tensors(kept.folder())
+    found = factory.read_tensors(as_it_was(store, kept).folder())
     assert found.keys() == tensors.keys()
     assert all(torch.equal(tensor, found[name]) for name, tensor in tensors.items())
     assert "adapter_model.safetensors" in resolved(store, "model", "tcm").files

@@ -1,0 +1,153 @@
+"""Experts kept as their base's digest and an exact difference. Knows no Dagster.
+
+A packed model is an artifact of its own kind, under the digest of the files it restores: the same
+digest that the full model has. So a name points to the same digest whichever way a model is kept,
+and plans, scores and studies made from it are the same. The base it was packed against is named in
+its manifest, and stays in the store like everything that is published.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from assets.entries import UpstreamModel
+from assets.unpickling import copy_unpickled
+from merge_ops.errors import PackedModelError
+
+if TYPE_CHECKING:
+    from merge_ops.packed_index import PackedIndex
+    from merge_ops.packed_source import PackedSource
+    from resources.artifact import Artifact, Progress
+    from resources.artifact_store import ArtifactStore
+    from resources.folder_cache import Pin
+    from resources.model_sources import ModelSource
+
+MODEL, PACKED = "model", "packed_model"
+LEAST_SAVING = 0.2
+
+
+@dataclass(frozen=True)
+class Saving:
+    """What packing did, or would have done: bytes before and after, and whether it was kept."""
+
+    nbytes: int
+    packed_nbytes: int
+    kept: bool
+
+    @property
+    def share(self) -> float:
+        """The share of bytes saved."""
+        return 1 - self.packed_nbytes / self.nbytes
+
+
+class RestoredModel:
+    """A packed model as it was: the same files, bytes and digest, made while they are read.
+
+    Stands wherever a published model does. PackedModelError where the artifact is damaged.
+    """
+
+    def __init__(self, store: "ArtifactStore", packed: "Artifact") -> None:
+        from resources.artifact import FileRecord, content_digest
+
+        self.packed = packed
+        self.kind, self.uri = MODEL, packed.uri
+        self.digest = self.content_digest = packed.digest
+        self._store = store
+        self._pins: dict[Path, Pin] = {}
+        self._base = store.get(MODEL, packed.manifest["base"]["digest"])
+        index = self.source().index
+        self.files: Mapping[str, FileRecord] = {
+            each.path: FileRecord(each.path, each.size, each.blake3) for each in index.files
+        }
+        self.nbytes = index.nbytes
+        if content_digest(self.files.values()) != self.digest:
+            raise PackedModelError(
+                f"{self.uri}: its index lists other files than the model {self.digest} has; remove"
+                " it from the store and pull the model again"
+            )
+
+    def source(self) -> "PackedSource":
+        """Random access to the files as they were; thread-safe."""
+        from merge_ops.checkpoint import open_checkpoint
+        from merge_ops.packed_source import PackedSource
+
+        base = open_checkpoint("its base", self._base.source(), self._base.digest)
+        return PackedSource(self.packed.source(), base)
+
+    def folder(self, cache: Path | None = None, progress: "Progress | None" = None) -> Path:
+        """A local folder with the files as they were, restored once into the bounded cache.
+
+        It stays there at least as long as this object lives.
+        """
+        chosen = self._store.cache if cache is None else self._store.cache.at(cache)
+        if chosen.root not in self._pins:
+            self._pins[chosen.root] = chosen.pull(self, progress)
+        return self._pins[chosen.root].folder
+
+
+if TYPE_CHECKING:
+    StoredModel = Artifact | RestoredModel
+
+
+def as_it_was(store: "ArtifactStore", artifact: "Artifact") -> "StoredModel":
+    """A model's artifact as readers want it, packed or not."""
+    return RestoredModel(store, artifact) if artifact.kind == PACKED else artifact
+
+
+def stored_model(store: "ArtifactStore", name: str) -> "StoredModel | None":
+    """What a model's name stands for now; None where it was never pulled."""
+    artifact = store.resolve(MODEL, name)
+    return None if artifact is None else as_it_was(store, artifact)
+
+
+def pull_packed(
+    store: "ArtifactStore",
+    model: UpstreamModel,
+    source: "ModelSource",
+    base: "StoredModel",
+    **fields: Any,
+) -> tuple["Artifact", Saving]:
+    """Pull an expert and publish it packed against `base`, or full where that saves too little.
+
+    It is packed on its way, into a temporary folder; before anything is published it is restored
+    from there and compared with what came, byte for byte. `fields` go into the manifest.
+    """
+    from merge_ops.checkpoint import FolderSource, open_checkpoint
+    from merge_ops.packed_source import PackedSource
+    from merge_ops.packing import Nowhere, PackingSink, restore
+
+    below = open_checkpoint(str(model.base), base.source(), base.digest)
+    with TemporaryDirectory(prefix="ronghe-") as folder:
+        with PackingSink(Path(folder), below, called=source.location) as sink:
+            copy_unpickled(source, sink)
+            index = sink.finish()
+        packed = PackedSource(FolderSource(Path(folder)), below)
+        saving = Saving(index.nbytes, index.packed_nbytes, False)
+        if model.store == "packed" or saving.share >= LEAST_SAVING:
+            saving = Saving(index.nbytes, index.packed_nbytes, True)
+            restore(packed, Nowhere())
+            return _publish(store, Path(folder), index, fields), saving
+        with store.attempt(MODEL) as attempt:
+            restore(packed, attempt)
+            return attempt.publish(**fields), saving
+
+
+def _publish(
+    store: "ArtifactStore", folder: Path, index: "PackedIndex", fields: dict[str, Any]
+) -> "Artifact":
+    """Publish, or take the same model as another release packed it, or against another base."""
+    from merge_ops.checkpoint import FolderSource
+    from merge_ops.packing import copy_files
+    from resources.artifact import FileRecord, content_digest
+    from resources.errors import ContentConflictError
+
+    records = [FileRecord(each.path, each.size, each.blake3) for each in index.files]
+    digest, base = content_digest(records), {"kind": MODEL, "digest": index.base}
+    with store.attempt(PACKED) as attempt:
+        copy_files(FolderSource(folder), attempt)
+        try:
+            return attempt.publish(digest, base=base, unpacked_bytes=index.nbytes, **fields)
+        except ContentConflictError:
+            return store.get(PACKED, digest)

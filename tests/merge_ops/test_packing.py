@@ -1,0 +1,394 @@
+"""Packed models: the arithmetic by hand, the laws, random access, damage, and merging from them."""
+
+import dataclasses
+import json
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from merge_ops import packed_source
+from merge_ops.assembly import merge
+from merge_ops.checkpoint import Checkpoint, FolderSink, FolderSource, open_checkpoint
+from merge_ops.difference_coding import (
+    EXPONENTS,
+    GROUP,
+    DamagedPieceError,
+    _ordered,
+    decode_difference,
+    decode_whole,
+    encode_difference,
+    encode_whole,
+)
+from merge_ops.errors import CheckpointError, NonFiniteError, PackedModelError
+from merge_ops.header import ITEM_SIZES
+from merge_ops.packed_index import INDEX_FILE, PIECE, parse_index
+from merge_ops.packed_source import PackedSource
+from merge_ops.packing import PackingSink, copy_files, restore
+from merge_ops.plan import plan_merge
+from merge_ops.recipe import parse_recipe
+from merge_ops.stream import StreamSettings
+
+BASE = "b" * 64
+DTYPES = sorted(EXPONENTS)
+
+
+def bits(values: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(values).view(np.uint8).reshape(-1)
+
+
+def test_ordered_bit_patterns_by_hand() -> None:
+    """bfloat16: -inf, -1, the smallest below 0, -0.0, 0.0, the smallest above 0, 1, a NaN."""
+    patterns = np.array(
+        [0xFF80, 0xBF80, 0x8001, 0x8000, 0x0000, 0x0001, 0x3F80, 0x7FC1], dtype=np.uint16
+    )
+    ordered = _ordered(patterns).view(np.int16).tolist()
+    assert ordered == [-0x7F81, -0x3F81, -2, -1, 0, 1, 0x3F80, 0x7FC1]
+    assert (_ordered(_ordered(patterns)) == patterns).all()
+
+
+def test_four_weights_by_hand() -> None:
+    """1.0 stays, 1.0 moves up by one step, -1.0 away from 0 by one, 0.5 down by two.
+
+    The differences 0, +1, -1, -2 are 0, 2, 1, 3 as zigzag numbers. 0.5 has the smallest exponent
+    and comes first: 3, 0, 2, 1. In one bit each, 1 says "too large" and leaves 2, 1 and 0 to be
+    written as bytes, the low ones of all and then the high ones, which are 0.
+    """
+    base = np.array([0x3F80, 0x3F80, 0xBF80, 0x3F00], dtype=np.uint16)
+    expert = np.array([0x3F80, 0x3F81, 0xBF81, 0x3EFE], dtype=np.uint16)
+    coded = encode_difference(bits(expert), bits(base), "BF16")
+    lengths = np.frombuffer(coded[4:52], dtype="<u4").reshape(6, 2)
+    assert lengths[:, 0].tolist() == [1, GROUP // 8, 0, 0, 3, 3]  # one group; 1, 2, 4 bits; bytes
+    assert coded[52] == 1  # the group's width
+    assert coded[-6:] == bytes([2, 1, 0, 0, 0, 0])
+    values = bits(base).copy()
+    decode_difference(coded, values, "BF16")
+    assert values.view(np.uint16).tolist() == expert.tolist()
+    assert encode_difference(bits(base), bits(base), "BF16") == b""
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    dtype=st.sampled_from(DTYPES),
+    count=st.sampled_from([1, 2, GROUP - 1, GROUP, GROUP + 1, 3 * GROUP + 7]),
+    seed=st.integers(0, 2**32 - 1),
+    moved=st.sampled_from([0.0, 0.001, 0.3, 1.0]),
+    far=st.sampled_from([1, 3, 200, 70_000]),
+)
+def test_every_bit_pattern_comes_back(
+    dtype: str, count: int, seed: int, moved: float, far: int
+) -> None:
+    """Any two rows of bit patterns, near each other or not; NaNs and infinities are among them."""
+    random, size = np.random.default_rng(seed), ITEM_SIZES[dtype]
+    base = random.integers(0, 256, count * size, dtype=np.uint8)
+    words = base.view(f"<u{size}").copy()
+    steps = random.integers(-far, far + 1, count).astype(f"<i{size}").view(words.dtype)
+    words += np.where(random.random(count) < moved, steps, 0).astype(words.dtype)
+    expert, values = bits(words), base.copy()
+    coded = encode_difference(expert, base, dtype)
+    decode_difference(coded, values, dtype)
+    assert values.tobytes() == expert.tobytes()
+    whole = np.empty_like(expert)
+    decode_whole(encode_whole(expert, size), whole, size)
+    assert whole.tobytes() == expert.tobytes()
+
+
+@settings(max_examples=80, deadline=None)
+@given(place=st.integers(0, 10**6), change=st.integers(1, 255), cut=st.booleans())
+def test_a_damaged_piece_is_refused(place: int, change: int, cut: bool) -> None:
+    random = np.random.default_rng(0)
+    base = random.integers(0, 256, 2 * GROUP, dtype=np.uint8)
+    expert = base ^ (random.random(2 * GROUP) < 0.1).astype(np.uint8)
+    coded = bytearray(encode_difference(expert, base, "BF16"))
+    place %= len(coded)
+    if cut:
+        del coded[max(1, place) :]
+    else:
+        coded[place] ^= change
+    if cut and len(coded) == 0:
+        return
+    with pytest.raises(DamagedPieceError):
+        decode_difference(bytes(coded), base.copy(), "BF16")
+
+
+def special(base: torch.Tensor) -> torch.Tensor:
+    """A copy with NaN payloads, infinities and a negative zero."""
+    made = base.clone()
+    words = made.view(torch.int16).view(-1)
+    words[:5] = torch.tensor([0x7FC1, -0x0080, 0x7F80, -0x8000, -0x007F], dtype=torch.int16)
+    return made
+
+
+def write_models(root: Path) -> tuple[Path, Path]:
+    """A base, and an expert with every kind of tensor; a tensor of more than two pieces."""
+    torch.manual_seed(3)
+    wide = (torch.randn(PIECE * 2 // 512 + 3, 512) * 0.02).bfloat16()
+    base = {
+        "wide": wide,
+        "half": torch.randn(40, 30).half(),
+        "single": torch.randn(17, 9),
+        "special": torch.randn(64).bfloat16(),
+        "other shape": torch.randn(4, 4),
+        "other dtype": torch.randn(4, 4),
+        "same": torch.randn(100).bfloat16(),
+        "numbers": torch.arange(5),
+    }
+    expert = {
+        "wide": (wide.float() + torch.randn(wide.shape) * 1e-4).bfloat16(),
+        "half": base["half"] + 0.001,
+        "single": base["single"] * 1.00001,
+        "special": special(base["special"]),
+        "other shape": torch.randn(2, 8),
+        "other dtype": torch.randn(4, 4).double(),
+        "same": base["same"],
+        "numbers": torch.arange(5) + 1,
+        "new": torch.randn(33),
+        "empty": torch.empty(0, 7),
+        "flags": torch.tensor([True, False, True]),
+    }
+    for name, tensors in (("base", base), ("expert", expert)):
+        (root / name).mkdir()
+        save_file(tensors, root / name / "model.safetensors", metadata={"made": "by hand 手"})
+        (root / name / "config.json").write_text('{"model_type": "x"}')
+    return root / "base", root / "expert"
+
+
+def open_base(folder: Path) -> Checkpoint:
+    return open_checkpoint("base", FolderSource(folder), BASE)
+
+
+def pack(expert: Path, base: Checkpoint, out: Path, threads: int = 2) -> PackedSource:
+    out.mkdir()
+    with PackingSink(out, base, threads) as sink:
+        copy_files(FolderSource(expert), sink)
+        sink.finish()
+    return PackedSource(FolderSource(out), base)
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PackedSource]:
+    """The expert's folder, and the same packed."""
+    root = tmp_path_factory.mktemp("packing")
+    base, expert = write_models(root)
+    return expert, pack(expert, open_base(base), root / "packed")
+
+
+def test_the_files_come_back_to_the_byte(packed, tmp_path: Path) -> None:
+    expert, source = packed
+    restore(source, FolderSink(tmp_path))
+    for path in expert.iterdir():
+        assert (tmp_path / path.name).read_bytes() == path.read_bytes()
+    kinds = {each.name: each.from_base for each in source.index.files[-1].sections}
+    differences = {name for name, from_base in kinds.items() if from_base}
+    assert differences == {"wide", "half", "single", "special", "same"}
+    assert source.index.packed_nbytes < 0.35 * source.index.nbytes
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_any_range_of_bytes_is_that_of_the_file(packed, data: st.DataObject) -> None:
+    expert, source = packed
+    whole = (expert / "model.safetensors").read_bytes()
+    start = data.draw(st.integers(0, len(whole)))
+    count = data.draw(st.integers(0, len(whole) - start) | st.integers(0, 3000))
+    count = min(count, len(whole) - start)
+    buffer = bytearray(count)
+    source.read_into("model.safetensors", start, memoryview(buffer))
+    assert bytes(buffer) == whole[start : start + count]
+
+
+def test_neighbours_decode_a_piece_once(packed, monkeypatch: pytest.MonkeyPatch) -> None:
+    expert, source = packed
+    fresh, decoded = PackedSource(source._source, source._base), []
+    real = packed_source.decode_difference
+
+    def counting(coded: bytes, values: np.ndarray, dtype: str) -> None:
+        decoded.append(len(values))
+        real(coded, values, dtype)
+
+    monkeypatch.setattr(packed_source, "decode_difference", counting)
+    section = next(each for each in fresh.index.files[-1].sections if each.name == "wide")
+    whole = (expert / "model.safetensors").read_bytes()
+    step = section.nbytes // 20 + 2
+
+    def read(start: int) -> None:
+        buffer = bytearray(min(step, section.start + section.nbytes - start))
+        fresh.read_into("model.safetensors", start, memoryview(buffer))
+        assert bytes(buffer) == whole[start : start + len(buffer)]
+
+    starts = range(section.start, section.start + section.nbytes, step)
+    threads = [threading.Thread(target=read, args=(start,)) for start in starts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(decoded) == section.nbytes
+    assert len(decoded) == len(section.lengths) == 3
+
+
+def test_a_read_outside_the_file_is_an_error(packed) -> None:
+    _, source = packed
+    size = source.sizes()["model.safetensors"]
+    with pytest.raises(OSError, match=f"it has {size} bytes"):
+        source.read_into("model.safetensors", size - 1, memoryview(bytearray(2)))
+    with pytest.raises(OSError, match="there is no such file"):
+        source.read_into("other", 0, memoryview(bytearray(2)))
+
+
+RECIPES = {
+    "task_arithmetic": "{weight: 0.5}",
+    "ties": "{density: 0.3, weight: 1.0}",
+    "dare_linear": "{density: 0.5, weight: 1.0}",
+}
+
+
+@pytest.mark.parametrize("method", RECIPES)
+def test_merges_from_packed_are_the_same_files(method: str, tmp_path: Path) -> None:
+    """Same plan digest and same bytes, for blocks smaller, as large as and larger than a piece."""
+    torch.manual_seed(1)
+    shape = (PIECE * 2 // 100, 100)
+    base = {"a": (torch.randn(shape) * 0.02).bfloat16(), "b": torch.randn(333)}
+    for name in ("base", "one", "two"):
+        moved = {
+            key: value if name == "base" else (value + torch.randn(value.shape) * 1e-4)
+            for key, value in base.items()
+        }
+        (tmp_path / name).mkdir()
+        tensors = {key: value.to(base[key].dtype) for key, value in moved.items()}
+        save_file(tensors, tmp_path / name / "model.safetensors")
+    text = f"""
+merge_method: {method}
+base_model: base
+models: [{{model: one}}, {{model: two}}]
+parameters: {RECIPES[method]}
+dtype: bfloat16
+"""
+    recipe, below = parse_recipe(text, "r", "r"), open_base(tmp_path / "base")
+    full = {"base": below, **{n: opened(n, FolderSource(tmp_path / n)) for n in ("one", "two")}}
+    thin = dict(full)
+    for name in ("one", "two"):
+        thin[name] = opened(name, pack(tmp_path / name, below, tmp_path / f"packed {name}"))
+    made: list[bytes] = []
+    for number, (models, block) in enumerate(
+        [(full, None), (thin, 1 << 16), (thin, PIECE), (thin, 1 << 19)]
+    ):
+        plan = plan_merge(recipe, models)
+        assert plan.outputs[0].digest == plan_merge(recipe, full).outputs[0].digest is not None
+        out = tmp_path / f"out {number}"
+        out.mkdir()
+        stream = StreamSettings(threads=2, device="cpu", block=block)
+        merge(plan, {"default": FolderSink(out)}, stream)
+        made.append((out / "model.safetensors").read_bytes())
+    assert len(set(made)) == 1
+
+
+def opened(name: str, source: FolderSource | PackedSource) -> Checkpoint:
+    return open_checkpoint(name, source, name[0] * 64)
+
+
+def test_nan_in_a_packed_expert_is_refused_as_in_a_full_one(packed, tmp_path: Path) -> None:
+    _, source = packed
+    names = ("special", "same")
+    base, expert = (
+        dataclasses.replace(each, tensors={name: each.tensors[name] for name in names})
+        for each in (source._base, opened("expert", source))
+    )
+    text = "merge_method: linear\nmodels: [{model: base}, {model: expert}]\nparameters: {weight: 1}"
+    plan = plan_merge(parse_recipe(text, "r", "r"), {"base": base, "expert": expert})
+    with pytest.raises(NonFiniteError, match="tensor 'special' holds NaN or infinity"):
+        merge(plan, {"default": FolderSink(tmp_path)}, StreamSettings(threads=1, device="cpu"))
+
+
+def test_another_base_is_refused(packed) -> None:
+    _, source = packed
+    other = dataclasses.replace(source._base, digest="c" * 64)
+    with pytest.raises(PackedModelError, match="give the base it was packed against"):
+        PackedSource(source._source, other)
+    lacking = dataclasses.replace(source._base, tensors={})
+    with pytest.raises(PackedModelError, match="packed against a tensor that base has not"):
+        PackedSource(source._source, lacking)
+
+
+def test_damage_in_the_data_is_told_with_its_place(packed, tmp_path: Path) -> None:
+    _, source = packed
+    copy_files(source._source, FolderSink(tmp_path))
+    data = tmp_path / "model.safetensors.packed"
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 1
+    data.write_bytes(content)
+    spoiled = PackedSource(FolderSource(tmp_path), source._base)
+    with pytest.raises(PackedModelError, match=r"bytes \d+ to \d+ are damaged \(its checksum"):
+        restore(spoiled, FolderSink(tmp_path))
+    data.write_bytes(content[:-1])
+    with pytest.raises(PackedModelError, match=r"model.safetensors.packed has \d+ bytes, but"):
+        PackedSource(FolderSource(tmp_path), source._base)
+
+
+def drop_piece(index: dict) -> None:
+    index["files"][-1]["sections"][1]["lengths"].pop()
+
+
+def change(*path: str | int, to: object):
+    def apply(index: dict) -> None:
+        at = index
+        for key in path[:-1]:
+            at = at[key]
+        at[path[-1]] = to
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (change("version", to=2), "a later release may have written it"),
+        (change("piece", to=5), "a later release may have written it"),
+        (change("base", to="x"), "the index of the packed model is damaged"),
+        (change("files", to=[]), "lists no file"),
+        (change("files", 0, "path", to="../x"), "is damaged"),
+        (change("files", 0, "size", to=-1), "is damaged"),
+        (change("files", -1, "sections", 1, "nbytes", to=True), "is damaged"),
+        (change("files", -1, "sections", 1, "dtype", to="Q8"), "is damaged"),
+        (change("files", -1, "sections", 0, "from_base", to=True), "is damaged"),
+        (drop_piece, "is damaged"),
+    ],
+)
+def test_a_damaged_index_is_refused(packed, spoil, told: str) -> None:
+    _, source = packed
+    index: dict = json.loads(json.dumps(source.index.to_json()))
+    assert parse_index(json.dumps(index).encode(), "here") == source.index
+    spoil(index)
+    with pytest.raises(PackedModelError, match=told):
+        parse_index(json.dumps(index).encode(), f"here/{INDEX_FILE}")
+    for garbage in (b"", b"[]", b"{}", b"[" * 100_000):
+        with pytest.raises(PackedModelError, match="here: the index of the packed model"):
+            parse_index(garbage, "here")
+
+
+def test_what_cannot_be_packed_is_told(packed, tmp_path: Path) -> None:
+    _, source = packed
+    base = source._base
+    with pytest.raises(PackedModelError, match="has no digest"):
+        PackingSink(tmp_path, dataclasses.replace(base, digest=None))
+    files: Mapping[str, bytes] = {"a.safetensors": b"\xff" * 40, "b.safetensors": b"123"}
+    with PackingSink(tmp_path, base, called="/models/x") as sink:
+        for name, content in files.items():
+            with (
+                pytest.raises(CheckpointError, match=f"/models/x/{name}"),
+                sink.open(name, len(content)) as writer,
+            ):
+                writer.write(content)
+        with pytest.raises(PackedModelError, match="a name that packed models use"):
+            sink.open(INDEX_FILE, 3)
+        whole = (packed[0] / "model.safetensors").read_bytes()
+        with (
+            pytest.raises(CheckpointError, match="fewer than its"),
+            sink.open("model.safetensors", len(whole)) as writer,
+        ):
+            writer.write(whole[:-1])
