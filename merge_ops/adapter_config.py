@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, cast
+
+import regex
 
 from merge_ops.errors import Fault, did_you_mean
 
 FILE = "adapter_config.json"
 KINDS = ("LORA",)
+MAX_RANK = 1 << 20
+MAX_ALPHA = 1e30
+MATCH_SECONDS = 0.5
+"""For one pattern and one module's name; a sound pattern takes microseconds."""
 # Each makes the result something other than W + scale · B A for every input.
 NOT_LINEAR = {
     "use_dora": "DoRA rescales each row by a learned magnitude",
@@ -54,11 +60,26 @@ class AdapterConfig:
 
 
 def _by_pattern(patterns: Mapping[str, float], module: str, otherwise: float) -> float:
-    """The value of the first pattern (a regular expression) that ends the module's name."""
+    """The value of the first pattern (a regular expression) that ends the module's name.
+
+    Raises TimeoutError where a pattern runs through all ways to match and would for hours.
+    """
     for pattern, value in patterns.items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
+        if _ending(pattern).match(module, timeout=MATCH_SECONDS):
             return value
     return otherwise
+
+
+@lru_cache(maxsize=4096)
+def _ending(pattern: str) -> regex.Pattern[str]:
+    """PEFT's way to apply a pattern, with a matcher that can be stopped, as `re` cannot."""
+    return regex.compile(rf"(.*\.)?({pattern})$")
+
+
+def _short(value: object) -> str:
+    """A value as messages show it."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def refusals(raw: Mapping[str, Any]) -> Iterator[Fault]:
@@ -86,27 +107,38 @@ def parse_adapter_config(raw: Mapping[str, Any], faults: list[Fault]) -> Adapter
 
     def number(key: str, value: object, integer: bool) -> float:
         right = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if right and (isinstance(value, int) or not integer) and cast(float, value) > 0:
+        if right and integer and isinstance(value, int) and 0 < value <= MAX_RANK:
+            return value
+        # An alpha of 0 or below is odd, but it means something.
+        if right and not integer and abs(cast(float, value)) <= MAX_ALPHA:
             return cast(float, value)
-        if right and not integer and math.isfinite(cast(float, value)):
-            return cast(float, value)  # an alpha of 0 or below is odd, but it means something
-        what = "a whole number above 0" if integer else "a number"
-        faults.append(Fault(f"{FILE}: {key}", f"is {value!r}; it must be {what}"))
+        what = f"a whole number above 0, at most {MAX_RANK}" if integer else "a number"
+        faults.append(Fault(f"{FILE}: {key}", f"is {_short(value)}; it must be {what}"))
         return 1
 
     def table(key: str, integer: bool) -> dict[str, float]:
         found: dict[str, float] = {}
-        for pattern, value in cast(dict[str, object], raw.get(key) or {}).items():
+        given: Any = raw.get(key) or {}
+        if not isinstance(given, dict):
+            problem = f"is {_short(given)}; it must be a mapping of module names to numbers"
+            faults.append(Fault(f"{FILE}: {key}", problem))
+            return found
+        for pattern, value in cast(dict[str, object], given).items():
             try:
-                re.compile(pattern)
-            except re.error as error:
-                problem = f"holds {pattern!r}, which is no regular expression ({error})"
+                _ending(pattern)
+            except (regex.error, RecursionError, OverflowError, ValueError) as error:
+                problem = f"holds {_short(pattern)}, which is no regular expression ({error})"
                 faults.append(Fault(f"{FILE}: {key}", problem))
                 continue
             found[pattern] = number(f"{key}.{pattern}", value, integer)
         return found
 
-    saved = raw.get("modules_to_save") or ()
+    saved: Any = raw.get("modules_to_save") or []
+    names: Any = [saved] if isinstance(saved, str) else saved
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in cast(Any, names)):
+        problem = f"is {_short(cast(Any, saved))}; it must be a list of module names"
+        faults.append(Fault(f"{FILE}: modules_to_save", problem))
+        names = []
     return AdapterConfig(
         int(number("r", raw.get("r", 8), integer=True)),
         number("lora_alpha", raw.get("lora_alpha", 8), integer=False),
@@ -114,7 +146,7 @@ def parse_adapter_config(raw: Mapping[str, Any], faults: list[Fault]) -> Adapter
         bool(raw.get("fan_in_fan_out")),
         bool(raw.get("lora_bias")),
         bool(raw.get("ensure_weight_tying")),
-        tuple(map(str, [saved] if isinstance(saved, str) else saved)),
+        tuple(cast(list[str], names)),
         {key: int(value) for key, value in table("rank_pattern", integer=True).items()},
         table("alpha_pattern", integer=False),
     )

@@ -178,6 +178,13 @@ def _factor_faults(
     config: AdapterConfig, module: str, roles: Mapping[str, Stored]
 ) -> Iterator[Fault]:
     """What is wrong with a module's factors, whatever the base."""
+    try:
+        rank = config.rank_of(module)
+        config.scale_of(module)
+    except TimeoutError:
+        problem = f"hold a pattern that takes far too long on '{module}'; write it without nested"
+        yield Fault(f"{CONFIG_FILE}: rank_pattern, alpha_pattern", f"{problem} repetitions")
+        return
     kind = pair_roles(roles)
     pair = [roles.get(role) for role in kind]
     if None in pair:
@@ -188,8 +195,8 @@ def _factor_faults(
     if len(down.shape) != 2 or len(up.shape) != 2 or down.shape[0] != up.shape[1]:
         what = f"are {list(down.shape)} and {list(up.shape)}; [r, in] and [out, r] are expected"
         yield Fault(f"'{PREFIX}{module}': {kind[0]} and {kind[1]}", what)
-    elif down.shape[0] != config.rank_of(module):
-        wanted = f"{CONFIG_FILE} says {config.rank_of(module)}"
+    elif down.shape[0] != rank:
+        wanted = f"{CONFIG_FILE} says {rank}"
         yield Fault(f"'{PREFIX}{module}'", f"has rank {down.shape[0]}, but {wanted}")
 
 

@@ -95,8 +95,14 @@ def template_of(checkpoint: Checkpoint) -> str | None:
     for file in (CONFIG_FILE, "chat_template.json"):
         value = read_json(source, file, files[file]).get("chat_template") if file in files else None
         if isinstance(value, list):
-            named = cast(list[dict[str, Any]], value)
-            value = {each.get("name"): each.get("template") for each in named}.get("default")
+            value = _default_of(cast(list[Any], value))
         if isinstance(value, str) and value.strip():
             return value.strip()
     return None
+
+
+def _default_of(templates: Sequence[Any]) -> Any:
+    """The last one called `default` of a list of {name, template}; None where there is none."""
+    tables = [cast(dict[str, Any], each) for each in templates if isinstance(each, dict)]
+    found = [each.get("template") for each in tables if each.get("name") == "default"]
+    return found[-1] if found else None

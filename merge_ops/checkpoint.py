@@ -5,7 +5,6 @@ This module knows the format; where the bytes live is the business of a `ByteSou
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -17,9 +16,11 @@ from typing import Any, Protocol, cast
 
 from merge_ops.errors import CheckpointError, MissingModelError, OutputError
 from merge_ops.header import TensorEntry, read_header
+from merge_ops.strict_json import parse_json_object
 from merge_ops.tensor_sources import Stored, TensorSource
 
 SINGLE_FILE = "model.safetensors"
+MAX_SIDE_FILE = 200_000_000
 INDEX_SUFFIX = ".safetensors.index.json"
 _SHARD_SUFFIX = re.compile(r"(-\d+-of-\d+)?\.safetensors$")
 
@@ -190,16 +191,14 @@ def read_file(source: ByteSource, file: str, offset: int, length: int) -> bytes:
 
 
 def read_json(source: ByteSource, file: str, size: int) -> dict[str, Any]:
-    """A side file's JSON object. Raises CheckpointError when it is none."""
-    try:
-        value = json.loads(read_file(source, file, 0, size))
-    except (ValueError, RecursionError) as error:
+    """A side file's JSON object. Raises CheckpointError when it is none, or far too long."""
+    where = f"{source.location}/{file}"
+    if size > MAX_SIDE_FILE:
         raise CheckpointError(
-            f"{source.location}/{file}: not valid JSON ({error}); restore the file from its source"
-        ) from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{source.location}/{file}: a JSON object was expected")
-    return cast(dict[str, Any], value)
+            f"{where}: has {size} bytes, and a side file of a model has at most {MAX_SIDE_FILE};"
+            " restore the file from its source"
+        )
+    return parse_json_object(where, read_file(source, file, 0, size))
 
 
 def open_checkpoint(name: str, source: ByteSource, digest: str | None = None) -> Checkpoint:

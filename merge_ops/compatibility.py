@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Literal, cast
 
-from merge_ops.checkpoint import Checkpoint, read_file, read_json
-from merge_ops.errors import CompatibilityError, Fault
+from merge_ops.checkpoint import Checkpoint, read_json
+from merge_ops.errors import CheckpointError, CompatibilityError, Fault
 from merge_ops.header import FLOAT_DTYPES
 from merge_ops.tensor_sources import TensorSource
 
@@ -252,22 +251,27 @@ class _Reader:
         return isinstance(other, _Reader) and self.checkpoint is other.checkpoint
 
 
+_MALFORMED = (ValueError, AttributeError, LookupError, TypeError, OverflowError)
+
+
 @lru_cache(maxsize=32)
 def _vocabulary_of_files(reader: _Reader) -> Mapping[str, int] | None:
     source, files = reader.checkpoint.source, reader.checkpoint.files
     if "tokenizer.json" in files:
-        text = read_file(source, "tokenizer.json", 0, files["tokenizer.json"])
         try:
-            table = cast(dict[str, Any], json.loads(text))
+            table = read_json(source, "tokenizer.json", files["tokenizer.json"])
             model = cast(dict[str, Any], table.get("model", {}))
             tokens = _tokens(model.get("vocab"))
             for added in cast(list[dict[str, Any]], table.get("added_tokens") or []):
                 tokens[str(added["content"])] = int(added["id"])
-        except (ValueError, AttributeError, KeyError, TypeError):
+        except (CheckpointError, *_MALFORMED):
             return None
         return tokens or None
     if "vocab.json" in files:
-        return _tokens(read_json(source, "vocab.json", files["vocab.json"])) or None
+        try:
+            return _tokens(read_json(source, "vocab.json", files["vocab.json"])) or None
+        except (CheckpointError, *_MALFORMED):
+            return None
     return None
 
 

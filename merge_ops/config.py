@@ -86,5 +86,6 @@ def _entry(model: Checkpoint, name: str, layer: int, otherwise: Sequence[Any]) -
     config = model.config
     if name not in config and isinstance(config.get(TEXT), dict):
         config = cast(Mapping[str, Any], config[TEXT])
-    own = cast(Sequence[Any], config.get(name) or otherwise)
+    said: Any = config.get(name)
+    own = cast(Sequence[Any], said) if isinstance(said, list) and said else otherwise
     return own[min(layer, len(own) - 1)]

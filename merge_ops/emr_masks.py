@@ -27,6 +27,7 @@ from merge_ops.header import TensorEntry, read_header
 from merge_ops.layout import OutputTensor, header_of, index_file, lay_out, natural_key
 from merge_ops.measure import LEAF, leaf_sums
 from merge_ops.methods.emr import unified
+from merge_ops.strict_json import load_json
 from merge_ops.task_vectors import BLOCK, delta_blocks, float_tensors, values_of
 
 if TYPE_CHECKING:
@@ -163,14 +164,33 @@ def open_masks(source: ByteSource) -> Masks:
         return read_file(source, MASKS_FILE, offset, length)
 
     tensors = read_header(where, MASKS_FILE, size, read)
-    header = cast(dict[str, Any], json.loads(read(8, int.from_bytes(read(0, 8), "little"))))
-    metadata = cast(dict[str, str], header.get("__metadata__") or {})
-    if metadata.get("format") != FORMAT or RESCALE not in tensors:
-        raise CheckpointError(f"{where} holds no EMR masks (its format is not {FORMAT})")
-    rescale = tensors.pop(RESCALE)
+    experts = _experts(read(8, int.from_bytes(read(0, 8), "little")))
+    rescale = tensors.pop(RESCALE, None)
+    if experts is None or rescale is None or rescale.dtype != "F64":
+        raise CheckpointError(
+            f"{where} holds no EMR masks (its format is not {FORMAT}); write_masks writes it"
+        )
+    if rescale.count != len(experts):
+        raise CheckpointError(
+            f"{where}: has {rescale.count} scales for {len(experts)} experts; write it again from"
+            " the experts"
+        )
     raw = read(rescale.offset, rescale.nbytes)
-    experts = tuple(cast(list[str], json.loads(metadata["experts"])))
     return Masks(source, experts, tuple(np.frombuffer(raw, dtype="<f8").tolist()), tensors)
+
+
+def _experts(header: bytes) -> tuple[str, ...] | None:
+    """The experts' names from the metadata of a header; None where it is no mask file's."""
+    metadata = cast(dict[str, Any], json.loads(header)).get("__metadata__")
+    known = cast(dict[str, Any], metadata) if isinstance(metadata, dict) else {}
+    try:
+        names: Any = load_json(known["experts"].encode())
+    except (ValueError, KeyError, AttributeError, RecursionError):
+        return None
+    if known.get("format") != FORMAT or not isinstance(names, list):
+        return None
+    experts = cast(list[Any], names)
+    return tuple(experts) if all(isinstance(name, str) for name in experts) else None
 
 
 def restore(

@@ -6,13 +6,13 @@ Format: an 8-byte little-endian header length, that many bytes of JSON, then the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any, cast
 
 from merge_ops.errors import CheckpointError
+from merge_ops.strict_json import load_json
 
 ITEM_SIZES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1,
@@ -20,6 +20,7 @@ ITEM_SIZES = {
 }  # fmt: skip
 FLOAT_DTYPES = frozenset({"F64", "F32", "F16", "BF16"})
 MAX_HEADER = 100_000_000
+MAX_DIMENSIONS = 64
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def read_header(
             " or no safetensors file"
         )
     try:
-        raw = json.loads(read(8, length))
+        raw = load_json(read(8, length))
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{where}: the header is not valid JSON ({error})") from error
     if not isinstance(raw, dict):
@@ -69,19 +70,39 @@ def read_header(
 
 def _entry(where: str, file: str, start: int, key: str, value: Any) -> TensorEntry:
     try:
-        dtype, shape = str(value["dtype"]), cast(list[int], list(value["shape"]))
+        dtype, shape = value["dtype"], value["shape"]
         begin, end = value["data_offsets"]
     except (TypeError, KeyError, ValueError):
         dtype, shape, begin, end = "", [-1], 0, 0
-    if not all(type(number) is int and number >= 0 for number in (begin, end, *shape)):
-        raise CheckpointError(f"{where}: tensor '{key}' has a malformed header entry")
+    if not (isinstance(dtype, str) and _are_sizes(shape) and _are_sizes([begin, end])):
+        raise CheckpointError(
+            f"{where}: tensor '{_short(key)}' has a malformed header entry; download the file again"
+        )
     if dtype not in ITEM_SIZES:
-        raise CheckpointError(f"{where}: tensor '{key}' has the unknown dtype {dtype!r}")
+        raise CheckpointError(
+            f"{where}: tensor '{_short(key)}' has the unknown dtype '{_short(dtype)}'; known:"
+            f" {', '.join(ITEM_SIZES)}"
+        )
     if prod(shape) * ITEM_SIZES[dtype] != end - begin:
         raise CheckpointError(
-            f"{where}: tensor '{key}' is {dtype} {list(shape)} but takes {end - begin} bytes"
+            f"{where}: tensor '{_short(key)}' is {dtype} {shape} but takes {end - begin} bytes;"
+            " download the file again"
         )
     return TensorEntry(dtype, tuple(shape), file, start + begin, end - begin)
+
+
+def _are_sizes(numbers: Any) -> bool:
+    """Whether this is a list of a few whole numbers that a file could have."""
+    return (
+        isinstance(numbers, list)
+        and len(cast(list[Any], numbers)) <= MAX_DIMENSIONS
+        and all(type(each) is int and 0 <= each < 1 << 63 for each in cast(list[Any], numbers))
+    )
+
+
+def _short(text: str) -> str:
+    """A name as messages show it; a header may hold one of megabytes."""
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def _check_ranges(where: str, entries: Mapping[str, TensorEntry], start: int, size: int) -> None:
@@ -91,7 +112,7 @@ def _check_ranges(where: str, entries: Mapping[str, TensorEntry], start: int, si
         if entry.offset != position:
             what = "overlaps the one before it" if entry.offset < position else "leaves a hole"
             raise CheckpointError(
-                f"{where}: the data of tensor '{key}' {what}; the file is damaged"
+                f"{where}: the data of tensor '{_short(key)}' {what}; the file is damaged"
             )
         position += entry.nbytes
     if position != size:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from merge_ops.chat_templates import resolve_template
 from merge_ops.checkpoint import Checkpoint
@@ -20,6 +20,7 @@ from merge_ops.merged_vocabulary import (
     unknown_vocabulary_tensors,
 )
 from merge_ops.recipe import Recipe
+from merge_ops.strict_json import parse_json_object
 from merge_ops.tensor_sources import TensorSource
 from merge_ops.tokenizer_files import (
     files_digest,
@@ -72,7 +73,8 @@ class OutputTokenizer:
             kept = {name: data for name, data in files.items() if not is_tokenizer_file(name)}
             kept |= self.files
         if GENERATION in kept:
-            before = cast(dict[str, Any], json.loads(kept[GENERATION]))
+            where = f"{self.base.source.location}/{GENERATION}"
+            before = parse_json_object(where, kept[GENERATION])
             after = self._renumbered(before)
             if after != before:
                 kept[GENERATION] = (json.dumps(after, indent=2) + "\n").encode()

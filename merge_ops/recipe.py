@@ -18,8 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-import yaml
-
+from merge_ops.bounded_yaml import load_documents
 from merge_ops.errors import Fault, RecipeError
 from merge_ops.methods.registry import MergeMethod
 from merge_ops.parameters import is_gradient
@@ -254,7 +253,7 @@ def parse_recipe(text: str, name: str, subject: str) -> Recipe:
 def _documents(text: str, subject: str) -> list[Any]:
     """Empty documents, as after a last `---`, do not count."""
     try:
-        documents = list(yaml.safe_load_all(text))
-    except yaml.YAMLError as error:
-        raise RecipeError(subject, [Fault("", f"is not valid YAML: {error}")]) from error
+        documents = load_documents(text)
+    except ValueError as error:
+        raise RecipeError(subject, [Fault("", str(error))]) from error
     return [each for each in documents if each is not None] or [None]

@@ -146,8 +146,8 @@ def _expert_entries(value: Any) -> list[Any]:
 def _scalars(document: Mapping[str, Any], method: MergeMethod) -> Iterator[Fault]:
     kinds: dict[str, tuple[Callable[[Any], bool], str]] = {
         "base_model": (lambda value: isinstance(value, str) and bool(value), "the name of a model"),
-        "dtype": (lambda value: value in DTYPES, f"one of {', '.join(DTYPES)}"),
-        "out_dtype": (lambda value: value in DTYPES, f"one of {', '.join(DTYPES)}"),
+        "dtype": (lambda value: value in tuple(DTYPES), f"one of {', '.join(DTYPES)}"),
+        "out_dtype": (lambda value: value in tuple(DTYPES), f"one of {', '.join(DTYPES)}"),
         "name": (lambda value: isinstance(value, str) and bool(value), "a name"),
         "suite": (lambda value: isinstance(value, str) and bool(value), "the name of a suite"),
         "gate": (lambda value: isinstance(value, dict), "a mapping"),

@@ -11,7 +11,7 @@ import blake3
 
 from merge_ops.chat_templates import TEMPLATE_FILE
 from merge_ops.checkpoint import Checkpoint, read_file
-from merge_ops.errors import CheckpointError
+from merge_ops.strict_json import parse_json_object
 from merge_ops.tokenizers import CONFIG_FILE, TOKENIZER_FILE, Tokenizer
 
 PATTERNS = (
@@ -66,14 +66,8 @@ def files_digest(files: Mapping[str, bytes]) -> str:
 
 
 def _config(donor: Checkpoint, files: Mapping[str, bytes]) -> dict[str, Any]:
-    try:
-        value = json.loads(files.get(CONFIG_FILE, b"{}"))
-    except ValueError as error:
-        raise CheckpointError(
-            f"{donor.source.location}/{CONFIG_FILE}: not valid JSON ({error}); restore the file"
-            " from its source"
-        ) from error
-    return cast(dict[str, Any], value)
+    where = f"{donor.source.location}/{CONFIG_FILE}"
+    return parse_json_object(where, files.get(CONFIG_FILE, b"{}"))
 
 
 def _decoder(tokenizer: Tokenizer) -> dict[str, Any]:

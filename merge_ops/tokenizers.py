@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from merge_ops.checkpoint import Checkpoint, read_file, read_json
+from merge_ops.checkpoint import Checkpoint, read_json
 from merge_ops.errors import CheckpointError, CompatibilityError, Fault
 
 TOKENIZER_FILE, CONFIG_FILE = "tokenizer.json", "tokenizer_config.json"
@@ -61,8 +61,7 @@ def read_tokenizer(checkpoint: Checkpoint) -> Tokenizer | None:
             " AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
         )
     try:
-        text = read_file(checkpoint.source, TOKENIZER_FILE, 0, files[TOKENIZER_FILE])
-        document = cast(dict[str, Any], json.loads(text))
+        document = read_json(checkpoint.source, TOKENIZER_FILE, files[TOKENIZER_FILE])
         plain = _plain_tokens(document["model"]["vocab"])
         declared = cast(list[dict[str, Any]], document.get("added_tokens") or [])
         config = (
@@ -71,7 +70,7 @@ def read_tokenizer(checkpoint: Checkpoint) -> Tokenizer | None:
             else {}
         )
         added = _added_tokens(plain, [*declared, *_of_config(config)])
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise CheckpointError(
             f"{place}/{TOKENIZER_FILE}: is no tokenizer that transformers can load"
             f" ({type(error).__name__}: {error}); restore the file from its source"

@@ -134,11 +134,11 @@ def _rule_faults(where: str, value: Any) -> Iterator[Fault]:
 
 def _row_faults(where: str, row: Mapping[str, Any]) -> Iterator[Fault]:
     kind = row.get("kind")
-    if kind not in ROW_KEYS:
+    if not isinstance(kind, str) or kind not in ROW_KEYS:
         hint = did_you_mean(str(kind), ROW_KEYS)
         yield Fault(f"{where}.kind", f"is {kind!r}; it must be {ZERO} or {MODEL_TOKEN}.{hint}")
         return
-    yield from _unknown(where, row, ROW_KEYS[cast(str, kind)])
+    yield from _unknown(where, row, ROW_KEYS[kind])
     if kind == ZERO:
         return
     model, token, number = row.get("model"), row.get("token"), row.get("token_id")

@@ -9,7 +9,9 @@ def step_executor(settings: Settings) -> dg.ExecutorDefinition:
     """A Ray cluster when the settings name one, pods when they say so, else local processes.
 
     The processes are forked from a server that has imported the definitions once, which halves the
-    start of a step. Ray's client is imported only here and only then.
+    start of a step. Ray's client is imported only here and only then; each step is a job of Ray's,
+    with this process's settings, so that a node cannot fall back to a store of its own. Credentials
+    are not sent: Ray shows a job's environment to everybody, and the nodes have their own.
 
     On Kubernetes a step gets the GPUs that its op tags ask for only as a pod of its own; they
     do not reach the pod of a run.
@@ -28,4 +30,5 @@ def step_executor(settings: Settings) -> dg.ExecutorDefinition:
         )
     from dagster_ray import ray_executor  # pyright: ignore[reportMissingImports]
 
-    return ray_executor.configured({"ray": {"address": settings.ray}})
+    variables = [f"{name}={value}" for name, value in settings.as_environment().items()]
+    return ray_executor.configured({"ray": {"address": settings.ray, "env_vars": variables}})

@@ -5,7 +5,8 @@
     RONGHE_THREADS   worker threads of a merge, 0 for one a core         0
     RONGHE_DEVICE    auto, cpu or cuda                                   auto
     RONGHE_MEMORY    bound of a merge's buffers, such as 512MiB          512MiB
-    RONGHE_RAY       address of a Ray cluster; steps then run there      (none)
+    RONGHE_RAY       a Ray cluster's dashboard, http://host:8265;        (none)
+                     steps then run as its jobs
     RONGHE_STEPS     processes, or pods: a Kubernetes job for each step  processes
     DAGSTER_HOME     Dagster's instance                                  ./.ronghe/dagster
 
@@ -13,6 +14,7 @@ Credentials (AWS_*, AWS_ENDPOINT_URL, HF_TOKEN) are found by the clients themsel
 """
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +46,17 @@ class Settings:
     dagster_home: Path
     pods: bool = False
 
+    def as_environment(self) -> dict[str, str]:
+        """The variables that give a process on another machine the same settings."""
+        return {
+            "RONGHE_CATALOG": str(self.catalog),
+            "RONGHE_STORE": self.store,
+            "RONGHE_THREADS": str(self.threads),
+            "RONGHE_DEVICE": self.device,
+            "RONGHE_MEMORY": str(self.memory),
+            **({"RONGHE_RAY": self.ray} if self.ray else {}),
+        }
+
 
 def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     """Read the settings from `environment` (default: the process's), with every fault at once.
@@ -51,7 +64,12 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     Raises SettingsError.
     """
     given = os.environ if environment is None else environment
-    faults = [*_unknown(given), *_device_faults(given), *_steps_faults(given)]
+    faults = [
+        *_unknown(given),
+        *_device_faults(given),
+        *_ray_faults(given),
+        *_steps_faults(given),
+    ]
     threads = _threads(given, faults)
     memory = _memory(given, faults)
     if faults:
@@ -95,6 +113,19 @@ def _steps_faults(given: Mapping[str, str]) -> list[Fault]:
         )
         return [Fault("RONGHE_STEPS", problem)]
     return []
+
+
+def _ray_faults(given: Mapping[str, str]) -> list[Fault]:
+    """The address is told to every step and shown by Ray, so it may hold no password."""
+    address = given.get("RONGHE_RAY")
+    if not address:
+        return []
+    if "@" in address:
+        return [Fault("RONGHE_RAY", "holds a user or a password; give the address alone")]
+    if re.fullmatch(r"https?://[^\s/]+(/\S*)?", address):
+        return []
+    problem = f"is {address!r}; it must be the address of a Ray cluster's dashboard, which takes"
+    return [Fault("RONGHE_RAY", f"{problem} jobs, such as http://127.0.0.1:8265")]
 
 
 def _threads(given: Mapping[str, str], faults: list[Fault]) -> int:

@@ -195,6 +195,8 @@ def _manifest_fault(manifest: Any) -> str | None:
         return f"is not of format {FORMAT}; a later release may have written it"
     if not all(isinstance(manifest.get(name), str) for name in RESERVED[1:5]):
         return f"lacks one of {', '.join(RESERVED[1:5])}"
+    if not (manifest["kind"].isascii() and manifest["digest"].isascii()):
+        return "has a kind or a digest that no artifact can have"
     if file_fault(manifest["attempt"]) or "/" in manifest["attempt"]:
         return "has no proper attempt"
     files = manifest.get("files")
@@ -213,7 +215,7 @@ def _is_record(file: Any) -> bool:
         isinstance(file, dict)
         and file_fault(file.get("path")) is None
         and type(file.get("size")) is int
-        and file["size"] >= 0
+        and 0 <= file["size"] < 1 << 63
         and isinstance(file.get("blake3"), str)
         and _HASH.fullmatch(file["blake3"]) is not None
     )

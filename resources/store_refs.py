@@ -166,7 +166,7 @@ def _parse(data: bytes, where: str) -> dict[str, Any]:
         and bool(history)
         and document.get("format") == _FORMAT
         and isinstance(document.get("asset"), str)
-        and isinstance(document.get("partition"), str | None)
+        and isinstance(document.get("partition", False), str | None)
         and all(
             isinstance(line, dict)
             and all(isinstance(line.get(name), str) for name in ("id", "kind", "digest", "at"))

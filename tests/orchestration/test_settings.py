@@ -45,6 +45,7 @@ def test_all_faults_come_at_once() -> None:
         "RONGHE_DEVICE": "gpu",
         "RONGHE_MEMORY": "lots",
         "RONGHE_STROE": "x",
+        "RONGHE_RAY": "ray://head:10001",
     }
     with pytest.raises(SettingsError) as caught:
         load_settings(given)
@@ -53,6 +54,7 @@ def test_all_faults_come_at_once() -> None:
         "RONGHE_THREADS is 'two'; it must be a whole number",
         "RONGHE_DEVICE is 'gpu'; it must be one of auto, cpu, cuda",
         "RONGHE_MEMORY is 'lots'; it must be a number of bytes",
+        "RONGHE_RAY is 'ray://head:10001'; it must be the address of a Ray cluster's dashboard",
         "RONGHE_STROE is no setting. Did you mean 'RONGHE_STORE'?",
     ):
         assert part in message
@@ -69,3 +71,25 @@ def test_steps_are_processes_or_pods() -> None:
         SettingsError, match="RONGHE_RAY names a Ray cluster; steps run here or the"
     ):
         load_settings({"RONGHE_STEPS": "pods", "RONGHE_RAY": "http://127.0.0.1:8265"})
+
+
+def test_an_address_of_ray_may_hold_no_password() -> None:
+    with pytest.raises(SettingsError, match="RONGHE_RAY holds a user or a password") as caught:
+        load_settings({"RONGHE_RAY": "https://me:hidden@head:8265"})
+    assert "hidden" not in str(caught.value)
+
+
+def test_a_process_elsewhere_can_be_given_the_same_settings(tmp_path: Path) -> None:
+    given = {
+        "RONGHE_CATALOG": str(tmp_path),
+        "RONGHE_STORE": "s3://bucket/根",
+        "RONGHE_THREADS": "3",
+        "RONGHE_DEVICE": "cuda",
+        "RONGHE_MEMORY": "2GiB",
+        "RONGHE_RAY": "https://head/ray",
+        "DAGSTER_HOME": str(tmp_path / "dagster"),
+    }
+    settings = load_settings(given)
+    elsewhere = {**settings.as_environment(), "DAGSTER_HOME": str(tmp_path / "dagster")}
+    assert set(elsewhere) == set(given)
+    assert load_settings(elsewhere) == settings

@@ -1,0 +1,71 @@
+"""JSON as strangers write it: UTF-8 alone, real text, of a bounded depth.
+
+Python's reader also takes UTF-16 and halves of surrogate pairs, which no other reader of these
+formats does and which cannot be written into a header, a digest or a message again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, cast
+
+from merge_ops.errors import CheckpointError
+
+MAX_DEPTH = 100
+_MAY_BE_HALF = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def load_json(data: bytes) -> Any:
+    """The value of a JSON text. Raises ValueError or RecursionError."""
+    text = data.decode("utf-8")
+    value = json.loads(text)
+    if _MAY_BE_HALF.search(text):
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
+def parse_json(where: str, data: bytes) -> Any:
+    """The value of a side file that `where` names in messages. Raises CheckpointError."""
+    try:
+        value = load_json(data)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{where}: not valid JSON ({error}); restore the file from its source"
+        ) from error
+    if _is_deeper(value, MAX_DEPTH):
+        raise CheckpointError(
+            f"{where}: nested more than {MAX_DEPTH} deep, as no model's file is; restore it from"
+            " its source"
+        )
+    return value
+
+
+def parse_json_object(where: str, data: bytes) -> dict[str, Any]:
+    """The same, of a file that must hold a JSON object."""
+    value = parse_json(where, data)
+    if not isinstance(value, dict):
+        raise CheckpointError(
+            f"{where}: a JSON object was expected; restore the file from its source"
+        )
+    return cast(dict[str, Any], value)
+
+
+def _is_deeper(value: Any, depth: int) -> bool:
+    """Whether containers lie in one another more than `depth` deep. Uses no recursion."""
+    level: list[Any] = [value]
+    for _ in range(depth + 1):
+        level = [
+            item
+            for each in level
+            if isinstance(each, dict | list)
+            for item in (
+                cast(dict[str, Any], each).values()
+                if isinstance(each, dict)
+                else cast(list[Any], each)
+            )
+            if isinstance(item, dict | list)
+        ]
+        if not level:
+            return False
+    return True

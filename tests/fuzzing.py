@@ -1,0 +1,148 @@
+"""Running fuzz cases: what counts as a find, under which bounds, and how a case is made again.
+
+A case is (target, seed, number) and nothing else. It is a find when it ends in anything but success
+or an error of ours, takes more than `SECONDS` (or memory beyond the process's limit), opens a file
+outside its folder, or has a message that cannot be printed or fills a screen.
+"""
+
+import os
+import random
+import resource
+import signal
+import sys
+import traceback
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from eval_ops.errors import EvalError
+from merge_ops.errors import RongheError
+from resources.errors import ResourceError
+from tests.fuzz_targets import SHARES, Target
+from tests.merging import ROOT
+
+OURS = (RongheError, ResourceError, EvalError)
+SECONDS = 5.0
+LONGEST_MESSAGE = 20_000
+_OPENING = {"open", "os.listdir", "os.scandir", "os.mkdir", "os.rename", "os.remove", "os.link"}
+
+
+class Hang(BaseException):
+    """A case took too long. No `except Exception` may swallow it."""
+
+
+@dataclass(frozen=True)
+class Find:
+    """A case that went wrong, and how."""
+
+    target: str
+    number: int
+    what: str
+
+
+@dataclass
+class Tally:
+    """Outcomes by target: `success`, or the name of an error of ours."""
+
+    outcomes: dict[str, Counter[str]] = field(default_factory=dict)
+    finds: list[Find] = field(default_factory=list)
+
+    def add(self, target: str, outcome: "str | Find") -> None:
+        counted = self.outcomes.setdefault(target, Counter())
+        if isinstance(outcome, Find):
+            self.finds.append(outcome)
+            counted["find"] += 1
+        else:
+            counted[outcome] += 1
+
+
+SCHEDULE = tuple(name for name, (_, share) in SHARES.items() for _ in range(share))
+
+
+def target_of(number: int) -> str:
+    """Which target a case is for: the shares, in turn."""
+    return SCHEDULE[number * 37 % len(SCHEDULE)]
+
+
+def run_case(seed: int, number: int, folder: Path) -> tuple[str, str | Find]:
+    """One case: its target, and an outcome or a find."""
+    name = target_of(number)
+    rng = random.Random(seed << 40 | number)
+    _watch.outside = None
+    _watch.root = str(folder)
+    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    try:
+        outcome = _outcome(SHARES[name][0], rng, folder)
+    except (Exception, Hang) as error:  # whatever is not ours is what we look for
+        outcome = Find(name, number, "".join(traceback.format_exception(error))[-3000:])
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        _watch.root = None
+    if _watch.outside is not None:
+        outcome = Find(name, number, f"opened {_watch.outside!r}, outside its folder")
+    return name, outcome
+
+
+def _outcome(target: Target, rng: random.Random, folder: Path) -> str:
+    try:
+        target(rng, folder)
+    except OURS as error:
+        text = str(error)
+        text.encode()
+        if not text or len(text) > LONGEST_MESSAGE:
+            raise AssertionError(f"a message of {len(text)} characters: {text[:300]}") from error
+        return type(error).__name__
+    return "success"
+
+
+class _Watch:
+    """What the audit hook saw; a hook cannot be taken away again."""
+
+    def __init__(self) -> None:
+        self.root: str | None = None
+        self.outside: str | None = None
+        self.added = False
+
+    def hook(self, event: str, arguments: tuple[object, ...]) -> None:
+        if self.root is None or event not in _OPENING or not arguments:
+            return
+        path = arguments[0]
+        if isinstance(path, bytes):
+            path = os.fsdecode(path)
+        if not isinstance(path, str | os.PathLike):
+            return
+        whole = os.path.abspath(path)
+        imported = whole.startswith(str(ROOT)) and whole.endswith((".py", ".pyc", "__pycache__"))
+        if not imported and not whole.startswith((self.root, sys.prefix, sys.base_prefix)):
+            self.outside = whole
+
+
+_watch = _Watch()
+
+
+def _too_long(signum: int, frame: FrameType | None) -> None:
+    raise Hang(f"more than {SECONDS:.0f} s")
+
+
+@contextmanager
+def guarded(memory: int | None = None) -> Iterator[None]:
+    """The bounds of every case; `memory` is what the process may take beyond what it has, bytes."""
+    if not _watch.added:
+        sys.addaudithook(_watch.hook)
+        _watch.added = True
+    before, limits = (
+        signal.signal(signal.SIGALRM, _too_long),
+        resource.getrlimit(resource.RLIMIT_AS),
+    )
+    if memory is not None:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        most = pages * resource.getpagesize() + memory
+        resource.setrlimit(resource.RLIMIT_AS, (most, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+        signal.signal(signal.SIGALRM, before)
