@@ -235,9 +235,10 @@ void variance(const float *const *parts, int64_t experts, int64_t count, float *
     }
 }
 
-/* The four 64-bit words of Philox4x64-10 for one value of its counter. */
-static inline void philox(uint64_t counter, uint64_t k0, uint64_t k1, uint64_t words[4]) {
-    uint64_t x0 = counter, x1 = 0, x2 = 0, x3 = 0;
+/* Sixteen 16-bit words of Philox4x64-10, for one value of its counter and a stream. */
+static inline void philox(uint64_t counter, uint64_t stream, uint64_t k0, uint64_t k1,
+                          uint64_t words[4]) {
+    uint64_t x0 = counter, x1 = stream, x2 = 0, x3 = 0;
     for (int round = 0; round < 10; round++) {
         unsigned __int128 p0 = (unsigned __int128)x0 * 0xD2E7470EE14C6C93u;
         unsigned __int128 p1 = (unsigned __int128)x2 * 0xCA5A826395121157u;
@@ -248,35 +249,46 @@ static inline void philox(uint64_t counter, uint64_t k0, uint64_t k1, uint64_t w
     words[0] = x0, words[1] = x1, words[2] = x2, words[3] = x3;
 }
 
-/* Words start, start + 1, ... of the stream with this key: 32 bits each, low halves first. */
-static void draw(uint64_t k0, uint64_t k1, int64_t start, int64_t count, uint32_t *out) {
+/* Words start, start + 1, ... of stream 0, low ones first. */
+static void draw(uint64_t k0, uint64_t k1, int64_t start, int64_t count, uint16_t *out) {
     uint64_t words[4];
     while (count) {
-        int64_t skip = start % 8, taken = least(8 - skip, count);
-        philox((uint64_t)(start / 8), k0, k1, words);
-        memcpy(out, (uint32_t *)words + skip, (size_t)taken * 4);
+        int64_t skip = start % 16, taken = least(16 - skip, count);
+        philox((uint64_t)(start / 16), 0, k0, k1, words);
+        memcpy(out, (uint16_t *)words + skip, (size_t)taken * 2);
         out += taken, start += taken, count -= taken;
     }
 }
 
-/* out = values where the element's word is below the threshold, values · 0 elsewhere. The threshold
-   is thresholds[levels[i]], or thresholds[0] where levels is null. */
+/* Whether word `at` of stream 1 is below the lower half of the threshold. */
+static int decide(uint64_t k0, uint64_t k1, int64_t at, uint32_t threshold) {
+    uint64_t words[4];
+    philox((uint64_t)(at / 16), 1, k0, k1, words);
+    return ((uint16_t *)words)[at % 16] < (threshold & 0xffffu);
+}
+
+/* out = values where the element's number (randomness.py) is below the threshold, values * 0
+   elsewhere. The threshold is thresholds[levels[i]], or thresholds[0] where levels is null. */
 void keep(uint64_t k0, uint64_t k1, int64_t first, int64_t count, const int32_t *levels,
           const uint32_t *thresholds, const float *values, float *out) {
-    uint32_t words[TILE];
+    uint16_t words[TILE], upper[TILE];
     for (int64_t start = 0; start < count; start += TILE) {
         int64_t length = least(TILE, count - start);
-        draw(k0, k1, first + start, length, words);
         const float *restrict from = values + start;
         float *restrict to = out + start;
-        if (levels == NULL) {
-            uint32_t threshold = thresholds[0];
-            for (int64_t i = 0; i < length; i++)
-                to[i] = from[i] * (words[i] < threshold ? 1.0f : 0.0f);
-        } else {
-            const int32_t *level = levels + start;
-            for (int64_t i = 0; i < length; i++)
-                to[i] = from[i] * (words[i] < thresholds[level[i]] ? 1.0f : 0.0f);
+        const int32_t *level = levels == NULL ? NULL : levels + start;
+        draw(k0, k1, first + start, length, words);
+        for (int64_t i = 0; i < length; i++)
+            upper[i] = (uint16_t)(thresholds[level == NULL ? 0 : level[i]] >> 16);
+        uint16_t undecided = 0;
+        for (int64_t i = 0; i < length; i++) {
+            to[i] = from[i] * (words[i] < upper[i] ? 1.0f : 0.0f);
+            undecided |= words[i] == upper[i];
+        }
+        for (int64_t i = 0; undecided && i < length; i++) {
+            if (words[i] != upper[i]) continue;
+            uint32_t threshold = thresholds[level == NULL ? 0 : level[i]];
+            to[i] = from[i] * (float)decide(k0, k1, first + start + i, threshold);
         }
     }
 }

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from merge_ops.randomness import _words_numpy, _words_torch, keep_mask, stream_key
+from merge_ops.randomness import (
+    LOWER,
+    UPPER,
+    _below_torch,
+    _words_numpy,
+    _words_torch,
+    keep,
+    keep_mask,
+    stream_key,
+)
 
 CPU = torch.device("cpu")
 KEY = stream_key(42, "model.layers.0.mlp.up_proj.weight", "herbs")
@@ -13,14 +22,31 @@ KEY = stream_key(42, "model.layers.0.mlp.up_proj.weight", "herbs")
 def test_known_bits():
     # Philox4x64-10 known answer (Random123's kat_vectors): counter 0, key 0.
     expected = [0x16554D9ECA36314C, 0xDB20FE9D672D0FDC, 0xD7E772CEE186176B, 0x7E68B68AEC7BA23B]
-    words = _words_numpy((0, 0), 0, 8).view(np.uint64)
+    words = _words_numpy((0, 0), UPPER, 0, 16).view(np.uint64)
     assert [int(word) for word in words] == expected
 
 
 @pytest.mark.parametrize(("start", "count"), [(0, 64), (5, 1001), (65_536, 4096), (2**33 + 3, 77)])
 def test_torch_makes_the_same_bits_as_numpy(start, count):
-    ours = _words_torch(KEY, start, count, CPU).numpy()
-    assert np.array_equal(ours, _words_numpy(KEY, start, count).astype(np.int64))
+    for stream in (UPPER, LOWER):
+        ours = _words_torch(KEY, start, count, CPU, stream).numpy()
+        assert np.array_equal(ours, _words_numpy(KEY, stream, start, count).astype(np.int64))
+
+
+@pytest.mark.parametrize("density", [0.3, 0.5, 0.9999, 2**-20])
+def test_a_number_has_32_bits(density):
+    """All three ways compare 32-bit numbers with the chance, though they rarely draw them whole."""
+    start, count = 5, 300_000
+    upper, lower = (
+        _words_numpy(KEY, stream, start, count).astype(np.uint64) for stream in (UPPER, LOWER)
+    )
+    threshold = round(density * 2**32)
+    assert np.any(upper == threshold >> 16)
+    expected = ((upper << np.uint64(16)) | lower < threshold).astype(np.float32)
+    wanted = torch.full((count,), threshold)
+    assert np.array_equal(_below_torch(KEY, start, count, wanted).numpy(), expected)
+    assert np.array_equal(keep_mask(KEY, start, count, density, CPU).numpy(), expected)
+    assert np.array_equal(keep(KEY, start, torch.ones(count), density).numpy(), expected)
 
 
 @pytest.mark.parametrize("block", [1, 7, 64, 1000])

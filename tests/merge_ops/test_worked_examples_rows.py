@@ -11,7 +11,7 @@ from merge_ops.methods.arcee_fusion import ArceeFusionParameters, row_divergence
 from merge_ops.methods.della import DellaLinearParameters, DellaParameters, keep_chances
 from merge_ops.methods.model_stock import ModelStockParameters
 from merge_ops.methods.nuslerp import NuslerpParameters
-from merge_ops.randomness import _words_numpy, stream_key
+from merge_ops.randomness import UPPER, _words_numpy, stream_key
 from merge_ops.stream import measure_whole
 
 
@@ -33,10 +33,10 @@ RANKS = [[0, 2, 1], [2, 0, 1]]  # of |δ| within each row
 
 
 def kept_by_hand(chance_of_rank, expert="e0"):
-    """Element i stays where its word of the stream is below its chance × 2³²."""
-    words = _words_numpy(stream_key(7, "t", expert), 0, 6).reshape(2, 3).tolist()
+    """Element i stays where its word of the stream is below its chance × 2¹⁶: none equals it."""
+    words = _words_numpy(stream_key(7, "t", expert), UPPER, 0, 6).reshape(2, 3).tolist()
     return [
-        [word < chance_of_rank[rank] * 2**32 for word, rank in zip(drawn, ranks, strict=True)]
+        [word < int(chance_of_rank[rank] * 2**16) for word, rank in zip(drawn, ranks, strict=True)]
         for drawn, ranks in zip(words, RANKS, strict=True)
     ]
 
