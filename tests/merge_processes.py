@@ -24,6 +24,7 @@ from assets.merging import CHECKPOINT, merge_set
 from assets.pulling import pull_model
 from merge_ops.recipe import parse_recipe
 from merge_ops.settings import StreamSettings
+from merge_ops.stages import Stages
 from resources.artifact_store import ArtifactStore
 from tests import checkpoint_factory as factory
 
@@ -93,7 +94,7 @@ def run(job: MergeJob, together: Barrier | None = None) -> None:
     if together is not None:
         together.wait()
     merged = merge_set(
-        store, recipe, "base", job.experts, job.coefficients,
+        store, Stages((recipe,)), "base", job.experts, job.coefficients,
         StreamSettings(threads=1, device="cpu"), progress=progress,
     )  # fmt: skip
     for point in merged.checkpoints:

@@ -6,6 +6,7 @@ from assets.entries import UpstreamModel
 from assets.merging import MergedCheckpoint, merge_set
 from assets.pulling import pull_model
 from merge_ops.recipe import parse_recipe
+from merge_ops.stages import Stages
 from merge_ops.stream import StreamSettings
 from resources.artifact_store import ArtifactStore
 from tests.checkpoint_factory import Family
@@ -33,5 +34,6 @@ def merge_family(
     recipe = parse_recipe(RECIPE.format(method=method, parameters=parameters), "made", "made.yaml")
     (coefficient,) = recipe.coefficients()
     settings = StreamSettings(threads=threads, device="cpu")
-    merged = merge_set(store, recipe, "base", "+".join(experts), [coefficient.id], settings)
+    stages = Stages((recipe,))
+    merged = merge_set(store, stages, "base", "+".join(experts), [coefficient.id], settings)
     return merged.checkpoints[0]

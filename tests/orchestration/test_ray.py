@@ -16,6 +16,7 @@ import psutil
 
 from assets.merging import merge_set
 from merge_ops.recipe import load_recipe
+from merge_ops.stages import Stages
 from merge_ops.stream import StreamSettings
 from orchestration.definitions import build_definitions
 from orchestration.refresh import open_instance
@@ -54,7 +55,8 @@ def local_merges(project: TinyProject) -> Merged:
     coefficients = [point.id for point in recipe.coefficients()]
     found: Merged = {}
     for each in SETS:
-        for point in merge_set(store, recipe, "base", each, coefficients, settings).checkpoints:
+        merged = merge_set(store, Stages((recipe,)), "base", each, coefficients, settings)
+        for point in merged.checkpoints:
             content = point.artifact.manifest["content_digest"]
             found[f"{point.coefficient}|{each}"] = (point.artifact.digest, content)
     shutil.rmtree(project.root / "store" / "artifacts" / "checkpoint")
