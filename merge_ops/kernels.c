@@ -70,44 +70,53 @@ void to_bfloat16(const float *values, const float *base, uint16_t *out, int64_t 
     }
 }
 
-/* Of |values| under the bracket [low, high], whose ends are bits of floats: counts of those above
-   it, equal to high, equal to low (none where low is high); returns how many lie strictly inside,
-   written to `inside` in order. */
-int64_t under_bracket(const float *values, int64_t count, uint32_t low, uint32_t high,
-                      uint32_t *inside, int64_t counts[3]) {
+/* Of |values| under brackets [low, high], whose ends are bits of floats: counts[cut] are how many
+   are above it, equal to high, equal to low (none where low is high), and strictly inside; those
+   are written to inside[cut] in order. */
+void under_brackets(const float *values, int64_t count, int64_t cuts, const uint32_t (*ends)[2],
+                    uint32_t *const *inside, int64_t (*counts)[4]) {
     const uint32_t *bits = (const uint32_t *)values;
-    int64_t above = 0, at_high = 0, at_low = 0, found = 0;
-    uint32_t width = high - low;
+    memset(counts, 0, (size_t)cuts * sizeof *counts);
     for (int64_t start = 0; start < count; start += TILE) {
-        int64_t end = least(start + TILE, count);
-        uint32_t over = 0;
-        for (int64_t i = start; i < end; i++) over += (bits[i] & MAGNITUDE) > high;
-        above += over;
-        uint8_t near[TILE] = {0};
-        for (int64_t i = start; i < end; i++) near[i - start] = (bits[i] & MAGNITUDE) - low <= width;
-        for (int64_t group = start; group < end; group += GROUP) {
-            uint64_t any;
-            memcpy(&any, near + (group - start), sizeof any);
-            if (!any) continue;
-            for (int64_t i = group; i < least(group + GROUP, end); i++) {
-                if (!near[i - start]) continue;
-                uint32_t magnitude = bits[i] & MAGNITUDE;
-                if (magnitude == high) at_high++;
-                else if (magnitude == low) at_low++;
-                else inside[found++] = magnitude;
+        int64_t length = least(TILE, count - start);
+        uint32_t magnitude[TILE];
+        for (int64_t i = 0; i < length; i++) magnitude[i] = bits[start + i] & MAGNITUDE;
+        for (int64_t cut = 0; cut < cuts; cut++) {
+            uint32_t low = ends[cut][0], high = ends[cut][1], width = high - low, over = 0;
+            uint8_t near[TILE] = {0};
+            for (int64_t i = 0; i < length; i++) over += magnitude[i] > high;
+            for (int64_t i = 0; i < length; i++) near[i] = magnitude[i] - low <= width;
+            counts[cut][0] += over;
+            for (int64_t group = 0; group < length; group += GROUP) {
+                uint64_t any;
+                memcpy(&any, near + group, sizeof any);
+                for (int64_t i = group; any && i < group + GROUP; i++) {
+                    if (!near[i]) continue;
+                    if (magnitude[i] == high) counts[cut][1]++;
+                    else if (magnitude[i] == low) counts[cut][2]++;
+                    else inside[cut][counts[cut][3]++] = magnitude[i];
+                }
             }
         }
     }
-    counts[0] = above, counts[1] = at_high, counts[2] = at_low;
-    return found;
+}
+
+/* A product added to a sum: with one rounding where the processor can, as torch does. */
+static inline float add_product(float sum, float value, float weight) {
+#if defined(__FMA__) || defined(__aarch64__)
+    return fmaf(value, weight, sum);
+#else
+    return sum + value * weight;
+#endif
 }
 
 /* The arithmetic of ties.disjoint_merge: parts[e] times scale[e] are added up, and where the sum's
-   sign agrees they are summed, divided by the shares of those that agree, and multiplied by lambda.
+   sign agrees they are summed, times gain[e], divided by the shares of those that agree, and
+   multiplied by lambda.
    A divisor is at least `smallest` where that is positive, else one where it is zero. */
-void disjoint_merge(const float *const *parts, const float *scale, const float *share,
-                    int64_t experts, int64_t count, int normalize, float smallest, float lambda,
-                    float *out) {
+void disjoint_merge(const float *const *parts, const float *scale, const float *gain,
+                    const float *share, int64_t experts, int64_t count, int normalize,
+                    float smallest, float lambda, float *out) {
     float total[TILE], merged[TILE], divisor[TILE];
     uint32_t sign[TILE];
     for (int64_t start = 0; start < count; start += TILE) {
@@ -125,13 +134,13 @@ void disjoint_merge(const float *const *parts, const float *scale, const float *
         for (int64_t i = 0; i < length; i++) sign[i] = as_bits(total[i]) & SIGN;
         for (int64_t e = 0; e < experts; e++) {
             const float *restrict part = parts[e] + start;
-            float scaled = scale[e];
+            float scaled = scale[e], factor = gain[e];
             uint32_t weight = as_bits(share[e]);
             for (int64_t i = 0; i < length; i++) {
                 /* Masks, because signs are chance and a branch on them is guessed wrong. */
                 uint32_t towards = as_bits(part[i] * scaled) ^ sign[i];
                 uint32_t agreeing = towards & ((towards >> 31) - 1);
-                merged[i] += as_float(agreeing);
+                merged[i] = add_product(merged[i], as_float(agreeing), factor);
                 divisor[i] += as_float(weight & -(uint32_t)(agreeing != 0));
             }
         }
@@ -144,15 +153,6 @@ void disjoint_merge(const float *const *parts, const float *scale, const float *
         for (int64_t i = 0; i < length; i++) 
             out[start + i] = as_float(as_bits(merged[i]) ^ sign[i]) * lambda;
     }
-}
-
-/* A product added to a sum: with one rounding where the processor can, as torch does. */
-static inline float add_product(float sum, float value, float weight) {
-#if defined(__FMA__) || defined(__aarch64__)
-    return fmaf(value, weight, sum);
-#else
-    return sum + value * weight;
-#endif
 }
 
 /* parts[0] * weights[0] + parts[1] * weights[1] + ..., divided by the divisor, times the scale. */
@@ -176,9 +176,11 @@ void weighted_sum(const float *const *parts, const float *weights, int64_t exper
     }
 }
 
-/* out = values whose magnitude is above the one with these bits, and the first `ties` of those that
-   equal it; zero elsewhere. */
-void keep_largest(const float *values, int64_t count, uint32_t magnitude, int64_t ties, float *out) {
+/* out = values whose magnitude is above `low` and not above `high` (bits of floats), with the first
+   low_ties of those that equal low, and without the first high_ties of those that equal high; zero
+   elsewhere. */
+void keep_band(const float *values, int64_t count, uint32_t low, int64_t low_ties, uint32_t high,
+               int64_t high_ties, float *out) {
     const uint32_t *bits = (const uint32_t *)values;
     uint32_t *kept = (uint32_t *)out;
     for (int64_t start = 0; start < count; start += TILE) {
@@ -186,11 +188,17 @@ void keep_largest(const float *values, int64_t count, uint32_t magnitude, int64_
         uint32_t equal = 0;
         for (int64_t i = start; i < end; i++) {
             uint32_t here = bits[i] & MAGNITUDE;
-            kept[i] = bits[i] & -(uint32_t)(here > magnitude);
-            equal |= here == magnitude;
+            kept[i] = bits[i] & -(uint32_t)(here > low) & -(uint32_t)(here <= high);
+            equal |= (here == low) | (here == high);
         }
-        for (int64_t i = start; equal && ties && i < end; i++)
-            if ((bits[i] & MAGNITUDE) == magnitude) kept[i] = bits[i], ties--, equal = ties > 0;
+        if (!equal || !(low_ties || high_ties)) continue;
+        for (int64_t i = start; i < end; i++) {
+            uint32_t here = bits[i] & MAGNITUDE;
+            if (here != low && here != high) continue;
+            int wanted = here > low || (low_ties && low_ties--);
+            if (here == high && high_ties) high_ties--, wanted = 0;
+            kept[i] = wanted ? bits[i] : 0;
+        }
     }
 }
 
@@ -293,40 +301,50 @@ void keep(uint64_t k0, uint64_t k1, int64_t first, int64_t count, const int32_t 
     }
 }
 
-#define DIGIT 11
-#define BINS (1 << DIGIT)
+#define DIGITS 3
+#define BINS 2048
 
 /* The rank of every |value| within its row, 0 the smallest; of equal ones the first is smaller.
-   Returns 0 where there was no memory. Three passes of a radix sort over the 31 bits. */
+   Returns 0 where there was no memory. A radix sort over the 31 bits, 11, 10 and 10, without those
+   digits that are the same in the whole row: differences of bfloat16 values have short mantissas. */
 int row_ranks(const float *values, int64_t rows, int64_t length, int32_t *ranks) {
+    static const int shifts[DIGITS] = {0, 11, 21};
+    static const uint32_t masks[DIGITS] = {2047, 1023, 1023};
     uint64_t *a = malloc((size_t)length * 16), *b = a + length;
     if (a == NULL) return 0;
     for (int64_t row = 0; row < rows; row++) {
         const uint32_t *bits = (const uint32_t *)values + row * length;
-        uint32_t places[3][BINS] = {{0}};
+        int32_t *rank = ranks + row * length;
+        uint32_t places[DIGITS][BINS] = {{0}}, different[DIGITS];
         for (int64_t i = 0; i < length; i++) {
             uint32_t magnitude = bits[i] & MAGNITUDE;
             a[i] = (uint64_t)magnitude << 32 | (uint64_t)i;
-            places[0][magnitude & (BINS - 1)]++;
-            places[1][magnitude >> DIGIT & (BINS - 1)]++;
-            places[2][magnitude >> 2 * DIGIT]++;
+            for (int digit = 0; digit < DIGITS; digit++)
+                places[digit][magnitude >> shifts[digit] & masks[digit]]++;
         }
-        for (int digit = 0; digit < 3; digit++) {
-            uint32_t before = 0;
-            for (int64_t bin = 0; bin < BINS; bin++) {
-                uint32_t here = places[digit][bin];
-                places[digit][bin] = before;
+        int left = 0;
+        for (int digit = 0; digit < DIGITS; digit++) {
+            uint32_t first = (bits[0] & MAGNITUDE) >> shifts[digit] & masks[digit];
+            left += different[digit] = places[digit][first] != (uint64_t)length;
+        }
+        if (!left)
+            for (int64_t i = 0; i < length; i++) rank[i] = (int32_t)i;
+        for (int digit = 0; digit < DIGITS; digit++) {
+            if (!different[digit]) continue;
+            uint32_t before = 0, *place = places[digit], mask = masks[digit];
+            for (int64_t bin = 0; bin <= mask; bin++) {
+                uint32_t here = place[bin];
+                place[bin] = before;
                 before += here;
             }
-            int shift = 32 + digit * DIGIT;
-            if (digit < 2) {
-                for (int64_t i = 0; i < length; i++)
-                    b[places[digit][a[i] >> shift & (BINS - 1)]++] = a[i];
+            int shift = 32 + shifts[digit];
+            if (--left) {
+                for (int64_t i = 0; i < length; i++) b[place[a[i] >> shift & mask]++] = a[i];
                 uint64_t *swap = a;
                 a = b, b = swap;
             } else {
                 for (int64_t i = 0; i < length; i++)
-                    ranks[row * length + (uint32_t)a[i]] = (int32_t)places[2][a[i] >> shift]++;
+                    rank[(uint32_t)a[i]] = (int32_t)place[a[i] >> shift & mask]++;
             }
         }
     }

@@ -26,20 +26,20 @@ if TYPE_CHECKING:
 _SIGNATURES = {
     "from_bfloat16": (c_int, (c_void_p, c_void_p, c_void_p, c_int64)),
     "to_bfloat16": (None, (c_void_p, c_void_p, c_void_p, c_int64)),
-    "under_bracket": (
-        c_int64,
-        (c_void_p, c_int64, c_uint32, c_uint32, c_void_p, POINTER(c_int64)),
+    "under_brackets": (
+        None,
+        (c_void_p, c_int64, c_int64, c_void_p, POINTER(c_void_p), c_void_p),
     ),
     "disjoint_merge": (
         None,
-        (POINTER(c_void_p), POINTER(c_float), POINTER(c_float), c_int64, c_int64, c_int, c_float,
-         c_float, c_void_p),
+        (POINTER(c_void_p), POINTER(c_float), POINTER(c_float), POINTER(c_float), c_int64, c_int64,
+         c_int, c_float, c_float, c_void_p),
     ),
     "weighted_sum": (
         None,
         (POINTER(c_void_p), POINTER(c_float), c_int64, c_int64, c_float, c_float, c_void_p),
     ),
-    "keep_largest": (None, (c_void_p, c_int64, c_uint32, c_int64, c_void_p)),
+    "keep_band": (None, (c_void_p, c_int64, c_uint32, c_int64, c_uint32, c_int64, c_void_p)),
     "leaf_sums": (None, (c_void_p, c_void_p, c_int64, c_int64, c_void_p)),
     "variance": (None, (POINTER(c_void_p), c_int64, c_int64, c_void_p)),
     "keep": (
@@ -110,33 +110,39 @@ def to_bfloat16(values: Tensor, base: Tensor | None) -> NDArray[np.uint16] | Non
     return out
 
 
-def under_bracket(
-    values: NDArray[np.float32], low: np.float32, high: np.float32
-) -> tuple[int, int, int, NDArray[np.float32]] | None:
-    """How many |values| are above `high`, equal to `high`, equal to `low`; and those in between.
-
-    Where `low` is `high`, what equals both counts as equal to `high`.
-    """
+def under_brackets(
+    values: NDArray[np.float32], brackets: Sequence[tuple[float, float]]
+) -> list[tuple[int, int, int, NDArray[np.float32]]] | None:
+    """For every bracket (low, high), in one pass: see `under_bracket` of selection.py."""
     loops = library()
     if loops is None or not values.flags.c_contiguous:
         return None
-    ends = np.array([low, high], dtype=np.float32).view(np.uint32)
-    inside = np.empty(len(values), dtype=np.float32)
-    counts = (c_int64 * 3)()
-    found = loops.under_bracket(
-        values.ctypes.data, len(values), int(ends[0]), int(ends[1]), inside.ctypes.data, counts
+    ends = np.array(brackets, dtype=np.float32).view(np.uint32)
+    inside = [np.empty(len(values), dtype=np.float32) for _ in brackets]
+    counts = np.empty((len(brackets), 4), dtype=np.int64)
+    places = (c_void_p * len(inside))(*(each.ctypes.data for each in inside))
+    loops.under_brackets(
+        values.ctypes.data, len(values), len(inside), ends.ctypes.data, places, counts.ctypes.data
     )
-    return counts[0], counts[1], counts[2], inside[:found].copy()
+    return [
+        (above, at_high, at_low, kept[:found].copy())
+        for (above, at_high, at_low, found), kept in zip(counts.tolist(), inside, strict=True)
+    ]
 
 
 def disjoint_merge(
     parts: Sequence[Tensor],
     scale: Sequence[float],
+    gain: Sequence[float],
     share: Sequence[float],
-    normalize: bool,
+    divide_by_at_least: float | None,
     lambda_: float,
 ) -> Tensor | None:
-    """Sign election and disjoint merge of `parts[i] * scale[i]` (see methods/ties.py)."""
+    """Sign election over `parts[i] * scale[i]`, and the sum of those that agree, times `gain`.
+
+    It is divided by the shares of those that agree unless `divide_by_at_least` is None; that is the
+    smallest divisor, or where it is not positive, one takes the place of zero. See methods/ties.py.
+    """
     import torch
 
     loops = _for(*parts)
@@ -144,8 +150,9 @@ def disjoint_merge(
         return None
     merged = torch.empty_like(parts[0])
     loops.disjoint_merge(
-        _pointers(parts), _floats(scale), _floats(share), len(parts), merged.numel(), normalize,
-        min(share), lambda_, merged.data_ptr(),
+        _pointers(parts), _floats(scale), _floats(gain), _floats(share), len(parts),
+        merged.numel(), divide_by_at_least is not None, divide_by_at_least or 0.0, lambda_,
+        merged.data_ptr(),
     )  # fmt: skip
     return merged
 
@@ -167,16 +174,24 @@ def weighted_sum(
     return merged
 
 
-def keep_largest(values: Tensor, threshold: float, ties: int) -> Tensor | None:
-    """Zero but for |values| above the threshold and the first `ties` equal to it, shape (n,)."""
+def keep_band(
+    values: Tensor, low: float, low_ties: int, high: float, high_ties: int
+) -> Tensor | None:
+    """Zero but for low < |values| ≤ high, shape (n,).
+
+    The first `low_ties` of those equal to `low` stay too, the first `high_ties` of those equal to
+    `high` do not.
+    """
     import torch
 
     loops = _for(values)
     if loops is None:
         return None
     kept = torch.empty_like(values)
-    bits = int(np.float32(threshold).view(np.uint32))
-    loops.keep_largest(values.data_ptr(), values.numel(), bits, ties, kept.data_ptr())
+    ends = np.array([low, high], dtype=np.float32).view(np.uint32).tolist()
+    loops.keep_band(
+        values.data_ptr(), values.numel(), ends[0], low_ties, ends[1], high_ties, kept.data_ptr()
+    )
     return kept
 
 

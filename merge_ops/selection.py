@@ -44,7 +44,7 @@ class Threshold:
         import torch
 
         ties, equal = self.ties[block], self.equal[block]
-        kept = kernels.keep_largest(delta, self.value, ties)
+        kept = kernels.keep_band(delta, self.value, ties, math.inf, 0)
         if kept is not None:
             return kept
         if ties == 0:
@@ -91,6 +91,11 @@ class Selection:
         self._held = 0
 
     @property
+    def bracket(self) -> tuple[float, float] | None:
+        """What the threshold is thought to lie in, while that is looked at."""
+        return (self._low, self._high) if self._stage == "bracket" else None
+
+    @property
     def sample(self) -> int:
         """A sample that balances the cost of looking at it with the width of its bracket."""
         share = min(1.0, self._limit / (2 * self._count))
@@ -113,6 +118,10 @@ class Selection:
 
     def observe(self, values: Floats) -> Any:
         """What one block says in this round."""
+        return observe_all([self], values)[0]
+
+    def look_at(self, values: Floats) -> Any:
+        """`observe` by numpy."""
         if self._stage == "bracket":
             return self._observe_bracket(values)
         magnitude = np.abs(values)
@@ -126,9 +135,6 @@ class Selection:
 
     def _observe_bracket(self, values: Floats) -> _Seen:
         low, high = np.float32(self._low), np.float32(self._high)
-        seen = kernels.under_bracket(values, low, high)
-        if seen is not None:
-            return _Seen(*seen)
         magnitude = np.abs(values)
         above = int(np.count_nonzero(magnitude > high))
         near = magnitude.compress((magnitude >= low) & (magnitude <= high))
@@ -202,6 +208,25 @@ class Selection:
             kept.append(min(here, ties))
             ties -= kept[-1]
         self.threshold = Threshold(value, tuple(kept), tuple(equal))
+
+
+def observe_all(selections: Sequence[Selection], values: Floats) -> list[Any]:
+    """What one block says to several selections in this round: one pass while all have brackets."""
+    brackets = [each.bracket for each in selections]
+    known = [each for each in brackets if each is not None]
+    seen = kernels.under_brackets(values, known) if len(known) == len(brackets) else None
+    if seen is not None:
+        return [_Seen(*each) for each in seen]
+    return [each.look_at(values) for each in selections]
+
+
+def keep_between(delta: Tensor, block: int, lower: Threshold | None, upper: Threshold) -> Tensor:
+    """What `lower` keeps (all where it is None) and `upper` does not; zero elsewhere."""
+    low, low_ties = (lower.value, lower.ties[block]) if lower else (0.0, delta.numel())
+    kept = kernels.keep_band(delta, low, low_ties, upper.value, upper.ties[block])
+    if kept is not None:
+        return kept
+    return (lower.apply(delta, block) if lower else delta) - upper.apply(delta, block)
 
 
 def on_cpu(values: Tensor) -> Floats:

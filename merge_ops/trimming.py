@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from merge_ops.measure import Block, ModelWide, TensorJob, leaf_sums, total
 from merge_ops.parameters import Parameter, shared
-from merge_ops.selection import Selection, on_cpu
+from merge_ops.selection import Selection, Threshold, keep_between, observe_all, on_cpu
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -93,8 +93,13 @@ class BandMeasure:
         """What this block says to every open selection; with none open, sums of what is kept."""
         open_ones = self._open()
         if open_ones:
-            seen = {expert: on_cpu(block.inputs[expert]) for expert, _ in open_ones}
-            return {cut: self._selections[cut].observe(seen[cut[0]]) for cut in open_ones}
+            said: dict[Any, Any] = {}
+            for expert in {expert for expert, _ in open_ones}:
+                cuts = [cut for cut in open_ones if cut[0] == expert]
+                selections = [self._selections[cut] for cut in cuts]
+                found = observe_all(selections, on_cpu(block.inputs[expert]))
+                said.update(zip(cuts, found, strict=True))
+            return said
         return {
             (expert, band): (
                 leaf_sums(block.inputs[expert]),
@@ -141,13 +146,23 @@ class BandMeasure:
         delta, (k, outliers) = block.inputs[expert], band
         if k == outliers:
             return delta.new_zeros(delta.shape)
-        kept = self._largest(block, expert, k)
-        return kept - self._largest(block, expert, outliers) if outliers else kept
+        if not outliers:
+            return self._largest(block, expert, k)
+        return keep_between(
+            delta, block.index, self._threshold(expert, k), self._known(expert, outliers)
+        )
 
     def _largest(self, block: Block, expert: int, k: int) -> Tensor:
         """The block with all but the tensor's k largest entries set to zero."""
-        if k == self._count:
-            return block.inputs[expert]
+        threshold = self._threshold(expert, k)
+        delta = block.inputs[expert]
+        return delta if threshold is None else threshold.apply(delta, block.index)
+
+    def _threshold(self, expert: int, k: int) -> Threshold | None:
+        """That of the k largest; None where these are all."""
+        return None if k == self._count else self._known(expert, k)
+
+    def _known(self, expert: int, k: int) -> Threshold:
         threshold = self._selections[expert, k].threshold
         assert threshold is not None
-        return threshold.apply(block.inputs[expert], block.index)
+        return threshold

@@ -172,6 +172,12 @@ def sce(deltas: Sequence[Tensor], statistics: Selected, parameters: SceParameter
     """
     import torch
 
+    weights = statistics.weights
+    found = kernels.disjoint_merge(
+        statistics.deltas, [1.0] * len(weights), weights, weights, SMALL, 1.0
+    )
+    if found is not None:
+        return found
     elected = elected_sign(statistics.deltas)
     merged = torch.zeros_like(elected)
     divisor = torch.zeros_like(elected)

@@ -84,7 +84,9 @@ def disjoint_merge(
 
     if normalize and weight[0] > 0 and len(set(weight)) == 1:
         weight = [1.0] * len(weight)  # equal weights cancel
-    found = kernels.disjoint_merge(deltas, weight, weight, normalize, lambda_)
+    found = kernels.disjoint_merge(
+        deltas, weight, [1.0] * len(weight), weight, min(weight) if normalize else None, lambda_
+    )
     if found is not None:
         return found
     shares = [

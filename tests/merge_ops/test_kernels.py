@@ -17,7 +17,7 @@ from merge_ops.methods.sce import variance
 from merge_ops.methods.ties import disjoint_merge
 from merge_ops.randomness import keep, keep_by_level
 from merge_ops.rows import row_ranks
-from merge_ops.selection import Selection, Threshold
+from merge_ops.selection import Selection, Threshold, keep_between, observe_all
 
 LENGTHS = (1, 7, 63, 1024, 1025, LEAF, 2 * LEAF + 77)
 
@@ -141,6 +141,26 @@ def test_what_lies_under_a_bracket(count, share, monkeypatch: pytest.MonkeyPatch
         kept = selection.threshold.apply(delta, 0)
         assert int((kept != 0).sum()) <= k
         return kept
+
+    assert_same_bits(both(monkeypatch, found))
+
+
+@pytest.mark.parametrize("count", LENGTHS)
+def test_several_brackets_in_one_pass(count, monkeypatch: pytest.MonkeyPatch):
+    delta = values(count).numpy()
+
+    def found() -> torch.Tensor:
+        selections = [Selection(max(1, int(share * count)), count, 1 << 20) for share in (0.1, 0.5)]
+        for each in selections:
+            each.look(delta[:: max(1, count // 500)])
+        for each, seen in zip(selections, observe_all(selections, delta), strict=True):
+            each.absorb([seen])
+            while each.threshold is None:
+                each.absorb([each.observe(delta)])
+        upper, lower = (each.threshold for each in selections)
+        assert upper is not None
+        kept = keep_between(torch.from_numpy(delta), 0, lower, upper)
+        return torch.cat([kept, keep_between(torch.from_numpy(delta), 0, None, upper)]) + 0.0
 
     assert_same_bits(both(monkeypatch, found))
 
