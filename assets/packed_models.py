@@ -116,7 +116,8 @@ def pull_packed(
     """
     from merge_ops.checkpoint import FolderSource, open_checkpoint
     from merge_ops.packed_source import PackedSource
-    from merge_ops.packing import Nowhere, PackingSink, restore
+    from merge_ops.packing import PackingSink
+    from merge_ops.restoring import Nowhere, restore
 
     below = open_checkpoint(str(model.base), base.source(), base.digest)
     with TemporaryDirectory(prefix="ronghe-") as folder:
@@ -139,7 +140,7 @@ def _publish(
 ) -> "Artifact":
     """Publish, or take the same model as another release packed it, or against another base."""
     from merge_ops.checkpoint import FolderSource
-    from merge_ops.packing import copy_files
+    from merge_ops.restoring import copy_files
     from resources.artifact import FileRecord, content_digest
     from resources.errors import ContentConflictError
 

@@ -1,8 +1,7 @@
 """Packing: a full-weight expert as its base's digest and the exact difference, losslessly.
 
 A sink that takes the files of a model in order and writes them packed into a folder, piece by piece
-in several threads; nothing larger than a few pieces is held. `restore` writes them again as they
-were, to the byte.
+in several threads; nothing larger than a few pieces is held. restoring.py writes them again.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, cast
 import blake3
 import numpy as np
 
-from merge_ops.checkpoint import ByteSink, ByteSource, ByteWriter, Checkpoint
+from merge_ops.checkpoint import ByteWriter, Checkpoint
 from merge_ops.difference_coding import EXPONENTS, encode_difference, encode_whole
 from merge_ops.errors import CheckpointError, PackedModelError
 from merge_ops.header import ITEM_SIZES, MAX_HEADER, TensorEntry, read_header
@@ -33,13 +32,10 @@ from merge_ops.packed_index import (
     Section,
     piece_bytes,
 )
-from merge_ops.packed_source import PackedSource
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Progress = Callable[[int, int], None]
-READ = 1 << 21  # bytes restored by one thread at a time
 WEIGHTS = ".safetensors"
 
 
@@ -277,87 +273,3 @@ def _encode(base: Checkpoint, piece: _Piece, data: NDArray[np.uint8]) -> bytes:
     own = np.empty(piece.length, dtype=np.uint8)
     base.source.read_into(entry.file, entry.offset + piece.start, memoryview(cast(bytearray, own)))
     return encode_difference(data, own, section.dtype)
-
-
-class Nowhere:
-    """A sink that keeps nothing, to see whether a model can be restored."""
-
-    def open(self, file: str, size: int) -> ByteWriter:
-        """Start a file."""
-        return _Nothing()
-
-
-class _Nothing:
-    def write(self, data: memoryview | bytes) -> object:
-        """Forget the bytes."""
-
-    def __enter__(self) -> ByteWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-        /,
-    ) -> None:
-        pass
-
-
-def restore(
-    source: PackedSource, sink: ByteSink, threads: int = 0, progress: Progress | None = None
-) -> None:
-    """Write a packed model's files into `sink` as they were.
-
-    Raises PackedModelError where one would not be, to the byte, what it was.
-    """
-    hashes = copy_files(source, sink, threads, progress)
-    for file in source.index.files:
-        if hashes[file.path] != file.blake3:
-            raise PackedModelError(
-                f"{source.location}: {file.path} is not restored to the bytes it had; it is damaged"
-                " in a way that its checksums do not see. Pull the model again"
-            )
-
-
-def copy_files(
-    source: ByteSource, sink: ByteSink, threads: int = 0, progress: Progress | None = None
-) -> dict[str, str]:
-    """Write every file of `source` into `sink`, reading ahead in threads; the files' blake3."""
-    hashes: dict[str, str] = {}
-    sizes = source.sizes()
-    total, done = sum(sizes.values()), 0
-    threads = threads or len(os.sched_getaffinity(0))
-    with ThreadPoolExecutor(threads, "restore") as pool:
-        for file, size in sizes.items():
-            hasher = blake3.blake3(max_threads=blake3.blake3.AUTO)
-            with sink.open(file, size) as writer:
-                for part in _parts(pool, source, file, size, 2 * threads):
-                    hasher.update(part)
-                    writer.write(part)
-                    done += len(part)
-                    if progress:
-                        progress(done, total)
-            hashes[file] = hasher.hexdigest()
-    return hashes
-
-
-def _parts(
-    pool: ThreadPoolExecutor, source: ByteSource, file: str, size: int, ahead: int
-) -> Iterator[memoryview]:
-    def read(start: int) -> memoryview:
-        part = memoryview(bytearray(min(READ, size - start)))
-        source.read_into(file, start, part)
-        return part
-
-    reading: deque[Future[memoryview]] = deque()
-    try:
-        for start in range(0, size, READ):
-            reading.append(pool.submit(read, start))
-            if len(reading) > ahead:
-                yield reading.popleft().result()
-        while reading:
-            yield reading.popleft().result()
-    finally:
-        for future in reading:
-            future.cancel()

@@ -7,9 +7,7 @@ more CPU. Artifacts of older releases have no tree; their larger files cannot be
 """
 
 import os
-import sys
 import threading
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from resources.checked_file import CheckedFile, ShortFileError
@@ -86,9 +84,8 @@ class ArtifactSource:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def __del__(self, ending: Callable[[], bool] = sys.is_finalizing) -> None:
-        if not ending():  # modules are taken apart then, and the system closes what is open
-            self.close()
+    def __del__(self) -> None:
+        self.close()
 
     def _read(self, file: str, offset: int, data: memoryview) -> None:
         reader, checked = self._opened(file)

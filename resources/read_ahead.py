@@ -46,6 +46,7 @@ class ReadAhead:
         self._ends: dict[CheckedFile, deque[int]] = {}
         self._kept = 0
         self._spare: list[bytearray] = []  # used again: fresh memory costs as much as a copy
+        self._most_spare = _SPARE  # of its own: sources close while Python takes modules apart
 
     def read(self, file: CheckedFile, offset: int, into: memoryview) -> None:
         """Fill `into` with checked bytes of `file` from `offset`. Raises what `fill` raises."""
@@ -166,7 +167,7 @@ class ReadAhead:
             return
         del self._order[run]
         self._kept -= run.nbytes
-        if run.arrival.done() and not run.users and len(self._spare) < _SPARE:
+        if run.arrival.done() and not run.users and len(self._spare) < self._most_spare:
             self._spare.append(run.buffer)
         pieces = self._runs[run.file]
         for piece in range(run.first, run.after):

@@ -30,9 +30,10 @@ from merge_ops.errors import CheckpointError, NonFiniteError, PackedModelError
 from merge_ops.header import ITEM_SIZES
 from merge_ops.packed_index import INDEX_FILE, PIECE, parse_index
 from merge_ops.packed_source import PackedSource
-from merge_ops.packing import PackingSink, copy_files, restore
+from merge_ops.packing import PackingSink
 from merge_ops.plan import plan_merge
 from merge_ops.recipe import parse_recipe
+from merge_ops.restoring import copy_files, restore
 from merge_ops.stream import StreamSettings
 
 BASE = "b" * 64
