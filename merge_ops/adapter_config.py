@@ -6,11 +6,12 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, cast
-
-import regex
+from typing import TYPE_CHECKING, Any, cast
 
 from merge_ops.errors import Fault, did_you_mean
+
+if TYPE_CHECKING:
+    import regex
 
 FILE = "adapter_config.json"
 KINDS = ("LORA",)
@@ -73,6 +74,8 @@ def _by_pattern(patterns: Mapping[str, float], module: str, otherwise: float) ->
 @lru_cache(maxsize=4096)
 def _ending(pattern: str) -> regex.Pattern[str]:
     """PEFT's way to apply a pattern, with a matcher that can be stopped, as `re` cannot."""
+    import regex  # here, because merges without patterns need not wait for it
+
     return regex.compile(rf"(.*\.)?({pattern})$")
 
 
@@ -117,6 +120,8 @@ def parse_adapter_config(raw: Mapping[str, Any], faults: list[Fault]) -> Adapter
         return 1
 
     def table(key: str, integer: bool) -> dict[str, float]:
+        import regex
+
         found: dict[str, float] = {}
         given: Any = raw.get(key) or {}
         if not isinstance(given, dict):

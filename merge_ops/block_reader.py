@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NoReturn, cast
 
 import numpy as np
 
@@ -82,7 +82,7 @@ class BlockReader:
         slot: int,
         starts: Sequence[int],
         length: int,
-    ) -> None:
+    ) -> NoReturn:
         """Raise NonFiniteError for what `_load` found; it is read again to count."""
         values, _ = self._load(slot, source, starts, length, None, checked=False)
         bad = int((~values.isfinite()).sum())

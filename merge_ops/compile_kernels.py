@@ -24,7 +24,6 @@ FLAGS = (
 )  # fmt: skip
 # By torch's names for what a processor can do (torch.backends.cpu.get_cpu_capability).
 PROCESSORS = {"AVX512": "x86-64-v4", "AVX2": "x86-64-v3", "DEFAULT": "x86-64"}
-ZIG_PROCESSORS = {"AVX512": "x86_64_v4", "AVX2": "x86_64_v3", "DEFAULT": "x86_64"}
 
 
 def source_digest() -> str:
@@ -54,8 +53,12 @@ def compile_kernels() -> list[Path]:
     if command is None:
         return []
     intel = platform.machine().lower() in ("x86_64", "amd64")
-    names = (ZIG_PROCESSORS if "ziglang" in command else PROCESSORS) if intel else {"DEFAULT": ""}
-    return [_compile(command, processor, name) for processor, name in names.items()]
+    names = PROCESSORS if intel else {"DEFAULT": ""}
+    zig = "ziglang" in command  # which writes underscores
+    return [
+        _compile(command, processor, name.replace("-", "_") if zig else name)
+        for processor, name in names.items()
+    ]
 
 
 def _compile(command: list[str], processor: str, name: str) -> Path:

@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from merge_ops.compile_kernels import library_file, source_digest
-
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
@@ -55,6 +53,8 @@ def library() -> ctypes.CDLL | None:
     """The loops for this processor, or None where they were not compiled from this source."""
     import torch
 
+    from merge_ops.compile_kernels import library_file, source_digest  # what compiles comes along
+
     file = library_file(torch.backends.cpu.get_cpu_capability())
     try:
         found = ctypes.CDLL(str(file))
@@ -69,14 +69,20 @@ def library() -> ctypes.CDLL | None:
     return found
 
 
-def _for(*tensors: Tensor) -> ctypes.CDLL | None:
-    """The library, if all tensors are contiguous float32 on the CPU."""
+def _for(*tensors: Tensor | None) -> ctypes.CDLL | None:
+    """The library, if all tensors that are given are contiguous float32 on the CPU."""
     import torch
 
     for each in tensors:
+        if each is None:
+            continue
         if each.dtype != torch.float32 or each.device.type != "cpu" or not each.is_contiguous():
             return None
     return library()
+
+
+def _place(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
 
 
 def _pointers(tensors: Sequence[Tensor]) -> ctypes.Array[c_void_p]:
@@ -92,28 +98,26 @@ def from_bfloat16(stored: Tensor, base: Tensor | None, out: Tensor) -> bool | No
 
     Shapes (n,). Returns whether all stored values are finite; None where nothing was done.
     """
-    loops = _for(out) if base is None else _for(out, base)
+    loops = _for(out, base)
     if loops is None:
         return None
-    subtracted = None if base is None else base.data_ptr()
-    return not loops.from_bfloat16(stored.data_ptr(), subtracted, out.data_ptr(), out.numel())
+    return not loops.from_bfloat16(stored.data_ptr(), _place(base), out.data_ptr(), out.numel())
 
 
 def to_bfloat16(values: Tensor, base: Tensor | None) -> NDArray[np.uint16] | None:
     """The bits of `values` (plus `base` if given) rounded to the nearest bfloat16, shape (n,)."""
-    loops = _for(values) if base is None else _for(values, base)
+    loops = _for(values, base)
     if loops is None:
         return None
     out = np.empty(values.numel(), dtype=np.uint16)
-    added = None if base is None else base.data_ptr()
-    loops.to_bfloat16(values.data_ptr(), added, out.ctypes.data, len(out))
+    loops.to_bfloat16(values.data_ptr(), _place(base), out.ctypes.data, len(out))
     return out
 
 
 def under_brackets(
     values: NDArray[np.float32], brackets: Sequence[tuple[float, float]]
 ) -> list[tuple[int, int, int, NDArray[np.float32]]] | None:
-    """For every bracket (low, high), in one pass: see `under_bracket` of selection.py."""
+    """For every bracket (low, high), in one pass: what `_Seen` of selection.py holds."""
     loops = library()
     if loops is None or not values.flags.c_contiguous:
         return None
@@ -197,13 +201,12 @@ def keep_band(
 
 def leaf_sums(values: Tensor, other: Tensor | None, leaf: int) -> NDArray[np.float64] | None:
     """Σ values · other, or Σ |values|, over leaves of so many elements (see measure.py)."""
-    loops = _for(values) if other is None else _for(values, other)
+    loops = _for(values, other)
     if loops is None:
         return None
     count = values.numel()
     sums = np.empty(-(-count // leaf), dtype=np.float64)
-    factor = None if other is None else other.data_ptr()
-    loops.leaf_sums(values.data_ptr(), factor, count, leaf, sums.ctypes.data)
+    loops.leaf_sums(values.data_ptr(), _place(other), count, leaf, sums.ctypes.data)
     return sums
 
 
@@ -235,10 +238,10 @@ def keep(
     if loops is None:
         return None
     kept = torch.empty_like(values)
-    at = None if levels is None else levels.data_ptr()
     loops.keep(
-        *key, start, values.numel(), at, thresholds.ctypes.data, values.data_ptr(), kept.data_ptr()
-    )
+        *key, start, values.numel(), _place(levels), thresholds.ctypes.data, values.data_ptr(),
+        kept.data_ptr(),
+    )  # fmt: skip
     return kept
 
 

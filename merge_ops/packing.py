@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, cast
 
 import blake3
@@ -123,15 +122,9 @@ class _SideWriter:
     def __enter__(self) -> ByteWriter:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-        /,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._out.close()
-        if kind is None:
+        if error[0] is None:
             digest = self._hash.hexdigest()
             self._sink.files.append(OriginalFile(self._file, self._size, digest, None))
 
@@ -169,15 +162,9 @@ class _WeightWriter:
     def __enter__(self) -> ByteWriter:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-        /,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         try:
-            if kind is None:
+            if error[0] is None:
                 self._finish()
         finally:
             while self._coding:

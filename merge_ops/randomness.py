@@ -49,11 +49,11 @@ def keep_mask(
     """
     import torch
 
+    threshold = _thresholds(np.array([density]))
     if device.type != "cpu":
-        threshold = torch.tensor(_threshold(density), dtype=torch.int64, device=device)
-        return _below_torch(key, start, count, threshold.expand(count))
+        wanted = torch.as_tensor(threshold.astype(np.int64), device=device)
+        return _below_torch(key, start, count, wanted.expand(count))
     mask = np.empty(count, dtype=np.float32)
-    threshold = np.array([_threshold(density)], dtype=np.uint32)
     for at in range(0, count, RUN):  # short runs stay in cache, and keep the heap from tearing
         length = min(RUN, count - at)
         _below_numpy(key, start + at, np.broadcast_to(threshold, length), mask[at : at + length])
@@ -85,7 +85,7 @@ def keep_mask_by_level(
 
 def keep(key: tuple[int, int], start: int, values: torch.Tensor, density: float) -> torch.Tensor:
     """Flat float32 `values` from element `start` on, times their `keep_mask`."""
-    thresholds = np.array([_threshold(density)], dtype=np.uint32)
+    thresholds = _thresholds(np.array([density]))
     kept = kernels.keep(key, start, values, None, thresholds)
     if kept is not None:
         return kept
@@ -104,10 +104,6 @@ def keep_by_level(
     if kept is not None:
         return kept
     return keep_mask_by_level(key, start, levels, chances).mul_(values)
-
-
-def _threshold(density: float) -> int:
-    return min(round(density * 2**32), 2**32 - 1)
 
 
 def _thresholds(chances: NDArray[np.float64]) -> NDArray[np.uint32]:
@@ -146,7 +142,7 @@ def _below_torch(
     """As `_below_numpy`, on the device of the int64 `thresholds`, shape (count,); a new tensor."""
     import torch
 
-    words = _words_torch(key, start, count, thresholds.device)
+    words = _words_torch(key, UPPER, start, count, thresholds.device)
     upper = thresholds >> _BITS
     below = (words < upper).to(torch.float32)
     places = torch.nonzero(words == upper).flatten()
@@ -159,7 +155,7 @@ def _below_torch(
 
 
 def _words_torch(
-    key: tuple[int, int], start: int, count: int, device: torch.device, stream: int = UPPER
+    key: tuple[int, int], stream: int, start: int, count: int, device: torch.device
 ) -> torch.Tensor:
     """The same words as int64 values in [0, 2¹⁶), computed on `device`."""
     import torch

@@ -6,7 +6,6 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
 
 import blake3
 
@@ -33,14 +32,8 @@ class _Nothing:
     def __enter__(self) -> ByteWriter:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-        /,
-    ) -> None:
-        pass
+    def __exit__(self, *error: object) -> None:
+        """Nothing was begun."""
 
 
 def restore(

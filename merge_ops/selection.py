@@ -120,8 +120,8 @@ class Selection:
         """What one block says in this round."""
         return observe_all([self], values)[0]
 
-    def look_at(self, values: Floats) -> Any:
-        """`observe` by numpy."""
+    def observe_by_numpy(self, values: Floats) -> Any:
+        """`observe`, by numpy alone."""
         if self._stage == "bracket":
             return self._observe_bracket(values)
         magnitude = np.abs(values)
@@ -217,7 +217,7 @@ def observe_all(selections: Sequence[Selection], values: Floats) -> list[Any]:
     seen = kernels.under_brackets(values, known) if len(known) == len(brackets) else None
     if seen is not None:
         return [_Seen(*each) for each in seen]
-    return [each.look_at(values) for each in selections]
+    return [each.observe_by_numpy(values) for each in selections]
 
 
 def keep_between(delta: Tensor, block: int, lower: Threshold | None, upper: Threshold) -> Tensor:

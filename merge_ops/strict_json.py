@@ -25,8 +25,8 @@ def load_json(data: bytes) -> Any:
     return value
 
 
-def parse_json(where: str, data: bytes) -> Any:
-    """The value of a side file that `where` names in messages. Raises CheckpointError."""
+def parse_json_object(where: str, data: bytes) -> dict[str, Any]:
+    """The JSON object in a side file that `where` names in messages. Raises CheckpointError."""
     try:
         value = load_json(data)
     except (ValueError, RecursionError) as error:
@@ -38,12 +38,6 @@ def parse_json(where: str, data: bytes) -> Any:
             f"{where}: nested more than {MAX_DEPTH} deep, as no model's file is; restore it from"
             " its source"
         )
-    return value
-
-
-def parse_json_object(where: str, data: bytes) -> dict[str, Any]:
-    """The same, of a file that must hold a JSON object."""
-    value = parse_json(where, data)
     if not isinstance(value, dict):
         raise CheckpointError(
             f"{where}: a JSON object was expected; restore the file from its source"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from merge_ops.measure import Block, TensorJob
 from merge_ops.methods.registry import merge_method
 from merge_ops.rows import as_rows, row_groups, row_sums
-from merge_ops.selection import Selection
+from merge_ops.selection import Selection, observe_all
 from merge_ops.trimming import INSIDE_LIMIT
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class ImportanceMeasure:
             divergence = row_divergence(base, expert)
             return _Rows(divergence, _flat(base, expert, divergence)[:: self._step].copy())
         values = _flat(base, expert, self._divergence[block.index])
-        return [each.observe(values) for each in self._quartiles if each.threshold is None]
+        return observe_all([each for each in self._quartiles if each.threshold is None], values)
 
     def absorb(self, observations: Sequence[Any]) -> None:
         """Take one round in; after the last one the threshold is known."""

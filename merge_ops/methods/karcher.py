@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from merge_ops.combination import weighted_sum
 from merge_ops.gram import GramMeasure, Matrix
 from merge_ops.methods.registry import merge_method
-from merge_ops.methods.task_arithmetic import scaled_sum
 from merge_ops.parameters import shared
 
 if TYPE_CHECKING:
@@ -88,4 +88,4 @@ def karcher(
     mergekit all inputs count alike, a listed or named base with them.
     https://arxiv.org/abs/2603.04972
     """
-    return scaled_sum(checkpoints, statistics, False, 1)
+    return weighted_sum(checkpoints, statistics)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from merge_ops.combination import weighted_sum
 from merge_ops.gram import GramMeasure, Matrix
 from merge_ops.measure import Block, TensorJob
 from merge_ops.methods.registry import Span, merge_method
-from merge_ops.methods.task_arithmetic import scaled_sum
 from merge_ops.parameters import shared
 from merge_ops.rows import as_rows, row_sums
 
@@ -115,7 +115,6 @@ def model_stock(
     of each input.
     """
     if isinstance(statistics, list):
-        return scaled_sum(deltas, statistics, False, 1)
-    return scaled_sum([as_rows(each) for each in deltas], [1.0] * len(deltas), False, 1).mul_(
-        statistics
-    )
+        return weighted_sum(deltas, statistics)
+    rows = [as_rows(each) for each in deltas]
+    return weighted_sum(rows, [1.0] * len(rows)).mul_(statistics)

@@ -13,7 +13,7 @@ from merge_ops.measure import LEAF, Block, TensorJob, leaf_sums, total
 from merge_ops.methods.registry import merge_method
 from merge_ops.methods.ties import elected_sign
 from merge_ops.parameters import shared
-from merge_ops.selection import Selection, on_cpu
+from merge_ops.selection import Selection, observe_all, on_cpu
 from merge_ops.trimming import INSIDE_LIMIT
 
 if TYPE_CHECKING:
@@ -101,7 +101,8 @@ class VarianceMeasure:
         waiting = self._open()
         if waiting:
             seen = on_cpu(variance(block.inputs))
-            found: dict[Any, Any] = {each: self._selections[each].observe(seen) for each in waiting}
+            said = observe_all([self._selections[each] for each in waiting], seen)
+            found: dict[Any, Any] = dict(zip(waiting, said, strict=True))
             return found | {"differing": int(np.count_nonzero(seen))}
         return {
             share: [leaf_sums(delta, delta) for delta in self._kept(block, share)]

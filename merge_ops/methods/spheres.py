@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from merge_ops.combination import weighted_sum
 from merge_ops.errors import NoDirectionError
 from merge_ops.gram import GramMeasure, Matrix
 from merge_ops.methods.registry import merge_method
-from merge_ops.methods.task_arithmetic import scaled_sum
 from merge_ops.parameters import REQUIRED, per_input, shared
 
 if TYPE_CHECKING:
@@ -77,4 +77,4 @@ def multislerp(
     Goddard 2024 (mergekit). Its way over the tangent space at the mean ends where it began: the
     weighted tangents at the weighted mean add up to nothing.
     """
-    return scaled_sum(tensors, statistics, False, 1)
+    return weighted_sum(tensors, statistics)

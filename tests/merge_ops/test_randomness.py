@@ -29,7 +29,7 @@ def test_known_bits():
 @pytest.mark.parametrize(("start", "count"), [(0, 64), (5, 1001), (65_536, 4096), (2**33 + 3, 77)])
 def test_torch_makes_the_same_bits_as_numpy(start, count):
     for stream in (UPPER, LOWER):
-        ours = _words_torch(KEY, start, count, CPU, stream).numpy()
+        ours = _words_torch(KEY, stream, start, count, CPU).numpy()
         assert np.array_equal(ours, _words_numpy(KEY, stream, start, count).astype(np.int64))
 
 
