@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn, cast
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from merge_ops.errors import CheckpointError, NonFiniteError
 from merge_ops.header import ITEM_SIZES
 from merge_ops.plan import PlannedTensor
 from merge_ops.tensor_sources import Stored, TensorSource
+from merge_ops.values import array_of, copy_of, joined, on_cpu
 
 if TYPE_CHECKING:
     import torch
@@ -29,16 +30,34 @@ def torch_dtype(code: str) -> torch.dtype:
     }[code]  # fmt: skip
 
 
+def _array_dtype(code: str) -> np.dtype[Any]:
+    """The numpy dtype of a safetensors float code; bfloat16 as its bits."""
+    return np.dtype({"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}[code])
+
+
 class _Buffers:
     """One input's raw bytes (pinned for CUDA) and its float32 block."""
 
     def __init__(self, block: int, nbytes: int, device: Device) -> None:
+        self.size = block
+        self.nbytes = nbytes
+        self.raw: Any
+        self.float: Any
+        self._dtype: Callable[[str], Any] = _array_dtype if device.arrays else torch_dtype
+        if device.arrays:
+            self.raw = np.empty(nbytes, dtype=np.uint8)
+            self.bytes = memoryview(self.raw)
+            self.float = np.empty(block, dtype=np.float32)
+            return
         import torch
 
-        self.size = block
         self.raw = torch.empty(nbytes, dtype=torch.uint8, pin_memory=device.is_cuda)
         self.bytes = memoryview(cast(bytearray, self.raw.numpy()))
         self.float = torch.empty(block, dtype=torch.float32, device=device.torch_device)
+
+    def stored(self, nbytes: int, code: str) -> Any:
+        """The first bytes as elements of a dtype."""
+        return self.raw[:nbytes].view(self._dtype(code))
 
 
 class BlockReader:
@@ -85,7 +104,7 @@ class BlockReader:
     ) -> NoReturn:
         """Raise NonFiniteError for what `_load` found; it is read again to count."""
         values, _ = self._load(slot, source, starts, length, None, checked=False)
-        bad = int((~values.isfinite()).sum())
+        bad = int((~np.isfinite(on_cpu(values))).sum())
         places = {part.checkpoint.source.location: None for part in source.parts}
         raise NonFiniteError(
             f"model '{source.model}': tensor '{tensor.output.name}' holds NaN or infinity"
@@ -102,7 +121,7 @@ class BlockReader:
             values, finite = self._load(0, source, [start], count, None, checked=True)
             if not finite:
                 self._refuse(tensor, source, 0, [start], count)
-            return self.encode(values.clone(), None, source.dtype)
+            return self.encode(copy_of(values), None, source.dtype)
         size = ITEM_SIZES[source.dtype]
         data = np.empty(count * size, dtype=np.uint8)
         _fetch(source, start * size, memoryview(cast(bytearray, data)))
@@ -110,18 +129,16 @@ class BlockReader:
 
     def sample(self, tensor: PlannedTensor, wanted: int, runs: int) -> Sequence[torch.Tensor]:
         """About `wanted` elements of every input, in evenly spread runs."""
-        import torch
-
         count = tensor.output.nbytes // ITEM_SIZES[tensor.output.dtype]
         length = min(max(64, wanted // runs), self._block, count)
         runs = max(1, min(wanted // length, count // length))
         starts = [(count - length) * number // max(1, runs - 1) for number in range(runs)]
         together = self._block // length
         parts = [
-            [values.clone() for values in self._read(tensor, batch, length, checked=False)[1]]
+            [copy_of(values) for values in self._read(tensor, batch, length, checked=False)[1]]
             for batch in (starts[at : at + together] for at in range(0, runs, together))
         ]
-        return [torch.cat(part) for part in zip(*parts, strict=True)]
+        return [joined(part) for part in zip(*parts, strict=True)]
 
     def encode(
         self, merged: torch.Tensor, base: torch.Tensor | None, code: str
@@ -130,13 +147,16 @@ class BlockReader:
 
         The bytes are its own; `merged` may be overwritten.
         """
-        import torch
-
         bits = kernels.to_bfloat16(merged, base) if code == "BF16" else None
         if bits is not None:
             return bits.view(np.uint8)
         if base is not None:
-            merged = merged.add_(base)
+            merged += base
+        array = array_of(merged)
+        if array is not None:
+            return array.astype(_array_dtype(code), copy=False).view(np.uint8)
+        import torch
+
         rounded = merged.to(torch_dtype(code)).contiguous()
         return cast("NDArray[np.uint8]", rounded.cpu().view(torch.uint8).numpy())
 
@@ -164,11 +184,15 @@ class BlockReader:
         run = length * size
         for number, start in enumerate(starts):
             _fetch(source, start * size, buffers.bytes[number * run : (number + 1) * run])
-        stored = buffers.raw[: count * size].view(torch_dtype(source.dtype))
+        stored = buffers.stored(count * size, source.dtype)
         finite = kernels.from_bfloat16(stored, base, values) if source.dtype == "BF16" else None
         if finite is not None:
             return values, finite or not checked
-        values.copy_(stored, non_blocking=True)
+        if self._device.arrays:
+            with np.errstate(over="ignore", invalid="ignore"):
+                values[:] = stored
+        else:
+            values.copy_(stored, non_blocking=True)
         return _minus(values, base, checked)
 
     def _part(self, stored: Stored, start: int, count: int) -> torch.Tensor:
@@ -185,7 +209,7 @@ class BlockReader:
         slots: dict[int, _Buffers] | None = getattr(self._local, "slots", None)
         if slots is None:
             slots = self._local.slots = {}
-        if slot in slots and len(slots[slot].raw) >= count * size and slots[slot].size >= count:
+        if slot in slots and slots[slot].nbytes >= count * size and slots[slot].size >= count:
             return slots[slot]
         slots.pop(slot, None)
         nbytes = count * size if count > self._block else self._block * 8
@@ -229,5 +253,9 @@ def _minus(
 ) -> tuple[torch.Tensor, bool]:
     """The values less the base, in their place; and whether they were finite before."""
     # One cheap sum finds any NaN or infinity; only if it does is it worth looking at each.
-    finite = not checked or bool(np.isfinite(float(values.sum()))) or bool(values.isfinite().all())
-    return (values if base is None else values.sub_(base)), finite
+    with np.errstate(over="ignore", invalid="ignore"):
+        finite = not checked or bool(np.isfinite(float(values.sum())))
+        finite = finite or bool(np.isfinite(on_cpu(values)).all())
+        if base is not None:
+            values -= base
+    return values, finite

@@ -24,6 +24,8 @@ FLAGS = (
 )  # fmt: skip
 # By torch's names for what a processor can do (torch.backends.cpu.get_cpu_capability).
 PROCESSORS = {"AVX512": "x86-64-v4", "AVX2": "x86-64-v3", "DEFAULT": "x86-64"}
+NEEDED = {"AVX512": {"avx512vl", "avx512bw", "avx512dq", "fma"}, "AVX2": {"avx2", "fma"}}
+INTEL = ("x86_64", "amd64")
 
 
 def source_digest() -> str:
@@ -34,6 +36,27 @@ def source_digest() -> str:
 def library_file(processor: str) -> Path:
     """Where the library for a kind of processor lies."""
     return SOURCE.with_name(f"kernels-{processor.lower()}.so")
+
+
+def processor() -> str:
+    """What this processor can do, by torch's names and rules, without torch where that is possible.
+
+    $ATEN_CPU_CAPABILITY makes torch do with less, and so these loops too.
+    """
+    try:
+        with open("/proc/cpuinfo") as lines:
+            flags = next(line for line in lines if line.startswith("flags")).split()
+    except (OSError, StopIteration):
+        if platform.machine().lower() not in INTEL:
+            return "DEFAULT"
+        import torch
+
+        return torch.backends.cpu.get_cpu_capability()
+    asked = os.environ.get("ATEN_CPU_CAPABILITY", "").upper()
+    for name, needed in NEEDED.items():
+        if name == asked or (asked not in PROCESSORS and needed <= set(flags)):
+            return name
+    return "DEFAULT"
 
 
 def compiler() -> list[str] | None:
@@ -52,7 +75,7 @@ def compile_kernels() -> list[Path]:
     command = compiler()
     if command is None:
         return []
-    intel = platform.machine().lower() in ("x86_64", "amd64")
+    intel = platform.machine().lower() in INTEL
     names = PROCESSORS if intel else {"DEFAULT": ""}
     zig = "ziglang" in command  # which writes underscores
     return [

@@ -1,9 +1,10 @@
 """The innermost loops of a merge in C, where they were compiled: one pass instead of several.
 
 kernels.c has the loops, compile_kernels.py makes libraries of them when Ronghe is installed. Each
-function here takes float32 tensors on the CPU and says None (or False) where the libraries are
-missing, were made from another source, or the tensors are not such: its caller then does the same
-arithmetic in torch and numpy, with the same bits. Calls let go of Python's lock.
+function here takes float32 tensors on the CPU, or arrays (values.py), and says None (or False)
+where the libraries are missing, were made from another source, or the tensors are not such: its
+caller then does the same arithmetic in torch and numpy, with the same bits. Calls let go of
+Python's lock.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from merge_ops.values import address, array_of, count_of, empty_like
+
 if TYPE_CHECKING:
-    import torch
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -51,11 +53,10 @@ _SIGNATURES = {
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The loops for this processor, or None where they were not compiled from this source."""
-    import torch
+    # What compiles comes along.
+    from merge_ops.compile_kernels import library_file, processor, source_digest
 
-    from merge_ops.compile_kernels import library_file, source_digest  # what compiles comes along
-
-    file = library_file(torch.backends.cpu.get_cpu_capability())
+    file = library_file(processor())
     try:
         found = ctypes.CDLL(str(file))
         found.source_digest.restype = ctypes.c_char_p
@@ -69,24 +70,22 @@ def library() -> ctypes.CDLL | None:
     return found
 
 
-def _for(*tensors: Tensor | None) -> ctypes.CDLL | None:
-    """The library, if all tensors that are given are contiguous float32 on the CPU."""
-    import torch
-
-    for each in tensors:
-        if each is None:
-            continue
-        if each.dtype != torch.float32 or each.device.type != "cpu" or not each.is_contiguous():
-            return None
-    return library()
+def _for(*values: Tensor | None) -> ctypes.CDLL | None:
+    """The library, if all values that are given are contiguous float32 on the CPU."""
+    return library() if all(each is None or _fits(each) for each in values) else None
 
 
-def _place(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
+def _fits(values: Tensor, dtype: str = "float32") -> bool:
+    if str(values.dtype).removeprefix("torch.") != dtype:
+        return False
+    array = array_of(values)
+    if array is not None:
+        return array.flags.c_contiguous
+    return values.device.type == "cpu" and values.is_contiguous()
 
 
 def _pointers(tensors: Sequence[Tensor]) -> ctypes.Array[c_void_p]:
-    return (c_void_p * len(tensors))(*(each.data_ptr() for each in tensors))
+    return (c_void_p * len(tensors))(*map(address, tensors))
 
 
 def _floats(values: Sequence[float]) -> ctypes.Array[c_float]:
@@ -101,7 +100,7 @@ def from_bfloat16(stored: Tensor, base: Tensor | None, out: Tensor) -> bool | No
     loops = _for(out, base)
     if loops is None:
         return None
-    return not loops.from_bfloat16(stored.data_ptr(), _place(base), out.data_ptr(), out.numel())
+    return not loops.from_bfloat16(address(stored), address(base), address(out), count_of(out))
 
 
 def to_bfloat16(values: Tensor, base: Tensor | None) -> NDArray[np.uint16] | None:
@@ -109,8 +108,8 @@ def to_bfloat16(values: Tensor, base: Tensor | None) -> NDArray[np.uint16] | Non
     loops = _for(values, base)
     if loops is None:
         return None
-    out = np.empty(values.numel(), dtype=np.uint16)
-    loops.to_bfloat16(values.data_ptr(), _place(base), out.ctypes.data, len(out))
+    out = np.empty(count_of(values), dtype=np.uint16)
+    loops.to_bfloat16(address(values), address(base), out.ctypes.data, len(out))
     return out
 
 
@@ -126,7 +125,7 @@ def under_brackets(
     counts = np.empty((len(brackets), 4), dtype=np.int64)
     places = (c_void_p * len(inside))(*(each.ctypes.data for each in inside))
     loops.under_brackets(
-        values.ctypes.data, len(values), len(inside), ends.ctypes.data, places, counts.ctypes.data
+        address(values), len(values), len(inside), address(ends), places, counts.ctypes.data
     )
     return [
         (above, at_high, at_low, kept[:found].copy())
@@ -147,16 +146,14 @@ def disjoint_merge(
     It is divided by the shares of those that agree unless `divide_by_at_least` is None; that is the
     smallest divisor, or where it is not positive, one takes the place of zero. See methods/ties.py.
     """
-    import torch
-
     loops = _for(*parts)
     if loops is None:
         return None
-    merged = torch.empty_like(parts[0])
+    merged = empty_like(parts[0])
     loops.disjoint_merge(
         _pointers(parts), _floats(scale), _floats(gain), _floats(share), len(parts),
-        merged.numel(), divide_by_at_least is not None, divide_by_at_least or 0.0, lambda_,
-        merged.data_ptr(),
+        count_of(merged), divide_by_at_least is not None, divide_by_at_least or 0.0, lambda_,
+        address(merged),
     )  # fmt: skip
     return merged
 
@@ -165,15 +162,13 @@ def weighted_sum(
     tensors: Sequence[Tensor], weights: Sequence[float], divisor: float, scale: float
 ) -> Tensor | None:
     """Σ wᵢ xᵢ / divisor · scale (see combination.py)."""
-    import torch
-
     loops = _for(*tensors)
     if loops is None:
         return None
-    merged = torch.empty_like(tensors[0])
+    merged = empty_like(tensors[0])
     loops.weighted_sum(
-        _pointers(tensors), _floats(weights), len(tensors), merged.numel(), divisor, scale,
-        merged.data_ptr(),
+        _pointers(tensors), _floats(weights), len(tensors), count_of(merged), divisor, scale,
+        address(merged),
     )  # fmt: skip
     return merged
 
@@ -186,15 +181,13 @@ def keep_band(
     The first `low_ties` of those equal to `low` stay too, the first `high_ties` of those equal to
     `high` do not.
     """
-    import torch
-
     loops = _for(values)
     if loops is None:
         return None
-    kept = torch.empty_like(values)
+    kept = empty_like(values)
     ends = np.array([low, high], dtype=np.float32).view(np.uint32).tolist()
     loops.keep_band(
-        values.data_ptr(), values.numel(), ends[0], low_ties, ends[1], high_ties, kept.data_ptr()
+        address(values), count_of(values), ends[0], low_ties, ends[1], high_ties, address(kept)
     )
     return kept
 
@@ -204,21 +197,19 @@ def leaf_sums(values: Tensor, other: Tensor | None, leaf: int) -> NDArray[np.flo
     loops = _for(values, other)
     if loops is None:
         return None
-    count = values.numel()
+    count = count_of(values)
     sums = np.empty(-(-count // leaf), dtype=np.float64)
-    loops.leaf_sums(values.data_ptr(), _place(other), count, leaf, sums.ctypes.data)
+    loops.leaf_sums(address(values), address(other), count, leaf, sums.ctypes.data)
     return sums
 
 
 def variance(parts: Sequence[Tensor]) -> Tensor | None:
     """The variance over the parts of every entry, in float64, rounded to float32."""
-    import torch
-
     loops = _for(*parts)
     if loops is None:
         return None
-    result = torch.empty_like(parts[0])
-    loops.variance(_pointers(parts), len(parts), result.numel(), result.data_ptr())
+    result = empty_like(parts[0])
+    loops.variance(_pointers(parts), len(parts), count_of(result), address(result))
     return result
 
 
@@ -230,24 +221,20 @@ def keep(
     thresholds: NDArray[np.uint32],
 ) -> Tensor | None:
     """`values` times their random mask (see randomness.py); `levels` are int32, like `values`."""
-    import torch
-
     loops = _for(values)
-    if levels is not None and (levels.dtype != torch.int32 or not levels.is_contiguous()):
+    if loops is None or not (levels is None or _fits(levels, "int32")):
         return None
-    if loops is None:
-        return None
-    kept = torch.empty_like(values)
+    kept = empty_like(values)
     loops.keep(
-        *key, start, values.numel(), _place(levels), thresholds.ctypes.data, values.data_ptr(),
-        kept.data_ptr(),
+        *key, start, count_of(values), address(levels), thresholds.ctypes.data, address(values),
+        address(kept),
     )  # fmt: skip
     return kept
 
 
-def row_ranks(values: Tensor, ranks: torch.Tensor) -> bool:
+def row_ranks(values: Tensor, ranks: Tensor) -> bool:
     """Fills `ranks` (int32) with the rank of every |value| in its row; shapes (rows, n)."""
     loops = _for(values)
     return loops is not None and bool(
-        loops.row_ranks(values.data_ptr(), *values.shape, ranks.data_ptr())
+        loops.row_ranks(address(values), *values.shape, address(ranks))
     )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from merge_ops import kernels
+from merge_ops.values import count_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,7 +58,7 @@ class Block:
     @property
     def count(self) -> int:
         """Number of elements."""
-        return self.inputs[0].numel()
+        return count_of(self.inputs[0])
 
 
 @dataclass(frozen=True)
@@ -117,11 +118,11 @@ def leaf_sums(values: Tensor, other: Tensor | None = None) -> NDArray[np.float64
     the upper half of the lanes is added to the lower until one is left: an order that vector
     registers, numpy and a GPU can all keep.
     """
-    import torch
-
     sums = kernels.leaf_sums(values, other, LEAF)
     if sums is not None:
         return sums
+    import torch
+
     products = values.abs() if other is None else values * other
     found: list[float] = []
     for leaf in torch.split(products, LEAF):

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from merge_ops import kernels
+from merge_ops.values import count_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,12 +42,12 @@ class Threshold:
 
     def apply(self, delta: Tensor, block: int) -> Tensor:
         """`delta` with everything else set to zero; ties are kept from the lowest index on."""
-        import torch
-
         ties, equal = self.ties[block], self.equal[block]
         kept = kernels.keep_band(delta, self.value, ties, math.inf, 0)
         if kept is not None:
             return kept
+        import torch
+
         if ties == 0:
             return torch.nn.functional.hardshrink(delta, self.value)
         if ties == equal:
@@ -222,13 +223,8 @@ def observe_all(selections: Sequence[Selection], values: Floats) -> list[Any]:
 
 def keep_between(delta: Tensor, block: int, lower: Threshold | None, upper: Threshold) -> Tensor:
     """What `lower` keeps (all where it is None) and `upper` does not; zero elsewhere."""
-    low, low_ties = (lower.value, lower.ties[block]) if lower else (0.0, delta.numel())
+    low, low_ties = (lower.value, lower.ties[block]) if lower else (0.0, count_of(delta))
     kept = kernels.keep_band(delta, low, low_ties, upper.value, upper.ties[block])
     if kept is not None:
         return kept
     return (lower.apply(delta, block) if lower else delta) - upper.apply(delta, block)
-
-
-def on_cpu(values: Tensor) -> Floats:
-    """A flat tensor as an array."""
-    return cast(Floats, values.cpu().numpy())

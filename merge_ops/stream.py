@@ -18,13 +18,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from merge_ops import kernels
 from merge_ops.block_reader import BlockReader
-from merge_ops.device import Device, open_device, use_one_core
+from merge_ops.device import Device, may_be_cuda, open_device
 from merge_ops.measure import Block, Measure, TensorJob
 from merge_ops.plan import Plan, PlannedTensor
 from merge_ops.progress import Meter, Progress
 from merge_ops.room import Room, bytes_to_hold, check_room, machine_memory
 from merge_ops.settings import StreamSettings
+from merge_ops.tensor_sources import Stored
+from merge_ops.values import copy_of, joined
 from merge_ops.whole_model import WholeModel
 
 if TYPE_CHECKING:
@@ -77,9 +80,9 @@ class _TensorRun:
         """A block in the shape that the method's span asks for."""
         shape = self.tensor.output.shape
         if self.tensor.span == "row":
-            inputs = [each.view(-1, shape[-1] if shape else 1) for each in inputs]
+            inputs = [each.reshape(-1, shape[-1] if shape else 1) for each in inputs]
         elif self.tensor.span == "tensor":
-            inputs = [each.view(shape) for each in inputs]
+            inputs = [each.reshape(shape) for each in inputs]
         return Block(number, start, inputs)
 
 
@@ -104,6 +107,20 @@ def _share(tensor: PlannedTensor, start: int, count: int) -> int:
     return tensor.nbytes * (start + count) // size - tensor.nbytes * start // size
 
 
+def can_do_without_torch(plan: Plan, device: str) -> bool:
+    """Whether loops in C are all that the plan's arithmetic needs on this device."""
+    return not may_be_cuda(device) and _on_arrays(plan)
+
+
+def _on_arrays(plan: Plan) -> bool:
+    steps = plan.tensors if plan.steps is plan.tensors else (*plan.tensors, *plan.steps)
+    return (
+        plan.method.arrays
+        and kernels.library() is not None
+        and all(isinstance(each, Stored) for step in steps for each in step.sources)
+    )
+
+
 class BlockStream:
     """Runs one plan. `emit` gets, in file order, a block's bytes for every coefficient."""
 
@@ -111,7 +128,7 @@ class BlockStream:
         check_room(plan, machine_memory())
         self._plan = plan
         self._threads = settings.thread_count()
-        self._device: Device = open_device(settings.device)
+        self._device: Device = open_device(settings.device, arrays=_on_arrays(plan))
         self._block = settings.block_for(plan.widest, len(plan.coefficients))
         self._reader = BlockReader(self._block, self._device)
         self._memory = settings.memory
@@ -119,7 +136,7 @@ class BlockStream:
 
     def run(self, emit: Emit, progress: Progress | None = None) -> None:
         """Merge everything. Raises NonFiniteError, OSError; `emit` is called on this thread."""
-        pool = ThreadPoolExecutor(self._threads, "merge", use_one_core)
+        pool = ThreadPoolExecutor(self._threads, "merge", self._device.use_one_core)
         meter = Meter(self._plan.bytes_read, progress)
         try:
             with self._device.single_threaded():
@@ -158,15 +175,13 @@ class BlockStream:
 
     def _sample_of_model(self, model: WholeModel, wanted: int) -> Sequence[Tensor]:
         """About `wanted` elements of every input, from every tensor its share."""
-        import torch
-
         parts: list[Sequence[Tensor]] = []
         for index in model.tensors():
             tensor = self._plan.tensors[index]
             share = max(1, wanted * prod(tensor.output.shape) // model.count)
             runs = max(1, min(SAMPLE_RUNS, share // SAMPLE_RUN))
             parts.append(self._reader.sample(tensor, share, runs))
-        return [torch.cat(part) for part in zip(*parts, strict=True)]
+        return [joined(part) for part in zip(*parts, strict=True)]
 
     def _observations(
         self, pool: ThreadPoolExecutor, model: WholeModel, meter: Meter
@@ -273,7 +288,7 @@ class BlockStream:
         results: list[NDArray[np.uint8]] = []
         for position, parameters in enumerate(tensor.parameters):
             known = run.known(block, position)
-            merged = self._plan.method.merge(block.inputs, known, parameters).view(-1)
+            merged = self._plan.method.merge(block.inputs, known, parameters).reshape(-1)
             results.append(self._reader.encode(merged, base, tensor.output.dtype))
         return results
 
@@ -282,6 +297,6 @@ def measure_whole(measure: Measure, block: Block) -> None:
     """Measure a tensor that is one block: as many rounds as wanted, on the data at hand."""
     if measure.sample:
         step = max(1, block.count // measure.sample)
-        measure.look([each.reshape(-1)[::step].contiguous() for each in block.inputs])
+        measure.look([copy_of(each.reshape(-1)[::step]) for each in block.inputs])
     while measure.wanted:
         measure.absorb([measure.observe(block)])

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from merge_ops.measure import Block, ModelWide, TensorJob, leaf_sums, total
 from merge_ops.parameters import Parameter, shared
-from merge_ops.selection import Selection, Threshold, keep_between, observe_all, on_cpu
+from merge_ops.selection import Selection, Threshold, keep_between, observe_all
+from merge_ops.values import on_cpu, zeros_like
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -140,12 +141,14 @@ class BandMeasure:
     def _scaled(self, block: Block, expert: int, band: Band, how: str) -> Tensor:
         kept = self._cut(block, expert, band)
         factor = self._factors.get((expert, band), 1.0) if how == L1_NORM else 1.0
-        return kept if factor == 1 else kept.mul_(factor)
+        if factor != 1:
+            kept *= factor
+        return kept
 
     def _cut(self, block: Block, expert: int, band: Band) -> Tensor:
         delta, (k, outliers) = block.inputs[expert], band
         if k == outliers:
-            return delta.new_zeros(delta.shape)
+            return zeros_like(delta)
         if not outliers:
             return self._largest(block, expert, k)
         return keep_between(

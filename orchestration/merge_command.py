@@ -5,7 +5,7 @@ import gc
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +19,15 @@ from merge_ops.checkpoint import Checkpoint, FolderSink, FolderSource, open_chec
 from merge_ops.errors import Fault, RecipeError, SettingsError
 from merge_ops.plan import GRADIENTS, Plan
 from merge_ops.plan_json import plan_json
+from merge_ops.settings import StreamSettings
 from merge_ops.stages import Stages, load_stages, plan_stages, run_stages
+from merge_ops.stream import can_do_without_torch
 from orchestration.emr_command import check_masks_wanted, write_masks_into
 from orchestration.local_models import content_digest, folders_of, open_models, readable
 from orchestration.output_folder import check_output, staged
 
 if TYPE_CHECKING:
     from merge_ops.assembly import MergeReport
-    from merge_ops.stream import StreamSettings
 
 _SIZE = re.compile(r"^\s*([0-9.]+)\s*(?:([KMG])(i?))?B?\s*$", re.IGNORECASE)
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
@@ -124,17 +125,16 @@ def run_merge(config: Path, out: Path, options: MergeOptions) -> None:
     stages = _concrete(load_stages(config))
     opened = open_models(str(config), stages.referenced_models)
     # All faults of headers, before anything heavy is imported:
-    *_, last = plan_stages(stages, opened, shard_bytes)
+    plans = plan_stages(stages, opened, shard_bytes)
     check_output(out)
     if options.masks is not None:
-        check_masks_wanted(last, options.masks, out)
+        check_masks_wanted(plans[-1], options.masks, out)
     _keep_freed_memory()
     with ThreadPoolExecutor(2) as pool:
         folders = {folder for name in opened for folder in folders_of(name)}
         pending = {each: pool.submit(content_digest, readable(each)) for each in sorted(folders)}
-        _import_in(pool).result()
-        from merge_ops.stream import StreamSettings
-
+        if not all(can_do_without_torch(each, options.device) for each in plans):
+            pool.submit(_import_torch).result()
         digests = {name: future.result() for name, future in pending.items()}
     opened = open_models(str(config), stages.referenced_models, digests)
     settings = StreamSettings(options.threads, options.device, limit, options.block)
@@ -163,7 +163,7 @@ def run_merge(config: Path, out: Path, options: MergeOptions) -> None:
 
 
 def _merge(
-    console: Console, plan: Plan, folders: Mapping[str, Path], settings: "StreamSettings"
+    console: Console, plan: Plan, folders: Mapping[str, Path], settings: StreamSettings
 ) -> "MergeReport":
     """One merge into folders, with a progress bar."""
     from merge_ops.assembly import merge
@@ -173,22 +173,18 @@ def _merge(
         return merge(plan, sinks, settings, advance)
 
 
-def _import_in(pool: ThreadPoolExecutor) -> "Future[None]":
-    """torch is imported while the inputs are hashed.
+def _import_torch() -> None:
+    """What is imported while the inputs are hashed.
 
     Its 170,000 objects stay to the end. Left to the garbage collector, walking them takes half a
     second of each run, most of it at exit.
     """
-
-    def load() -> None:
-        gc.disable()
-        try:
-            import torch  # noqa: F401
-        finally:
-            gc.freeze()
-            gc.enable()
-
-    return pool.submit(load)
+    gc.disable()
+    try:
+        import torch  # noqa: F401
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _keep_freed_memory() -> None:

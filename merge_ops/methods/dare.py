@@ -105,8 +105,10 @@ class DropMeasure:
             return delta
         kept = self._kept(block, expert, density)
         if rescale == "l1_norm":
-            return kept.mul_(self._factors[expert, density])
-        return kept.div_(density) if rescale == "inverse_density" else kept
+            kept *= self._factors[expert, density]
+        elif rescale == "inverse_density":
+            kept /= density
+        return kept
 
     def _kept(self, block: Block, expert: int, density: float) -> Tensor:
         return keep(self._keys[expert], block.start, block.inputs[expert], density)
@@ -119,6 +121,7 @@ class DropMeasure:
     span="element",
     family="subspace",
     source="arXiv:2311.03099",
+    arrays=True,
     measure=DropMeasure,
     random=True,
     unused=("int8_mask",),
@@ -142,6 +145,7 @@ def dare_linear(
     span="element",
     family="subspace",
     source="arXiv:2311.03099",
+    arrays=True,
     measure=DropMeasure,
     random=True,
     unused=("int8_mask",),

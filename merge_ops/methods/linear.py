@@ -29,6 +29,7 @@ class LinearParameters:
     span="element",
     family="basic",
     source="arXiv:2203.05482",
+    arrays=True,
     base="optional",
 )
 def linear(checkpoints: Sequence[Tensor], statistics: None, parameters: LinearParameters) -> Tensor:

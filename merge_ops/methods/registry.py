@@ -40,7 +40,8 @@ class MergeMethod:
     inputs are read once more. `version` is part of a plan's digest: raise it when a change alters
     any bit. `check` says what is wrong with parameters that are sound each for itself;
     `at_position` makes of them what the method gets for one tensor, where that depends on the
-    tensor's position among all.
+    tensor's position among all. With `arrays` the function and its measure do with numpy arrays as
+    well (values.py) where the loops in C were compiled: such a merge needs no torch.
     """
 
     name: str
@@ -56,6 +57,7 @@ class MergeMethod:
     check: Callable[[Any], Fault | None] | None = None
     at_position: Callable[[Any, Position], Any] | None = None
     random: bool = False
+    arrays: bool = False
     version: int = 1
     base: Literal["required", "optional"] = "required"
     exactly: int | None = None

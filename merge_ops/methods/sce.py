@@ -13,8 +13,9 @@ from merge_ops.measure import LEAF, Block, TensorJob, leaf_sums, total
 from merge_ops.methods.registry import merge_method
 from merge_ops.methods.ties import elected_sign
 from merge_ops.parameters import shared
-from merge_ops.selection import Selection, observe_all, on_cpu
+from merge_ops.selection import Selection, observe_all
 from merge_ops.trimming import INSIDE_LIMIT
+from merge_ops.values import on_cpu
 
 if TYPE_CHECKING:
     from torch import Tensor

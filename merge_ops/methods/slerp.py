@@ -83,6 +83,7 @@ def _shares(t: float, cosine: float) -> Angle:
     span="element",
     family="basic",
     source="https://en.wikipedia.org/wiki/Slerp",
+    arrays=True,
     measure=AngleMeasure,
     exactly=2,
 )

@@ -32,6 +32,7 @@ class TaskArithmeticParameters:
     span="element",
     family="basic",
     source="arXiv:2212.04089",
+    arrays=True,
     unused=("density", "rescale", "int8_mask"),
 )
 def task_arithmetic(

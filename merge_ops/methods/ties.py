@@ -45,6 +45,7 @@ def _measure(job: TensorJob, parameters: Sequence[TiesParameters]) -> BandMeasur
     span="element",
     family="subspace",
     source="arXiv:2306.01708",
+    arrays=True,
     measure=_measure,
     model_wide=trimmed_globally("density", "rescale"),
     unused=("int8_mask",),
@@ -80,8 +81,6 @@ def disjoint_merge(
     The sign is that of Σ wᵢδᵢ, plus where that is zero; zeros never agree; a divisor of zero
     counts as one. Flat float32 tensors of equal length in, a new one out.
     """
-    import torch
-
     if normalize and weight[0] > 0 and len(set(weight)) == 1:
         weight = [1.0] * len(weight)  # equal weights cancel
     found = kernels.disjoint_merge(
@@ -89,6 +88,8 @@ def disjoint_merge(
     )
     if found is not None:
         return found
+    import torch
+
     shares = [
         delta if share == 1 else delta * share for delta, share in zip(deltas, weight, strict=True)
     ]
