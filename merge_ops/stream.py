@@ -115,9 +115,9 @@ def can_do_without_torch(plan: Plan, device: str) -> bool:
 def _on_arrays(plan: Plan) -> bool:
     steps = plan.tensors if plan.steps is plan.tensors else (*plan.tensors, *plan.steps)
     return (
-        plan.method.arrays
-        and kernels.library() is not None
+        all(step.action != "merge" or plan.method.works_on_arrays(step.span) for step in steps)
         and all(isinstance(each, Stored) for step in steps for each in step.sources)
+        and kernels.library() is not None
     )
 
 

@@ -76,6 +76,7 @@ def _mean_direction(units: Matrix, max_iter: int, tol: float) -> Matrix:
     span="element",
     family="basic",
     source="arXiv:2603.04972",
+    arrays=True,
     measure=partial(GramMeasure, shares=karcher_shares),
     base="optional",
 )

@@ -114,11 +114,11 @@ class ArcMeasure:
         self, observations: Sequence[tuple[list[Matrix], NDArray[np.floating] | None]]
     ) -> None:
         """Turn the sums into shares."""
-        import torch
-
         if self._whole:
             self._whole.absorb([whole for whole, _ in observations])
         if self._columns:
+            import torch
+
             parts = np.concatenate([part for _, part in observations if part is not None], axis=1)
             width = rows_between(self._shape) * row_length(self._shape)
             sums = column_sums(torch.as_tensor(parts.reshape(3, -1, width))).numpy()
@@ -130,11 +130,11 @@ class ArcMeasure:
 
     def at(self, block: Block, coefficient: int) -> Sequence[float | Tensor]:
         """Two numbers, or two tensors that go with the block's rows."""
-        import torch
-
         parameters = self._parameters[coefficient]
         if parameters.nuslerp_flatten and self._whole:
             return self._whole.at(block, coefficient)
+        import torch
+
         rows = as_rows(block.inputs[0])
         if _by_column(parameters, self._shape):
             shares = self._shares[parameters.t]
@@ -165,6 +165,7 @@ def _span(parameters: NuslerpParameters) -> Span:
     span_of=_span,
     family="basic",
     source="https://github.com/arcee-ai/mergekit#nuslerp",
+    arrays=True,
     measure=ArcMeasure,
     base="optional",
     exactly=2,

@@ -41,7 +41,8 @@ class MergeMethod:
     any bit. `check` says what is wrong with parameters that are sound each for itself;
     `at_position` makes of them what the method gets for one tensor, where that depends on the
     tensor's position among all. With `arrays` the function and its measure do with numpy arrays as
-    well (values.py) where the loops in C were compiled: such a merge needs no torch.
+    well (values.py) where the loops in C were compiled: such a merge needs no torch. With `span_of`
+    that holds for runs of elements only.
     """
 
     name: str
@@ -68,6 +69,10 @@ class MergeMethod:
     def parameter_specs(self) -> dict[str, Parameter]:
         """Its parameters by name."""
         return parameters_of(self.parameters)
+
+    def works_on_arrays(self, span: Span) -> bool:
+        """Whether it does with arrays for a tensor that needs this span."""
+        return self.arrays and (self.span_of is None or span == "element")
 
     def measures_model(self, parameters: Any) -> bool:
         """Whether one coefficient's measure goes over the whole model."""

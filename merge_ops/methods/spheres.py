@@ -66,6 +66,7 @@ def multislerp_shares(gram: Matrix, parameters: MultislerpParameters) -> list[fl
     span="element",
     family="basic",
     source="https://goddard.blog/posts/multislerp-wow-what-a-cool-idea",
+    arrays=True,
     measure=partial(GramMeasure, shares=multislerp_shares),
     base="optional",
 )

@@ -12,38 +12,18 @@ from hypothesis import strategies as st
 
 from merge_ops.assembly import merge
 from merge_ops.checkpoint import FolderSink, FolderSource, open_checkpoint
-from merge_ops.depth import Position
 from merge_ops.errors import NonFiniteError, SettingsError
-from merge_ops.measure import Block, TensorJob
 from merge_ops.methods import METHODS
-from merge_ops.parameters import REQUIRED
 from merge_ops.plan import plan_merge
 from merge_ops.recipe import parse_recipe
-from merge_ops.stream import BlockStream, StreamSettings, measure_whole
+from merge_ops.stream import BlockStream, StreamSettings
 from tests import checkpoint_factory as factory
+from tests.method_settings import USUAL, apply, inputs, other_value, usual_parameters, usual_value
 
-OTHER_VALUES = {
-    "weight": 0.4, "density": 0.3, "lambda": 0.7, "t": 0.9,
-    "gamma": 0.2, "scale": 0.5, "max_iter": 1, "tol": 0.5,
-    "eps": 0.3, "epsilon": 0.2, "r": 0.4, "alpha": 5.0, "select_topk": 0.5,
-    "tall_lambda": 1.5, "consensus": 3, "extrapolation": 0.5, "gradient_values": (0.9, 0.1),
-    "above_average_value_ratio": 0.5, "score_calibration_value": 0.5,
-    "common_space_fraction": 0.5,
-}  # fmt: skip
 # These change singular values; their laws are in test_worked_examples_matrices.py.
 FLATTENS_OR_CUTS_THE_SPECTRUM = ("iso_c", "iso_cts", "tsvm")
 EQUAL_WEIGHTS_CANCEL = ("linear", "karcher", "nuslerp", "multislerp")
-USUAL = {
-    "weight": 1.0, "density": 0.6, "t": 0.3, "epsilon": 0.5, "select_topk": 0.6,
-    "gradient_values": (0.2, 0.6),
-}  # fmt: skip
 IN_RECIPES = ("weight", "density", "t", "select_topk", "gradient_values")
-PLACE = Position("t", 0.0, in_layer=False, position=2, count=7, position_in_kind=1, count_of_kind=3)
-USUAL_OF = {  # where the usual value is not allowed
-    "della": {"epsilon": 0.1},
-    "della_linear": {"epsilon": 0.1},
-    "nuslerp": {"nuslerp_flatten": False},
-}
 SWEPT = (0.003, 0.5)
 SWEPT_OF = {"della": (0.3, 0.5), "della_linear": (0.3, 0.5), "model_stock": ("false", "true")}
 BY_ROWS = {  # parameters with which a method sees rows, or sums columns
@@ -52,43 +32,6 @@ BY_ROWS = {  # parameters with which a method sees rows, or sums columns
     "filter-wise": ("model_stock", {"filter_wise": True}),
     "inverse-density": ("della", {"rescale": "inverse_density"}),
 }
-
-
-def usual_value(method, name):
-    usual = {**USUAL, **USUAL_OF.get(method.name, {})}
-    return usual.get(name, method.parameter_specs[name].default)
-
-
-def usual_parameters(method, count, **changes):
-    values = []
-    for name, spec in method.parameter_specs.items():
-        value = changes.get(name, usual_value(method, name))
-        assert value is not REQUIRED
-        spread = spec.per_input and not isinstance(value, tuple)
-        values.append(tuple([value] * count) if spread else value)
-    parameters = method.parameters(*values)
-    return method.at_position(parameters, PLACE) if method.at_position else parameters
-
-
-def apply(name, tensors, parameters, seed=5):
-    """The method on flat tensors; methods on rows or tensors see them as 64 columns."""
-    method, flat = METHODS[name], tensors[0].shape
-    if method.span_for([parameters]) != "element":
-        tensors = [each.view(-1, 64) for each in tensors]
-    block = Block(0, 0, tensors)
-    known = None
-    if method.measure is not None:
-        names = tuple(f"e{i}" for i in range(len(tensors)))
-        job = TensorJob("t", tuple(tensors[0].shape), names, seed)
-        measure = method.measure(job, [parameters])
-        measure_whole(measure, block)
-        known = measure.at(block, 0)
-    return method.merge(tensors, known, parameters).view(flat)
-
-
-def inputs(method, n=4096, count=3):
-    generator = torch.Generator().manual_seed(n)
-    return [torch.randn(n, generator=generator) for _ in range(method.exactly or count)]
 
 
 every_method = pytest.mark.parametrize("name", sorted(METHODS))
@@ -118,15 +61,9 @@ def test_shape_dtype_and_untouched_inputs(name):
 def test_every_parameter_changes_the_output(name, parameter):
     method = METHODS[name]
     tensors = [tensor * (k + 1) for k, tensor in enumerate(inputs(method))]
-    spec = method.parameter_specs[parameter]
-    usual = usual_value(method, parameter)
-    if spec.kind is bool:
-        other = not usual
-    else:
-        other = next((each for each in spec.choices if each != spec.default), None)
-        other = other or OTHER_VALUES[parameter]
-    if spec.per_input:  # of one input only: what all have in common may cancel
-        other = (other, *[usual] * (len(tensors) - 1))
+    other = other_value(method, parameter)
+    if method.parameter_specs[parameter].per_input:  # of one only: what all share may cancel
+        other = (other, *[usual_value(method, parameter)] * (len(tensors) - 1))
     reference = apply(name, tensors, usual_parameters(method, len(tensors)))
     changed = apply(name, tensors, usual_parameters(method, len(tensors), **{parameter: other}))
     assert not torch.equal(reference, changed)

@@ -1,0 +1,105 @@
+"""A merge without torch: numpy arrays through the loops in C give the bits that tensors give."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from merge_ops import compile_kernels, stream
+from merge_ops.device import may_be_cuda
+from merge_ops.methods import METHODS
+from merge_ops.stream import StreamSettings
+from tests import checkpoint_factory as factory
+from tests.merging import PROGRAM, ROOT, merge_in_process
+from tests.method_settings import apply, inputs, other_value, usual_parameters
+
+ON_ARRAYS = sorted(name for name, method in METHODS.items() if method.works_on_arrays("element"))
+NEEDS_TORCH = "tsvm"
+SETTINGS = [
+    (name, parameter) for name in ON_ARRAYS for parameter in (None, *METHODS[name].parameter_specs)
+]
+
+
+@pytest.mark.parametrize(("name", "parameter"), SETTINGS)
+def test_arrays_give_the_bits_of_tensors(name: str, parameter: str | None):
+    method = METHODS[name]
+    tensors = [each.bfloat16().float() for each in inputs(method)]
+    changes = {} if parameter is None else {parameter: other_value(method, parameter)}
+    if name == "nuslerp":
+        changes["nuslerp_flatten"] = True
+    parameters = usual_parameters(method, len(tensors), **changes)
+    assert method.works_on_arrays(method.span_for([parameters]))
+    arrays = apply(name, [each.numpy() for each in tensors], parameters)
+    assert isinstance(arrays, np.ndarray)
+    expected = apply(name, tensors, parameters).numpy()
+    np.testing.assert_array_equal(arrays.view(np.uint32), expected.view(np.uint32))
+
+
+def recipe(name: str, family: factory.Family) -> str:
+    experts = family.experts[: METHODS[name].exactly or 3]
+    base = name not in ("nuslerp", "multislerp", "karcher")
+    listed = [*([family.base] if name == "slerp" else []), *experts][: len(experts)]
+    lines = [f"merge_method: {name}", "models:", *(f"  - model: {each}" for each in listed)]
+    lines += [f"base_model: {family.base}"] if base else []
+    usual = {"weight": 0.6, "density": 0.4, "t": 0.3, "epsilon": 0.2, "select_topk": 0.4}
+    wanted = {key: usual[key] for key in usual if key in METHODS[name].parameter_specs}
+    return "\n".join([*lines, "parameters:", *(f"  {key}: {wanted[key]}" for key in wanted), ""])
+
+
+@pytest.fixture(scope="module", params=["float32", "bfloat16", "float16", "float64"])
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
+    """Tensors of more than two blocks of 65,536 elements among them."""
+    dtype = getattr(torch, request.param)
+    shape = factory.Shape("llama", layers=1, hidden=128, vocabulary=1400, dtype=dtype)
+    return factory.write_family(tmp_path_factory.mktemp("arrays"), shape, experts=3)
+
+
+@pytest.mark.parametrize("name", ON_ARRAYS)
+def test_whole_merges_are_the_same_files(
+    name: str, family: factory.Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    config = tmp_path / "recipe.yaml"
+    config.write_text(recipe(name, family))
+    settings = StreamSettings(threads=2, device="cpu", block=1 << 16)
+    merge_in_process(config, tmp_path / "arrays", settings)
+    monkeypatch.setattr(stream, "_on_arrays", lambda plan: False)
+    merge_in_process(config, tmp_path / "tensors", settings)
+    arrays, tensors = (
+        (tmp_path / each / "model.safetensors").read_bytes() for each in ("arrays", "tensors")
+    )
+    assert arrays == tensors
+
+
+def imported_modules(config: Path, out: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", *PROGRAM[1:], "merge", str(config), str(out)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stderr
+
+
+@pytest.mark.skipif(may_be_cuda("auto"), reason="a GPU is here, and only torch can tell which")
+@pytest.mark.parametrize("name", ["ties", NEEDS_TORCH])
+def test_only_methods_that_need_torch_import_it(name: str, tmp_path: Path):
+    shape = factory.Shape("llama", layers=1, dtype=torch.bfloat16)
+    config = tmp_path / "recipe.yaml"
+    config.write_text(recipe(name, factory.write_family(tmp_path / "family", shape, experts=3)))
+    told = imported_modules(config, tmp_path / "out").splitlines()
+    imported = [line.split("|")[-1].strip() for line in told]
+    assert ("torch" in imported) == (name == NEEDS_TORCH)
+    assert "numpy" in imported
+
+
+@pytest.mark.parametrize("asked", [None, "default", "avx2"])
+def test_the_processor_is_the_one_torch_sees(asked: str | None, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("ATEN_CPU_CAPABILITY", raising=False)
+    if asked:
+        monkeypatch.setenv("ATEN_CPU_CAPABILITY", asked)
+    code = "import torch; print(torch.backends.cpu.get_cpu_capability())"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert compile_kernels.processor() == told.stdout.strip()
