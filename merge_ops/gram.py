@@ -13,23 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from merge_ops.errors import NoDirectionError
-from merge_ops.measure import Block, TensorJob, leaf_sums, total
+from merge_ops.measure import Block, Measure, TensorJob, leaf_sums, total
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    pass
 
 Matrix = NDArray[np.float64]
 Shares = Callable[[Matrix, Any], list[float]]
 
 
-class GramMeasure:
+class GramMeasure(Measure):
     """Inner products ⟨xᵢ, xⱼ⟩ in float64, shape (n, n): one round.
 
     `shares` is the method's own: from the matrix and its parameters to one share for each input.
     `at` gives those shares.
     """
-
-    sample = 0
 
     def __init__(self, job: TensorJob, parameters: Sequence[Any], shares: Shares) -> None:
         self._parameters = parameters
@@ -39,9 +37,6 @@ class GramMeasure:
         self._pairs = [(i, j) for i in range(self._size) for j in range(i, self._size)]
         self._shares: list[list[float]] = []
         self.wanted = True
-
-    def look(self, inputs: Sequence[Tensor]) -> None:
-        """Nothing is sampled."""
 
     def observe(self, block: Block) -> list[Matrix]:
         """Leaf sums of every product."""

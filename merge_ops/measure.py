@@ -6,20 +6,22 @@ result does not depend on block size, thread count or order of arrival.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from merge_ops import kernels
-from merge_ops.values import count_of
+from merge_ops.values import copy_of, count_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+SAMPLE_ROOM = 256 << 20  # bytes of a sample, all inputs together
 LEAF = 65_536
 LANES = 64
 
@@ -60,6 +62,12 @@ class Block:
         """Number of elements."""
         return count_of(self.inputs[0])
 
+    def of(self, group: range | None) -> Block:
+        """The block with the inputs of a group only."""
+        if group is None:
+            return self
+        return Block(self.index, self.start, [self.inputs[number] for number in group])
+
 
 @dataclass(frozen=True)
 class ModelWide:
@@ -74,41 +82,58 @@ class ModelWide:
     same: tuple[str, ...]
 
 
-class Measure(Protocol):
+class Measure(ABC):
     """Measures one tensor for all coefficients of a sweep at once.
 
     While `wanted`, the stream calls `observe` on every block (in threads, in any order) and then
     `absorb` with all observations in block order. Afterwards `at` gives the method what it needs
     for one block and one coefficient. `sample` is the number of elements it would like to look at
-    first (0: none); the stream hands them to `look`.
+    before this round (0: none); the stream hands them to `look`, or fewer. `group` are the inputs
+    that this round is about, by their numbers (None: all): `look` and `observe` get just these.
     """
 
-    wanted: bool
-    sample: int
+    wanted: bool = True
+    sample: int = 0
+    group: range | None = None
 
-    def look(self, inputs: Sequence[Tensor]) -> None:
+    def look(self, inputs: Sequence[Tensor]) -> None:  # noqa: B027, most need not look
         """See a sample of the inputs, evenly spread over the tensor."""
-        ...
 
+    @abstractmethod
     def observe(self, block: Block) -> Any:
         """What this block contributes; must not change the measure."""
-        ...
 
+    @abstractmethod
     def absorb(self, observations: Sequence[Any]) -> None:
         """Take in one round's observations, in block order; clear `wanted` when all is known."""
-        ...
 
+    @abstractmethod
     def at(self, block: Block, coefficient: int) -> Any:
         """The `statistics` argument of the method for this block and coefficient."""
-        ...
 
 
-class ModelMeasure(Measure, Protocol):
+class ModelMeasure(Measure):
     """One that may be of a whole model: it goes through a round once, and holds little of it."""
 
+    @abstractmethod
     def absorb(self, observations: Iterable[Any]) -> None:
         """Take in one round's observations, in block order, as they are made."""
-        ...
+
+
+def measure_whole(measure: Measure, block: Block) -> None:
+    """Measure a tensor that is one block: as many rounds as wanted, on the data at hand."""
+    while measure.wanted:
+        seen = block.of(measure.group)
+        if measure.sample:
+            step = max(1, block.count // measure.sample)
+            measure.look([copy_of(each.reshape(-1)[::step]) for each in seen.inputs])
+            measure.sample = 0
+        measure.absorb([measure.observe(seen)])
+
+
+def sample_size(measure: Measure, inputs: int) -> int:
+    """Elements of a sample of so many inputs: what is wanted, or what there is room for."""
+    return min(measure.sample, SAMPLE_ROOM // (4 * inputs))
 
 
 def leaf_sums(values: Tensor, other: Tensor | None = None) -> NDArray[np.float64]:

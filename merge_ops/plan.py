@@ -61,6 +61,12 @@ class PlannedTensor:
         """Base (where there is one) and inputs."""
         return self.inputs if self.base is None else (self.base, *self.inputs)
 
+    def with_inputs(self, group: range | None) -> PlannedTensor:
+        """The tensor with some of its inputs only, or with all."""
+        if group is None or len(group) == len(self.inputs):
+            return self
+        return dataclasses.replace(self, inputs=tuple(self.inputs[number] for number in group))
+
     @cached_property
     def nbytes(self) -> int:
         """Bytes read to have all sources once."""

@@ -10,6 +10,7 @@ from merge_ops.measure import LEAF
 
 MIB = 1 << 20
 SMALLEST_BLOCK, USUAL_BLOCK = LEAF, 512 * 1024
+USUAL_ROOM = 72 * MIB  # of a thread's buffers: the usual block of nine inputs and one coefficient
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,8 @@ class StreamSettings:
     """How to run a merge; none of it changes a bit of the result on one kind of device.
 
     `memory` bounds the buffers in bytes; `block` fixes the elements of a block (a multiple of
-    65,536), otherwise it follows from `memory`, `threads` and the number of inputs. Methods that
+    65,536), otherwise it follows from `memory`, `threads` and the number of inputs: with many of
+    them blocks are shorter, so that buffers take no more than with a few. Methods that
     see tensors whole hold as many at a time as `memory` has room for, and a larger one alone: they
     take `memory` or what the largest tensor takes, and SettingsError is raised before any work
     where the machine does not have that. More memory lets them use more threads.
@@ -50,6 +52,6 @@ class StreamSettings:
             )
             raise SettingsError("settings of the merge", [Fault("memory", problem)])
         block = SMALLEST_BLOCK
-        while block * 2 <= min(room, USUAL_BLOCK):
+        while block * 2 <= min(room, USUAL_BLOCK, USUAL_ROOM // each):
             block *= 2
         return block

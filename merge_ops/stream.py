@@ -21,13 +21,13 @@ import numpy as np
 from merge_ops import kernels
 from merge_ops.block_reader import BlockReader
 from merge_ops.device import Device, may_be_cuda, open_device
-from merge_ops.measure import Block, Measure, TensorJob
+from merge_ops.measure import Block, Measure, TensorJob, measure_whole, sample_size
 from merge_ops.plan import Plan, PlannedTensor
 from merge_ops.progress import Meter, Progress
 from merge_ops.room import Room, bytes_to_hold, check_room, machine_memory
 from merge_ops.settings import StreamSettings
 from merge_ops.tensor_sources import Stored
-from merge_ops.values import copy_of, joined
+from merge_ops.values import joined
 from merge_ops.whole_model import WholeModel
 
 if TYPE_CHECKING:
@@ -167,17 +167,19 @@ class BlockStream:
         measure = model.measure
         while measure is not None and measure.wanted:
             if measure.sample:
-                measure.look(self._sample_of_model(model, measure.sample))
+                measure.look(self._sample_of_model(model, measure))
                 measure.sample = 0
             meter.start(2)
             measure.absorb(self._observations(pool, model, meter))
         return model
 
-    def _sample_of_model(self, model: WholeModel, wanted: int) -> Sequence[Tensor]:
-        """About `wanted` elements of every input, from every tensor its share."""
+    def _sample_of_model(self, model: WholeModel, measure: Measure) -> Sequence[Tensor]:
+        """About as many elements as the measure wants, from every tensor its share."""
         parts: list[Sequence[Tensor]] = []
         for index in model.tensors():
             tensor = self._plan.tensors[index]
+            tensor = tensor.with_inputs(measure.group)
+            wanted = sample_size(measure, len(tensor.inputs))
             share = max(1, wanted * prod(tensor.output.shape) // model.count)
             runs = max(1, min(SAMPLE_RUNS, share // SAMPLE_RUN))
             parts.append(self._reader.sample(tensor, share, runs))
@@ -205,7 +207,8 @@ class BlockStream:
     ) -> Any:
         assert model.measure is not None
         with self._device.stream():
-            _, inputs = self._reader.read(run.tensor, start, count)
+            tensor = run.tensor.with_inputs(model.measure.group)
+            _, inputs = self._reader.read(tensor, start, count)
             block = run.block(number, start, inputs)
             return model.measure.observe(model.block(run.index, block))
 
@@ -243,7 +246,9 @@ class BlockStream:
         if measure is None or not measure.wanted or len(run.ranges) == 1:
             return
         if measure.sample:
-            measure.look(self._reader.sample(run.tensor, measure.sample, SAMPLE_RUNS))
+            tensor = run.tensor.with_inputs(measure.group)
+            wanted = sample_size(measure, len(tensor.inputs))
+            measure.look(self._reader.sample(tensor, wanted, SAMPLE_RUNS))
             measure.sample = 0
         run.observed = True
         run.round = [
@@ -261,7 +266,8 @@ class BlockStream:
     def _observe_block(self, run: _TensorRun, number: int, start: int, count: int) -> Any:
         assert run.measure is not None
         with self._device.stream():
-            _, inputs = self._reader.read(run.tensor, start, count)
+            tensor = run.tensor.with_inputs(run.measure.group)
+            _, inputs = self._reader.read(tensor, start, count)
             return run.measure.observe(run.block(number, start, inputs))
 
     def _merge_block(
@@ -291,12 +297,3 @@ class BlockStream:
             merged = self._plan.method.merge(block.inputs, known, parameters).reshape(-1)
             results.append(self._reader.encode(merged, base, tensor.output.dtype))
         return results
-
-
-def measure_whole(measure: Measure, block: Block) -> None:
-    """Measure a tensor that is one block: as many rounds as wanted, on the data at hand."""
-    if measure.sample:
-        step = max(1, block.count // measure.sample)
-        measure.look([copy_of(each.reshape(-1)[::step]) for each in block.inputs])
-    while measure.wanted:
-        measure.absorb([measure.observe(block)])

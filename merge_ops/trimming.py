@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from merge_ops.measure import Block, ModelWide, TensorJob, leaf_sums, total
+from merge_ops.measure import Block, ModelMeasure, ModelWide, TensorJob, leaf_sums, total
 from merge_ops.parameters import Parameter, shared
 from merge_ops.selection import Selection, Threshold, keep_between, observe_all
 from merge_ops.values import on_cpu, zeros_like
@@ -18,6 +19,7 @@ Band = tuple[int, int]
 """(k, outliers): of the k largest entries all but the `outliers` largest are kept."""
 
 INSIDE_LIMIT = 1 << 24  # values held between two rounds, over all experts and densities: 64 MiB
+TOGETHER = 8  # experts that are measured at once
 LARGE = 1 << 30  # elements from which on four times as many are held: 256 MiB
 TOO_SMALL = 1e-7
 L1_NORM, NONE = "l1_norm", "none"
@@ -57,11 +59,12 @@ def l1_factor(before: float, after: float) -> float:
     return 1.0 if before < TOO_SMALL or after < TOO_SMALL else before / after
 
 
-class BandMeasure:
+class BandMeasure(ModelMeasure):
     """Every expert cut to its band, for every point of a sweep; exact, in bounded memory.
 
     `bands` has, for each coefficient, one band for each expert, and `rescale` how to scale it. The
     thresholds are found first; where something is to be rescaled, one more round sums what is kept.
+    Experts are measured a few at a time, so what is held does not grow with their number.
     """
 
     def __init__(
@@ -72,7 +75,9 @@ class BandMeasure:
         self._rescale = rescale
         cuts = {(i, k) for each in bands for i, band in enumerate(each) for k in band}
         cuts = sorted((i, k) for i, k in cuts if 0 < k < job.count)
-        limit = (INSIDE_LIMIT if job.count < LARGE else 4 * INSIDE_LIMIT) // max(1, len(cuts))
+        together = Counter(expert // TOGETHER for expert, _ in cuts)
+        limit = INSIDE_LIMIT if job.count < LARGE else 4 * INSIDE_LIMIT
+        limit //= max(together.values(), default=1)
         self._selections = {cut: Selection(cut[1], job.count, limit) for cut in cuts}
         self._sums = {
             (i, band)
@@ -81,85 +86,94 @@ class BandMeasure:
             if how == L1_NORM and band != (job.count, 0)
         }
         self._factors: dict[tuple[int, Band], float] = {}
-        self.wanted = bool(cuts) or bool(self._sums)
-        self.sample = max((each.sample for each in self._selections.values()), default=0)
+        experts = range(len(bands[0])) if cuts or self._sums else range(0)
+        self._groups = [experts[at : at + TOGETHER] for at in experts[::TOGETHER]]
+        self._next_group()
 
     def look(self, inputs: Sequence[Tensor]) -> None:
         """Bracket every threshold."""
-        seen = {expert: on_cpu(inputs[expert]) for expert, _ in self._selections}
-        for (expert, _), selection in self._selections.items():
-            selection.look(seen[expert])
+        for expert, cuts in self._open().items():
+            values = on_cpu(inputs[expert - self._first])
+            for cut in cuts:
+                self._selections[cut].look(values)
 
     def observe(self, block: Block) -> dict[Any, Any]:
         """What this block says to every open selection; with none open, sums of what is kept."""
+        said: dict[Any, Any] = {}
         open_ones = self._open()
-        if open_ones:
-            said: dict[Any, Any] = {}
-            for expert in {expert for expert, _ in open_ones}:
-                cuts = [cut for cut in open_ones if cut[0] == expert]
-                selections = [self._selections[cut] for cut in cuts]
-                found = observe_all(selections, on_cpu(block.inputs[expert]))
-                said.update(zip(cuts, found, strict=True))
-            return said
-        return {
-            (expert, band): (
-                leaf_sums(block.inputs[expert]),
-                leaf_sums(self._cut(block, expert, band)),
-            )
-            for expert, band in sorted(self._sums)
-        }
+        for expert, cuts in open_ones.items():
+            values = on_cpu(block.inputs[expert - self._first])
+            found = observe_all([self._selections[cut] for cut in cuts], values)
+            said.update(zip(cuts, found, strict=True))
+        if not open_ones:
+            for expert, band in self._sums_now():
+                delta = block.inputs[expert - self._first]
+                kept = self._cut(delta, block.index, expert, band)
+                said[expert, band] = leaf_sums(delta), leaf_sums(kept)
+        return said
 
     def absorb(self, observations: Iterable[dict[Any, Any]]) -> None:
         """Take one round in."""
-        open_ones = self._open()
-        if open_ones:
-            for seen in observations:
-                for cut in open_ones:
-                    self._selections[cut].take(seen[cut])
-            for cut in open_ones:
-                self._selections[cut].settle()
-            self.wanted = bool(self._open()) or bool(self._sums)
-            return
-        sums = dict.fromkeys(self._sums, (0.0, 0.0))
+        selecting = [cut for cuts in self._open().values() for cut in cuts]
+        sums = {} if selecting else dict.fromkeys(self._sums_now(), (0.0, 0.0))
         for seen in observations:
+            for cut in selecting:
+                self._selections[cut].take(seen[cut])
             for key, (before, after) in sums.items():
                 sums[key] = total([seen[key][0]], before), total([seen[key][1]], after)
-        self._factors = {key: l1_factor(*both) for key, both in sums.items()}
-        self.wanted = False
+        for cut in selecting:
+            self._selections[cut].settle()
+        self._factors |= {key: l1_factor(*both) for key, both in sums.items()}
+        if not self._open() and not (selecting and self._sums_now()):
+            self._next_group()
 
     def at(self, block: Block, coefficient: int) -> list[Tensor]:
         """The cut task vectors of this block; an uncut one is the input itself."""
-        how = self._rescale[coefficient]
-        return [
-            self._scaled(block, expert, band, how)
-            for expert, band in enumerate(self._bands[coefficient])
-        ]
+        rescaled = self._rescale[coefficient] == L1_NORM
+        found: list[Tensor] = []
+        for expert, band in enumerate(self._bands[coefficient]):
+            kept = self._cut(block.inputs[expert], block.index, expert, band)
+            factor = self._factors.get((expert, band), 1.0) if rescaled else 1.0
+            if factor != 1:
+                kept *= factor
+            found.append(kept)
+        return found
 
-    def _open(self) -> list[tuple[int, int]]:
-        return [cut for cut, each in self._selections.items() if each.threshold is None]
+    def _next_group(self) -> None:
+        """Go on with the next few experts, or be done."""
+        self.wanted = bool(self._groups)
+        if not self._groups:
+            return
+        now = self._groups.pop(0)
+        self.group = now
+        cuts = [cut for cut in self._selections if cut[0] in now]
+        self.sample = max((self._selections[cut].sample for cut in cuts), default=0)
 
-    def _scaled(self, block: Block, expert: int, band: Band, how: str) -> Tensor:
-        kept = self._cut(block, expert, band)
-        factor = self._factors.get((expert, band), 1.0) if how == L1_NORM else 1.0
-        if factor != 1:
-            kept *= factor
-        return kept
+    @property
+    def _first(self) -> int:
+        """The number of the first input in a block."""
+        return self.group.start if self.group else 0
 
-    def _cut(self, block: Block, expert: int, band: Band) -> Tensor:
-        delta, (k, outliers) = block.inputs[expert], band
+    def _open(self) -> dict[int, list[tuple[int, int]]]:
+        """The cuts whose threshold is not known, by expert; of those that are measured now."""
+        found: dict[int, list[tuple[int, int]]] = {}
+        for cut, selection in self._selections.items():
+            if selection.threshold is None and self.group and cut[0] in self.group:
+                found.setdefault(cut[0], []).append(cut)
+        return found
+
+    def _sums_now(self) -> list[tuple[int, Band]]:
+        return [each for each in sorted(self._sums) if self.group and each[0] in self.group]
+
+    def _cut(self, delta: Tensor, block: int, expert: int, band: Band) -> Tensor:
+        """An expert's block with all that is outside the band set to zero."""
+        k, outliers = band
         if k == outliers:
             return zeros_like(delta)
-        if not outliers:
-            return self._largest(block, expert, k)
-        return keep_between(
-            delta, block.index, self._threshold(expert, k), self._known(expert, outliers)
-        )
-
-    def _largest(self, block: Block, expert: int, k: int) -> Tensor:
-        """The block with all but the tensor's k largest entries set to zero."""
         threshold = self._threshold(expert, k)
-        delta = block.inputs[expert]
-        return delta if threshold is None else threshold.apply(delta, block.index)
+        if outliers:
+            return keep_between(delta, block, threshold, self._known(expert, outliers))
+        return delta if threshold is None else threshold.apply(delta, block)
 
     def _threshold(self, expert: int, k: int) -> Threshold | None:
         """That of the k largest; None where these are all."""

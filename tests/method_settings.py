@@ -3,10 +3,9 @@
 import torch
 
 from merge_ops.depth import Position
-from merge_ops.measure import Block, TensorJob
+from merge_ops.measure import Block, TensorJob, measure_whole
 from merge_ops.methods import METHODS
 from merge_ops.parameters import REQUIRED
-from merge_ops.stream import measure_whole
 
 OTHER_VALUES = {
     "weight": 0.4, "density": 0.3, "lambda": 0.7, "t": 0.9,

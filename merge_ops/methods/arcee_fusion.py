@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from merge_ops.measure import Block, TensorJob
+from merge_ops.measure import Block, Measure, TensorJob
 from merge_ops.methods.registry import merge_method
 from merge_ops.rows import as_rows, row_groups, row_sums
 from merge_ops.selection import Selection, observe_all
@@ -71,7 +71,7 @@ class _Rows:
     sample: Floats
 
 
-class ImportanceMeasure:
+class ImportanceMeasure(Measure):
     """The divergence of every row, then the quartiles of importance, exact and without sorting.
 
     Two rounds, unless a sample misleads: the first finds the divergences and takes a sample, from
@@ -90,9 +90,6 @@ class ImportanceMeasure:
         self._divergence: list[Floats] = []
         self._threshold = 0.0
         self.wanted = True
-
-    def look(self, inputs: Sequence[Tensor]) -> None:
-        """Nothing is sampled before the first round."""
 
     def observe(self, block: Block) -> Any:
         """Divergences and a sample; in later rounds what the block says to every quartile."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from merge_ops.measure import Block, TensorJob, leaf_sums, total
+from merge_ops.measure import Block, Measure, TensorJob, leaf_sums, total
 from merge_ops.methods.registry import merge_method
 from merge_ops.methods.task_arithmetic import scaled_sum
 from merge_ops.methods.ties import disjoint_merge
@@ -48,10 +48,8 @@ class DareParameters:
     lambda_: float = shared("lambda", float, 1.0, "the scale of the merged task vector")
 
 
-class DropMeasure:
+class DropMeasure(Measure):
     """Masks and, for `rescale: l1_norm`, Σ|δ| before and after dropping: one round, or none."""
-
-    sample = 0
 
     def __init__(self, job: TensorJob, parameters: Sequence[DareParameters]) -> None:
         self._keys = [stream_key(job.seed, job.tensor, name) for name in job.inputs]
@@ -67,9 +65,6 @@ class DropMeasure:
         )
         self._factors: dict[tuple[int, float], float] = {}
         self.wanted = bool(self._pairs)
-
-    def look(self, inputs: Sequence[Tensor]) -> None:
-        """Nothing is sampled."""
 
     def observe(self, block: Block) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
         """Leaf sums of |δ| and of the kept |δ| for every (expert, density)."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from merge_ops.errors import Fault
-from merge_ops.measure import Block, TensorJob
+from merge_ops.measure import Block, Measure, TensorJob
 from merge_ops.methods.dare import rescale_after_dropping
 from merge_ops.methods.registry import merge_method
 from merge_ops.methods.task_arithmetic import scaled_sum
@@ -73,14 +73,12 @@ def keep_chances(density: float, epsilon: float, length: int) -> NDArray[np.floa
     return (density - epsilon) + 2 * epsilon * rank
 
 
-class PruneMeasure:
+class PruneMeasure(Measure):
     """Task vectors with entries dropped by rank; for `rescale: l1_norm` one round of sums before.
 
     Ranks cost a sort of every row: they are found once for a block and an expert, and serve all
     coefficients. Beside the block a thread holds them (int32, as large as the inputs).
     """
-
-    sample = 0
 
     def __init__(self, job: TensorJob, parameters: Sequence[DellaLinearParameters]) -> None:
         self._keys = [stream_key(job.seed, job.tensor, name) for name in job.inputs]
@@ -99,9 +97,6 @@ class PruneMeasure:
         self._factors: dict[Pruning, float] = {}
         self._local = threading.local()
         self.wanted = bool(self._prunings)
-
-    def look(self, inputs: Sequence[Tensor]) -> None:
-        """Nothing is sampled."""
 
     def observe(self, block: Block) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
         """Sums by row of |δ| and of the kept |δ|, for every expert, density and epsilon."""

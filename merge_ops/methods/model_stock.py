@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from merge_ops.combination import weighted_sum
 from merge_ops.gram import GramMeasure, Matrix
-from merge_ops.measure import Block, TensorJob
+from merge_ops.measure import Block, Measure, TensorJob
 from merge_ops.methods.registry import Span, merge_method
 from merge_ops.parameters import shared
 from merge_ops.rows import as_rows, row_sums
@@ -51,18 +51,13 @@ def _shares_of_tensor(gram: Matrix, parameters: ModelStockParameters) -> list[fl
     return [float(stock_share(gram))] * len(gram)
 
 
-class StockMeasure:
+class StockMeasure(Measure):
     """The experts' shares: of the whole tensor after one round, of rows from the block at hand."""
-
-    sample = 0
 
     def __init__(self, job: TensorJob, parameters: Sequence[ModelStockParameters]) -> None:
         self._parameters = parameters
         self._whole = GramMeasure(job, parameters, _shares_of_tensor)
         self.wanted = not all(each.filter_wise for each in parameters)
-
-    def look(self, inputs: Sequence[Tensor]) -> None:
-        """Nothing is sampled."""
 
     def observe(self, block: Block) -> list[Matrix]:
         """Leaf sums of every product."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from merge_ops.combination import weighted_sum
 from merge_ops.gram import GramMeasure, Matrix
-from merge_ops.measure import Block, TensorJob
+from merge_ops.measure import Block, Measure, TensorJob
 from merge_ops.methods.registry import Span, merge_method
 from merge_ops.parameters import REQUIRED, per_input, shared
 from merge_ops.rows import as_rows, column_sums, row_length, row_sums, rows_between
@@ -76,15 +76,13 @@ def _by_column(parameters: NuslerpParameters, shape: tuple[int, ...]) -> bool:
     return not parameters.nuslerp_flatten and parameters.nuslerp_row_wise and len(shape) > 1
 
 
-class ArcMeasure:
+class ArcMeasure(Measure):
     """The shares of both inputs: of the whole tensor, of every column, or of a block's rows.
 
     The first two take one round of inner products, rows none. Columns follow mergekit's `dim=0`:
     sums over the first dimension. In a matrix a block adds its rows up to three float64 values for
     each column; in tensors of more dimensions its products are kept (12 bytes for each element).
     """
-
-    sample = 0
 
     def __init__(self, job: TensorJob, parameters: Sequence[NuslerpParameters]) -> None:
         self._shape = job.shape
@@ -96,9 +94,6 @@ class ArcMeasure:
         self._sums: Sums = np.empty((3, 0))
         self._shares: dict[float, NDArray[np.float32]] = {}
         self.wanted = self._columns or self._whole is not None
-
-    def look(self, inputs: Sequence[Tensor]) -> None:
-        """Nothing is sampled."""
 
     def observe(self, block: Block) -> tuple[list[Matrix], NDArray[np.floating] | None]:
         """Leaf sums of the products, and sums of columns, each where they are asked for."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from merge_ops.measure import Block, TensorJob
+from merge_ops.measure import Block, Measure, TensorJob
 from merge_ops.methods.registry import merge_method
 from merge_ops.parameters import per_input, shared
 from merge_ops.selection import Selection
@@ -79,7 +79,7 @@ class ClaimThreshold:
             self.value = -found
 
 
-class ClaimMeasure:
+class ClaimMeasure(Measure):
     """The extent of every |δᵢ|, then the largest claim of every expert and the one at its density.
 
     The sample is kept over the first round: what is selected on depends on the extents.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from merge_ops.measure import Block, TensorJob
+from merge_ops.measure import Block, Measure, TensorJob
 from merge_ops.methods.registry import merge_method
 from merge_ops.parameters import shared
 
@@ -55,19 +55,14 @@ class RamplusParameters:
     epsilon: float = shared("epsilon", float, 1e-5, "the largest change that is none", at_least=0)
 
 
-class OverlapMeasure:
+class OverlapMeasure(Measure):
     """How many entries each expert changed alone and with others, for every ε of a sweep."""
-
-    sample = 0
 
     def __init__(self, job: TensorJob, parameters: Sequence[RamplusParameters]) -> None:
         self._parameters = parameters
         self._epsilons = sorted({each.epsilon for each in parameters})
         self._ratios: dict[float, list[float]] = {}
         self.wanted = True
-
-    def look(self, inputs: Sequence[Tensor]) -> None:
-        """Nothing is sampled."""
 
     def observe(self, block: Block) -> list[Counts]:
         """For every ε an array (experts, 2): own and shared changes in this block."""

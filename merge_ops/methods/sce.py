@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from merge_ops import kernels
-from merge_ops.measure import LEAF, Block, TensorJob, leaf_sums, total
+from merge_ops.measure import LEAF, Block, Measure, TensorJob, leaf_sums, total
 from merge_ops.methods.registry import merge_method
 from merge_ops.methods.ties import elected_sign
 from merge_ops.parameters import shared
@@ -69,7 +69,7 @@ def selected_count(nonzero: int, share: float) -> int:
     return min(nonzero, int(np.float32(nonzero) * np.float32(share)))
 
 
-class VarianceMeasure:
+class VarianceMeasure(Measure):
     """The variance threshold of every share, then Σδ² over what is selected: the weights.
 
     The share is one of the entries that differ at all, and their number is known only after the

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from merge_ops.combination import weighted_sum
-from merge_ops.measure import Block, TensorJob, leaf_sums, total
+from merge_ops.measure import Block, Measure, TensorJob, leaf_sums, total
 from merge_ops.methods.registry import merge_method
 from merge_ops.parameters import REQUIRED, shared
 
@@ -37,18 +37,13 @@ class Angle:
     second: float
 
 
-class AngleMeasure:
+class AngleMeasure(Measure):
     """Σa², Σb² and Σab of one tensor: one round, whatever the number of coefficients."""
-
-    sample = 0
 
     def __init__(self, job: TensorJob, parameters: Sequence[SlerpParameters]) -> None:
         self.wanted = True
         self._t = [each.t for each in parameters]
         self._shares: list[Angle] = []
-
-    def look(self, inputs: Sequence[Tensor]) -> None:
-        """Nothing is sampled."""
 
     def observe(self, block: Block) -> tuple[NDArray[np.float64], ...]:
         """Leaf sums of a², b² and ab."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from merge_ops.compatibility import is_embedding
-from merge_ops.measure import Block, TensorJob
+from merge_ops.measure import Block, Measure, TensorJob
 from merge_ops.methods.registry import merge_method
 from merge_ops.parameters import shared
 from merge_ops.spectrum import runs
@@ -32,19 +32,14 @@ class WidenParameters:
     )
 
 
-class ChangeMeasure:
+class ChangeMeasure(Measure):
     """Each expert's changes, and from them one share for every column, or entry of a vector."""
-
-    sample = 0
 
     def __init__(self, job: TensorJob, parameters: Sequence[WidenParameters]) -> None:
         self._parameters = parameters
         self._by_rows = is_embedding(job.tensor)
         self._changes: Sequence[Tensor] = ()
         self.wanted = True
-
-    def look(self, inputs: Sequence[Tensor]) -> None:
-        """Nothing is sampled."""
 
     def observe(self, block: Block) -> Sequence[Tensor]:
         """Significances, shape (experts, columns): of lengths and directions, or of entries."""

@@ -10,6 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from merge_ops import trimming
 from merge_ops.assembly import merge
 from merge_ops.checkpoint import FolderSink, FolderSource, open_checkpoint
 from merge_ops.errors import NonFiniteError, SettingsError
@@ -271,13 +272,29 @@ def test_nan_in_an_expert_stops_the_merge_and_names_it(name, family, tmp_path):
 def test_the_block_follows_from_memory_threads_and_inputs():
     few = StreamSettings(threads=2, memory=256 << 20)
     assert few.block_for(3, 1) == 512 * 1024
-    assert few.block_for(72, 1) == 128 * 1024
-    assert StreamSettings(threads=2, memory=128 << 20).block_for(72, 1) == 65_536
+    assert few.block_for(8, 1) == 512 * 1024
+    assert few.block_for(16, 1) == 256 * 1024
+    assert few.block_for(72, 1) == 65_536
+    assert StreamSettings(threads=2, memory=64 << 20).block_for(8, 1) == 128 * 1024
     with pytest.raises(
         SettingsError, match=r"memory is 8 MiB; 72 inputs, 1 coefficient\(s\) and 2"
     ):
         StreamSettings(threads=2, memory=8 << 20).block_for(72, 1)
     assert StreamSettings(threads=2, block=100_000).block_for(3, 1) == 65_536
+
+
+@pytest.mark.parametrize("values", [{"rescale": "l1_norm"}, {"trim": "global"}, {}])
+@pytest.mark.parametrize("name", ["ties", "breadcrumbs"])
+def test_measuring_experts_in_groups_does_not_change_a_bit(
+    name, values, family, tmp_path, monkeypatch
+):
+    """Of nine and more experts some are measured after the others; here of two and more."""
+    recipe = with_parameters(recipe_for(name, family), **values)
+    found = []
+    for together in (trimming.TOGETHER, 2, 1):
+        monkeypatch.setattr(trimming, "TOGETHER", together)
+        found.append(run(recipe, tmp_path / str(together), block=1 << 16)[0]["default"])
+    assert found[0] == found[1] == found[2]
 
 
 def test_progress_reaches_the_end(family):
