@@ -52,6 +52,22 @@ def copy_of(values: Tensor) -> Tensor:
     return values.clone().contiguous() if array is None else cast(Any, array.copy())
 
 
+def at_least(values: Tensor, bound: float) -> Tensor:
+    """The values, in their place, with those below the bound raised to it."""
+    array = array_of(values)
+    if array is None:
+        return values.clamp_min_(bound)
+    return cast(Any, np.maximum(array, np.float32(bound), out=array))
+
+
+def at_most(values: Tensor, bound: float) -> Tensor:
+    """The values, in their place, with those above the bound lowered to it."""
+    array = array_of(values)
+    if array is None:
+        return values.clamp_max_(bound)
+    return cast(Any, np.minimum(array, np.float32(bound), out=array))
+
+
 def joined(parts: Sequence[Tensor]) -> Tensor:
     """Flat values, one behind the other."""
     if array_of(parts[0]) is not None:

@@ -33,6 +33,7 @@ class ExpoParameters:
     span="element",
     family="basic",
     source="arXiv:2404.16792",
+    arrays=True,
     exactly=1,
 )
 def expo(deltas: Sequence[Tensor], statistics: None, parameters: ExpoParameters) -> Tensor:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from merge_ops.methods.registry import merge_method
 from merge_ops.parameters import REQUIRED, shared
+from merge_ops.values import at_least, at_most
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,6 +30,7 @@ class NearswapParameters:
     span="element",
     family="basic",
     source="https://huggingface.co/alchemonaut/QuartetAnemoi-70B-t0.0001",
+    arrays=True,
     exactly=1,
 )
 def nearswap(deltas: Sequence[Tensor], statistics: None, parameters: NearswapParameters) -> Tensor:
@@ -37,5 +39,8 @@ def nearswap(deltas: Sequence[Tensor], statistics: None, parameters: NearswapPar
     alchemonaut 2024. mergekit writes it as ω b + (1 − ω) a, which is a + ω (b − a).
     """
     delta = deltas[0]
-    share = delta.abs().clamp_min_(LEAST).reciprocal_().mul_(parameters.t).clamp_max_(1)
-    return share.mul_(delta)
+    share = 1.0 / at_least(abs(delta), LEAST)
+    share *= parameters.t
+    share = at_most(share, 1.0)
+    share *= delta
+    return share

@@ -27,6 +27,7 @@ class PassthroughParameters:
     span="element",
     family="basic",
     source="https://github.com/arcee-ai/mergekit#passthrough",
+    arrays=True,
     base="optional",
     exactly=1,
 )

@@ -41,11 +41,18 @@ def test_arrays_give_the_bits_of_tensors(name: str, parameter: str | None):
 
 def recipe(name: str, family: factory.Family) -> str:
     experts = family.experts[: METHODS[name].exactly or 3]
-    base = name not in ("nuslerp", "multislerp", "karcher")
+    base = name not in ("nuslerp", "multislerp", "karcher", "passthrough")
     listed = [*([family.base] if name == "slerp" else []), *experts][: len(experts)]
     lines = [f"merge_method: {name}", "models:", *(f"  - model: {each}" for each in listed)]
     lines += [f"base_model: {family.base}"] if base else []
-    usual = {"weight": 0.6, "density": 0.4, "t": 0.3, "epsilon": 0.2, "select_topk": 0.4}
+    usual = {
+        "weight": 0.6,
+        "density": 0.4,
+        "t": 0.3,
+        "epsilon": 0.2,
+        "select_topk": 0.4,
+        "scale": 0.7,
+    }
     wanted = {key: usual[key] for key in usual if key in METHODS[name].parameter_specs}
     return "\n".join([*lines, "parameters:", *(f"  {key}: {wanted[key]}" for key in wanted), ""])
 
