@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -59,10 +60,14 @@ def merge(
     if missing:
         raise OutputError(f"no sink was given for coefficient {missing[0]!r}")
     started = time.perf_counter()
+    settings = settings or StreamSettings()
     ordered = [sinks[each.id] for each in plan.coefficients]
-    with ExitStack() as stack:
-        writer = _WeightWriter(plan, ordered, stack)
-        BlockStream(plan, settings or StreamSettings()).run(writer.take, progress)
+    with (
+        ThreadPoolExecutor(settings.thread_count(), "write") as pool,
+        ExitStack() as stack,
+    ):
+        writer = _WeightWriter(plan, ordered, stack, pool)
+        BlockStream(plan, settings).run(writer.take, progress)
         writer.finish()
     for output, sink in zip(plan.outputs, ordered, strict=True):
         files = {**index_file(plan.shards), **side_files(plan)}
@@ -74,11 +79,17 @@ def merge(
 
 
 class _WeightWriter:
-    """Writes blocks as they come, shard after shard, into every coefficient's sink."""
+    """Writes blocks as they come, shard after shard, into every coefficient's sink.
 
-    def __init__(self, plan: Plan, sinks: Sequence[ByteSink], stack: ExitStack) -> None:
+    The sinks of a sweep are written by several threads: one cannot keep up with the merging.
+    """
+
+    def __init__(
+        self, plan: Plan, sinks: Sequence[ByteSink], stack: ExitStack, pool: ThreadPoolExecutor
+    ) -> None:
         self._sinks = sinks
         self._stack = stack
+        self._pool = pool
         self._shards = list(plan.shards)
         self._last: list[int] = []  # index of the last tensor of each shard
         count = 0
@@ -92,8 +103,17 @@ class _WeightWriter:
         """Append one block for every coefficient."""
         while self._current < 0 or tensor > self._last[self._current]:
             self._next_shard()
-        for writer, block in zip(self._open, blocks, strict=True):
-            writer.write(memoryview(cast(bytes, block)))
+        data = [memoryview(cast(bytes, block)) for block in blocks]
+        if len(data) == 1:
+            self._open[0].write(data[0])
+            return
+        pending = [
+            self._pool.submit(writer.write, block)
+            for writer, block in zip(self._open, data, strict=True)
+        ]
+        wait(pending)
+        for each in pending:
+            each.result()
 
     def finish(self) -> None:
         """Open what is left (shards of empty tensors) and close everything."""
