@@ -16,7 +16,7 @@ from resources.s3_client import BrokenBodyError, Timeouts
 
 PARKED = 32  # bodies that wait at the same time in one process
 _IDLE = 5.0  # seconds after which one that waits may be given up for another
-_SLICE = 1 << 20  # bytes taken from a connection at once
+_SLICE = 256 << 10  # bytes taken from a connection at once
 
 
 class Watch:

@@ -107,6 +107,7 @@ class S3Writer:
         self._size = size
         self._upload = ""
         self._sent: list[Future[str]] = []
+        self._seen = 0  # of these, so many are known to have arrived
         self._given_up = False
 
     def write(self, data: memoryview) -> None:
@@ -156,9 +157,9 @@ class S3Writer:
                     )["UploadId"],
                     self._place.patience,
                 )
-            for sent in self._sent:
-                if sent.done():
-                    sent.result()
+            while self._seen < len(self._sent) and self._sent[self._seen].done():
+                self._sent[self._seen].result()
+                self._seen += 1
             connection.parts_at_once.acquire()
             number, part = len(self._sent) + 1, self._buffer
             try:
