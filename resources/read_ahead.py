@@ -128,6 +128,7 @@ class ReadAhead:
             while at < after:
                 if self._take(file, at, offset, into):
                     at += 1
+                    lane.at = at if lane.at == at - 1 else lane.at
                     continue
                 stop = at + 1
                 while stop < after and (file, stop) not in self._kept:
@@ -157,7 +158,9 @@ class ReadAhead:
         end = offset + len(into)
         start, stop = file.span(first, after - first)
         until = stop
-        if lane.at <= first <= lane.at + max(1, _NEAR // file.piece):
+        if first > lane.at + max(1, _NEAR // file.piece):  # what lay between was kept
+            lane.at, lane.until, lane.ahead = first, 0, 0
+        if lane.at <= first:
             until = min(file.size, lane.plan(stop))
             for number in range(lane.at, first):  # of others, who come late
                 if (file, number) not in self._kept:

@@ -15,6 +15,7 @@ from typing import Any
 from resources.s3_client import BrokenBodyError, Timeouts
 
 PARKED = 32  # bodies that wait at the same time in one process
+_EACH = 4  # of one object: what is merged, what is measured before, samples
 _IDLE = 5.0  # seconds after which one that waits may be given up for another
 _SLICE = 256 << 10  # bytes taken from a connection at once
 
@@ -152,10 +153,13 @@ class ParkedBodies:
     def put(self, reader: object, body: Body) -> None:
         """Keep a body of `reader`'s object."""
         with self._lock:
-            before = self._bodies.pop((reader, body.offset), None)
+            wheres = [where for where in self._bodies if where[0] is reader]
+            surplus = [where for where in wheres if where[1] == body.offset]
+            surplus = surplus or wheres[: max(0, len(wheres) - _EACH + 1)]
+            given_up = [self._bodies.pop(where)[0] for where in surplus]
             self._bodies[reader, body.offset] = body, time.monotonic()
-        if before:
-            before[0].close()
+        for each in given_up:
+            each.close()
 
     def take(self, reader: object, offset: int) -> Body | None:
         """Return the body that goes on at `offset`, if there is one."""
