@@ -46,8 +46,13 @@ class _Lane:
         """Wait until nobody reads and nobody waits for an earlier piece than `first`."""
         with self.turn:
             self.waiting.append(first)
-            self.turn.wait_for(lambda: not self.busy and first == min(self.waiting))
-            self.waiting.remove(first)
+            try:
+                self.turn.wait_for(lambda: not self.busy and first == min(self.waiting))
+            except BaseException:
+                self.turn.notify_all()
+                raise
+            finally:
+                self.waiting.remove(first)
             self.busy = True
         try:
             yield

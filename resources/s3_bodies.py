@@ -135,7 +135,7 @@ class ParkedBodies:
 
     def __init__(self, most: int = PARKED) -> None:
         self._most = most
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a reader may be closed by whatever frees memory
         self._bodies: OrderedDict[tuple[object, int], tuple[Body, float]] = OrderedDict()
 
     def has_room(self) -> bool:
@@ -153,7 +153,7 @@ class ParkedBodies:
     def put(self, reader: object, body: Body) -> None:
         """Keep a body of `reader`'s object."""
         with self._lock:
-            wheres = [where for where in self._bodies if where[0] is reader]
+            wheres = [where for where in list(self._bodies) if where[0] is reader]
             surplus = [where for where in wheres if where[1] == body.offset]
             surplus = surplus or wheres[: max(0, len(wheres) - _EACH + 1)]
             given_up = [self._bodies.pop(where)[0] for where in surplus]
@@ -170,7 +170,7 @@ class ParkedBodies:
     def drop(self, reader: object) -> None:
         """Give up all bodies of `reader`."""
         with self._lock:
-            wheres = [where for where in self._bodies if where[0] is reader]
+            wheres = [where for where in list(self._bodies) if where[0] is reader]
             bodies = [self._bodies.pop(where)[0] for where in wheres]
         for body in bodies:
             body.close()
