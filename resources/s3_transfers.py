@@ -1,7 +1,7 @@
 """Large objects of a bucket in pieces: ranged GETs into the caller's buffers, uploads in parts.
 
-Both stay in memory, and in little of it: an upload holds the part being filled and those under way,
-of which there are at most `PARTS_AT_ONCE` in the process.
+Neither writes a file. Reading takes no memory beside the caller's; an upload holds the part being
+filled and those under way, of which there are at most `PARTS_AT_ONCE` in the process.
 """
 
 import base64
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from resources.s3_place import S3Place
 
 GETS_AT_ONCE = 8
-PARTS_AT_ONCE = 4
+PARTS_AT_ONCE = 3
 _GET = 8 << 20  # bytes of one ranged GET
 _PART = 5 << 20  # bytes of one part of an upload, the least that S3 allows
 _MOST_PARTS = 9_000  # S3 allows 10,000
