@@ -3,7 +3,7 @@
     python -m benchmarks.s3_clients CLIENT WHAT RESULT.json STORE
     python -m benchmarks.s3_clients fill STORE BASE EXPERT …
 
-CLIENT is a plain client (botocore, obstore, obstore-stream, s3fs) or `ronghe`; WHAT is `read` (all
+CLIENT is a plain client (a key of CLIENTS) or `ronghe`; WHAT is `read` (all
 models of the store), `write` (as many bytes as a merge writes) or `copy` (both at once: the least
 that a merge on S3 could do); `ronghe merge` merges the models instead. Seconds are those of the
 work itself, without imports and without the first contact.
@@ -22,33 +22,38 @@ from typing import Any, NamedTuple
 from resources.artifact import Artifact
 from resources.artifact_store import ArtifactStore
 
-RANGE = 8 << 20
+RANGE, STEP = 8 << 20, 1 << 20
 READERS, WRITERS = 4, 4
 MODELS = ("base", "expert-1", "expert-2")
 
-ReadRange = Callable[[str, int, memoryview], None]
+ReadRange = Callable[[str, int, int, memoryview], None]
 Upload = Callable[[str, Iterator[bytes]], None]
 
 
 class Client(NamedTuple):
-    """A plain client: read a range of an object into memory; write an object from parts."""
+    """A plain client: read (key, offset, bytes) through a buffer; write an object from parts.
+
+    It asks for ranges as large as the buffer, or with `whole` for files at once.
+    """
 
     read: ReadRange
     upload: Upload
+    whole: bool = False
 
 
-def botocore_client(bucket: str, settings: Any) -> Client:
-    """botocore with its body's readinto, and parts uploaded by threads."""
+def botocore_client(bucket: str, settings: Any, stream: bool = False) -> Client:
+    """botocore with its body's readinto, by ranges or whole files; parts uploaded by threads."""
     from resources.s3_client import Timeouts, make_client
 
     client = make_client(settings, Timeouts(), READERS + WRITERS)
 
-    def read(key: str, offset: int, into: memoryview) -> None:
-        last = offset + len(into) - 1
+    def read(key: str, offset: int, size: int, buffer: memoryview) -> None:
+        last = offset + size - 1
         body = client.get_object(Bucket=bucket, Key=key, Range=f"bytes={offset}-{last}")["Body"]
         done = 0
-        while done < len(into):
-            done += body.readinto(into[done:])
+        while done < size:
+            at = done % len(buffer)
+            done += body.readinto(buffer[at : at + min(size - done, STEP if stream else RANGE)])
 
     def upload(key: str, parts: Iterator[bytes]) -> None:
         names = {"Bucket": bucket, "Key": key}
@@ -63,7 +68,7 @@ def botocore_client(bucket: str, settings: Any) -> Client:
             done = list(pool.map(one, enumerate(parts, 1)))
         client.complete_multipart_upload(**names, MultipartUpload={"Parts": done})
 
-    return Client(read, upload)
+    return Client(read, upload, whole=stream)
 
 
 def obstore_client(bucket: str, settings: Any, stream: bool = False) -> Client:
@@ -77,15 +82,15 @@ def obstore_client(bucket: str, settings: Any, stream: bool = False) -> Client:
         secret_access_key=keys.secret_key, client_options={"allow_http": True},
     )  # fmt: skip
 
-    def read(key: str, offset: int, into: memoryview) -> None:
+    def read(key: str, offset: int, size: int, buffer: memoryview) -> None:
         if not stream:
-            into[:] = memoryview(obstore.get_range(store, key, start=offset, length=len(into)))
+            buffer[:size] = memoryview(obstore.get_range(store, key, start=offset, length=size))
             return
         done = 0
-        span = (offset, offset + len(into))
-        for part in obstore.get(store, key, options={"range": span}).stream(min_chunk_size=1 << 20):
+        span = (offset, offset + size)
+        for part in obstore.get(store, key, options={"range": span}).stream(min_chunk_size=STEP):
             data = memoryview(part)
-            into[done : done + len(data)] = data
+            buffer[done : done + len(data)] = data
             done += len(data)
 
     def upload(key: str, parts: Iterator[bytes]) -> None:
@@ -102,8 +107,8 @@ def s3fs_client(bucket: str, settings: Any) -> Client:
 
     system: Any = s3fs.S3FileSystem(skip_instance_cache=True)
 
-    def read(key: str, offset: int, into: memoryview) -> None:
-        into[:] = system.cat_file(f"{bucket}/{key}", start=offset, end=offset + len(into))
+    def read(key: str, offset: int, size: int, buffer: memoryview) -> None:
+        buffer[:size] = system.cat_file(f"{bucket}/{key}", start=offset, end=offset + size)
 
     def upload(key: str, parts: Iterator[bytes]) -> None:
         with system.open(f"{bucket}/{key}", "wb", block_size=RANGE) as file:
@@ -115,6 +120,7 @@ def s3fs_client(bucket: str, settings: Any) -> Client:
 
 CLIENTS: dict[str, Callable[[str, Any], Client]] = {
     "botocore": botocore_client,
+    "botocore-stream": lambda bucket, settings: botocore_client(bucket, settings, stream=True),
     "obstore": obstore_client,
     "obstore-stream": lambda bucket, settings: obstore_client(bucket, settings, stream=True),
     "s3fs": s3fs_client,
@@ -122,19 +128,20 @@ CLIENTS: dict[str, Callable[[str, Any], Client]] = {
 
 
 def read_all(client: Client, files: dict[str, int]) -> None:
-    """All files, by ranges, several at once."""
+    """All files, by ranges or whole, several at once."""
     own = local()
 
     def one(job: tuple[str, int, int]) -> None:
         key, offset, size = job
         if not hasattr(own, "buffer"):
             own.buffer = memoryview(bytearray(RANGE))
-        client.read(key, offset, own.buffer[:size])
+        client.read(key, offset, size, own.buffer)
 
     jobs = [
-        (key, offset, min(RANGE, size - offset))
+        (key, offset, min(step, size - offset))
         for key, size in files.items()
-        for offset in range(0, size, RANGE)
+        for step in [size if client.whole else RANGE]
+        for offset in range(0, size, step)
     ]
     with ThreadPoolExecutor(READERS) as pool:
         list(pool.map(one, jobs))

@@ -38,12 +38,7 @@ class Attempt:
     """
 
     def __init__(
-        self,
-        place: Place,
-        kind: str,
-        cache: FolderCache,
-        find: Find,
-        digest: str | None = None,
+        self, place: Place, kind: str, cache: FolderCache, find: Find, digest: str | None = None
     ) -> None:
         manifest_key(kind, "0" * 64)  # the kind must be right before anything is written
         self.kind = kind
@@ -124,7 +119,10 @@ class Attempt:
         self._claim(files)
         self._undecided = True  # from here an error may hide a manifest that was written
         created = self._place.create(key, data)
-        found = self._artifact(data) if created else self._already_there(digest, key)
+        if created:
+            found = Artifact(self._place, json.loads(data), self._cache)
+        else:
+            found = self._already_there(digest, key)
         self._undecided = False
         if found.content_digest != content:
             raise ContentConflictError(self._conflict(found, files))
@@ -172,9 +170,6 @@ class Attempt:
             ) from error
         refuse_secrets(text, self._place.secrets(), where)
         return data
-
-    def _artifact(self, manifest: bytes) -> Artifact:
-        return Artifact(self._place, json.loads(manifest), self._cache)
 
     def _already_there(self, digest: str, key: str) -> Artifact:
         found = self._find(self.kind, digest)

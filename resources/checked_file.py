@@ -48,17 +48,18 @@ class CheckedFile:
         """Return where pieces [first, first + count) begin and end in the file."""
         return first * self.piece, min(self.size, (first + count) * self.piece)
 
-    def fill(self, first: int, into: memoryview) -> None:
+    def fill(self, first: int, into: memoryview, ahead: int = 0) -> None:
         """Read whole pieces from `first` on into `into`, which ends where a piece does.
 
-        A piece that arrives wrong is fetched again, with growing pauses.
+        A piece that arrives wrong is fetched again, with growing pauses. The next `ahead` bytes
+        will probably be wanted too.
 
         Raises:
             ShortFileError: the file ends too early.
             DamagedArtifactError: a piece has other bytes than were published.
         """
         start = first * self.piece
-        end = start + self._reader.read_into(start, into)
+        end = start + self._reader.read_into(start, into, ahead)
         for at in range(0, len(into), self.piece):
             view = into[at : at + self.piece]
             number = first + at // self.piece

@@ -233,7 +233,7 @@ class LocalReader:
         self._path = path
         self._file = path.open("rb", buffering=0)
 
-    def read_into(self, offset: int, buffer: memoryview) -> int:
+    def read_into(self, offset: int, buffer: memoryview, ahead: int = 0) -> int:
         """Fill `buffer` by `preadv`; short only at the end of the file."""
         done = 0
         with _translated(self._root, f"reading {self._path.name}"):

@@ -40,8 +40,11 @@ class PlaceWriter(Protocol):
 class PlaceReader(Protocol):
     """Random access to one object; thread-safe."""
 
-    def read_into(self, offset: int, buffer: memoryview) -> int:
-        """Fill `buffer` from byte `offset`; return the bytes read, fewer only at the end."""
+    def read_into(self, offset: int, buffer: memoryview, ahead: int = 0) -> int:
+        """Fill `buffer` from byte `offset`; return the bytes read, fewer only at the end.
+
+        The next `ahead` bytes will probably be asked for: a far place may have them sent already.
+        """
         ...
 
     def close(self) -> None:

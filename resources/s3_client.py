@@ -73,16 +73,12 @@ class Patience:
 class Timeouts:
     """Seconds: to connect (and to send one part), to wait for any answer; and the slowest body.
 
-    A body must come within `read` seconds and one more for every `slowest` bytes of it.
+    While a body is read it may fall behind the rate of `slowest` bytes a second by `read` seconds.
     """
 
     connect: float = 20.0
     read: float = 20.0
     slowest: float = 256 << 10
-
-    def body(self, nbytes: int) -> float:
-        """Seconds within which a body of `nbytes` must have come."""
-        return self.read + nbytes / self.slowest
 
 
 class BrokenBodyError(OSError):

@@ -17,6 +17,7 @@ from botocore.exceptions import ClientError
 
 from resources.aws_chain import AwsSettings, read_aws_chain
 from resources.places import Entry
+from resources.s3_bodies import PARKED, Body
 from resources.s3_client import (
     FAULTS,
     BrokenBodyError,
@@ -35,7 +36,6 @@ from resources.s3_transfers import (
     S3Reader,
     S3Writer,
     md5,
-    read_body,
 )
 from resources.s3_uploads import S3Uploads
 from resources.store_names import PROBE
@@ -159,9 +159,14 @@ class S3Place:
                 self._settings = settings = read_aws_chain()
                 settings.need_credentials()
                 self._make_contact(settings)
-                client = make_client(settings, self.timeouts, GETS_AT_ONCE + PARTS_AT_ONCE + 4)
+                connections = GETS_AT_ONCE + PARTS_AT_ONCE + PARKED + 4
+                client = make_client(settings, self.timeouts, connections)
                 self._connection, self._process = Connection(client), os.getpid()
             return self._connection
+
+    def opened(self) -> Connection | None:
+        """Return what this process has open already; makes no contact."""
+        return self._connection if self._process == os.getpid() else None
 
     @contextlib.contextmanager
     def translated(self, doing: str, endpoint: str | None = None) -> Iterator[None]:
@@ -194,8 +199,7 @@ class S3Place:
     def _read(self, key: str) -> tuple[bytes, str]:
         answer = self.connection().client.get_object(**self.names(key))
         data = bytearray(int(answer["ContentLength"]))
-        for _ in read_body(answer, memoryview(data), self.timeouts):
-            pass
+        Body(answer, 0, len(data), self.connection().watch, self.timeouts).fill(memoryview(data))
         checksum = answer["Metadata"].get(_CHECKSUM)
         if checksum is not None and blake3(data).hexdigest() != checksum:
             raise BrokenBodyError("an object arrived with other bytes than were written")

@@ -1,7 +1,7 @@
 """Large objects of a bucket in pieces: ranged GETs into the caller's buffers, uploads in parts.
 
-Both stay in memory, and in little of it: an upload holds the part being filled and those under way,
-of which there are at most `PARTS_AT_ONCE` in the process.
+Neither writes a file. Reading takes no memory beside the caller's; an upload holds the part being
+filled and those under way, of which there are at most `PARTS_AT_ONCE` in the process.
 """
 
 import base64
@@ -9,23 +9,22 @@ import contextlib
 import hashlib
 import threading
 from collections import deque
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from resources.s3_client import BrokenBodyError, Timeouts, code_of, is_missing, persist
+from resources.s3_bodies import Body, ParkedBodies, Watch
+from resources.s3_client import code_of, is_missing, persist
 
 if TYPE_CHECKING:
     from resources.s3_place import S3Place
 
 GETS_AT_ONCE = 8
-PARTS_AT_ONCE = 4
+PARTS_AT_ONCE = 3
 _GET = 8 << 20  # bytes of one ranged GET
 _PART = 5 << 20  # bytes of one part of an upload, the least that S3 allows
 _MOST_PARTS = 9_000  # S3 allows 10,000
-_SLICE = 256 << 10  # bytes taken from a connection at once
 
 
 class S3Reader:
@@ -35,83 +34,62 @@ class S3Reader:
         self._place = place
         self._key = key
 
-    def read_into(self, offset: int, buffer: memoryview) -> int:
-        """Fill `buffer`, by several GETs at once when it is large; short only at the end."""
+    def read_into(self, offset: int, buffer: memoryview, ahead: int = 0) -> int:
+        """Fill `buffer`, by several GETs at once when it is large; short only at the end.
+
+        The answer to one that asks for bytes ahead stays open for whoever reads on behind it.
+        """
         with self._place.translated(f"reading {self._key}"):
-            if len(buffer) <= _GET:
-                return self._get(offset, buffer)
+            if len(buffer) <= _GET or ahead:
+                return self._get(offset, buffer, ahead)
             starts = range(0, len(buffer), _GET)
             parts = [buffer[start : start + _GET] for start in starts]
             offsets = [offset + start for start in starts]
             return sum(self._place.connection().gets.map(self._get, offsets, parts))
 
     def close(self) -> None:
-        """Do nothing: connections belong to the place."""
+        """Give up answers that are open; connections belong to the place."""
+        connection = self._place.opened()
+        if connection is not None:
+            connection.parked.drop(self)
 
-    def _get(self, offset: int, buffer: memoryview) -> int:
+    def _get(self, offset: int, buffer: memoryview, ahead: int = 0) -> int:
         """One range; when an answer breaks off the rest of it is asked for."""
+        parked = self._place.connection().parked
         done = 0
 
         def go(again: bool) -> int:
             nonlocal done
-            for got in self._slices(offset + done, buffer[done:]):
-                done += got
+            while done < len(buffer):
+                at = offset + done
+                body = parked.take(self, at) or self._ask(at, len(buffer) - done, ahead)
+                if body is None:
+                    break
+                try:
+                    body.fill(buffer[done:])
+                finally:
+                    done = body.offset - offset
+                if body.left:
+                    parked.put(self, body)
+                elif body.short:
+                    break
             return done
 
         return persist(go, self._place.patience) if len(buffer) else 0
 
-    def _slices(self, offset: int, buffer: memoryview) -> Iterator[int]:
-        """Read one answer into `buffer`, telling of every slice."""
-        place = self._place
+    def _ask(self, offset: int, nbytes: int, ahead: int) -> Body | None:
+        """Ask for a range, and for what is ahead if one more answer may wait; None at the end."""
+        connection = self._place.connection()
+        most = nbytes + (ahead if ahead and connection.parked.has_room() else 0)
         try:
-            answer = place.connection().client.get_object(
-                **place.names(self._key), Range=f"bytes={offset}-{offset + len(buffer) - 1}"
+            answer = connection.client.get_object(
+                **self._place.names(self._key), Range=f"bytes={offset}-{offset + most - 1}"
             )
         except ClientError as error:
             if code_of(error) == "InvalidRange":
-                return
+                return None
             raise
-        yield from read_body(answer, buffer, place.timeouts)
-
-
-def read_body(answer: Any, buffer: memoryview, timeouts: Timeouts) -> Iterator[int]:
-    """Read an answer's body into the start of `buffer`, telling the bytes of every slice.
-
-    Raises:
-        BrokenBodyError: it ended too early, or took too long.
-    """
-    length = int(answer["ContentLength"])
-    if length > len(buffer):
-        raise BrokenBodyError(f"{length} bytes came where at most {len(buffer)} were asked for")
-    raw = answer["Body"]._raw_stream
-    slow = threading.Event()
-
-    def cut() -> None:
-        slow.set()
-        with contextlib.suppress(Exception):  # it may just have ended
-            raw.shutdown()
-
-    timer = threading.Timer(timeouts.body(length), cut)
-    timer.daemon = True
-    timer.start()
-    done = 0
-    try:
-        while done < length:
-            got = raw.readinto(buffer[done : min(length, done + _SLICE)])
-            if not got:
-                raise BrokenBodyError(f"a body ended {length - done} bytes too early")
-            done += got
-            yield got
-    except Exception as error:
-        raw.close()
-        if slow.is_set():
-            raise BrokenBodyError(f"{length} bytes did not come in time") from error
-        raise
-    else:
-        raw.drain_conn()
-        raw.release_conn()
-    finally:
-        timer.cancel()
+        return Body(answer, offset, most, connection.watch, self._place.timeouts)
 
 
 class S3Writer:
@@ -129,6 +107,7 @@ class S3Writer:
         self._size = size
         self._upload = ""
         self._sent: list[Future[str]] = []
+        self._seen = 0  # of these, so many are known to have arrived
         self._given_up = False
 
     def write(self, data: memoryview) -> None:
@@ -178,9 +157,9 @@ class S3Writer:
                     )["UploadId"],
                     self._place.patience,
                 )
-            for sent in self._sent:
-                if sent.done():
-                    sent.result()
+            while self._seen < len(self._sent) and self._sent[self._seen].done():
+                self._sent[self._seen].result()
+                self._seen += 1
             connection.parts_at_once.acquire()
             number, part = len(self._sent) + 1, self._buffer
             try:
@@ -235,6 +214,8 @@ class Connection:
 
     def __init__(self, client: Any) -> None:
         self.client = client
+        self.watch = Watch()
+        self.parked = ParkedBodies()
         self.gets = ThreadPoolExecutor(GETS_AT_ONCE, "s3-get")
         self.puts = ThreadPoolExecutor(PARTS_AT_ONCE, "s3-put")
         self.parts_at_once = threading.BoundedSemaphore(PARTS_AT_ONCE)
