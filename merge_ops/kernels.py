@@ -42,11 +42,14 @@ _SIGNATURES = {
     "keep_band": (None, (c_void_p, c_int64, c_uint32, c_int64, c_uint32, c_int64, c_void_p)),
     "leaf_sums": (None, (c_void_p, c_void_p, c_int64, c_int64, c_void_p)),
     "variance": (None, (POINTER(c_void_p), c_int64, c_int64, c_void_p)),
-    "keep": (
-        None,
-        (c_uint64, c_uint64, c_int64, c_int64, c_void_p, c_void_p, c_void_p, c_void_p),
-    ),
+    "keep": (None, (c_uint64, c_uint64, c_int64, c_int64, c_uint32, c_void_p, c_void_p)),
     "row_ranks": (c_int, (c_void_p, c_int64, c_int64, c_void_p)),
+    "decide_by_rank": (
+        c_int,
+        (c_uint64, c_uint64, c_int64, c_void_p, c_int64, c_int64, c_void_p, c_void_p),
+    ),
+    "apply_decided": (None, (c_void_p, c_void_p, c_int64, c_int64, c_float, c_void_p)),
+    "decided_sums": (None, (c_void_p, c_void_p, c_int64, c_int64, c_void_p)),
 }  # fmt: skip
 
 
@@ -213,22 +216,13 @@ def variance(parts: Sequence[Tensor]) -> Tensor | None:
     return result
 
 
-def keep(
-    key: tuple[int, int],
-    start: int,
-    values: Tensor,
-    levels: Tensor | None,
-    thresholds: NDArray[np.uint32],
-) -> Tensor | None:
-    """`values` times their random mask (see randomness.py); `levels` are int32, like `values`."""
+def keep(key: tuple[int, int], start: int, values: Tensor, threshold: int) -> Tensor | None:
+    """`values` times their random mask (see randomness.py)."""
     loops = _for(values)
-    if loops is None or not (levels is None or _fits(levels, "int32")):
+    if loops is None:
         return None
     kept = empty_like(values)
-    loops.keep(
-        *key, start, count_of(values), address(levels), thresholds.ctypes.data, address(values),
-        address(kept),
-    )  # fmt: skip
+    loops.keep(*key, start, count_of(values), threshold, address(values), address(kept))
     return kept
 
 
@@ -238,3 +232,38 @@ def row_ranks(values: Tensor, ranks: Tensor) -> bool:
     return loops is not None and bool(
         loops.row_ranks(address(values), *values.shape, address(ranks))
     )
+
+
+def decide_by_rank(
+    key: tuple[int, int], start: int, values: Tensor, thresholds: NDArray[np.uint32]
+) -> NDArray[np.uint8] | None:
+    """One bit for each entry of rows (rows, n): (rows, ⌈n / 8⌉); see rank_masks.py."""
+    loops = _for(values)
+    if loops is None:
+        return None
+    rows, length = values.shape
+    decided = np.empty((rows, -(-length // 8)), dtype=np.uint8)
+    done = loops.decide_by_rank(
+        *key, start, address(values), rows, length, address(thresholds), address(decided)
+    )
+    return decided if done else None
+
+
+def apply_decided(values: Tensor, decided: NDArray[np.uint8], factor: float) -> Tensor | None:
+    """`values`, shape (rows, n), times what `decide_by_rank` decided, times the factor."""
+    loops = _for(values)
+    if loops is None:
+        return None
+    kept = empty_like(values)
+    loops.apply_decided(address(values), address(decided), *values.shape, factor, address(kept))
+    return kept
+
+
+def decided_sums(values: Tensor, decided: NDArray[np.uint8]) -> NDArray[np.float64] | None:
+    """Σ |values · decided| of every row, shape (rows,), in the order of `leaf_sums`."""
+    loops = _for(values)
+    if loops is None:
+        return None
+    sums = np.empty(values.shape[0], dtype=np.float64)
+    loops.decided_sums(address(values), address(decided), *values.shape, address(sums))
+    return sums

@@ -4,7 +4,6 @@ import ctypes
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -15,7 +14,7 @@ from merge_ops.device import open_device
 from merge_ops.measure import LEAF, leaf_sums
 from merge_ops.methods.sce import variance
 from merge_ops.methods.ties import disjoint_merge
-from merge_ops.randomness import keep, keep_by_level
+from merge_ops.randomness import keep
 from merge_ops.rows import row_ranks
 from merge_ops.selection import Selection, Threshold, keep_between, observe_all
 
@@ -116,9 +115,6 @@ def test_variances(count: int, monkeypatch: pytest.MonkeyPatch):
 def test_random_masks(start: int, count: int, monkeypatch: pytest.MonkeyPatch):
     delta, key = values(count), (2**63 + 5, 77)
     assert_same_bits(both(monkeypatch, lambda: keep(key, start, delta, 0.3)))
-    levels = torch.arange(count, dtype=torch.int32) % 3
-    chances = np.array([0.1, 0.5, 1.0])
-    assert_same_bits(both(monkeypatch, lambda: keep_by_level(key, start, delta, levels, chances)))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 1), (3, 5), (4, 1024), (2, 3000), (1, 70_001)])
