@@ -1,4 +1,5 @@
-/* The innermost loops of a merge on the CPU, each one pass where torch needs several.
+/* The innermost loops of a merge on the CPU, each one pass where torch needs several; those of
+   random masks are in kernels_masks.c.
 
    kernels.py calls them, and has the same arithmetic in torch and numpy for where they were not
    compiled. Both give the same bits: every rounding here is one that stands in the source (compiled
@@ -6,37 +7,16 @@
    Lengths are elements; pointers to outputs never overlap inputs unless said. Compiled with
    -fno-strict-aliasing: floats are looked at as their bits. */
 
-#include <math.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
-#define TILE 1024  /* elements worked on together: they stay in the first-level cache */
-#define GROUP 8    /* marks of magnitudes that are looked at together */
-#define LANES 64   /* partial sums of a leaf */
+#include "kernels.h"
 
 #ifndef SOURCE
 #define SOURCE ""
 #endif
 
-static const uint32_t MAGNITUDE = 0x7fffffffu, INFINITE = 0x7f800000u, SIGN = 0x80000000u;
+static const uint32_t INFINITE = 0x7f800000u, SIGN = 0x80000000u;
 
-/* The digest of the source this was compiled from. */
+/* The digest of the sources this was compiled from. */
 const char *source_digest(void) { return SOURCE; }
-
-static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-
-static inline float as_float(uint32_t bits) {
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-static inline uint32_t as_bits(float value) {
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
 
 /* out = stored as float32, minus base unless base is null; 1 where a stored value is NaN or
    infinite. */
@@ -150,7 +130,7 @@ void disjoint_merge(const float *const *parts, const float *scale, const float *
         else if (normalize)
             for (int64_t i = 0; i < length; i++)
                 merged[i] /= divisor[i] + (float)(divisor[i] == 0);
-        for (int64_t i = 0; i < length; i++) 
+        for (int64_t i = 0; i < length; i++)
             out[start + i] = as_float(as_bits(merged[i]) ^ sign[i]) * lambda;
     }
 }
@@ -176,19 +156,19 @@ void weighted_sum(const float *const *parts, const float *weights, int64_t exper
     }
 }
 
-/* out = values whose magnitude is above `low` and not above `high` (bits of floats), with the first
+/* out = values where |by| is above `low` and not above `high` (bits of floats), with the first
    low_ties of those that equal low, and without the first high_ties of those that equal high; zero
    elsewhere. */
-void keep_band(const float *values, int64_t count, uint32_t low, int64_t low_ties, uint32_t high,
-               int64_t high_ties, float *out) {
-    const uint32_t *bits = (const uint32_t *)values;
+void keep_band(const float *by, const float *values, int64_t count, uint32_t low, int64_t low_ties,
+               uint32_t high, int64_t high_ties, float *out) {
+    const uint32_t *bits = (const uint32_t *)by, *from = (const uint32_t *)values;
     uint32_t *kept = (uint32_t *)out;
     for (int64_t start = 0; start < count; start += TILE) {
         int64_t end = least(start + TILE, count);
-        uint32_t equal = 0;
+        uint32_t equal = 0, lowest = low_ties ? low : low + 1;
         for (int64_t i = start; i < end; i++) {
             uint32_t here = bits[i] & MAGNITUDE;
-            kept[i] = bits[i] & -(uint32_t)(here > low) & -(uint32_t)(here <= high);
+            kept[i] = from[i] & -(uint32_t)(here >= lowest) & -(uint32_t)(here <= high);
             equal |= (here == low) | (here == high);
         }
         if (!equal || !(low_ties || high_ties)) continue;
@@ -197,25 +177,9 @@ void keep_band(const float *values, int64_t count, uint32_t low, int64_t low_tie
             if (here != low && here != high) continue;
             int wanted = here > low || (low_ties && low_ties--);
             if (here == high && high_ties) high_ties--, wanted = 0;
-            kept[i] = wanted ? bits[i] : 0;
+            if (!wanted) kept[i] = 0;
         }
     }
-}
-
-/* The float32 products a·b (|a| where b is null) added in float64: element i into lane i mod LANES. */
-static void add_lanes(const float *a, const float *b, int64_t count, double *restrict lanes) {
-    int64_t i = 0;
-    for (; i + LANES <= count; i += LANES)
-        for (int64_t k = 0; k < LANES; k++)
-            lanes[k] += b == NULL ? fabsf(a[i + k]) : a[i + k] * b[i + k];
-    for (int64_t k = 0; i < count; i++, k++) lanes[k] += b == NULL ? fabsf(a[i]) : a[i] * b[i];
-}
-
-/* The upper half of the lanes added to the lower, until one is left. */
-static double fold(double *lanes) {
-    for (int64_t half = LANES / 2; half; half /= 2)
-        for (int64_t k = 0; k < half; k++) lanes[k] += lanes[k + half];
-    return lanes[0];
 }
 
 /* Puts into sums[leaf] the sum of the products a·b (|a| where b is null), leaf by leaf. */
@@ -228,359 +192,93 @@ void leaf_sums(const float *a, const float *b, int64_t count, int64_t leaf, doub
     }
 }
 
-/* The variance over the parts of every entry, in float64, rounded once. */
-void variance(const float *const *parts, int64_t experts, int64_t count, float *out) {
-    double mean[TILE], squares[TILE];
+/* Into sums[e], `leaves` apart, the leaf_sums of the squares of those entries of parts[e] where `by`
+   is larger than `above`. Returns how many these are. */
+int64_t squares_above(const float *const *parts, int64_t experts, const float *by, float above,
+                   int64_t count, int64_t leaf, double *sums) {
+    int64_t leaves = (count + leaf - 1) / leaf, larger = 0;
+    for (int64_t i = 0; i < count; i++) larger += by[i] > above;
+    for (int64_t e = 0; e < experts; e++)
+        for (int64_t start = 0; start < count; start += leaf) {
+            double lanes[LANES] = {0};
+            int64_t end = least(start + leaf, count);
+            for (int64_t tile = start; tile < end; tile += TILE) {
+                float kept[TILE];
+                const float *restrict part = parts[e] + tile, *restrict decides = by + tile;
+                int64_t length = least(TILE, end - tile);
+                for (int64_t i = 0; i < length; i++)
+                    kept[i] = as_float(as_bits(part[i]) & -(uint32_t)(decides[i] > above));
+                add_lanes(kept, kept, length, lanes);
+            }
+            sums[e * leaves + start / leaf] = fold(lanes);
+        }
+    return larger;
+}
+
+/* The variance of two, without arrays of float64 between: what most merges have. */
+static void variance_of_two(const float *restrict a, const float *restrict b, int64_t count,
+                            float *restrict out) {
+    for (int64_t i = 0; i < count; i++) {
+        double mean = ((double)a[i] + b[i]) * 0.5; /* the same bits as a division */
+        double first = a[i] - mean, second = b[i] - mean;
+        out[i] = (float)((first * first + second * second) * 0.5);
+    }
+}
+
+static void variance_of_tile(const float *const *parts, int64_t experts, int64_t start,
+                             int64_t count, float *out) {
+    double mean[TILE] = {0}, squares[TILE] = {0};
+    for (int64_t e = 0; e < experts; e++) {
+        const float *restrict part = parts[e] + start;
+        for (int64_t i = 0; i < count; i++) mean[i] += part[i];
+    }
+    for (int64_t i = 0; i < count; i++) mean[i] /= (double)experts;
+    for (int64_t e = 0; e < experts; e++) {
+        const float *restrict part = parts[e] + start;
+        for (int64_t i = 0; i < count; i++) {
+            double apart = part[i] - mean[i];
+            squares[i] += apart * apart;
+        }
+    }
+    for (int64_t i = 0; i < count; i++) out[i] = (float)(squares[i] / (double)experts);
+}
+
+/* The variance over the parts of every entry, in float64, rounded once. Returns how many are not
+   zero. */
+int64_t variance(const float *const *parts, int64_t experts, int64_t count, float *out) {
+    int64_t differing = 0;
+    for (int64_t start = 0; start < count; start += TILE, out += TILE) {
+        int64_t length = least(TILE, count - start);
+        uint32_t here = 0;
+        if (experts == 2) variance_of_two(parts[0] + start, parts[1] + start, length, out);
+        else variance_of_tile(parts, experts, start, length, out);
+        for (int64_t i = 0; i < length; i++) here += out[i] != 0;
+        differing += here;
+    }
+    return differing;
+}
+
+/* Entries where low <= by <= high (bits of floats, none negative), in order: into picked[0] those of
+   `by`, into picked[1 + e] those of parts[e]; these are `count` apart. Returns how many. */
+int64_t pick_between(const float *by, uint32_t low, uint32_t high, const float *const *parts,
+                     int64_t experts, int64_t count, float *picked) {
+    const uint32_t *bits = (const uint32_t *)by;
+    int64_t found = 0;
     for (int64_t start = 0; start < count; start += TILE) {
         int64_t length = least(TILE, count - start);
-        memset(mean, 0, sizeof mean);
-        memset(squares, 0, sizeof squares);
-        for (int64_t e = 0; e < experts; e++) {
-            const float *restrict part = parts[e] + start;
-            for (int64_t i = 0; i < length; i++) mean[i] += part[i];
-        }
-        for (int64_t i = 0; i < length; i++) mean[i] /= (double)experts;
-        for (int64_t e = 0; e < experts; e++) {
-            const float *restrict part = parts[e] + start;
-            for (int64_t i = 0; i < length; i++) {
-                double apart = part[i] - mean[i];
-                squares[i] += apart * apart;
+        uint8_t near[TILE] = {0};
+        for (int64_t i = 0; i < length; i++) near[i] = bits[start + i] - low <= high - low;
+        for (int64_t group = 0; group < length; group += GROUP) {
+            uint64_t any;
+            memcpy(&any, near + group, sizeof any);
+            for (int64_t i = group; any && i < group + GROUP; i++) {
+                if (!near[i]) continue;
+                picked[found] = by[start + i];
+                for (int64_t e = 0; e < experts; e++)
+                    picked[(e + 1) * count + found] = parts[e][start + i];
+                found++;
             }
         }
-        for (int64_t i = 0; i < length; i++)
-            out[start + i] = (float)(squares[i] / (double)experts);
     }
-}
-
-/* Sixteen 16-bit words of Philox4x64-10, for one value of its counter and a stream. */
-static inline void philox(uint64_t counter, uint64_t stream, uint64_t k0, uint64_t k1,
-                          uint64_t words[4]) {
-    uint64_t x0 = counter, x1 = stream, x2 = 0, x3 = 0;
-    for (int round = 0; round < 10; round++) {
-        unsigned __int128 p0 = (unsigned __int128)x0 * 0xD2E7470EE14C6C93u;
-        unsigned __int128 p1 = (unsigned __int128)x2 * 0xCA5A826395121157u;
-        x0 = (uint64_t)(p1 >> 64) ^ x1 ^ k0, x1 = (uint64_t)p1;
-        x2 = (uint64_t)(p0 >> 64) ^ x3 ^ k1, x3 = (uint64_t)p0;
-        k0 += 0x9E3779B97F4A7C15u, k1 += 0xBB67AE8584CAA73Bu;
-    }
-    words[0] = x0, words[1] = x1, words[2] = x2, words[3] = x3;
-}
-
-/* Words start, start + 1, ... of stream 0, low ones first. */
-static void draw(uint64_t k0, uint64_t k1, int64_t start, int64_t count, uint16_t *out) {
-    uint64_t words[4];
-    while (count) {
-        int64_t skip = start % 16, taken = least(16 - skip, count);
-        philox((uint64_t)(start / 16), 0, k0, k1, words);
-        if (taken == 16) /* one by one, so that they need not be in memory before */
-            for (int k = 0; k < 4; k++) memcpy(out + 4 * k, words + k, sizeof *words);
-        else memcpy(out, (uint16_t *)words + skip, (size_t)taken * 2);
-        out += taken, start += taken, count -= taken;
-    }
-}
-
-/* Whether word `at` of stream 1 is below the lower half of the threshold. */
-static int decide(uint64_t k0, uint64_t k1, int64_t at, uint32_t threshold) {
-    uint64_t words[4];
-    philox((uint64_t)(at / 16), 1, k0, k1, words);
-    return ((uint16_t *)words)[at % 16] < (threshold & 0xffffu);
-}
-
-/* out = values where the element's number (randomness.py) is below the threshold, values * 0
-   elsewhere. */
-void keep(uint64_t k0, uint64_t k1, int64_t first, int64_t count, uint32_t threshold,
-          const float *values, float *out) {
-    uint16_t words[TILE], upper = (uint16_t)(threshold >> 16);
-    for (int64_t start = 0; start < count; start += TILE) {
-        int64_t length = least(TILE, count - start);
-        const float *restrict from = values + start;
-        float *restrict to = out + start;
-        draw(k0, k1, first + start, length, words);
-        uint16_t undecided = 0;
-        for (int64_t i = 0; i < length; i++) {
-            to[i] = from[i] * (words[i] < upper ? 1.0f : 0.0f);
-            undecided |= words[i] == upper;
-        }
-        for (int64_t i = 0; undecided && i < length; i++)
-            if (words[i] == upper)
-                to[i] = from[i] * (float)decide(k0, k1, first + start + i, threshold);
-    }
-}
-
-#define DIGITS 3
-#define BINS 2048
-
-/* Into rank[i] the rank of |values[i]| among the `length` of a row, 0 the smallest; of equal ones
-   the first is smaller. `room` is for 2 * length. A radix sort over the 31 bits, 11, 10 and 10,
-   without those digits that are the same in the whole row: differences of bfloat16 values have short
-   mantissas. */
-static void rank_row(const uint32_t *bits, int64_t length, uint64_t *room, int32_t *rank) {
-    static const int shifts[DIGITS] = {0, 11, 21};
-    static const uint32_t masks[DIGITS] = {2047, 1023, 1023};
-    uint32_t places[DIGITS][BINS] = {{0}}, different[DIGITS];
-    uint64_t *a = room, *b = room + length;
-    for (int64_t i = 0; i < length; i++) {
-        uint32_t magnitude = bits[i] & MAGNITUDE;
-        a[i] = (uint64_t)magnitude << 32 | (uint64_t)i;
-        for (int digit = 0; digit < DIGITS; digit++)
-            places[digit][magnitude >> shifts[digit] & masks[digit]]++;
-    }
-    int left = 0;
-    for (int digit = 0; digit < DIGITS; digit++) {
-        uint32_t first = (bits[0] & MAGNITUDE) >> shifts[digit] & masks[digit];
-        left += different[digit] = places[digit][first] != (uint64_t)length;
-    }
-    if (!left)
-        for (int64_t i = 0; i < length; i++) rank[i] = (int32_t)i;
-    for (int digit = 0; digit < DIGITS; digit++) {
-        if (!different[digit]) continue;
-        uint32_t before = 0, *place = places[digit], mask = masks[digit];
-        for (int64_t bin = 0; bin <= mask; bin++) {
-            uint32_t here = place[bin];
-            place[bin] = before;
-            before += here;
-        }
-        int shift = 32 + shifts[digit];
-        if (--left) {
-            for (int64_t i = 0; i < length; i++) b[place[a[i] >> shift & mask]++] = a[i];
-            uint64_t *swap = a;
-            a = b, b = swap;
-        } else {
-            for (int64_t i = 0; i < length; i++)
-                rank[(uint32_t)a[i]] = (int32_t)place[a[i] >> shift & mask]++;
-        }
-    }
-}
-
-/* The ranks of all rows. Returns 0 where there was no memory. */
-int row_ranks(const float *values, int64_t rows, int64_t length, int32_t *ranks) {
-    uint64_t *room = malloc((size_t)length * 2 * sizeof *room);
-    if (room == NULL) return 0;
-    for (int64_t row = 0; row < rows; row++)
-        rank_row((const uint32_t *)values + row * length, length, room, ranks + row * length);
-    free(room);
-    return 1;
-}
-
-#define OCTAVES 8    /* magnitudes that bins tell apart, about the row's typical one */
-#define FINEST 8192  /* bins at most, beside that of zeros */
-#define FOUND 64     /* magnitudes of a row whose ranks are remembered */
-#define WIDE 16      /* magnitudes compared together */
-#define PATIENCE 64  /* looks at each entry of a row, on average, before all ranks are found */
-
-/* One row whose entries are decided by rank, and room for that. */
-struct row {
-    int64_t length;
-    uint32_t *magnitude; /* of all entries, then WIDE of more than any */
-    uint16_t *bin;
-    struct { uint32_t magnitude; int64_t until, rank; } found[FOUND]; /* of a next one at `until` */
-    int64_t looks;
-    uint64_t *room; /* for ranking all entries, once there were too many looks */
-    int32_t *rank;
-    int ranked;
-};
-
-static int64_t count_smaller(const uint32_t *magnitude, int64_t count, uint32_t than) {
-    uint32_t smaller = 0;
-    for (int64_t i = 0; i < (count + WIDE - 1) / WIDE * WIDE; i++) smaller += magnitude[i] < than;
-    return smaller;
-}
-
-static int64_t count_equal(const uint32_t *magnitude, int64_t count, uint32_t to) {
-    uint32_t equal = 0;
-    for (int64_t i = 0; i < count / WIDE * WIDE; i++) equal += magnitude[i] == to;
-    return equal;
-}
-
-static int rank_all(struct row *row) {
-    size_t length = (size_t)row->length;
-    if (row->room == NULL) row->room = malloc(length * (2 * sizeof *row->room + sizeof *row->rank));
-    if (row->room == NULL) return 0;
-    row->rank = (int32_t *)(row->room + 2 * length);
-    rank_row(row->magnitude, row->length, row->room, row->rank);
-    return row->ranked = 1;
-}
-
-/* The rank of entry i, no smaller than that asked for before; -1 where there was no memory. */
-static int64_t rank_of(struct row *row, int64_t i) {
-    uint32_t magnitude = row->magnitude[i];
-    size_t place = (uint32_t)(magnitude * 0x9E3779B1u) >> 26;
-    if (row->ranked) return row->rank[i];
-    if (row->found[place].until < 0 || row->found[place].magnitude != magnitude) {
-        row->looks += row->length;
-        if (row->looks > PATIENCE * row->length) return rank_all(row) ? row->rank[i] : -1;
-        row->found[place].magnitude = magnitude;
-        row->found[place].until = 0;
-        row->found[place].rank = count_smaller(row->magnitude, row->length, magnitude);
-    }
-    int64_t from = row->found[place].until, until = i / WIDE * WIDE;
-    uint32_t here = 0;
-    row->found[place].until = until;
-    row->found[place].rank += count_equal(row->magnitude + from, until - from, magnitude);
-    for (int64_t k = 0; k < WIDE; k++)
-        here += (row->magnitude[until + k] == magnitude) & (until + k < i);
-    return row->found[place].rank + here;
-}
-
-/* Bins for a row's magnitudes, about their geometric mean: 0 for zeros, then
-   1 + (magnitude - low >> shift), at most 1 + last. */
-struct bins {
-    uint32_t low, last;
-    int shift;
-};
-
-static struct bins bins_for(const uint32_t *magnitude, int64_t length) {
-    uint64_t sum = 0, some = 0;
-    for (int64_t start = 0; start < length; start += TILE) {
-        int64_t end = least(start + TILE, length);
-        uint32_t upper = 0, differing = 0;
-        for (int64_t i = start; i < end; i++) {
-            upper += magnitude[i] >> 16;
-            differing += magnitude[i] != 0;
-        }
-        sum += upper, some += differing;
-    }
-    uint32_t below = 11u << 22, typical = some ? (uint32_t)(sum / some) << 16 : 0;
-    uint32_t last = 16 * OCTAVES - 1;
-    int shift = 19;
-    while (last < FINEST / 2 && last * 4 < length) last = last * 2 + 1, shift--;
-    return (struct bins){typical > below ? typical - below : 0, last, shift};
-}
-
-/* Into bound[b] the lowest (lower half) and the highest level (upper half) that an entry of bin b
-   may have, levels[1 + rank] being that of a rank; into row->bin the entries' bins. */
-static void bound_bins(struct row *row, const uint16_t *levels, uint32_t *bound) {
-    struct bins bins = bins_for(row->magnitude, row->length);
-    uint32_t low = bins.low, last = bins.last, count[2][FINEST + 1];
-    int shift = bins.shift;
-    int64_t length = row->length;
-    const uint32_t *restrict magnitude = row->magnitude;
-    uint16_t *restrict bin = row->bin;
-    for (int64_t i = 0; i < length; i++) {
-        uint32_t above = (magnitude[i] > low ? magnitude[i] - low : 0) >> shift;
-        bin[i] = (uint16_t)((above < last ? above : last) + (magnitude[i] != 0));
-    }
-    memset(count[0], 0, (last + 2) * sizeof **count);
-    memset(count[1], 0, (last + 2) * sizeof **count);
-    for (int64_t i = 0; i + 1 < length; i += 2) count[0][bin[i]]++, count[1][bin[i + 1]]++;
-    if (length % 2) count[0][bin[length - 1]]++;
-    uint32_t before = 0;
-    for (uint32_t b = 0; b < last + 2; b++) {
-        uint32_t lowest = levels[1 + before];
-        before += count[0][b] + count[1][b];
-        bound[b] = lowest | (uint32_t)levels[before] << 16;
-    }
-}
-
-/* Bit i of the result is the lowest bit of bytes[i]; the others must be zero. */
-static inline uint64_t packed(const uint8_t *bytes) {
-    uint64_t word = 0;
-    for (int group = 0; group < 8; group++) {
-        uint64_t eight = 0;
-        for (int k = 0; k < 8; k++) eight |= (uint64_t)bytes[group * 8 + k] << 8 * k;
-        word |= (eight * 0x0102040810204080u >> 56) << 8 * group;
-    }
-    return word;
-}
-
-/* Decides one row (see decide_by_rank); returns 0 where there was no memory. */
-static int decide_row(struct row *row, uint64_t k0, uint64_t k1, int64_t first,
-                      const uint32_t *thresholds, const uint32_t *bound, uint8_t *decided) {
-    for (int64_t start = 0; start < row->length; start += TILE) {
-        int64_t length = least(TILE, row->length - start);
-        uint16_t words[TILE];
-        uint32_t bounds[TILE];
-        uint8_t below[TILE] = {0}, open[TILE] = {0};
-        draw(k0, k1, first + start, length, words);
-        for (int64_t i = 0; i < length; i++) bounds[i] = bound[row->bin[start + i]];
-        for (int64_t i = 0; i < length; i++) {
-            uint16_t low = (uint16_t)bounds[i], high = (uint16_t)(bounds[i] >> 16);
-            below[i] = words[i] < low;
-            open[i] = (words[i] >= low) & (words[i] <= high);
-        }
-        for (int64_t group = 0; group < length; group += 64) {
-            uint64_t kept = packed(below + group);
-            for (uint64_t left = packed(open + group); left; left &= left - 1) {
-                int place = __builtin_ctzll(left);
-                int64_t i = group + place, rank = rank_of(row, start + i);
-                if (rank < 0) return 0;
-                uint32_t threshold = thresholds[rank];
-                uint64_t wanted = words[i] < threshold >> 16;
-                if (words[i] == threshold >> 16)
-                    wanted = (uint64_t)decide(k0, k1, first + start + i, threshold);
-                kept |= wanted << place;
-            }
-            for (int64_t i = group; i < least(group + 64, length); i += 8, kept >>= 8)
-                *decided++ = (uint8_t)kept;
-        }
-    }
-    return 1;
-}
-
-/* Into `decided`, bit by bit, low ones first, whether each element's number (randomness.py) is below
-   thresholds[rank of its magnitude in its row]; thresholds must not fall. Every row begins with a
-   byte. Returns 0 where there was no memory.
-
-   Ranks need no sorting: how many entries lie in lower bins and in its own bound an entry's
-   threshold, which decides for all but a few; the ranks of those are counted one by one. */
-int decide_by_rank(uint64_t k0, uint64_t k1, int64_t first, const float *values, int64_t rows,
-                   int64_t length, const uint32_t *thresholds, uint8_t *decided) {
-    uint32_t bound[FINEST + 1];
-    struct row row = {.length = length};
-    row.magnitude = malloc((size_t)(length + WIDE) * (sizeof *row.magnitude + 2 * sizeof *row.bin));
-    if (row.magnitude == NULL) return 0;
-    row.bin = (uint16_t *)(row.magnitude + length + WIDE);
-    uint16_t *levels = row.bin + length;
-    levels[0] = levels[length + 1] = 0; /* of bins with nothing in them */
-    for (int64_t i = 0; i < length; i++) levels[1 + i] = (uint16_t)(thresholds[i] >> 16);
-    for (int64_t i = 0; i < WIDE; i++) row.magnitude[length + i] = UINT32_MAX;
-    int done = 1;
-    for (int64_t number = 0; done && number < rows; number++, first += length) {
-        const uint32_t *bits = (const uint32_t *)values + number * length;
-        for (int64_t i = 0; i < length; i++) row.magnitude[i] = bits[i] & MAGNITUDE;
-        for (int k = 0; k < FOUND; k++) row.found[k].until = -1;
-        row.looks = row.ranked = 0;
-        bound_bins(&row, levels, bound);
-        done = decide_row(&row, k0, k1, first, thresholds, bound, decided);
-        decided += (length + 7) / 8;
-    }
-    free(row.magnitude);
-    free(row.room);
-    return done;
-}
-
-/* values * 1 or * 0 as decided, times the factor. */
-static void apply_tile(const float *restrict values, const uint8_t *restrict decided, int64_t count,
-                       float factor, float *restrict out) {
-    int64_t i = 0;
-    for (; i + 8 <= count; i += 8) {
-        uint32_t byte = decided[i / 8];
-        for (int k = 0; k < 8; k++)
-            out[i + k] = values[i + k] * (float)(int32_t)(byte >> k & 1) * factor;
-    }
-    for (; i < count; i++)
-        out[i] = values[i] * (float)(int32_t)(decided[i / 8] >> i % 8 & 1) * factor;
-}
-
-/* out = values * 1 or * 0 as decided for their rows, times the factor. */
-void apply_decided(const float *values, const uint8_t *decided, int64_t rows, int64_t length,
-                   float factor, float *out) {
-    for (int64_t row = 0; row < rows; row++, decided += (length + 7) / 8)
-        apply_tile(values + row * length, decided, length, factor, out + row * length);
-}
-
-/* The leaf_sums of |values| times what was decided, a row a leaf. */
-void decided_sums(const float *values, const uint8_t *decided, int64_t rows, int64_t length,
-                  double *sums) {
-    for (int64_t row = 0; row < rows; row++) {
-        double lanes[LANES] = {0};
-        for (int64_t start = 0; start < length; start += TILE) {
-            int64_t count = least(TILE, length - start);
-            float kept[TILE];
-            apply_tile(values + row * length + start, decided + start / 8, count, 1.0f, kept);
-            add_lanes(kept, NULL, count, lanes);
-        }
-        decided += (length + 7) / 8;
-        sums[row] = fold(lanes);
-    }
+    return found;
 }

@@ -111,6 +111,17 @@ class ModelMeasure(Measure, Protocol):
         ...
 
 
+def sample_runs(count: int, wanted: int, runs: int) -> tuple[list[int], int]:
+    """Where the runs of a sample begin, evenly spread over `count` elements, and their length.
+
+    About `wanted` elements in all. They do not depend on the block: so neither does what follows
+    from a sample.
+    """
+    length = min(max(64, wanted // runs), LEAF, count)
+    runs = max(1, min(wanted // length, count // length))
+    return [(count - length) * number // max(1, runs - 1) for number in range(runs)], length
+
+
 def leaf_sums(values: Tensor, other: Tensor | None = None) -> NDArray[np.float64]:
     """Σ |values|, or Σ values · other, over consecutive leaves in float64, shape (leaves,).
 
@@ -123,7 +134,7 @@ def leaf_sums(values: Tensor, other: Tensor | None = None) -> NDArray[np.float64
         return sums
     import torch
 
-    products = values.abs() if other is None else values * other
+    products = torch.as_tensor(values.abs() if other is None else values * other)
     found: list[float] = []
     for leaf in torch.split(products, LEAF):
         rows = leaf[: len(leaf) // LANES * LANES].double().view(-1, LANES)

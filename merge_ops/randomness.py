@@ -5,8 +5,8 @@ BLAKE3 hash of (seed, tensor name, expert name). An element's number has 32 bits
 the i-th 16-bit word of the key's stream 0, the lower half that of stream 1 (the second word of the
 counter), low words first. It is kept where that number is below its chance. The lower half is drawn
 only where the upper one does not decide, for one element in 65,536: so a mask costs 16 bits an
-element. kernels.c draws them; numpy's Philox and, on other devices, the same rounds in torch do
-where it cannot. Tests hold them equal.
+element. kernels_masks.c draws them; numpy's Philox and, on other devices, the same rounds in torch
+do where it cannot. Tests hold them equal.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import blake3
 import numpy as np
 
-from merge_ops import kernels
+from merge_ops import kernels_masks
 
 if TYPE_CHECKING:
     import torch
@@ -85,7 +85,7 @@ def keep_mask_by_level(
 
 def keep(key: tuple[int, int], start: int, values: torch.Tensor, density: float) -> torch.Tensor:
     """Flat float32 `values` from element `start` on, times their `keep_mask`."""
-    kept = kernels.keep(key, start, values, int(thresholds(np.array([density]))[0]))
+    kept = kernels_masks.keep(key, start, values, int(thresholds(np.array([density]))[0]))
     if kept is not None:
         return kept
     return keep_mask(key, start, values.numel(), density, values.device).mul_(values)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from merge_ops import kernels
+from merge_ops import kernels_masks
 from merge_ops.randomness import keep_mask_by_level, thresholds
 from merge_ops.rows import absolute_row_sums, row_ranks
 
@@ -32,7 +32,7 @@ def decide_by_rank(
 
     `chances`, shape (n,), are those of rank 0, the smallest magnitude, to n − 1; they do not fall.
     """
-    decided = kernels.decide_by_rank(key, start, values, thresholds(chances))
+    decided = kernels_masks.decide_by_rank(key, start, values, thresholds(chances))
     if decided is not None:
         return decided
     mask = keep_mask_by_level(key, start, row_ranks(values), chances)
@@ -47,7 +47,7 @@ def decide_by_rank(
 
 def keep_decided(values: Tensor, decided: Any, factor: float = 1.0) -> Tensor:
     """Float32 rows times their mask, times the factor."""
-    kept = kernels.apply_decided(values, decided, factor)
+    kept = kernels_masks.apply_decided(values, decided, factor)
     if kept is not None:
         return kept
     import torch
@@ -65,5 +65,5 @@ def keep_decided(values: Tensor, decided: Any, factor: float = 1.0) -> Tensor:
 
 def decided_row_sums(values: Tensor, decided: Any) -> NDArray[np.float64]:
     """The sum of |kept entries| in every row, as `absolute_row_sums`."""
-    sums = kernels.decided_sums(values, decided)
+    sums = kernels_masks.decided_sums(values, decided)
     return absolute_row_sums(keep_decided(values, decided)) if sums is None else sums

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from merge_ops import kernels
+from merge_ops import kernels, kernels_masks
 from merge_ops.measure import LANES, LEAF
 from merge_ops.values import empty_like
 
@@ -119,7 +119,7 @@ def row_ranks(values: Tensor) -> Tensor:
     make one integer, and sorting integers is twice as fast as a stable argsort.
     """
     ranks = empty_like(values, "int32")
-    if kernels.row_ranks(values, ranks):
+    if kernels_masks.row_ranks(values, ranks):
         return ranks
     import torch
 

@@ -58,6 +58,13 @@ class Threshold:
         kept[places] = delta[places]
         return kept
 
+    def apply_to(self, values: Tensor, by: Tensor, block: int) -> Tensor:
+        """`values` where `apply` keeps `by`, zero elsewhere."""
+        kept = kernels.keep_band(by, self.value, self.ties[block], math.inf, 0, values)
+        if kept is not None:
+            return kept
+        return values.where(self.apply(by, block) != 0, values.new_zeros(()))
+
 
 @dataclass(frozen=True)
 class _Seen:
@@ -138,7 +145,14 @@ class Selection:
         low, high = np.float32(self._low), np.float32(self._high)
         magnitude = np.abs(values)
         above = int(np.count_nonzero(magnitude > high))
-        near = magnitude.compress((magnitude >= low) & (magnitude <= high))
+        return self.seen_near(above, magnitude.compress((magnitude >= low) & (magnitude <= high)))
+
+    def seen_near(self, above: int, near: Floats) -> Any:
+        """What a block says that has so many magnitudes above the bracket, and these in it.
+
+        Of zeros, which no threshold of what differs is among, there need be none.
+        """
+        low, high = np.float32(self._low), np.float32(self._high)
         at_high = int(np.count_nonzero(near == high))
         at_low = int(np.count_nonzero(near == low)) if low < high else 0
         inside = near.compress((near > low) & (near < high))

@@ -21,13 +21,13 @@ import numpy as np
 from merge_ops import kernels
 from merge_ops.block_reader import BlockReader
 from merge_ops.device import Device, may_be_cuda, open_device
-from merge_ops.measure import Block, Measure, TensorJob
+from merge_ops.measure import Block, Measure, TensorJob, sample_runs
 from merge_ops.plan import Plan, PlannedTensor
 from merge_ops.progress import Meter, Progress
 from merge_ops.room import Room, bytes_to_hold, check_room, machine_memory
 from merge_ops.settings import StreamSettings
 from merge_ops.tensor_sources import Stored
-from merge_ops.values import copy_of, joined
+from merge_ops.values import joined
 from merge_ops.whole_model import WholeModel
 
 if TYPE_CHECKING:
@@ -296,7 +296,8 @@ class BlockStream:
 def measure_whole(measure: Measure, block: Block) -> None:
     """Measure a tensor that is one block: as many rounds as wanted, on the data at hand."""
     if measure.sample:
-        step = max(1, block.count // measure.sample)
-        measure.look([copy_of(each.reshape(-1)[::step]) for each in block.inputs])
+        starts, length = sample_runs(block.count, measure.sample, SAMPLE_RUNS)
+        flat = [each.reshape(-1) for each in block.inputs]
+        measure.look([joined([each[at : at + length] for at in starts]) for each in flat])
     while measure.wanted:
         measure.absorb([measure.observe(block)])
