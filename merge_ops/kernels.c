@@ -68,10 +68,8 @@ void under_brackets(const float *values, int64_t count, int64_t cuts, const uint
             for (int64_t i = 0; i < length; i++) near[i] = magnitude[i] - low <= width;
             counts[cut][0] += over;
             for (int64_t group = 0; group < length; group += GROUP) {
-                uint64_t any;
-                memcpy(&any, near + group, sizeof any);
-                for (int64_t i = group; any && i < group + GROUP; i++) {
-                    if (!near[i]) continue;
+                for (uint64_t left = packed(near + group); left; left &= left - 1) {
+                    int64_t i = group + __builtin_ctzll(left);
                     if (magnitude[i] == high) counts[cut][1]++;
                     else if (magnitude[i] == low) counts[cut][2]++;
                     else inside[cut][counts[cut][3]++] = magnitude[i];
@@ -269,10 +267,8 @@ int64_t pick_between(const float *by, uint32_t low, uint32_t high, const float *
         uint8_t near[TILE] = {0};
         for (int64_t i = 0; i < length; i++) near[i] = bits[start + i] - low <= high - low;
         for (int64_t group = 0; group < length; group += GROUP) {
-            uint64_t any;
-            memcpy(&any, near + group, sizeof any);
-            for (int64_t i = group; any && i < group + GROUP; i++) {
-                if (!near[i]) continue;
+            for (uint64_t left = packed(near + group); left; left &= left - 1) {
+                int64_t i = group + __builtin_ctzll(left);
                 picked[found] = by[start + i];
                 for (int64_t e = 0; e < experts; e++)
                     picked[(e + 1) * count + found] = parts[e][start + i];

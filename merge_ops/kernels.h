@@ -6,7 +6,7 @@
 #include <string.h>
 
 #define TILE 1024  /* elements worked on together: they stay in the first-level cache */
-#define GROUP 8    /* marks of magnitudes that are looked at together */
+#define GROUP 64   /* marks that are looked at together */
 #define LANES 64   /* partial sums of a leaf */
 
 static const uint32_t MAGNITUDE = 0x7fffffffu;
@@ -23,6 +23,17 @@ static inline uint32_t as_bits(float value) {
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);
     return bits;
+}
+
+/* Bit i of the result is the lowest bit of bytes[i]; the others must be zero. */
+static inline uint64_t packed(const uint8_t *bytes) {
+    uint64_t word = 0;
+    for (int group = 0; group < 8; group++) {
+        uint64_t eight = 0;
+        for (int k = 0; k < 8; k++) eight |= (uint64_t)bytes[group * 8 + k] << 8 * k;
+        word |= (eight * 0x0102040810204080u >> 56) << 8 * group;
+    }
+    return word;
 }
 
 /* The float32 products a·b (|a| where b is null) added in float64: element i into lane i mod

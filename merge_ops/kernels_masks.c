@@ -223,17 +223,6 @@ static void bound_bins(struct row *row, const uint16_t *levels, uint32_t *bound)
     }
 }
 
-/* Bit i of the result is the lowest bit of bytes[i]; the others must be zero. */
-static inline uint64_t packed(const uint8_t *bytes) {
-    uint64_t word = 0;
-    for (int group = 0; group < 8; group++) {
-        uint64_t eight = 0;
-        for (int k = 0; k < 8; k++) eight |= (uint64_t)bytes[group * 8 + k] << 8 * k;
-        word |= (eight * 0x0102040810204080u >> 56) << 8 * group;
-    }
-    return word;
-}
-
 /* Decides one row (see decide_by_rank); returns 0 where there was no memory. */
 static int decide_row(struct row *row, uint64_t k0, uint64_t k1, int64_t first,
                       const uint32_t *thresholds, const uint32_t *bound, uint8_t *decided) {
@@ -249,7 +238,7 @@ static int decide_row(struct row *row, uint64_t k0, uint64_t k1, int64_t first,
             below[i] = words[i] < low;
             open[i] = (words[i] >= low) & (words[i] <= high);
         }
-        for (int64_t group = 0; group < length; group += 64) {
+        for (int64_t group = 0; group < length; group += GROUP) {
             uint64_t kept = packed(below + group);
             for (uint64_t left = packed(open + group); left; left &= left - 1) {
                 int place = __builtin_ctzll(left);
@@ -261,7 +250,7 @@ static int decide_row(struct row *row, uint64_t k0, uint64_t k1, int64_t first,
                     wanted = (uint64_t)decide(k0, k1, first + start + i, threshold);
                 kept |= wanted << place;
             }
-            for (int64_t i = group; i < least(group + 64, length); i += 8, kept >>= 8)
+            for (int64_t i = group; i < least(group + GROUP, length); i += 8, kept >>= 8)
                 *decided++ = (uint8_t)kept;
         }
     }

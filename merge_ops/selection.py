@@ -113,16 +113,18 @@ class Selection:
 
     def look(self, values: Floats) -> None:
         """Set the bracket from a sample."""
-        magnitude = np.abs(values)
-        size = len(magnitude)
+        look_all([self], values)
+
+    def places(self, size: int) -> tuple[int, int]:
+        """Where in a sorted sample of so many the bracket ends; outside of it: nowhere."""
         share = self.k / self._count
         middle = size * (1 - share)
         half = MARGIN * math.sqrt(size * share * (1 - share)) + 2
-        low, high = int(middle - half), int(middle + half)
-        wanted = [place for place in (low, high) if 0 <= place < size]
-        parted = np.partition(magnitude, wanted) if wanted else magnitude
-        self._low = float(parted[low]) if low >= 0 else 0.0
-        self._high = float(parted[high]) if high < size else math.inf
+        return int(middle - half), int(middle + half)
+
+    def set_bracket(self, low: float, high: float) -> None:
+        """What the threshold is thought to lie in."""
+        self._low, self._high = low, high
 
     def observe(self, values: Floats) -> Any:
         """What one block says in this round."""
@@ -223,6 +225,21 @@ class Selection:
             kept.append(min(here, ties))
             ties -= kept[-1]
         self.threshold = Threshold(value, tuple(kept), tuple(equal))
+
+
+def look_all(selections: Sequence[Selection], values: Floats) -> None:
+    """Set the brackets of several selections from one sample: it is parted once for all."""
+    magnitude = np.abs(values)
+    size = len(magnitude)
+    ends = [each.places(size) for each in selections]
+    wanted = sorted({place for pair in ends for place in pair if 0 <= place < size})
+    if wanted:
+        magnitude.partition(wanted)
+    for each, (low, high) in zip(selections, ends, strict=True):
+        each.set_bracket(
+            float(magnitude[low]) if low >= 0 else 0.0,
+            float(magnitude[high]) if high < size else math.inf,
+        )
 
 
 def observe_all(selections: Sequence[Selection], values: Floats) -> list[Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from merge_ops.measure import Block, ModelWide, TensorJob, leaf_sums, total
 from merge_ops.parameters import Parameter, shared
-from merge_ops.selection import Selection, Threshold, keep_between, observe_all
+from merge_ops.selection import Selection, Threshold, keep_between, look_all, observe_all
 from merge_ops.values import on_cpu, zeros_like
 
 if TYPE_CHECKING:
@@ -86,9 +86,9 @@ class BandMeasure:
 
     def look(self, inputs: Sequence[Tensor]) -> None:
         """Bracket every threshold."""
-        seen = {expert: on_cpu(inputs[expert]) for expert, _ in self._selections}
-        for (expert, _), selection in self._selections.items():
-            selection.look(seen[expert])
+        for expert in {expert for expert, _ in self._selections}:
+            cuts = [each for (whose, _), each in self._selections.items() if whose == expert]
+            look_all(cuts, on_cpu(inputs[expert]))
 
     def observe(self, block: Block) -> dict[Any, Any]:
         """What this block says to every open selection; with none open, sums of what is kept."""
