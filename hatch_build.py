@@ -1,4 +1,4 @@
-"""Compiles merge_ops/kernels.c while the package is built or installed for editing.
+"""Compiles the loops of merge_ops in C while the package is built or installed for editing.
 
 Where no C compiler is found the build brings one along: the package `ziglang` (MIT). Where even
 that fails the install goes on: merges then run on torch and numpy alone, slower, to the same bits.

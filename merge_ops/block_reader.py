@@ -12,6 +12,7 @@ from merge_ops import kernels
 from merge_ops.device import Device
 from merge_ops.errors import CheckpointError, NonFiniteError
 from merge_ops.header import ITEM_SIZES
+from merge_ops.measure import sample_runs
 from merge_ops.plan import PlannedTensor
 from merge_ops.tensor_sources import Stored, TensorSource
 from merge_ops.values import array_of, copy_of, joined, on_cpu
@@ -130,13 +131,11 @@ class BlockReader:
     def sample(self, tensor: PlannedTensor, wanted: int, runs: int) -> Sequence[torch.Tensor]:
         """About `wanted` elements of every input, in evenly spread runs."""
         count = tensor.output.nbytes // ITEM_SIZES[tensor.output.dtype]
-        length = min(max(64, wanted // runs), self._block, count)
-        runs = max(1, min(wanted // length, count // length))
-        starts = [(count - length) * number // max(1, runs - 1) for number in range(runs)]
-        together = self._block // length
+        starts, length = sample_runs(count, wanted, runs)
+        together = max(1, self._block // length)
         parts = [
             [copy_of(values) for values in self._read(tensor, batch, length, checked=False)[1]]
-            for batch in (starts[at : at + together] for at in range(0, runs, together))
+            for batch in (starts[at : at + together] for at in range(0, len(starts), together))
         ]
         return [joined(part) for part in zip(*parts, strict=True)]
 

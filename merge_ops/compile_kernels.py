@@ -1,4 +1,4 @@
-"""Compiles kernels.c beside itself, once for each kind of processor. Runs when Ronghe is installed.
+"""Compiles the loops in C beside itself, once for each kind of processor, when Ronghe is installed.
 
     python -m merge_ops.compile_kernels
 
@@ -16,7 +16,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("kernels.c")
+FOLDER = Path(__file__).parent
+SOURCES = ("kernels.c", "kernels_masks.c")
+HEADERS = ("kernels.h",)
 # No flag here may let a compiler change a bit: no -ffast-math, no contraction to fused operations.
 FLAGS = (
     "-O3", "-std=gnu11", "-fPIC", "-shared", "-ffp-contract=off", "-fno-math-errno",
@@ -30,12 +32,13 @@ INTEL = ("x86_64", "amd64")
 
 def source_digest() -> str:
     """What a compiled library must say it was made from."""
-    return hashlib.sha256(SOURCE.read_bytes()).hexdigest()
+    parts = [(FOLDER / name).read_bytes() for name in (*SOURCES, *HEADERS)]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
 def library_file(processor: str) -> Path:
     """Where the library for a kind of processor lies."""
-    return SOURCE.with_name(f"kernels-{processor.lower()}.so")
+    return FOLDER / f"kernels-{processor.lower()}.so"
 
 
 def processor() -> str:
@@ -90,12 +93,12 @@ def _compile(command: list[str], processor: str, name: str) -> Path:
         made = Path(folder) / target.name
         flags = [*FLAGS, *([f"-march={name}"] if name else []), f'-DSOURCE="{source_digest()}"']
         done = subprocess.run(
-            [*command, *flags, str(SOURCE), "-o", str(made), "-lm"],
+            [*command, *flags, *(str(FOLDER / name) for name in SOURCES), "-o", str(made), "-lm"],
             capture_output=True,
             text=True,
         )
         if done.returncode:
-            raise RuntimeError(f"{' '.join(command)} cannot compile {SOURCE}:\n{done.stderr}")
+            raise RuntimeError(f"{' '.join(command)} cannot compile {SOURCES}:\n{done.stderr}")
         os.replace(made, target)
     return target
 

@@ -1,4 +1,5 @@
-/* The innermost loops of a merge on the CPU, each one pass where torch needs several.
+/* The innermost loops of a merge on the CPU, each one pass where torch needs several; those of
+   random masks are in kernels_masks.c.
 
    kernels.py calls them, and has the same arithmetic in torch and numpy for where they were not
    compiled. Both give the same bits: every rounding here is one that stands in the source (compiled
@@ -6,37 +7,16 @@
    Lengths are elements; pointers to outputs never overlap inputs unless said. Compiled with
    -fno-strict-aliasing: floats are looked at as their bits. */
 
-#include <math.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
-#define TILE 1024  /* elements worked on together: they stay in the first-level cache */
-#define GROUP 8    /* marks of magnitudes that are looked at together */
-#define LANES 64   /* partial sums of a leaf */
+#include "kernels.h"
 
 #ifndef SOURCE
 #define SOURCE ""
 #endif
 
-static const uint32_t MAGNITUDE = 0x7fffffffu, INFINITE = 0x7f800000u, SIGN = 0x80000000u;
+static const uint32_t INFINITE = 0x7f800000u, SIGN = 0x80000000u;
 
-/* The digest of the source this was compiled from. */
+/* The digest of the sources this was compiled from. */
 const char *source_digest(void) { return SOURCE; }
-
-static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-
-static inline float as_float(uint32_t bits) {
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-static inline uint32_t as_bits(float value) {
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
 
 /* out = stored as float32, minus base unless base is null; 1 where a stored value is NaN or
    infinite. */
@@ -88,10 +68,8 @@ void under_brackets(const float *values, int64_t count, int64_t cuts, const uint
             for (int64_t i = 0; i < length; i++) near[i] = magnitude[i] - low <= width;
             counts[cut][0] += over;
             for (int64_t group = 0; group < length; group += GROUP) {
-                uint64_t any;
-                memcpy(&any, near + group, sizeof any);
-                for (int64_t i = group; any && i < group + GROUP; i++) {
-                    if (!near[i]) continue;
+                for (uint64_t left = packed(near + group); left; left &= left - 1) {
+                    int64_t i = group + __builtin_ctzll(left);
                     if (magnitude[i] == high) counts[cut][1]++;
                     else if (magnitude[i] == low) counts[cut][2]++;
                     else inside[cut][counts[cut][3]++] = magnitude[i];
@@ -150,7 +128,7 @@ void disjoint_merge(const float *const *parts, const float *scale, const float *
         else if (normalize)
             for (int64_t i = 0; i < length; i++)
                 merged[i] /= divisor[i] + (float)(divisor[i] == 0);
-        for (int64_t i = 0; i < length; i++) 
+        for (int64_t i = 0; i < length; i++)
             out[start + i] = as_float(as_bits(merged[i]) ^ sign[i]) * lambda;
     }
 }
@@ -176,19 +154,19 @@ void weighted_sum(const float *const *parts, const float *weights, int64_t exper
     }
 }
 
-/* out = values whose magnitude is above `low` and not above `high` (bits of floats), with the first
+/* out = values where |by| is above `low` and not above `high` (bits of floats), with the first
    low_ties of those that equal low, and without the first high_ties of those that equal high; zero
    elsewhere. */
-void keep_band(const float *values, int64_t count, uint32_t low, int64_t low_ties, uint32_t high,
-               int64_t high_ties, float *out) {
-    const uint32_t *bits = (const uint32_t *)values;
+void keep_band(const float *by, const float *values, int64_t count, uint32_t low, int64_t low_ties,
+               uint32_t high, int64_t high_ties, float *out) {
+    const uint32_t *bits = (const uint32_t *)by, *from = (const uint32_t *)values;
     uint32_t *kept = (uint32_t *)out;
     for (int64_t start = 0; start < count; start += TILE) {
         int64_t end = least(start + TILE, count);
-        uint32_t equal = 0;
+        uint32_t equal = 0, lowest = low_ties ? low : low + 1;
         for (int64_t i = start; i < end; i++) {
             uint32_t here = bits[i] & MAGNITUDE;
-            kept[i] = bits[i] & -(uint32_t)(here > low) & -(uint32_t)(here <= high);
+            kept[i] = from[i] & -(uint32_t)(here >= lowest) & -(uint32_t)(here <= high);
             equal |= (here == low) | (here == high);
         }
         if (!equal || !(low_ties || high_ties)) continue;
@@ -197,157 +175,106 @@ void keep_band(const float *values, int64_t count, uint32_t low, int64_t low_tie
             if (here != low && here != high) continue;
             int wanted = here > low || (low_ties && low_ties--);
             if (here == high && high_ties) high_ties--, wanted = 0;
-            kept[i] = wanted ? bits[i] : 0;
+            if (!wanted) kept[i] = 0;
         }
     }
 }
 
-/* Puts into sums[leaf] the sum of the float32 products a·b (|a| where b is null), leaf by leaf, in float64:
-   element i of a leaf into lane i mod LANES, then the upper half of the lanes to the lower. */
+/* Puts into sums[leaf] the sum of the products a·b (|a| where b is null), leaf by leaf. */
 void leaf_sums(const float *a, const float *b, int64_t count, int64_t leaf, double *sums) {
-    for (int64_t start = 0; start < count; start += leaf, sums++) {
-        int64_t end = least(start + leaf, count);
+    for (int64_t start = 0; start < count; start += leaf) {
         double lanes[LANES] = {0};
-        int64_t i = start;
-        for (; i + LANES <= end; i += LANES)
-            for (int64_t k = 0; k < LANES; k++)
-                lanes[k] += b == NULL ? fabsf(a[i + k]) : a[i + k] * b[i + k];
-        for (int64_t k = 0; i < end; i++, k++) lanes[k] += b == NULL ? fabsf(a[i]) : a[i] * b[i];
-        for (int64_t half = LANES / 2; half; half /= 2)
-            for (int64_t k = 0; k < half; k++) lanes[k] += lanes[k + half];
-        *sums = lanes[0];
+        int64_t length = least(leaf, count - start);
+        add_lanes(a + start, b == NULL ? NULL : b + start, length, lanes);
+        *sums++ = fold(lanes);
     }
 }
 
-/* The variance over the parts of every entry, in float64, rounded once. */
-void variance(const float *const *parts, int64_t experts, int64_t count, float *out) {
-    double mean[TILE], squares[TILE];
-    for (int64_t start = 0; start < count; start += TILE) {
-        int64_t length = least(TILE, count - start);
-        memset(mean, 0, sizeof mean);
-        memset(squares, 0, sizeof squares);
-        for (int64_t e = 0; e < experts; e++) {
-            const float *restrict part = parts[e] + start;
-            for (int64_t i = 0; i < length; i++) mean[i] += part[i];
-        }
-        for (int64_t i = 0; i < length; i++) mean[i] /= (double)experts;
-        for (int64_t e = 0; e < experts; e++) {
-            const float *restrict part = parts[e] + start;
-            for (int64_t i = 0; i < length; i++) {
-                double apart = part[i] - mean[i];
-                squares[i] += apart * apart;
-            }
-        }
-        for (int64_t i = 0; i < length; i++)
-            out[start + i] = (float)(squares[i] / (double)experts);
-    }
-}
-
-/* Sixteen 16-bit words of Philox4x64-10, for one value of its counter and a stream. */
-static inline void philox(uint64_t counter, uint64_t stream, uint64_t k0, uint64_t k1,
-                          uint64_t words[4]) {
-    uint64_t x0 = counter, x1 = stream, x2 = 0, x3 = 0;
-    for (int round = 0; round < 10; round++) {
-        unsigned __int128 p0 = (unsigned __int128)x0 * 0xD2E7470EE14C6C93u;
-        unsigned __int128 p1 = (unsigned __int128)x2 * 0xCA5A826395121157u;
-        x0 = (uint64_t)(p1 >> 64) ^ x1 ^ k0, x1 = (uint64_t)p1;
-        x2 = (uint64_t)(p0 >> 64) ^ x3 ^ k1, x3 = (uint64_t)p0;
-        k0 += 0x9E3779B97F4A7C15u, k1 += 0xBB67AE8584CAA73Bu;
-    }
-    words[0] = x0, words[1] = x1, words[2] = x2, words[3] = x3;
-}
-
-/* Words start, start + 1, ... of stream 0, low ones first. */
-static void draw(uint64_t k0, uint64_t k1, int64_t start, int64_t count, uint16_t *out) {
-    uint64_t words[4];
-    while (count) {
-        int64_t skip = start % 16, taken = least(16 - skip, count);
-        philox((uint64_t)(start / 16), 0, k0, k1, words);
-        memcpy(out, (uint16_t *)words + skip, (size_t)taken * 2);
-        out += taken, start += taken, count -= taken;
-    }
-}
-
-/* Whether word `at` of stream 1 is below the lower half of the threshold. */
-static int decide(uint64_t k0, uint64_t k1, int64_t at, uint32_t threshold) {
-    uint64_t words[4];
-    philox((uint64_t)(at / 16), 1, k0, k1, words);
-    return ((uint16_t *)words)[at % 16] < (threshold & 0xffffu);
-}
-
-/* out = values where the element's number (randomness.py) is below the threshold, values * 0
-   elsewhere. The threshold is thresholds[levels[i]], or thresholds[0] where levels is null. */
-void keep(uint64_t k0, uint64_t k1, int64_t first, int64_t count, const int32_t *levels,
-          const uint32_t *thresholds, const float *values, float *out) {
-    uint16_t words[TILE], upper[TILE];
-    for (int64_t start = 0; start < count; start += TILE) {
-        int64_t length = least(TILE, count - start);
-        const float *restrict from = values + start;
-        float *restrict to = out + start;
-        const int32_t *level = levels == NULL ? NULL : levels + start;
-        draw(k0, k1, first + start, length, words);
-        for (int64_t i = 0; i < length; i++)
-            upper[i] = (uint16_t)(thresholds[level == NULL ? 0 : level[i]] >> 16);
-        uint16_t undecided = 0;
-        for (int64_t i = 0; i < length; i++) {
-            to[i] = from[i] * (words[i] < upper[i] ? 1.0f : 0.0f);
-            undecided |= words[i] == upper[i];
-        }
-        for (int64_t i = 0; undecided && i < length; i++) {
-            if (words[i] != upper[i]) continue;
-            uint32_t threshold = thresholds[level == NULL ? 0 : level[i]];
-            to[i] = from[i] * (float)decide(k0, k1, first + start + i, threshold);
-        }
-    }
-}
-
-#define DIGITS 3
-#define BINS 2048
-
-/* The rank of every |value| within its row, 0 the smallest; of equal ones the first is smaller.
-   Returns 0 where there was no memory. A radix sort over the 31 bits, 11, 10 and 10, without those
-   digits that are the same in the whole row: differences of bfloat16 values have short mantissas. */
-int row_ranks(const float *values, int64_t rows, int64_t length, int32_t *ranks) {
-    static const int shifts[DIGITS] = {0, 11, 21};
-    static const uint32_t masks[DIGITS] = {2047, 1023, 1023};
-    uint64_t *a = malloc((size_t)length * 16), *b = a + length;
-    if (a == NULL) return 0;
-    for (int64_t row = 0; row < rows; row++) {
-        const uint32_t *bits = (const uint32_t *)values + row * length;
-        int32_t *rank = ranks + row * length;
-        uint32_t places[DIGITS][BINS] = {{0}}, different[DIGITS];
-        for (int64_t i = 0; i < length; i++) {
-            uint32_t magnitude = bits[i] & MAGNITUDE;
-            a[i] = (uint64_t)magnitude << 32 | (uint64_t)i;
-            for (int digit = 0; digit < DIGITS; digit++)
-                places[digit][magnitude >> shifts[digit] & masks[digit]]++;
-        }
-        int left = 0;
-        for (int digit = 0; digit < DIGITS; digit++) {
-            uint32_t first = (bits[0] & MAGNITUDE) >> shifts[digit] & masks[digit];
-            left += different[digit] = places[digit][first] != (uint64_t)length;
-        }
-        if (!left)
-            for (int64_t i = 0; i < length; i++) rank[i] = (int32_t)i;
-        for (int digit = 0; digit < DIGITS; digit++) {
-            if (!different[digit]) continue;
-            uint32_t before = 0, *place = places[digit], mask = masks[digit];
-            for (int64_t bin = 0; bin <= mask; bin++) {
-                uint32_t here = place[bin];
-                place[bin] = before;
-                before += here;
-            }
-            int shift = 32 + shifts[digit];
-            if (--left) {
-                for (int64_t i = 0; i < length; i++) b[place[a[i] >> shift & mask]++] = a[i];
-                uint64_t *swap = a;
-                a = b, b = swap;
-            } else {
+/* Into sums[e], `leaves` apart, the leaf_sums of the squares of those entries of parts[e] where `by`
+   is larger than `above`. Returns how many these are. */
+int64_t squares_above(const float *const *parts, int64_t experts, const float *by, float above,
+                   int64_t count, int64_t leaf, double *sums) {
+    int64_t leaves = (count + leaf - 1) / leaf, larger = 0;
+    for (int64_t i = 0; i < count; i++) larger += by[i] > above;
+    for (int64_t e = 0; e < experts; e++)
+        for (int64_t start = 0; start < count; start += leaf) {
+            double lanes[LANES] = {0};
+            int64_t end = least(start + leaf, count);
+            for (int64_t tile = start; tile < end; tile += TILE) {
+                float kept[TILE];
+                const float *restrict part = parts[e] + tile, *restrict decides = by + tile;
+                int64_t length = least(TILE, end - tile);
                 for (int64_t i = 0; i < length; i++)
-                    rank[(uint32_t)a[i]] = (int32_t)place[a[i] >> shift & mask]++;
+                    kept[i] = as_float(as_bits(part[i]) & -(uint32_t)(decides[i] > above));
+                add_lanes(kept, kept, length, lanes);
+            }
+            sums[e * leaves + start / leaf] = fold(lanes);
+        }
+    return larger;
+}
+
+/* The variance of two, without arrays of float64 between: what most merges have. */
+static void variance_of_two(const float *restrict a, const float *restrict b, int64_t count,
+                            float *restrict out) {
+    for (int64_t i = 0; i < count; i++) {
+        double mean = ((double)a[i] + b[i]) * 0.5; /* the same bits as a division */
+        double first = a[i] - mean, second = b[i] - mean;
+        out[i] = (float)((first * first + second * second) * 0.5);
+    }
+}
+
+static void variance_of_tile(const float *const *parts, int64_t experts, int64_t start,
+                             int64_t count, float *out) {
+    double mean[TILE] = {0}, squares[TILE] = {0};
+    for (int64_t e = 0; e < experts; e++) {
+        const float *restrict part = parts[e] + start;
+        for (int64_t i = 0; i < count; i++) mean[i] += part[i];
+    }
+    for (int64_t i = 0; i < count; i++) mean[i] /= (double)experts;
+    for (int64_t e = 0; e < experts; e++) {
+        const float *restrict part = parts[e] + start;
+        for (int64_t i = 0; i < count; i++) {
+            double apart = part[i] - mean[i];
+            squares[i] += apart * apart;
+        }
+    }
+    for (int64_t i = 0; i < count; i++) out[i] = (float)(squares[i] / (double)experts);
+}
+
+/* The variance over the parts of every entry, in float64, rounded once. Returns how many are not
+   zero. */
+int64_t variance(const float *const *parts, int64_t experts, int64_t count, float *out) {
+    int64_t differing = 0;
+    for (int64_t start = 0; start < count; start += TILE, out += TILE) {
+        int64_t length = least(TILE, count - start);
+        uint32_t here = 0;
+        if (experts == 2) variance_of_two(parts[0] + start, parts[1] + start, length, out);
+        else variance_of_tile(parts, experts, start, length, out);
+        for (int64_t i = 0; i < length; i++) here += out[i] != 0;
+        differing += here;
+    }
+    return differing;
+}
+
+/* Entries where low <= by <= high (bits of floats, none negative), in order: into picked[0] those of
+   `by`, into picked[1 + e] those of parts[e]; these are `count` apart. Returns how many. */
+int64_t pick_between(const float *by, uint32_t low, uint32_t high, const float *const *parts,
+                     int64_t experts, int64_t count, float *picked) {
+    const uint32_t *bits = (const uint32_t *)by;
+    int64_t found = 0;
+    for (int64_t start = 0; start < count; start += TILE) {
+        int64_t length = least(TILE, count - start);
+        uint8_t near[TILE] = {0};
+        for (int64_t i = 0; i < length; i++) near[i] = bits[start + i] - low <= high - low;
+        for (int64_t group = 0; group < length; group += GROUP) {
+            for (uint64_t left = packed(near + group); left; left &= left - 1) {
+                int64_t i = group + __builtin_ctzll(left);
+                picked[found] = by[start + i];
+                for (int64_t e = 0; e < experts; e++)
+                    picked[(e + 1) * count + found] = parts[e][start + i];
+                found++;
             }
         }
     }
-    free(a < b ? a : b);
-    return 1;
+    return found;
 }

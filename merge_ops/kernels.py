@@ -1,6 +1,7 @@
 """The innermost loops of a merge in C, where they were compiled: one pass instead of several.
 
-kernels.c has the loops, compile_kernels.py makes libraries of them when Ronghe is installed. Each
+kernels.c and kernels_masks.c have the loops (those of the latter are called by kernels_masks.py),
+compile_kernels.py makes libraries of them when Ronghe is installed. Each
 function here takes float32 tensors on the CPU, or arrays (values.py), and says None (or False)
 where the libraries are missing, were made from another source, or the tensors are not such: its
 caller then does the same arithmetic in torch and numpy, with the same bits. Calls let go of
@@ -39,14 +40,28 @@ _SIGNATURES = {
         None,
         (POINTER(c_void_p), POINTER(c_float), c_int64, c_int64, c_float, c_float, c_void_p),
     ),
-    "keep_band": (None, (c_void_p, c_int64, c_uint32, c_int64, c_uint32, c_int64, c_void_p)),
-    "leaf_sums": (None, (c_void_p, c_void_p, c_int64, c_int64, c_void_p)),
-    "variance": (None, (POINTER(c_void_p), c_int64, c_int64, c_void_p)),
-    "keep": (
+    "keep_band": (
         None,
-        (c_uint64, c_uint64, c_int64, c_int64, c_void_p, c_void_p, c_void_p, c_void_p),
+        (c_void_p, c_void_p, c_int64, c_uint32, c_int64, c_uint32, c_int64, c_void_p),
     ),
+    "squares_above": (
+        c_int64,
+        (POINTER(c_void_p), c_int64, c_void_p, c_float, c_int64, c_int64, c_void_p),
+    ),
+    "leaf_sums": (None, (c_void_p, c_void_p, c_int64, c_int64, c_void_p)),
+    "variance": (c_int64, (POINTER(c_void_p), c_int64, c_int64, c_void_p)),
+    "pick_between": (
+        c_int64,
+        (c_void_p, c_uint32, c_uint32, POINTER(c_void_p), c_int64, c_int64, c_void_p),
+    ),
+    "keep": (None, (c_uint64, c_uint64, c_int64, c_int64, c_uint32, c_void_p, c_void_p)),
     "row_ranks": (c_int, (c_void_p, c_int64, c_int64, c_void_p)),
+    "decide_by_rank": (
+        c_int,
+        (c_uint64, c_uint64, c_int64, c_void_p, c_int64, c_int64, c_void_p, c_void_p),
+    ),
+    "apply_decided": (None, (c_void_p, c_void_p, c_int64, c_int64, c_float, c_void_p)),
+    "decided_sums": (None, (c_void_p, c_void_p, c_int64, c_int64, c_void_p)),
 }  # fmt: skip
 
 
@@ -70,7 +85,7 @@ def library() -> ctypes.CDLL | None:
     return found
 
 
-def _for(*values: Tensor | None) -> ctypes.CDLL | None:
+def loops_for(*values: Tensor | None) -> ctypes.CDLL | None:
     """The library, if all values that are given are contiguous float32 on the CPU."""
     return library() if all(each is None or _fits(each) for each in values) else None
 
@@ -97,7 +112,7 @@ def from_bfloat16(stored: Tensor, base: Tensor | None, out: Tensor) -> bool | No
 
     Shapes (n,). Returns whether all stored values are finite; None where nothing was done.
     """
-    loops = _for(out, base)
+    loops = loops_for(out, base)
     if loops is None:
         return None
     return not loops.from_bfloat16(address(stored), address(base), address(out), count_of(out))
@@ -105,7 +120,7 @@ def from_bfloat16(stored: Tensor, base: Tensor | None, out: Tensor) -> bool | No
 
 def to_bfloat16(values: Tensor, base: Tensor | None) -> NDArray[np.uint16] | None:
     """The bits of `values` (plus `base` if given) rounded to the nearest bfloat16, shape (n,)."""
-    loops = _for(values, base)
+    loops = loops_for(values, base)
     if loops is None:
         return None
     out = np.empty(count_of(values), dtype=np.uint16)
@@ -146,7 +161,7 @@ def disjoint_merge(
     It is divided by the shares of those that agree unless `divide_by_at_least` is None; that is the
     smallest divisor, or where it is not positive, one takes the place of zero. See methods/ties.py.
     """
-    loops = _for(*parts)
+    loops = loops_for(*parts)
     if loops is None:
         return None
     merged = empty_like(parts[0])
@@ -162,7 +177,7 @@ def weighted_sum(
     tensors: Sequence[Tensor], weights: Sequence[float], divisor: float, scale: float
 ) -> Tensor | None:
     """Σ wᵢ xᵢ / divisor · scale (see combination.py)."""
-    loops = _for(*tensors)
+    loops = loops_for(*tensors)
     if loops is None:
         return None
     merged = empty_like(tensors[0])
@@ -174,27 +189,28 @@ def weighted_sum(
 
 
 def keep_band(
-    values: Tensor, low: float, low_ties: int, high: float, high_ties: int
+    by: Tensor, low: float, low_ties: int, high: float, high_ties: int, values: Tensor | None = None
 ) -> Tensor | None:
-    """Zero but for low < |values| ≤ high, shape (n,).
+    """`values`, or else `by`, where low < |by| ≤ high, zero elsewhere; shapes (n,).
 
     The first `low_ties` of those equal to `low` stay too, the first `high_ties` of those equal to
     `high` do not.
     """
-    loops = _for(values)
+    loops = loops_for(by, values)
     if loops is None:
         return None
-    kept = empty_like(values)
+    kept = empty_like(by)
     ends = np.array([low, high], dtype=np.float32).view(np.uint32).tolist()
     loops.keep_band(
-        address(values), count_of(values), ends[0], low_ties, ends[1], high_ties, address(kept)
-    )
+        address(by), address(by if values is None else values), count_of(by), ends[0], low_ties,
+        ends[1], high_ties, address(kept),
+    )  # fmt: skip
     return kept
 
 
 def leaf_sums(values: Tensor, other: Tensor | None, leaf: int) -> NDArray[np.float64] | None:
     """Σ values · other, or Σ |values|, over leaves of so many elements (see measure.py)."""
-    loops = _for(values, other)
+    loops = loops_for(values, other)
     if loops is None:
         return None
     count = count_of(values)
@@ -203,38 +219,47 @@ def leaf_sums(values: Tensor, other: Tensor | None, leaf: int) -> NDArray[np.flo
     return sums
 
 
-def variance(parts: Sequence[Tensor]) -> Tensor | None:
-    """The variance over the parts of every entry, in float64, rounded to float32."""
-    loops = _for(*parts)
+def squares_above(
+    parts: Sequence[Tensor], by: Tensor, above: float, leaf: int
+) -> tuple[NDArray[np.float64], int] | None:
+    """For every part Σ part² where `by` > `above`, over leaves, shape (parts, leaves).
+
+    Beside it how many these entries are.
+    """
+    loops = loops_for(by, *parts)
+    if loops is None:
+        return None
+    count = count_of(by)
+    sums = np.empty((len(parts), -(-count // leaf)), dtype=np.float64)
+    larger = loops.squares_above(
+        _pointers(parts), len(parts), address(by), above, count, leaf, sums.ctypes.data
+    )
+    return sums, larger
+
+
+def variance(parts: Sequence[Tensor]) -> tuple[Tensor, int] | None:
+    """The variance over the parts of every entry, in float64, rounded to float32.
+
+    Beside it how many are not zero.
+    """
+    loops = loops_for(*parts)
     if loops is None:
         return None
     result = empty_like(parts[0])
-    loops.variance(_pointers(parts), len(parts), count_of(result), address(result))
-    return result
+    differing = loops.variance(_pointers(parts), len(parts), count_of(result), address(result))
+    return result, differing
 
 
-def keep(
-    key: tuple[int, int],
-    start: int,
-    values: Tensor,
-    levels: Tensor | None,
-    thresholds: NDArray[np.uint32],
-) -> Tensor | None:
-    """`values` times their random mask (see randomness.py); `levels` are int32, like `values`."""
-    loops = _for(values)
-    if loops is None or not (levels is None or _fits(levels, "int32")):
+def pick_between(
+    by: Tensor, low: float, high: float, parts: Sequence[Tensor]
+) -> NDArray[np.float32] | None:
+    """`by` and the parts where 0 ≤ low ≤ `by` ≤ high, in order; shape (1 + parts, found)."""
+    loops = loops_for(by, *parts)
+    if loops is None:
         return None
-    kept = empty_like(values)
-    loops.keep(
-        *key, start, count_of(values), address(levels), thresholds.ctypes.data, address(values),
-        address(kept),
-    )  # fmt: skip
-    return kept
-
-
-def row_ranks(values: Tensor, ranks: Tensor) -> bool:
-    """Fills `ranks` (int32) with the rank of every |value| in its row; shapes (rows, n)."""
-    loops = _for(values)
-    return loops is not None and bool(
-        loops.row_ranks(address(values), *values.shape, address(ranks))
+    picked = np.empty((1 + len(parts), count_of(by)), dtype=np.float32)
+    ends = np.array([low, high], dtype=np.float32).view(np.uint32).tolist()
+    found = loops.pick_between(
+        address(by), *ends, _pointers(parts), len(parts), count_of(by), address(picked)
     )
+    return picked[:, :found].copy()

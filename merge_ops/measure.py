@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from merge_ops import kernels
-from merge_ops.values import copy_of, count_of
+from merge_ops.values import count_of, joined
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+SAMPLE_RUNS = 128  # of a tensor's sample, at most
 SAMPLE_ROOM = 256 << 20  # bytes of a sample, all inputs together
 LEAF = 65_536
 LANES = 64
@@ -125,8 +126,10 @@ def measure_whole(measure: Measure, block: Block) -> None:
     while measure.wanted:
         seen = block.of(measure.group)
         if measure.sample:
-            step = max(1, block.count // measure.sample)
-            measure.look([copy_of(each.reshape(-1)[::step]) for each in seen.inputs])
+            wanted = sample_size(measure, len(seen.inputs))
+            starts, length = sample_runs(block.count, wanted, SAMPLE_RUNS)
+            flat = [each.reshape(-1) for each in seen.inputs]
+            measure.look([joined([each[at : at + length] for at in starts]) for each in flat])
             measure.sample = 0
         measure.absorb([measure.observe(seen)])
 
@@ -134,6 +137,17 @@ def measure_whole(measure: Measure, block: Block) -> None:
 def sample_size(measure: Measure, inputs: int) -> int:
     """Elements of a sample of so many inputs: what is wanted, or what there is room for."""
     return min(measure.sample, SAMPLE_ROOM // (4 * inputs))
+
+
+def sample_runs(count: int, wanted: int, runs: int) -> tuple[list[int], int]:
+    """Where the runs of a sample begin, evenly spread over `count` elements, and their length.
+
+    About `wanted` elements in all. They do not depend on the block: so neither does what follows
+    from a sample.
+    """
+    length = min(max(64, wanted // runs), LEAF, count)
+    runs = max(1, min(wanted // length, count // length))
+    return [(count - length) * number // max(1, runs - 1) for number in range(runs)], length
 
 
 def leaf_sums(values: Tensor, other: Tensor | None = None) -> NDArray[np.float64]:
@@ -148,7 +162,7 @@ def leaf_sums(values: Tensor, other: Tensor | None = None) -> NDArray[np.float64
         return sums
     import torch
 
-    products = values.abs() if other is None else values * other
+    products = torch.as_tensor(values.abs() if other is None else values * other)
     found: list[float] = []
     for leaf in torch.split(products, LEAF):
         rows = leaf[: len(leaf) // LANES * LANES].double().view(-1, LANES)

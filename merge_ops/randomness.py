@@ -5,8 +5,8 @@ BLAKE3 hash of (seed, tensor name, expert name). An element's number has 32 bits
 the i-th 16-bit word of the key's stream 0, the lower half that of stream 1 (the second word of the
 counter), low words first. It is kept where that number is below its chance. The lower half is drawn
 only where the upper one does not decide, for one element in 65,536: so a mask costs 16 bits an
-element. kernels.c draws them; numpy's Philox and, on other devices, the same rounds in torch do
-where it cannot. Tests hold them equal.
+element. kernels_masks.c draws them; numpy's Philox and, on other devices, the same rounds in torch
+do where it cannot. Tests hold them equal.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import blake3
 import numpy as np
 
-from merge_ops import kernels
+from merge_ops import kernels_masks
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +49,7 @@ def keep_mask(
     """
     import torch
 
-    threshold = _thresholds(np.array([density]))
+    threshold = thresholds(np.array([density]))
     if device.type != "cpu":
         wanted = torch.as_tensor(threshold.astype(np.int64), device=device)
         return _below_torch(key, start, count, wanted.expand(count))
@@ -70,56 +70,42 @@ def keep_mask_by_level(
     """
     import torch
 
-    thresholds = _thresholds(chances)
+    by_level = thresholds(chances)
     if levels.device.type != "cpu":
-        table = torch.as_tensor(thresholds.astype(np.int64), device=levels.device)
+        table = torch.as_tensor(by_level.astype(np.int64), device=levels.device)
         wanted = table[levels.reshape(-1)]
         return _below_torch(key, start, levels.numel(), wanted).view(levels.shape)
     flat = levels.reshape(-1).numpy()
     mask = np.empty(len(flat), dtype=np.float32)
     for at in range(0, len(flat), RUN):
-        wanted = thresholds[flat[at : at + RUN]]
+        wanted = by_level[flat[at : at + RUN]]
         _below_numpy(key, start + at, wanted, mask[at : at + RUN])
     return torch.as_tensor(mask).view(levels.shape)
 
 
 def keep(key: tuple[int, int], start: int, values: torch.Tensor, density: float) -> torch.Tensor:
     """Flat float32 `values` from element `start` on, times their `keep_mask`."""
-    thresholds = _thresholds(np.array([density]))
-    kept = kernels.keep(key, start, values, None, thresholds)
+    kept = kernels_masks.keep(key, start, values, int(thresholds(np.array([density]))[0]))
     if kept is not None:
         return kept
     return keep_mask(key, start, values.numel(), density, values.device).mul_(values)
 
 
-def keep_by_level(
-    key: tuple[int, int],
-    start: int,
-    values: torch.Tensor,
-    levels: torch.Tensor,
-    chances: NDArray[np.float64],
-) -> torch.Tensor:
-    """Float32 `values` from element `start` on, times their `keep_mask_by_level`."""
-    kept = kernels.keep(key, start, values, levels, _thresholds(chances))
-    if kept is not None:
-        return kept
-    return keep_mask_by_level(key, start, levels, chances).mul_(values)
-
-
-def _thresholds(chances: NDArray[np.float64]) -> NDArray[np.uint32]:
+def thresholds(chances: NDArray[np.float64]) -> NDArray[np.uint32]:
+    """The numbers below which an element is kept, for every chance."""
     return np.minimum(np.rint(chances * 2**32), 2**32 - 1).astype(np.uint32)
 
 
 def _below_numpy(
-    key: tuple[int, int], start: int, thresholds: NDArray[np.uint32], out: NDArray[np.float32]
+    key: tuple[int, int], start: int, wanted: NDArray[np.uint32], out: NDArray[np.float32]
 ) -> None:
     """Into `out` 1 where the number of an element from `start` on is below its threshold, or 0."""
     words = _words_numpy(key, UPPER, start, len(out))
-    upper = (thresholds >> np.uint32(_BITS)).astype(np.uint16)
+    upper = (wanted >> np.uint32(_BITS)).astype(np.uint16)
     np.less(words, upper, out=out)
     for place in np.flatnonzero(words == upper).tolist():
         lower = int(_words_numpy(key, LOWER, start + place, 1)[0])
-        out[place] = lower < int(thresholds[place]) % (1 << _BITS)
+        out[place] = lower < int(wanted[place]) % (1 << _BITS)
 
 
 def _words_numpy(key: tuple[int, int], stream: int, start: int, count: int) -> NDArray[np.uint16]:
@@ -137,20 +123,20 @@ def _words_numpy(key: tuple[int, int], stream: int, start: int, count: int) -> N
 
 
 def _below_torch(
-    key: tuple[int, int], start: int, count: int, thresholds: torch.Tensor
+    key: tuple[int, int], start: int, count: int, wanted: torch.Tensor
 ) -> torch.Tensor:
-    """As `_below_numpy`, on the device of the int64 `thresholds`, shape (count,); a new tensor."""
+    """As `_below_numpy`, on the device of the int64 `wanted`, shape (count,); a new tensor."""
     import torch
 
-    words = _words_torch(key, UPPER, start, count, thresholds.device)
-    upper = thresholds >> _BITS
+    words = _words_torch(key, UPPER, start, count, wanted.device)
+    upper = wanted >> _BITS
     below = (words < upper).to(torch.float32)
     places = torch.nonzero(words == upper).flatten()
     if len(places):
         steps = (places + start) // WORDS_PER_STEP
         lower = _steps_torch(key, LOWER, steps)
         drawn = lower.gather(1, ((places + start) % WORDS_PER_STEP)[:, None])[:, 0]
-        below[places] = (drawn < thresholds[places] % (1 << _BITS)).to(torch.float32)
+        below[places] = (drawn < wanted[places] % (1 << _BITS)).to(torch.float32)
     return below
 
 

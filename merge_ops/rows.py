@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from merge_ops import kernels
-from merge_ops.measure import LEAF
+from merge_ops import kernels, kernels_masks
+from merge_ops.measure import LANES, LEAF
+from merge_ops.values import empty_like
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,6 +60,25 @@ def row_sums(values: Tensor) -> NDArray[np.float64]:
     return _sums_by_halves(values).cpu().numpy()
 
 
+def absolute_row_sums(values: Tensor) -> NDArray[np.float64]:
+    """The sum of the magnitudes of every row in float64, shape (rows,), with `leaf_sums`' order.
+
+    A row is what a leaf is there. The same bits on every device.
+    """
+    sums = kernels.leaf_sums(values, None, values.shape[1])
+    if sums is not None:
+        return sums
+    import torch
+
+    lanes = torch.zeros(values.shape[0], LANES, dtype=torch.float64, device=values.device)
+    for part in torch.split(values.abs(), LANES, dim=1):
+        lanes[:, : part.shape[1]].add_(part)
+    while lanes.shape[1] > 1:
+        lower, upper = lanes.chunk(2, dim=1)
+        lanes = lower + upper
+    return lanes[:, 0].cpu().numpy()
+
+
 def _sums_by_halves(values: Tensor) -> Tensor:
     halves = values.double()
     while (length := halves.shape[1]) > 1:
@@ -98,11 +118,11 @@ def row_ranks(values: Tensor) -> Tensor:
     Shape (rows, n), float32 to int32. On the CPU the bits of a value and its index
     make one integer, and sorting integers is twice as fast as a stable argsort.
     """
+    ranks = empty_like(values, "int32")
+    if kernels_masks.row_ranks(values, ranks):
+        return ranks
     import torch
 
-    ranks = torch.empty(values.shape, dtype=torch.int32, device=values.device)
-    if kernels.row_ranks(values, ranks):
-        return ranks
     magnitude = values.abs()
     rows, length = magnitude.shape
     places = torch.arange(length, dtype=torch.int32, device=magnitude.device)

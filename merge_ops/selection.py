@@ -58,6 +58,13 @@ class Threshold:
         kept[places] = delta[places]
         return kept
 
+    def apply_to(self, values: Tensor, by: Tensor, block: int) -> Tensor:
+        """`values` where `apply` keeps `by`, zero elsewhere."""
+        kept = kernels.keep_band(by, self.value, self.ties[block], math.inf, 0, values)
+        if kept is not None:
+            return kept
+        return values.where(self.apply(by, block) != 0, values.new_zeros(()))
+
 
 @dataclass(frozen=True)
 class _Seen:
@@ -106,16 +113,18 @@ class Selection:
 
     def look(self, values: Floats) -> None:
         """Set the bracket from a sample."""
-        magnitude = np.abs(values)
-        size = len(magnitude)
+        look_all([self], values)
+
+    def places(self, size: int) -> tuple[int, int]:
+        """Where in a sorted sample of so many the bracket ends; outside of it: nowhere."""
         share = self.k / self._count
         middle = size * (1 - share)
         half = MARGIN * math.sqrt(size * share * (1 - share)) + 2
-        low, high = int(middle - half), int(middle + half)
-        wanted = [place for place in (low, high) if 0 <= place < size]
-        parted = np.partition(magnitude, wanted) if wanted else magnitude
-        self._low = float(parted[low]) if low >= 0 else 0.0
-        self._high = float(parted[high]) if high < size else math.inf
+        return int(middle - half), int(middle + half)
+
+    def set_bracket(self, low: float, high: float) -> None:
+        """What the threshold is thought to lie in."""
+        self._low, self._high = low, high
 
     def observe(self, values: Floats) -> Any:
         """What one block says in this round."""
@@ -138,7 +147,14 @@ class Selection:
         low, high = np.float32(self._low), np.float32(self._high)
         magnitude = np.abs(values)
         above = int(np.count_nonzero(magnitude > high))
-        near = magnitude.compress((magnitude >= low) & (magnitude <= high))
+        return self.seen_near(above, magnitude.compress((magnitude >= low) & (magnitude <= high)))
+
+    def seen_near(self, above: int, near: Floats) -> Any:
+        """What a block says that has so many magnitudes above the bracket, and these in it.
+
+        Of zeros, which no threshold of what differs is among, there need be none.
+        """
+        low, high = np.float32(self._low), np.float32(self._high)
         at_high = int(np.count_nonzero(near == high))
         at_low = int(np.count_nonzero(near == low)) if low < high else 0
         inside = near.compress((near > low) & (near < high))
@@ -209,6 +225,21 @@ class Selection:
             kept.append(min(here, ties))
             ties -= kept[-1]
         self.threshold = Threshold(value, tuple(kept), tuple(equal))
+
+
+def look_all(selections: Sequence[Selection], values: Floats) -> None:
+    """Set the brackets of several selections from one sample: it is parted once for all."""
+    magnitude = np.abs(values)
+    size = len(magnitude)
+    ends = [each.places(size) for each in selections]
+    wanted = sorted({place for pair in ends for place in pair if 0 <= place < size})
+    if wanted:
+        magnitude.partition(wanted)
+    for each, (low, high) in zip(selections, ends, strict=True):
+        each.set_bracket(
+            float(magnitude[low]) if low >= 0 else 0.0,
+            float(magnitude[high]) if high < size else math.inf,
+        )
 
 
 def observe_all(selections: Sequence[Selection], values: Floats) -> list[Any]:

@@ -21,7 +21,7 @@ import numpy as np
 from merge_ops import kernels
 from merge_ops.block_reader import BlockReader
 from merge_ops.device import Device, may_be_cuda, open_device
-from merge_ops.measure import Block, Measure, TensorJob, measure_whole, sample_size
+from merge_ops.measure import SAMPLE_RUNS, Block, Measure, TensorJob, measure_whole, sample_size
 from merge_ops.plan import Plan, PlannedTensor
 from merge_ops.progress import Meter, Progress
 from merge_ops.room import Room, bytes_to_hold, check_room, machine_memory
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-SAMPLE_RUNS, SAMPLE_RUN = 128, 4096  # at most so many runs of a tensor, of so many elements
+SAMPLE_RUN = 4096  # elements of a run of a model's sample, at least
 
 Emit = Callable[[int, "Sequence[NDArray[np.uint8]]"], None]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from merge_ops.measure import Block, ModelMeasure, ModelWide, TensorJob, leaf_sums, total
 from merge_ops.parameters import Parameter, shared
-from merge_ops.selection import Selection, Threshold, keep_between, observe_all
+from merge_ops.selection import Selection, Threshold, keep_between, look_all, observe_all
 from merge_ops.values import on_cpu, zeros_like
 
 if TYPE_CHECKING:
@@ -93,9 +93,7 @@ class BandMeasure(ModelMeasure):
     def look(self, inputs: Sequence[Tensor]) -> None:
         """Bracket every threshold."""
         for expert, cuts in self._open().items():
-            values = on_cpu(inputs[expert - self._first])
-            for cut in cuts:
-                self._selections[cut].look(values)
+            look_all([self._selections[cut] for cut in cuts], on_cpu(inputs[expert - self._first]))
 
     def observe(self, block: Block) -> dict[Any, Any]:
         """What this block says to every open selection; with none open, sums of what is kept."""

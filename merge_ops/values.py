@@ -34,10 +34,14 @@ def count_of(values: Tensor) -> int:
     return prod(values.shape)
 
 
-def empty_like(values: Tensor) -> Tensor:
+def empty_like(values: Tensor, dtype: str = "float32") -> Tensor:
     """New ones of the same shape, with anything in them."""
     array = array_of(values)
-    return values.new_empty(values.shape) if array is None else cast(Any, np.empty_like(array))
+    if array is not None:
+        return cast(Any, np.empty_like(array, dtype=dtype))
+    import torch
+
+    return values.new_empty(values.shape, dtype=getattr(torch, dtype))
 
 
 def zeros_like(values: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,15 +17,19 @@ from merge_ops.methods.registry import merge_method
 from merge_ops.methods.task_arithmetic import scaled_sum
 from merge_ops.methods.ties import disjoint_merge
 from merge_ops.parameters import REQUIRED, per_input, shared
-from merge_ops.randomness import keep_by_level, stream_key
-from merge_ops.rows import as_rows, row_ranks, row_sums
+from merge_ops.randomness import stream_key
+from merge_ops.rank_masks import bytes_of_masks, decide_by_rank, decided_row_sums, keep_decided
+from merge_ops.rows import absolute_row_sums, as_rows, row_length, row_ranks
 from merge_ops.trimming import l1_factor
+from merge_ops.values import array_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Pruning = tuple[int, float, float]
 """(expert, density, epsilon)."""
+
+HELD = 1 << 26  # bytes of masks held between two rounds, over all experts and densities
 
 
 @dataclass(frozen=True)
@@ -73,11 +77,20 @@ def keep_chances(density: float, epsilon: float, length: int) -> NDArray[np.floa
     return (density - epsilon) + 2 * epsilon * rank
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """Of one block and pruning: sums by row of |δ| and of the kept |δ|, and the mask if it fits."""
+
+    before: NDArray[np.float64]
+    after: NDArray[np.float64]
+    decided: Any
+
+
 class PruneMeasure(Measure):
     """Task vectors with entries dropped by rank; for `rescale: l1_norm` one round of sums before.
 
-    Ranks cost a sort of every row: they are found once for a block and an expert, and serve all
-    coefficients. Beside the block a thread holds them (int32, as large as the inputs).
+    The masks of that round, one bit for each entry, are held until the tensor is merged where all
+    of its experts' and densities' take no more than 64 MiB; else they are made again.
     """
 
     def __init__(self, job: TensorJob, parameters: Sequence[DellaLinearParameters]) -> None:
@@ -94,31 +107,37 @@ class PruneMeasure(Measure):
                 if density < 1
             }
         )
+        length = row_length(job.shape)
+        mask = bytes_of_masks(-(-job.count // length), length)
+        self._holds = mask * len(self._prunings) <= HELD
+        self._held: dict[Pruning, list[Any]] = {}
         self._factors: dict[Pruning, float] = {}
         self._local = threading.local()
         self.wanted = bool(self._prunings)
 
-    def observe(self, block: Block) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-        """Sums by row of |δ| and of the kept |δ|, for every expert, density and epsilon."""
+    def observe(self, block: Block) -> list[_Seen]:
+        """Sums by row, before and after, for every expert, density and epsilon; and the masks."""
         before: dict[int, NDArray[np.float64]] = {}
-        seen: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
+        seen: list[_Seen] = []
         for pruning in self._prunings:
             expert = pruning[0]
+            delta = as_rows(block.inputs[expert])
             if expert not in before:
-                before[expert] = row_sums(as_rows(block.inputs[expert]).abs())
-            seen.append((before[expert], row_sums(self._kept(block, pruning).abs_())))
+                before[expert] = absolute_row_sums(delta)
+            decided = self._decided(block, pruning)
+            after = decided_row_sums(delta, decided)
+            seen.append(_Seen(before[expert], after, decided if self._holds else None))
         return seen
 
-    def absorb(
-        self, observations: Sequence[list[tuple[NDArray[np.float64], NDArray[np.float64]]]]
-    ) -> None:
+    def absorb(self, observations: Sequence[list[_Seen]]) -> None:
         """How much what is kept grows."""
         for position, pruning in enumerate(self._prunings):
-            before, after = (
-                float(np.concatenate([seen[position][k] for seen in observations]).sum())
-                for k in range(2)
-            )
+            seen = [each[position] for each in observations]
+            before = float(np.concatenate([each.before for each in seen]).sum())
+            after = float(np.concatenate([each.after for each in seen]).sum())
             self._factors[pruning] = l1_factor(before, after)
+            if self._holds:
+                self._held[pruning] = [each.decided for each in seen]
         self.wanted = False
 
     def at(self, block: Block, coefficient: int) -> list[Tensor]:
@@ -132,36 +151,43 @@ class PruneMeasure(Measure):
         ]
 
     def _pruned(self, block: Block, pruning: Pruning, rescale: str) -> Tensor:
-        import torch
-
         expert, density, epsilon = pruning
         delta = as_rows(block.inputs[expert])
         if density >= 1:
             return delta
-        kept = self._kept(block, pruning)
+        decided = self._decided(block, pruning)
         if rescale == "l1_norm":
-            return kept.mul_(self._factors[pruning])
+            return keep_decided(delta, decided, self._factors[pruning])
+        kept = keep_decided(delta, decided)
         if rescale == "inverse_density":
             growth = 1 / keep_chances(density, epsilon, delta.shape[1])
-            table = torch.as_tensor(growth.astype(np.float32), device=delta.device)
-            return kept.mul_(table[self._ranks(block, expert)])
+            kept *= _by_rank(growth.astype(np.float32), delta)
         return kept
 
-    def _kept(self, block: Block, pruning: Pruning) -> Tensor:
-        expert, density, epsilon = pruning
-        delta, ranks = as_rows(block.inputs[expert]), self._ranks(block, expert)
-        chances = keep_chances(density, epsilon, ranks.shape[1])
-        return keep_by_level(self._keys[expert], block.start, delta, ranks, chances)
-
-    def _ranks(self, block: Block, expert: int) -> Tensor:
-        """The ranks in this block's rows; kept for this thread until it comes to another block."""
+    def _decided(self, block: Block, pruning: Pruning) -> Any:
+        """The mask; where it is not held, this thread keeps it until it comes to another block."""
+        if pruning in self._held:
+            return self._held[pruning][block.index]
         if getattr(self._local, "block", None) is not block:
             self._local.block = block
-            self._local.ranks = dict[int, "Tensor"]()
-        ranks = cast("dict[int, Tensor]", self._local.ranks)
-        if expert not in ranks:
-            ranks[expert] = row_ranks(as_rows(block.inputs[expert]))
-        return ranks[expert]
+            self._local.decided = dict[Pruning, Any]()
+        decided = cast("dict[Pruning, Any]", self._local.decided)
+        if pruning not in decided:
+            expert, density, epsilon = pruning
+            delta = as_rows(block.inputs[expert])
+            chances = keep_chances(density, epsilon, delta.shape[1])
+            decided[pruning] = decide_by_rank(self._keys[expert], block.start, delta, chances)
+        return decided[pruning]
+
+
+def _by_rank(table: NDArray[np.float32], values: Tensor) -> Any:
+    """What the table has for the rank of every entry in its row; shape (rows, n)."""
+    ranks: Any = row_ranks(values)
+    if array_of(values) is not None:
+        return table[ranks]
+    import torch
+
+    return torch.as_tensor(table, device=values.device)[ranks]
 
 
 @merge_method(
@@ -171,6 +197,8 @@ class PruneMeasure(Measure):
     span="row",
     family="subspace",
     source="arXiv:2406.11617",
+    arrays=True,
+    version=2,
     measure=PruneMeasure,
     check=chances_outside,
     random=True,
@@ -190,7 +218,8 @@ def della_linear(
     with ε = 0 they are the same.
 
     Memory: a block is whole rows, at least one, so a thread holds max(block, row) elements of each
-    input, their ranks, and 8 bytes for every row of the tensor, expert and density.
+    input and some 50 bytes for each element of one row. Of a tensor 16 bytes are held for each row,
+    expert and density, and its masks, one bit for each entry, where all take no more than 64 MiB.
     """
     return scaled_sum(statistics, parameters.weight, parameters.normalize, parameters.lambda_)
 
@@ -202,6 +231,8 @@ def della_linear(
     span="row",
     family="subspace",
     source="arXiv:2406.11617",
+    arrays=True,
+    version=2,
     measure=PruneMeasure,
     check=chances_outside,
     random=True,

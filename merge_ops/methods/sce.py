@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from threading import Lock
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from merge_ops import kernels
-from merge_ops.measure import LEAF, Block, Measure, TensorJob, leaf_sums, total
+from merge_ops.measure import Block, Measure, TensorJob, leaf_sums, total
 from merge_ops.methods.registry import merge_method
 from merge_ops.methods.ties import elected_sign
 from merge_ops.parameters import shared
-from merge_ops.selection import Selection, observe_all
+from merge_ops.selection import Selection, Threshold, observe_all
 from merge_ops.trimming import INSIDE_LIMIT
-from merge_ops.values import on_cpu
+from merge_ops.values import on_cpu, zeros_like
+from merge_ops.variances import picked_between, squares_above, variance
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 SMALL = 1e-6
+TINIEST = 2.0**-149  # the smallest float32 above zero
 
 
 @dataclass(frozen=True)
@@ -39,29 +43,23 @@ class SceParameters:
 
 @dataclass(frozen=True)
 class Selected:
-    """The task vectors of a block with everything else set to zero, and the experts' weights."""
+    """Which entries of a block are selected, and the experts' weights.
 
-    deltas: Sequence[Tensor]
+    All are where there is no variance, none where there is no threshold.
+    """
+
     weights: Sequence[float]
+    block: int
+    variance: Tensor | None
+    threshold: Threshold | None
 
-
-def variance(deltas: Sequence[Tensor]) -> Tensor:
-    """The variance across experts of every entry: computed in float64, rounded to float32."""
-    found = kernels.variance(deltas)
-    if found is not None:
-        return found
-    result = deltas[0].new_empty(deltas[0].shape)
-    for start in range(0, len(result), LEAF):  # pieces that stay in the cache: five times as fast
-        parts = [delta[start : start + LEAF].double() for delta in deltas]
-        mean = parts[0].clone()
-        for part in parts[1:]:
-            mean.add_(part)
-        mean.div_(len(parts))
-        squares = mean.new_zeros(mean.shape)
-        for part in parts:
-            squares.add_(part.sub_(mean).square_())
-        result[start : start + LEAF] = squares.div_(len(parts))
-    return result
+    def keep(self, values: Tensor) -> Tensor:
+        """`values` where they are selected, zero elsewhere."""
+        if self.variance is None:
+            return values
+        if self.threshold is None:
+            return zeros_like(values)
+        return self.threshold.apply_to(values, self.variance, self.block)
 
 
 def selected_count(nonzero: int, share: float) -> int:
@@ -69,81 +67,152 @@ def selected_count(nonzero: int, share: float) -> int:
     return min(nonzero, int(np.float32(nonzero) * np.float32(share)))
 
 
+@dataclass(frozen=True)
+class _Near:
+    """Of one block and share: Σδ² by leaf of what is surely selected, and what may be.
+
+    `said` is for the selection. `picked` has the variance and the deltas of the `count` entries
+    that may be selected, in order; it is None where there is too much of it.
+    """
+
+    sums: Sequence[NDArray[np.float64]]
+    said: Any
+    count: int
+    picked: NDArray[np.float32] | None
+
+
 class VarianceMeasure(Measure):
-    """The variance threshold of every share, then Σδ² over what is selected: the weights.
+    """The variance threshold of every share, and Σδ² over what is selected: the weights.
 
     The share is one of the entries that differ at all, and their number is known only after the
-    first round. Until then the sample's estimate serves to bracket the threshold.
+    first round. Until then the sample's estimate serves to bracket the threshold. That round also
+    sums what lies above the bracket, and hands over what lies within: so the weights are known as
+    soon as the threshold is. If the sample misled, or too much lies within (64 MiB, all shares
+    together), one more round sums what is selected. Which it is does not depend on the blocks, as
+    the sample does not.
     """
 
     def __init__(self, job: TensorJob, parameters: Sequence[SceParameters]) -> None:
         self._count = job.count
+        self._experts = len(job.inputs)
         self._topk = [each.select_topk for each in parameters]
         shares = sorted({share for share in self._topk if share < 1})
-        limit = INSIDE_LIMIT // max(1, len(shares))
+        # A value is held by its selection, and with all its deltas.
+        self._limit = INSIDE_LIMIT // (max(1, len(shares)) * (self._experts + 2))
         self._selections = {
-            share: Selection(max(1, int(share * job.count)), job.count, limit) for share in shares
+            share: Selection(max(1, int(share * job.count)), job.count, self._limit)
+            for share in shares
         }
         self._counted = False
         self._weights: dict[float, list[float]] = {}
+        self._held = dict.fromkeys(shares, 0)
+        self._lock = Lock()
         self.wanted = True
         self.sample = max((each.sample for each in self._selections.values()), default=0)
 
     def look(self, inputs: Sequence[Tensor]) -> None:
         """Bracket every threshold."""
-        seen = on_cpu(variance(inputs))
-        differing = np.count_nonzero(seen) / max(1, len(seen))
+        spread, differing = variance(inputs)
+        seen = on_cpu(spread)
         for share, selection in self._selections.items():
-            selection.k = max(1, int(share * differing * self._count))
+            selection.k = max(1, int(share * (differing / max(1, len(seen))) * self._count))
             selection.look(seen)
 
     def observe(self, block: Block) -> dict[Any, Any]:
-        """What this block says to every open selection; with none open, Σδ² of what is kept."""
+        """What this block says to every open selection, and in the first round to the weights.
+
+        With no selection open, Σδ² of what is kept where weights are not known.
+        """
         waiting = self._open()
-        if waiting:
-            seen = on_cpu(variance(block.inputs))
-            said = observe_all([self._selections[each] for each in waiting], seen)
-            found: dict[Any, Any] = dict(zip(waiting, said, strict=True))
-            return found | {"differing": int(np.count_nonzero(seen))}
-        return {
-            share: [leaf_sums(delta, delta) for delta in self._kept(block, share)]
-            for share in sorted(set(self._topk))
-        }
+        if self._counted and not waiting:
+            return {share: self._sums(block, share) for share in self._unweighted()}
+        spread, differing = variance(block.inputs)
+        if self._counted:
+            said = observe_all([self._selections[each] for each in waiting], on_cpu(spread))
+            return dict(zip(waiting, said, strict=True))
+        found = {share: self._near(block, spread, share) for share in self._unweighted()}
+        return {"differing": differing, **found}
 
     def absorb(self, observations: Sequence[dict[Any, Any]]) -> None:
         """Take one round in."""
-        if not self._open():
-            for share in observations[0]:
-                leaves = zip(*(seen[share] for seen in observations), strict=True)
-                self._weights[share] = _weights([total(each) / self._count for each in leaves])
-            self.wanted = False
-            return
-        if not self._counted:
+        waiting = self._open()
+        if self._counted and not waiting:
+            for share in self._unweighted():
+                self._weigh(share, [seen[share] for seen in observations])
+        elif self._counted:
+            for share in waiting:
+                self._selections[share].absorb([seen[share] for seen in observations])
+        else:
             differing = sum(seen["differing"] for seen in observations)
+            self._counted = True
             for share, selection in self._selections.items():
                 selection.k = selected_count(differing, share)
-            self._counted = True
-        for share in self._open():
-            self._selections[share].absorb([seen[share] for seen in observations])
+                if selection.k:
+                    selection.absorb([seen[share].said for seen in observations])
+            for share in self._unweighted():
+                self._weigh_near(share, [seen[share] for seen in observations])
+        self.wanted = bool(self._unweighted())
 
     def at(self, block: Block, coefficient: int) -> Selected:
         """The selected entries of this block."""
         share = self._topk[coefficient]
-        return Selected(self._kept(block, share), self._weights[share])
+        spread = variance(block.inputs)[0] if share < 1 else None
+        return self._selected(block, share, spread, self._weights[share])
+
+    def _selected(
+        self, block: Block, share: float, spread: Tensor | None, weights: Sequence[float] = ()
+    ) -> Selected:
+        threshold = self._selections[share].threshold if share < 1 else None
+        return Selected(weights, block.index, spread, threshold)
 
     def _open(self) -> list[float]:
         """The shares whose threshold is not known; none is needed where nothing is selected."""
         return [share for share, each in self._selections.items() if not each.threshold and each.k]
 
-    def _kept(self, block: Block, share: float) -> Sequence[Tensor]:
+    def _unweighted(self) -> list[float]:
+        return [share for share in sorted(set(self._topk)) if share not in self._weights]
+
+    def _sums(self, block: Block, share: float) -> list[NDArray[np.float64]]:
+        """Σδ² by leaf of what is selected, for every expert."""
+        chosen = self._selected(block, share, variance(block.inputs)[0])
+        kept = [chosen.keep(delta) for delta in block.inputs]
+        return [leaf_sums(delta, delta) for delta in kept]
+
+    def _near(self, block: Block, spread: Tensor, share: float) -> _Near:
+        bracket = self._selections[share].bracket if share < 1 else None
+        if bracket is None:
+            return _Near([leaf_sums(delta, delta) for delta in block.inputs], None, 0, None)
+        # Entries that do not differ are never selected.
+        low, high = max(bracket[0], TINIEST), bracket[1]
+        picked = picked_between(block.inputs, spread, low, high)
+        sums, above = squares_above(block.inputs, spread, high)
+        said = self._selections[share].seen_near(above, picked[0])
+        with self._lock:
+            self._held[share] += len(picked[0])
+            fits = self._held[share] <= self._limit
+        return _Near(sums, said, len(picked[0]), picked if fits else None)
+
+    def _weigh_near(self, share: float, seen: Sequence[_Near]) -> None:
+        """The weights after the first round, if that was enough."""
+        sums = [each.sums for each in seen]
         if share >= 1:
-            return block.inputs
-        threshold = self._selections[share].threshold
-        if threshold is None:
-            return [delta.new_zeros(delta.shape) for delta in block.inputs]
-        # Floats: multiplying by them is several times quicker than selecting by bools.
-        mask = threshold.apply(variance(block.inputs), block.index).sign_()
-        return [delta * mask for delta in block.inputs]
+            return self._weigh(share, sums)
+        selection = self._selections[share]
+        if not selection.k:
+            self._weights[share] = _weights([0.0] * self._experts)
+        threshold = selection.threshold
+        if threshold is None or sum(each.count for each in seen) > self._limit:
+            return None
+        variances, *deltas = np.concatenate([cast(Any, each.picked) for each in seen], axis=1)
+        chosen = variances > np.float32(threshold.value)
+        equal = np.flatnonzero(variances == np.float32(threshold.value))
+        chosen[equal[: sum(threshold.ties)]] = True
+        some: Any = [delta[chosen] for delta in deltas]
+        return self._weigh(share, [*sums, [leaf_sums(each, each) for each in some]])
+
+    def _weigh(self, share: float, sums: Sequence[Sequence[NDArray[np.float64]]]) -> None:
+        leaves = zip(*sums, strict=True)
+        self._weights[share] = _weights([total(each) / self._count for each in leaves])
 
 
 def _weights(means: Sequence[float]) -> list[float]:
@@ -159,6 +228,8 @@ def _weights(means: Sequence[float]) -> list[float]:
     span="element",
     family="weighted",
     source="arXiv:2408.07990",
+    arrays=True,
+    version=2,
     measure=VarianceMeasure,
     at_least=2,
     unused=("int8_mask",),
@@ -172,18 +243,18 @@ def sce(deltas: Sequence[Tensor], statistics: Selected, parameters: SceParameter
     mean squares sum to less than 1e-6, as those of lightly fine-tuned experts do, all weights are
     equal; and Σ wᵢ counts as at least 1e-6. Equal variances are selected from the lowest index on.
     """
+    weights = statistics.weights
+    found = kernels.disjoint_merge(deltas, [1.0] * len(weights), weights, weights, SMALL, 1.0)
+    return statistics.keep(_disjoint_merge(deltas, weights) if found is None else found)
+
+
+def _disjoint_merge(deltas: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     import torch
 
-    weights = statistics.weights
-    found = kernels.disjoint_merge(
-        statistics.deltas, [1.0] * len(weights), weights, weights, SMALL, 1.0
-    )
-    if found is not None:
-        return found
-    elected = elected_sign(statistics.deltas)
+    elected = elected_sign(deltas)
     merged = torch.zeros_like(elected)
     divisor = torch.zeros_like(elected)
-    for delta, weight in zip(statistics.deltas, statistics.weights, strict=True):
+    for delta, weight in zip(deltas, weights, strict=True):
         agreeing = (delta * elected).clamp_min_(0)
         merged.add_(agreeing, alpha=weight)
         divisor.add_(agreeing.sign_(), alpha=weight)

@@ -1,13 +1,17 @@
 """Selection on what follows from the experts together: variances (sce) and claims (pcb)."""
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from merge_ops.measure import Block, TensorJob
+from merge_ops import kernels
+from merge_ops.measure import LEAF, Block, TensorJob, sample_runs
 from merge_ops.methods.pcb import ClaimMeasure, ClaimThreshold, PcbParameters, pcb
-from merge_ops.methods.sce import SceParameters, VarianceMeasure, sce, selected_count, variance
+from merge_ops.methods.sce import SceParameters, VarianceMeasure, sce, selected_count
+from merge_ops.stream import SAMPLE_RUNS
+from merge_ops.variances import variance
 
 PAIRS = st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3)), min_size=1, max_size=200)
 
@@ -25,11 +29,12 @@ def measured(measure, blocks, sample=None):
         measure.look(sample)
     while measure.wanted:
         measure.absorb([measure.observe(each) for each in blocks])
-    return torch.cat([torch.stack(list(deltas_of(measure.at(each, 0)))) for each in blocks], dim=1)
+    return torch.cat([torch.stack(kept(each, measure.at(each, 0))) for each in blocks], dim=1)
 
 
-def deltas_of(known):
-    return getattr(known, "deltas", known)
+def kept(block, known):
+    """The task vectors with all that is not selected set to zero."""
+    return [known.keep(each) for each in block.inputs] if hasattr(known, "keep") else list(known)
 
 
 @given(PAIRS, st.floats(0.05, 0.99), st.integers(1, 40), st.booleans())
@@ -61,7 +66,7 @@ def test_sce_survives_a_sample_without_any_difference():
     assert torch.equal(results[0], results[2])
     kept = results[0].abs().sum(dim=0) > 0
     assert int(kept.sum()) == 5000
-    spread = variance(tensors)
+    spread = variance(tensors)[0]
     assert float(spread[kept].min()) > float(spread[~kept].max())
 
 
@@ -76,15 +81,62 @@ def test_sce_counts_and_selects_in_one_round_where_half_the_entries_do_not_diffe
     while measure.wanted:
         measure.absorb([measure.observe(each) for each in blocks])
         rounds += 1
-    assert rounds == 2  # the second one sums squares
-    mask = torch.cat([measure.at(each, 0).deltas[0] != 0 for each in blocks])
+    assert rounds == 1  # the weights are known with the threshold
+    mask = torch.cat([kept(each, measure.at(each, 0))[0] != 0 for each in blocks])
     assert int(mask.sum()) == 7500
+
+
+def weights_of(tensors, size, shares=(0.2,)):
+    """The weights for every share, and the rounds, with blocks of `size` elements."""
+    count = tensors[0].numel()
+    job = TensorJob("t", (count,), tuple("abc"[: len(tensors)]), 0)
+    measure = VarianceMeasure(job, [SceParameters(share) for share in shares])
+    starts, length = sample_runs(count, measure.sample, SAMPLE_RUNS)
+    measure.look([torch.cat([each[at : at + length] for at in starts]) for each in tensors])
+    blocks, rounds = blocks_of(tensors, size), 0
+    while measure.wanted:
+        measure.absorb([measure.observe(each) for each in blocks])
+        rounds += 1
+    selected = [measure.at(blocks[0], coefficient) for coefficient in range(len(shares))]
+    return [list(each.weights) for each in selected], rounds
+
+
+@pytest.mark.parametrize(
+    ("fineness", "held", "expected"), [(256, 1 << 24, 1), (256, 500, 5), (1, 5000, 2)]
+)
+@pytest.mark.parametrize("experts", [2, 3])
+def test_the_weights_of_sce_are_the_same_bits_for_any_blocks(
+    fineness, held, expected, experts, monkeypatch
+):
+    """Whether they come with the threshold, or from a round of their own as too much lies near it:
+
+    of different values, which take histograms, or of equal ones.
+    """
+    generator = torch.Generator().manual_seed(6)
+    noises = [torch.randn(200_003, generator=generator) for _ in range(experts)]
+    tensors = [(noise * fineness).round() / fineness for noise in noises]
+    shares = (0.05, 0.2, 1.0, 1e-9)
+    monkeypatch.setattr("merge_ops.methods.sce.INSIDE_LIMIT", held * (experts + 2))
+    (weights, rounds), *others = (weights_of(tensors, k * LEAF, shares) for k in (1, 2, 3, 4))
+    assert rounds == expected
+    assert others == [(weights, rounds)] * 3
+    with monkeypatch.context() as without:
+        without.setattr(kernels, "library", lambda: None)
+        assert weights_of(tensors, 2 * LEAF, shares) == (weights, rounds)
+    spread = variance(tensors)[0]
+    for share, found in zip(shares, weights, strict=True):
+        k = selected_count(int((spread > 0).sum()), share)
+        places = spread.sort(descending=True, stable=True).indices[:k] if share < 1 else ...
+        squares = [float((each.double()[places] ** 2).sum()) for each in tensors]
+        small = sum(squares) / len(spread) < 1e-6
+        exact = [1 / experts if small else each / sum(squares) for each in squares]
+        np.testing.assert_allclose(found, exact, rtol=1e-6)
 
 
 def test_the_variance_of_equal_entries_is_exactly_zero():
     values = torch.randn(1000, generator=torch.Generator().manual_seed(1))
     for count in (2, 3, 7):
-        assert int(np.count_nonzero(variance([values] * count))) == 0
+        assert variance([values] * count)[1] == 0
 
 
 def test_selected_count_is_rounded_as_in_mergekit():

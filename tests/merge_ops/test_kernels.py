@@ -1,6 +1,7 @@
 """The compiled loops and their counterparts in torch and numpy give the same bits."""
 
 import ctypes
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,11 +14,11 @@ from merge_ops.block_reader import BlockReader
 from merge_ops.combination import weighted_sum
 from merge_ops.device import open_device
 from merge_ops.measure import LEAF, leaf_sums
-from merge_ops.methods.sce import variance
 from merge_ops.methods.ties import disjoint_merge
-from merge_ops.randomness import keep, keep_by_level
+from merge_ops.randomness import keep
 from merge_ops.rows import row_ranks
 from merge_ops.selection import Selection, Threshold, keep_between, observe_all
+from merge_ops.variances import variance
 
 LENGTHS = (1, 7, 63, 1024, 1025, LEAF, 2 * LEAF + 77)
 
@@ -51,9 +52,11 @@ def test_the_loops_were_compiled():
 
 
 def test_loops_of_another_source_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    changed = tmp_path / "kernels.c"
-    changed.write_bytes(compile_kernels.SOURCE.read_bytes() + b"/* changed */\n")
-    monkeypatch.setattr(compile_kernels, "SOURCE", changed)
+    for name in (*compile_kernels.SOURCES, *compile_kernels.HEADERS):
+        shutil.copy(compile_kernels.FOLDER / name, tmp_path)
+    monkeypatch.setattr(compile_kernels, "FOLDER", tmp_path)
+    changed = tmp_path / "kernels.h"
+    changed.write_bytes(changed.read_bytes() + b"/* changed */\n")
     for made in compile_kernels.compile_kernels():
         ctypes.CDLL(str(made))
     kernels.library.cache_clear()
@@ -109,16 +112,14 @@ def test_disjoint_merges(count, weights, normalize, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("count", LENGTHS)
 def test_variances(count: int, monkeypatch: pytest.MonkeyPatch):
     parts = [values(count, seed) for seed in range(3)]
-    assert_same_bits(both(monkeypatch, lambda: variance(parts)))
+    assert_same_bits(both(monkeypatch, lambda: variance(parts)[0]))
+    assert variance(parts)[1] == np.count_nonzero(variance(parts)[0].numpy())
 
 
 @pytest.mark.parametrize(("start", "count"), [(0, 1), (0, 4096), (5, 1001), (2**33 + 3, 77)])
 def test_random_masks(start: int, count: int, monkeypatch: pytest.MonkeyPatch):
     delta, key = values(count), (2**63 + 5, 77)
     assert_same_bits(both(monkeypatch, lambda: keep(key, start, delta, 0.3)))
-    levels = torch.arange(count, dtype=torch.int32) % 3
-    chances = np.array([0.1, 0.5, 1.0])
-    assert_same_bits(both(monkeypatch, lambda: keep_by_level(key, start, delta, levels, chances)))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 1), (3, 5), (4, 1024), (2, 3000), (1, 70_001)])

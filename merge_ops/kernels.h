@@ -1,0 +1,55 @@
+/* What both sources of loops need. kernels.c says what holds for all of them. */
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define TILE 1024  /* elements worked on together: they stay in the first-level cache */
+#define GROUP 64   /* marks that are looked at together */
+#define LANES 64   /* partial sums of a leaf */
+
+static const uint32_t MAGNITUDE = 0x7fffffffu;
+
+static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+static inline float as_float(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static inline uint32_t as_bits(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+/* Bit i of the result is the lowest bit of bytes[i]; the others must be zero. */
+static inline uint64_t packed(const uint8_t *bytes) {
+    uint64_t word = 0;
+    for (int group = 0; group < 8; group++) {
+        uint64_t eight = 0;
+        for (int k = 0; k < 8; k++) eight |= (uint64_t)bytes[group * 8 + k] << 8 * k;
+        word |= (eight * 0x0102040810204080u >> 56) << 8 * group;
+    }
+    return word;
+}
+
+/* The float32 products a·b (|a| where b is null) added in float64: element i into lane i mod
+   LANES. */
+static inline void add_lanes(const float *a, const float *b, int64_t count,
+                             double *restrict lanes) {
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES)
+        for (int64_t k = 0; k < LANES; k++)
+            lanes[k] += b == NULL ? fabsf(a[i + k]) : a[i + k] * b[i + k];
+    for (int64_t k = 0; i < count; i++, k++) lanes[k] += b == NULL ? fabsf(a[i]) : a[i] * b[i];
+}
+
+/* The upper half of the lanes added to the lower, until one is left. */
+static inline double fold(double *lanes) {
+    for (int64_t half = LANES / 2; half; half /= 2)
+        for (int64_t k = 0; k < half; k++) lanes[k] += lanes[k + half];
+    return lanes[0];
+}
