@@ -88,21 +88,70 @@ static inline float add_product(float sum, float value, float weight) {
 #endif
 }
 
+/* Which magnitudes of a part count, as bits of floats: above `low` and not above `high`; of those
+   that equal low also the next low_ties, of those that equal high not the next high_ties. What is
+   kept is multiplied by the factor. A part that is not cut counts as it is. */
+struct band {
+    uint32_t low, high;
+    int64_t low_ties, high_ties;
+    float factor;
+    int32_t cut;
+};
+
+/* kept = values where |by| is within the band, zero elsewhere; ties that were used up are taken off
+   the band. */
+static inline void keep_tile(const float *by, const float *values, int64_t length,
+                             struct band *band, float *out) {
+    const uint32_t *bits = (const uint32_t *)by, *from = (const uint32_t *)values;
+    uint32_t *kept = (uint32_t *)out, low = band->low, high = band->high, equal = 0;
+    uint32_t lowest = band->low_ties ? low : low + 1;
+    for (int64_t i = 0; i < length; i++) {
+        uint32_t here = bits[i] & MAGNITUDE;
+        kept[i] = from[i] & -(uint32_t)(here >= lowest) & -(uint32_t)(here <= high);
+        equal |= (here == low) | (here == high);
+    }
+    if (!equal || !(band->low_ties || band->high_ties)) return;
+    for (int64_t i = 0; i < length; i++) {
+        uint32_t here = bits[i] & MAGNITUDE;
+        if (here != low && here != high) continue;
+        int wanted = here > low || (band->low_ties && band->low_ties--);
+        if (here == high && band->high_ties) band->high_ties--, wanted = 0;
+        if (!wanted) kept[i] = 0;
+    }
+}
+
+/* What counts of the next elements of a part: themselves, or a copy in `tile`. */
+static inline const float *counting(const float *part, struct band *band, int64_t length,
+                                    float *tile) {
+    if (band == NULL || !band->cut) return part;
+    keep_tile(part, part, length, band, tile);
+    if (band->factor != 1)
+        for (int64_t i = 0; i < length; i++) tile[i] *= band->factor;
+    return tile;
+}
+
 /* The arithmetic of ties.disjoint_merge: parts[e] times scale[e] are added up, and where the sum's
    sign agrees they are summed, times gain[e], divided by the shares of those that agree, and
    multiplied by lambda.
-   A divisor is at least `smallest` where that is positive, else one where it is zero. */
-void disjoint_merge(const float *const *parts, const float *scale, const float *gain,
-                    const float *share, int64_t experts, int64_t count, int normalize,
-                    float smallest, float lambda, float *out) {
+   A divisor is at least `smallest` where that is positive, else one where it is zero. `bands` may
+   be null; they are used up. Returns 0 where there was no memory. */
+int disjoint_merge(const float *const *parts, struct band *bands, const float *scale,
+                   const float *gain, const float *share, int64_t experts, int64_t count,
+                   int normalize, float smallest, float lambda, float *out) {
     float total[TILE], merged[TILE], divisor[TILE];
     uint32_t sign[TILE];
+    const float **now = malloc((size_t)experts * (sizeof *now + sizeof total));
+    if (now == NULL) return 0;
+    float *tiles = (float *)(now + experts);
     for (int64_t start = 0; start < count; start += TILE) {
         int64_t length = least(TILE, count - start);
         memset(merged, 0, sizeof merged);
         memset(divisor, 0, sizeof divisor);
         for (int64_t e = 0; e < experts; e++) {
-            const float *restrict part = parts[e] + start;
+            struct band *band = bands == NULL ? NULL : bands + e;
+            const float *restrict part =
+                counting(parts[e] + start, band, length, tiles + e * TILE);
+            now[e] = part;
             float scaled = scale[e];
             if (e == 0)
                 for (int64_t i = 0; i < length; i++) total[i] = part[i] * scaled;
@@ -111,7 +160,7 @@ void disjoint_merge(const float *const *parts, const float *scale, const float *
         }
         for (int64_t i = 0; i < length; i++) sign[i] = as_bits(total[i]) & SIGN;
         for (int64_t e = 0; e < experts; e++) {
-            const float *restrict part = parts[e] + start;
+            const float *restrict part = now[e];
             float scaled = scale[e], factor = gain[e];
             uint32_t weight = as_bits(share[e]);
             for (int64_t i = 0; i < length; i++) {
@@ -131,16 +180,20 @@ void disjoint_merge(const float *const *parts, const float *scale, const float *
         for (int64_t i = 0; i < length; i++)
             out[start + i] = as_float(as_bits(merged[i]) ^ sign[i]) * lambda;
     }
+    free(now);
+    return 1;
 }
 
-/* parts[0] * weights[0] + parts[1] * weights[1] + ..., divided by the divisor, times the scale. */
-void weighted_sum(const float *const *parts, const float *weights, int64_t experts, int64_t count,
-                  float divisor, float scale, float *out) {
-    float merged[TILE];
+/* parts[0] * weights[0] + parts[1] * weights[1] + ..., divided by the divisor, times the scale.
+   `bands` as in disjoint_merge. */
+void weighted_sum(const float *const *parts, struct band *bands, const float *weights,
+                  int64_t experts, int64_t count, float divisor, float scale, float *out) {
+    float merged[TILE], tile[TILE];
     for (int64_t start = 0; start < count; start += TILE) {
         int64_t length = least(TILE, count - start);
         for (int64_t e = 0; e < experts; e++) {
-            const float *restrict part = parts[e] + start;
+            struct band *band = bands == NULL ? NULL : bands + e;
+            const float *restrict part = counting(parts[e] + start, band, length, tile);
             float weight = weights[e];
             if (e == 0)
                 for (int64_t i = 0; i < length; i++) merged[i] = part[i] * weight;
@@ -154,30 +207,12 @@ void weighted_sum(const float *const *parts, const float *weights, int64_t exper
     }
 }
 
-/* out = values where |by| is above `low` and not above `high` (bits of floats), with the first
-   low_ties of those that equal low, and without the first high_ties of those that equal high; zero
-   elsewhere. */
+/* out = values where |by| is within the band, zero elsewhere. */
 void keep_band(const float *by, const float *values, int64_t count, uint32_t low, int64_t low_ties,
                uint32_t high, int64_t high_ties, float *out) {
-    const uint32_t *bits = (const uint32_t *)by, *from = (const uint32_t *)values;
-    uint32_t *kept = (uint32_t *)out;
-    for (int64_t start = 0; start < count; start += TILE) {
-        int64_t end = least(start + TILE, count);
-        uint32_t equal = 0, lowest = low_ties ? low : low + 1;
-        for (int64_t i = start; i < end; i++) {
-            uint32_t here = bits[i] & MAGNITUDE;
-            kept[i] = from[i] & -(uint32_t)(here >= lowest) & -(uint32_t)(here <= high);
-            equal |= (here == low) | (here == high);
-        }
-        if (!equal || !(low_ties || high_ties)) continue;
-        for (int64_t i = start; i < end; i++) {
-            uint32_t here = bits[i] & MAGNITUDE;
-            if (here != low && here != high) continue;
-            int wanted = here > low || (low_ties && low_ties--);
-            if (here == high && high_ties) high_ties--, wanted = 0;
-            if (!wanted) kept[i] = 0;
-        }
-    }
+    struct band band = {low, high, low_ties, high_ties, 1, 1};
+    for (int64_t start = 0; start < count; start += TILE)
+        keep_tile(by + start, values + start, least(TILE, count - start), &band, out + start);
 }
 
 /* Puts into sums[leaf] the sum of the products a·b (|a| where b is null), leaf by leaf. */

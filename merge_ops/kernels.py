@@ -13,7 +13,7 @@ from __future__ import annotations
 import ctypes
 import functools
 from collections.abc import Sequence
-from ctypes import POINTER, c_float, c_int, c_int64, c_uint32, c_uint64, c_void_p
+from ctypes import POINTER, c_float, c_int, c_int32, c_int64, c_uint32, c_uint64, c_void_p
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+Band = tuple[float, int, float, int, float]
+"""(low, low ties, high, high ties, factor): see `keep_band`; what is kept is multiplied."""
+
 _SIGNATURES = {
     "from_bfloat16": (c_int, (c_void_p, c_void_p, c_void_p, c_int64)),
     "to_bfloat16": (None, (c_void_p, c_void_p, c_void_p, c_int64)),
@@ -32,13 +35,14 @@ _SIGNATURES = {
         (c_void_p, c_int64, c_int64, c_void_p, POINTER(c_void_p), c_void_p),
     ),
     "disjoint_merge": (
-        None,
-        (POINTER(c_void_p), POINTER(c_float), POINTER(c_float), POINTER(c_float), c_int64, c_int64,
-         c_int, c_float, c_float, c_void_p),
+        c_int,
+        (POINTER(c_void_p), c_void_p, POINTER(c_float), POINTER(c_float), POINTER(c_float), c_int64,
+         c_int64, c_int, c_float, c_float, c_void_p),
     ),
     "weighted_sum": (
         None,
-        (POINTER(c_void_p), POINTER(c_float), c_int64, c_int64, c_float, c_float, c_void_p),
+        (POINTER(c_void_p), c_void_p, POINTER(c_float), c_int64, c_int64, c_float, c_float,
+         c_void_p),
     ),
     "keep_band": (
         None,
@@ -103,6 +107,25 @@ def _pointers(tensors: Sequence[Tensor]) -> ctypes.Array[c_void_p]:
     return (c_void_p * len(tensors))(*map(address, tensors))
 
 
+class _Band(ctypes.Structure):
+    _fields_ = (
+        ("low", c_uint32), ("high", c_uint32), ("low_ties", c_int64), ("high_ties", c_int64),
+        ("factor", c_float), ("cut", c_int32),
+    )  # fmt: skip
+
+
+def _bands(bands: Sequence[Band | None]) -> ctypes.Array[_Band] | None:
+    if not any(bands):
+        return None
+    found = (_Band * len(bands))()
+    for place, band in zip(found, bands, strict=True):
+        if band is not None:
+            low, low_ties, high, high_ties, place.factor = band
+            place.low, place.high = np.array([low, high], np.float32).view(np.uint32).tolist()
+            place.low_ties, place.high_ties, place.cut = low_ties, high_ties, 1
+    return found
+
+
 def _floats(values: Sequence[float]) -> ctypes.Array[c_float]:
     return (c_float * len(values))(*values)
 
@@ -150,6 +173,7 @@ def under_brackets(
 
 def disjoint_merge(
     parts: Sequence[Tensor],
+    bands: Sequence[Band | None],
     scale: Sequence[float],
     gain: Sequence[float],
     share: Sequence[float],
@@ -158,32 +182,39 @@ def disjoint_merge(
 ) -> Tensor | None:
     """Sign election over `parts[i] * scale[i]`, and the sum of those that agree, times `gain`.
 
-    It is divided by the shares of those that agree unless `divide_by_at_least` is None; that is the
-    smallest divisor, or where it is not positive, one takes the place of zero. See methods/ties.py.
+    Of a part only its band counts, where it has one. The sum is divided by the shares of those that
+    agree unless `divide_by_at_least` is None; that is the smallest divisor, or where it is not
+    positive, one takes the place of zero. See methods/ties.py.
     """
     loops = loops_for(*parts)
     if loops is None:
         return None
     merged = empty_like(parts[0])
-    loops.disjoint_merge(
-        _pointers(parts), _floats(scale), _floats(gain), _floats(share), len(parts),
+    done = loops.disjoint_merge(
+        _pointers(parts), _bands(bands), _floats(scale), _floats(gain), _floats(share), len(parts),
         count_of(merged), divide_by_at_least is not None, divide_by_at_least or 0.0, lambda_,
         address(merged),
     )  # fmt: skip
+    if not done:
+        raise MemoryError
     return merged
 
 
 def weighted_sum(
-    tensors: Sequence[Tensor], weights: Sequence[float], divisor: float, scale: float
+    tensors: Sequence[Tensor],
+    bands: Sequence[Band | None],
+    weights: Sequence[float],
+    divisor: float,
+    scale: float,
 ) -> Tensor | None:
-    """Σ wᵢ xᵢ / divisor · scale (see combination.py)."""
+    """Σ wᵢ xᵢ / divisor · scale (see combination.py); of a tensor only its band counts."""
     loops = loops_for(*tensors)
     if loops is None:
         return None
     merged = empty_like(tensors[0])
     loops.weighted_sum(
-        _pointers(tensors), _floats(weights), len(tensors), count_of(merged), divisor, scale,
-        address(merged),
+        _pointers(tensors), _bands(bands), _floats(weights), len(tensors), count_of(merged),
+        divisor, scale, address(merged),
     )  # fmt: skip
     return merged
 

@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from merge_ops.cuts import Cut
 from merge_ops.measure import Block, ModelMeasure, ModelWide, TensorJob, leaf_sums, total
 from merge_ops.parameters import Parameter, shared
-from merge_ops.selection import Selection, Threshold, keep_between, look_all, observe_all
-from merge_ops.values import on_cpu, zeros_like
+from merge_ops.selection import Selection, Threshold, look_all, observe_all
+from merge_ops.values import on_cpu
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -106,7 +107,7 @@ class BandMeasure(ModelMeasure):
         if not open_ones:
             for expert, band in self._sums_now():
                 delta = block.inputs[expert - self._first]
-                kept = self._cut(delta, block.index, expert, band)
+                kept = self._cut(delta, block.index, expert, band).made()
                 said[expert, band] = leaf_sums(delta), leaf_sums(kept)
         return said
 
@@ -125,16 +126,13 @@ class BandMeasure(ModelMeasure):
         if not self._open() and not (selecting and self._sums_now()):
             self._next_group()
 
-    def at(self, block: Block, coefficient: int) -> list[Tensor]:
-        """The cut task vectors of this block; an uncut one is the input itself."""
+    def at(self, block: Block, coefficient: int) -> list[Cut]:
+        """The task vectors of this block, cut."""
         rescaled = self._rescale[coefficient] == L1_NORM
-        found: list[Tensor] = []
+        found: list[Cut] = []
         for expert, band in enumerate(self._bands[coefficient]):
-            kept = self._cut(block.inputs[expert], block.index, expert, band)
             factor = self._factors.get((expert, band), 1.0) if rescaled else 1.0
-            if factor != 1:
-                kept *= factor
-            found.append(kept)
+            found.append(self._cut(block.inputs[expert], block.index, expert, band, factor))
         return found
 
     def _next_group(self) -> None:
@@ -163,15 +161,13 @@ class BandMeasure(ModelMeasure):
     def _sums_now(self) -> list[tuple[int, Band]]:
         return [each for each in sorted(self._sums) if self.group and each[0] in self.group]
 
-    def _cut(self, delta: Tensor, block: int, expert: int, band: Band) -> Tensor:
-        """An expert's block with all that is outside the band set to zero."""
+    def _cut(self, delta: Tensor, block: int, expert: int, band: Band, factor: float = 1.0) -> Cut:
+        """An expert's block, cut to the band and multiplied."""
         k, outliers = band
         if k == outliers:
-            return zeros_like(delta)
-        threshold = self._threshold(expert, k)
-        if outliers:
-            return keep_between(delta, block, threshold, self._known(expert, outliers))
-        return delta if threshold is None else threshold.apply(delta, block)
+            return Cut(delta, block, nothing=True)
+        upper = self._known(expert, outliers) if outliers else None
+        return Cut(delta, block, self._threshold(expert, k), upper, factor=factor)
 
     def _threshold(self, expert: int, k: int) -> Threshold | None:
         """That of the k largest; None where these are all."""

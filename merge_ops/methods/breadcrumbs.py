@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from merge_ops.cuts import Cut
 from merge_ops.measure import TensorJob
 from merge_ops.methods.registry import merge_method
 from merge_ops.methods.task_arithmetic import scaled_sum
@@ -70,7 +71,7 @@ def _measure(job: TensorJob, parameters: Sequence[BreadcrumbsParameters]) -> Ban
     unused=("int8_mask",),
 )
 def breadcrumbs(
-    deltas: Sequence[Tensor], statistics: list[Tensor], parameters: BreadcrumbsParameters
+    deltas: Sequence[Tensor], statistics: list[Cut], parameters: BreadcrumbsParameters
 ) -> Tensor:
     """δ = λ Σ wᵢ δ̂ᵢ, δ̂ without its ⌊γ n⌋ largest entries and then the ⌊d n⌋ largest of the rest.
 
@@ -94,7 +95,7 @@ def breadcrumbs(
     unused=("int8_mask",),
 )
 def breadcrumbs_ties(
-    deltas: Sequence[Tensor], statistics: list[Tensor], parameters: BreadcrumbsParameters
+    deltas: Sequence[Tensor], statistics: list[Cut], parameters: BreadcrumbsParameters
 ) -> Tensor:
     """The entries that breadcrumbs keeps, merged by sign election as ties does."""
     return disjoint_merge(statistics, parameters.weight, parameters.normalize, parameters.lambda_)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from merge_ops.cuts import Cut
 from merge_ops.errors import Fault
 from merge_ops.measure import TensorJob
 from merge_ops.methods.registry import merge_method
@@ -105,7 +106,7 @@ def consensus_ta(
     check=_check,
 )
 def consensus_ties(
-    deltas: Sequence[Tensor], statistics: list[Tensor], parameters: ConsensusTiesParameters
+    deltas: Sequence[Tensor], statistics: list[Cut], parameters: ConsensusTiesParameters
 ) -> Tensor:
     """consensus_ta with τ as ties merges it: trimmed, signs elected, the agreeing ones added.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from merge_ops import kernels
+from merge_ops.cuts import blocks_of
 from merge_ops.measure import Block, Measure, TensorJob, leaf_sums, total
 from merge_ops.methods.registry import merge_method
 from merge_ops.methods.ties import elected_sign
@@ -244,7 +245,8 @@ def sce(deltas: Sequence[Tensor], statistics: Selected, parameters: SceParameter
     equal; and Σ wᵢ counts as at least 1e-6. Equal variances are selected from the lowest index on.
     """
     weights = statistics.weights
-    found = kernels.disjoint_merge(deltas, [1.0] * len(weights), weights, weights, SMALL, 1.0)
+    ones = [1.0] * len(weights)
+    found = kernels.disjoint_merge(*blocks_of(deltas), ones, weights, weights, SMALL, 1.0)
     return statistics.keep(_disjoint_merge(deltas, weights) if found is None else found)
 
 

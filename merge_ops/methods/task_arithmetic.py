@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from merge_ops.combination import weighted_sum
+from merge_ops.cuts import Cut
 from merge_ops.methods.registry import merge_method
 from merge_ops.parameters import REQUIRED, per_input, shared
 
@@ -47,7 +48,7 @@ def task_arithmetic(
 
 
 def scaled_sum(
-    deltas: Sequence[Tensor], weight: Sequence[float], normalize: bool, lambda_: float
+    deltas: Sequence[Tensor | Cut], weight: Sequence[float], normalize: bool, lambda_: float
 ) -> Tensor:
     """λ Σ wᵢ δᵢ, divided by Σ wᵢ when `normalize`; the inputs stay as they are."""
     divisor = sum(weight) if normalize else 1

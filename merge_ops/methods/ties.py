@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from merge_ops import kernels
+from merge_ops.cuts import Cut, blocks_of, made
 from merge_ops.measure import TensorJob
 from merge_ops.methods.registry import merge_method
 from merge_ops.parameters import REQUIRED, per_input, shared
@@ -50,7 +51,7 @@ def _measure(job: TensorJob, parameters: Sequence[TiesParameters]) -> BandMeasur
     model_wide=trimmed_globally("density", "rescale"),
     unused=("int8_mask",),
 )
-def ties(deltas: Sequence[Tensor], statistics: list[Tensor], parameters: TiesParameters) -> Tensor:
+def ties(deltas: Sequence[Tensor], statistics: list[Cut], parameters: TiesParameters) -> Tensor:
     """Trim each δᵢ to its largest entries, elect a sign per element, average those that agree, × λ.
 
     Yadav et al. 2023, "TIES-Merging", https://arxiv.org/abs/2306.01708. As in mergekit, and unlike
@@ -74,7 +75,7 @@ def elected_sign(parts: Sequence[Tensor]) -> Tensor:
 
 
 def disjoint_merge(
-    deltas: Sequence[Tensor], weight: Sequence[float], normalize: bool, lambda_: float
+    deltas: Sequence[Tensor | Cut], weight: Sequence[float], normalize: bool, lambda_: float
 ) -> Tensor:
     """λ Σ of the wᵢδᵢ that have the elected sign, divided by their Σ wᵢ when `normalize`.
 
@@ -84,14 +85,20 @@ def disjoint_merge(
     if normalize and weight[0] > 0 and len(set(weight)) == 1:
         weight = [1.0] * len(weight)  # equal weights cancel
     found = kernels.disjoint_merge(
-        deltas, weight, [1.0] * len(weight), weight, min(weight) if normalize else None, lambda_
+        *blocks_of(deltas),
+        weight,
+        [1.0] * len(weight),
+        weight,
+        min(weight) if normalize else None,
+        lambda_,
     )
     if found is not None:
         return found
     import torch
 
     shares = [
-        delta if share == 1 else delta * share for delta, share in zip(deltas, weight, strict=True)
+        delta if share == 1 else delta * share
+        for delta, share in zip(made(deltas), weight, strict=True)
     ]
     elected = elected_sign(shares)
     merged = torch.zeros_like(elected)

@@ -12,6 +12,7 @@ import torch
 from merge_ops import compile_kernels, kernels
 from merge_ops.block_reader import BlockReader
 from merge_ops.combination import weighted_sum
+from merge_ops.cuts import Cut
 from merge_ops.device import open_device
 from merge_ops.measure import LEAF, leaf_sums
 from merge_ops.methods.ties import disjoint_merge
@@ -107,6 +108,39 @@ def test_disjoint_merges(count, weights, normalize, monkeypatch: pytest.MonkeyPa
                 lambda scale=lambda_: disjoint_merge(parts, weights, normalize, scale) + 0.0,
             )
         )
+
+
+def cuts(count: int) -> list[Cut]:
+    """Parts cut below, above, on both sides with ties at both ends, to nothing, and not at all."""
+    parts = [values(count, seed) for seed in range(5)]
+    ranked = [each.abs().sort(descending=True).values for each in parts]
+
+    def threshold(part: int, k: int) -> Threshold:
+        value = float(ranked[part][min(k, count - 1)])
+        above = int((parts[part].abs() > value).sum())
+        equal = int((parts[part].abs() == value).sum())
+        return Threshold(value, (max(0, min(k - above, equal)),), (equal,))
+
+    return [
+        Cut(parts[0], 0, threshold(0, count // 3), factor=1.7),
+        Cut(parts[1], 0, None, threshold(1, count // 50)),
+        Cut(parts[2], 0, threshold(2, count // 2), threshold(2, count // 40), factor=0.3),
+        Cut(parts[3], 0, nothing=True),
+        Cut(parts[4], 0),
+    ]
+
+
+@pytest.mark.parametrize("count", LENGTHS)
+def test_sums_of_cut_parts(count: int, monkeypatch: pytest.MonkeyPatch):
+    parts, weights = cuts(count), (0.5, 1.25, -0.3, 2.0, 0.7)
+    whole = [each.made() for each in parts]
+    for normalize in (False, True):
+        merged = both(monkeypatch, lambda n=normalize: disjoint_merge(parts, weights, n, 0.9) + 0.0)
+        assert_same_bits(merged)
+        assert_same_bits([merged[0], disjoint_merge(whole, weights, normalize, 0.9) + 0.0])
+    merged = both(monkeypatch, lambda: weighted_sum(parts, weights, 1.5, 0.8) + 0.0)
+    assert_same_bits(merged)
+    assert_same_bits([merged[0], weighted_sum(whole, weights, 1.5, 0.8) + 0.0])
 
 
 @pytest.mark.parametrize("count", LENGTHS)

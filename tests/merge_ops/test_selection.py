@@ -37,7 +37,7 @@ def in_blocks(values: torch.Tensor, density: float, block: int, sample: torch.Te
     while measure.wanted:
         measure.absorb([measure.observe(each) for each in blocks])
         rounds += 1
-    return torch.cat([measure.at(each, 0)[0] for each in blocks]), rounds
+    return torch.cat([measure.at(each, 0)[0].made() for each in blocks]), rounds
 
 
 def test_kept_count():

@@ -59,7 +59,7 @@ def test_trimming_two_tensors_as_one():
     measure = BandMeasure(TensorJob("the whole model", (6,), ("e",), 0), [[(3, 0)]], ["none"])
     while measure.wanted:
         measure.absorb(measure.observe(each) for each in blocks)
-    assert [measure.at(each, 0)[0].tolist() for each in blocks] == [[0, -4, 3], [5, 0, 0]]
+    assert [measure.at(each, 0)[0].made().tolist() for each in blocks] == [[0, -4, 3], [5, 0, 0]]
 
 
 # ------------------------------------------------------------------ tsvm
