@@ -242,8 +242,6 @@ def main() -> None:
     client, what, result, uri = sys.argv[1:]
     store = ArtifactStore.open(uri)
     work = own(what, store) if client == "ronghe" else plain(client, what, store)
-    if what == "merge":
-        import torch  # noqa: F401
     started, cpu = time.perf_counter(), time.process_time()
     work()
     figures = {"seconds": time.perf_counter() - started, "cpu": time.process_time() - cpu}

@@ -94,20 +94,15 @@ def report(
                      f"{peak.peak:.0f}", f"{peak.anonymous:.0f}"])  # fmt: skip
     columns = ("what", "seconds", "MB/s", "CPU s/GB", "peak MiB", "anonymous MiB")
     print("\n" + markdown(columns, rows) + "\n")
-    best = max((rate, name) for name, rate in rates.items() if name.startswith("copy"))
-    share = rates["merge, ronghe"] / best[0]
-    memory = {
-        name: middle(runs[name]).anonymous
-        for name in ("merge, ronghe", "merge, ronghe, local store")
-    }
-    print(f"merge on S3: {share:.2f} of the best plain copy ({best[1]})")
-    print(
-        "peak memory on S3 / local: {:.2f}".format(
-            memory["merge, ronghe"] / memory["merge, ronghe, local store"]
-        )
-    )
+    copies = {name: rate for name, rate in rates.items() if name.startswith("copy")}
+    best = max(copies, key=copies.__getitem__, default=None)
+    share = rates["merge, ronghe"] / copies[best] if best else None
+    if best:
+        print(f"merge on S3: {share:.2f} of the best plain copy ({best})")
+    far, near = (middle(runs[f"merge, ronghe{store}"]).anonymous for store in ("", ", local store"))
+    print(f"peak memory on S3 / local: {far / near:.2f}")
     save(arguments.json, {"size": arguments.size, "bytes": size, "rates": rates, "share": share,
-                          "best": best[1], "seconds": told, "runs": dict(runs)})  # fmt: skip
+                          "best": best, "seconds": told, "runs": dict(runs)})  # fmt: skip
 
 
 def main() -> None:

@@ -88,9 +88,9 @@ class BrokenBodyError(OSError):
 def make_client(settings: AwsSettings, timeouts: Timeouts, connections: int) -> Any:
     """Return a botocore S3 client.
 
-    Bodies are not signed: SeaweedFS and Ceph do not check that hash. Content-MD5, which every
-    server checks, is signed in its place. An endpoint of one's own is addressed by path, unless
-    the profile says otherwise.
+    Bodies are not signed: SeaweedFS and Ceph do not check that hash. Checksums that they do check
+    (see s3_checksums) are signed in its place. An endpoint of one's own is addressed by path,
+    unless the profile says otherwise.
     """
     style = settings.addressing_style or ("path" if settings.endpoint else "auto")
     config = Config(
@@ -125,7 +125,7 @@ def persist(action: Callable[[bool], Done], patience: Patience) -> Done:
         except FAULTS as error:
             pause = patience.pause(number)
             late = time.monotonic() + pause > deadline
-            if not _passes(error) or late or number + 1 == patience.tries:
+            if not passes(error) or late or number + 1 == patience.tries:
                 raise
         time.sleep(pause)
     raise AssertionError("patience has at least one try")
@@ -184,7 +184,7 @@ def explain(
     return StoreFailureError(f"{where}: {type(error).__name__}")
 
 
-def _passes(error: Exception) -> bool:
+def passes(error: Exception) -> bool:
     """Whether the same request may succeed a moment later."""
     status = status_of(error)
     if status:

@@ -18,6 +18,7 @@ from botocore.exceptions import ClientError
 from resources.aws_chain import AwsSettings, read_aws_chain
 from resources.places import Entry
 from resources.s3_bodies import PARKED, Body
+from resources.s3_checksums import md5
 from resources.s3_client import (
     FAULTS,
     BrokenBodyError,
@@ -35,7 +36,6 @@ from resources.s3_transfers import (
     Connection,
     S3Reader,
     S3Writer,
-    md5,
 )
 from resources.s3_uploads import S3Uploads
 from resources.store_names import PROBE

@@ -4,9 +4,7 @@ Neither writes a file. Reading takes no memory beside the caller's; an upload ho
 filled and those under way, of which there are at most `PARTS_AT_ONCE` in the process.
 """
 
-import base64
 import contextlib
-import hashlib
 import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from resources.s3_bodies import Body, ParkedBodies, Watch
+from resources.s3_checksums import PartChecksums, begun_with, named_part, part_with
 from resources.s3_client import code_of, is_missing, persist
 
 if TYPE_CHECKING:
@@ -93,7 +92,7 @@ class S3Reader:
 
 
 class S3Writer:
-    """An upload in order: one PUT when small, else parts. The server checks the MD5 of each.
+    """An upload in order: one PUT when small, else parts. The server checks each.
 
     The object appears with `commit`. Left by `abandon`, the parts are removed.
     """
@@ -106,7 +105,8 @@ class S3Writer:
         self._filled = 0
         self._size = size
         self._upload = ""
-        self._sent: list[Future[str]] = []
+        self._by_crc32 = False
+        self._sent: list[Future[dict[str, Any]]] = []
         self._seen = 0  # of these, so many are known to have arrived
         self._given_up = False
 
@@ -129,8 +129,8 @@ class S3Writer:
         if self._filled:
             self._send()
         with self._place.translated(f"writing {self._key}"):
-            tags = [sent.result() for sent in self._sent]
-            persist(lambda again: self._complete(tags, again), self._place.patience)
+            parts = [sent.result() for sent in self._sent]
+            persist(lambda again: self._complete(parts, again), self._place.patience)
 
     def abandon(self) -> None:
         """Wait for parts under way and abort the upload."""
@@ -151,12 +151,7 @@ class S3Writer:
         connection = self._place.connection()
         with self._place.translated(f"writing {self._key}"):
             if not self._upload:
-                self._upload = persist(
-                    lambda again: connection.client.create_multipart_upload(
-                        **self._place.names(self._key)
-                    )["UploadId"],
-                    self._place.patience,
-                )
+                self._begin()
             while self._seen < len(self._sent) and self._sent[self._seen].done():
                 self._sent[self._seen].result()
                 self._seen += 1
@@ -173,26 +168,36 @@ class S3Writer:
         self._buffer = connection.buffer(left if 0 < left < self._part else self._part)
         self._filled = 0
 
-    def _put_part(self, number: int, part: bytearray) -> str:
-        """Upload one part, again when it did not arrive as it was sent; its ETag."""
+    def _begin(self) -> None:
+        """Ask for an upload whose parts carry what the server checks."""
+        connection = self._place.connection()
+        self._by_crc32 = connection.part_checksums.by_crc32(self._place)
+        asked = {**self._place.names(self._key), **begun_with(self._by_crc32)}
+        self._upload = persist(
+            lambda again: connection.client.create_multipart_upload(**asked)["UploadId"],
+            self._place.patience,
+        )
+
+    def _put_part(self, number: int, part: bytearray) -> dict[str, Any]:
+        """Upload one part, again when it did not arrive as it was sent; how it is named."""
         connection = self._place.connection()
         try:
             if self._given_up:
-                return ""
-            body = {"Body": part, "ContentMD5": md5(part)}
+                return {}
+            checksum = part_with(self._by_crc32, part)
             place = {**self._place.names(self._key), "UploadId": self._upload}
-            return persist(
-                lambda again: connection.client.upload_part(**place, PartNumber=number, **body),
-                self._place.patience,
-            )["ETag"]
+            body = {"PartNumber": number, "Body": part, **checksum}
+            answer = persist(
+                lambda again: connection.client.upload_part(**place, **body), self._place.patience
+            )
+            return named_part(number, {**answer, **checksum})
         finally:
             connection.take_back(part)
             connection.parts_at_once.release()
 
-    def _complete(self, tags: list[str], again: bool) -> None:
+    def _complete(self, parts: list[dict[str, Any]], again: bool) -> None:
         """Make one object of the parts; an earlier try whose answer was lost may have done it."""
         client, names = self._place.connection().client, self._place.names(self._key)
-        parts = [{"ETag": tag, "PartNumber": number} for number, tag in enumerate(tags, 1)]
         try:
             client.complete_multipart_upload(
                 **names, UploadId=self._upload, MultipartUpload={"Parts": parts}
@@ -204,11 +209,6 @@ class S3Writer:
                 raise
 
 
-def md5(data: bytes | bytearray) -> str:
-    """Return the value of Content-MD5, by which the server refuses what arrived otherwise."""
-    return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
-
-
 class Connection:
     """What one process has open to a bucket: a client, and threads that read and write."""
 
@@ -216,6 +216,7 @@ class Connection:
         self.client = client
         self.watch = Watch()
         self.parked = ParkedBodies()
+        self.part_checksums = PartChecksums()
         self.gets = ThreadPoolExecutor(GETS_AT_ONCE, "s3-get")
         self.puts = ThreadPoolExecutor(PARTS_AT_ONCE, "s3-put")
         self.parts_at_once = threading.BoundedSemaphore(PARTS_AT_ONCE)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from botocore.exceptions import ClientError
 
 from resources.places import Entry
+from resources.s3_checksums import named_part
 from resources.s3_client import is_missing, persist
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class S3Uploads:
         uploads = sorted(self._of(key), key=lambda upload: upload["Initiated"])
         parts = self._parts(key, uploads[-1]["UploadId"]) if uploads else []
         there = [
-            {"PartNumber": part["PartNumber"], "ETag": part["ETag"]}
+            named_part(number, part)
             for number, part in enumerate(parts, start=1)
             if part["PartNumber"] == number
         ]

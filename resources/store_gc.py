@@ -87,6 +87,7 @@ def collect_garbage(
         for name in sorted(old - named)
     ]
     beside = [entry for name in sorted(old & named) for entry in pending.get(name, ())]
+    beside += place.pending(PROBE)
     garbage += _leftovers(place, now, max(grace_seconds, _MOMENT), beside)
     if not dry_run:
         doomed = {piece.attempt for piece in garbage if piece.attempt and _condemn(place, piece)}

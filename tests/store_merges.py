@@ -1,6 +1,7 @@
 """Merges from a store into a store, as the assets do them, without Dagster."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from assets.entries import UpstreamModel
 from assets.merging import MergedCheckpoint, merge_set
@@ -9,7 +10,9 @@ from merge_ops.recipe import parse_recipe
 from merge_ops.stages import Stages
 from merge_ops.stream import StreamSettings
 from resources.artifact_store import ArtifactStore
-from tests.checkpoint_factory import Family
+
+if TYPE_CHECKING:
+    from tests.checkpoint_factory import Family
 
 RECIPE = """
 merge_method: {method}
@@ -18,7 +21,7 @@ experts: all
 """
 
 
-def pull_family(store: ArtifactStore, family: Family) -> list[str]:
+def pull_family(store: ArtifactStore, family: "Family") -> list[str]:
     """Copy a base and its experts into the store; the experts' names."""
     folders = {"base": family.base} | {folder.name: folder for folder in family.experts}
     for name, folder in folders.items():
