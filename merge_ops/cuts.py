@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from merge_ops.kernels import Band
-from merge_ops.selection import Threshold, keep_between
-from merge_ops.values import count_of, zeros_like
+from merge_ops.selection import Threshold, ends_of_band, keep_between
+from merge_ops.values import zeros_like
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,13 +42,9 @@ class Cut:
         """As loops in C take it; None for a whole block."""
         if self.whole:
             return None
-        low, low_ties = (math.inf, 0) if self.nothing else (0.0, count_of(self.values))
-        if self.lower:
-            low, low_ties = self.lower.value, self.lower.ties[self.block]
-        high, high_ties = math.inf, 0
-        if self.upper:
-            high, high_ties = self.upper.value, self.upper.ties[self.block]
-        return low, low_ties, high, high_ties, self.factor
+        if self.nothing:
+            return math.inf, 0, math.inf, 0, self.factor
+        return *ends_of_band(self.values, self.block, self.lower, self.upper), self.factor
 
     def made(self) -> Tensor:
         """The block with everything else set to zero; a whole one is itself."""

@@ -252,10 +252,18 @@ def observe_all(selections: Sequence[Selection], values: Floats) -> list[Any]:
     return [each.observe_by_numpy(values) for each in selections]
 
 
+def ends_of_band(
+    delta: Tensor, block: int, lower: Threshold | None, upper: Threshold | None
+) -> tuple[float, int, float, int]:
+    """(low, low ties, high, high ties) of `kernels.keep_band`; open where there is no bound."""
+    low, low_ties = (lower.value, lower.ties[block]) if lower else (0.0, count_of(delta))
+    high, high_ties = (upper.value, upper.ties[block]) if upper else (math.inf, 0)
+    return low, low_ties, high, high_ties
+
+
 def keep_between(delta: Tensor, block: int, lower: Threshold | None, upper: Threshold) -> Tensor:
     """What `lower` keeps (all where it is None) and `upper` does not; zero elsewhere."""
-    low, low_ties = (lower.value, lower.ties[block]) if lower else (0.0, count_of(delta))
-    kept = kernels.keep_band(delta, low, low_ties, upper.value, upper.ties[block])
+    kept = kernels.keep_band(delta, *ends_of_band(delta, block, lower, upper))
     if kept is not None:
         return kept
     return (lower.apply(delta, block) if lower else delta) - upper.apply(delta, block)
