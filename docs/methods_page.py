@@ -103,7 +103,7 @@ def section(method: MergeMethod) -> str:
 
 def summary(method: MergeMethod) -> tuple[str, str]:
     """The docstring's first paragraph and the rest, as Markdown."""
-    first, *rest = re.split(r"\n\s*\n", inspect.getdoc(method.merge) or "")
+    first, *rest = re.split(r"\n\s*\n", inspect.getdoc(method.function) or "")
     return paragraph(first), "\n\n".join(paragraph(text) for text in rest)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import numpy as np
 
 from merge_ops import kernels
+from merge_ops.combination import WeightedSum, grouped, sums_as_bfloat16, worked_out
 from merge_ops.device import Device
 from merge_ops.errors import CheckpointError, NonFiniteError
 from merge_ops.header import ITEM_SIZES
@@ -122,7 +123,7 @@ class BlockReader:
             values, finite = self._load(0, source, [start], count, None, checked=True)
             if not finite:
                 self._refuse(tensor, source, 0, [start], count)
-            return self.encode(copy_of(values), None, source.dtype)
+            return self._rounded(copy_of(values), None, source.dtype)
         size = ITEM_SIZES[source.dtype]
         data = np.empty(count * size, dtype=np.uint8)
         _fetch(source, start * size, memoryview(cast(bytearray, data)))
@@ -140,12 +141,35 @@ class BlockReader:
         return [joined(part) for part in zip(*parts, strict=True)]
 
     def encode(
+        self,
+        results: Iterable[torch.Tensor | WeightedSum],
+        inputs: Sequence[torch.Tensor],
+        base: torch.Tensor | None,
+        code: str,
+    ) -> list[NDArray[np.uint8]]:
+        """What a method made of the inputs for each coefficient, as bytes of the output dtype.
+
+        Each is added to the base where there is one, and rounded once. Results may be overwritten;
+        of those that are no sums of the inputs two are held at a time.
+        """
+        encoded: list[NDArray[np.uint8]] = []
+        for group in grouped(results, inputs):
+            sums = [each for each in group if isinstance(each, WeightedSum)]
+            bits = sums_as_bfloat16(sums, base) if sums and code == "BF16" else None
+            if bits is not None:
+                encoded += [each.view(np.uint8) for each in bits]
+            else:
+                encoded += [self._rounded(worked_out(each), base, code) for each in group]
+        return encoded
+
+    def _rounded(
         self, merged: torch.Tensor, base: torch.Tensor | None, code: str
     ) -> NDArray[np.uint8]:
         """A float32 block, added to the base where there is one, rounded once to the output dtype.
 
         The bytes are its own; `merged` may be overwritten.
         """
+        merged = merged.reshape(-1)
         bits = kernels.to_bfloat16(merged, base) if code == "BF16" else None
         if bits is not None:
             return bits.view(np.uint8)

@@ -41,7 +41,8 @@ int from_bfloat16(const uint16_t *stored, const float *base, float *out, int64_t
 
 /* values plus base unless base is null, rounded to the nearest bfloat16, ties to even. NaN stays
    NaN. */
-void to_bfloat16(const float *values, const float *base, uint16_t *out, int64_t count) {
+void to_bfloat16(const float *restrict values, const float *restrict base, uint16_t *restrict out,
+                 int64_t count) {
     for (int64_t i = 0; i < count; i++) {
         float sum = base == NULL ? values[i] : values[i] + base[i];
         uint32_t bits = as_bits(sum);
@@ -184,26 +185,50 @@ int disjoint_merge(const float *const *parts, struct band *bands, const float *s
     return 1;
 }
 
+/* The weighted sum of at most a tile of the parts, from `start`. */
+static inline void sum_tile(const float *const *parts, struct band *bands, const float *weights,
+                            int64_t experts, int64_t start, int64_t length, float divisor,
+                            float scale, float *restrict merged) {
+    float tile[TILE];
+    for (int64_t e = 0; e < experts; e++) {
+        struct band *band = bands == NULL ? NULL : bands + e;
+        const float *restrict part = counting(parts[e] + start, band, length, tile);
+        float weight = weights[e];
+        if (e == 0)
+            for (int64_t i = 0; i < length; i++) merged[i] = part[i] * weight;
+        else
+            for (int64_t i = 0; i < length; i++)
+                merged[i] = add_product(merged[i], part[i], weight);
+    }
+    if (divisor != 1)
+        for (int64_t i = 0; i < length; i++) merged[i] /= divisor;
+    if (scale != 1)
+        for (int64_t i = 0; i < length; i++) merged[i] *= scale;
+}
+
 /* parts[0] * weights[0] + parts[1] * weights[1] + ..., divided by the divisor, times the scale.
    `bands` as in disjoint_merge. */
 void weighted_sum(const float *const *parts, struct band *bands, const float *weights,
                   int64_t experts, int64_t count, float divisor, float scale, float *out) {
-    float merged[TILE], tile[TILE];
+    for (int64_t start = 0; start < count; start += TILE)
+        sum_tile(parts, bands, weights, experts, start, least(TILE, count - start), divisor, scale,
+                 out + start);
+}
+
+/* Into out[s] the weighted sum s, plus base unless it is null, rounded as by to_bfloat16; of each in
+   `numbers` its weights, divisor and scale. With bands there is only one. */
+void weighted_sums_to_bfloat16(const float *const *parts, struct band *bands, int64_t experts,
+                               int64_t count, int64_t sums, const float *numbers,
+                               const float *base, uint16_t *const *out) {
+    float merged[TILE];
     for (int64_t start = 0; start < count; start += TILE) {
         int64_t length = least(TILE, count - start);
-        for (int64_t e = 0; e < experts; e++) {
-            struct band *band = bands == NULL ? NULL : bands + e;
-            const float *restrict part = counting(parts[e] + start, band, length, tile);
-            float weight = weights[e];
-            if (e == 0)
-                for (int64_t i = 0; i < length; i++) merged[i] = part[i] * weight;
-            else
-                for (int64_t i = 0; i < length; i++)
-                    merged[i] = add_product(merged[i], part[i], weight);
+        const float *from = base == NULL ? NULL : base + start, *weights = numbers;
+        for (int64_t s = 0; s < sums; s++, weights += experts + 2) {
+            sum_tile(parts, bands, weights, experts, start, length, weights[experts],
+                     weights[experts + 1], merged);
+            to_bfloat16(merged, from, out[s] + start, length);
         }
-        if (divisor != 1)
-            for (int64_t i = 0; i < length; i++) merged[i] /= divisor;
-        for (int64_t i = 0; i < length; i++) out[start + i] = merged[i] * scale;
     }
 }
 

@@ -44,6 +44,11 @@ _SIGNATURES = {
         (POINTER(c_void_p), c_void_p, POINTER(c_float), c_int64, c_int64, c_float, c_float,
          c_void_p),
     ),
+    "weighted_sums_to_bfloat16": (
+        None,
+        (POINTER(c_void_p), c_void_p, c_int64, c_int64, c_int64, POINTER(c_float), c_void_p,
+         POINTER(c_void_p)),
+    ),
     "keep_band": (
         None,
         (c_void_p, c_void_p, c_int64, c_uint32, c_int64, c_uint32, c_int64, c_void_p),
@@ -217,6 +222,30 @@ def weighted_sum(
         divisor, scale, address(merged),
     )  # fmt: skip
     return merged
+
+
+def weighted_sums_to_bfloat16(
+    tensors: Sequence[Tensor],
+    bands: Sequence[Band | None],
+    sums: Sequence[tuple[Sequence[float], float, float]],
+    base: Tensor | None,
+) -> list[NDArray[np.uint16]] | None:
+    """Several `weighted_sum`s of the same tensors, each through `to_bfloat16`, in one pass.
+
+    `sums` are (weights, divisor, scale); where tensors are cut there is one of them.
+    """
+    loops = loops_for(*tensors, base)
+    if loops is None:
+        return None
+    count = count_of(tensors[0])
+    outs = [np.empty(count, dtype=np.uint16) for _ in sums]
+    numbers = [x for weights, divisor, scale in sums for x in (*weights, divisor, scale)]
+    places = (c_void_p * len(outs))(*(each.ctypes.data for each in outs))
+    loops.weighted_sums_to_bfloat16(
+        _pointers(tensors), _bands(bands), len(tensors), count, len(sums), _floats(numbers),
+        address(base), places,
+    )  # fmt: skip
+    return outs
 
 
 def keep_band(

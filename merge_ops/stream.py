@@ -291,9 +291,8 @@ class BlockStream:
         block = run.block(number, start, inputs)
         if measure is not None and measure.wanted:
             measure_whole(measure, block)
-        results: list[NDArray[np.uint8]] = []
-        for position, parameters in enumerate(tensor.parameters):
-            known = run.known(block, position)
-            merged = self._plan.method.merge(block.inputs, known, parameters).reshape(-1)
-            results.append(self._reader.encode(merged, base, tensor.output.dtype))
-        return results
+        results = (
+            self._plan.method.function(block.inputs, run.known(block, position), parameters)
+            for position, parameters in enumerate(tensor.parameters)
+        )
+        return self._reader.encode(results, block.inputs, base, tensor.output.dtype)

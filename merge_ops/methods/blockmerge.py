@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from merge_ops.combination import weighted_sum
+from merge_ops.combination import WeightedSum
 from merge_ops.depth import Position
 from merge_ops.errors import Fault
 from merge_ops.methods.registry import merge_method
@@ -72,7 +72,7 @@ def share_at(values: Sequence[float], position: int, count: int) -> float:
     check=_check,
     at_position=blend_at,
 )
-def blockmerge(checkpoints: Sequence[Tensor], statistics: None, parameters: Blend) -> Tensor:
+def blockmerge(checkpoints: Sequence[Tensor], statistics: None, parameters: Blend) -> WeightedSum:
     """θ = (1 − r) a + r b, a the base and b the other model, r from `gradient_values` by the
     tensor's position among all.
 
@@ -83,4 +83,4 @@ def blockmerge(checkpoints: Sequence[Tensor], statistics: None, parameters: Blen
     Vocabularies must agree; there common rows are blended.
     """
     first, second = checkpoints
-    return weighted_sum((first, second), (1 - parameters.share, parameters.share))
+    return WeightedSum((first, second), (1 - parameters.share, parameters.share))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from merge_ops.combination import WeightedSum
 from merge_ops.cuts import Cut
 from merge_ops.measure import TensorJob
 from merge_ops.methods.registry import merge_method
@@ -72,7 +73,7 @@ def _measure(job: TensorJob, parameters: Sequence[BreadcrumbsParameters]) -> Ban
 )
 def breadcrumbs(
     deltas: Sequence[Tensor], statistics: list[Cut], parameters: BreadcrumbsParameters
-) -> Tensor:
+) -> WeightedSum:
     """δ = λ Σ wᵢ δ̂ᵢ, δ̂ without its ⌊γ n⌋ largest entries and then the ⌊d n⌋ largest of the rest.
 
     Davari & Belilovsky 2023, "Model Breadcrumbs", https://arxiv.org/abs/2312.06795; per tensor,

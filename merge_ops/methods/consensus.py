@@ -91,7 +91,7 @@ def consensus_ta(
     masks), https://arxiv.org/abs/2405.07813. τ = Σ wᵢδᵢ, as task_arithmetic merges. The masks are
     made with τ before it is scaled by λ; the task vectors in them are whole, without weights.
     """
-    merged = scaled_sum(deltas, parameters.weight, parameters.normalize, 1.0)
+    merged = scaled_sum(deltas, parameters.weight, parameters.normalize, 1.0).made()
     return _agreed(merged, deltas, parameters)
 
 

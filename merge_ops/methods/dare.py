@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from merge_ops.combination import WeightedSum
 from merge_ops.measure import Block, Measure, TensorJob, leaf_sums, total
 from merge_ops.methods.registry import merge_method
 from merge_ops.methods.task_arithmetic import scaled_sum
@@ -123,7 +124,7 @@ class DropMeasure(Measure):
 )
 def dare_linear(
     deltas: Sequence[Tensor], statistics: list[Tensor], parameters: DareParameters
-) -> Tensor:
+) -> WeightedSum:
     """δ = λ Σ wᵢ δ̂ᵢ, where δ̂ keeps each entry with chance `density` and scales what is kept.
 
     Yu et al. 2024, "Language models are super Mario", https://arxiv.org/abs/2311.03099. The paper

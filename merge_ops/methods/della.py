@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from merge_ops.combination import WeightedSum
 from merge_ops.errors import Fault
 from merge_ops.measure import Block, Measure, TensorJob
 from merge_ops.methods.dare import rescale_after_dropping
@@ -206,7 +207,7 @@ def _by_rank(table: NDArray[np.float32], values: Tensor) -> Any:
 )
 def della_linear(
     deltas: Sequence[Tensor], statistics: list[Tensor], parameters: DellaLinearParameters
-) -> Tensor:
+) -> WeightedSum:
     """δ = λ Σ wᵢ δ̂ᵢ; δ̂ keeps an entry with chance (d − ε) + 2 ε r, r its rank in its row, 0 to 1.
 
     Deep et al. 2024, "DELLA-Merging", https://arxiv.org/abs/2406.11617. The paper divides each kept

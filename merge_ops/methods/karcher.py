@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from merge_ops.combination import weighted_sum
+from merge_ops.combination import WeightedSum
 from merge_ops.gram import GramMeasure, Matrix
 from merge_ops.methods.registry import merge_method
 from merge_ops.parameters import shared
@@ -82,11 +82,11 @@ def _mean_direction(units: Matrix, max_iter: int, tol: float) -> Matrix:
 )
 def karcher(
     checkpoints: Sequence[Tensor], statistics: list[float], parameters: KarcherParameters
-) -> Tensor:
+) -> WeightedSum:
     """θ = (Σ ‖θᵢ‖ / n) · m, m the point of the unit sphere nearest to all θᵢ/‖θᵢ‖, per tensor.
 
     Found by m ← cos‖T‖ m + sin‖T‖ T/‖T‖ with T = Σ (1/n) (φᵢ/sin φᵢ)(uᵢ − cos φᵢ m). As in
     mergekit all inputs count alike, a listed or named base with them.
     https://arxiv.org/abs/2603.04972
     """
-    return weighted_sum(checkpoints, statistics)
+    return WeightedSum(checkpoints, statistics)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from merge_ops.combination import weighted_sum
+from merge_ops.combination import WeightedSum
 from merge_ops.methods.registry import merge_method
 from merge_ops.parameters import REQUIRED, per_input, shared
 
@@ -32,11 +32,13 @@ class LinearParameters:
     arrays=True,
     base="optional",
 )
-def linear(checkpoints: Sequence[Tensor], statistics: None, parameters: LinearParameters) -> Tensor:
+def linear(
+    checkpoints: Sequence[Tensor], statistics: None, parameters: LinearParameters
+) -> WeightedSum:
     """θ = Σ wᵢ θᵢ / Σ wᵢ  (without the division when `normalize` is false).
 
     Wortsman et al. 2022, "Model soups", https://arxiv.org/abs/2203.05482. As in mergekit the sum
     is taken first and divided once; weights whose sum is zero are refused when the plan is made.
     """
     divisor = sum(parameters.weight) if parameters.normalize else 1
-    return weighted_sum(checkpoints, parameters.weight, divisor)
+    return WeightedSum(checkpoints, parameters.weight, divisor)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from merge_ops.combination import weighted_sum
+from merge_ops.combination import WeightedSum
 from merge_ops.gram import GramMeasure, Matrix
 from merge_ops.measure import Block, Measure, TensorJob
 from merge_ops.methods.registry import Span, merge_method
@@ -99,7 +99,7 @@ def _span(parameters: ModelStockParameters) -> Span:
 )
 def model_stock(
     deltas: Sequence[Tensor], statistics: list[float] | Tensor, parameters: ModelStockParameters
-) -> Tensor:
+) -> Tensor | WeightedSum:
     """δ = t · mean(δᵢ), t = n c / (1 + (n − 1) c), c the mean cosine between two δ, per tensor.
 
     Jang et al. 2024, "Model Stock", https://arxiv.org/abs/2403.19522. As in mergekit: cosines are
@@ -110,6 +110,6 @@ def model_stock(
     of each input.
     """
     if isinstance(statistics, list):
-        return weighted_sum(deltas, statistics)
+        return WeightedSum(deltas, statistics)
     rows = [as_rows(each) for each in deltas]
-    return weighted_sum(rows, [1.0] * len(rows)).mul_(statistics)
+    return WeightedSum(rows, [1.0] * len(rows)).made().mul_(statistics)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from merge_ops.combination import weighted_sum
+from merge_ops.combination import WeightedSum
 from merge_ops.gram import GramMeasure, Matrix
 from merge_ops.measure import Block, Measure, TensorJob
 from merge_ops.methods.registry import Span, merge_method
@@ -167,7 +167,7 @@ def _span(parameters: NuslerpParameters) -> Span:
 )
 def nuslerp(
     tensors: Sequence[Tensor], statistics: Sequence[float | Tensor], parameters: NuslerpParameters
-) -> Tensor:
+) -> Tensor | WeightedSum:
     """[sin((1−t)Ω) a + sin(tΩ) b] / sin Ω, t = w_b / (w_a + w_b), Ω the angle between a and b.
 
     Goddard 2024 (mergekit). Unlike slerp it names two models besides a base, and with a base turns
@@ -181,5 +181,5 @@ def nuslerp(
     """
     first, second = statistics
     if isinstance(first, float) and isinstance(second, float):
-        return weighted_sum(tensors, (first, second))
+        return WeightedSum(tensors, (first, second))
     return (as_rows(tensors[0]) * first).add_(as_rows(tensors[1]) * second)

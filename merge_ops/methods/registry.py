@@ -2,10 +2,10 @@
 
 A method is a plain function on float32 tensors: it sees a block of every input (flat, as rows or as
 the whole tensor: its span), what was measured of the whole tensor, and its resolved parameters, and
-returns the merged block. It does no I/O and
-knows no dtype, device or thread. For `inputs="task_vectors"` it sees expert − base and returns the
-merged task vector; the stream adds the base. `inputs="either"` sees task vectors where the recipe
-names a base, and whole checkpoints where it does not.
+returns the merged block, or the weighted sum that it is, which the stream works out and rounds in
+one pass. It does no I/O and knows no dtype, device or thread. For `inputs="task_vectors"` it sees
+expert − base and returns the merged task vector; the stream adds the base. `inputs="either"` sees
+task vectors where the recipe names a base, and whole checkpoints where it does not.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from merge_ops.combination import WeightedSum, worked_out
 from merge_ops.depth import Position
 from merge_ops.errors import Fault, UnknownMethodError, did_you_mean
 from merge_ops.parameters import Parameter, parameters_of
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from merge_ops.measure import Measure, ModelWide, TensorJob
 
-MergeFunction = Callable[[Sequence["Tensor"], Any, Any], "Tensor"]
+MergeFunction = Callable[[Sequence["Tensor"], Any, Any], "Tensor | WeightedSum"]
 MeasureFactory = Callable[["TensorJob", Sequence[Any]], "Measure"]
 Span = Literal["element", "row", "tensor"]
 Function = TypeVar("Function", bound=MergeFunction)
@@ -46,7 +47,7 @@ class MergeMethod:
     """
 
     name: str
-    merge: MergeFunction
+    function: MergeFunction
     parameters: type
     inputs: Literal["checkpoints", "task_vectors", "either"]
     span: Span
@@ -64,6 +65,10 @@ class MergeMethod:
     exactly: int | None = None
     at_least: int = 1
     unused: tuple[str, ...] = ()
+
+    def merge(self, inputs: Sequence[Tensor], known: Any, parameters: Any) -> Tensor:
+        """What the function makes of a block, as a new tensor."""
+        return worked_out(self.function(inputs, known, parameters))
 
     @property
     def parameter_specs(self) -> dict[str, Parameter]:
@@ -99,7 +104,7 @@ def merge_method(name: str, **row: Any) -> Callable[[Function], Function]:
     def register(function: Function) -> Function:
         if name in METHODS:
             raise ValueError(f"two merge methods are called {name!r}")
-        METHODS[name] = MergeMethod(name=name, merge=function, **row)
+        METHODS[name] = MergeMethod(name=name, function=function, **row)
         return function
 
     return register

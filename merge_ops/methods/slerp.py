@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from merge_ops.combination import weighted_sum
+from merge_ops.combination import WeightedSum
 from merge_ops.measure import Block, Measure, TensorJob, leaf_sums, total
 from merge_ops.methods.registry import merge_method
 from merge_ops.parameters import REQUIRED, shared
@@ -82,10 +82,12 @@ def _shares(t: float, cosine: float) -> Angle:
     measure=AngleMeasure,
     exactly=2,
 )
-def slerp(checkpoints: Sequence[Tensor], statistics: Angle, parameters: SlerpParameters) -> Tensor:
+def slerp(
+    checkpoints: Sequence[Tensor], statistics: Angle, parameters: SlerpParameters
+) -> WeightedSum:
     """θ = [sin((1−t)Ω) a + sin(tΩ) b] / sin Ω, Ω the angle between a and b, per tensor.
 
     Shoemake 1985. The raw vectors are combined, as in mergekit: norms enter the angle only. Where
     |cos Ω| > 0.9995 it is (1−t) a + t b; a vector shorter than 1e-8 counts as orthogonal.
     """
-    return weighted_sum(checkpoints, (statistics.first, statistics.second))
+    return WeightedSum(checkpoints, (statistics.first, statistics.second))

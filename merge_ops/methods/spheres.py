@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from merge_ops.combination import weighted_sum
+from merge_ops.combination import WeightedSum
 from merge_ops.errors import NoDirectionError
 from merge_ops.gram import GramMeasure, Matrix
 from merge_ops.methods.registry import merge_method
@@ -72,10 +72,10 @@ def multislerp_shares(gram: Matrix, parameters: MultislerpParameters) -> list[fl
 )
 def multislerp(
     tensors: Sequence[Tensor], statistics: list[float], parameters: MultislerpParameters
-) -> Tensor:
+) -> WeightedSum:
     """(Σ wᵢ‖xᵢ‖) · Σ wᵢuᵢ / ‖Σ wᵢuᵢ‖, uᵢ = xᵢ/‖xᵢ‖, per tensor.
 
     Goddard 2024 (mergekit). Its way over the tangent space at the mean ends where it began: the
     weighted tangents at the weighted mean add up to nothing.
     """
-    return weighted_sum(tensors, statistics)
+    return WeightedSum(tensors, statistics)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from merge_ops.combination import weighted_sum
+from merge_ops.combination import WeightedSum
 from merge_ops.cuts import Cut
 from merge_ops.methods.registry import merge_method
 from merge_ops.parameters import REQUIRED, per_input, shared
@@ -38,7 +38,7 @@ class TaskArithmeticParameters:
 )
 def task_arithmetic(
     deltas: Sequence[Tensor], statistics: None, parameters: TaskArithmeticParameters
-) -> Tensor:
+) -> WeightedSum:
     """δ = λ Σ wᵢ δᵢ  (divided by Σ wᵢ when `normalize`).
 
     Ilharco et al. 2023, "Editing models with task arithmetic", https://arxiv.org/abs/2212.04089.
@@ -49,7 +49,7 @@ def task_arithmetic(
 
 def scaled_sum(
     deltas: Sequence[Tensor | Cut], weight: Sequence[float], normalize: bool, lambda_: float
-) -> Tensor:
+) -> WeightedSum:
     """λ Σ wᵢ δᵢ, divided by Σ wᵢ when `normalize`; the inputs stay as they are."""
     divisor = sum(weight) if normalize else 1
-    return weighted_sum(deltas, weight, divisor if abs(divisor) >= NEAR_ZERO else 1, lambda_)
+    return WeightedSum(deltas, weight, divisor if abs(divisor) >= NEAR_ZERO else 1, lambda_)

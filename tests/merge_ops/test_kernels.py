@@ -2,6 +2,7 @@
 
 import ctypes
 import shutil
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 
 from merge_ops import compile_kernels, kernels
 from merge_ops.block_reader import BlockReader
-from merge_ops.combination import weighted_sum
+from merge_ops.combination import WeightedSum, grouped, sums_as_bfloat16
 from merge_ops.cuts import Cut
 from merge_ops.device import open_device
 from merge_ops.measure import LEAF, leaf_sums
@@ -92,8 +93,58 @@ def test_weighted_sums(count: int, experts: int, monkeypatch: pytest.MonkeyPatch
     weights = [0.3, -0.2, 1.0, 0.7, 0.1][:experts]
     for divisor, scale in ((1, 1), (0.6, 1), (1, 1.3), (0.6, 1.3)):
         assert_same_bits(
-            both(monkeypatch, lambda d=divisor, s=scale: weighted_sum(parts, weights, d, s))
+            both(monkeypatch, lambda d=divisor, s=scale: WeightedSum(parts, weights, d, s).made())
         )
+
+
+@pytest.mark.parametrize("count", LENGTHS)
+@pytest.mark.parametrize("experts", [1, 2, 5])
+@pytest.mark.parametrize("with_base", [True, False])
+def test_sums_in_one_pass_have_the_bits_of_sums_rounded_by_themselves(
+    count: int, experts: int, with_base: bool
+):
+    parts = [values(count, seed) for seed in range(experts)]
+    base = values(count, 9) if with_base else None
+    weights = [0.3, -0.2, 1.0, 0.7, 0.1][:experts]
+    scaled = ((1, 1), (0.6, 1), (1, 1.3), (0.6, -1.3))
+    sums = [WeightedSum(parts, weights, divisor, scale) for divisor, scale in scaled]
+    sums.append(WeightedSum(parts, weights[::-1]))
+    bits = sums_as_bfloat16(sums, base)
+    assert bits is not None
+    for each, found in zip(sums, bits, strict=True):
+        expected = each.made() if base is None else each.made() + base
+        rounded = expected.to(torch.bfloat16).view(torch.int16)
+        assert torch.equal(rounded, torch.from_numpy(found.view(np.int16)))
+
+
+def test_sums_of_the_inputs_go_together():
+    inputs = [values(8, seed) for seed in range(2)]
+    whole = [WeightedSum(inputs, (1.0, scale)) for scale in (1.0, 2.0, 3.0)]
+    cut = WeightedSum((Cut(inputs[0], 0, nothing=True), inputs[1]), (1.0, 1.0))
+    others = [
+        WeightedSum(inputs[:1], (1.0,)),
+        cut,
+        WeightedSum(inputs[::-1], (1.0, 1.0)),
+        values(8),
+    ]
+    results = [*whole[:2], *others, whole[2]]
+    assert [[id(each) for each in group] for group in grouped(results, inputs)] == [
+        [id(each) for each in group]
+        for group in ([*whole[:2]], *([each] for each in others), whole[2:])
+    ]
+
+
+def test_of_other_results_two_are_held_at_a_time():
+    inputs, alive = [values(8)], []
+
+    def results():
+        for seed in range(5):
+            masked = values(8, seed)
+            alive.append(weakref.ref(masked))
+            assert sum(each() is not None for each in alive) <= 2
+            yield WeightedSum([masked], [1.0])
+
+    assert len(BlockReader(LEAF, open_device("cpu")).encode(results(), inputs, None, "BF16")) == 5
 
 
 @pytest.mark.parametrize("count", LENGTHS)
@@ -138,9 +189,16 @@ def test_sums_of_cut_parts(count: int, monkeypatch: pytest.MonkeyPatch):
         merged = both(monkeypatch, lambda n=normalize: disjoint_merge(parts, weights, n, 0.9) + 0.0)
         assert_same_bits(merged)
         assert_same_bits([merged[0], disjoint_merge(whole, weights, normalize, 0.9) + 0.0])
-    merged = both(monkeypatch, lambda: weighted_sum(parts, weights, 1.5, 0.8) + 0.0)
+    merged = both(monkeypatch, lambda: WeightedSum(parts, weights, 1.5, 0.8).made() + 0.0)
     assert_same_bits(merged)
-    assert_same_bits([merged[0], weighted_sum(whole, weights, 1.5, 0.8) + 0.0])
+    assert_same_bits([merged[0], WeightedSum(whole, weights, 1.5, 0.8).made() + 0.0])
+    bits = sums_as_bfloat16([WeightedSum(parts, weights, 1.5, 0.8)], None)
+    assert bits is not None
+    expected = merged[0].to(torch.bfloat16).view(torch.int16)
+    zeros = expected & 0x7FFF == 0  # of either sign: +0.0 above made them all positive
+    found = torch.from_numpy(bits[0].view(np.int16))
+    assert torch.equal(found[~zeros], expected[~zeros])
+    assert (found[zeros] & 0x7FFF == 0).all()
 
 
 @pytest.mark.parametrize("count", LENGTHS)
@@ -225,7 +283,7 @@ def test_bfloat16_in_and_out(count: int, monkeypatch: pytest.MonkeyPatch):
         assert_same_bits(
             both(
                 monkeypatch,
-                lambda b=added: torch.from_numpy(reader.encode(full.clone(), b, "BF16")),
+                lambda b=added: torch.from_numpy(reader.encode([full.clone()], [], b, "BF16")[0]),
             )
         )
     bits = kernels.to_bfloat16(torch.full((count,), float("nan")), None)
