@@ -27,9 +27,11 @@ def keep(key: tuple[int, int], start: int, values: Tensor, threshold: int) -> Te
 def row_ranks(values: Tensor, ranks: Tensor) -> bool:
     """Fills `ranks` (int32) with the rank of every |value| in its row; shapes (rows, n)."""
     loops = loops_for(values)
-    return loops is not None and bool(
-        loops.row_ranks(address(values), *values.shape, address(ranks))
-    )
+    if loops is None:
+        return False
+    if not loops.row_ranks(address(values), *values.shape, address(ranks)):
+        raise MemoryError
+    return True
 
 
 def decide_by_rank(
@@ -44,7 +46,9 @@ def decide_by_rank(
     done = loops.decide_by_rank(
         *key, start, address(values), rows, length, address(thresholds), address(decided)
     )
-    return decided if done else None
+    if not done:
+        raise MemoryError
+    return decided
 
 
 def apply_decided(values: Tensor, decided: NDArray[np.uint8], factor: float) -> Tensor | None:
