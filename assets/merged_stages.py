@@ -90,6 +90,7 @@ def build_merged_stage(
                 **of_artifact(point.artifact, point.memoized),
                 **of_masks(merged.masks),
                 "tensors reused": merged.reused,
+                "tensors resumed": merged.resumed,
                 **of_work(merged.seconds, merged.bytes_read + merged.bytes_written),
             },
         )

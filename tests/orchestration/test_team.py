@@ -1,8 +1,8 @@
 """deploy/team for real: Postgres, S3, daemon, and run workers that are killed in mid-merge.
 
-The tiny project: `ronghe refresh` brings its models and plan up to date on the team's instance,
-then a recipe is added and the daemon merges it. Its models have 20 MB, so that a merge uploads
-several parts and can be caught in the act.
+The quickstart: `ronghe refresh` brings its models and their scores up to date on the team's
+instance, then one of its recipes is added, and the daemon plans, merges, scores and crowns. Its
+models have 17 MB, so that a merge uploads several parts and can be caught in the act.
 """
 
 import json
@@ -26,19 +26,14 @@ from dagster._core.instance.ref import InstanceRef
 from orchestration.refresh import open_instance, refresh
 from orchestration.settings import NAMES, load_settings
 from resources.artifact_store import ArtifactStore
-from tests import checkpoint_factory as factory
 from tests.orchestration.dagster_dev import DagsterDev
+from tests.orchestration.quickstart_project import SET, make_quickstart, quickstart_recipe
 from tests.orchestration.team import DEPLOY, Team, make_team, started
-from tests.orchestration.tiny_project import AVERAGE, make_project
 from tests.postgres_server import postgres_programs, running_postgres
 from tests.storage_servers import BUCKET, S3Server
 
-SHAPE = factory.Shape("qwen2", layers=2, hidden=128, intermediate=6144, tied=True)  # 20 MB
-RECIPE = {**{name: value for name, value in AVERAGE.items() if name != "suite"}, "experts": "all"}
-MERGED_BEFORE = {
-    "merge_method": "slerp", "base_model": "base", "experts": "all-pairs", "parameters": {"t": 0.5},
-}  # fmt: skip
-MERGED, PARTITION = "merged_checkpoint/average", "default|e1+e2"
+MERGED, PARTITION = "merged_checkpoint/average", f"default|{SET}"
+SCORED = ("benchmark_scores/average", "champion/average", "leaderboard")
 ASSIGNMENT = re.compile(r"(# )?[A-Z_]+=")
 EVENTS = dg.DagsterEventType
 
@@ -142,7 +137,7 @@ def check_store(store: ArtifactStore) -> None:
     manifests = [entry.key for entry in store._place.walk("artifacts")]
     artifacts = [store.get(*key.split("/")[1:3]) for key in manifests]
     assert [problem for each in artifacts for problem in store.verify(each)] == []
-    for asset in ("model", "task_vector", "merge_plan", MERGED, "merged_checkpoint/slerp"):
+    for asset in ("model", "task_vector", "merge_plan", MERGED, *SCORED):
         refs = store.refs(asset).values()
         assert refs, asset
         for ref in refs:
@@ -153,7 +148,7 @@ def test_killed_run_workers_are_started_again(
     tmp_path: Path, seaweedfs: S3Server, s3_root: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     programs = postgres_programs()
-    project = make_project(tmp_path, {"slerp": MERGED_BEFORE}, 2, store=s3_root, shape=SHAPE)
+    project = make_quickstart(tmp_path, s3_root)
     store = ArtifactStore.open(s3_root, cache=tmp_path / "cache")
     client = boto3.client("s3")
     with running_postgres(programs) as postgres:
@@ -161,8 +156,7 @@ def test_killed_run_workers_are_started_again(
         with instance_of(team, monkeypatch) as instance:
             with open_instance(project.settings()) as in_process:
                 assert refresh(in_process, project.settings()).failures == []
-            (before,) = store.digests("checkpoint")
-            project.write_recipe("average", RECIPE)
+            project.write_recipe("average", quickstart_recipe("average"))
             with started(team, tmp_path) as served:
                 # The first run loses both its processes.
                 first = catch(served, instance, client, set())
@@ -173,7 +167,7 @@ def test_killed_run_workers_are_started_again(
                 # The second loses its run worker only, and its step comes back when all is over.
                 second = catch(served, instance, client, {first.run})
                 os.kill(second.worker, signal.SIGKILL)
-                assert store.digests("checkpoint") == [before], "it was not in mid-merge"
+                assert store.digests("checkpoint") == [], "it was not in mid-merge"
 
                 def merged() -> bool:
                     runs = merging_runs(instance)
@@ -187,6 +181,7 @@ def test_killed_run_workers_are_started_again(
                 assert [run.run_id for run in runs[:2]] == [first.run, second.run]
                 assert [run.status.value for run in runs] == ["FAILURE", "FAILURE", "SUCCESS"]
                 assert {run.root_run_id for run in runs[1:]} == {first.run}
+                served.wait(lambda: all(map(store.refs, SCORED)), "it is scored and ranked", 120)
                 served.wait(lambda: not slots_in_use(instance), "the pool's slot is free", 60)
 
     assert set(store.refs(MERGED)) == {PARTITION}

@@ -1,0 +1,41 @@
+"""The quickstart as a project in a folder, its models trained for a few steps only.
+
+Models, items, suite and catalog are those of `make demo`; only what the models answer means
+nothing. Their layers are wider, so that a checkpoint goes to S3 in several parts.
+"""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+from examples.quickstart.recipe import Recipe, Schedule, Shape
+from examples.quickstart.train import EXPERTS, prepare
+from tests.merging import ROOT
+from tests.orchestration.tiny_project import TinyProject
+
+FEW_STEPS = Recipe(
+    shape=Shape(layers=2, intermediate=5120),  # 17 MB
+    base=Schedule(steps=2, rate=3e-3, batch=8),
+    experts={name: Schedule(steps=2, rate=2e-3, batch=8, replay=0.5) for name in EXPERTS},
+)
+SET = "+".join(sorted(EXPERTS))
+
+
+def make_quickstart(root: Path, store: str) -> TinyProject:
+    """Train the models and copy the catalog, without its recipes."""
+    prepare(root / ".ronghe", recipe=FEW_STEPS)
+    shutil.copytree(
+        ROOT / "catalog",
+        root / "catalog",
+        ignore=lambda _, names: [n for n in names if n == "recipes"],
+    )
+    (root / "catalog" / "recipes").mkdir()
+    return TinyProject(root, store)
+
+
+def quickstart_recipe(name: str) -> Mapping[str, object]:
+    """One of the quickstart's recipes, for the set of all experts only."""
+    text = (ROOT / "catalog" / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+    return {**yaml.safe_load(text), "experts": "all"}
