@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 from merge_ops.checkpoint import ByteSink, ByteWriter, Checkpoint, read_file
 from merge_ops.errors import OutputError
+from merge_ops.heap import freed_memory_kept
 from merge_ops.layout import Shard, index_file
 from merge_ops.model_card import model_card
 from merge_ops.plan import Plan
@@ -63,6 +64,7 @@ def merge(
     settings = settings or StreamSettings()
     ordered = [sinks[each.id] for each in plan.coefficients]
     with (
+        freed_memory_kept(),
         ThreadPoolExecutor(settings.thread_count(), "write") as pool,
         ExitStack() as stack,
     ):

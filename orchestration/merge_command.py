@@ -1,6 +1,5 @@
 """`ronghe merge` and `ronghe plan`: one mergekit-style file, without Dagster or a store."""
 
-import ctypes
 import gc
 import json
 import re
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from merge_ops.assembly import MergeReport
 
 _SIZE = re.compile(r"^\s*([0-9.]+)\s*(?:([KMG])(i?))?B?\s*$", re.IGNORECASE)
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3}
 
 
@@ -129,7 +127,6 @@ def run_merge(config: Path, out: Path, options: MergeOptions) -> None:
     check_output(out)
     if options.masks is not None:
         check_masks_wanted(plans[-1], options.masks, out)
-    _keep_freed_memory()
     with ThreadPoolExecutor(2) as pool:
         folders = {folder for name in opened for folder in folders_of(name)}
         pending = {each: pool.submit(content_digest, readable(each)) for each in sorted(folders)}
@@ -185,20 +182,6 @@ def _import_torch() -> None:
     finally:
         gc.freeze()
         gc.enable()
-
-
-def _keep_freed_memory() -> None:
-    """Have glibc keep what is freed: a block's temporaries are the next block's.
-
-    Left alone it gives megabytes back to the kernel and faults them in again, block after block,
-    which took a seventh of the time of a merge by ties. Other C libraries are left as they are.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return
-    mallopt(M_MMAP_THRESHOLD, 32 << 20)
-    mallopt(M_TRIM_THRESHOLD, 1 << 30)
 
 
 @contextmanager
