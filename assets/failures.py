@@ -30,6 +30,21 @@ def clear_failures() -> Iterator[None]:
         raise dg.Failure(description=message, allow_retries=False) from error
 
 
+def stop_if_run_is_over(context: dg.AssetExecutionContext) -> None:
+    """Raise `dg.Failure` when the step's run has ended without it.
+
+    A step can outlive its run worker, and Dagster then starts another run. What the step pointed to
+    or reported now would replace what that run made, and its checks; what it published stays.
+    """
+    run = context.instance.get_run_by_id(context.run.run_id)
+    if run is not None and run.is_finished:
+        raise dg.Failure(
+            description=f"run {run.run_id} ended ({run.status.value}) while this step went on; what"
+            " it made is in the store and is not merged again, but the names stay as they are",
+            allow_retries=False,
+        )
+
+
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     """An error, the one it was raised from, and so on."""
     while error is not None:

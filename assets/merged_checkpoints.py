@@ -10,7 +10,7 @@ from blake3 import blake3
 
 from assets.display import of_artifact, of_masks, of_work, table
 from assets.emr_masking import point_at_masks
-from assets.failures import RETRY_CRASHES, clear_failures
+from assets.failures import RETRY_CRASHES, clear_failures, stop_if_run_is_over
 from assets.grid import group_by_set
 from assets.merging import CHECKPOINT, MergedSet, merge_set
 from assets.progress_log import log_progress
@@ -83,6 +83,7 @@ def build_merged_checkpoint(
                 settings.stream(), merge.licences, log_progress(context.log, expert_set),
                 _name(merge), {each: str(key) for each, key in points.items()},
             )  # fmt: skip
+            stop_if_run_is_over(context)
             for each in merged.checkpoints:
                 key, artifact = points[each.coefficient], each.artifact
                 store.point(

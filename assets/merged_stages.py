@@ -8,7 +8,7 @@ import dagster as dg
 
 from assets.display import of_artifact, of_masks, of_work
 from assets.emr_masking import point_at_masks
-from assets.failures import RETRY_CRASHES, clear_failures
+from assets.failures import RETRY_CRASHES, clear_failures, stop_if_run_is_over
 from assets.merged_checkpoints import data_version
 from assets.merging import CHECKPOINT, merge_set
 from assets.progress_log import log_progress
@@ -80,6 +80,7 @@ def build_merged_stage(
             stage.licences, log_progress(context.log, partition or name), name,
             {"default": partition},
         )  # fmt: skip
+        stop_if_run_is_over(context)
         (point,) = merged.checkpoints
         digest, run = point.artifact.digest, context.run.run_id
         store.point(name, partition, CHECKPOINT, digest, run=run)
