@@ -15,6 +15,7 @@ from merge_ops.errors import CheckpointError, NonFiniteError
 from merge_ops.header import ITEM_SIZES
 from merge_ops.measure import sample_runs
 from merge_ops.plan import PlannedTensor
+from merge_ops.stored_sums import sums_of_stored
 from merge_ops.tensor_sources import Stored, TensorSource
 from merge_ops.values import array_of, copy_of, joined, on_cpu
 
@@ -161,6 +162,28 @@ class BlockReader:
             else:
                 encoded += [self._rounded(worked_out(each), base, code) for each in group]
         return encoded
+
+    def sum_stored(
+        self,
+        tensor: PlannedTensor,
+        start: int,
+        count: int,
+        sums_of: Callable[[Sequence[NDArray[np.uint16]]], list[WeightedSum]],
+    ) -> list[NDArray[np.uint8]]:
+        """`read` and `encode` at once, of a tensor that `is_sum_of_stored`; for arrays only.
+
+        `sums_of` gives the method's sums of inputs as they are stored. Raises as `read` does.
+        """
+        stored: list[NDArray[np.uint16]] = []
+        for slot, source in enumerate(tensor.sources):
+            buffers = self._buffers(slot, count, 2)
+            _fetch(cast(Stored, source), start * 2, buffers.bytes[: count * 2])
+            stored.append(buffers.stored(count * 2, source.dtype))
+        base = stored.pop(0) if tensor.base is not None else None
+        bits, finite = sums_of_stored(sums_of(stored), base)
+        if not finite:
+            self.read(tensor, start, count)  # which says where
+        return [each.view(np.uint8) for each in bits]
 
     def _rounded(
         self, merged: torch.Tensor, base: torch.Tensor | None, code: str

@@ -1,5 +1,5 @@
 /* The innermost loops of a merge on the CPU, each one pass where torch needs several; those of
-   random masks are in kernels_masks.c.
+   random masks are in kernels_masks.c, sums of what is stored in kernels_stored.c.
 
    kernels.py calls them, and has the same arithmetic in torch and numpy for where they were not
    compiled. Both give the same bits: every rounding here is one that stands in the source (compiled
@@ -13,42 +13,19 @@
 #define SOURCE ""
 #endif
 
-static const uint32_t INFINITE = 0x7f800000u, SIGN = 0x80000000u;
+static const uint32_t SIGN = 0x80000000u;
 
 /* The digest of the sources this was compiled from. */
 const char *source_digest(void) { return SOURCE; }
 
-/* out = stored as float32, minus base unless base is null; 1 where a stored value is NaN or
-   infinite. */
+/* See widen. */
 int from_bfloat16(const uint16_t *stored, const float *base, float *out, int64_t count) {
-    uint32_t bad = 0;
-    if (base == NULL) {
-        uint32_t *bits = (uint32_t *)out;
-        for (int64_t i = 0; i < count; i++) {
-            uint32_t value = (uint32_t)stored[i] << 16;
-            bad |= (value & INFINITE) == INFINITE;
-            bits[i] = value;
-        }
-        return bad != 0;
-    }
-    for (int64_t i = 0; i < count; i++) {
-        uint32_t value = (uint32_t)stored[i] << 16;
-        bad |= (value & INFINITE) == INFINITE;
-        out[i] = as_float(value) - base[i];
-    }
-    return bad != 0;
+    return widen(stored, base, count, out);
 }
 
-/* values plus base unless base is null, rounded to the nearest bfloat16, ties to even. NaN stays
-   NaN. */
-void to_bfloat16(const float *restrict values, const float *restrict base, uint16_t *restrict out,
-                 int64_t count) {
-    for (int64_t i = 0; i < count; i++) {
-        float sum = base == NULL ? values[i] : values[i] + base[i];
-        uint32_t bits = as_bits(sum);
-        uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1)) >> 16;
-        out[i] = (uint16_t)((bits & MAGNITUDE) > INFINITE ? 0x7fc0u : rounded);
-    }
+/* See round_to_bfloat16. */
+void to_bfloat16(const float *values, const float *base, uint16_t *out, int64_t count) {
+    round_to_bfloat16(values, base, count, out);
 }
 
 /* Of |values| under brackets [low, high], whose ends are bits of floats: counts[cut] are how many
@@ -78,15 +55,6 @@ void under_brackets(const float *values, int64_t count, int64_t cuts, const uint
             }
         }
     }
-}
-
-/* A product added to a sum: with one rounding where the processor can, as torch does. */
-static inline float add_product(float sum, float value, float weight) {
-#if defined(__FMA__) || defined(__aarch64__)
-    return fmaf(value, weight, sum);
-#else
-    return sum + value * weight;
-#endif
 }
 
 /* Which magnitudes of a part count, as bits of floats: above `low` and not above `high`; of those
@@ -192,18 +160,9 @@ static inline void sum_tile(const float *const *parts, struct band *bands, const
     float tile[TILE];
     for (int64_t e = 0; e < experts; e++) {
         struct band *band = bands == NULL ? NULL : bands + e;
-        const float *restrict part = counting(parts[e] + start, band, length, tile);
-        float weight = weights[e];
-        if (e == 0)
-            for (int64_t i = 0; i < length; i++) merged[i] = part[i] * weight;
-        else
-            for (int64_t i = 0; i < length; i++)
-                merged[i] = add_product(merged[i], part[i], weight);
+        add_term(counting(parts[e] + start, band, length, tile), weights[e], e == 0, length, merged);
     }
-    if (divisor != 1)
-        for (int64_t i = 0; i < length; i++) merged[i] /= divisor;
-    if (scale != 1)
-        for (int64_t i = 0; i < length; i++) merged[i] *= scale;
+    end_sum(divisor, scale, length, merged);
 }
 
 /* parts[0] * weights[0] + parts[1] * weights[1] + ..., divided by the divisor, times the scale.
@@ -227,7 +186,7 @@ void weighted_sums_to_bfloat16(const float *const *parts, struct band *bands, in
         for (int64_t s = 0; s < sums; s++, weights += experts + 2) {
             sum_tile(parts, bands, weights, experts, start, length, weights[experts],
                      weights[experts + 1], merged);
-            to_bfloat16(merged, from, out[s] + start, length);
+            round_to_bfloat16(merged, from, length, out[s] + start);
         }
     }
 }

@@ -1,4 +1,4 @@
-/* What both sources of loops need. kernels.c says what holds for all of them. */
+/* What the sources of loops share. kernels.c says what holds for all of them. */
 
 #include <math.h>
 #include <stdint.h>
@@ -9,7 +9,7 @@
 #define GROUP 64   /* marks that are looked at together */
 #define LANES 64   /* partial sums of a leaf */
 
-static const uint32_t MAGNITUDE = 0x7fffffffu;
+static const uint32_t MAGNITUDE = 0x7fffffffu, INFINITE = 0x7f800000u;
 
 static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -23,6 +23,65 @@ static inline uint32_t as_bits(float value) {
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);
     return bits;
+}
+
+/* A product added to a sum: with one rounding where the processor can, as torch does. */
+static inline float add_product(float sum, float value, float weight) {
+#if defined(__FMA__) || defined(__aarch64__)
+    return fmaf(value, weight, sum);
+#else
+    return sum + value * weight;
+#endif
+}
+
+/* out = stored as float32, minus base unless base is null; 1 where a stored value is NaN or
+   infinite. */
+static inline int widen(const uint16_t *restrict stored, const float *restrict base, int64_t count,
+                        float *restrict out) {
+    uint32_t bad = 0;
+    if (base == NULL) {
+        for (int64_t i = 0; i < count; i++) {
+            uint32_t value = (uint32_t)stored[i] << 16;
+            bad |= (value & INFINITE) == INFINITE;
+            out[i] = as_float(value);
+        }
+        return bad != 0;
+    }
+    for (int64_t i = 0; i < count; i++) {
+        uint32_t value = (uint32_t)stored[i] << 16;
+        bad |= (value & INFINITE) == INFINITE;
+        out[i] = as_float(value) - base[i];
+    }
+    return bad != 0;
+}
+
+/* values plus base unless base is null, rounded to the nearest bfloat16, ties to even. NaN stays
+   NaN. */
+static inline void round_to_bfloat16(const float *restrict values, const float *restrict base,
+                                     int64_t count, uint16_t *restrict out) {
+    for (int64_t i = 0; i < count; i++) {
+        float sum = base == NULL ? values[i] : values[i] + base[i];
+        uint32_t bits = as_bits(sum);
+        uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1)) >> 16;
+        out[i] = (uint16_t)((bits & MAGNITUDE) > INFINITE ? 0x7fc0u : rounded);
+    }
+}
+
+/* One more term of a weighted sum: the first product is rounded, others are added as above. */
+static inline void add_term(const float *restrict part, float weight, int first, int64_t count,
+                            float *restrict sum) {
+    if (first)
+        for (int64_t i = 0; i < count; i++) sum[i] = part[i] * weight;
+    else
+        for (int64_t i = 0; i < count; i++) sum[i] = add_product(sum[i], part[i], weight);
+}
+
+/* The end of a weighted sum: divided by the divisor, times the scale. */
+static inline void end_sum(float divisor, float scale, int64_t count, float *sum) {
+    if (divisor != 1)
+        for (int64_t i = 0; i < count; i++) sum[i] /= divisor;
+    if (scale != 1)
+        for (int64_t i = 0; i < count; i++) sum[i] *= scale;
 }
 
 /* Bit i of the result is the lowest bit of bytes[i]; the others must be zero. */

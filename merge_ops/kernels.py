@@ -1,7 +1,7 @@
 """The innermost loops of a merge in C, where they were compiled: one pass instead of several.
 
-kernels.c and kernels_masks.c have the loops (those of the latter are called by kernels_masks.py),
-compile_kernels.py makes libraries of them when Ronghe is installed. Each
+kernels.c has the loops (kernels_masks.c and kernels_stored.c those that kernels_masks.py and
+stored_sums.py call), compile_kernels.py makes libraries of them when Ronghe is installed. Each
 function here takes float32 tensors on the CPU, or arrays (values.py), and says None (or False)
 where the libraries are missing, were made from another source, or the tensors are not such: its
 caller then does the same arithmetic in torch and numpy, with the same bits. Calls let go of
@@ -47,6 +47,11 @@ _SIGNATURES = {
     "weighted_sums_to_bfloat16": (
         None,
         (POINTER(c_void_p), c_void_p, c_int64, c_int64, c_int64, POINTER(c_float), c_void_p,
+         POINTER(c_void_p)),
+    ),
+    "sums_of_bfloat16": (
+        c_int,
+        (POINTER(c_void_p), c_void_p, c_int64, c_int64, c_int64, POINTER(c_float),
          POINTER(c_void_p)),
     ),
     "keep_band": (
@@ -131,7 +136,8 @@ def _bands(bands: Sequence[Band | None]) -> ctypes.Array[_Band] | None:
     return found
 
 
-def _floats(values: Sequence[float]) -> ctypes.Array[c_float]:
+def floats(values: Sequence[float]) -> ctypes.Array[c_float]:
+    """Numbers as loops in C take them."""
     return (c_float * len(values))(*values)
 
 
@@ -196,7 +202,7 @@ def disjoint_merge(
         return None
     merged = empty_like(parts[0])
     done = loops.disjoint_merge(
-        _pointers(parts), _bands(bands), _floats(scale), _floats(gain), _floats(share), len(parts),
+        _pointers(parts), _bands(bands), floats(scale), floats(gain), floats(share), len(parts),
         count_of(merged), divide_by_at_least is not None, divide_by_at_least or 0.0, lambda_,
         address(merged),
     )  # fmt: skip
@@ -218,7 +224,7 @@ def weighted_sum(
         return None
     merged = empty_like(tensors[0])
     loops.weighted_sum(
-        _pointers(tensors), _bands(bands), _floats(weights), len(tensors), count_of(merged),
+        _pointers(tensors), _bands(bands), floats(weights), len(tensors), count_of(merged),
         divisor, scale, address(merged),
     )  # fmt: skip
     return merged
@@ -242,7 +248,7 @@ def weighted_sums_to_bfloat16(
     numbers = [x for weights, divisor, scale in sums for x in (*weights, divisor, scale)]
     places = (c_void_p * len(outs))(*(each.ctypes.data for each in outs))
     loops.weighted_sums_to_bfloat16(
-        _pointers(tensors), _bands(bands), len(tensors), count, len(sums), _floats(numbers),
+        _pointers(tensors), _bands(bands), len(tensors), count, len(sums), floats(numbers),
         address(base), places,
     )  # fmt: skip
     return outs

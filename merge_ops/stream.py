@@ -26,6 +26,7 @@ from merge_ops.plan import Plan, PlannedTensor
 from merge_ops.progress import Meter, Progress
 from merge_ops.room import Room, bytes_to_hold, check_room, machine_memory
 from merge_ops.settings import StreamSettings
+from merge_ops.stored_sums import is_sum_of_stored
 from merge_ops.tensor_sources import Stored
 from merge_ops.values import joined
 from merge_ops.whole_model import WholeModel
@@ -286,13 +287,19 @@ class BlockStream:
     def _merged(
         self, run: _TensorRun, number: int, start: int, count: int
     ) -> list[NDArray[np.uint8]]:
-        tensor, measure = run.tensor, run.measure
+        tensor, measure, function = run.tensor, run.measure, self._plan.method.function
+        if self._device.arrays and is_sum_of_stored(self._plan.method, tensor):
+
+            def sums_of(stored: Sequence[Any]) -> list[Any]:
+                return [function(stored, None, each) for each in tensor.parameters]
+
+            return self._reader.sum_stored(tensor, start, count, sums_of)
         base, inputs = self._reader.read(tensor, start, count, checked=not run.observed)
         block = run.block(number, start, inputs)
         if measure is not None and measure.wanted:
             measure_whole(measure, block)
         results = (
-            self._plan.method.function(block.inputs, run.known(block, position), parameters)
+            function(block.inputs, run.known(block, position), parameters)
             for position, parameters in enumerate(tensor.parameters)
         )
         return self._reader.encode(results, block.inputs, base, tensor.output.dtype)

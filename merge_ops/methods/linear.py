@@ -30,6 +30,7 @@ class LinearParameters:
     family="basic",
     source="arXiv:2203.05482",
     arrays=True,
+    sums_inputs=True,
     base="optional",
 )
 def linear(

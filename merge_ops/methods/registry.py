@@ -43,7 +43,8 @@ class MergeMethod:
     `at_position` makes of them what the method gets for one tensor, where that depends on the
     tensor's position among all. With `arrays` the function and its measure do with numpy arrays as
     well (values.py) where the loops in C were compiled: such a merge needs no torch. With `span_of`
-    that holds for runs of elements only.
+    that holds for runs of elements only. With `sums_inputs` it returns a weighted sum of its inputs
+    and looks at no value of them, and nothing is measured: they may be handed to it as stored.
     """
 
     name: str
@@ -60,6 +61,7 @@ class MergeMethod:
     at_position: Callable[[Any, Position], Any] | None = None
     random: bool = False
     arrays: bool = False
+    sums_inputs: bool = False
     version: int = 1
     base: Literal["required", "optional"] = "required"
     exactly: int | None = None

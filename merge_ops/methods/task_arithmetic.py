@@ -34,6 +34,7 @@ class TaskArithmeticParameters:
     family="basic",
     source="arXiv:2212.04089",
     arrays=True,
+    sums_inputs=True,
     unused=("density", "rescale", "int8_mask"),
 )
 def task_arithmetic(
