@@ -63,6 +63,7 @@ def read_tokenizer(checkpoint: Checkpoint) -> Tokenizer | None:
     try:
         document = read_json(checkpoint.source, TOKENIZER_FILE, files[TOKENIZER_FILE])
         plain = _plain_tokens(document["model"]["vocab"])
+        _check_merges(document["model"])
         declared = cast(list[dict[str, Any]], document.get("added_tokens") or [])
         config = (
             read_json(checkpoint.source, CONFIG_FILE, files[CONFIG_FILE])
@@ -82,6 +83,14 @@ def _plain_tokens(vocab: Mapping[str, int] | Sequence[Sequence[Any]]) -> dict[st
     if isinstance(vocab, Mapping):
         return {str(token): int(number) for token, number in vocab.items()}
     return {str(pair[0]): number for number, pair in enumerate(vocab)}  # unigram: [[token, score]]
+
+
+def _check_merges(described: Mapping[str, Any]) -> None:
+    """Merges of a BPE tokenizer are pairs of tokens: two strings, or one with a space between."""
+    for each in described["merges"] if described.get("type") == "BPE" else ():
+        pair = each.split(" ") if isinstance(each, str) else each
+        if not isinstance(pair, list) or list(map(type, cast(list[Any], pair))) != [str, str]:
+            raise ValueError(f"the merge {str(each)[:50]!r} is no pair of tokens")
 
 
 def _added_tokens(

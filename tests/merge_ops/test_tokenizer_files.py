@@ -145,12 +145,25 @@ def misnumbered(folder):
     factory.write_json(folder / "tokenizer.json", content)
 
 
+def with_merge(merge):
+    def spoil(folder):
+        content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        assert content["model"]["type"] == "BPE"
+        content["model"]["merges"] = [["a", "b"], merge]
+        factory.write_json(folder / "tokenizer.json", content)
+
+    return spoil
+
+
 @pytest.mark.parametrize(
     ("which", "spoil", "error", "match"),
     [
         ("two", sentencepiece_only, CheckpointError, "has tokenizer.model but no tokenizer.json"),
         ("two", misnumbered, CheckpointError, "'茯苓' has id 300, but loads as 260"),
         ("base", strip_tokenizer, CompatibilityError, "base has no tokenizer.json"),
+        ("base", with_merge([{}, "b"]), CheckpointError, "is no pair of tokens"),
+        ("one", with_merge("a b c"), CheckpointError, "'a b c' is no pair of tokens"),
+        ("one", with_merge(7), CheckpointError, "'7' is no pair of tokens"),
     ],
 )
 def test_tokenizers_that_cannot_be_read(vocabularies, tmp_path, which, spoil, error, match):
