@@ -17,7 +17,7 @@ help:  ## the targets
 
 install: $(STAMP)  ## the virtual environment with .venv/bin/ronghe
 
-$(STAMP): pyproject.toml constraints.txt hatch_build.py $(wildcard merge_ops/kernels*.[ch]) merge_ops/compile_kernels.py
+$(STAMP): pyproject.toml constraints.txt hatch_build.py $(wildcard merge_ops/kernels/*.[ch]) merge_ops/kernels/compile.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile $(TORCH)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev]'

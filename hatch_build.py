@@ -14,7 +14,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 SPEC = importlib.util.spec_from_file_location(
-    "compile_kernels", Path(__file__).parent / "merge_ops" / "compile_kernels.py"
+    "compile_kernels", Path(__file__).parent / "merge_ops" / "kernels" / "compile.py"
 )
 assert SPEC is not None
 assert SPEC.loader is not None

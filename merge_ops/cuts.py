@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from merge_ops.kernels import Band
+from merge_ops.kernels.loops import Band
+from merge_ops.kernels.values import zeros_like
 from merge_ops.selection import Threshold, ends_of_band, keep_between
-from merge_ops.values import zeros_like
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from merge_ops import kernels
-from merge_ops.values import count_of, joined
+from merge_ops.kernels import loops as kernels
+from merge_ops.kernels.values import count_of, joined
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

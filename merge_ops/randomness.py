@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import blake3
 import numpy as np
 
-from merge_ops import kernels_masks
+from merge_ops.kernels import mask_loops as kernels_masks
 
 if TYPE_CHECKING:
     import torch

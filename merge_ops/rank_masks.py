@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from merge_ops import kernels_masks
+from merge_ops.kernels import mask_loops as kernels_masks
 from merge_ops.randomness import keep_mask_by_level, thresholds
 from merge_ops.rows import absolute_row_sums, row_ranks
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from merge_ops import kernels, kernels_masks
+from merge_ops.kernels import loops as kernels
+from merge_ops.kernels import mask_loops as kernels_masks
+from merge_ops.kernels.values import empty_like
 from merge_ops.measure import LANES, LEAF
-from merge_ops.values import empty_like
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

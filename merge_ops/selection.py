@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from merge_ops import kernels
-from merge_ops.values import count_of
+from merge_ops.kernels import loops as kernels
+from merge_ops.kernels.values import count_of
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from merge_ops.combination import WeightedSum
-from merge_ops.kernels import floats, library
+from merge_ops.kernels.loops import floats, library
 from merge_ops.tensor_sources import Stored
 
 if TYPE_CHECKING:

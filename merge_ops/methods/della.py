@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from merge_ops.combination import WeightedSum
 from merge_ops.errors import Fault
+from merge_ops.kernels.values import array_of
 from merge_ops.measure import Block, Measure, TensorJob
 from merge_ops.methods.dare import rescale_after_dropping
 from merge_ops.methods.registry import merge_method
@@ -22,7 +23,6 @@ from merge_ops.randomness import stream_key
 from merge_ops.rank_masks import bytes_of_masks, decide_by_rank, decided_row_sums, keep_decided
 from merge_ops.rows import absolute_row_sums, as_rows, row_length, row_ranks
 from merge_ops.trimming import l1_factor
-from merge_ops.values import array_of
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from merge_ops.kernels.values import on_cpu
 from merge_ops.measure import Block, Measure, TensorJob
 from merge_ops.methods.registry import merge_method
 from merge_ops.parameters import per_input, shared
 from merge_ops.selection import Selection
 from merge_ops.trimming import INSIDE_LIMIT
-from merge_ops.values import on_cpu
 
 if TYPE_CHECKING:
     from torch import Tensor

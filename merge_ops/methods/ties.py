@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from merge_ops import kernels
 from merge_ops.cuts import Cut, blocks_of, made
+from merge_ops.kernels import loops as kernels
 from merge_ops.measure import TensorJob
 from merge_ops.methods.registry import merge_method
 from merge_ops.parameters import REQUIRED, per_input, shared

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from merge_ops import compile_kernels, stream
+from merge_ops import stream
 from merge_ops.device import may_be_cuda
+from merge_ops.kernels import compile as compile_kernels
 from merge_ops.methods import METHODS
 from merge_ops.stream import StreamSettings
 from tests import checkpoint_factory as factory

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from merge_ops import kernels
+from merge_ops.kernels import loops as kernels
 from merge_ops.measure import LEAF, Block, TensorJob, sample_runs
 from merge_ops.methods.pcb import ClaimMeasure, ClaimThreshold, PcbParameters, pcb
 from merge_ops.methods.sce import SceParameters, VarianceMeasure, sce, selected_count

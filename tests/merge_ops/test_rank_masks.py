@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from merge_ops import kernels
+from merge_ops.kernels import loops as kernels
 from merge_ops.measure import LEAF, Block, TensorJob
 from merge_ops.methods import della
 from merge_ops.methods.della import DellaLinearParameters, PruneMeasure, keep_chances

@@ -1,6 +1,6 @@
 """Compiles the loops in C beside itself, once for each kind of processor, when Ronghe is installed.
 
-    python -m merge_ops.compile_kernels
+    python -m merge_ops.kernels.compile
 
 The standard library is all it needs, and any C compiler: the one that $CC names, `cc`, or the one
 in the package `ziglang`, which the build asks for where there is none (hatch_build.py).

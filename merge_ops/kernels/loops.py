@@ -1,7 +1,7 @@
 """The innermost loops of a merge in C, where they were compiled: one pass instead of several.
 
-kernels.c has the loops (kernels_masks.c and kernels_stored.c those that kernels_masks.py and
-stored_sums.py call), compile_kernels.py makes libraries of them when Ronghe is installed. Each
+kernels.c has the loops (kernels_masks.c and kernels_stored.c those that mask_loops.py and
+stored_sums.py call), compile.py makes libraries of them when Ronghe is installed. Each
 function here takes float32 tensors on the CPU, or arrays (values.py), and says None (or False)
 where the libraries are missing, were made from another source, or the tensors are not such: its
 caller then does the same arithmetic in torch and numpy, with the same bits. Calls let go of
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from merge_ops.values import address, array_of, count_of, empty_like
+from merge_ops.kernels.values import address, array_of, count_of, empty_like
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -83,7 +83,7 @@ _SIGNATURES = {
 def library() -> ctypes.CDLL | None:
     """The loops for this processor, or None where they were not compiled from this source."""
     # What compiles comes along.
-    from merge_ops.compile_kernels import library_file, processor, source_digest
+    from merge_ops.kernels.compile import library_file, processor, source_digest
 
     file = library_file(processor())
     try:

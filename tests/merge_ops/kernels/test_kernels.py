@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from merge_ops import compile_kernels, kernels
 from merge_ops.block_reader import BlockReader
 from merge_ops.combination import WeightedSum, grouped, sums_as_bfloat16
 from merge_ops.cuts import Cut
 from merge_ops.device import open_device
+from merge_ops.kernels import compile as compile_kernels
+from merge_ops.kernels import loops as kernels
 from merge_ops.measure import LEAF, leaf_sums
 from merge_ops.methods.ties import disjoint_merge
 from merge_ops.randomness import keep

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from merge_ops.kernels import loops_for
-from merge_ops.values import address, count_of, empty_like
+from merge_ops.kernels.loops import loops_for
+from merge_ops.kernels.values import address, count_of, empty_like
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -1,0 +1,1 @@
+"""The innermost loops in C, their build, and what merges compute with."""
