@@ -13,7 +13,7 @@ from merge_ops.recipe import Recipe
 from merge_ops.stages import Stages
 
 if TYPE_CHECKING:
-    from merge_ops.checkpoint import Checkpoint
+    from merge_ops.checkpoints.checkpoint import Checkpoint
     from merge_ops.plan import Output, Plan
     from merge_ops.stream import StreamSettings
     from resources.artifact import Artifact
@@ -93,7 +93,7 @@ def merge_set(
 
 
 def _opened(name: str, artifact: "Artifact") -> "Checkpoint":
-    from merge_ops.checkpoint import open_checkpoint
+    from merge_ops.checkpoints.checkpoint import open_checkpoint
 
     return open_checkpoint(name, artifact.source(), artifact.digest)
 

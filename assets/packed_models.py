@@ -70,7 +70,7 @@ class RestoredModel:
 
     def source(self) -> "PackedSource":
         """Random access to the files as they were; thread-safe."""
-        from merge_ops.checkpoint import open_checkpoint
+        from merge_ops.checkpoints.checkpoint import open_checkpoint
         from merge_ops.packed_source import PackedSource
 
         base = open_checkpoint("its base", self._base.source(), self._base.digest)
@@ -114,7 +114,7 @@ def pull_packed(
     It is packed on its way, into a temporary folder; before anything is published it is restored
     from there and compared with what came, byte for byte. `fields` go into the manifest.
     """
-    from merge_ops.checkpoint import FolderSource, open_checkpoint
+    from merge_ops.checkpoints.checkpoint import FolderSource, open_checkpoint
     from merge_ops.packed_source import PackedSource
     from merge_ops.packing import PackingSink
     from merge_ops.restoring import Nowhere, restore
@@ -139,7 +139,7 @@ def _publish(
     store: "ArtifactStore", folder: Path, index: "PackedIndex", fields: dict[str, Any]
 ) -> "Artifact":
     """Publish, or take the same model as another release packed it, or against another base."""
-    from merge_ops.checkpoint import FolderSource
+    from merge_ops.checkpoints.checkpoint import FolderSource
     from merge_ops.restoring import copy_files
     from resources.artifact import FileRecord, content_digest
     from resources.errors import ContentConflictError

@@ -13,7 +13,7 @@ from merge_ops.errors import CheckpointError
 
 if TYPE_CHECKING:
     from assets.packed_models import StoredModel
-    from merge_ops.checkpoint import Checkpoint
+    from merge_ops.checkpoints.checkpoint import Checkpoint
     from resources.artifact import Artifact
     from resources.artifact_store import ArtifactStore
     from resources.model_sources import ModelSource
@@ -137,7 +137,7 @@ def open_models(
     CompatibilityError for an adapter that does not fit.
     """
     from merge_ops.adapters import is_adapter, open_adapter
-    from merge_ops.checkpoint import open_checkpoint
+    from merge_ops.checkpoints.checkpoint import open_checkpoint
     from resources.errors import MissingArtifactError
 
     opened: dict[str, Checkpoint] = {}
@@ -159,7 +159,7 @@ def open_models(
 def _checked(model: UpstreamModel, artifact: "StoredModel") -> "Checkpoint":
     """A model by its headers, or an adapter without its base. Raises CheckpointError."""
     from merge_ops.adapters import is_adapter, read_adapter
-    from merge_ops.checkpoint import open_checkpoint
+    from merge_ops.checkpoints.checkpoint import open_checkpoint
 
     if model.kind == "lora":
         if not is_adapter(artifact.files):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from merge_ops.reuse import Earlier, reusing, tensor_digests, tensor_keys
 
 if TYPE_CHECKING:
-    from merge_ops.checkpoint import Checkpoint
+    from merge_ops.checkpoints.checkpoint import Checkpoint
     from merge_ops.plan import Plan
     from resources.artifact_store import ArtifactStore
 
@@ -58,7 +58,7 @@ def _earlier(
     store: "ArtifactStore", asset: str, partition: str | None, table: Mapping[str, str]
 ) -> Earlier | None:
     """The partition's checkpoint, if one of its tensors can be copied and its files are whole."""
-    from merge_ops.checkpoint import open_checkpoint
+    from merge_ops.checkpoints.checkpoint import open_checkpoint
 
     ref = store.ref(asset, partition)
     artifact = store.find(ref.kind, ref.digest) if ref is not None else None

@@ -27,7 +27,13 @@ import pyarrow
 
 from benchmarks.contest import markdown
 from merge_ops.assembly import merge
-from merge_ops.checkpoint import ByteSource, Checkpoint, FolderSink, FolderSource, open_checkpoint
+from merge_ops.checkpoints.checkpoint import (
+    ByteSource,
+    Checkpoint,
+    FolderSink,
+    FolderSource,
+    open_checkpoint,
+)
 from merge_ops.packed_source import PackedSource
 from merge_ops.packing import PackingSink
 from merge_ops.plan import plan_merge

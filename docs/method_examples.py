@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from merge_ops.depth import Position
+from merge_ops.checkpoints.depth import Position
 from merge_ops.methods import MergeMethod
 from merge_ops.parameters import REQUIRED, Parameter
 

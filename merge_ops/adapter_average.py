@@ -38,15 +38,15 @@ from merge_ops.adapter_agreement import (
 from merge_ops.adapter_config import FILE as CONFIG_FILE
 from merge_ops.adapters import PREFIX, WEIGHTS_FILE, Adapter
 from merge_ops.block_reader import fetch_stored, torch_dtype
-from merge_ops.checkpoint import ByteSink
-from merge_ops.depth import positions
+from merge_ops.checkpoints.checkpoint import ByteSink
+from merge_ops.checkpoints.depth import positions
+from merge_ops.checkpoints.layout import OutputTensor, lay_out
+from merge_ops.checkpoints.tensor_sources import Stored
 from merge_ops.errors import CompatibilityError, Fault, NonFiniteError, RecipeError
 from merge_ops.groups import Group, Place
-from merge_ops.layout import OutputTensor, lay_out
 from merge_ops.model_card import adapter_card
 from merge_ops.recipe import DTYPES, Recipe
 from merge_ops.resolution import ParameterResolver
-from merge_ops.tensor_sources import Stored
 
 if TYPE_CHECKING:
     from torch import Tensor

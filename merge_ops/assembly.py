@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, cast
 
-from merge_ops.checkpoint import ByteSink, ByteWriter, Checkpoint, read_file
+from merge_ops.checkpoints.checkpoint import ByteSink, ByteWriter, Checkpoint, read_file
+from merge_ops.checkpoints.layout import Shard, index_file
 from merge_ops.errors import OutputError
 from merge_ops.heap import freed_memory_kept
-from merge_ops.layout import Shard, index_file
 from merge_ops.model_card import model_card
 from merge_ops.plan import Plan
 from merge_ops.stream import BlockStream, Progress, StreamSettings

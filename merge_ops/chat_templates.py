@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, cast
 
-from merge_ops.checkpoint import Checkpoint, read_file, read_json
+from merge_ops.checkpoints.checkpoint import Checkpoint, read_file, read_json
 
 AUTO = "auto"
 TEMPLATE_FILE = "chat_template.jinja"

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Literal, cast
 
-from merge_ops.checkpoint import Checkpoint, read_json
+from merge_ops.checkpoints.checkpoint import Checkpoint, read_json
+from merge_ops.checkpoints.header import FLOAT_DTYPES
+from merge_ops.checkpoints.tensor_sources import TensorSource
 from merge_ops.errors import CheckpointError, CompatibilityError, Fault
-from merge_ops.header import FLOAT_DTYPES
-from merge_ops.tensor_sources import TensorSource
 
 EMBEDDING_NAMES = (
     "embed_tokens.weight",

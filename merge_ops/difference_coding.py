@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from merge_ops.header import ITEM_SIZES
+from merge_ops.checkpoints.header import ITEM_SIZES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

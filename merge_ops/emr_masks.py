@@ -21,13 +21,19 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from merge_ops.block_reader import torch_dtype
-from merge_ops.checkpoint import INDEX_SUFFIX, ByteSink, ByteSource, Checkpoint, read_file
+from merge_ops.checkpoints.checkpoint import (
+    INDEX_SUFFIX,
+    ByteSink,
+    ByteSource,
+    Checkpoint,
+    read_file,
+)
+from merge_ops.checkpoints.header import TensorEntry, read_header
+from merge_ops.checkpoints.layout import OutputTensor, header_of, index_file, lay_out, natural_key
+from merge_ops.checkpoints.strict_json import load_json
 from merge_ops.errors import CheckpointError, MissingModelError, NonFiniteError, did_you_mean
-from merge_ops.header import TensorEntry, read_header
-from merge_ops.layout import OutputTensor, header_of, index_file, lay_out, natural_key
 from merge_ops.measure import LEAF, leaf_sums
 from merge_ops.methods.emr import unified
-from merge_ops.strict_json import load_json
 from merge_ops.task_vectors import BLOCK, delta_blocks, float_tensors, values_of
 
 if TYPE_CHECKING:

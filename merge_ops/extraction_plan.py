@@ -12,7 +12,10 @@ from dataclasses import dataclass
 
 from merge_ops.adapters import HEAD, PREFIX
 from merge_ops.block_reader import read_values
-from merge_ops.checkpoint import Checkpoint
+from merge_ops.checkpoints.checkpoint import Checkpoint
+from merge_ops.checkpoints.header import FLOAT_DTYPES
+from merge_ops.checkpoints.layout import natural_key
+from merge_ops.checkpoints.tensor_sources import TensorSource
 from merge_ops.compatibility import (
     check_compatible,
     excluded,
@@ -23,9 +26,6 @@ from merge_ops.compatibility import (
     shape_fault,
 )
 from merge_ops.errors import CompatibilityError, Fault, SettingsError
-from merge_ops.header import FLOAT_DTYPES
-from merge_ops.layout import natural_key
-from merge_ops.tensor_sources import TensorSource
 
 BLOCK = 1 << 20
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import blake3
 import numpy as np
 
-from merge_ops.header import ITEM_SIZES
-from merge_ops.tensor_sources import Fetch, Stored, TensorSource
+from merge_ops.checkpoints.header import ITEM_SIZES
+from merge_ops.checkpoints.tensor_sources import Fetch, Stored, TensorSource
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from merge_ops.checkpoint import Checkpoint
+from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.errors import Fault, RecipeError
 from merge_ops.recipe import ModelEntry, Parameters, Recipe
 

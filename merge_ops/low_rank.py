@@ -18,7 +18,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from merge_ops.tensor_sources import Fetch, Stored, TensorSource
+from merge_ops.checkpoints.tensor_sources import Fetch, Stored, TensorSource
 
 if TYPE_CHECKING:
     import torch

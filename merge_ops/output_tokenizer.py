@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from merge_ops.chat_templates import resolve_template
-from merge_ops.checkpoint import Checkpoint
+from merge_ops.checkpoints.checkpoint import Checkpoint
+from merge_ops.checkpoints.config import with_vocabulary
+from merge_ops.checkpoints.strict_json import parse_json_object
+from merge_ops.checkpoints.tensor_sources import TensorSource
 from merge_ops.compatibility import is_vocabulary
-from merge_ops.config import with_vocabulary
 from merge_ops.errors import CompatibilityError, Fault
 from merge_ops.groups import Arrangement, Group
 from merge_ops.merged_vocabulary import (
@@ -20,8 +22,6 @@ from merge_ops.merged_vocabulary import (
     unknown_vocabulary_tensors,
 )
 from merge_ops.recipe import Recipe
-from merge_ops.strict_json import parse_json_object
-from merge_ops.tensor_sources import TensorSource
 from merge_ops.tokenizer_files import (
     files_digest,
     is_tokenizer_file,

@@ -20,9 +20,9 @@ from functools import cached_property
 from itertools import accumulate
 from typing import Any, cast
 
+from merge_ops.checkpoints.header import ITEM_SIZES
 from merge_ops.difference_coding import EXPONENTS
 from merge_ops.errors import PackedModelError
-from merge_ops.header import ITEM_SIZES
 
 INDEX_FILE, DATA_SUFFIX = "packed.json", ".packed"
 FORMAT, VERSION = "ronghe packed model", 1

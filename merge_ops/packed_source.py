@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from merge_ops.checkpoint import ByteSource, Checkpoint, read_file
+from merge_ops.checkpoints.checkpoint import ByteSource, Checkpoint, read_file
+from merge_ops.checkpoints.header import ITEM_SIZES
 from merge_ops.difference_coding import DamagedPieceError, decode_difference, decode_whole
 from merge_ops.errors import PackedModelError
-from merge_ops.header import ITEM_SIZES
 from merge_ops.packed_index import (
     DATA_SUFFIX,
     INDEX_FILE,

@@ -17,19 +17,19 @@ from typing import Any, Literal
 import blake3
 
 from merge_ops.arrangement import arrange, donor_of
-from merge_ops.checkpoint import Checkpoint
+from merge_ops.checkpoints.checkpoint import Checkpoint
+from merge_ops.checkpoints.config import merged_config
+from merge_ops.checkpoints.depth import Position, positions
+from merge_ops.checkpoints.header import FLOAT_DTYPES
+from merge_ops.checkpoints.layout import DEFAULT_SHARD_BYTES, OutputTensor, Shard, lay_out
+from merge_ops.checkpoints.tensor_sources import TensorSource
 from merge_ops.compatibility import check_compatible, find_source, is_head, shape_fault
-from merge_ops.config import merged_config
-from merge_ops.depth import Position, positions
 from merge_ops.errors import CompatibilityError, Fault, RecipeError
 from merge_ops.groups import Arrangement, Place
-from merge_ops.header import FLOAT_DTYPES
-from merge_ops.layout import DEFAULT_SHARD_BYTES, OutputTensor, Shard, lay_out
 from merge_ops.methods.registry import MergeMethod, Span
 from merge_ops.output_tokenizer import OutputTokenizer, output_tokenizer
 from merge_ops.recipe import DTYPES, Coefficient, Recipe
 from merge_ops.resolution import ParameterResolver
-from merge_ops.tensor_sources import TensorSource
 from merge_ops.whole_model import check_one_for_all
 
 PLAN_VERSION = 3

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from merge_ops.bounded_yaml import load_documents
+from merge_ops.checkpoints.bounded_yaml import load_documents
 from merge_ops.errors import Fault, RecipeError
 from merge_ops.methods.registry import MergeMethod
 from merge_ops.parameters import is_gradient

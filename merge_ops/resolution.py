@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from merge_ops.depth import Position
+from merge_ops.checkpoints.depth import Position
 from merge_ops.errors import Fault, RecipeError
 from merge_ops.groups import Group, Place
 from merge_ops.parameters import REQUIRED, Parameter, Value, evaluate

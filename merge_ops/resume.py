@@ -11,10 +11,10 @@ import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from merge_ops.checkpoint import ByteSource, Checkpoint
-from merge_ops.header import TensorEntry
+from merge_ops.checkpoints.checkpoint import ByteSource, Checkpoint
+from merge_ops.checkpoints.header import TensorEntry
+from merge_ops.checkpoints.tensor_sources import Stored
 from merge_ops.plan import Plan, PlannedTensor
-from merge_ops.tensor_sources import Stored
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import blake3
 
-from merge_ops.checkpoint import Checkpoint
+from merge_ops.checkpoints.checkpoint import Checkpoint
+from merge_ops.checkpoints.tensor_sources import Stored, TensorSource
 from merge_ops.plan import PLAN_VERSION, Plan, PlannedTensor
-from merge_ops.tensor_sources import Stored, TensorSource
 
 KEYS_VERSION = 1
 RUN = 4 << 20

@@ -10,8 +10,8 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from merge_ops.checkpoints.header import ITEM_SIZES
 from merge_ops.errors import Fault, SettingsError
-from merge_ops.header import ITEM_SIZES
 
 if TYPE_CHECKING:
     from merge_ops.plan import Plan, PlannedTensor

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from merge_ops.checkpoint import Checkpoint
-from merge_ops.depth import layer_of
+from merge_ops.checkpoints.checkpoint import Checkpoint
+from merge_ops.checkpoints.depth import layer_of
 from merge_ops.task_vectors import delta_blocks, float_tensors
 
 if TYPE_CHECKING:

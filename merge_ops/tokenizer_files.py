@@ -10,8 +10,8 @@ from typing import Any, cast
 import blake3
 
 from merge_ops.chat_templates import TEMPLATE_FILE
-from merge_ops.checkpoint import Checkpoint, read_file
-from merge_ops.strict_json import parse_json_object
+from merge_ops.checkpoints.checkpoint import Checkpoint, read_file
+from merge_ops.checkpoints.strict_json import parse_json_object
 from merge_ops.tokenizers import CONFIG_FILE, TOKENIZER_FILE, Tokenizer
 
 PATTERNS = (

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from merge_ops.checkpoint import Checkpoint, read_json
+from merge_ops.checkpoints.checkpoint import Checkpoint, read_json
 from merge_ops.errors import CheckpointError, CompatibilityError, Fault
 
 TOKENIZER_FILE, CONFIG_FILE = "tokenizer.json", "tokenizer_config.json"

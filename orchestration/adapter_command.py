@@ -8,7 +8,7 @@ from rich.progress import Progress
 from merge_ops.adapter_agreement import recipe_faults
 from merge_ops.adapter_average import plan_average, write_average
 from merge_ops.adapters import Adapter, read_adapter
-from merge_ops.checkpoint import FolderSink, FolderSource
+from merge_ops.checkpoints.checkpoint import FolderSink, FolderSource
 from merge_ops.errors import (
     CheckpointError,
     CompatibilityError,

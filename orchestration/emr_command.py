@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import Progress
 
-from merge_ops.checkpoint import FolderSink, FolderSource
+from merge_ops.checkpoints.checkpoint import FolderSink, FolderSource
 from merge_ops.errors import Fault, SettingsError
 from orchestration.local_models import open_models
 from orchestration.output_folder import check_output, staged

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from merge_ops.checkpoint import FolderSink
+from merge_ops.checkpoints.checkpoint import FolderSink
 from merge_ops.extraction_plan import ExtractionSettings, plan_extraction
 from merge_ops.lora_extraction import ExtractionReport, extract
 from orchestration.local_models import open_models

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from merge_ops.checkpoint import Checkpoint, FolderSink, FolderSource, open_checkpoint
+from merge_ops.checkpoints.checkpoint import Checkpoint, FolderSink, FolderSource, open_checkpoint
 from merge_ops.errors import Fault, RecipeError, SettingsError
 from merge_ops.plan import GRADIENTS, Plan
 from merge_ops.plan_json import plan_json

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from merge_ops.assembly import merge
-from merge_ops.checkpoint import FolderSink
+from merge_ops.checkpoints.checkpoint import FolderSink
 from merge_ops.plan import plan_merge
 from merge_ops.recipe import load_recipe
 from merge_ops.stream import StreamSettings

@@ -2,7 +2,7 @@
 
 import torch
 
-from merge_ops.depth import Position
+from merge_ops.checkpoints.depth import Position
 from merge_ops.measure import Block, TensorJob, measure_whole
 from merge_ops.methods import METHODS
 from merge_ops.parameters import REQUIRED

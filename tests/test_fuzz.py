@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from merge_ops.adapters import read_adapter
-from merge_ops.bounded_yaml import load_documents
-from merge_ops.checkpoint import open_checkpoint
+from merge_ops.checkpoints.bounded_yaml import load_documents
+from merge_ops.checkpoints.checkpoint import open_checkpoint
 from merge_ops.errors import CheckpointError, CompatibilityError, RecipeError
 from merge_ops.recipe import parse_recipe
 from resources.artifact_store import ArtifactStore

@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from merge_ops.checkpoints.depth import Position
 from merge_ops.combination import WeightedSum, worked_out
-from merge_ops.depth import Position
 from merge_ops.errors import Fault, UnknownMethodError, did_you_mean
 from merge_ops.parameters import Parameter, parameters_of
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from assets.merging import CHECKPOINT
-from merge_ops.checkpoint import open_checkpoint
+from merge_ops.checkpoints.checkpoint import open_checkpoint
 from resources.artifact import Artifact
 from resources.artifact_store import ArtifactStore
 from tests import checkpoint_factory as factory

@@ -9,7 +9,7 @@ import pytest
 from docs.method_examples import recipe
 from docs.method_pictures import merged, picture, toy
 from docs.methods_page import PAGE, PICTURES, markdown, page, section
-from merge_ops.checkpoint import FolderSource, open_checkpoint
+from merge_ops.checkpoints.checkpoint import FolderSource, open_checkpoint
 from merge_ops.methods import METHODS, MergeMethod
 from merge_ops.parameters import REQUIRED, per_input, shared
 from merge_ops.plan import plan_merge

@@ -10,7 +10,7 @@ import torch
 
 from merge_ops.adapters import open_adapter
 from merge_ops.block_reader import fetch_stored
-from merge_ops.checkpoint import FolderSource, open_checkpoint
+from merge_ops.checkpoints.checkpoint import FolderSource, open_checkpoint
 from merge_ops.errors import CheckpointError, CompatibilityError, NonFiniteError
 from merge_ops.plan import plan_merge
 from merge_ops.recipe import parse_recipe

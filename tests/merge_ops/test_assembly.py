@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from merge_ops.assembly import merge
-from merge_ops.checkpoint import FolderSink, FolderSource, open_checkpoint
+from merge_ops.checkpoints.checkpoint import FolderSink, FolderSource, open_checkpoint
 from merge_ops.errors import OutputError
 from merge_ops.plan import plan_merge
 from merge_ops.recipe import parse_recipe

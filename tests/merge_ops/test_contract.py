@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from merge_ops import trimming
 from merge_ops.assembly import merge
-from merge_ops.checkpoint import FolderSink, FolderSource, open_checkpoint
+from merge_ops.checkpoints.checkpoint import FolderSink, FolderSource, open_checkpoint
 from merge_ops.errors import NonFiniteError, SettingsError
 from merge_ops.methods import METHODS
 from merge_ops.plan import plan_merge

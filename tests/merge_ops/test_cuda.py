@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from merge_ops.assembly import merge
-from merge_ops.checkpoint import FolderSink, FolderSource, open_checkpoint
+from merge_ops.checkpoints.checkpoint import FolderSink, FolderSource, open_checkpoint
 from merge_ops.device import open_device
 from merge_ops.errors import DeviceError
 from merge_ops.methods import METHODS

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from merge_ops.checkpoint import FolderSink, FolderSource, open_checkpoint
+from merge_ops.checkpoints.checkpoint import FolderSink, FolderSource, open_checkpoint
 from merge_ops.emr_masks import MASKS_FILE, open_masks, restore, write_masks
 from merge_ops.errors import CheckpointError, MissingModelError, NonFiniteError
 from tests import checkpoint_factory as factory

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from merge_ops.checkpoint import FolderSink, FolderSource, open_checkpoint
+from merge_ops.checkpoints.checkpoint import FolderSink, FolderSource, open_checkpoint
 from merge_ops.errors import CompatibilityError, SettingsError
 from merge_ops.extraction_plan import ExtractionSettings, plan_extraction
 from merge_ops.lora_extraction import extract

@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 
 from merge_ops import packed_source
 from merge_ops.assembly import merge
-from merge_ops.checkpoint import Checkpoint, FolderSink, FolderSource, open_checkpoint
+from merge_ops.checkpoints.checkpoint import Checkpoint, FolderSink, FolderSource, open_checkpoint
+from merge_ops.checkpoints.header import ITEM_SIZES
 from merge_ops.difference_coding import (
     EXPONENTS,
     GROUP,
@@ -27,7 +28,6 @@ from merge_ops.difference_coding import (
     encode_whole,
 )
 from merge_ops.errors import CheckpointError, NonFiniteError, PackedModelError
-from merge_ops.header import ITEM_SIZES
 from merge_ops.packed_index import INDEX_FILE, PIECE, parse_index
 from merge_ops.packed_source import PackedSource
 from merge_ops.packing import PackingSink

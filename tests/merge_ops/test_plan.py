@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from merge_ops.checkpoint import FolderSource, open_checkpoint
-from merge_ops.depth import depths, in_order, layer_of, positions
+from merge_ops.checkpoints.checkpoint import FolderSource, open_checkpoint
+from merge_ops.checkpoints.depth import depths, in_order, layer_of, positions
 from merge_ops.errors import CompatibilityError, RecipeError
 from merge_ops.plan import plan_merge
 from merge_ops.plan_json import plan_json

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from merge_ops.checkpoint import FolderSource, open_checkpoint
+from merge_ops.checkpoints.checkpoint import FolderSource, open_checkpoint
 from merge_ops.stages import load_stages, plan_stages
 from tests import checkpoint_factory as factory
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from merge_ops.assembly import merge
-from merge_ops.checkpoint import FolderSink, FolderSource, open_checkpoint
+from merge_ops.checkpoints.checkpoint import FolderSink, FolderSource, open_checkpoint
 from merge_ops.plan import plan_merge
 from merge_ops.recipe import parse_recipe
 from merge_ops.reuse import Earlier, reusing, tensor_digests, tensor_keys

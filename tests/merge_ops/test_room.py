@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from merge_ops.checkpoint import FolderSource, open_checkpoint
+from merge_ops.checkpoints.checkpoint import FolderSource, open_checkpoint
 from merge_ops.errors import SettingsError
 from merge_ops.plan import plan_merge
 from merge_ops.recipe import parse_recipe

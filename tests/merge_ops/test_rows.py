@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from merge_ops.checkpoint import FolderSource, open_checkpoint
+from merge_ops.checkpoints.checkpoint import FolderSource, open_checkpoint
+from merge_ops.checkpoints.header import TensorEntry
+from merge_ops.checkpoints.layout import OutputTensor
 from merge_ops.errors import RecipeError
-from merge_ops.header import TensorEntry
-from merge_ops.layout import OutputTensor
 from merge_ops.measure import Block, TensorJob, measure_whole
 from merge_ops.methods import METHODS
 from merge_ops.methods.arcee_fusion import ArceeFusionParameters, row_divergence

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from merge_ops.checkpoint import FolderSource, open_checkpoint
+from merge_ops.checkpoints.checkpoint import FolderSource, open_checkpoint
 from merge_ops.errors import CompatibilityError, RecipeError
 from merge_ops.stages import load_stages, plan_stages, planned_checkpoint
 from tests import checkpoint_factory as factory

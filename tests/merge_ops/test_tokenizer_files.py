@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoTokenizer
 
-from merge_ops.checkpoint import FolderSource, open_checkpoint
-from merge_ops.config import with_vocabulary
+from merge_ops.checkpoints.checkpoint import FolderSource, open_checkpoint
+from merge_ops.checkpoints.config import with_vocabulary
 from merge_ops.errors import CheckpointError, CompatibilityError
 from merge_ops.model_card import model_card
 from merge_ops.plan_json import plan_json

@@ -6,7 +6,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from merge_ops.chat_templates import BUILT_IN, resolve_template
-from merge_ops.checkpoint import FolderSource, open_checkpoint
+from merge_ops.checkpoints.checkpoint import FolderSource, open_checkpoint
 from merge_ops.errors import RecipeError
 from merge_ops.recipe import parse_recipe
 from merge_ops.vocabulary_policy import TokenRow, TokenRule

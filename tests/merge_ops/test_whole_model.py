@@ -7,7 +7,7 @@ import torch
 
 from merge_ops import trimming
 from merge_ops.assembly import merge
-from merge_ops.checkpoint import FolderSink, FolderSource, open_checkpoint
+from merge_ops.checkpoints.checkpoint import FolderSink, FolderSource, open_checkpoint
 from merge_ops.errors import NonFiniteError, RecipeError
 from merge_ops.methods import METHODS
 from merge_ops.plan import plan_merge

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from merge_ops.assembly import merge
-from merge_ops.checkpoint import FolderSource, open_checkpoint
+from merge_ops.checkpoints.checkpoint import FolderSource, open_checkpoint
 from merge_ops.plan import plan_merge
 from merge_ops.recipe import parse_recipe
 from merge_ops.stream import StreamSettings

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from merge_ops.checkpoint import FolderSink, FolderSource, open_checkpoint
+from merge_ops.checkpoints.checkpoint import FolderSink, FolderSource, open_checkpoint
 from merge_ops.emr_masks import MASKS_FILE, open_masks, restore, write_masks
 from merge_ops.errors import MissingModelError, OutputError, SettingsError
 from merge_ops.task_vectors import BLOCK

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, cast
 
+from merge_ops.checkpoints.strict_json import load_json
 from merge_ops.errors import CheckpointError
-from merge_ops.strict_json import load_json
 
 ITEM_SIZES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1,

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load, save_file
 
-from merge_ops.checkpoint import FolderSink, FolderSource, open_checkpoint
+from merge_ops.checkpoints.checkpoint import FolderSink, FolderSource, open_checkpoint
+from merge_ops.checkpoints.layout import OutputTensor, index_file, lay_out, natural_key
 from merge_ops.errors import CheckpointError, MissingModelError, OutputError
-from merge_ops.layout import OutputTensor, index_file, lay_out, natural_key
 from tests import checkpoint_factory as factory
 
 

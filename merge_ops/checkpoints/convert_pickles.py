@@ -1,6 +1,6 @@
 """Run by `pickled_weights` as a process of its own: pickled files in, safetensors files out.
 
-    python -P merge_ops/convert_pickles.py FROM TO [FROM TO]...
+    python -P merge_ops/checkpoints/convert_pickles.py FROM TO [FROM TO]...
 
 torch unpickles nothing but tensors and plain containers (`weights_only`). The process imports no
 package of ours, and ends with one line on stderr and status 3 where a file asks for more.

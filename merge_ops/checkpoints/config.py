@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from merge_ops.checkpoint import Checkpoint
+from merge_ops.checkpoints.checkpoint import Checkpoint
 
 LAYER_COUNTS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 VOCABULARY_SIZES = ("vocab_size", "padded_vocab_size")

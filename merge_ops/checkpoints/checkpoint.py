@@ -14,10 +14,10 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, Protocol, cast
 
+from merge_ops.checkpoints.header import TensorEntry, read_header
+from merge_ops.checkpoints.strict_json import parse_json_object
+from merge_ops.checkpoints.tensor_sources import Stored, TensorSource
 from merge_ops.errors import CheckpointError, MissingModelError, OutputError
-from merge_ops.header import TensorEntry, read_header
-from merge_ops.strict_json import parse_json_object
-from merge_ops.tensor_sources import Stored, TensorSource
 
 SINGLE_FILE = "model.safetensors"
 MAX_SIDE_FILE = 200_000_000

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from merge_ops.layout import natural_key
+from merge_ops.checkpoints.layout import natural_key
 
 _LAYER = re.compile(r"^(.*?(?:^|\.)(?:layers?|h|blocks?|encoder|decoder))\.(\d+)\.")
 _EMBEDDING = re.compile(r"embed(?!_out)|\bwte\b|\bwpe\b")

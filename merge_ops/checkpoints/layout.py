@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import prod
 from types import MappingProxyType
 
-from merge_ops.header import ITEM_SIZES
+from merge_ops.checkpoints.header import ITEM_SIZES
 
 DEFAULT_SHARD_BYTES = 5_000_000_000
 PYTORCH = MappingProxyType({"format": "pt"})

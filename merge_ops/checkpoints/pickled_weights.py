@@ -15,7 +15,7 @@ from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
-from merge_ops import convert_pickles
+from merge_ops.checkpoints import convert_pickles
 from merge_ops.errors import CheckpointError
 
 ADAPTER, SINGLE = "adapter_model.bin", "pytorch_model.bin"

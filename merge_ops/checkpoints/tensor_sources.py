@@ -10,12 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from merge_ops.header import TensorEntry
+from merge_ops.checkpoints.header import TensorEntry
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from merge_ops.checkpoint import Checkpoint
+    from merge_ops.checkpoints.checkpoint import Checkpoint
 
 Fetch = Callable[["Stored", int, int], "Tensor"]
 """(stored, start, count) → those elements, flat, as float32 on the stream's device."""

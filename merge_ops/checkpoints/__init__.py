@@ -1,0 +1,1 @@
+"""The format of a checkpoint folder: headers, layout, tensors, configs, pickled weights."""
