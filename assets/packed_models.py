@@ -17,8 +17,8 @@ from assets.unpickling import copy_unpickled
 from merge_ops.errors import PackedModelError
 
 if TYPE_CHECKING:
-    from merge_ops.packed_index import PackedIndex
-    from merge_ops.packed_source import PackedSource
+    from merge_ops.sources.packed_index import PackedIndex
+    from merge_ops.sources.packed_source import PackedSource
     from resources.artifact import Artifact, Progress
     from resources.artifact_store import ArtifactStore
     from resources.folder_cache import Pin
@@ -71,7 +71,7 @@ class RestoredModel:
     def source(self) -> "PackedSource":
         """Random access to the files as they were; thread-safe."""
         from merge_ops.checkpoints.checkpoint import open_checkpoint
-        from merge_ops.packed_source import PackedSource
+        from merge_ops.sources.packed_source import PackedSource
 
         base = open_checkpoint("its base", self._base.source(), self._base.digest)
         return PackedSource(self.packed.source(), base)
@@ -115,9 +115,9 @@ def pull_packed(
     from there and compared with what came, byte for byte. `fields` go into the manifest.
     """
     from merge_ops.checkpoints.checkpoint import FolderSource, open_checkpoint
-    from merge_ops.packed_source import PackedSource
     from merge_ops.packing import PackingSink
     from merge_ops.restoring import Nowhere, restore
+    from merge_ops.sources.packed_source import PackedSource
 
     below = open_checkpoint(str(model.base), base.source(), base.digest)
     with TemporaryDirectory(prefix="ronghe-") as folder:

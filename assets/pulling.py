@@ -136,8 +136,8 @@ def open_models(
     An adapter is opened over the base. Raises MissingArtifactError, CheckpointError, and
     CompatibilityError for an adapter that does not fit.
     """
-    from merge_ops.adapters import is_adapter, open_adapter
     from merge_ops.checkpoints.checkpoint import open_checkpoint
+    from merge_ops.sources.adapters import is_adapter, open_adapter
     from resources.errors import MissingArtifactError
 
     opened: dict[str, Checkpoint] = {}
@@ -158,8 +158,8 @@ def open_models(
 
 def _checked(model: UpstreamModel, artifact: "StoredModel") -> "Checkpoint":
     """A model by its headers, or an adapter without its base. Raises CheckpointError."""
-    from merge_ops.adapters import is_adapter, read_adapter
     from merge_ops.checkpoints.checkpoint import open_checkpoint
+    from merge_ops.sources.adapters import is_adapter, read_adapter
 
     if model.kind == "lora":
         if not is_adapter(artifact.files):

@@ -34,11 +34,11 @@ from merge_ops.checkpoints.checkpoint import (
     FolderSource,
     open_checkpoint,
 )
-from merge_ops.packed_source import PackedSource
 from merge_ops.packing import PackingSink
 from merge_ops.plan import plan_merge
 from merge_ops.recipe import parse_recipe
 from merge_ops.restoring import Nowhere, copy_files, restore
+from merge_ops.sources.packed_source import PackedSource
 from merge_ops.stream import StreamSettings
 from orchestration.local_models import content_digest
 

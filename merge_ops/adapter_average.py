@@ -35,8 +35,6 @@ from merge_ops.adapter_agreement import (
     recipe_faults,
     whole_tensors,
 )
-from merge_ops.adapter_config import FILE as CONFIG_FILE
-from merge_ops.adapters import PREFIX, WEIGHTS_FILE, Adapter
 from merge_ops.block_reader import fetch_stored, torch_dtype
 from merge_ops.checkpoints.checkpoint import ByteSink
 from merge_ops.checkpoints.depth import positions
@@ -47,6 +45,8 @@ from merge_ops.groups import Group, Place
 from merge_ops.model_card import adapter_card
 from merge_ops.recipe import DTYPES, Recipe
 from merge_ops.resolution import ParameterResolver
+from merge_ops.sources.adapter_config import FILE as CONFIG_FILE
+from merge_ops.sources.adapters import PREFIX, WEIGHTS_FILE, Adapter
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
-from merge_ops.adapters import Adapter
 from merge_ops.plan import Output, Plan
 from merge_ops.recipe import Parameters, Recipe, Section
+from merge_ops.sources.adapters import Adapter
 
 
 def model_card(plan: Plan, output: Output) -> str:

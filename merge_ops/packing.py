@@ -20,9 +20,9 @@ import numpy as np
 
 from merge_ops.checkpoints.checkpoint import ByteWriter, Checkpoint
 from merge_ops.checkpoints.header import ITEM_SIZES, MAX_HEADER, TensorEntry, read_header
-from merge_ops.difference_coding import EXPONENTS, encode_difference, encode_whole
 from merge_ops.errors import CheckpointError, PackedModelError
-from merge_ops.packed_index import (
+from merge_ops.sources.difference_coding import EXPONENTS, encode_difference, encode_whole
+from merge_ops.sources.packed_index import (
     DATA_SUFFIX,
     HEADER,
     INDEX_FILE,

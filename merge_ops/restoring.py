@@ -11,8 +11,8 @@ import blake3
 
 from merge_ops.checkpoints.checkpoint import ByteSink, ByteSource, ByteWriter
 from merge_ops.errors import PackedModelError
-from merge_ops.packed_source import PackedSource
 from merge_ops.progress import Progress
+from merge_ops.sources.packed_source import PackedSource
 
 READ = 1 << 21  # bytes restored by one thread at a time
 

@@ -7,7 +7,6 @@ from rich.progress import Progress
 
 from merge_ops.adapter_agreement import recipe_faults
 from merge_ops.adapter_average import plan_average, write_average
-from merge_ops.adapters import Adapter, read_adapter
 from merge_ops.checkpoints.checkpoint import FolderSink, FolderSource
 from merge_ops.errors import (
     CheckpointError,
@@ -18,6 +17,7 @@ from merge_ops.errors import (
     RecipeError,
 )
 from merge_ops.recipe import Recipe
+from merge_ops.sources.adapters import Adapter, read_adapter
 from merge_ops.stages import load_stages
 from orchestration.local_models import content_digest, folders_of, readable
 from orchestration.output_folder import check_output, staged

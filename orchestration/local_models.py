@@ -9,10 +9,10 @@ from pathlib import Path
 
 import blake3
 
-from merge_ops.adapters import open_adapter
 from merge_ops.checkpoints.checkpoint import Checkpoint, FolderSource, open_checkpoint
 from merge_ops.checkpoints.pickled_weights import convert_folder, is_pickled
 from merge_ops.errors import CompatibilityError, Fault, FaultsError, MissingModelError
+from merge_ops.sources.adapters import open_adapter
 
 
 def folders_of(reference: str) -> list[str]:

@@ -13,7 +13,6 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from merge_ops.adapters import open_adapter
 from merge_ops.assembly import side_files
 from merge_ops.chat_templates import template_of
 from merge_ops.checkpoints.checkpoint import Checkpoint, open_checkpoint
@@ -23,6 +22,7 @@ from merge_ops.emr_masks import FORMAT, MASKS_FILE, open_masks
 from merge_ops.model_card import model_card
 from merge_ops.plan import plan_merge
 from merge_ops.recipe import parse_recipe
+from merge_ops.sources.adapters import open_adapter
 from merge_ops.tokenizer_files import tokenizer_files
 from merge_ops.tokenizers import read_tokenizer
 from resources.artifact import FileRecord, content_digest

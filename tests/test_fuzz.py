@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from merge_ops.adapters import read_adapter
 from merge_ops.checkpoints.bounded_yaml import load_documents
 from merge_ops.checkpoints.checkpoint import open_checkpoint
 from merge_ops.errors import CheckpointError, CompatibilityError, RecipeError
 from merge_ops.recipe import parse_recipe
+from merge_ops.sources.adapters import read_adapter
 from resources.artifact_store import ArtifactStore
 from resources.errors import DamagedArtifactError
 from tests.fuzz_samples import ADAPTER_CONFIG, REF, YAML_PIECES

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from merge_ops.gathered_rows import AVERAGE, MEAN, ZERO, GatheredRows, RowMap
+from merge_ops.sources.gathered_rows import AVERAGE, MEAN, ZERO, GatheredRows, RowMap
 from merge_ops.stream import StreamSettings
 from tests import checkpoint_factory as factory
 from tests.vocabulary_models import (

@@ -13,11 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from merge_ops import packed_source
 from merge_ops.assembly import merge
 from merge_ops.checkpoints.checkpoint import Checkpoint, FolderSink, FolderSource, open_checkpoint
 from merge_ops.checkpoints.header import ITEM_SIZES
-from merge_ops.difference_coding import (
+from merge_ops.errors import CheckpointError, NonFiniteError, PackedModelError
+from merge_ops.packing import PackingSink
+from merge_ops.plan import plan_merge
+from merge_ops.recipe import parse_recipe
+from merge_ops.restoring import copy_files, restore
+from merge_ops.sources import packed_source
+from merge_ops.sources.difference_coding import (
     EXPONENTS,
     GROUP,
     DamagedPieceError,
@@ -27,13 +32,8 @@ from merge_ops.difference_coding import (
     encode_difference,
     encode_whole,
 )
-from merge_ops.errors import CheckpointError, NonFiniteError, PackedModelError
-from merge_ops.packed_index import INDEX_FILE, PIECE, parse_index
-from merge_ops.packed_source import PackedSource
-from merge_ops.packing import PackingSink
-from merge_ops.plan import plan_merge
-from merge_ops.recipe import parse_recipe
-from merge_ops.restoring import copy_files, restore
+from merge_ops.sources.packed_index import INDEX_FILE, PIECE, parse_index
+from merge_ops.sources.packed_source import PackedSource
 from merge_ops.stream import StreamSettings
 
 BASE = "b" * 64

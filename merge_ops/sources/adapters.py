@@ -23,15 +23,15 @@ from typing import Any
 
 import blake3
 
-from merge_ops.adapter_config import FILE as CONFIG_FILE
-from merge_ops.adapter_config import AdapterConfig, parse_adapter_config, refusals
 from merge_ops.checkpoints.checkpoint import ByteSource, Checkpoint, read_file, read_json
 from merge_ops.checkpoints.config import untied
 from merge_ops.checkpoints.header import FLOAT_DTYPES, TensorEntry, read_header
 from merge_ops.checkpoints.tensor_sources import Stored, TensorSource
 from merge_ops.compatibility import find_source, is_embedding, is_head
 from merge_ops.errors import CheckpointError, CompatibilityError, Fault, did_you_mean
-from merge_ops.low_rank import LowRank, ScaledSum
+from merge_ops.sources.adapter_config import FILE as CONFIG_FILE
+from merge_ops.sources.adapter_config import AdapterConfig, parse_adapter_config, refusals
+from merge_ops.sources.low_rank import LowRank, ScaledSum
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 PREFIX = "base_model.model."

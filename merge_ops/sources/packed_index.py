@@ -7,7 +7,7 @@
 A weight file is a row of sections: its header, then its tensors in the order of their bytes. Each
 section is cut into pieces of `PIECE` elements that are coded one by one, so any run of elements is
 read from the pieces it lies in. A section of a tensor that the base has too, with the same dtype
-and shape, holds differences (`merge_ops.difference_coding`); any other is coded by itself.
+and shape, holds differences (`merge_ops.sources.difference_coding`); any other is coded by itself.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from itertools import accumulate
 from typing import Any, cast
 
 from merge_ops.checkpoints.header import ITEM_SIZES
-from merge_ops.difference_coding import EXPONENTS
 from merge_ops.errors import PackedModelError
+from merge_ops.sources.difference_coding import EXPONENTS
 
 INDEX_FILE, DATA_SUFFIX = "packed.json", ".packed"
 FORMAT, VERSION = "ronghe packed model", 1

@@ -22,9 +22,9 @@ import numpy as np
 
 from merge_ops.checkpoints.checkpoint import ByteSource, Checkpoint, read_file
 from merge_ops.checkpoints.header import ITEM_SIZES
-from merge_ops.difference_coding import DamagedPieceError, decode_difference, decode_whole
 from merge_ops.errors import PackedModelError
-from merge_ops.packed_index import (
+from merge_ops.sources.difference_coding import DamagedPieceError, decode_difference, decode_whole
+from merge_ops.sources.packed_index import (
     DATA_SUFFIX,
     INDEX_FILE,
     OriginalFile,
