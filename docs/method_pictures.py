@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from docs.method_examples import input_names, parameters, starts_at_base
-from merge_ops.measure import Block, TensorJob, measure_whole
+from merge_ops.measures.measure import Block, TensorJob, measure_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

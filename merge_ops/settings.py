@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 
 from merge_ops.errors import Fault, SettingsError
-from merge_ops.measure import LEAF
+from merge_ops.measures.measure import LEAF
 
 MIB = 1 << 20
 SMALLEST_BLOCK, USUAL_BLOCK = LEAF, 512 * 1024

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from merge_ops.checkpoints.tensor_sources import Stored
-from merge_ops.combination import WeightedSum
 from merge_ops.kernels.loops import floats, library
+from merge_ops.measures.combination import WeightedSum
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

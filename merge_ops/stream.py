@@ -23,7 +23,14 @@ from merge_ops.checkpoints.tensor_sources import Stored
 from merge_ops.device import Device, may_be_cuda, open_device
 from merge_ops.kernels import loops as kernels
 from merge_ops.kernels.values import joined
-from merge_ops.measure import SAMPLE_RUNS, Block, Measure, TensorJob, measure_whole, sample_size
+from merge_ops.measures.measure import (
+    SAMPLE_RUNS,
+    Block,
+    Measure,
+    TensorJob,
+    measure_whole,
+    sample_size,
+)
 from merge_ops.plan import Plan, PlannedTensor
 from merge_ops.progress import Meter, Progress
 from merge_ops.room import Room, bytes_to_hold, check_room, machine_memory

@@ -11,7 +11,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any, cast
 
 from merge_ops.errors import Fault, RecipeError
-from merge_ops.measure import Block, ModelMeasure, TensorJob
+from merge_ops.measures.measure import Block, ModelMeasure, TensorJob
 
 if TYPE_CHECKING:
     from merge_ops.plan import Plan, PlannedTensor

@@ -3,7 +3,7 @@
 import torch
 
 from merge_ops.checkpoints.depth import Position
-from merge_ops.measure import Block, TensorJob, measure_whole
+from merge_ops.measures.measure import Block, TensorJob, measure_whole
 from merge_ops.methods import METHODS
 from merge_ops.parameters import REQUIRED
 

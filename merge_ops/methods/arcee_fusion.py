@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from merge_ops.measure import Block, Measure, TensorJob
+from merge_ops.measures.measure import Block, Measure, TensorJob
+from merge_ops.measures.rows import as_rows, row_groups, row_sums
+from merge_ops.measures.selection import Selection, observe_all
+from merge_ops.measures.trimming import INSIDE_LIMIT
 from merge_ops.methods.registry import merge_method
-from merge_ops.rows import as_rows, row_groups, row_sums
-from merge_ops.selection import Selection, observe_all
-from merge_ops.trimming import INSIDE_LIMIT
 
 if TYPE_CHECKING:
     from torch import Tensor

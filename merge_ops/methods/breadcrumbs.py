@@ -6,20 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from merge_ops.combination import WeightedSum
-from merge_ops.cuts import Cut
-from merge_ops.measure import TensorJob
-from merge_ops.methods.registry import merge_method
-from merge_ops.methods.task_arithmetic import scaled_sum
-from merge_ops.methods.ties import disjoint_merge
-from merge_ops.parameters import REQUIRED, per_input, shared
-from merge_ops.trimming import (
+from merge_ops.measures.combination import WeightedSum
+from merge_ops.measures.cuts import Cut
+from merge_ops.measures.measure import TensorJob
+from merge_ops.measures.trimming import (
     Band,
     BandMeasure,
     rescale_after_trimming,
     trim_scope,
     trimmed_globally,
 )
+from merge_ops.methods.registry import merge_method
+from merge_ops.methods.task_arithmetic import scaled_sum
+from merge_ops.methods.ties import disjoint_merge
+from merge_ops.parameters import REQUIRED, per_input, shared
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,19 +10,24 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from merge_ops.combination import WeightedSum
 from merge_ops.errors import Fault
 from merge_ops.kernels.values import array_of
-from merge_ops.measure import Block, Measure, TensorJob
+from merge_ops.measures.combination import WeightedSum
+from merge_ops.measures.measure import Block, Measure, TensorJob
+from merge_ops.measures.randomness import stream_key
+from merge_ops.measures.rank_masks import (
+    bytes_of_masks,
+    decide_by_rank,
+    decided_row_sums,
+    keep_decided,
+)
+from merge_ops.measures.rows import absolute_row_sums, as_rows, row_length, row_ranks
+from merge_ops.measures.trimming import l1_factor
 from merge_ops.methods.dare import rescale_after_dropping
 from merge_ops.methods.registry import merge_method
 from merge_ops.methods.task_arithmetic import scaled_sum
 from merge_ops.methods.ties import disjoint_merge
 from merge_ops.parameters import REQUIRED, per_input, shared
-from merge_ops.randomness import stream_key
-from merge_ops.rank_masks import bytes_of_masks, decide_by_rank, decided_row_sums, keep_decided
-from merge_ops.rows import absolute_row_sums, as_rows, row_length, row_ranks
-from merge_ops.trimming import l1_factor
 
 if TYPE_CHECKING:
     from torch import Tensor

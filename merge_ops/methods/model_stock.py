@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from merge_ops.combination import WeightedSum
-from merge_ops.gram import GramMeasure, Matrix
-from merge_ops.measure import Block, Measure, TensorJob
+from merge_ops.measures.combination import WeightedSum
+from merge_ops.measures.gram import GramMeasure, Matrix
+from merge_ops.measures.measure import Block, Measure, TensorJob
+from merge_ops.measures.rows import as_rows, row_sums
 from merge_ops.methods.registry import Span, merge_method
 from merge_ops.parameters import shared
-from merge_ops.rows import as_rows, row_sums
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from merge_ops.measure import Block, Measure, TensorJob
+from merge_ops.measures.measure import Block, Measure, TensorJob
 from merge_ops.methods.registry import merge_method
 from merge_ops.parameters import shared
 

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from merge_ops.checkpoints.depth import Position
-from merge_ops.combination import WeightedSum, worked_out
 from merge_ops.errors import Fault, UnknownMethodError, did_you_mean
+from merge_ops.measures.combination import WeightedSum, worked_out
 from merge_ops.parameters import Parameter, parameters_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from merge_ops.measure import Measure, ModelWide, TensorJob
+    from merge_ops.measures.measure import Measure, ModelWide, TensorJob
 
 MergeFunction = Callable[[Sequence["Tensor"], Any, Any], "Tensor | WeightedSum"]
 MeasureFactory = Callable[["TensorJob", Sequence[Any]], "Measure"]

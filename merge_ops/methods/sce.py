@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from merge_ops.cuts import blocks_of
 from merge_ops.kernels import loops as kernels
 from merge_ops.kernels.values import on_cpu, zeros_like
-from merge_ops.measure import Block, Measure, TensorJob, leaf_sums, total
+from merge_ops.measures.cuts import blocks_of
+from merge_ops.measures.measure import Block, Measure, TensorJob, leaf_sums, total
+from merge_ops.measures.selection import Selection, Threshold, observe_all
+from merge_ops.measures.trimming import INSIDE_LIMIT
+from merge_ops.measures.variances import picked_between, squares_above, variance
 from merge_ops.methods.registry import merge_method
 from merge_ops.methods.ties import elected_sign
 from merge_ops.parameters import shared
-from merge_ops.selection import Selection, Threshold, observe_all
-from merge_ops.trimming import INSIDE_LIMIT
-from merge_ops.variances import picked_between, squares_above, variance
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from merge_ops.combination import WeightedSum
-from merge_ops.measure import Block, Measure, TensorJob, leaf_sums, total
+from merge_ops.measures.combination import WeightedSum
+from merge_ops.measures.measure import Block, Measure, TensorJob, leaf_sums, total
 from merge_ops.methods.registry import merge_method
 from merge_ops.parameters import REQUIRED, shared
 

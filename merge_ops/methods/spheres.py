@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from merge_ops.combination import WeightedSum
 from merge_ops.errors import NoDirectionError
-from merge_ops.gram import GramMeasure, Matrix
+from merge_ops.measures.combination import WeightedSum
+from merge_ops.measures.gram import GramMeasure, Matrix
 from merge_ops.methods.registry import merge_method
 from merge_ops.parameters import REQUIRED, per_input, shared
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from merge_ops.combination import WeightedSum
-from merge_ops.cuts import Cut
+from merge_ops.measures.combination import WeightedSum
+from merge_ops.measures.cuts import Cut
 from merge_ops.methods.registry import merge_method
 from merge_ops.parameters import REQUIRED, per_input, shared
 

@@ -6,13 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from merge_ops.cuts import Cut, blocks_of, made
 from merge_ops.kernels import loops as kernels
-from merge_ops.measure import TensorJob
+from merge_ops.measures.cuts import Cut, blocks_of, made
+from merge_ops.measures.measure import TensorJob
+from merge_ops.measures.selection import kept_count
+from merge_ops.measures.trimming import (
+    BandMeasure,
+    rescale_after_trimming,
+    trim_scope,
+    trimmed_globally,
+)
 from merge_ops.methods.registry import merge_method
 from merge_ops.parameters import REQUIRED, per_input, shared
-from merge_ops.selection import kept_count
-from merge_ops.trimming import BandMeasure, rescale_after_trimming, trim_scope, trimmed_globally
 
 if TYPE_CHECKING:
     from torch import Tensor

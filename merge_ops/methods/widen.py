@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from merge_ops.compatibility import is_embedding
-from merge_ops.measure import Block, Measure, TensorJob
+from merge_ops.measures.measure import Block, Measure, TensorJob
+from merge_ops.measures.spectrum import runs
 from merge_ops.methods.registry import merge_method
 from merge_ops.parameters import shared
-from merge_ops.spectrum import runs
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,12 +9,12 @@ from merge_ops.assembly import merge
 from merge_ops.checkpoints.checkpoint import FolderSink, FolderSource, open_checkpoint
 from merge_ops.device import open_device
 from merge_ops.errors import DeviceError
+from merge_ops.measures.randomness import keep_mask, keep_mask_by_level, stream_key
+from merge_ops.measures.rows import row_ranks
 from merge_ops.methods import METHODS
 from merge_ops.methods.della import keep_chances
 from merge_ops.plan import plan_merge
-from merge_ops.randomness import keep_mask, keep_mask_by_level, stream_key
 from merge_ops.recipe import parse_recipe
-from merge_ops.rows import row_ranks
 from merge_ops.stream import StreamSettings
 from tests import checkpoint_factory as factory
 

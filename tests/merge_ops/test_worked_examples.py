@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from merge_ops.errors import NoDirectionError
-from merge_ops.measure import Block, TensorJob, measure_whole
+from merge_ops.measures.measure import Block, TensorJob, measure_whole
+from merge_ops.measures.randomness import keep_mask, stream_key
 from merge_ops.methods import METHODS
 from merge_ops.methods.breadcrumbs import BreadcrumbsParameters
 from merge_ops.methods.dare import DareParameters
@@ -22,7 +23,6 @@ from merge_ops.methods.slerp import SlerpParameters
 from merge_ops.methods.spheres import MultislerpParameters
 from merge_ops.methods.task_arithmetic import TaskArithmeticParameters
 from merge_ops.methods.ties import TiesParameters
-from merge_ops.randomness import keep_mask, stream_key
 
 
 def merged(name, inputs, parameters):

@@ -10,12 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from merge_ops.measure import Block, TensorJob, measure_whole
+from merge_ops.measures.measure import Block, TensorJob, measure_whole
+from merge_ops.measures.trimming import BandMeasure
 from merge_ops.methods import METHODS
 from merge_ops.methods.iso import IsoCParameters, IsoCtsParameters, common_and_own_counts
 from merge_ops.methods.tsvm import TsvmParameters
 from merge_ops.methods.widen import WidenParameters
-from merge_ops.trimming import BandMeasure
 
 TSVM, ISO_C, WIDEN = TsvmParameters(1.0), IsoCParameters(1.0), WidenParameters(1.0, 1.0)
 SHAPES = st.tuples(st.integers(3, 24), st.integers(3, 24))

@@ -5,13 +5,13 @@ import math
 import pytest
 import torch
 
-from merge_ops.measure import Block, TensorJob, measure_whole
+from merge_ops.measures.measure import Block, TensorJob, measure_whole
+from merge_ops.measures.randomness import UPPER, _words_numpy, stream_key
 from merge_ops.methods import METHODS
 from merge_ops.methods.arcee_fusion import ArceeFusionParameters, row_divergence
 from merge_ops.methods.della import DellaLinearParameters, DellaParameters, keep_chances
 from merge_ops.methods.model_stock import ModelStockParameters
 from merge_ops.methods.nuslerp import NuslerpParameters
-from merge_ops.randomness import UPPER, _words_numpy, stream_key
 
 
 def merged(name, inputs, parameters):

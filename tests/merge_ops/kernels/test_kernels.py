@@ -11,17 +11,17 @@ import pytest
 import torch
 
 from merge_ops.block_reader import BlockReader
-from merge_ops.combination import WeightedSum, grouped, sums_as_bfloat16
-from merge_ops.cuts import Cut
 from merge_ops.device import open_device
 from merge_ops.kernels import compile as compile_kernels
 from merge_ops.kernels import loops as kernels
-from merge_ops.measure import LEAF, leaf_sums
+from merge_ops.measures.combination import WeightedSum, grouped, sums_as_bfloat16
+from merge_ops.measures.cuts import Cut
+from merge_ops.measures.measure import LEAF, leaf_sums
+from merge_ops.measures.randomness import keep
+from merge_ops.measures.rows import row_ranks
+from merge_ops.measures.selection import Selection, Threshold, keep_between, observe_all
+from merge_ops.measures.variances import variance
 from merge_ops.methods.ties import disjoint_merge
-from merge_ops.randomness import keep
-from merge_ops.rows import row_ranks
-from merge_ops.selection import Selection, Threshold, keep_between, observe_all
-from merge_ops.variances import variance
 
 LENGTHS = (1, 7, 63, 1024, 1025, LEAF, 2 * LEAF + 77)
 

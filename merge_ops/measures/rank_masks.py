@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from merge_ops.kernels import mask_loops as kernels_masks
-from merge_ops.randomness import keep_mask_by_level, thresholds
-from merge_ops.rows import absolute_row_sums, row_ranks
+from merge_ops.measures.randomness import keep_mask_by_level, thresholds
+from merge_ops.measures.rows import absolute_row_sums, row_ranks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from merge_ops.randomness import (
+from merge_ops.measures.randomness import (
     LOWER,
     UPPER,
     _below_torch,

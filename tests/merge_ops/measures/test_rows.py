@@ -12,16 +12,16 @@ from merge_ops.checkpoints.checkpoint import FolderSource, open_checkpoint
 from merge_ops.checkpoints.header import TensorEntry
 from merge_ops.checkpoints.layout import OutputTensor
 from merge_ops.errors import RecipeError
-from merge_ops.measure import Block, TensorJob, measure_whole
+from merge_ops.measures.measure import Block, TensorJob, measure_whole
+from merge_ops.measures.randomness import keep_mask, keep_mask_by_level, stream_key
+from merge_ops.measures.rows import _sums_by_halves, column_sums, row_ranks, row_sums
 from merge_ops.methods import METHODS
 from merge_ops.methods.arcee_fusion import ArceeFusionParameters, row_divergence
 from merge_ops.methods.dare import DareParameters
 from merge_ops.methods.della import DellaLinearParameters, keep_chances
 from merge_ops.methods.nuslerp import NuslerpParameters
 from merge_ops.plan import PlannedTensor, plan_merge
-from merge_ops.randomness import keep_mask, keep_mask_by_level, stream_key
 from merge_ops.recipe import parse_recipe
-from merge_ops.rows import _sums_by_halves, column_sums, row_ranks, row_sums
 from merge_ops.stream import _ranges
 from tests import checkpoint_factory as factory
 

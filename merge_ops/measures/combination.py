@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from operator import is_
 from typing import TYPE_CHECKING
 
-from merge_ops.cuts import Cut, blocks_of, made
 from merge_ops.kernels import loops as kernels
+from merge_ops.measures.cuts import Cut, blocks_of, made
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from merge_ops.kernels.loops import Band
 from merge_ops.kernels.values import zeros_like
-from merge_ops.selection import Threshold, ends_of_band, keep_between
+from merge_ops.measures.selection import Threshold, ends_of_band, keep_between
 
 if TYPE_CHECKING:
     from torch import Tensor

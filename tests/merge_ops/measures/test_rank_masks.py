@@ -9,12 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from merge_ops.kernels import loops as kernels
-from merge_ops.measure import LEAF, Block, TensorJob
+from merge_ops.measures.measure import LEAF, Block, TensorJob
+from merge_ops.measures.randomness import keep_mask_by_level, stream_key
+from merge_ops.measures.rank_masks import (
+    bytes_of_masks,
+    decide_by_rank,
+    decided_row_sums,
+    keep_decided,
+)
+from merge_ops.measures.rows import absolute_row_sums, row_ranks
 from merge_ops.methods import della
 from merge_ops.methods.della import DellaLinearParameters, PruneMeasure, keep_chances
-from merge_ops.randomness import keep_mask_by_level, stream_key
-from merge_ops.rank_masks import bytes_of_masks, decide_by_rank, decided_row_sums, keep_decided
-from merge_ops.rows import absolute_row_sums, row_ranks
 
 KEY = stream_key(7, "model.layers.0.mlp.up_proj.weight", "herbs")
 LENGTHS = (1, 2, 3, 7, 8, 63, 64, 65, 896, 1024, 1025, 4864, 70_001)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from merge_ops.errors import NoDirectionError
-from merge_ops.measure import Block, Measure, TensorJob, leaf_sums, total
+from merge_ops.measures.measure import Block, Measure, TensorJob, leaf_sums, total
 
 if TYPE_CHECKING:
     pass

@@ -14,7 +14,7 @@ import numpy as np
 from merge_ops.kernels import loops as kernels
 from merge_ops.kernels import mask_loops as kernels_masks
 from merge_ops.kernels.values import empty_like
-from merge_ops.measure import LANES, LEAF
+from merge_ops.measures.measure import LANES, LEAF
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -6,10 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from merge_ops import trimming
-from merge_ops.measure import Block, TensorJob
-from merge_ops.selection import Selection, kept_count
-from merge_ops.trimming import BandMeasure
+from merge_ops.measures import trimming
+from merge_ops.measures.measure import Block, TensorJob
+from merge_ops.measures.selection import Selection, kept_count
+from merge_ops.measures.trimming import BandMeasure
 
 LIMIT = 1 << 20
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from merge_ops.kernels import loops as kernels
 from merge_ops.kernels.values import on_cpu
-from merge_ops.measure import LEAF, leaf_sums
+from merge_ops.measures.measure import LEAF, leaf_sums
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
