@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from merge_ops.checkpoints.depth import Position
 from merge_ops.methods import MergeMethod
-from merge_ops.parameters import REQUIRED, Parameter
+from merge_ops.methods.parameters import REQUIRED, Parameter
 
 # Values that show what a method does where its default, such as keeping everything, does not.
 TELLING: dict[str, Any] = {"weight": 0.5, "density": 0.5, "t": 0.4, "select_topk": 0.5}

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from docs.method_examples import given_values, names_base, parameters, recipe, starts_at_base
 from merge_ops.methods import METHODS, MergeMethod
-from merge_ops.parameters import REQUIRED, Parameter
+from merge_ops.methods.parameters import REQUIRED, Parameter
 
 FOLDER = Path(__file__).parent
 PAGE = FOLDER / "methods.md"

@@ -20,8 +20,8 @@ from typing import Any, cast
 
 from merge_ops.checkpoints.bounded_yaml import load_documents
 from merge_ops.errors import Fault, RecipeError
+from merge_ops.methods.parameters import is_gradient
 from merge_ops.methods.registry import MergeMethod
-from merge_ops.parameters import is_gradient
 from merge_ops.vocabulary_policy import TokenizerPolicy
 
 Parameters = Mapping[str, Any]

@@ -5,7 +5,7 @@ import torch
 from merge_ops.checkpoints.depth import Position
 from merge_ops.measures.measure import Block, TensorJob, measure_whole
 from merge_ops.methods import METHODS
-from merge_ops.parameters import REQUIRED
+from merge_ops.methods.parameters import REQUIRED
 
 OTHER_VALUES = {
     "weight": 0.4, "density": 0.3, "lambda": 0.7, "t": 0.9,

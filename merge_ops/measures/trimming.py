@@ -11,7 +11,7 @@ from merge_ops.kernels.values import on_cpu
 from merge_ops.measures.cuts import Cut
 from merge_ops.measures.measure import Block, ModelMeasure, ModelWide, TensorJob, leaf_sums, total
 from merge_ops.measures.selection import Selection, Threshold, look_all, observe_all
-from merge_ops.parameters import Parameter, shared
+from merge_ops.methods.parameters import Parameter, shared
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from merge_ops.checkpoints.depth import Position
 from merge_ops.errors import Fault
 from merge_ops.measures.combination import WeightedSum
+from merge_ops.methods.parameters import REQUIRED, shared
 from merge_ops.methods.registry import merge_method
-from merge_ops.parameters import REQUIRED, shared
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,10 +11,10 @@ from merge_ops.measures.cuts import Cut
 from merge_ops.measures.measure import TensorJob
 from merge_ops.measures.selection import kept_count
 from merge_ops.measures.trimming import NONE, BandMeasure
+from merge_ops.methods.parameters import per_input, shared
 from merge_ops.methods.registry import merge_method
 from merge_ops.methods.task_arithmetic import scaled_sum
 from merge_ops.methods.ties import disjoint_merge
-from merge_ops.parameters import per_input, shared
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,10 +13,10 @@ from merge_ops.measures.combination import WeightedSum
 from merge_ops.measures.measure import Block, Measure, TensorJob, leaf_sums, total
 from merge_ops.measures.randomness import keep, stream_key
 from merge_ops.measures.trimming import l1_factor
+from merge_ops.methods.parameters import REQUIRED, per_input, shared
 from merge_ops.methods.registry import merge_method
 from merge_ops.methods.task_arithmetic import scaled_sum
 from merge_ops.methods.ties import disjoint_merge
-from merge_ops.parameters import REQUIRED, per_input, shared
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -24,10 +24,10 @@ from merge_ops.measures.rank_masks import (
 from merge_ops.measures.rows import absolute_row_sums, as_rows, row_length, row_ranks
 from merge_ops.measures.trimming import l1_factor
 from merge_ops.methods.dare import rescale_after_dropping
+from merge_ops.methods.parameters import REQUIRED, per_input, shared
 from merge_ops.methods.registry import merge_method
 from merge_ops.methods.task_arithmetic import scaled_sum
 from merge_ops.methods.ties import disjoint_merge
-from merge_ops.parameters import REQUIRED, per_input, shared
 
 if TYPE_CHECKING:
     from torch import Tensor

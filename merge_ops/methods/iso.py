@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from merge_ops.measures.spectrum import directions, inverse_root, mean, products, standing, times
+from merge_ops.methods.parameters import shared
 from merge_ops.methods.registry import merge_method
-from merge_ops.parameters import shared
 
 if TYPE_CHECKING:
     from torch import Tensor

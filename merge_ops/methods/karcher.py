@@ -12,8 +12,8 @@ import numpy as np
 
 from merge_ops.measures.combination import WeightedSum
 from merge_ops.measures.gram import GramMeasure, Matrix
+from merge_ops.methods.parameters import shared
 from merge_ops.methods.registry import merge_method
-from merge_ops.parameters import shared
 
 if TYPE_CHECKING:
     from torch import Tensor

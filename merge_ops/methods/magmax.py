@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from merge_ops.methods.parameters import shared
 from merge_ops.methods.registry import merge_method
-from merge_ops.parameters import shared
 
 if TYPE_CHECKING:
     from torch import Tensor

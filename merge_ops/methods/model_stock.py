@@ -14,8 +14,8 @@ from merge_ops.measures.combination import WeightedSum
 from merge_ops.measures.gram import GramMeasure, Matrix
 from merge_ops.measures.measure import Block, Measure, TensorJob
 from merge_ops.measures.rows import as_rows, row_sums
+from merge_ops.methods.parameters import shared
 from merge_ops.methods.registry import Span, merge_method
-from merge_ops.parameters import shared
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from merge_ops.kernels.values import at_least, at_most
+from merge_ops.methods.parameters import REQUIRED, shared
 from merge_ops.methods.registry import merge_method
-from merge_ops.parameters import REQUIRED, shared
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,8 +14,8 @@ from merge_ops.measures.combination import WeightedSum
 from merge_ops.measures.gram import GramMeasure, Matrix
 from merge_ops.measures.measure import Block, Measure, TensorJob
 from merge_ops.measures.rows import as_rows, column_sums, row_length, row_sums, rows_between
+from merge_ops.methods.parameters import REQUIRED, per_input, shared
 from merge_ops.methods.registry import Span, merge_method
-from merge_ops.parameters import REQUIRED, per_input, shared
 
 if TYPE_CHECKING:
     from torch import Tensor

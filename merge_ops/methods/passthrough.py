@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from merge_ops.methods.parameters import per_input
 from merge_ops.methods.registry import merge_method
-from merge_ops.parameters import per_input
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,8 +10,8 @@ from merge_ops.kernels.values import on_cpu
 from merge_ops.measures.measure import Block, Measure, TensorJob
 from merge_ops.measures.selection import Selection
 from merge_ops.measures.trimming import INSIDE_LIMIT
+from merge_ops.methods.parameters import per_input, shared
 from merge_ops.methods.registry import merge_method
-from merge_ops.parameters import per_input, shared
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from merge_ops.measures.measure import Block, Measure, TensorJob
+from merge_ops.methods.parameters import shared
 from merge_ops.methods.registry import merge_method
-from merge_ops.parameters import shared
 
 if TYPE_CHECKING:
     from torch import Tensor

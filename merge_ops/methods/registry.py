@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from merge_ops.checkpoints.depth import Position
 from merge_ops.errors import Fault, UnknownMethodError, did_you_mean
 from merge_ops.measures.combination import WeightedSum, worked_out
-from merge_ops.parameters import Parameter, parameters_of
+from merge_ops.methods.parameters import Parameter, parameters_of
 
 if TYPE_CHECKING:
     from torch import Tensor

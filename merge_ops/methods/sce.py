@@ -16,9 +16,9 @@ from merge_ops.measures.measure import Block, Measure, TensorJob, leaf_sums, tot
 from merge_ops.measures.selection import Selection, Threshold, observe_all
 from merge_ops.measures.trimming import INSIDE_LIMIT
 from merge_ops.measures.variances import picked_between, squares_above, variance
+from merge_ops.methods.parameters import shared
 from merge_ops.methods.registry import merge_method
 from merge_ops.methods.ties import elected_sign
-from merge_ops.parameters import shared
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

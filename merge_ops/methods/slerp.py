@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from merge_ops.measures.combination import WeightedSum
 from merge_ops.measures.measure import Block, Measure, TensorJob, leaf_sums, total
+from merge_ops.methods.parameters import REQUIRED, shared
 from merge_ops.methods.registry import merge_method
-from merge_ops.parameters import REQUIRED, shared
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,8 +13,8 @@ import numpy as np
 from merge_ops.errors import NoDirectionError
 from merge_ops.measures.combination import WeightedSum
 from merge_ops.measures.gram import GramMeasure, Matrix
+from merge_ops.methods.parameters import REQUIRED, per_input, shared
 from merge_ops.methods.registry import merge_method
-from merge_ops.parameters import REQUIRED, per_input, shared
 
 if TYPE_CHECKING:
     from torch import Tensor

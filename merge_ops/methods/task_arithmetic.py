@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from merge_ops.measures.combination import WeightedSum
 from merge_ops.measures.cuts import Cut
+from merge_ops.methods.parameters import REQUIRED, per_input, shared
 from merge_ops.methods.registry import merge_method
-from merge_ops.parameters import REQUIRED, per_input, shared
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,8 +16,8 @@ from merge_ops.measures.trimming import (
     trim_scope,
     trimmed_globally,
 )
+from merge_ops.methods.parameters import REQUIRED, per_input, shared
 from merge_ops.methods.registry import merge_method
-from merge_ops.parameters import REQUIRED, per_input, shared
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,8 +15,8 @@ from merge_ops.measures.spectrum import (
     standing,
     times,
 )
+from merge_ops.methods.parameters import shared
 from merge_ops.methods.registry import merge_method
-from merge_ops.parameters import shared
 
 if TYPE_CHECKING:
     from torch import Tensor

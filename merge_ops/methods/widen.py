@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from merge_ops.compatibility import is_embedding
 from merge_ops.measures.measure import Block, Measure, TensorJob
 from merge_ops.measures.spectrum import runs
+from merge_ops.methods.parameters import shared
 from merge_ops.methods.registry import merge_method
-from merge_ops.parameters import shared
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,7 +11,7 @@ from docs.method_pictures import merged, picture, toy
 from docs.methods_page import PAGE, PICTURES, markdown, page, section
 from merge_ops.checkpoints.checkpoint import FolderSource, open_checkpoint
 from merge_ops.methods import METHODS, MergeMethod
-from merge_ops.parameters import REQUIRED, per_input, shared
+from merge_ops.methods.parameters import REQUIRED, per_input, shared
 from merge_ops.plan import plan_merge
 from merge_ops.recipe import parse_recipe
 from tests import checkpoint_factory as factory

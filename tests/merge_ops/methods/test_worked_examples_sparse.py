@@ -11,7 +11,7 @@ from merge_ops.methods.emr import EmrParameters
 from merge_ops.methods.expo import ExpoParameters
 from merge_ops.methods.pcb import PcbParameters
 from merge_ops.methods.sce import SceParameters
-from tests.merge_ops.test_worked_examples import merged
+from tests.merge_ops.methods.test_worked_examples import merged
 
 
 def test_sce():
