@@ -9,7 +9,7 @@ from assets.emr_masking import PublishedMasks, publish_masks
 from assets.pulling import open_models
 from assets.resume import carry_out
 from assets.reuse import with_reuse
-from merge_ops.recipe import Recipe
+from merge_ops.recipes.recipe import Recipe
 from merge_ops.stages import Stages
 
 if TYPE_CHECKING:

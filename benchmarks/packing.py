@@ -36,7 +36,7 @@ from merge_ops.checkpoints.checkpoint import (
 )
 from merge_ops.packing import PackingSink
 from merge_ops.plan import plan_merge
-from merge_ops.recipe import parse_recipe
+from merge_ops.recipes.recipe import parse_recipe
 from merge_ops.restoring import Nowhere, copy_files, restore
 from merge_ops.sources.packed_source import PackedSource
 from merge_ops.stream import StreamSettings

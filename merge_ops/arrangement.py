@@ -17,7 +17,7 @@ from merge_ops.compatibility import excluded, own_heads
 from merge_ops.errors import Fault, RecipeError
 from merge_ops.groups import Arrangement, Group, Place, make_group
 from merge_ops.modules import in_module
-from merge_ops.recipe import ModelEntry, Recipe, Section
+from merge_ops.recipes.recipe import ModelEntry, Recipe, Section
 from merge_ops.slices import stack_slices
 
 

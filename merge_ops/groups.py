@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.errors import Fault, RecipeError
-from merge_ops.recipe import ModelEntry, Parameters, Recipe
+from merge_ops.recipes.recipe import ModelEntry, Parameters, Recipe
 
 
 @dataclass(frozen=True)

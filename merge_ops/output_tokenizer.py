@@ -21,14 +21,14 @@ from merge_ops.merged_vocabulary import (
     merge_vocabularies,
     unknown_vocabulary_tensors,
 )
-from merge_ops.recipe import Recipe
+from merge_ops.recipes.recipe import Recipe
+from merge_ops.recipes.vocabulary_policy import BASE, UNION
 from merge_ops.tokenizer_files import (
     files_digest,
     is_tokenizer_file,
     renumbered,
     tokenizer_files,
 )
-from merge_ops.vocabulary_policy import BASE, UNION
 
 GENERATION = "generation_config.json"
 

@@ -28,7 +28,7 @@ from merge_ops.errors import CompatibilityError, Fault, RecipeError
 from merge_ops.groups import Arrangement, Place
 from merge_ops.methods.registry import MergeMethod, Span
 from merge_ops.output_tokenizer import OutputTokenizer, output_tokenizer
-from merge_ops.recipe import DTYPES, Coefficient, Recipe
+from merge_ops.recipes.recipe import DTYPES, Coefficient, Recipe
 from merge_ops.resolution import ParameterResolver
 from merge_ops.whole_model import check_one_for_all
 

@@ -9,7 +9,7 @@ from merge_ops.checkpoints.depth import Position
 from merge_ops.errors import Fault, RecipeError
 from merge_ops.groups import Group, Place
 from merge_ops.methods.parameters import REQUIRED, Parameter, Value, evaluate
-from merge_ops.recipe import Coefficient, Parameters, Recipe
+from merge_ops.recipes.recipe import Coefficient, Parameters, Recipe
 
 
 class ParameterResolver:

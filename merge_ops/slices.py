@@ -10,7 +10,7 @@ from merge_ops.checkpoints.layout import natural_key
 from merge_ops.compatibility import excluded, own_heads
 from merge_ops.errors import Fault, RecipeError
 from merge_ops.groups import Arrangement, Place, make_group
-from merge_ops.recipe import ModelEntry, Recipe, Section, SliceEntry
+from merge_ops.recipes.recipe import ModelEntry, Recipe, Section, SliceEntry
 
 
 def stack_slices(

@@ -15,7 +15,7 @@ from merge_ops.measures.measure import Block, ModelMeasure, TensorJob
 
 if TYPE_CHECKING:
     from merge_ops.plan import Plan, PlannedTensor
-    from merge_ops.recipe import Recipe
+    from merge_ops.recipes.recipe import Recipe
 
 
 class WholeModel:

@@ -16,7 +16,7 @@ from merge_ops.errors import (
     MissingModelError,
     RecipeError,
 )
-from merge_ops.recipe import Recipe
+from merge_ops.recipes.recipe import Recipe
 from merge_ops.sources.adapters import Adapter, read_adapter
 from merge_ops.stages import load_stages
 from orchestration.local_models import content_digest, folders_of, readable

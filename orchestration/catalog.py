@@ -43,7 +43,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from assets.entries import UpstreamModel
 from merge_ops.errors import Fault, FaultsError, RecipeError, did_you_mean
-from merge_ops.recipe import Recipe, set_id
+from merge_ops.recipes.recipe import Recipe, set_id
 from merge_ops.stages import Stages, load_stages
 from orchestration.names import BANNED, RECIPE_NAME, name_rule
 from orchestration.recipe_faults import recipe_faults

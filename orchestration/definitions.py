@@ -26,7 +26,7 @@ from assets.run_settings import RunSettings
 from assets.task_vectors import build_task_vector
 from assets.upstream import build_upstream_model
 from merge_ops.plan import PLAN_VERSION
-from merge_ops.recipe import Recipe
+from merge_ops.recipes.recipe import Recipe
 from orchestration.automation import (
     automation_sensor,
     observe_job,

@@ -15,7 +15,7 @@ from functools import cached_property
 import dagster as dg
 
 from assets.merged_stages import stage_key
-from merge_ops.recipe import Recipe
+from merge_ops.recipes.recipe import Recipe
 from merge_ops.stages import Stages
 from orchestration.catalog import Catalog
 

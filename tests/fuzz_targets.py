@@ -21,7 +21,7 @@ from merge_ops.compatibility import vocabulary
 from merge_ops.emr_masks import FORMAT, MASKS_FILE, open_masks
 from merge_ops.model_card import model_card
 from merge_ops.plan import plan_merge
-from merge_ops.recipe import parse_recipe
+from merge_ops.recipes.recipe import parse_recipe
 from merge_ops.sources.adapters import open_adapter
 from merge_ops.tokenizer_files import tokenizer_files
 from merge_ops.tokenizers import read_tokenizer

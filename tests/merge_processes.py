@@ -22,7 +22,7 @@ import resources.s3_place  # noqa: F401
 from assets.entries import UpstreamModel
 from assets.merging import CHECKPOINT, merge_set
 from assets.pulling import pull_model
-from merge_ops.recipe import parse_recipe
+from merge_ops.recipes.recipe import parse_recipe
 from merge_ops.settings import StreamSettings
 from merge_ops.stages import Stages
 from resources.artifact_store import ArtifactStore

@@ -13,7 +13,7 @@ from merge_ops.checkpoints.checkpoint import FolderSource, open_checkpoint
 from merge_ops.methods import METHODS, MergeMethod
 from merge_ops.methods.parameters import REQUIRED, per_input, shared
 from merge_ops.plan import plan_merge
-from merge_ops.recipe import parse_recipe
+from merge_ops.recipes.recipe import parse_recipe
 from tests import checkpoint_factory as factory
 
 OUTDATED = "docs/methods.md or its pictures are not what the registry says now; run `make docs`"

@@ -19,7 +19,7 @@ from merge_ops.checkpoints.header import ITEM_SIZES
 from merge_ops.errors import CheckpointError, NonFiniteError, PackedModelError
 from merge_ops.packing import PackingSink
 from merge_ops.plan import plan_merge
-from merge_ops.recipe import parse_recipe
+from merge_ops.recipes.recipe import parse_recipe
 from merge_ops.restoring import copy_files, restore
 from merge_ops.sources import packed_source
 from merge_ops.sources.difference_coding import (

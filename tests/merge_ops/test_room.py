@@ -9,7 +9,7 @@ import pytest
 from merge_ops.checkpoints.checkpoint import FolderSource, open_checkpoint
 from merge_ops.errors import SettingsError
 from merge_ops.plan import plan_merge
-from merge_ops.recipe import parse_recipe
+from merge_ops.recipes.recipe import parse_recipe
 from merge_ops.room import Room, bytes_to_hold, check_room, machine_memory
 from merge_ops.stream import BlockStream, StreamSettings
 from tests import checkpoint_factory as factory

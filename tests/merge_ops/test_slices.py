@@ -12,7 +12,7 @@ from merge_ops.errors import CompatibilityError, RecipeError
 from merge_ops.model_card import model_card
 from merge_ops.modules import in_module
 from merge_ops.plan import plan_merge
-from merge_ops.recipe import parse_recipe
+from merge_ops.recipes.recipe import parse_recipe
 from tests import checkpoint_factory as factory
 from tests.merging import merge_in_process
 

@@ -16,7 +16,7 @@ from merge_ops.errors import NonFiniteError, SettingsError
 from merge_ops.measures import trimming
 from merge_ops.methods import METHODS
 from merge_ops.plan import plan_merge
-from merge_ops.recipe import parse_recipe
+from merge_ops.recipes.recipe import parse_recipe
 from merge_ops.stream import BlockStream, StreamSettings
 from tests import checkpoint_factory as factory
 from tests.method_settings import USUAL, apply, inputs, other_value, usual_parameters, usual_value

@@ -12,7 +12,7 @@ from merge_ops.block_reader import fetch_stored
 from merge_ops.checkpoints.checkpoint import FolderSource, open_checkpoint
 from merge_ops.errors import CheckpointError, CompatibilityError, NonFiniteError
 from merge_ops.plan import plan_merge
-from merge_ops.recipe import parse_recipe
+from merge_ops.recipes.recipe import parse_recipe
 from merge_ops.sources.adapters import open_adapter
 from merge_ops.stream import BlockStream, StreamSettings
 from tests import checkpoint_factory as factory

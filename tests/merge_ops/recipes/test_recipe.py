@@ -3,7 +3,7 @@
 import pytest
 
 from merge_ops.errors import RecipeError, UnknownMethodError
-from merge_ops.recipe import load_recipe, parse_recipe, set_id
+from merge_ops.recipes.recipe import load_recipe, parse_recipe, set_id
 
 GOOD = """
 merge_method: ties

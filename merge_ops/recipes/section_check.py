@@ -8,7 +8,7 @@ from typing import Any, cast
 from merge_ops.errors import Fault, did_you_mean
 from merge_ops.methods import MergeMethod
 from merge_ops.methods.parameters import setting_faults
-from merge_ops.recipe import ModelEntry, Section, SliceEntry, SliceSource
+from merge_ops.recipes.recipe import ModelEntry, Section, SliceEntry, SliceSource
 
 FORMS = ("models", "slices", "modules")
 MODULE_KEYS = ("models", "slices", "parameters")

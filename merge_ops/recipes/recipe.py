@@ -22,7 +22,7 @@ from merge_ops.checkpoints.bounded_yaml import load_documents
 from merge_ops.errors import Fault, RecipeError
 from merge_ops.methods.parameters import is_gradient
 from merge_ops.methods.registry import MergeMethod
-from merge_ops.vocabulary_policy import TokenizerPolicy
+from merge_ops.recipes.vocabulary_policy import TokenizerPolicy
 
 Parameters = Mapping[str, Any]
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
@@ -241,7 +241,7 @@ def _read(path: Path) -> str:
 
 def parse_recipe(text: str, name: str, subject: str) -> Recipe:
     """A recipe from YAML text; `subject` is what messages call it."""
-    from merge_ops.recipe_check import check_recipe
+    from merge_ops.recipes.recipe_check import check_recipe
 
     documents = _documents(text, subject)
     if len(documents) != 1:

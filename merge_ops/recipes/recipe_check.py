@@ -8,9 +8,14 @@ from typing import Any, cast
 from merge_ops.errors import Fault, RecipeError, did_you_mean
 from merge_ops.methods import MergeMethod, method_named
 from merge_ops.methods.parameters import setting_faults
-from merge_ops.recipe import ALL, ALL_PAIRS, DTYPES, Recipe
-from merge_ops.section_check import parameter_faults, section_faults, section_of, unknown_parameter
-from merge_ops.vocabulary_policy import policy_faults, policy_of
+from merge_ops.recipes.recipe import ALL, ALL_PAIRS, DTYPES, Recipe
+from merge_ops.recipes.section_check import (
+    parameter_faults,
+    section_faults,
+    section_of,
+    unknown_parameter,
+)
+from merge_ops.recipes.vocabulary_policy import policy_faults, policy_of
 
 KEYS = (
     "name", "merge_method", "base_model", "models", "slices", "modules", "parameters", "dtype",

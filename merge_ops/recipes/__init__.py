@@ -1,0 +1,1 @@
+"""What is written: recipes, their steps and sections, and every fault in them."""
