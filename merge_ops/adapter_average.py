@@ -35,13 +35,13 @@ from merge_ops.adapter_agreement import (
     recipe_faults,
     whole_tensors,
 )
+from merge_ops.arrangement.groups import Group, Place
 from merge_ops.block_reader import fetch_stored, torch_dtype
 from merge_ops.checkpoints.checkpoint import ByteSink
 from merge_ops.checkpoints.depth import positions
 from merge_ops.checkpoints.layout import OutputTensor, lay_out
 from merge_ops.checkpoints.tensor_sources import Stored
 from merge_ops.errors import CompatibilityError, Fault, NonFiniteError, RecipeError
-from merge_ops.groups import Group, Place
 from merge_ops.model_card import adapter_card
 from merge_ops.recipes.recipe import DTYPES, Recipe
 from merge_ops.resolution import ParameterResolver

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from merge_ops.arrangement.groups import Arrangement, Group
 from merge_ops.chat_templates import resolve_template
 from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.config import with_vocabulary
@@ -14,7 +15,6 @@ from merge_ops.checkpoints.strict_json import parse_json_object
 from merge_ops.checkpoints.tensor_sources import TensorSource
 from merge_ops.compatibility import is_vocabulary
 from merge_ops.errors import CompatibilityError, Fault
-from merge_ops.groups import Arrangement, Group
 from merge_ops.merged_vocabulary import (
     SUBJECT,
     MergedVocabulary,

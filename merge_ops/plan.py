@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 import blake3
 
-from merge_ops.arrangement import arrange, donor_of
+from merge_ops.arrangement.arrangement import arrange, donor_of
+from merge_ops.arrangement.groups import Arrangement, Place
 from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.config import merged_config
 from merge_ops.checkpoints.depth import Position, positions
@@ -25,7 +26,6 @@ from merge_ops.checkpoints.layout import DEFAULT_SHARD_BYTES, OutputTensor, Shar
 from merge_ops.checkpoints.tensor_sources import TensorSource
 from merge_ops.compatibility import check_compatible, find_source, is_head, shape_fault
 from merge_ops.errors import CompatibilityError, Fault, RecipeError
-from merge_ops.groups import Arrangement, Place
 from merge_ops.methods.registry import MergeMethod, Span
 from merge_ops.output_tokenizer import OutputTokenizer, output_tokenizer
 from merge_ops.recipes.recipe import DTYPES, Coefficient, Recipe

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from merge_ops.arrangement.groups import Group, Place
 from merge_ops.checkpoints.depth import Position
 from merge_ops.errors import Fault, RecipeError
-from merge_ops.groups import Group, Place
 from merge_ops.methods.parameters import REQUIRED, Parameter, Value, evaluate
 from merge_ops.recipes.recipe import Coefficient, Parameters, Recipe
 

@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
+from merge_ops.arrangement.groups import Arrangement, Group, Place, make_group
+from merge_ops.arrangement.modules import in_module
+from merge_ops.arrangement.slices import stack_slices
 from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.depth import depths
 from merge_ops.checkpoints.layout import natural_key
 from merge_ops.compatibility import excluded, own_heads
 from merge_ops.errors import Fault, RecipeError
-from merge_ops.groups import Arrangement, Group, Place, make_group
-from merge_ops.modules import in_module
 from merge_ops.recipes.recipe import ModelEntry, Recipe, Section
-from merge_ops.slices import stack_slices
 
 
 def arrange(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> Arrangement:

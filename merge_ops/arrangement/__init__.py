@@ -1,0 +1,1 @@
+"""Which tensor of which model goes where: slices, modules, groups."""
