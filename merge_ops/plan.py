@@ -27,9 +27,9 @@ from merge_ops.checkpoints.tensor_sources import TensorSource
 from merge_ops.compatibility import check_compatible, find_source, is_head, shape_fault
 from merge_ops.errors import CompatibilityError, Fault, RecipeError
 from merge_ops.methods.registry import MergeMethod, Span
-from merge_ops.output_tokenizer import OutputTokenizer, output_tokenizer
 from merge_ops.recipes.recipe import DTYPES, Coefficient, Recipe
 from merge_ops.resolution import ParameterResolver
+from merge_ops.vocabularies.output_tokenizer import OutputTokenizer, output_tokenizer
 from merge_ops.whole_model import check_one_for_all
 
 PLAN_VERSION = 3

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from merge_ops.assembly import side_files
-from merge_ops.chat_templates import template_of
 from merge_ops.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from merge_ops.checkpoints.header import ITEM_SIZES
 from merge_ops.compatibility import vocabulary
@@ -23,8 +22,9 @@ from merge_ops.model_card import model_card
 from merge_ops.plan import plan_merge
 from merge_ops.recipes.recipe import parse_recipe
 from merge_ops.sources.adapters import open_adapter
-from merge_ops.tokenizer_files import tokenizer_files
-from merge_ops.tokenizers import read_tokenizer
+from merge_ops.vocabularies.chat_templates import template_of
+from merge_ops.vocabularies.tokenizer_files import tokenizer_files
+from merge_ops.vocabularies.tokenizers import read_tokenizer
 from resources.artifact import FileRecord, content_digest
 from resources.artifact_store import ArtifactStore
 from tests.fuzz_samples import (

@@ -18,8 +18,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from merge_ops.chat_templates import AUTO, BUILT_IN
 from merge_ops.errors import Fault, did_you_mean
+from merge_ops.vocabularies.chat_templates import AUTO, BUILT_IN
 
 BASE, UNION = "base", "union"
 KEYS = ("source", "tokens", "pad_to_multiple_of")

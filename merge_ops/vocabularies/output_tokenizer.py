@@ -8,22 +8,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from merge_ops.arrangement.groups import Arrangement, Group
-from merge_ops.chat_templates import resolve_template
 from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.config import with_vocabulary
 from merge_ops.checkpoints.strict_json import parse_json_object
 from merge_ops.checkpoints.tensor_sources import TensorSource
 from merge_ops.compatibility import is_vocabulary
 from merge_ops.errors import CompatibilityError, Fault
-from merge_ops.merged_vocabulary import (
+from merge_ops.recipes.recipe import Recipe
+from merge_ops.recipes.vocabulary_policy import BASE, UNION
+from merge_ops.vocabularies.chat_templates import resolve_template
+from merge_ops.vocabularies.merged_vocabulary import (
     SUBJECT,
     MergedVocabulary,
     merge_vocabularies,
     unknown_vocabulary_tensors,
 )
-from merge_ops.recipes.recipe import Recipe
-from merge_ops.recipes.vocabulary_policy import BASE, UNION
-from merge_ops.tokenizer_files import (
+from merge_ops.vocabularies.tokenizer_files import (
     files_digest,
     is_tokenizer_file,
     renumbered,

@@ -9,10 +9,10 @@ from typing import Any, cast
 
 import blake3
 
-from merge_ops.chat_templates import TEMPLATE_FILE
 from merge_ops.checkpoints.checkpoint import Checkpoint, read_file
 from merge_ops.checkpoints.strict_json import parse_json_object
-from merge_ops.tokenizers import CONFIG_FILE, TOKENIZER_FILE, Tokenizer
+from merge_ops.vocabularies.chat_templates import TEMPLATE_FILE
+from merge_ops.vocabularies.tokenizers import CONFIG_FILE, TOKENIZER_FILE, Tokenizer
 
 PATTERNS = (
     "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt",

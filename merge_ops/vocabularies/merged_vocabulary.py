@@ -23,7 +23,13 @@ from merge_ops.compatibility import is_embedding, is_vocabulary
 from merge_ops.errors import CompatibilityError, Fault
 from merge_ops.recipes.vocabulary_policy import UNION, TokenizerPolicy, TokenRow
 from merge_ops.sources.gathered_rows import AVERAGE, MEAN, ZERO, GatheredRows, RowMap
-from merge_ops.tokenizers import Tokenizer, read_tokenizer, union, with_tokens, without_unused
+from merge_ops.vocabularies.tokenizers import (
+    Tokenizer,
+    read_tokenizer,
+    union,
+    with_tokens,
+    without_unused,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

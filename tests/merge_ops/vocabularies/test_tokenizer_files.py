@@ -13,8 +13,8 @@ from merge_ops.errors import CheckpointError, CompatibilityError
 from merge_ops.model_card import model_card
 from merge_ops.plan_json import plan_json
 from merge_ops.statistics import task_vector_statistics
-from merge_ops.tokenizer_files import is_tokenizer_file, renumbered
-from merge_ops.tokenizers import read_tokenizer
+from merge_ops.vocabularies.tokenizer_files import is_tokenizer_file, renumbered
+from merge_ops.vocabularies.tokenizers import read_tokenizer
 from tests import checkpoint_factory as factory
 from tests.vocabulary_models import (
     ARITHMETIC,

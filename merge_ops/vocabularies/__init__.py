@@ -1,0 +1,1 @@
+"""Tokenizers, merged vocabularies and chat templates."""
