@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from blake3 import blake3
 
 if TYPE_CHECKING:
-    from merge_ops.plan import Plan
+    from merge_ops.plans.plan import Plan
     from resources.artifact import Artifact
     from resources.artifact_store import ArtifactStore
 

@@ -15,8 +15,8 @@ from assets.grid import group_by_set
 from assets.merging import CHECKPOINT, MergedSet, merge_set
 from assets.progress_log import log_progress
 from assets.run_settings import RunSettings
+from merge_ops.plans.stages import Stages
 from merge_ops.recipes.recipe import Recipe
-from merge_ops.stages import Stages
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from assets.merged_checkpoints import data_version
 from assets.merging import CHECKPOINT, merge_set
 from assets.progress_log import log_progress
 from assets.run_settings import RunSettings
-from merge_ops.stages import Stages
+from merge_ops.plans.stages import Stages
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from assets.emr_masking import PublishedMasks, publish_masks
 from assets.pulling import open_models
 from assets.resume import carry_out
 from assets.reuse import with_reuse
+from merge_ops.plans.stages import Stages
 from merge_ops.recipes.recipe import Recipe
-from merge_ops.stages import Stages
 
 if TYPE_CHECKING:
     from merge_ops.checkpoints.checkpoint import Checkpoint
-    from merge_ops.plan import Output, Plan
+    from merge_ops.plans.plan import Output, Plan
     from merge_ops.stream import StreamSettings
     from resources.artifact import Artifact
     from resources.artifact_store import ArtifactStore
@@ -117,7 +117,7 @@ class _Work:
         partitions: Mapping[str, str | None] | None = None,
     ) -> MergedSet:
         """One concrete recipe: find what is in the store, merge and publish the rest."""
-        from merge_ops.plan import plan_merge
+        from merge_ops.plans.plan import plan_merge
 
         whole = plan_merge(recipe, models)
         wanted = [output for output in whole.outputs if output.coefficient in set(coefficients)]

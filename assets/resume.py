@@ -5,11 +5,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from merge_ops.resume import Remains, resuming, tensor_places
+from merge_ops.plans.resume import Remains, resuming, tensor_places
 
 if TYPE_CHECKING:
     from merge_ops.assembly import MergeReport
-    from merge_ops.plan import Output, Plan
+    from merge_ops.plans.plan import Output, Plan
     from merge_ops.progress import Progress
     from merge_ops.stream import StreamSettings
     from resources.artifact import Artifact

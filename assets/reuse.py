@@ -1,17 +1,17 @@
 """Unchanged tensors of an earlier checkpoint, found again in the store. Knows no Dagster.
 
 Beside every model and every merged checkpoint lies a small artifact of the same digest: the digests
-of the model's tensors, the keys of the checkpoint's (merge_ops.reuse).
+of the model's tensors, the keys of the checkpoint's (merge_ops.plans.reuse).
 """
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from merge_ops.reuse import Earlier, reusing, tensor_digests, tensor_keys
+from merge_ops.plans.reuse import Earlier, reusing, tensor_digests, tensor_keys
 
 if TYPE_CHECKING:
     from merge_ops.checkpoints.checkpoint import Checkpoint
-    from merge_ops.plan import Plan
+    from merge_ops.plans.plan import Plan
     from resources.artifact_store import ArtifactStore
 
 TENSOR_DIGESTS, TENSOR_KEYS = "tensor_digests", "tensor_keys"

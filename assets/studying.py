@@ -55,7 +55,7 @@ def study_set(store: "ArtifactStore", base: str, expert_set: str, run: str | Non
     `found` holds `interference`, `warnings`, and `bytes_read` for one pass over all inputs. Raises
     CompatibilityError with every fault.
     """
-    from merge_ops.compatibility import check_compatible
+    from merge_ops.plans.compatibility import check_compatible
     from merge_ops.statistics import interference
 
     names = expert_set.split("+")

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from assets.merging import merge_set
 from assets.packed_models import MODEL, stored_model
+from merge_ops.plans.stages import Stages
 from merge_ops.recipes.recipe import parse_recipe
 from merge_ops.sources.adapters import is_adapter
-from merge_ops.stages import Stages
 
 if TYPE_CHECKING:
     from assets.packed_models import StoredModel

@@ -35,7 +35,7 @@ from merge_ops.checkpoints.checkpoint import (
     open_checkpoint,
 )
 from merge_ops.packing import PackingSink
-from merge_ops.plan import plan_merge
+from merge_ops.plans.plan import plan_merge
 from merge_ops.recipes.recipe import parse_recipe
 from merge_ops.restoring import Nowhere, copy_files, restore
 from merge_ops.sources.packed_source import PackedSource

@@ -43,8 +43,8 @@ from merge_ops.checkpoints.layout import OutputTensor, lay_out
 from merge_ops.checkpoints.tensor_sources import Stored
 from merge_ops.errors import CompatibilityError, Fault, NonFiniteError, RecipeError
 from merge_ops.model_card import adapter_card
+from merge_ops.plans.resolution import ParameterResolver
 from merge_ops.recipes.recipe import DTYPES, Recipe
-from merge_ops.resolution import ParameterResolver
 from merge_ops.sources.adapter_config import FILE as CONFIG_FILE
 from merge_ops.sources.adapters import PREFIX, WEIGHTS_FILE, Adapter
 

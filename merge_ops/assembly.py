@@ -16,7 +16,7 @@ from merge_ops.checkpoints.layout import Shard, index_file
 from merge_ops.errors import OutputError
 from merge_ops.heap import freed_memory_kept
 from merge_ops.model_card import model_card
-from merge_ops.plan import Plan
+from merge_ops.plans.plan import Plan
 from merge_ops.stream import BlockStream, Progress, StreamSettings
 
 if TYPE_CHECKING:

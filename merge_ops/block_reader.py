@@ -16,7 +16,7 @@ from merge_ops.kernels import loops as kernels
 from merge_ops.kernels.values import array_of, copy_of, joined, on_cpu
 from merge_ops.measures.combination import WeightedSum, grouped, sums_as_bfloat16, worked_out
 from merge_ops.measures.measure import sample_runs
-from merge_ops.plan import PlannedTensor
+from merge_ops.plans.plan import PlannedTensor
 from merge_ops.stored_sums import sums_of_stored
 
 if TYPE_CHECKING:

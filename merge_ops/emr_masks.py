@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from merge_ops.plan import Plan
+    from merge_ops.plans.plan import Plan
 
 MASKS_FILE = "emr_masks.safetensors"
 RESCALE = "rescale"

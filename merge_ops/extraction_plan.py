@@ -15,7 +15,8 @@ from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.header import FLOAT_DTYPES
 from merge_ops.checkpoints.layout import natural_key
 from merge_ops.checkpoints.tensor_sources import TensorSource
-from merge_ops.compatibility import (
+from merge_ops.errors import CompatibilityError, Fault, SettingsError
+from merge_ops.plans.compatibility import (
     check_compatible,
     excluded,
     find_source,
@@ -24,7 +25,6 @@ from merge_ops.compatibility import (
     own_heads,
     shape_fault,
 )
-from merge_ops.errors import CompatibilityError, Fault, SettingsError
 from merge_ops.sources.adapters import HEAD, PREFIX
 
 BLOCK = 1 << 20

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from merge_ops.plan import Output, Plan
+from merge_ops.plans.plan import Output, Plan
 from merge_ops.recipes.recipe import Parameters, Recipe, Section
 from merge_ops.sources.adapters import Adapter
 

@@ -14,7 +14,7 @@ from merge_ops.checkpoints.header import ITEM_SIZES
 from merge_ops.errors import Fault, SettingsError
 
 if TYPE_CHECKING:
-    from merge_ops.plan import Plan, PlannedTensor
+    from merge_ops.plans.plan import Plan, PlannedTensor
 
 GIB = 1 << 30
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from merge_ops.methods.registry import MergeMethod
-    from merge_ops.plan import PlannedTensor
+    from merge_ops.plans.plan import PlannedTensor
 
 
 def is_sum_of_stored(method: MergeMethod, tensor: PlannedTensor) -> bool:

@@ -31,7 +31,7 @@ from merge_ops.measures.measure import (
     measure_whole,
     sample_size,
 )
-from merge_ops.plan import Plan, PlannedTensor
+from merge_ops.plans.plan import Plan, PlannedTensor
 from merge_ops.progress import Meter, Progress
 from merge_ops.room import Room, bytes_to_hold, check_room, machine_memory
 from merge_ops.settings import StreamSettings

@@ -9,8 +9,8 @@ from merge_ops.block_reader import read_values
 from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.header import FLOAT_DTYPES
 from merge_ops.checkpoints.layout import natural_key
-from merge_ops.compatibility import differing_vocabulary, excluded, find_source, is_vocabulary
 from merge_ops.errors import CompatibilityError, Fault
+from merge_ops.plans.compatibility import differing_vocabulary, excluded, find_source, is_vocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor

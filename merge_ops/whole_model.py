@@ -14,7 +14,7 @@ from merge_ops.errors import Fault, RecipeError
 from merge_ops.measures.measure import Block, ModelMeasure, TensorJob
 
 if TYPE_CHECKING:
-    from merge_ops.plan import Plan, PlannedTensor
+    from merge_ops.plans.plan import Plan, PlannedTensor
     from merge_ops.recipes.recipe import Recipe
 
 

@@ -16,9 +16,9 @@ from merge_ops.errors import (
     MissingModelError,
     RecipeError,
 )
+from merge_ops.plans.stages import load_stages
 from merge_ops.recipes.recipe import Recipe
 from merge_ops.sources.adapters import Adapter, read_adapter
-from merge_ops.stages import load_stages
 from orchestration.local_models import content_digest, folders_of, readable
 from orchestration.output_folder import check_output, staged
 

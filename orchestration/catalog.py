@@ -43,8 +43,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from assets.entries import UpstreamModel
 from merge_ops.errors import Fault, FaultsError, RecipeError, did_you_mean
+from merge_ops.plans.stages import Stages, load_stages
 from merge_ops.recipes.recipe import Recipe, set_id
-from merge_ops.stages import Stages, load_stages
 from orchestration.names import BANNED, RECIPE_NAME, name_rule
 from orchestration.recipe_faults import recipe_faults
 
@@ -72,7 +72,7 @@ class Catalog:
     """A checked catalog. `models` and `files` are in the order of their names.
 
     `files` are the recipes' files: each one recipe, or several of which later ones use earlier
-    ones' results (merge_ops.stages says which of them are merged for each expert set).
+    ones' results (merge_ops.plans.stages says which of them are merged for each expert set).
     """
 
     folder: Path

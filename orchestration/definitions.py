@@ -25,7 +25,7 @@ from assets.ranking import Contest, RankedRecipe
 from assets.run_settings import RunSettings
 from assets.task_vectors import build_task_vector
 from assets.upstream import build_upstream_model
-from merge_ops.plan import PLAN_VERSION
+from merge_ops.plans.plan import PLAN_VERSION
 from merge_ops.recipes.recipe import Recipe
 from orchestration.automation import (
     automation_sensor,

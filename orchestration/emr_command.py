@@ -12,7 +12,7 @@ from orchestration.local_models import open_models
 from orchestration.output_folder import check_output, staged
 
 if TYPE_CHECKING:
-    from merge_ops.plan import Plan
+    from merge_ops.plans.plan import Plan
 
 
 def check_masks_wanted(plan: "Plan", masks: Path, out: Path) -> None:

@@ -16,10 +16,10 @@ from rich.table import Table
 
 from merge_ops.checkpoints.checkpoint import Checkpoint, FolderSink, FolderSource, open_checkpoint
 from merge_ops.errors import Fault, RecipeError, SettingsError
-from merge_ops.plan import GRADIENTS, Plan
-from merge_ops.plan_json import plan_json
+from merge_ops.plans.plan import GRADIENTS, Plan
+from merge_ops.plans.plan_json import plan_json
+from merge_ops.plans.stages import Stages, load_stages, plan_stages, run_stages
 from merge_ops.settings import StreamSettings
-from merge_ops.stages import Stages, load_stages, plan_stages, run_stages
 from merge_ops.stream import can_do_without_torch
 from orchestration.emr_command import check_masks_wanted, write_masks_into
 from orchestration.local_models import content_digest, folders_of, open_models, readable

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from assets.entries import UpstreamModel
 from assets.merging import MergedCheckpoint, merge_set
 from assets.pulling import pull_model
+from merge_ops.plans.stages import Stages
 from merge_ops.recipes.recipe import parse_recipe
-from merge_ops.stages import Stages
 from merge_ops.stream import StreamSettings
 from resources.artifact_store import ArtifactStore
 

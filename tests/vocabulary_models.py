@@ -9,7 +9,7 @@ from tokenizers.models import WordLevel
 
 from merge_ops.assembly import merge
 from merge_ops.checkpoints.checkpoint import FolderSink, FolderSource, open_checkpoint
-from merge_ops.plan import plan_merge
+from merge_ops.plans.plan import plan_merge
 from merge_ops.recipes.recipe import parse_recipe
 from merge_ops.stream import StreamSettings
 from tests import checkpoint_factory as factory

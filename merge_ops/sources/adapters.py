@@ -27,8 +27,8 @@ from merge_ops.checkpoints.checkpoint import ByteSource, Checkpoint, read_file, 
 from merge_ops.checkpoints.config import untied
 from merge_ops.checkpoints.header import FLOAT_DTYPES, TensorEntry, read_header
 from merge_ops.checkpoints.tensor_sources import Stored, TensorSource
-from merge_ops.compatibility import find_source, is_embedding, is_head
 from merge_ops.errors import CheckpointError, CompatibilityError, Fault, did_you_mean
+from merge_ops.plans.compatibility import find_source, is_embedding, is_head
 from merge_ops.sources.adapter_config import FILE as CONFIG_FILE
 from merge_ops.sources.adapter_config import AdapterConfig, parse_adapter_config, refusals
 from merge_ops.sources.low_rank import LowRank, ScaledSum

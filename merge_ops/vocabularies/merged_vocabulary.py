@@ -19,8 +19,8 @@ from merge_ops.arrangement.groups import Group
 from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.depth import layer_of
 from merge_ops.checkpoints.tensor_sources import TensorSource
-from merge_ops.compatibility import is_embedding, is_vocabulary
 from merge_ops.errors import CompatibilityError, Fault
+from merge_ops.plans.compatibility import is_embedding, is_vocabulary
 from merge_ops.recipes.vocabulary_policy import UNION, TokenizerPolicy, TokenRow
 from merge_ops.sources.gathered_rows import AVERAGE, MEAN, ZERO, GatheredRows, RowMap
 from merge_ops.vocabularies.tokenizers import (

@@ -12,7 +12,7 @@ from docs.methods_page import PAGE, PICTURES, markdown, page, section
 from merge_ops.checkpoints.checkpoint import FolderSource, open_checkpoint
 from merge_ops.methods import METHODS, MergeMethod
 from merge_ops.methods.parameters import REQUIRED, per_input, shared
-from merge_ops.plan import plan_merge
+from merge_ops.plans.plan import plan_merge
 from merge_ops.recipes.recipe import parse_recipe
 from tests import checkpoint_factory as factory
 

@@ -10,7 +10,7 @@ import yaml
 from merge_ops.assembly import merge
 from merge_ops.checkpoints.checkpoint import FolderSink, FolderSource, open_checkpoint
 from merge_ops.errors import OutputError
-from merge_ops.plan import plan_merge
+from merge_ops.plans.plan import plan_merge
 from merge_ops.recipes.recipe import parse_recipe
 from merge_ops.statistics import interference, task_vector_statistics
 from merge_ops.verification import verify_checkpoint

@@ -13,7 +13,7 @@ from merge_ops.measures.randomness import keep_mask, keep_mask_by_level, stream_
 from merge_ops.measures.rows import row_ranks
 from merge_ops.methods import METHODS
 from merge_ops.methods.della import keep_chances
-from merge_ops.plan import plan_merge
+from merge_ops.plans.plan import plan_merge
 from merge_ops.recipes.recipe import parse_recipe
 from merge_ops.stream import StreamSettings
 from tests import checkpoint_factory as factory

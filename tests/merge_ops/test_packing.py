@@ -18,7 +18,7 @@ from merge_ops.checkpoints.checkpoint import Checkpoint, FolderSink, FolderSourc
 from merge_ops.checkpoints.header import ITEM_SIZES
 from merge_ops.errors import CheckpointError, NonFiniteError, PackedModelError
 from merge_ops.packing import PackingSink
-from merge_ops.plan import plan_merge
+from merge_ops.plans.plan import plan_merge
 from merge_ops.recipes.recipe import parse_recipe
 from merge_ops.restoring import copy_files, restore
 from merge_ops.sources import packed_source

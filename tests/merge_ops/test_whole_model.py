@@ -10,7 +10,7 @@ from merge_ops.checkpoints.checkpoint import FolderSink, FolderSource, open_chec
 from merge_ops.errors import NonFiniteError, RecipeError
 from merge_ops.measures import trimming
 from merge_ops.methods import METHODS
-from merge_ops.plan import plan_merge
+from merge_ops.plans.plan import plan_merge
 from merge_ops.recipes.recipe import parse_recipe
 from merge_ops.stream import BlockStream, StreamSettings
 from tests import checkpoint_factory as factory

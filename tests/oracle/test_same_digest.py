@@ -13,7 +13,7 @@ import torch
 
 from merge_ops.assembly import merge
 from merge_ops.checkpoints.checkpoint import FolderSource, open_checkpoint
-from merge_ops.plan import plan_merge
+from merge_ops.plans.plan import plan_merge
 from merge_ops.recipes.recipe import parse_recipe
 from merge_ops.stream import StreamSettings
 from tests.checkpoint_factory import QWEN2, Shape, write_family

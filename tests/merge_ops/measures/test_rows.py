@@ -20,7 +20,7 @@ from merge_ops.methods.arcee_fusion import ArceeFusionParameters, row_divergence
 from merge_ops.methods.dare import DareParameters
 from merge_ops.methods.della import DellaLinearParameters, keep_chances
 from merge_ops.methods.nuslerp import NuslerpParameters
-from merge_ops.plan import PlannedTensor, plan_merge
+from merge_ops.plans.plan import PlannedTensor, plan_merge
 from merge_ops.recipes.recipe import parse_recipe
 from merge_ops.stream import _ranges
 from tests import checkpoint_factory as factory

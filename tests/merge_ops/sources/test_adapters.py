@@ -11,7 +11,7 @@ import torch
 from merge_ops.block_reader import fetch_stored
 from merge_ops.checkpoints.checkpoint import FolderSource, open_checkpoint
 from merge_ops.errors import CheckpointError, CompatibilityError, NonFiniteError
-from merge_ops.plan import plan_merge
+from merge_ops.plans.plan import plan_merge
 from merge_ops.recipes.recipe import parse_recipe
 from merge_ops.sources.adapters import open_adapter
 from merge_ops.stream import BlockStream, StreamSettings

@@ -13,8 +13,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from merge_ops.checkpoints.checkpoint import FolderSource, open_checkpoint
-from merge_ops.compatibility import is_embedding, is_head
-from merge_ops.plan import plan_merge
+from merge_ops.plans.compatibility import is_embedding, is_head
+from merge_ops.plans.plan import plan_merge
 from merge_ops.recipes.recipe import parse_recipe
 from tests import checkpoint_factory as factory
 from tests.merging import merge_in_process

@@ -8,8 +8,8 @@ import pytest
 from merge_ops.checkpoints.checkpoint import FolderSource, open_checkpoint
 from merge_ops.checkpoints.depth import depths, in_order, layer_of, positions
 from merge_ops.errors import CompatibilityError, RecipeError
-from merge_ops.plan import plan_merge
-from merge_ops.plan_json import plan_json
+from merge_ops.plans.plan import plan_merge
+from merge_ops.plans.plan_json import plan_json
 from merge_ops.recipes.recipe import parse_recipe
 from tests import checkpoint_factory as factory
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from merge_ops.checkpoints.checkpoint import FolderSource, open_checkpoint
-from merge_ops.stages import load_stages, plan_stages
+from merge_ops.plans.stages import load_stages, plan_stages
 from tests import checkpoint_factory as factory
 
 FORMS = {

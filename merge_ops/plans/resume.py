@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from merge_ops.checkpoints.checkpoint import ByteSource, Checkpoint
 from merge_ops.checkpoints.header import TensorEntry
 from merge_ops.checkpoints.tensor_sources import Stored
-from merge_ops.plan import Plan, PlannedTensor
+from merge_ops.plans.plan import Plan, PlannedTensor
 
 
 @dataclass(frozen=True)

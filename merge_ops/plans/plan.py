@@ -24,11 +24,11 @@ from merge_ops.checkpoints.depth import Position, positions
 from merge_ops.checkpoints.header import FLOAT_DTYPES
 from merge_ops.checkpoints.layout import DEFAULT_SHARD_BYTES, OutputTensor, Shard, lay_out
 from merge_ops.checkpoints.tensor_sources import TensorSource
-from merge_ops.compatibility import check_compatible, find_source, is_head, shape_fault
 from merge_ops.errors import CompatibilityError, Fault, RecipeError
 from merge_ops.methods.registry import MergeMethod, Span
+from merge_ops.plans.compatibility import check_compatible, find_source, is_head, shape_fault
+from merge_ops.plans.resolution import ParameterResolver
 from merge_ops.recipes.recipe import DTYPES, Coefficient, Recipe
-from merge_ops.resolution import ParameterResolver
 from merge_ops.vocabularies.output_tokenizer import OutputTokenizer, output_tokenizer
 from merge_ops.whole_model import check_one_for_all
 

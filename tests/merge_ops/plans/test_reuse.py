@@ -7,9 +7,9 @@ import pytest
 
 from merge_ops.assembly import merge
 from merge_ops.checkpoints.checkpoint import FolderSink, FolderSource, open_checkpoint
-from merge_ops.plan import plan_merge
+from merge_ops.plans.plan import plan_merge
+from merge_ops.plans.reuse import Earlier, reusing, tensor_digests, tensor_keys
 from merge_ops.recipes.recipe import parse_recipe
-from merge_ops.reuse import Earlier, reusing, tensor_digests, tensor_keys
 from tests import checkpoint_factory as factory
 
 SHAPE = replace(factory.QWEN2, layers=2)

@@ -23,7 +23,7 @@ from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.header import TensorEntry
 from merge_ops.checkpoints.layout import DEFAULT_SHARD_BYTES
 from merge_ops.errors import Fault, RecipeError
-from merge_ops.plan import Plan, plan_merge
+from merge_ops.plans.plan import Plan, plan_merge
 from merge_ops.recipes.recipe import Recipe, read_documents
 from merge_ops.recipes.recipe_check import check_recipe
 

@@ -7,7 +7,7 @@ import torch
 
 from merge_ops.checkpoints.checkpoint import FolderSource, open_checkpoint
 from merge_ops.errors import CompatibilityError, RecipeError
-from merge_ops.stages import load_stages, plan_stages, planned_checkpoint
+from merge_ops.plans.stages import load_stages, plan_stages, planned_checkpoint
 from tests import checkpoint_factory as factory
 from tests.merging import ronghe
 

@@ -17,7 +17,7 @@ import blake3
 
 from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.tensor_sources import Stored, TensorSource
-from merge_ops.plan import PLAN_VERSION, Plan, PlannedTensor
+from merge_ops.plans.plan import PLAN_VERSION, Plan, PlannedTensor
 
 KEYS_VERSION = 1
 RUN = 4 << 20

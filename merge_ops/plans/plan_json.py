@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from merge_ops.checkpoints.checkpoint import Checkpoint
-from merge_ops.plan import GRADIENTS, Plan, plain_parameters
+from merge_ops.plans.plan import GRADIENTS, Plan, plain_parameters
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:

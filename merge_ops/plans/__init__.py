@@ -1,0 +1,1 @@
+"""A recipe resolved against real headers: plans, compatibility, reuse, resume."""
