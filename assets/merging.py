@@ -15,7 +15,7 @@ from merge_ops.recipes.recipe import Recipe
 if TYPE_CHECKING:
     from merge_ops.checkpoints.checkpoint import Checkpoint
     from merge_ops.plans.plan import Output, Plan
-    from merge_ops.stream import StreamSettings
+    from merge_ops.stream.stream import StreamSettings
     from resources.artifact import Artifact
     from resources.artifact_store import ArtifactStore
 

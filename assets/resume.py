@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from merge_ops.assembly import MergeReport
     from merge_ops.plans.plan import Output, Plan
     from merge_ops.progress import Progress
-    from merge_ops.stream import StreamSettings
+    from merge_ops.stream.stream import StreamSettings
     from resources.artifact import Artifact
     from resources.artifact_store import ArtifactStore
     from resources.unfinished import Unfinished

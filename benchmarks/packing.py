@@ -39,7 +39,7 @@ from merge_ops.plans.plan import plan_merge
 from merge_ops.recipes.recipe import parse_recipe
 from merge_ops.restoring import Nowhere, copy_files, restore
 from merge_ops.sources.packed_source import PackedSource
-from merge_ops.stream import StreamSettings
+from merge_ops.stream.stream import StreamSettings
 from orchestration.local_models import content_digest
 
 COLUMNS = (

@@ -36,7 +36,6 @@ from merge_ops.adapter_agreement import (
     whole_tensors,
 )
 from merge_ops.arrangement.groups import Group, Place
-from merge_ops.block_reader import fetch_stored, torch_dtype
 from merge_ops.checkpoints.checkpoint import ByteSink
 from merge_ops.checkpoints.depth import positions
 from merge_ops.checkpoints.layout import OutputTensor, lay_out
@@ -47,6 +46,7 @@ from merge_ops.plans.resolution import ParameterResolver
 from merge_ops.recipes.recipe import DTYPES, Recipe
 from merge_ops.sources.adapter_config import FILE as CONFIG_FILE
 from merge_ops.sources.adapters import PREFIX, WEIGHTS_FILE, Adapter
+from merge_ops.stream.block_reader import fetch_stored, torch_dtype
 
 if TYPE_CHECKING:
     from torch import Tensor

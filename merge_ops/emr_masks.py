@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from merge_ops.block_reader import torch_dtype
 from merge_ops.checkpoints.checkpoint import (
     INDEX_SUFFIX,
     ByteSink,
@@ -34,6 +33,7 @@ from merge_ops.checkpoints.strict_json import load_json
 from merge_ops.errors import CheckpointError, MissingModelError, NonFiniteError, did_you_mean
 from merge_ops.measures.measure import LEAF, leaf_sums
 from merge_ops.methods.emr import unified
+from merge_ops.stream.block_reader import torch_dtype
 from merge_ops.task_vectors import BLOCK, delta_blocks, float_tensors, values_of
 
 if TYPE_CHECKING:

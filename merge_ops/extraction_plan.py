@@ -10,7 +10,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from merge_ops.block_reader import read_values
 from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.header import FLOAT_DTYPES
 from merge_ops.checkpoints.layout import natural_key
@@ -26,6 +25,7 @@ from merge_ops.plans.compatibility import (
     shape_fault,
 )
 from merge_ops.sources.adapters import HEAD, PREFIX
+from merge_ops.stream.block_reader import read_values
 
 BLOCK = 1 << 20
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from merge_ops.block_reader import read_values
 from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.header import FLOAT_DTYPES
 from merge_ops.checkpoints.layout import natural_key
 from merge_ops.errors import CompatibilityError, Fault
 from merge_ops.plans.compatibility import differing_vocabulary, excluded, find_source, is_vocabulary
+from merge_ops.stream.block_reader import read_values
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from merge_ops.block_reader import torch_dtype
 from merge_ops.checkpoints.checkpoint import Checkpoint, FolderSource, open_checkpoint
 from merge_ops.checkpoints.header import FLOAT_DTYPES, ITEM_SIZES, TensorEntry
 from merge_ops.errors import CheckpointError
+from merge_ops.stream.block_reader import torch_dtype
 
 BLOCK = 1 << 20
 PROBE_TOKENS = 8

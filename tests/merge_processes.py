@@ -16,7 +16,7 @@ from pathlib import Path
 
 import merge_ops.assembly
 import merge_ops.plans.reuse
-import merge_ops.stream  # noqa: F401
+import merge_ops.stream.stream  # noqa: F401
 import resources.local_place
 import resources.s3_place  # noqa: F401
 from assets.entries import UpstreamModel
@@ -24,7 +24,7 @@ from assets.merging import CHECKPOINT, merge_set
 from assets.pulling import pull_model
 from merge_ops.plans.stages import Stages
 from merge_ops.recipes.recipe import parse_recipe
-from merge_ops.settings import StreamSettings
+from merge_ops.stream.settings import StreamSettings
 from resources.artifact_store import ArtifactStore
 from tests import checkpoint_factory as factory
 

@@ -10,7 +10,7 @@ from merge_ops.assembly import merge
 from merge_ops.checkpoints.checkpoint import FolderSink
 from merge_ops.plans.plan import plan_merge
 from merge_ops.recipes.recipe import load_recipe
-from merge_ops.stream import StreamSettings
+from merge_ops.stream.stream import StreamSettings
 from orchestration.local_models import open_models
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -8,7 +8,7 @@ from assets.merging import MergedCheckpoint, merge_set
 from assets.pulling import pull_model
 from merge_ops.plans.stages import Stages
 from merge_ops.recipes.recipe import parse_recipe
-from merge_ops.stream import StreamSettings
+from merge_ops.stream.stream import StreamSettings
 from resources.artifact_store import ArtifactStore
 
 if TYPE_CHECKING:

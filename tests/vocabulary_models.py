@@ -11,7 +11,7 @@ from merge_ops.assembly import merge
 from merge_ops.checkpoints.checkpoint import FolderSink, FolderSource, open_checkpoint
 from merge_ops.plans.plan import plan_merge
 from merge_ops.recipes.recipe import parse_recipe
-from merge_ops.stream import StreamSettings
+from merge_ops.stream.stream import StreamSettings
 from tests import checkpoint_factory as factory
 
 EMBEDDING = "model.embed_tokens.weight"

@@ -29,8 +29,8 @@ from merge_ops.methods.registry import MergeMethod, Span
 from merge_ops.plans.compatibility import check_compatible, find_source, is_head, shape_fault
 from merge_ops.plans.resolution import ParameterResolver
 from merge_ops.recipes.recipe import DTYPES, Coefficient, Recipe
+from merge_ops.stream.whole_model import check_one_for_all
 from merge_ops.vocabularies.output_tokenizer import OutputTokenizer, output_tokenizer
-from merge_ops.whole_model import check_one_for_all
 
 PLAN_VERSION = 3
 GRADIENTS = (

@@ -12,11 +12,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from merge_ops.adapter_average import BLOCK, plan_average, write_average
-from merge_ops.block_reader import fetch_stored
 from merge_ops.checkpoints.checkpoint import FolderSink, FolderSource, open_checkpoint
 from merge_ops.errors import CompatibilityError, NonFiniteError, RecipeError
 from merge_ops.recipes.recipe import parse_recipe
 from merge_ops.sources.adapters import open_adapter, read_adapter
+from merge_ops.stream.block_reader import fetch_stored
 from tests import checkpoint_factory as factory
 from tests.adapter_factory import PREFIX, lora_tensors, modules_of, write_adapter
 from tests.merging import ronghe

@@ -34,7 +34,7 @@ from merge_ops.sources.difference_coding import (
 )
 from merge_ops.sources.packed_index import INDEX_FILE, PIECE, parse_index
 from merge_ops.sources.packed_source import PackedSource
-from merge_ops.stream import StreamSettings
+from merge_ops.stream.stream import StreamSettings
 
 BASE = "b" * 64
 DTYPES = sorted(EXPONENTS)

@@ -15,7 +15,7 @@ from merge_ops.assembly import merge
 from merge_ops.checkpoints.checkpoint import FolderSource, open_checkpoint
 from merge_ops.plans.plan import plan_merge
 from merge_ops.recipes.recipe import parse_recipe
-from merge_ops.stream import StreamSettings
+from merge_ops.stream.stream import StreamSettings
 from tests.checkpoint_factory import QWEN2, Shape, write_family
 from tests.merging import ROOT
 from tests.oracle.oracle_environment import write_config

@@ -17,7 +17,7 @@ import psutil
 from assets.merging import merge_set
 from merge_ops.plans.stages import Stages
 from merge_ops.recipes.recipe import load_recipe
-from merge_ops.stream import StreamSettings
+from merge_ops.stream.stream import StreamSettings
 from orchestration.definitions import build_definitions
 from orchestration.refresh import open_instance
 from resources.artifact_store import ArtifactStore

@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from merge_ops.block_reader import BlockReader
-from merge_ops.device import open_device
 from merge_ops.kernels import compile as compile_kernels
 from merge_ops.kernels import loops as kernels
 from merge_ops.measures.combination import WeightedSum, grouped, sums_as_bfloat16
@@ -22,6 +20,8 @@ from merge_ops.measures.rows import row_ranks
 from merge_ops.measures.selection import Selection, Threshold, keep_between, observe_all
 from merge_ops.measures.variances import variance
 from merge_ops.methods.ties import disjoint_merge
+from merge_ops.stream.block_reader import BlockReader
+from merge_ops.stream.device import open_device
 
 LENGTHS = (1, 7, 63, 1024, 1025, LEAF, 2 * LEAF + 77)
 

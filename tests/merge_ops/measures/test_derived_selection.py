@@ -11,7 +11,7 @@ from merge_ops.measures.measure import LEAF, Block, TensorJob, sample_runs
 from merge_ops.measures.variances import variance
 from merge_ops.methods.pcb import ClaimMeasure, ClaimThreshold, PcbParameters, pcb
 from merge_ops.methods.sce import SceParameters, VarianceMeasure, sce, selected_count
-from merge_ops.stream import SAMPLE_RUNS
+from merge_ops.stream.stream import SAMPLE_RUNS
 
 PAIRS = st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3)), min_size=1, max_size=200)
 

@@ -22,7 +22,7 @@ from merge_ops.methods.della import DellaLinearParameters, keep_chances
 from merge_ops.methods.nuslerp import NuslerpParameters
 from merge_ops.plans.plan import PlannedTensor, plan_merge
 from merge_ops.recipes.recipe import parse_recipe
-from merge_ops.stream import _ranges
+from merge_ops.stream.stream import _ranges
 from tests import checkpoint_factory as factory
 
 KEY = stream_key(42, "model.layers.0.mlp.up_proj.weight", "herbs")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from merge_ops.methods.blockmerge import share_at
-from merge_ops.stream import StreamSettings
+from merge_ops.stream.stream import StreamSettings
 from tests.checkpoint_factory import QWEN2, read_tensors, write_family
 from tests.merging import merge_in_process
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from merge_ops.block_reader import fetch_stored
 from merge_ops.checkpoints.checkpoint import FolderSource, open_checkpoint
 from merge_ops.errors import CheckpointError, CompatibilityError, NonFiniteError
 from merge_ops.plans.plan import plan_merge
 from merge_ops.recipes.recipe import parse_recipe
 from merge_ops.sources.adapters import open_adapter
-from merge_ops.stream import BlockStream, StreamSettings
+from merge_ops.stream.block_reader import fetch_stored
+from merge_ops.stream.stream import BlockStream, StreamSettings
 from tests import checkpoint_factory as factory
 from tests.adapter_factory import PREFIX, lora_tensors, modules_of, write_adapter
 from tests.merging import merge_in_process, ronghe

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from merge_ops.sources.gathered_rows import AVERAGE, MEAN, ZERO, GatheredRows, RowMap
-from merge_ops.stream import StreamSettings
+from merge_ops.stream.stream import StreamSettings
 from tests import checkpoint_factory as factory
 from tests.vocabulary_models import (
     ARITHMETIC,

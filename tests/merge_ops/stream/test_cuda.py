@@ -7,7 +7,6 @@ import torch
 
 from merge_ops.assembly import merge
 from merge_ops.checkpoints.checkpoint import FolderSink, FolderSource, open_checkpoint
-from merge_ops.device import open_device
 from merge_ops.errors import DeviceError
 from merge_ops.measures.randomness import keep_mask, keep_mask_by_level, stream_key
 from merge_ops.measures.rows import row_ranks
@@ -15,7 +14,8 @@ from merge_ops.methods import METHODS
 from merge_ops.methods.della import keep_chances
 from merge_ops.plans.plan import plan_merge
 from merge_ops.recipes.recipe import parse_recipe
-from merge_ops.stream import StreamSettings
+from merge_ops.stream.device import open_device
+from merge_ops.stream.stream import StreamSettings
 from tests import checkpoint_factory as factory
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here")

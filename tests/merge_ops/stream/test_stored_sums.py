@@ -9,7 +9,7 @@ from merge_ops.kernels import loops as kernels
 from merge_ops.measures.combination import WeightedSum, sums_as_bfloat16
 from merge_ops.measures.measure import LEAF
 from merge_ops.methods import METHODS
-from merge_ops.stored_sums import sums_of_stored
+from merge_ops.stream.stored_sums import sums_of_stored
 from tests.method_settings import usual_parameters
 
 

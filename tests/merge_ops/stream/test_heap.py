@@ -8,7 +8,7 @@ import pytest
 
 PROGRAM = """
 import numpy as np
-from merge_ops.heap import freed_memory_kept
+from merge_ops.stream.heap import freed_memory_kept
 
 def resident():
     with open("/proc/self/statm") as file:

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from merge_ops import stream
-from merge_ops.device import may_be_cuda
 from merge_ops.kernels import compile as compile_kernels
 from merge_ops.methods import METHODS
-from merge_ops.stream import StreamSettings
+from merge_ops.stream import stream
+from merge_ops.stream.device import may_be_cuda
+from merge_ops.stream.stream import StreamSettings
 from tests import checkpoint_factory as factory
 from tests.merging import PROGRAM, ROOT, merge_in_process
 from tests.method_settings import apply, inputs, other_value, usual_parameters

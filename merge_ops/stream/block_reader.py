@@ -10,14 +10,14 @@ import numpy as np
 
 from merge_ops.checkpoints.header import ITEM_SIZES
 from merge_ops.checkpoints.tensor_sources import Stored, TensorSource
-from merge_ops.device import Device
 from merge_ops.errors import CheckpointError, NonFiniteError
 from merge_ops.kernels import loops as kernels
 from merge_ops.kernels.values import array_of, copy_of, joined, on_cpu
 from merge_ops.measures.combination import WeightedSum, grouped, sums_as_bfloat16, worked_out
 from merge_ops.measures.measure import sample_runs
 from merge_ops.plans.plan import PlannedTensor
-from merge_ops.stored_sums import sums_of_stored
+from merge_ops.stream.device import Device
+from merge_ops.stream.stored_sums import sums_of_stored
 
 if TYPE_CHECKING:
     import torch

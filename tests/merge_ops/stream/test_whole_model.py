@@ -12,7 +12,7 @@ from merge_ops.measures import trimming
 from merge_ops.methods import METHODS
 from merge_ops.plans.plan import plan_merge
 from merge_ops.recipes.recipe import parse_recipe
-from merge_ops.stream import BlockStream, StreamSettings
+from merge_ops.stream.stream import BlockStream, StreamSettings
 from tests import checkpoint_factory as factory
 
 SETTINGS = ((1, 1 << 16), (2, 1 << 16), (4, 1 << 17), (2, 1 << 24))

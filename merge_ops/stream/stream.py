@@ -18,9 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from merge_ops.block_reader import BlockReader
 from merge_ops.checkpoints.tensor_sources import Stored
-from merge_ops.device import Device, may_be_cuda, open_device
 from merge_ops.kernels import loops as kernels
 from merge_ops.kernels.values import joined
 from merge_ops.measures.measure import (
@@ -33,10 +31,12 @@ from merge_ops.measures.measure import (
 )
 from merge_ops.plans.plan import Plan, PlannedTensor
 from merge_ops.progress import Meter, Progress
-from merge_ops.room import Room, bytes_to_hold, check_room, machine_memory
-from merge_ops.settings import StreamSettings
-from merge_ops.stored_sums import is_sum_of_stored
-from merge_ops.whole_model import WholeModel
+from merge_ops.stream.block_reader import BlockReader
+from merge_ops.stream.device import Device, may_be_cuda, open_device
+from merge_ops.stream.room import Room, bytes_to_hold, check_room, machine_memory
+from merge_ops.stream.settings import StreamSettings
+from merge_ops.stream.stored_sums import is_sum_of_stored
+from merge_ops.stream.whole_model import WholeModel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -10,8 +10,8 @@ from merge_ops.checkpoints.checkpoint import FolderSource, open_checkpoint
 from merge_ops.errors import SettingsError
 from merge_ops.plans.plan import plan_merge
 from merge_ops.recipes.recipe import parse_recipe
-from merge_ops.room import Room, bytes_to_hold, check_room, machine_memory
-from merge_ops.stream import BlockStream, StreamSettings
+from merge_ops.stream.room import Room, bytes_to_hold, check_room, machine_memory
+from merge_ops.stream.stream import BlockStream, StreamSettings
 from tests import checkpoint_factory as factory
 
 

@@ -1,0 +1,1 @@
+"""The one loop that reads blocks, merges them and hands them out in order."""
