@@ -57,7 +57,7 @@ def build_checkpoint_check(
 
 def examine(store: "ArtifactStore", asset: str, partition: str | None) -> list[str]:
     """Everything wrong with the checkpoint a name stands for; empty when it is sound."""
-    from merge_ops.verification import verify_checkpoint
+    from merge_ops.jobs.verification import verify_checkpoint
 
     artifact = store.resolve(asset, partition)
     if artifact is None:

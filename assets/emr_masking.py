@@ -32,7 +32,7 @@ def publish_masks(store: "ArtifactStore", plan: "Plan") -> PublishedMasks | None
     Reads base and experts once more, in bounded memory. There are none either where a recipe of
     slices or modules merges other layers with one another.
     """
-    from merge_ops.emr_masks import FORMAT, masked_models, open_masks, write_masks
+    from merge_ops.jobs.emr_masks import FORMAT, masked_models, open_masks, write_masks
 
     models = masked_models(plan)
     if models is None:

@@ -115,8 +115,8 @@ def pull_packed(
     from there and compared with what came, byte for byte. `fields` go into the manifest.
     """
     from merge_ops.checkpoints.checkpoint import FolderSource, open_checkpoint
-    from merge_ops.packing import PackingSink
-    from merge_ops.restoring import Nowhere, restore
+    from merge_ops.jobs.packing import PackingSink
+    from merge_ops.jobs.restoring import Nowhere, restore
     from merge_ops.sources.packed_source import PackedSource
 
     below = open_checkpoint(str(model.base), base.source(), base.digest)
@@ -140,7 +140,7 @@ def _publish(
 ) -> "Artifact":
     """Publish, or take the same model as another release packed it, or against another base."""
     from merge_ops.checkpoints.checkpoint import FolderSource
-    from merge_ops.restoring import copy_files
+    from merge_ops.jobs.restoring import copy_files
     from resources.artifact import FileRecord, content_digest
     from resources.errors import ContentConflictError
 

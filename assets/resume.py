@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from merge_ops.plans.resume import Remains, resuming, tensor_places
 
 if TYPE_CHECKING:
-    from merge_ops.assembly import MergeReport
+    from merge_ops.jobs.assembly import MergeReport
     from merge_ops.plans.plan import Output, Plan
     from merge_ops.progress import Progress
     from merge_ops.stream.stream import StreamSettings
@@ -75,7 +75,7 @@ def _merge(
     settings: "StreamSettings",
     progress: "Progress | None",
 ) -> CarriedOut:
-    from merge_ops.assembly import merge
+    from merge_ops.jobs.assembly import merge
 
     outputs = found.plan.outputs
     with ExitStack() as stack:

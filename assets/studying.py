@@ -34,7 +34,7 @@ def study_task_vector(
 
     `found` is merge_ops' TaskVectorStatistics as plain data.
     """
-    from merge_ops.statistics import task_vector_statistics
+    from merge_ops.jobs.statistics import task_vector_statistics
 
     models = open_models(store, base, [expert])
 
@@ -55,8 +55,8 @@ def study_set(store: "ArtifactStore", base: str, expert_set: str, run: str | Non
     `found` holds `interference`, `warnings`, and `bytes_read` for one pass over all inputs. Raises
     CompatibilityError with every fault.
     """
+    from merge_ops.jobs.statistics import interference
     from merge_ops.plans.compatibility import check_compatible
-    from merge_ops.statistics import interference
 
     names = expert_set.split("+")
     models = open_models(store, base, names)

@@ -35,7 +35,7 @@ def build_task_vector(
         context: dg.AssetExecutionContext, settings: RunSettings
     ) -> dg.MaterializeResult:
         from eval_ops.plots import layer_norm_plot
-        from merge_ops.statistics import TensorChange
+        from merge_ops.jobs.statistics import TensorChange
 
         expert = context.partition_key
         kept = settings.store().resolve(MODEL, expert)

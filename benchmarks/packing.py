@@ -26,7 +26,6 @@ import numpy as np
 import pyarrow
 
 from benchmarks.contest import markdown
-from merge_ops.assembly import merge
 from merge_ops.checkpoints.checkpoint import (
     ByteSource,
     Checkpoint,
@@ -34,10 +33,11 @@ from merge_ops.checkpoints.checkpoint import (
     FolderSource,
     open_checkpoint,
 )
-from merge_ops.packing import PackingSink
+from merge_ops.jobs.assembly import merge
+from merge_ops.jobs.packing import PackingSink
+from merge_ops.jobs.restoring import Nowhere, copy_files, restore
 from merge_ops.plans.plan import plan_merge
 from merge_ops.recipes.recipe import parse_recipe
-from merge_ops.restoring import Nowhere, copy_files, restore
 from merge_ops.sources.packed_source import PackedSource
 from merge_ops.stream.stream import StreamSettings
 from orchestration.local_models import content_digest

@@ -5,8 +5,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from merge_ops.adapter_agreement import recipe_faults
-from merge_ops.adapter_average import plan_average, write_average
 from merge_ops.checkpoints.checkpoint import FolderSink, FolderSource
 from merge_ops.errors import (
     CheckpointError,
@@ -16,6 +14,8 @@ from merge_ops.errors import (
     MissingModelError,
     RecipeError,
 )
+from merge_ops.jobs.adapter_agreement import recipe_faults
+from merge_ops.jobs.adapter_average import plan_average, write_average
 from merge_ops.plans.stages import load_stages
 from merge_ops.recipes.recipe import Recipe
 from merge_ops.sources.adapters import Adapter, read_adapter

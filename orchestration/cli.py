@@ -65,7 +65,7 @@ def extract_lora(
     ] = None,
 ) -> None:
     """Extract a LoRA adapter from FINETUNED by truncated SVD, for PEFT or as `base+adapter`."""
-    from merge_ops.extraction_plan import ExtractionSettings
+    from merge_ops.jobs.extraction_plan import ExtractionSettings
     from orchestration.extract_command import run_extraction
 
     kept = ExtractionSettings(rank, distribute_scale, tuple(include or ()), tuple(exclude or ()))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def check_masks_wanted(plan: "Plan", masks: Path, out: Path) -> None:
     """Raise SettingsError where a plan has no masks, OutputError where they cannot be written."""
-    from merge_ops.emr_masks import masked_models
+    from merge_ops.jobs.emr_masks import masked_models
 
     problem = ""
     if masked_models(plan) is None:
@@ -34,7 +34,7 @@ def check_masks_wanted(plan: "Plan", masks: Path, out: Path) -> None:
 
 def write_masks_into(console: Console, plan: "Plan", masks: Path) -> None:
     """Write the masks of a merge, all of them or nothing; reads the inputs once more."""
-    from merge_ops.emr_masks import masked_models, write_masks
+    from merge_ops.jobs.emr_masks import masked_models, write_masks
 
     models = masked_models(plan)
     assert models is not None  # check_masks_wanted has been asked
@@ -54,7 +54,7 @@ def write_masks_into(console: Console, plan: "Plan", masks: Path) -> None:
 
 def run_restoration(expert: str, out: Path, merged: str, base: str, masks: Path) -> None:
     """Write one expert's approximation into `out`, all of it or nothing."""
-    from merge_ops.emr_masks import open_masks, restore
+    from merge_ops.jobs.emr_masks import open_masks, restore
 
     opened = open_models("ronghe restore-expert", [base, merged])
     found = open_masks(FolderSource(masks))

@@ -7,8 +7,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from merge_ops.checkpoints.checkpoint import FolderSink
-from merge_ops.extraction_plan import ExtractionSettings, plan_extraction
-from merge_ops.lora_extraction import ExtractionReport, extract
+from merge_ops.jobs.extraction_plan import ExtractionSettings, plan_extraction
+from merge_ops.jobs.lora_extraction import ExtractionReport, extract
 from orchestration.local_models import open_models
 from orchestration.output_folder import check_output, staged
 

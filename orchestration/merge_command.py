@@ -26,7 +26,7 @@ from orchestration.local_models import content_digest, folders_of, open_models, 
 from orchestration.output_folder import check_output, staged
 
 if TYPE_CHECKING:
-    from merge_ops.assembly import MergeReport
+    from merge_ops.jobs.assembly import MergeReport
 
 _SIZE = re.compile(r"^\s*([0-9.]+)\s*(?:([KMG])(i?))?B?\s*$", re.IGNORECASE)
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3}
@@ -163,7 +163,7 @@ def _merge(
     console: Console, plan: Plan, folders: Mapping[str, Path], settings: StreamSettings
 ) -> "MergeReport":
     """One merge into folders, with a progress bar."""
-    from merge_ops.assembly import merge
+    from merge_ops.jobs.assembly import merge
 
     sinks = {key: FolderSink(folder) for key, folder in folders.items()}
     with _progress(console, plan) as advance:

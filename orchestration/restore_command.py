@@ -8,7 +8,7 @@ from rich.progress import Progress
 from assets.packed_models import MODEL, stored_model
 from merge_ops.checkpoints.checkpoint import FolderSink
 from merge_ops.errors import did_you_mean
-from merge_ops.restoring import copy_files
+from merge_ops.jobs.restoring import copy_files
 from orchestration.output_folder import check_output, staged
 from orchestration.settings import load_settings
 from resources.artifact_store import ArtifactStore

@@ -13,10 +13,10 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from merge_ops.assembly import side_files
 from merge_ops.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from merge_ops.checkpoints.header import ITEM_SIZES
-from merge_ops.emr_masks import FORMAT, MASKS_FILE, open_masks
+from merge_ops.jobs.assembly import side_files
+from merge_ops.jobs.emr_masks import FORMAT, MASKS_FILE, open_masks
 from merge_ops.model_card import model_card
 from merge_ops.plans.compatibility import vocabulary
 from merge_ops.plans.plan import plan_merge

@@ -14,7 +14,7 @@ from multiprocessing.context import ForkServerProcess
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
-import merge_ops.assembly
+import merge_ops.jobs.assembly
 import merge_ops.plans.reuse
 import merge_ops.stream.stream  # noqa: F401
 import resources.local_place

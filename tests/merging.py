@@ -6,8 +6,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from merge_ops.assembly import merge
 from merge_ops.checkpoints.checkpoint import FolderSink
+from merge_ops.jobs.assembly import merge
 from merge_ops.plans.plan import plan_merge
 from merge_ops.recipes.recipe import load_recipe
 from merge_ops.stream.stream import StreamSettings

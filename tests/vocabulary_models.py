@@ -7,8 +7,8 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
-from merge_ops.assembly import merge
 from merge_ops.checkpoints.checkpoint import FolderSink, FolderSource, open_checkpoint
+from merge_ops.jobs.assembly import merge
 from merge_ops.plans.plan import plan_merge
 from merge_ops.recipes.recipe import parse_recipe
 from merge_ops.stream.stream import StreamSettings

@@ -18,11 +18,11 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, cast
 
-from merge_ops.assembly import side_files
 from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.header import TensorEntry
 from merge_ops.checkpoints.layout import DEFAULT_SHARD_BYTES
 from merge_ops.errors import Fault, RecipeError
+from merge_ops.jobs.assembly import side_files
 from merge_ops.plans.plan import Plan, plan_merge
 from merge_ops.recipes.recipe import Recipe, read_documents
 from merge_ops.recipes.recipe_check import check_recipe

@@ -9,8 +9,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from merge_ops.checkpoints.checkpoint import FolderSink, FolderSource, open_checkpoint
 from merge_ops.errors import CompatibilityError
-from merge_ops.extraction_plan import ExtractionSettings, plan_extraction
-from merge_ops.lora_extraction import extract
+from merge_ops.jobs.extraction_plan import ExtractionSettings, plan_extraction
+from merge_ops.jobs.lora_extraction import extract
 from tests.checkpoint_factory import (
     LLAMA,
     QWEN2,

@@ -11,8 +11,8 @@ import blake3
 import pytest
 import torch
 
-from merge_ops.assembly import merge
 from merge_ops.checkpoints.checkpoint import FolderSource, open_checkpoint
+from merge_ops.jobs.assembly import merge
 from merge_ops.plans.plan import plan_merge
 from merge_ops.recipes.recipe import parse_recipe
 from merge_ops.stream.stream import StreamSettings

@@ -9,9 +9,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from merge_ops.checkpoints.checkpoint import FolderSink, FolderSource, open_checkpoint
-from merge_ops.emr_masks import MASKS_FILE, open_masks, restore, write_masks
 from merge_ops.errors import MissingModelError, OutputError, SettingsError
-from merge_ops.task_vectors import BLOCK
+from merge_ops.jobs.emr_masks import MASKS_FILE, open_masks, restore, write_masks
+from merge_ops.jobs.task_vectors import BLOCK
 from orchestration.emr_command import run_restoration
 from orchestration.merge_command import MergeOptions, run_merge
 from orchestration.refresh import refresh

@@ -10,9 +10,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from merge_ops.assembly import merge
 from merge_ops.checkpoints.checkpoint import FolderSink, FolderSource, open_checkpoint
 from merge_ops.errors import NonFiniteError, SettingsError
+from merge_ops.jobs.assembly import merge
 from merge_ops.measures import trimming
 from merge_ops.methods import METHODS
 from merge_ops.plans.plan import plan_merge

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from merge_ops.assembly import merge
 from merge_ops.checkpoints.checkpoint import FolderSink, FolderSource, open_checkpoint
+from merge_ops.jobs.assembly import merge
 from merge_ops.plans.plan import plan_merge
 from merge_ops.plans.reuse import Earlier, reusing, tensor_digests, tensor_keys
 from merge_ops.recipes.recipe import parse_recipe

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from merge_ops.assembly import merge
 from merge_ops.checkpoints.checkpoint import FolderSink, FolderSource, open_checkpoint
 from merge_ops.errors import DeviceError
+from merge_ops.jobs.assembly import merge
 from merge_ops.measures.randomness import keep_mask, keep_mask_by_level, stream_key
 from merge_ops.measures.rows import row_ranks
 from merge_ops.methods import METHODS

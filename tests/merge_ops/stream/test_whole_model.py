@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from merge_ops.assembly import merge
 from merge_ops.checkpoints.checkpoint import FolderSink, FolderSource, open_checkpoint
 from merge_ops.errors import NonFiniteError, RecipeError
+from merge_ops.jobs.assembly import merge
 from merge_ops.measures import trimming
 from merge_ops.methods import METHODS
 from merge_ops.plans.plan import plan_merge

@@ -27,7 +27,13 @@ from dataclasses import dataclass
 from math import isclose, prod
 from typing import TYPE_CHECKING, Any, cast
 
-from merge_ops.adapter_agreement import (
+from merge_ops.arrangement.groups import Group, Place
+from merge_ops.checkpoints.checkpoint import ByteSink
+from merge_ops.checkpoints.depth import positions
+from merge_ops.checkpoints.layout import OutputTensor, lay_out
+from merge_ops.checkpoints.tensor_sources import Stored
+from merge_ops.errors import CompatibilityError, Fault, NonFiniteError, RecipeError
+from merge_ops.jobs.adapter_agreement import (
     Module,
     averaged_config,
     check_adapters,
@@ -35,12 +41,6 @@ from merge_ops.adapter_agreement import (
     recipe_faults,
     whole_tensors,
 )
-from merge_ops.arrangement.groups import Group, Place
-from merge_ops.checkpoints.checkpoint import ByteSink
-from merge_ops.checkpoints.depth import positions
-from merge_ops.checkpoints.layout import OutputTensor, lay_out
-from merge_ops.checkpoints.tensor_sources import Stored
-from merge_ops.errors import CompatibilityError, Fault, NonFiniteError, RecipeError
 from merge_ops.model_card import adapter_card
 from merge_ops.plans.resolution import ParameterResolver
 from merge_ops.recipes.recipe import DTYPES, Recipe

@@ -9,8 +9,8 @@ import torch
 
 from merge_ops.checkpoints.checkpoint import FolderSink, FolderSource, open_checkpoint
 from merge_ops.errors import CompatibilityError, SettingsError
-from merge_ops.extraction_plan import ExtractionSettings, plan_extraction
-from merge_ops.lora_extraction import extract
+from merge_ops.jobs.extraction_plan import ExtractionSettings, plan_extraction
+from merge_ops.jobs.lora_extraction import extract
 from tests import checkpoint_factory as factory
 from tests.adapter_factory import PREFIX
 from tests.merging import merge_in_process, ronghe

@@ -15,7 +15,7 @@ import numpy as np
 
 from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.depth import layer_of
-from merge_ops.task_vectors import delta_blocks, float_tensors
+from merge_ops.jobs.task_vectors import delta_blocks, float_tensors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,8 +8,8 @@ import torch
 from safetensors import safe_open
 
 from merge_ops.checkpoints.checkpoint import FolderSink, FolderSource, open_checkpoint
-from merge_ops.emr_masks import MASKS_FILE, open_masks, restore, write_masks
 from merge_ops.errors import CheckpointError, MissingModelError, NonFiniteError
+from merge_ops.jobs.emr_masks import MASKS_FILE, open_masks, restore, write_masks
 from tests import checkpoint_factory as factory
 from tests.merging import merge_in_process
 

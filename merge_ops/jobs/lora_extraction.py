@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, cast
 from merge_ops.checkpoints.checkpoint import ByteSink, Checkpoint
 from merge_ops.checkpoints.layout import OutputTensor, lay_out
 from merge_ops.errors import CompatibilityError, Fault
-from merge_ops.extraction_plan import BLOCK, Extraction, source_of
+from merge_ops.jobs.extraction_plan import BLOCK, Extraction, source_of
 from merge_ops.sources.adapter_config import FILE as CONFIG_FILE
 from merge_ops.sources.adapters import HEAD, PREFIX, WEIGHTS_FILE
 from merge_ops.stream.block_reader import read_values, torch_dtype

@@ -31,10 +31,10 @@ from merge_ops.checkpoints.header import TensorEntry, read_header
 from merge_ops.checkpoints.layout import OutputTensor, header_of, index_file, lay_out, natural_key
 from merge_ops.checkpoints.strict_json import load_json
 from merge_ops.errors import CheckpointError, MissingModelError, NonFiniteError, did_you_mean
+from merge_ops.jobs.task_vectors import BLOCK, delta_blocks, float_tensors, values_of
 from merge_ops.measures.measure import LEAF, leaf_sums
 from merge_ops.methods.emr import unified
 from merge_ops.stream.block_reader import torch_dtype
-from merge_ops.task_vectors import BLOCK, delta_blocks, float_tensors, values_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -11,9 +11,9 @@ import yaml
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from merge_ops.adapter_average import BLOCK, plan_average, write_average
 from merge_ops.checkpoints.checkpoint import FolderSink, FolderSource, open_checkpoint
 from merge_ops.errors import CompatibilityError, NonFiniteError, RecipeError
+from merge_ops.jobs.adapter_average import BLOCK, plan_average, write_average
 from merge_ops.recipes.recipe import parse_recipe
 from merge_ops.sources.adapters import open_adapter, read_adapter
 from merge_ops.stream.block_reader import fetch_stored

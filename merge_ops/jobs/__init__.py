@@ -1,0 +1,1 @@
+"""Verbs on whole models: merging, averaging adapters, extraction, packing, verification."""
