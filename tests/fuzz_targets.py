@@ -17,9 +17,9 @@ from merge_ops.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from merge_ops.checkpoints.header import ITEM_SIZES
 from merge_ops.jobs.assembly import side_files
 from merge_ops.jobs.emr_masks import FORMAT, MASKS_FILE, open_masks
-from merge_ops.model_card import model_card
 from merge_ops.plans.compatibility import vocabulary
 from merge_ops.plans.plan import plan_merge
+from merge_ops.provenance.model_card import model_card
 from merge_ops.recipes.recipe import parse_recipe
 from merge_ops.sources.adapters import open_adapter
 from merge_ops.vocabularies.chat_templates import template_of

@@ -41,8 +41,8 @@ from merge_ops.jobs.adapter_agreement import (
     recipe_faults,
     whole_tensors,
 )
-from merge_ops.model_card import adapter_card
 from merge_ops.plans.resolution import ParameterResolver
+from merge_ops.provenance.model_card import adapter_card
 from merge_ops.recipes.recipe import DTYPES, Recipe
 from merge_ops.sources.adapter_config import FILE as CONFIG_FILE
 from merge_ops.sources.adapters import PREFIX, WEIGHTS_FILE, Adapter

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, cast
 from merge_ops.checkpoints.checkpoint import ByteSink, ByteWriter, Checkpoint, read_file
 from merge_ops.checkpoints.layout import Shard, index_file
 from merge_ops.errors import OutputError
-from merge_ops.model_card import model_card
 from merge_ops.plans.plan import Plan
+from merge_ops.provenance.model_card import model_card
 from merge_ops.stream.heap import freed_memory_kept
 from merge_ops.stream.stream import BlockStream, Progress, StreamSettings
 

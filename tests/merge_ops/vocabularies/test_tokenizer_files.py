@@ -11,8 +11,8 @@ from merge_ops.checkpoints.checkpoint import FolderSource, open_checkpoint
 from merge_ops.checkpoints.config import with_vocabulary
 from merge_ops.errors import CheckpointError, CompatibilityError
 from merge_ops.jobs.statistics import task_vector_statistics
-from merge_ops.model_card import model_card
 from merge_ops.plans.plan_json import plan_json
+from merge_ops.provenance.model_card import model_card
 from merge_ops.vocabularies.tokenizer_files import is_tokenizer_file, renumbered
 from merge_ops.vocabularies.tokenizers import read_tokenizer
 from tests import checkpoint_factory as factory
