@@ -7,13 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 from assets.scoring import SCORES, read_scores, score_checkpoint
 from assets.whole_models import live_models
-from eval_ops.gates import Decision, decide, parse_gate
-from eval_ops.leaderboard import Entry, choose, coefficient_points, rows, to_json, to_markdown
-from eval_ops.scores import SuiteScores
+from eval_ops.scores.gates import Decision, decide, parse_gate
+from eval_ops.scores.leaderboard import (
+    Entry,
+    choose,
+    coefficient_points,
+    rows,
+    to_json,
+    to_markdown,
+)
+from eval_ops.scores.scores import SuiteScores
 
 if TYPE_CHECKING:
-    from eval_ops.leaderboard import CoefficientPoint, Kind, Row
-    from eval_ops.suites import Suite
+    from eval_ops.scores.leaderboard import CoefficientPoint, Kind, Row
+    from eval_ops.suites.suites import Suite
     from resources.artifact import Artifact
     from resources.artifact_store import ArtifactStore
     from resources.store_refs import Ref
@@ -101,7 +108,7 @@ def collect_entries(
 
 def rank(store: "ArtifactStore", contest: Contest, run: str | None = None) -> Leaderboard:
     """Rank what is live on every suite, publish the tables, point `leaderboard` to them."""
-    from eval_ops.suites import load_suite
+    from eval_ops.suites.suites import load_suite
 
     tables: dict[str, tuple[Row, ...]] = {}
     sweeps: dict[tuple[str, str], tuple[CoefficientPoint, ...]] = {}
@@ -134,7 +141,7 @@ def promote(
     The candidate is chosen on validation items and judged on test items. When the gate says yes,
     `champion/<recipe>` points to its checkpoint; otherwise the champion stays.
     """
-    from eval_ops.suites import load_suite
+    from eval_ops.suites.suites import load_suite
 
     suite = load_suite(contest.suites[recipe.suite])
     entries, _ = collect_entries(store, contest, suite)

@@ -133,7 +133,7 @@ def _set_faults(
 
 def _gate_faults(recipe: Recipe, file: str) -> Iterator[Fault]:
     from eval_ops.errors import GateError
-    from eval_ops.gates import parse_gate
+    from eval_ops.scores.gates import parse_gate
 
     try:
         parse_gate(recipe.gate)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from eval_ops.scores import Sample, SuiteScores, summarize
+from eval_ops.scores.scores import Sample, SuiteScores, summarize
 
 WORDS = ["ginseng", "ginger", "mint", "rhubarb", "warms", "cools", "calms", "lungs", "spleen", "qi"]
 

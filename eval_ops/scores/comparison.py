@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval_ops.errors import PairingError
-from eval_ops.scores import SuiteScores
+from eval_ops.scores.scores import SuiteScores
 
 Verdict = Literal["better", "worse", "undecided"]
 Differences = NDArray[np.float64]

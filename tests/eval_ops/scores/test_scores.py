@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from eval_ops.errors import PairingError, ScoresError
-from eval_ops.scores import (
+from eval_ops.scores.scores import (
     Sample,
     SuiteScores,
     mean_and_stderr,

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from eval_ops.errors import CheckpointLoadError
-from eval_ops.live_model import LiveModel
+from eval_ops.running.live_model import LiveModel
 
 WriteCheckpoint = Callable[..., Path]
 

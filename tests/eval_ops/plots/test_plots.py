@@ -4,9 +4,8 @@ from typing import NamedTuple
 
 import pytest
 
-from eval_ops.figures import ascii_text
-from eval_ops.leaderboard import CoefficientPoint, Entry, Row, rows
-from eval_ops.plots import (
+from eval_ops.plots.figures import ascii_text
+from eval_ops.plots.plots import (
     _by_kind,
     _shorten,
     _tick_labels,
@@ -15,7 +14,8 @@ from eval_ops.plots import (
     layer_norm_plot,
     leaderboard_plot,
 )
-from eval_ops.scores import Mean, SuiteScores
+from eval_ops.scores.leaderboard import CoefficientPoint, Entry, Row, rows
+from eval_ops.scores.scores import Mean, SuiteScores
 
 ScoresOf = Callable[..., SuiteScores]
 

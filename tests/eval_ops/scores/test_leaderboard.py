@@ -4,8 +4,15 @@ from collections.abc import Callable
 import pytest
 
 from eval_ops.errors import PairingError
-from eval_ops.leaderboard import Entry, choose, coefficient_points, rows, to_json, to_markdown
-from eval_ops.scores import SuiteScores
+from eval_ops.scores.leaderboard import (
+    Entry,
+    choose,
+    coefficient_points,
+    rows,
+    to_json,
+    to_markdown,
+)
+from eval_ops.scores.scores import SuiteScores
 
 ScoresOf = Callable[..., SuiteScores]
 SET = ("idioms", "herbs")

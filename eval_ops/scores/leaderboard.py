@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from eval_ops.comparison import Comparison, compare
 from eval_ops.errors import PairingError
-from eval_ops.scores import Mean, Score, SuiteScores
+from eval_ops.scores.comparison import Comparison, compare
+from eval_ops.scores.scores import Mean, Score, SuiteScores
 
 Kind = Literal["base", "expert", "average", "candidate"]
 KINDS: tuple[Kind, ...] = ("base", "expert", "average", "candidate")

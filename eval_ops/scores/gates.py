@@ -17,10 +17,10 @@ from dataclasses import asdict, dataclass
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from eval_ops.comparison import Comparison, compare
 from eval_ops.errors import GateError
 from eval_ops.faults import list_faults
-from eval_ops.scores import SuiteScores
+from eval_ops.scores.comparison import Comparison, compare
+from eval_ops.scores.scores import SuiteScores
 
 
 class Gate(BaseModel):

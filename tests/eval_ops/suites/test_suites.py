@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from eval_ops.errors import EvalError, ItemsError, SuiteError
-from eval_ops.suites import load_suite
+from eval_ops.suites.suites import load_suite
 
 WriteItems = Callable[..., Path]
 

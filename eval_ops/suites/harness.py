@@ -19,12 +19,12 @@ from typing import Any
 
 from eval_ops.errors import HarnessError, UnknownTaskError
 from eval_ops.faults import did_you_mean
-from eval_ops.lean_model import Progress, make_lean
-from eval_ops.live_model import LiveModel
-from eval_ops.pinning import pinned, set_threads
-from eval_ops.samples import read_samples
-from eval_ops.scores import Sample, Score, SuiteScores, summarize
-from eval_ops.suites import Benchmark, Suite
+from eval_ops.running.lean_model import Progress, make_lean
+from eval_ops.running.live_model import LiveModel
+from eval_ops.running.pinning import pinned, set_threads
+from eval_ops.scores.scores import Sample, Score, SuiteScores, summarize
+from eval_ops.suites.samples import read_samples
+from eval_ops.suites.suites import Benchmark, Suite
 
 REMEMBERED = 256
 """How many checkpoints' scores an `Evaluator` keeps in memory."""

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from eval_ops.shared_prompts import Request, loglikelihoods, worth_sharing
+from eval_ops.running.shared_prompts import Request, loglikelihoods, worth_sharing
 
 WriteCheckpoint = Callable[..., Path]
 

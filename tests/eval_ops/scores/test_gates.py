@@ -4,8 +4,8 @@ from collections.abc import Callable
 import pytest
 
 from eval_ops.errors import GateError, PairingError
-from eval_ops.gates import Gate, decide, parse_gate
-from eval_ops.scores import SuiteScores
+from eval_ops.scores.gates import Gate, decide, parse_gate
+from eval_ops.scores.scores import SuiteScores
 
 ScoresOf = Callable[..., SuiteScores]
 

@@ -15,7 +15,7 @@ import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from eval_ops.shared_prompts import Answer, Request, loglikelihoods, worth_sharing
+from eval_ops.running.shared_prompts import Answer, Request, loglikelihoods, worth_sharing
 
 Progress = Callable[[int, int], None]
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval_ops.comparison import compare, mcnemar, paired_bootstrap
 from eval_ops.errors import PairingError
-from eval_ops.scores import SuiteScores
+from eval_ops.scores.comparison import compare, mcnemar, paired_bootstrap
+from eval_ops.scores.scores import SuiteScores
 
 ScoresOf = Callable[..., SuiteScores]
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
-from eval_ops.figures import (
+from eval_ops.plots.figures import (
     BLACK,
     BLUE,
     GREEN,
@@ -21,8 +21,8 @@ from eval_ops.figures import (
     new_figure,
     png,
 )
-from eval_ops.leaderboard import CoefficientPoint, Kind, Row
-from eval_ops.scores import Mean
+from eval_ops.scores.leaderboard import CoefficientPoint, Kind, Row
+from eval_ops.scores.scores import Mean
 
 KIND_COLOURS: dict[Kind, str] = {
     "base": GREY,

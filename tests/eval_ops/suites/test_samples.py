@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eval_ops.errors import MetricError
-from eval_ops.samples import assign_splits, read_samples
-from eval_ops.scores import Sample
-from eval_ops.suites import Benchmark
+from eval_ops.scores.scores import Sample
+from eval_ops.suites.samples import assign_splits, read_samples
+from eval_ops.suites.suites import Benchmark
 
 GROUP = Benchmark(name="g", title="g", metric=None, limit=None, task="g")
 
@@ -36,8 +36,8 @@ def test_splits_of_a_share_of_zero_or_a_single_item() -> None:
 
 def tasks_and_logs() -> tuple[dict[str, Any], dict[str, Any]]:
     """Two tasks as lm-eval makes them, and the log it would keep of two answers to each."""
-    from eval_ops.harness import _item_task
-    from eval_ops.items import Item
+    from eval_ops.suites.harness import _item_task
+    from eval_ops.suites.items import Item
 
     items = (Item("i", "test", "q", ("a", "b"), 1),)
     task = _item_task(replace(GROUP, items=items))

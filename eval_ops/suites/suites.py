@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from eval_ops.errors import ItemsError, SuiteError
 from eval_ops.faults import Place, list_faults, parse_yaml, read_text
-from eval_ops.items import Item, read_items, template_fields
+from eval_ops.suites.items import Item, read_items, template_fields
 
 DIGEST_FORMAT = 1
 """Raise this when the same suite would be scored in another way."""

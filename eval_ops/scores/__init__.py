@@ -1,0 +1,1 @@
+"""What came out: scores with intervals, paired comparisons, gates, the leaderboard."""

@@ -1,0 +1,1 @@
+"""What is asked: suites, items, and the one edge to lm-eval."""
