@@ -13,7 +13,7 @@ from assets.merging import expected_tensors
 from assets.run_settings import RunSettings
 
 if TYPE_CHECKING:
-    from resources.artifact_store import ArtifactStore
+    from resources.store.artifact_store import ArtifactStore
 
 CHECK = "checkpoint_is_sound"
 MISSING = "nothing is published for this partition"

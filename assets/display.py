@@ -8,7 +8,7 @@ import dagster as dg
 
 if TYPE_CHECKING:
     from assets.emr_masking import PublishedMasks
-    from resources.artifact import Artifact
+    from resources.store.artifact import Artifact
 
 MetadataMap = dict[str, Any]
 

@@ -12,8 +12,8 @@ from blake3 import blake3
 
 if TYPE_CHECKING:
     from merge_ops.plans.plan import Plan
-    from resources.artifact import Artifact
-    from resources.artifact_store import ArtifactStore
+    from resources.store.artifact import Artifact
+    from resources.store.artifact_store import ArtifactStore
 
 EMR_MASKS = "emr_masks"
 

@@ -19,10 +19,10 @@ from merge_ops.errors import PackedModelError
 if TYPE_CHECKING:
     from merge_ops.sources.packed_index import PackedIndex
     from merge_ops.sources.packed_source import PackedSource
-    from resources.artifact import Artifact, Progress
-    from resources.artifact_store import ArtifactStore
-    from resources.folder_cache import Pin
-    from resources.model_sources import ModelSource
+    from resources.store.artifact import Artifact, Progress
+    from resources.store.artifact_store import ArtifactStore
+    from resources.store.cache import Pin
+    from resources.upstream.model_sources import ModelSource
 
 MODEL, PACKED = "model", "packed_model"
 LEAST_SAVING = 0.2
@@ -49,7 +49,7 @@ class RestoredModel:
     """
 
     def __init__(self, store: "ArtifactStore", packed: "Artifact") -> None:
-        from resources.artifact import FileRecord, content_digest
+        from resources.store.artifact import FileRecord, content_digest
 
         self.packed = packed
         self.kind, self.uri = MODEL, packed.uri
@@ -141,8 +141,8 @@ def _publish(
     """Publish, or take the same model as another release packed it, or against another base."""
     from merge_ops.checkpoints.checkpoint import FolderSource
     from merge_ops.jobs.restoring import copy_files
-    from resources.artifact import FileRecord, content_digest
     from resources.errors import ContentConflictError
+    from resources.store.artifact import FileRecord, content_digest
 
     records = [FileRecord(each.path, each.size, each.blake3) for each in index.files]
     digest, base = content_digest(records), {"kind": MODEL, "digest": index.base}

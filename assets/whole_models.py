@@ -16,8 +16,8 @@ from merge_ops.sources.adapters import is_adapter
 if TYPE_CHECKING:
     from assets.packed_models import StoredModel
     from merge_ops.stream.stream import StreamSettings
-    from resources.artifact_store import ArtifactStore
-    from resources.store_refs import Ref
+    from resources.store.artifact_store import ArtifactStore
+    from resources.store.refs import Ref
 
 WHOLE_MODEL = "whole_model"
 

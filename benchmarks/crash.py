@@ -27,7 +27,7 @@ from pathlib import Path
 from statistics import mean, median
 
 from assets.merging import CHECKPOINT
-from resources.artifact_store import ArtifactStore
+from resources.store.artifact_store import ArtifactStore
 from tests import checkpoint_factory as factory
 from tests.merge_processes import ASSET, MergeJob, aws_environment, finish, publish_models, start
 from tests.storage_servers import BUCKET, running_seaweedfs

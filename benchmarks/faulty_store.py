@@ -19,11 +19,11 @@ from statistics import median
 
 import torch
 
-import resources.s3_place as s3_place
+import resources.places.s3.place as s3_place
 from benchmarks.contest import markdown, save, say
-from resources.artifact_store import ArtifactStore
 from resources.errors import ResourceError
-from resources.s3_client import Timeouts
+from resources.places.s3.client import Timeouts
+from resources.store.artifact_store import ArtifactStore
 from tests import checkpoint_factory as factory
 from tests.faulty_proxy import KINDS, running_proxy
 from tests.storage_servers import BUCKET, running_seaweedfs

@@ -20,8 +20,8 @@ from typing import Any
 
 from assets.merging import CHECKPOINT
 from benchmarks.crash import job, store_on
-from resources.artifact_store import ArtifactStore
 from resources.errors import ContentConflictError
+from resources.store.artifact_store import ArtifactStore
 from tests import checkpoint_factory as factory
 from tests.merge_processes import FORKS, finish, publish_models, run
 

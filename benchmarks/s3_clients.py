@@ -19,8 +19,8 @@ from pathlib import Path
 from threading import local
 from typing import Any, NamedTuple
 
-from resources.artifact import Artifact
-from resources.artifact_store import ArtifactStore
+from resources.store.artifact import Artifact
+from resources.store.artifact_store import ArtifactStore
 
 RANGE, STEP = 8 << 20, 1 << 20
 READERS, WRITERS = 4, 4
@@ -43,7 +43,7 @@ class Client(NamedTuple):
 
 def botocore_client(bucket: str, settings: Any, stream: bool = False) -> Client:
     """botocore with its body's readinto, by ranges or whole files; parts uploaded by threads."""
-    from resources.s3_client import Timeouts, make_client
+    from resources.places.s3.client import Timeouts, make_client
 
     client = make_client(settings, Timeouts(), READERS + WRITERS)
 

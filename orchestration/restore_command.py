@@ -11,8 +11,8 @@ from merge_ops.errors import did_you_mean
 from merge_ops.jobs.restoring import copy_files
 from orchestration.output_folder import check_output, staged
 from orchestration.settings import load_settings
-from resources.artifact_store import ArtifactStore
 from resources.errors import DamagedArtifactError, MissingArtifactError
+from resources.store.artifact_store import ArtifactStore
 
 
 def run_restore(name: str, out: Path) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
-from resources.artifact_store import ArtifactStore
-from resources.folder_cache import DEFAULT_BYTES
+from resources.store.artifact_store import ArtifactStore
+from resources.store.cache import DEFAULT_BYTES
 
 
 class StoreResource(dg.ConfigurableResource):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from resources.artifact_store import ArtifactStore
+    from resources.store.artifact_store import ArtifactStore
     from tests.storage_servers import S3Server
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -54,6 +54,6 @@ def store_root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def store(store_root: str, tmp_path: Path) -> "ArtifactStore":
     """An artifact store on `store_root`."""
-    from resources.artifact_store import ArtifactStore
+    from resources.store.artifact_store import ArtifactStore
 
     return ArtifactStore.open(store_root, cache=tmp_path / "cache")

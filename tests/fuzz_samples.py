@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from resources.artifact import FileRecord, content_digest
+from resources.store.artifact import FileRecord, content_digest
 
 CONFIG: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],

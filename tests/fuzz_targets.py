@@ -25,8 +25,8 @@ from merge_ops.sources.adapters import open_adapter
 from merge_ops.vocabularies.chat_templates import template_of
 from merge_ops.vocabularies.tokenizer_files import tokenizer_files
 from merge_ops.vocabularies.tokenizers import read_tokenizer
-from resources.artifact import FileRecord, content_digest
-from resources.artifact_store import ArtifactStore
+from resources.store.artifact import FileRecord, content_digest
+from resources.store.artifact_store import ArtifactStore
 from tests.fuzz_samples import (
     ADAPTER_CONFIG,
     CONFIG,

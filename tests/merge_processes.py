@@ -17,15 +17,15 @@ from pathlib import Path
 import merge_ops.jobs.assembly
 import merge_ops.plans.reuse
 import merge_ops.stream.stream  # noqa: F401
-import resources.local_place
-import resources.s3_place  # noqa: F401
+import resources.places.local
+import resources.places.s3.place  # noqa: F401
 from assets.entries import UpstreamModel
 from assets.merging import CHECKPOINT, merge_set
 from assets.pulling import pull_model
 from merge_ops.plans.stages import Stages
 from merge_ops.recipes.recipe import parse_recipe
 from merge_ops.stream.settings import StreamSettings
-from resources.artifact_store import ArtifactStore
+from resources.store.artifact_store import ArtifactStore
 from tests import checkpoint_factory as factory
 
 FORKS = multiprocessing.get_context("forkserver")

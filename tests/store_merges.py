@@ -9,7 +9,7 @@ from assets.pulling import pull_model
 from merge_ops.plans.stages import Stages
 from merge_ops.recipes.recipe import parse_recipe
 from merge_ops.stream.stream import StreamSettings
-from resources.artifact_store import ArtifactStore
+from resources.store.artifact_store import ArtifactStore
 
 if TYPE_CHECKING:
     from tests.checkpoint_factory import Family

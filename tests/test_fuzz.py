@@ -13,8 +13,8 @@ from merge_ops.checkpoints.checkpoint import open_checkpoint
 from merge_ops.errors import CheckpointError, CompatibilityError, RecipeError
 from merge_ops.recipes.recipe import parse_recipe
 from merge_ops.sources.adapters import read_adapter
-from resources.artifact_store import ArtifactStore
 from resources.errors import DamagedArtifactError
+from resources.store.artifact_store import ArtifactStore
 from tests.fuzz_samples import ADAPTER_CONFIG, REF, YAML_PIECES
 from tests.fuzz_targets import ADAPTER_WEIGHTS, SHARES, WEIGHTS, MemorySource
 from tests.fuzzing import OURS, Tally, guarded, run_case

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from resources.artifact import Artifact
-from resources.artifact_store import ArtifactStore
 from resources.errors import DamagedArtifactError, StoreError
-from resources.s3_client import Patience, Timeouts
+from resources.places.s3.client import Patience, Timeouts
+from resources.store.artifact import Artifact
+from resources.store.artifact_store import ArtifactStore
 from tests import checkpoint_factory as factory
 from tests.faulty_proxy import KINDS, running_proxy
 from tests.storage_servers import S3Server
@@ -37,8 +37,8 @@ MERGES = [
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Faults are given up on after half a second, so that many fit into a test."""
-    monkeypatch.setattr("resources.s3_place._FIRST_TIMEOUTS", HASTY)
-    monkeypatch.setattr("resources.s3_place.Timeouts", lambda: HASTY)
+    monkeypatch.setattr("resources.places.s3.place._FIRST_TIMEOUTS", HASTY)
+    monkeypatch.setattr("resources.places.s3.place.Timeouts", lambda: HASTY)
 
 
 @pytest.fixture(scope="module")

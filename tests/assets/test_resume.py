@@ -9,8 +9,8 @@ import pytest
 
 from assets.merging import CHECKPOINT
 from merge_ops.checkpoints.checkpoint import open_checkpoint
-from resources.artifact import Artifact
-from resources.artifact_store import ArtifactStore
+from resources.store.artifact import Artifact
+from resources.store.artifact_store import ArtifactStore
 from tests import checkpoint_factory as factory
 from tests.merge_processes import MergeJob, aws_environment, finish, publish_models, run, start
 

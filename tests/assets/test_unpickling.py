@@ -8,7 +8,7 @@ import torch
 from assets.unpickling import copy_unpickled
 from merge_ops.checkpoints.checkpoint import FolderSink
 from merge_ops.errors import CheckpointError
-from resources.folder_source import FolderModel
+from resources.upstream.folder_source import FolderModel
 from tests import checkpoint_factory as factory
 
 SHAPE = factory.Shape("llama", layers=1, hidden=32, intermediate=48)

@@ -6,8 +6,8 @@ import dagster as dg
 import torch
 
 from orchestration.refresh import RefreshReport, refresh
-from resources.artifact import Artifact
-from resources.artifact_store import ArtifactStore
+from resources.store.artifact import Artifact
+from resources.store.artifact_store import ArtifactStore
 from tests import checkpoint_factory as factory
 from tests.adapter_factory import PREFIX
 from tests.orchestration.tiny_project import (

@@ -15,7 +15,7 @@ from merge_ops.jobs.task_vectors import BLOCK
 from orchestration.emr_command import run_restoration
 from orchestration.merge_command import MergeOptions, run_merge
 from orchestration.refresh import refresh
-from resources.artifact_store import ArtifactStore
+from resources.store.artifact_store import ArtifactStore
 from tests import checkpoint_factory as factory
 from tests.merging import ronghe
 from tests.orchestration.tiny_project import make_project

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from resources.artifact_store import ArtifactStore
+from resources.store.artifact_store import ArtifactStore
 from tests import checkpoint_factory as factory
 from tests.merging import ROOT
 from tests.orchestration.tiny_project import TASK_ARITHMETIC, make_project

@@ -7,8 +7,8 @@ import torch
 import yaml
 
 from orchestration.refresh import refresh
-from resources.artifact import Artifact
-from resources.artifact_store import ArtifactStore
+from resources.store.artifact import Artifact
+from resources.store.artifact_store import ArtifactStore
 from tests import checkpoint_factory as factory
 from tests.merging import ronghe
 from tests.orchestration.tiny_project import TASK_ARITHMETIC, TinyProject, make_project

@@ -7,8 +7,8 @@ import torch
 
 from assets.packed_models import as_it_was
 from orchestration.refresh import refresh
-from resources.artifact import Artifact
-from resources.artifact_store import ArtifactStore
+from resources.store.artifact import Artifact
+from resources.store.artifact_store import ArtifactStore
 from tests import checkpoint_factory as factory
 from tests.orchestration.test_pickled_weights import Malice, pickle_weights
 from tests.orchestration.tiny_project import TASK_ARITHMETIC, make_project, write_models

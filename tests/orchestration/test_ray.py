@@ -20,7 +20,7 @@ from merge_ops.recipes.recipe import load_recipe
 from merge_ops.stream.stream import StreamSettings
 from orchestration.definitions import build_definitions
 from orchestration.refresh import open_instance
-from resources.artifact_store import ArtifactStore
+from resources.store.artifact_store import ArtifactStore
 from tests import checkpoint_factory as factory
 from tests.merging import ROOT
 from tests.orchestration.ray_cluster import GpuNode, RayCluster, ray_cluster

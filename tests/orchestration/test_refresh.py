@@ -9,7 +9,7 @@ import pytest
 
 from orchestration.definitions import build_definitions
 from orchestration.refresh import RefreshReport, refresh
-from resources.artifact_store import ArtifactStore
+from resources.store.artifact_store import ArtifactStore
 from tests import checkpoint_factory as factory
 from tests.orchestration.tiny_project import (
     AVERAGE,

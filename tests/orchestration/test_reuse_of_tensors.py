@@ -6,7 +6,7 @@ import dagster as dg
 
 from assets.merging import CHECKPOINT
 from orchestration.refresh import refresh
-from resources.artifact_store import ArtifactStore
+from resources.store.artifact_store import ArtifactStore
 from tests import checkpoint_factory as factory
 from tests.orchestration.tiny_project import TASK_ARITHMETIC, TinyProject, make_project
 

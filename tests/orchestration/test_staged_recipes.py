@@ -10,7 +10,7 @@ import yaml
 from orchestration.catalog import CatalogError, load_catalog
 from orchestration.definitions import build_definitions
 from orchestration.refresh import RefreshReport, refresh
-from resources.artifact_store import ArtifactStore
+from resources.store.artifact_store import ArtifactStore
 from tests import checkpoint_factory as factory
 from tests.merging import ronghe
 from tests.orchestration.tiny_project import AVERAGE, TinyProject, make_project

@@ -8,8 +8,8 @@ import pytest
 
 from orchestration import cli
 from orchestration.settings import NAMES
-from resources.artifact import Artifact
-from resources.artifact_store import ArtifactStore
+from resources.store.artifact import Artifact
+from resources.store.artifact_store import ArtifactStore
 from tests.resources.processes import line, worker
 
 

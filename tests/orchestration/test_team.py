@@ -25,7 +25,7 @@ from dagster._core.instance.ref import InstanceRef
 
 from orchestration.refresh import open_instance, refresh
 from orchestration.settings import NAMES, load_settings
-from resources.artifact_store import ArtifactStore
+from resources.store.artifact_store import ArtifactStore
 from tests.orchestration.dagster_dev import DagsterDev
 from tests.orchestration.quickstart_project import SET, make_quickstart, quickstart_recipe
 from tests.orchestration.team import DEPLOY, Team, make_team, started

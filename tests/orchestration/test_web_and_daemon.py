@@ -11,7 +11,7 @@ import pytest
 
 from orchestration.automation import OBSERVE_JOB, SENSOR
 from orchestration.refresh import open_instance, refresh
-from resources.artifact_store import ArtifactStore
+from resources.store.artifact_store import ArtifactStore
 from tests.orchestration.browser import Page, browser, find_chromium
 from tests.orchestration.dagster_dev import DagsterDev, dagster_dev
 from tests.orchestration.tiny_project import AVERAGE, TinyProject, make_project

@@ -5,9 +5,9 @@ import sys
 import time
 from pathlib import Path
 
-from resources.artifact_store import ArtifactStore
 from resources.errors import ResourceError
-from resources.model_sources import open_model_source
+from resources.store.artifact_store import ArtifactStore
+from resources.upstream.model_sources import open_model_source
 
 
 def publish(uri: str, go: str, content: str) -> None:

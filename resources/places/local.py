@@ -1,0 +1,286 @@
+"""A place on a local (or network-mounted) file system: plain files, no library in between.
+
+Whole-object writes go to a temporary file and appear by `link()` (fails when the name is taken) or
+`rename()` (replaces), both atomic and with full content. `replace` compares and renames under one
+`flock`, which dies with its process.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from blake3 import blake3
+
+from resources.errors import StoreAccessError, StoreError, StoreFailureError, UnsafeStoreError
+from resources.places.place import Entry
+from resources.store.names import TEMPORARY
+
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class LocalPlace:
+    """Objects as files below `root`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.uri = root.as_uri()
+
+    def read(self, key: str) -> tuple[bytes, str] | None:
+        """Return the file's bytes and their hash as the tag, or None."""
+        try:
+            with _translated(self.root, f"reading {key}"):
+                data = (self.root / key).read_bytes()
+        except FileNotFoundError:
+            return None
+        return data, blake3(data).hexdigest()
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write a file by rename, without waiting for the disk."""
+        with _translated(self.root, f"writing {key}"):
+            path = self.root / key
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(self._temporary(data, durable=False), path)
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write a file by `link()`, which never replaces; durable when it returns."""
+        with _translated(self.root, f"creating {key}"):
+            path = self.root / key
+            self._make_folder(path.parent)
+            temporary = self._temporary(data, durable=True)
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                return False
+            except OSError as error:
+                if error.errno in _NO_LINKS:
+                    raise UnsafeStoreError(
+                        f"artifact store {self.uri}: its file system has no hard links, so two "
+                        f"writers could overwrite each other; use a local disk, NFS, or s3://"
+                    ) from error
+                raise
+            finally:
+                temporary.unlink()
+            _sync_folder(path.parent)
+            return True
+
+    def replace(self, key: str, data: bytes, tag: str) -> bool:
+        """Replace a file if its bytes still have the hash `tag`."""
+        with _translated(self.root, f"replacing {key}"), self._locked():
+            found = self.read(key)
+            if found is None or found[1] != tag:
+                return False
+            path = self.root / key
+            os.replace(self._temporary(data, durable=True), path)
+            _sync_folder(path.parent)
+            return True
+
+    def walk(self, prefix: str) -> list[Entry]:
+        """Every file below `prefix`; files that vanish meanwhile are left out."""
+        entries: list[Entry] = []
+        with _translated(self.root, f"listing {prefix}"):
+            for folder, _, names in os.walk(self.root / prefix):
+                entries += self._entries(Path(folder), names)
+        return sorted(entries, key=lambda entry: entry.key)
+
+    def children(self, prefix: str) -> list[Entry]:
+        """Every file directly in `prefix`."""
+        with _translated(self.root, f"listing {prefix}"):
+            folder = self.root / prefix
+            names = os.listdir(folder) if folder.is_dir() else []
+            return sorted(self._entries(folder, names), key=lambda entry: entry.key)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Remove files, and folders this empties below the first level."""
+        parents: set[Path] = set()
+        with _translated(self.root, "deleting"):
+            for key in keys:
+                (self.root / key).unlink(missing_ok=True)
+                parents.add((self.root / key).parent)
+        for parent in parents:
+            _remove_empty(self.root, parent)
+
+    def open_writer(self, key: str, size: int) -> "LocalWriter":
+        """Start a file at its final name: below `attempts/` nothing is visible yet."""
+        with _translated(self.root, f"writing {key}"):
+            return LocalWriter(self.root, self.root / key, size)
+
+    def open_reader(self, key: str) -> "LocalReader":
+        """Open the file; FileNotFoundError when there is none."""
+        with _translated(self.root, f"reading {key}"):
+            return LocalReader(self.root, self.root / key)
+
+    def pending(self, prefix: str) -> list[Entry]:
+        """Return nothing: a file exists from its first byte."""
+        return []
+
+    def drop_pending(self, keys: Iterable[str]) -> None:
+        """Do nothing."""
+
+    def salvage(self, key: str) -> None:
+        """Do nothing: what was written of a file can be read."""
+
+    def settle(self, prefix: str) -> None:
+        """Flush the folders below `prefix`, and the one that holds it, to the disk."""
+        with _translated(self.root, f"writing {prefix}"):
+            top = self.root / prefix
+            for folder, _, _ in os.walk(top, topdown=False):
+                _sync_folder(Path(folder))
+            _sync_folder(top.parent)
+
+    def now(self) -> float:
+        """Return the file system's own clock, which on a network mount is the server's."""
+        with _translated(self.root, "writing"):
+            temporary = self._temporary(b"", durable=False)
+            modified = temporary.stat().st_mtime
+            temporary.unlink()
+            return modified
+
+    def folder(self, prefix: str) -> Path | None:
+        """Return the folder itself."""
+        return self.root / prefix
+
+    def secrets(self) -> tuple[str, ...]:
+        """Return nothing: a file system needs no secret."""
+        return ()
+
+    def _entries(self, folder: Path, names: Iterable[str]) -> list[Entry]:
+        entries: list[Entry] = []
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                found = (folder / name).stat()
+                if stat.S_ISREG(found.st_mode):
+                    key = (folder / name).relative_to(self.root).as_posix()
+                    entries.append(Entry(key, found.st_size, found.st_mtime))
+        return entries
+
+    def _temporary(self, data: bytes, durable: bool) -> Path:
+        folder = self.root / TEMPORARY
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / uuid.uuid4().hex
+        with path.open("xb") as file:
+            file.write(data)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        return path
+
+    def _make_folder(self, folder: Path) -> None:
+        """Make `folder` and flush every folder that gained one."""
+        missing = [path for path in (folder, *folder.parents) if not path.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in reversed(missing):
+            _sync_folder(path.parent)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        with (self.root / ".lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+class LocalWriter:
+    """A file being written in order, flushed to the disk by `commit` and then read-only."""
+
+    def __init__(self, root: Path, path: Path, size: int) -> None:
+        self._root = root
+        self._path = path
+        self._size = size
+        self._file = self._create()
+
+    def write(self, data: memoryview) -> None:
+        """Append bytes."""
+        with _translated(self._root, f"writing {self._path.name} ({self._size} bytes)"):
+            self._file.write(data)
+
+    def commit(self) -> None:
+        """Flush the file to the disk and close it."""
+        with _translated(self._root, f"writing {self._path.name} ({self._size} bytes)"):
+            self._file.flush()
+            with contextlib.suppress(OSError):  # some mounts have no permissions
+                os.fchmod(self._file.fileno(), 0o444)
+            os.fsync(self._file.fileno())
+            self._file.close()
+
+    def abandon(self) -> None:
+        """Remove the file."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
+        _remove_empty(self._root, self._path.parent)
+
+    def _create(self) -> BinaryIO:
+        """Create the file; again when another writer's `abandon` removed the folder meanwhile."""
+        while True:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                return self._path.open("xb")
+
+
+class LocalReader:
+    """Positioned reads on one open file."""
+
+    def __init__(self, root: Path, path: Path) -> None:
+        self._root = root
+        self._path = path
+        self._file = path.open("rb", buffering=0)
+
+    def read_into(self, offset: int, buffer: memoryview, ahead: int = 0) -> int:
+        """Fill `buffer` by `preadv`; short only at the end of the file."""
+        done = 0
+        with _translated(self._root, f"reading {self._path.name}"):
+            while done < len(buffer):
+                got = os.preadv(self._file.fileno(), [buffer[done:]], offset + done)
+                if got == 0:
+                    break
+                done += got
+        return done
+
+    def close(self) -> None:
+        """Close the file. Works while the interpreter ends, when `os` is gone already."""
+        self._file.close()
+
+
+def _remove_empty(root: Path, folder: Path) -> None:
+    """Remove `folder` and those above it while they are empty, below the root's own folders."""
+    with contextlib.suppress(OSError):
+        while len(folder.relative_to(root).parts) > 1:
+            folder.rmdir()
+            folder = folder.parent
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _translated(root: Path, doing: str) -> Iterator[None]:
+    """Turn an OSError into a StoreError that says where and what to do; a missing file passes."""
+    try:
+        yield
+    except (FileNotFoundError, StoreError):
+        raise
+    except OSError as error:
+        where = f"artifact store {root.as_uri()}: {doing} failed"
+        if error.errno in _DENIED:
+            raise StoreAccessError(
+                f"{where}: {error.strerror}; this user needs to read and write {root}"
+            ) from error
+        if error.errno in _FULL:
+            raise StoreFailureError(
+                f"{where}: the disk or quota is full; free some space (the store's gc removes "
+                f"abandoned attempts) and run again"
+            ) from error
+        raise StoreFailureError(f"{where}: {error.strerror or error}") from error

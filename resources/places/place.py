@@ -1,0 +1,156 @@
+"""A place: the few operations a store needs from a file system or a bucket.
+
+Keys are relative POSIX paths. A place knows nothing of attempts, manifests or refs.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import unquote, urlsplit
+
+from resources.errors import StoreAddressError
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One object of a listing: key, size in bytes, last change in seconds by the place's clock."""
+
+    key: str
+    size: int
+    modified: float
+
+
+class PlaceWriter(Protocol):
+    """One object being written in order; it does not exist until `commit` returns."""
+
+    def write(self, data: memoryview) -> None:
+        """Append bytes."""
+        ...
+
+    def commit(self) -> None:
+        """Make the object exist, durably."""
+        ...
+
+    def abandon(self) -> None:
+        """Leave nothing behind; never raises."""
+        ...
+
+
+class PlaceReader(Protocol):
+    """Random access to one object; thread-safe."""
+
+    def read_into(self, offset: int, buffer: memoryview, ahead: int = 0) -> int:
+        """Fill `buffer` from byte `offset`; return the bytes read, fewer only at the end.
+
+        The next `ahead` bytes will probably be asked for: a far place may have them sent already.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back what the reader holds."""
+        ...
+
+
+class Place(Protocol):
+    """What the store is built on. Every method raises a `StoreError` when the place fails."""
+
+    uri: str
+
+    def read(self, key: str) -> tuple[bytes, str] | None:
+        """Return an object's bytes and the tag `replace` wants, or None when there is none."""
+        ...
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write an object, whatever is there. For markers: not durable over a power failure."""
+        ...
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write a whole object if none is there, atomically and durably; False when one is."""
+        ...
+
+    def replace(self, key: str, data: bytes, tag: str) -> bool:
+        """Write an object if the one there still has `tag`; False when it has not."""
+        ...
+
+    def walk(self, prefix: str) -> list[Entry]:
+        """Every object below the folder `prefix`, sorted by key."""
+        ...
+
+    def children(self, prefix: str) -> list[Entry]:
+        """Every object directly in the folder `prefix`, sorted by key."""
+        ...
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Remove objects; one that is not there is no error."""
+        ...
+
+    def open_writer(self, key: str, size: int) -> PlaceWriter:
+        """Start writing an object of `size` bytes."""
+        ...
+
+    def open_reader(self, key: str) -> PlaceReader:
+        """Open an object for reading; FileNotFoundError may come now or at the first read."""
+        ...
+
+    def pending(self, prefix: str) -> list[Entry]:
+        """Every object below `prefix` that was begun and does not exist yet, where such are kept.
+
+        `modified` is when it was begun, `size` the bytes it holds.
+        """
+        ...
+
+    def drop_pending(self, keys: Iterable[str]) -> None:
+        """Remove what `pending` listed."""
+        ...
+
+    def salvage(self, key: str) -> None:
+        """Make readable what was written of an object whose writer is gone; it may be nothing."""
+        ...
+
+    def settle(self, prefix: str) -> None:
+        """Make the objects committed below `prefix` survive a power failure."""
+        ...
+
+    def now(self) -> float:
+        """Seconds since 1970 by the clock that stamps `Entry.modified`."""
+        ...
+
+    def folder(self, prefix: str) -> Path | None:
+        """The local folder that holds `prefix`, or None when the place is not local."""
+        ...
+
+    def secrets(self) -> tuple[str, ...]:
+        """Secrets in use here, so that nothing written may hold one."""
+        ...
+
+
+def open_place(uri: str) -> Place:
+    """Open `file:///absolute/folder` or `s3://bucket/prefix`. No contact is made yet.
+
+    Raises:
+        StoreAddressError: the URI is neither.
+    """
+    allowed = "allowed are file:///absolute/folder and s3://bucket/prefix"
+    if uri.startswith("file://"):
+        path = Path(unquote(uri.removeprefix("file://")))
+        if not path.is_absolute():
+            raise StoreAddressError(f"artifact store {uri!r} is not absolute; {allowed}")
+        from resources.places.local import LocalPlace
+
+        return LocalPlace(path)
+    if uri.startswith("s3://"):
+        parts = urlsplit(uri)
+        if "@" in parts.netloc or parts.query or parts.fragment:
+            raise StoreAddressError(
+                "the s3:// URI of the artifact store holds more than a bucket and a prefix; "
+                "write s3://bucket/prefix and leave credentials to the environment or ~/.aws"
+            )
+        prefix = parts.path.strip("/")
+        if not parts.netloc or any(part in ("", ".", "..") for part in prefix.split("/") if prefix):
+            raise StoreAddressError(f"artifact store {uri!r} names no bucket; {allowed}")
+        from resources.places.s3.place import S3Place
+
+        return S3Place(parts.netloc, prefix)
+    scheme = uri.split("://", 1)[0] + "://" if "://" in uri else "no scheme"
+    raise StoreAddressError(f"an artifact store with {scheme} is not supported; {allowed}")

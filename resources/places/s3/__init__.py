@@ -1,0 +1,1 @@
+"""A place in an S3 bucket."""

@@ -1,0 +1,1 @@
+"""Bytes of published artifacts, checked while they are read."""

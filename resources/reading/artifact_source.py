@@ -1,0 +1,124 @@
+"""Bytes of a published artifact by (file, offset): what a merge reads from.
+
+Every piece is checked against the artifact's tree of digests before its bytes are handed out
+(`digest_tree`) when it comes over a network. On a local file system that is done where it is asked
+for (verify), once for each piece and source: in each merge it would cost a linear one a quarter
+more CPU. Artifacts of older releases have no tree; their larger files cannot be checked here.
+"""
+
+import os
+import threading
+from typing import TYPE_CHECKING
+
+from resources.errors import ArtifactReadError, DamagedArtifactError, StoreError
+from resources.places.place import Place, PlaceReader
+from resources.reading.checked_file import CheckedFile, ShortFileError
+from resources.reading.read_ahead import ReadAhead
+
+if TYPE_CHECKING:
+    from resources.store.artifact import Artifact
+
+_FAR_TRIES = 6
+_NEAR_TRIES = 2
+
+_shared: dict[int, ReadAhead] = {}  # by process: threads do not survive a fork
+_sharing = threading.Lock()
+
+
+class ArtifactSource:
+    """Random access to an artifact's files; thread-safe. Files stay open until `close`."""
+
+    def __init__(self, artifact: "Artifact", place: Place, checked: bool) -> None:
+        self.location = artifact.uri
+        self._artifact = artifact
+        self._place = place
+        self._ahead = _read_ahead() if place.folder("") is None else None
+        self._checked = checked or self._ahead is not None
+        self._open: dict[str, tuple[PlaceReader, CheckedFile | None]] = {}
+        self._lock = threading.Lock()
+
+    def sizes(self) -> dict[str, int]:
+        """Return every file's path and size in bytes."""
+        return {file.path: file.size for file in self._artifact.files.values()}
+
+    def read_into(self, file: str, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer` with the file's bytes from `offset`, exactly.
+
+        Raises:
+            ArtifactReadError: (an OSError, a DamagedArtifactError) the range is not in the file,
+                could not be read, or was checked and has other bytes than were published.
+        """
+        data = buffer.cast("B")
+        where = f"{self.location}: file {file!r}, bytes {offset} to {offset + len(data)}"
+        try:
+            self._artifact.key(file)
+            size = self._artifact.files[file].size
+            if offset < 0 or offset + len(data) > size:
+                raise ArtifactReadError(f"{where}: the file has {size} bytes")
+            if len(data):
+                self._read(file, offset, data)
+        except ArtifactReadError:
+            raise
+        except ShortFileError as error:
+            there = max(0, min(len(data), error.end - offset))
+            raise ArtifactReadError(
+                f"{where}: only {there} of {len(data)} bytes are there"
+            ) from None
+        except DamagedArtifactError as error:
+            raise ArtifactReadError(str(error)) from None
+        except (StoreError, OSError) as error:
+            raise ArtifactReadError(f"{where}: {error}") from error
+
+    def close(self) -> None:
+        """Close the files; a later read opens them again."""
+        with self._lock:
+            opened, self._open = self._open, {}
+        for reader, checked in opened.values():
+            if checked is not None and self._ahead is not None:
+                self._ahead.forget(checked)
+            reader.close()
+
+    def __enter__(self) -> "ArtifactSource":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _read(self, file: str, offset: int, data: memoryview) -> None:
+        reader, checked = self._opened(file)
+        if checked is None:
+            got = reader.read_into(offset, data)
+            if got != len(data):
+                raise ShortFileError(offset + got)
+        elif self._ahead is None:
+            checked.read_near(offset, data)
+        else:
+            self._ahead.read(checked, offset, data)
+
+    def _opened(self, file: str) -> tuple[PlaceReader, CheckedFile | None]:
+        with self._lock:
+            if file not in self._open:
+                self._open[file] = self._start(file)
+            return self._open[file]
+
+    def _start(self, file: str) -> tuple[PlaceReader, CheckedFile | None]:
+        found = self._artifact.piece_digests(file) if self._checked else None
+        reader = self._place.open_reader(self._artifact.key(file))
+        if found is None:
+            return reader, None
+        where = f"{self.location}: file {file!r}"
+        size = self._artifact.files[file].size
+        tries = _NEAR_TRIES if self._ahead is None else _FAR_TRIES
+        return reader, CheckedFile(reader, where, size, *found, tries)
+
+
+def _read_ahead() -> ReadAhead:
+    """The process's own."""
+    with _sharing:
+        if os.getpid() not in _shared:
+            _shared.clear()
+            _shared[os.getpid()] = ReadAhead()
+        return _shared[os.getpid()]

@@ -1,0 +1,1 @@
+"""The artifact store: attempts, artifacts, refs, the cache, and garbage collection."""

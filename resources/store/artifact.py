@@ -1,0 +1,225 @@
+"""A published artifact: an immutable set of files that one manifest makes exist."""
+
+import json
+import re
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from blake3 import blake3
+
+from resources.errors import DamagedArtifactError
+from resources.places.place import Place
+from resources.store.digest_tree import PIECE, TREE, cut_tree, note_fault
+from resources.store.names import ATTEMPTS, file_fault, manifest_key
+
+if TYPE_CHECKING:
+    from resources.reading.artifact_source import ArtifactSource
+    from resources.store.cache import FolderCache, Pin
+
+FORMAT = 1
+RESERVED = (
+    "format", "kind", "digest", "content_digest", "attempt", "files", "created", "pieces"
+)  # fmt: skip
+
+_HASH = re.compile(r"[0-9a-f]{64}")
+
+Progress = Callable[[int, int], None]  # (bytes done, bytes in all)
+
+
+@dataclass(frozen=True, order=True)
+class FileRecord:
+    """One file of an artifact: relative POSIX path, size in bytes, blake3 in hex."""
+
+    path: str
+    size: int
+    blake3: str
+
+
+def content_digest(files: Iterable[FileRecord]) -> str:
+    """Return the blake3 of the sorted file list: equal exactly when paths and bytes are equal."""
+    hasher = blake3(b"ronghe files 1\n")
+    for file in sorted(files):
+        hasher.update(f"{file.blake3} {file.size} {file.path}\n".encode())
+    return hasher.hexdigest()
+
+
+class Artifact:
+    """A published, immutable set of files. Get one from the store; keep it while you use it.
+
+    Attributes:
+        kind, digest: what it is asked for by.
+        content_digest: blake3 of its file list.
+        uri: where its manifest is, without the file name.
+        manifest: everything the manifest holds, also the fields given to `publish`.
+        files: its files by path.
+        nbytes: their size in bytes, together.
+    """
+
+    def __init__(self, place: Place, manifest: Mapping[str, Any], cache: "FolderCache") -> None:
+        self.manifest = dict(manifest)
+        self.kind: str = manifest["kind"]
+        self.digest: str = manifest["digest"]
+        self.content_digest: str = manifest["content_digest"]
+        self.uri = f"{place.uri}/{manifest_key(self.kind, self.digest).rsplit('/', 1)[0]}"
+        self.files = {file["path"]: _record(file) for file in manifest["files"]}
+        self.nbytes = sum(file.size for file in self.files.values())
+        self._place = place
+        self._cache = cache
+        self._pins: dict[Path, Pin] = {}
+        self._tree: dict[str, bytes] = {}
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"Artifact({self.uri!r}, {len(self.files)} files, {self.nbytes} bytes)"
+
+    def key(self, file: str) -> str:
+        """Return the place's key of one file; DamagedArtifactError when there is no such file."""
+        if file not in self.files:
+            raise DamagedArtifactError(
+                f"{self.uri} has no file {file!r}; it has {', '.join(sorted(self.files)) or 'none'}"
+            )
+        return f"{ATTEMPTS}/{self.manifest['attempt']}/{file}"
+
+    def source(self, checked: bool = False) -> "ArtifactSource":
+        """Return random access to the files, straight from the store; thread-safe.
+
+        What comes over a network is always checked against what was published; what lies on a
+        local file system only where `checked` asks for it.
+        """
+        from resources.reading.artifact_source import ArtifactSource
+
+        return ArtifactSource(self, self._place, checked)
+
+    def piece_digests(self, file: str) -> tuple[int, bytes] | None:
+        """Return the bytes of a piece and the digests of the file's pieces, one behind the other.
+
+        The tree is fetched and checked when a file of more than one piece first asks for it. None
+        for such a file of an artifact that was published without a tree.
+
+        Raises:
+            DamagedArtifactError: the tree is missing, or is not the one published.
+        """
+        record, note = self.files[file], self.manifest.get("pieces")
+        piece = note["bytes"] if note else PIECE
+        if record.size <= piece:
+            return piece, bytes.fromhex(record.blake3)
+        if not note:
+            return None
+        with self._lock:
+            if not self._tree:
+                self._tree = self._read_tree(note)
+        return piece, self._tree[file]
+
+    def _read_tree(self, note: Mapping[str, Any]) -> dict[str, bytes]:
+        found = self._place.read(f"{ATTEMPTS}/{self.manifest['attempt']}/{TREE}")
+        data = found[0] if found else b""
+        sizes = {path: record.size for path, record in self.files.items()}
+        tree = cut_tree(data, sizes, note["bytes"])
+        if blake3(data).hexdigest() != note["blake3"] or not tree:
+            raise DamagedArtifactError(
+                f"{self.uri}: the digests of its pieces ({TREE} beside its files) are missing or "
+                f"are not those published; publish the artifact anew into a clean store, and "
+                f"check the storage underneath"
+            )
+        return tree
+
+    def read_bytes(self, file: str) -> bytes:
+        """Return one whole file, checked against its hash. For small files.
+
+        Raises:
+            DamagedArtifactError: it is not there, or has other bytes than were published.
+        """
+        found = self._place.read(self.key(file))
+        if found is None or blake3(found[0]).hexdigest() != self.files[file].blake3:
+            what = "is missing" if found is None else "has other bytes than were published"
+            raise DamagedArtifactError(
+                f"{self.uri}: file {file!r} {what}; publish the artifact anew into a clean store, "
+                f"and check the storage underneath"
+            )
+        return found[0]
+
+    def read_json(self, file: str) -> Any:
+        """Return one file parsed as JSON."""
+        return json.loads(self.read_bytes(file))
+
+    def folder(self, cache: Path | None = None, progress: Progress | None = None) -> Path:
+        """Return a local folder that holds the files. Read it, never write it.
+
+        In a local store that is the attempt's own folder. From S3 the files are pulled once into a
+        bounded cache (`cache`, or the store's) by content digest, checked, and stay there at least
+        as long as this Artifact object lives.
+
+        Raises:
+            DamagedArtifactError: a file is missing or has wrong bytes.
+        """
+        local = self._place.folder(f"{ATTEMPTS}/{self.manifest['attempt']}")
+        if local is not None:
+            self._check_sizes(local)
+            return local
+        chosen = self._cache if cache is None else self._cache.at(cache)
+        if chosen.root not in self._pins:
+            self._pins[chosen.root] = chosen.pull(self, progress)
+        return self._pins[chosen.root].folder
+
+    def _check_sizes(self, folder: Path) -> None:
+        for file in self.files.values():
+            path = folder / file.path
+            if not path.is_file() or path.stat().st_size != file.size:
+                raise DamagedArtifactError(
+                    f"{self.uri}: file {file.path!r} is missing from {folder} or has not the "
+                    f"{file.size} bytes that were published"
+                )
+
+
+def parse_manifest(data: bytes, where: str) -> dict[str, Any]:
+    """Parse and check a manifest; every name in it is safe afterwards.
+
+    Raises:
+        DamagedArtifactError: it is no manifest, or one of a later format.
+    """
+    try:
+        manifest = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise DamagedArtifactError(f"{where}: the manifest is no JSON") from error
+    fault = _manifest_fault(manifest)
+    if fault:
+        raise DamagedArtifactError(f"{where}: the manifest {fault}")
+    return manifest
+
+
+def _manifest_fault(manifest: Any) -> str | None:
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        return f"is not of format {FORMAT}; a later release may have written it"
+    if not all(isinstance(manifest.get(name), str) for name in RESERVED[1:5]):
+        return f"lacks one of {', '.join(RESERVED[1:5])}"
+    if not (manifest["kind"].isascii() and manifest["digest"].isascii()):
+        return "has a kind or a digest that no artifact can have"
+    if file_fault(manifest["attempt"]) or "/" in manifest["attempt"]:
+        return "has no proper attempt"
+    files = manifest.get("files")
+    if not isinstance(files, list) or not all(_is_record(file) for file in files):
+        return "has no proper list of files"
+    records = [_record(file) for file in files]
+    if len({record.path for record in records}) != len(records):
+        return "lists a file twice"
+    if content_digest(records) != manifest["content_digest"]:
+        return "lists other files than its content digest says"
+    return note_fault(manifest["pieces"]) if "pieces" in manifest else None
+
+
+def _is_record(file: Any) -> bool:
+    return (
+        isinstance(file, dict)
+        and file_fault(file.get("path")) is None
+        and type(file.get("size")) is int
+        and 0 <= file["size"] < 1 << 63
+        and isinstance(file.get("blake3"), str)
+        and _HASH.fullmatch(file["blake3"]) is not None
+    )
+
+
+def _record(file: Mapping[str, Any]) -> FileRecord:
+    return FileRecord(file["path"], file["size"], file["blake3"])

@@ -1,0 +1,244 @@
+"""The artifact store: immutable artifacts under their digest, on a local folder or an S3 bucket.
+
+    attempts/<id>/<file>                      streamed, hashed while written, visible to nobody
+    artifacts/<kind>/<digest>/manifest.json   one small conditional write makes an artifact exist
+    refs/<asset>/<partition>.json             a name that points to a digest, with its history
+
+Readers only follow manifests, so a crash at any point leaves no visible artifact. Writing the same
+artifact twice, at once or years apart, succeeds; two contents under one digest cannot exist.
+"""
+
+import functools
+import uuid
+from pathlib import Path
+from typing import Any
+
+from blake3 import blake3
+
+from resources.errors import (
+    ArtifactReadError,
+    DamagedArtifactError,
+    MissingArtifactError,
+    UnsafeStoreError,
+)
+from resources.places.place import Place, open_place
+from resources.store.artifact import Artifact, Progress, parse_manifest
+from resources.store.attempt import Attempt
+from resources.store.cache import DEFAULT_BYTES, FolderCache
+from resources.store.clock import StoreClock
+from resources.store.gc import GcReport, collect_garbage
+from resources.store.names import ARTIFACTS, MANIFEST, PROBE, manifest_key
+from resources.store.refs import Ref, RefEntry, read_ref, read_refs, write_ref
+from resources.store.unfinished import Unfinished, take_unfinished
+
+DAY = 86_400.0
+_PIECE = 16 << 20
+
+
+class ArtifactStore:
+    """Artifacts and refs on one root. Open one per process; it is safe between threads.
+
+    Every method raises a `StoreError` (StoreUnreachableError, StoreAccessError, …) when the place
+    underneath fails.
+    """
+
+    def __init__(self, place: Place, cache: FolderCache) -> None:
+        self.uri = place.uri
+        self.cache = cache
+        self._place = place
+        self._clock = StoreClock(place)
+
+    @classmethod
+    def open(
+        cls, uri: str, cache: Path | None = None, cache_bytes: int = DEFAULT_BYTES
+    ) -> "ArtifactStore":
+        """Open `file:///absolute/folder` or `s3://bucket/prefix`. No contact is made yet.
+
+        Args:
+            uri: the root. S3 credentials, region and endpoint come from the standard AWS chain.
+            cache: where artifacts of an S3 store are pulled to; None for ~/.cache/ronghe/artifacts.
+            cache_bytes: the size that cache stays near.
+
+        Raises:
+            StoreAddressError: the URI is neither.
+        """
+        root = cache or Path.home() / ".cache" / "ronghe" / "artifacts"
+        return cls(open_place(uri), FolderCache(root, cache_bytes))
+
+    def __repr__(self) -> str:
+        return f"ArtifactStore({self.uri!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (ArtifactStore.open, (self.uri, self.cache.root, self.cache.most_bytes))
+
+    def attempt(self, kind: str, digest: str | None = None) -> Attempt:
+        """Start writing an artifact of `kind`; use it as a context manager, and `publish` it.
+
+        With the `digest` it will have, it keeps a journal: killed, it can be found by `unfinished`.
+
+        Raises:
+            UnsafeStoreError: the store ignores conditional writes.
+        """
+        self.probe()
+        return Attempt(self._place, kind, self.cache, self.find, digest)
+
+    def unfinished(self, kind: str, digest: str) -> list[Unfinished]:
+        """Return what killed attempts at this artifact left, claimed; the farthest comes first."""
+        return take_unfinished(self._place, kind, digest)
+
+    def find(self, kind: str, digest: str) -> Artifact | None:
+        """Return the artifact published under `kind` and `digest`, or None. One small read.
+
+        Raises:
+            DamagedArtifactError: its manifest cannot be understood.
+        """
+        key = manifest_key(kind, digest)
+        found = self._place.read(key)
+        if found is None:
+            return None
+        where = f"{self.uri}/{key}"
+        manifest = parse_manifest(found[0], where)
+        if (manifest["kind"], manifest["digest"]) != (kind, digest):
+            raise DamagedArtifactError(
+                f"{where}: the manifest is that of {manifest['kind']} {manifest['digest']}; "
+                f"it was put here by something else than this store"
+            )
+        return Artifact(self._place, manifest, self.cache)
+
+    def get(self, kind: str, digest: str) -> Artifact:
+        """Return the artifact, as `find` does; MissingArtifactError when there is none."""
+        found = self.find(kind, digest)
+        if found is None:
+            raise MissingArtifactError(
+                f"artifact store {self.uri} has no {kind} artifact {digest}; materialize what "
+                f"publishes it first"
+            )
+        return found
+
+    def digests(self, kind: str) -> list[str]:
+        """Return the digests of all artifacts of one kind, sorted. One listing."""
+        entries = self._place.walk(f"{ARTIFACTS}/{kind}")
+        keys = (entry.key.split("/") for entry in entries)
+        return [parts[2] for parts in keys if len(parts) == 4 and parts[3] == MANIFEST]
+
+    def kinds(self) -> list[str]:
+        """Return the kinds of which anything is published, sorted. One listing."""
+        return sorted({entry.key.split("/")[1] for entry in self._place.walk(ARTIFACTS)})
+
+    def point(
+        self,
+        asset: str,
+        partition: str | None,
+        kind: str,
+        digest: str,
+        *,
+        run: str | None = None,
+        **fields: Any,
+    ) -> None:
+        """Point a name at a published artifact and note when, from which run, and `fields`.
+
+        Pointing again to the same artifact with the same fields changes nothing.
+
+        Args:
+            asset: the asset's name; `/` makes folders.
+            partition: any partition key, or None for an unpartitioned asset.
+            kind: kind of the artifact.
+            digest: its digest.
+            run: id of the run that does it.
+            fields: JSON values to remember with this change; no secrets.
+
+        Raises:
+            MissingArtifactError: nothing is published there.
+        """
+        self.probe()
+        self.get(kind, digest)
+        at = self._clock.now_text()
+        write_ref(self._place, asset, partition, RefEntry(kind, digest, at, run, fields))
+
+    def ref(self, asset: str, partition: str | None = None) -> Ref | None:
+        """Return one ref with its history, or None."""
+        return read_ref(self._place, asset, partition)
+
+    def refs(self, asset: str) -> dict[str | None, Ref]:
+        """Return all refs of an asset by partition: one listing and small reads, at once."""
+        return read_refs(self._place, asset)
+
+    def resolve(self, asset: str, partition: str | None = None) -> Artifact | None:
+        """Return the artifact a ref points to, or None when there is no such ref."""
+        ref = self.ref(asset, partition)
+        return self.get(ref.kind, ref.digest) if ref else None
+
+    def verify(self, artifact: Artifact, progress: Progress | None = None) -> list[str]:
+        """Read all files again and compare their hashes.
+
+        Returns:
+            What is wrong, a line for each file; empty when everything is as published.
+        """
+        problems: list[str] = []
+        done = 0
+        buffer = memoryview(bytearray(min(_PIECE, max(1, artifact.nbytes))))
+        with artifact.source(checked=True) as source:
+            for file in artifact.files.values():
+                hasher = blake3(max_threads=blake3.AUTO)
+                try:
+                    for offset in range(0, file.size, len(buffer)):
+                        view = buffer[: min(len(buffer), file.size - offset)]
+                        source.read_into(file.path, offset, view)
+                        hasher.update(view)
+                        done += len(view)
+                        if progress:
+                            progress(done, artifact.nbytes)
+                except ArtifactReadError as error:
+                    problems.append(str(error))
+                    continue
+                if hasher.hexdigest() != file.blake3:
+                    problems.append(
+                        f"{artifact.uri}: file {file.path!r} has other bytes than were published"
+                    )
+        return problems
+
+    def gc(
+        self,
+        grace_seconds: float = DAY,
+        dry_run: bool = False,
+        progress: Progress | None = None,
+    ) -> GcReport:
+        """Remove attempts that no manifest names and that were silent for longer than the grace.
+
+        Published artifacts are never touched. With `dry_run` nothing is removed, only listed.
+        """
+        if not dry_run:
+            self.probe()
+        return collect_garbage(self._place, grace_seconds, dry_run, progress)
+
+    def probe(self) -> None:
+        """Check, once per process, that the store honours the conditional writes all this needs.
+
+        Raises:
+            UnsafeStoreError: it does not; publishing there would lose data.
+        """
+        _ = self._probed
+
+    @functools.cached_property
+    def _probed(self) -> bool:
+        key = f"{PROBE}/{uuid.uuid4().hex}"
+        created = self._place.create(key, b"1")
+        again = self._place.create(key, b"2")
+        found = self._place.read(key)
+        tag = found[1] if found else ""
+        replaced = self._place.replace(key, b"3", tag)
+        stale = self._place.replace(key, b"4", tag)
+        self._place.delete([key])
+        if not created or again or found is None or found[0] != b"1":
+            raise UnsafeStoreError(_refusal(self.uri, "If-None-Match: * (create only)"))
+        if not replaced or stale:
+            raise UnsafeStoreError(_refusal(self.uri, "If-Match: <ETag> (replace only)"))
+        return True
+
+
+def _refusal(uri: str, condition: str) -> str:
+    return (
+        f"artifact store {uri} does not honour {condition} on PUT, so two writers could overwrite "
+        f"each other's results; nothing is written there. Use a store that does (AWS S3, MinIO, "
+        f"Ceph RGW, SeaweedFS), or a file:// store"
+    )

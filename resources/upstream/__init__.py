@@ -1,0 +1,1 @@
+"""Where upstream models come from: folders, S3, the Hugging Face Hub."""

@@ -1,0 +1,184 @@
+"""Files on S3 read by blocks: few requests, little memory, and answers that stay open."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from resources.places.s3.bodies import Watch
+from resources.places.s3.place import S3Place
+from resources.store.artifact import Artifact
+from resources.store.artifact_store import ArtifactStore
+
+BLOCK = 700_001
+DATA = b"".join(number.to_bytes(4, "big") for number in range(6 << 20))  # 24 MiB
+
+
+@pytest.fixture
+def far(s3_root: str) -> ArtifactStore:
+    """A store on a real server."""
+    return ArtifactStore.open(s3_root)
+
+
+def publish(store: ArtifactStore, files: int = 1) -> Artifact:
+    """Files "0", "1", … of the same bytes."""
+    with store.attempt("checkpoint") as attempt:
+        for number in range(files):
+            attempt.write_bytes(str(number), DATA)
+        artifact = attempt.publish("some-digest")
+    artifact.piece_digests("0")  # fetched once, and no concern of these tests
+    return artifact
+
+
+def place_of(store: ArtifactStore) -> S3Place:
+    """The store's place."""
+    place = store._place
+    assert isinstance(place, S3Place)
+    return place
+
+
+def asked_of(store: ArtifactStore) -> list[tuple[int, int]]:
+    """Where every request for bytes from now on will have begun and ended."""
+    asked: list[tuple[int, int]] = []
+
+    def note(request: Any, **_: Any) -> None:
+        first, _, last = request.headers["Range"].decode().removeprefix("bytes=").partition("-")
+        asked.append((int(first), int(last) + 1))
+
+    events = place_of(store).connection().client.meta.events
+    events.register("before-send.s3.GetObject", note)
+    return asked
+
+
+def in_threads(count: int, work: Callable[[int], None]) -> None:
+    """Run `work` with each number below `count` at once; raises what one of them raises."""
+    errors: list[BaseException] = []
+
+    def one(number: int) -> None:
+        try:
+            work(number)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_blocks_of_a_file_come_by_few_requests(far: ArtifactStore, threads: int) -> None:
+    artifact = publish(far)
+    asked = asked_of(far)
+    offsets, taking = iter(range(99, len(DATA), BLOCK)), threading.Lock()
+
+    def work(_: int) -> None:
+        buffer = memoryview(bytearray(BLOCK))
+        while True:
+            with taking:
+                offset = next(offsets, None)
+            if offset is None:
+                return
+            view = buffer[: min(BLOCK, len(DATA) - offset)]
+            source.read_into("0", offset, view)
+            assert view == DATA[offset : offset + len(view)]
+
+    with artifact.source() as source:
+        in_threads(threads, work)
+        assert source._ahead is not None
+        assert source._ahead._nbytes < 1 << 20, "only what blocks share was kept"
+    assert len(asked) <= 5
+    assert sum(last - first for first, last in asked) == len(DATA), "nothing is sent twice"
+
+
+def test_open_answers_are_bounded_and_closed(far: ArtifactStore) -> None:
+    artifact = publish(far, files=4)
+    parked = place_of(far).connection().parked
+    parked._most = 2
+    buffer = memoryview(bytearray(BLOCK))
+    with artifact.source() as source:
+        for offset in range(0, 6 * BLOCK, BLOCK):
+            for file in "0123":
+                source.read_into(file, offset, buffer)
+                assert buffer == DATA[offset : offset + BLOCK]
+                assert len(parked._bodies) <= 2
+        assert len(parked._bodies) == 2
+    assert len(parked._bodies) == 0
+
+
+def test_an_answer_nobody_reads_on_makes_room(
+    far: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact = publish(far, files=2)
+    parked = place_of(far).connection().parked
+    parked._most = 1
+    monkeypatch.setattr("resources.places.s3.bodies._IDLE", 0.0)
+    buffer = memoryview(bytearray(BLOCK))
+    with artifact.source() as source:
+        for file in "01":
+            for offset in range(0, 3 * BLOCK, BLOCK):
+                source.read_into(file, offset, buffer)
+            ((reader, _),) = parked._bodies
+            assert reader is source._open[file][0]
+
+
+def test_an_answer_that_broke_off_while_it_waited(far: ArtifactStore) -> None:
+    artifact = publish(far)
+    parked = place_of(far).connection().parked
+    asked = asked_of(far)
+    buffer = memoryview(bytearray(BLOCK))
+    broken = 0
+    with artifact.source() as source:
+        for offset in range(5, len(DATA) - BLOCK, BLOCK):
+            source.read_into("0", offset, buffer)
+            assert buffer == DATA[offset : offset + BLOCK]
+            if offset > len(DATA) // 2 and not broken:
+                for body, _ in parked._bodies.values():
+                    body._raw.shutdown()
+                    broken += 1
+    assert broken == 1
+    assert len(asked) > 2
+
+
+def test_two_sequences_in_one_file_stay_apart(far: ArtifactStore) -> None:
+    artifact = publish(far)
+    asked = asked_of(far)
+    buffer = memoryview(bytearray(BLOCK))
+    half = len(DATA) // 2
+    with artifact.source() as source:
+        for step in range(0, half - BLOCK, BLOCK):
+            for offset in (step, half + step):
+                source.read_into("0", offset, buffer)
+                assert buffer == DATA[offset : offset + BLOCK]
+    assert len(asked) <= 10
+
+
+def test_ranges_far_apart_fetch_their_pieces_only(far: ArtifactStore) -> None:
+    artifact = publish(far)
+    asked = asked_of(far)
+    piece = 256 << 10
+    with artifact.source() as source:
+        for offset in (20 << 20, 10 << 20, 3):
+            buffer = memoryview(bytearray(1000))
+            source.read_into("0", offset, buffer)
+            assert buffer == DATA[offset : offset + 1000]
+    assert asked == [(20 << 20, (20 << 20) + piece), (10 << 20, (10 << 20) + piece), (0, piece)]
+
+
+def test_a_watch_cuts_what_is_late_and_nothing_else() -> None:
+    watch, cut = Watch(), threading.Event()
+    with watch.limit(60.0, cut.set) as patient:
+        with watch.limit(0.02, cut.set) as late:
+            assert cut.wait(30)
+        assert late.is_set()
+        assert not patient.is_set()
+    cut.clear()
+    with watch.limit(0.01, cut.set):
+        pass
+    time.sleep(0.03)
+    assert not cut.is_set()

@@ -1,0 +1,125 @@
+"""Names that point to artifacts, and their history."""
+
+import threading
+import time
+
+import pytest
+
+from resources.errors import (
+    AttemptError,
+    DamagedArtifactError,
+    MissingArtifactError,
+    SecretFoundError,
+)
+from resources.store.artifact_store import ArtifactStore
+
+ODD = [
+    None, "plain", "herbs+idioms|density=0.3_lambda=1.0", "a/b", "..", ".", "@", "", "a b", "%2B",
+    "中药功效分类", "中" * 120, "中" * 119 + "文", "x.json", "A", "a", "?#&*'\"",
+]  # fmt: skip
+
+
+@pytest.fixture
+def digests(store: ArtifactStore) -> list[str]:
+    found = []
+    for number in range(3):
+        with store.attempt("checkpoint") as attempt:
+            attempt.write_json("config.json", number)
+            found.append(attempt.publish(f"digest-{number}").digest)
+    return found
+
+
+def test_any_partition_key_is_a_name(store: ArtifactStore, digests: list[str]) -> None:
+    for number, partition in enumerate(ODD):
+        store.point("merged_checkpoint/linear", partition, "checkpoint", digests[number % 3])
+    refs = store.refs("merged_checkpoint/linear")
+    assert set(refs) == set(ODD)
+    for number, partition in enumerate(ODD):
+        assert refs[partition].digest == digests[number % 3]
+        assert store.ref("merged_checkpoint/linear", partition) == refs[partition]
+        found = store.resolve("merged_checkpoint/linear", partition)
+        assert found is not None
+        assert found.read_json("config.json") == number % 3
+
+
+def test_assets_are_apart(store: ArtifactStore, digests: list[str]) -> None:
+    names = ["model", "model/a", "model/a/b", "model/a.json", "mode", "模型"]
+    for number, asset in enumerate(names):
+        store.point(asset, "a", "checkpoint", digests[number % 3], number=number)
+    for number, asset in enumerate(names):
+        assert {p: ref.fields for p, ref in store.refs(asset).items()} == {"a": {"number": number}}
+    assert store.refs("nothing") == {}
+    assert store.ref("nothing", "a") is None
+    assert store.resolve("model") is None
+
+
+def test_history_says_what_when_and_from_which_run(
+    store: ArtifactStore, digests: list[str]
+) -> None:
+    for number, digest in enumerate(digests):
+        store.point("champion/ties", "herbs", "checkpoint", digest, run=f"run-{number}", why=number)
+    ref = store.ref("champion/ties", "herbs")
+    assert ref is not None
+    assert [(e.digest, e.run, e.fields) for e in ref.history] == [
+        (digest, f"run-{number}", {"why": number}) for number, digest in enumerate(digests)
+    ]
+    assert [entry.at for entry in ref.history] == sorted(entry.at for entry in ref.history)
+    assert ref.history[0].at.endswith("+00:00")
+    assert (ref.kind, ref.digest, ref.fields) == ("checkpoint", digests[-1], {"why": 2})
+
+
+def test_pointing_to_the_same_again_changes_nothing(
+    store: ArtifactStore, digests: list[str]
+) -> None:
+    def point(digest: str, run: str, **fields: object) -> None:
+        store.point("model", "herbs", "checkpoint", digest, run=run, **fields)
+
+    point(digests[0], "run-1", why=[1])
+    point(digests[0], "run-2", why=[1])
+    point(digests[0], "run-3", why=[2])
+    point(digests[1], "run-4")
+    point(digests[0], "run-5", why=[2])
+    ref = store.ref("model", "herbs")
+    assert ref is not None
+    assert [entry.run for entry in ref.history] == ["run-1", "run-3", "run-4", "run-5"]
+
+
+def test_nobody_s_change_is_lost(store: ArtifactStore, digests: list[str]) -> None:
+    def point(writer: int) -> None:
+        for number in range(4):
+            store.point("model", "herbs", "checkpoint", digests[0], writer=writer, number=number)
+
+    threads = [threading.Thread(target=point, args=(writer,)) for writer in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ref = store.ref("model", "herbs")
+    assert ref is not None
+    said = [(entry.fields["writer"], entry.fields["number"]) for entry in ref.history]
+    assert sorted(said) == [(writer, number) for writer in range(6) for number in range(4)]
+    for writer in range(6):
+        assert [number for who, number in said if who == writer] == [0, 1, 2, 3]
+
+
+def test_all_refs_of_an_asset_are_quick(store: ArtifactStore, digests: list[str]) -> None:
+    for number in range(60):
+        store.point("scores", f"set-{number}", "checkpoint", digests[0], number=number)
+    started = time.monotonic()
+    assert len(store.refs("scores")) == 60
+    assert time.monotonic() - started < 2
+
+
+def test_what_cannot_be_pointed_is_refused(store: ArtifactStore, digests: list[str]) -> None:
+    with pytest.raises(MissingArtifactError, match="has no checkpoint artifact nothing-there"):
+        store.point("model", "herbs", "checkpoint", "nothing-there")
+    with pytest.raises(SecretFoundError, match="the ref model herbs would hold a secret"):
+        store.point("model", "herbs", "checkpoint", digests[0], url="https://me:pw@example.org")
+    with pytest.raises(AttemptError, match="sets at itself"):
+        store.point("model", "herbs", "checkpoint", digests[0], at="now")
+    with pytest.raises(AttemptError, match="can hold only JSON values"):
+        store.point("model", "herbs", "checkpoint", digests[0], why=object())
+    assert store.refs("model") == {}
+    store._place.put("refs/model/herbs.json", b'{"format": 1, "history": []}')
+    with pytest.raises(DamagedArtifactError, match="the ref is not of format 1"):
+        store.ref("model", "herbs")

@@ -1,0 +1,294 @@
+"""Upstream models: what is taken, what is refused, and when a revision changes."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from resources.errors import (
+    MissingSourceError,
+    ModelSourceError,
+    SourceChangedError,
+    UnknownSchemeError,
+    UnsafeWeightsError,
+)
+from resources.store.artifact_store import ArtifactStore
+from resources.upstream.folder_source import FolderModel
+from resources.upstream.hub_source import HubModel
+from resources.upstream.model_sources import open_model_source, wanted_files
+from tests.resources.hub_server import COMMIT, running_hub
+from tests.resources.processes import line, worker
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A model's folder, just written."""
+    made = tmp_path / "catalog" / "模型 a"
+    write_model(made)
+    return made
+
+
+def write_model(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(bytes(range(200)) * 100)
+    for name in (
+        "config.json",
+        "merges.txt",
+        "tokenizer.model",
+        "chat_template.jinja",
+        "README.md",
+    ):
+        (folder / name).write_text(name)
+    for name in ("training_args.bin", "optimizer.pt", ".gitattributes", "modeling_x.py", "x.png"):
+        (folder / name).write_text(name)
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "tool.jinja").write_text("tool")
+    (folder / "original").mkdir()
+    (folder / "original" / "consolidated.safetensors").write_text("no")
+
+
+TAKEN = {
+    "model.safetensors", "config.json", "merges.txt", "tokenizer.model", "chat_template.jinja",
+    "README.md", "additional_chat_templates/tool.jinja",
+}  # fmt: skip
+
+
+def settle(folder: Path) -> None:
+    """Wait until hashes of the folder's files are trusted."""
+    newest = max(path.stat().st_ctime for path in folder.rglob("*"))
+    time.sleep(max(0.0, newest + 2.05 - time.time()))
+
+
+def opened(folder: Path, tmp_path: Path) -> FolderModel:
+    source = open_model_source(folder.name, folder.parent, cache=tmp_path / "revisions")
+    assert isinstance(source, FolderModel)
+    return source
+
+
+@pytest.mark.parametrize("spelt", ["relative", "absolute", "file"])
+def test_a_folder_is_copied_whole(
+    store: ArtifactStore, folder: Path, tmp_path: Path, spelt
+) -> None:
+    uri = {"relative": folder.name, "absolute": str(folder), "file": folder.as_uri()}[spelt]
+    source = open_model_source(uri, relative_to=folder.parent, cache=tmp_path / "revisions")
+    assert source.location == str(folder)
+    revision = source.revision()
+    progress: list[tuple[int, int]] = []
+    with store.attempt("checkpoint") as attempt:
+        source.copy_to(attempt, lambda done, total: progress.append((done, total)))
+        artifact = attempt.publish(revision=revision)
+    assert set(artifact.files) == TAKEN
+    assert artifact.content_digest == revision
+    assert progress[-1] == (artifact.nbytes, artifact.nbytes)
+    assert artifact.read_bytes("model.safetensors") == (folder / "model.safetensors").read_bytes()
+
+
+def test_a_second_look_reads_no_file(folder: Path, tmp_path: Path, monkeypatch) -> None:
+    settle(folder)
+    revision = opened(folder, tmp_path).revision()
+    monkeypatch.setattr(FolderModel, "_hash", lambda *_: pytest.fail("a file was read again"))
+    assert opened(folder, tmp_path).revision() == revision
+
+
+def test_one_byte_changes_the_revision(folder: Path, tmp_path: Path) -> None:
+    """Same size, mtime put back: the inode's change time tells."""
+    settle(folder)
+    revision = opened(folder, tmp_path).revision()
+    weights = folder / "model.safetensors"
+    before = weights.stat()
+    with weights.open("r+b") as file:
+        file.seek(1000)
+        file.write(b"\xff")
+    os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert weights.stat().st_mtime_ns == before.st_mtime_ns
+    changed = opened(folder, tmp_path).revision()
+    assert changed != revision
+    with weights.open("r+b") as file:
+        file.seek(1000)
+        file.write(before_byte := bytes([1000 % 200]))
+    assert before_byte == b"\x00"
+    assert opened(folder, tmp_path).revision() == revision
+
+
+def test_a_file_touched_just_now_is_not_trusted(tmp_path: Path, monkeypatch) -> None:
+    """A write within two seconds of the hashing could leave the stamps of a coarse clock alone."""
+    write_model(tmp_path / "new")
+    source = opened(tmp_path / "new", tmp_path)
+    read = []
+    original = FolderModel._hash
+    monkeypatch.setattr(
+        FolderModel,
+        "_hash",
+        lambda self, file, state: read.append(file) or original(self, file, state),
+    )
+    revision = source.revision()
+    assert set(read) == TAKEN
+    read.clear()
+    assert opened(tmp_path / "new", tmp_path).revision() == revision
+    assert set(read) == TAKEN
+
+
+def test_files_that_do_not_count_do_not_change_the_revision(folder: Path, tmp_path: Path) -> None:
+    revision = opened(folder, tmp_path).revision()
+    (folder / "training_args.bin").write_text("other")
+    (folder / "notes.pdf").write_text("new")
+    assert opened(folder, tmp_path).revision() == revision
+    (folder / "generation_config.json").write_text("{}")
+    assert opened(folder, tmp_path).revision() != revision
+
+
+def test_a_spoilt_or_unwritable_memory_only_costs_time(folder: Path, tmp_path: Path) -> None:
+    revision = opened(folder, tmp_path).revision()
+    (memory,) = (tmp_path / "revisions").iterdir()
+    for text in ("", "[]", '{"format": 1, "files": {"config.json": 3}}', '{"format": 2}'):
+        memory.write_text(text)
+        assert opened(folder, tmp_path).revision() == revision
+    (tmp_path / "file").write_text("")
+    source = open_model_source(str(folder), tmp_path, cache=tmp_path / "file" / "x")
+    assert source.revision() == revision
+
+
+def test_a_model_that_changes_meanwhile_is_not_copied(
+    store: ArtifactStore, folder: Path, tmp_path: Path
+) -> None:
+    source = opened(folder, tmp_path)
+    source.revision()
+    (folder / "merges.txt").write_text("other")
+    with (
+        store.attempt("checkpoint") as attempt,
+        pytest.raises(SourceChangedError, match=r"merges\.txt changed while it was read; wait"),
+    ):
+        source.copy_to(attempt)
+    assert list(store._place.walk("attempts")) == []
+
+
+def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MissingSourceError, match="nowhere is not there, or is no folder; correct"):
+        open_model_source("nowhere", tmp_path).revision()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MissingSourceError, match=r"has no \.safetensors file; there is nothing"):
+        open_model_source("empty", tmp_path).revision()
+    (tmp_path / "empty" / "config.json").write_text("{}")
+    with pytest.raises(MissingSourceError, match=r"there is config\.json\. Name a Hugging Face"):
+        open_model_source("empty", tmp_path).revision()
+
+
+@pytest.mark.parametrize("name", ["model.pt", "model.ckpt", "weights.pkl", "training_args.bin"])
+def test_pickles_that_nothing_converts_are_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / name).write_bytes(b"\x80\x04N.")
+    (tmp_path / "model" / "config.json").write_text("{}")
+    with pytest.raises(UnsafeWeightsError, match=rf"only as pickle \({name}\).*convert them to"):
+        open_model_source("model", tmp_path).revision()
+    assert wanted_files([name, "model.safetensors"], "here") == ["model.safetensors"]
+
+
+@pytest.mark.parametrize("names", [
+    ["pytorch_model.bin"], ["adapter_model.bin"],
+    ["pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"],
+])  # fmt: skip
+def test_pickles_of_transformers_and_peft_are_taken_where_there_is_nothing_else(
+    names: list[str],
+) -> None:
+    found = wanted_files([*names, "optimizer.pt", "training_args.bin", "config.json"], "here")
+    assert found == sorted([*names, "config.json"])
+    assert wanted_files([*names, "model.safetensors"], "here") == ["model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("modelscope://Qwen/Qwen2-0.5B", r"modelscope:// is not supported; allowed are a folder.*"
+                                         r"file://, s3:// and hf://"),
+        ("http://host/x", "http:// is not supported"),
+        ("file://relative", "is not absolute"),
+        ("hf://only-a-name", r"write hf://owner/name, or hf://owner/name@revision"),
+        ("s3://key:hidden-secret@bucket/x", "credentials come from the environment"),
+        ("https://user:hidden-secret@host/x", "credentials come from the environment"),
+    ],
+)  # fmt: skip
+def test_schemes_are_checked(tmp_path: Path, uri: str, said: str) -> None:
+    with pytest.raises(UnknownSchemeError, match=said) as refused:
+        open_model_source(uri, tmp_path)
+    assert "hidden-secret" not in str(refused.value)
+
+
+def test_a_model_in_a_bucket(s3_root: str, folder: Path, tmp_path: Path) -> None:
+    upload(folder, f"{s3_root}/upstream/a")
+    source = open_model_source(f"{s3_root}/upstream/a", tmp_path)
+    revision = source.revision()
+    store = ArtifactStore.open(f"{s3_root}/store")
+    with store.attempt("checkpoint") as attempt:
+        source.copy_to(attempt)
+        artifact = attempt.publish()
+    assert artifact.content_digest == opened(folder, tmp_path).revision()
+    assert open_model_source(f"{s3_root}/upstream/a", tmp_path).revision() == revision
+
+    (folder / "merges.txt").write_text("another text")
+    upload(folder, f"{s3_root}/upstream/a")
+    assert open_model_source(f"{s3_root}/upstream/a", tmp_path).revision() != revision
+    with (
+        store.attempt("checkpoint") as attempt,
+        pytest.raises(SourceChangedError, match=r"merges\.txt changed since its revision"),
+    ):
+        source.copy_to(attempt)
+
+
+def test_a_bucket_that_is_wrong(s3_root: str, tmp_path: Path, monkeypatch) -> None:
+    with pytest.raises(MissingSourceError, match="is not there; correct it in the catalog"):
+        open_model_source(f"{s3_root}/nothing", tmp_path).revision()
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another-hidden-secret")
+    with pytest.raises(ModelSourceError, match="the server refused the credentials") as refused:
+        open_model_source(f"{s3_root}/nothing", tmp_path).revision()
+    assert "another-hidden-secret" not in str(refused.value)
+
+
+def upload(folder: Path, root: str) -> None:
+    import s3fs
+
+    files = s3fs.S3FileSystem(skip_instance_cache=True)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            files.pipe_file(f"{root}/{path.relative_to(folder).as_posix()}", path.read_bytes())
+
+
+def test_the_hub_offline(tmp_path: Path) -> None:
+    """With HF_HUB_OFFLINE a model that was downloaded before is used at the commit it has."""
+    made = tmp_path / "hub" / "models--owner--name"
+    write_model(made / "snapshots" / COMMIT)
+    (made / "refs").mkdir()
+    (made / "refs" / "main").write_text(COMMIT)
+    for revision in ("", "@main", f"@{COMMIT}"):
+        source = HubModel(f"owner/name{revision}", cache=tmp_path / "hub")
+        assert source.revision() == COMMIT
+        store = ArtifactStore.open((tmp_path / "store").as_uri())
+        with store.attempt("checkpoint") as attempt:
+            source.copy_to(attempt)
+            assert set(attempt.publish().files) == TAKEN
+    with pytest.raises(MissingSourceError, match=r"hf://owner/other is not in the local cache"):
+        HubModel("owner/other", cache=tmp_path / "hub").revision()
+
+
+def test_the_hub_at_a_commit(folder: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    store_uri = (tmp_path / "store").as_uri()
+    with running_hub(folder, "owner/name") as endpoint:
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+        with worker("copy_from_hub", "hf://owner/name@main", store_uri) as process:
+            assert line(process) == COMMIT
+            assert set(line(process).split()) == TAKEN
+        with worker("copy_from_hub", "hf://owner/absent", store_uri) as process:
+            assert "MissingSourceError: model source hf://owner/absent is not on the Hub" in line(
+                process
+            )
+    with worker("copy_from_hub", "hf://owner/name", store_uri) as process:
+        assert "hf://owner/name cannot be read (ConnectError); check the network" in line(process)
+
+
+def test_the_memory_of_hashes_is_plain_json(folder: Path, tmp_path: Path) -> None:
+    opened(folder, tmp_path).revision()
+    (memory,) = (tmp_path / "revisions").iterdir()
+    assert set(json.loads(memory.read_text())["files"]) == TAKEN
