@@ -11,10 +11,10 @@ from assets.display import of_artifact, table
 from assets.failures import RETRY_CRASHES, clear_failures
 from assets.merged_checkpoints import MergeRecipe
 from assets.progress_log import log_progress
-from assets.pulling import MODEL
 from assets.run_settings import RunSettings
-from assets.scoring import SCORES, ScoredCheckpoint, score_checkpoint, score_named
-from assets.whole_models import whole_model
+from assets.work.pulling import MODEL
+from assets.work.scoring import SCORES, ScoredCheckpoint, score_checkpoint, score_named
+from assets.work.whole_models import whole_model
 
 if TYPE_CHECKING:
     from eval_ops.scores.scores import SuiteScores

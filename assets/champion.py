@@ -5,8 +5,8 @@ from typing import Any
 import dagster as dg
 
 from assets.failures import RETRY_CRASHES, clear_failures
-from assets.ranking import LEADERBOARD, Contest, Promotion, RankedRecipe, promote
 from assets.run_settings import RunSettings
+from assets.work.ranking import LEADERBOARD, Contest, Promotion, RankedRecipe, promote
 
 
 def build_champion(

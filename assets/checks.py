@@ -9,8 +9,8 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
 )
 
 from assets.failures import clear_failures
-from assets.merging import expected_tensors
 from assets.run_settings import RunSettings
+from assets.work.merging import expected_tensors
 
 if TYPE_CHECKING:
     from resources.store.artifact_store import ArtifactStore

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 if TYPE_CHECKING:
-    from assets.emr_masking import PublishedMasks
+    from assets.work.emr_masking import PublishedMasks
     from resources.store.artifact import Artifact
 
 MetadataMap = dict[str, Any]

@@ -4,8 +4,8 @@ import dagster as dg
 
 from assets.display import of_artifact, picture
 from assets.failures import RETRY_CRASHES, clear_failures
-from assets.ranking import LEADERBOARD, Contest, rank
 from assets.run_settings import RunSettings
+from assets.work.ranking import LEADERBOARD, Contest, rank
 
 
 def build_leaderboard(

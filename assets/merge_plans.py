@@ -7,7 +7,7 @@ import dagster as dg
 from assets.display import of_artifact, picture, table
 from assets.failures import RETRY_CRASHES, clear_failures
 from assets.run_settings import RunSettings
-from assets.studying import MERGE_PLAN, study_set
+from assets.work.studying import MERGE_PLAN, study_set
 
 
 def build_merge_plan(

@@ -9,12 +9,12 @@ import dagster as dg
 from blake3 import blake3
 
 from assets.display import of_artifact, of_masks, of_work, table
-from assets.emr_masking import point_at_masks
 from assets.failures import RETRY_CRASHES, clear_failures, stop_if_run_is_over
 from assets.grid import group_by_set
-from assets.merging import CHECKPOINT, MergedSet, merge_set
 from assets.progress_log import log_progress
 from assets.run_settings import RunSettings
+from assets.work.emr_masking import point_at_masks
+from assets.work.merging import CHECKPOINT, MergedSet, merge_set
 from merge_ops.plans.stages import Stages
 from merge_ops.recipes.recipe import Recipe
 

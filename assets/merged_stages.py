@@ -7,12 +7,12 @@ from typing import Any
 import dagster as dg
 
 from assets.display import of_artifact, of_masks, of_work
-from assets.emr_masking import point_at_masks
 from assets.failures import RETRY_CRASHES, clear_failures, stop_if_run_is_over
 from assets.merged_checkpoints import data_version
-from assets.merging import CHECKPOINT, merge_set
 from assets.progress_log import log_progress
 from assets.run_settings import RunSettings
+from assets.work.emr_masking import point_at_masks
+from assets.work.merging import CHECKPOINT, merge_set
 from merge_ops.plans.stages import Stages
 
 

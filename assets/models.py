@@ -6,10 +6,10 @@ from pathlib import Path
 import dagster as dg
 
 from assets.display import of_artifact, of_packing, of_work
-from assets.entries import UpstreamModel
 from assets.failures import RETRY_CRASHES, clear_failures
-from assets.pulling import pull_model
 from assets.run_settings import RunSettings
+from assets.work.entries import UpstreamModel
+from assets.work.pulling import pull_model
 
 
 def build_model(

@@ -6,9 +6,9 @@ import dagster as dg
 
 from assets.display import of_artifact, of_packing, picture, table
 from assets.failures import RETRY_CRASHES, clear_failures
-from assets.packed_models import MODEL
 from assets.run_settings import RunSettings
-from assets.studying import study_task_vector
+from assets.work.packed_models import MODEL
+from assets.work.studying import study_task_vector
 
 
 def build_task_vector(

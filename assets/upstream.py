@@ -5,9 +5,9 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets.entries import UpstreamModel
-from assets.pulling import revisions
 from assets.run_settings import RunSettings
+from assets.work.entries import UpstreamModel
+from assets.work.pulling import revisions
 
 
 def build_upstream_model(

@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import mean, median
 
-from assets.merging import CHECKPOINT
+from assets.work.merging import CHECKPOINT
 from resources.store.artifact_store import ArtifactStore
 from tests import checkpoint_factory as factory
 from tests.merge_processes import ASSET, MergeJob, aws_environment, finish, publish_models, start

@@ -18,7 +18,7 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
-from assets.merging import CHECKPOINT
+from assets.work.merging import CHECKPOINT
 from benchmarks.crash import job, store_on
 from resources.errors import ContentConflictError
 from resources.store.artifact_store import ArtifactStore

@@ -41,7 +41,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from assets.entries import UpstreamModel
+from assets.work.entries import UpstreamModel
 from merge_ops.errors import Fault, FaultsError, RecipeError, did_you_mean
 from merge_ops.plans.stages import Stages, load_stages
 from merge_ops.recipes.recipe import Recipe, set_id

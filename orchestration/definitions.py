@@ -21,10 +21,10 @@ from assets.merge_plans import build_merge_plan, build_merge_plan_subset
 from assets.merged_checkpoints import MergeRecipe, build_merged_checkpoint
 from assets.merged_stages import MergeStage, build_merged_stage
 from assets.models import build_model
-from assets.ranking import Contest, RankedRecipe
 from assets.run_settings import RunSettings
 from assets.task_vectors import build_task_vector
 from assets.upstream import build_upstream_model
+from assets.work.ranking import Contest, RankedRecipe
 from merge_ops.plans.plan import PLAN_VERSION
 from merge_ops.recipes.recipe import Recipe
 from orchestration.automation import (

@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from assets.packed_models import MODEL, stored_model
+from assets.work.packed_models import MODEL, stored_model
 from merge_ops.checkpoints.checkpoint import FolderSink
 from merge_ops.errors import did_you_mean
 from merge_ops.jobs.restoring import copy_files

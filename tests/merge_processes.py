@@ -19,9 +19,9 @@ import merge_ops.plans.reuse
 import merge_ops.stream.stream  # noqa: F401
 import resources.places.local
 import resources.places.s3.place  # noqa: F401
-from assets.entries import UpstreamModel
-from assets.merging import CHECKPOINT, merge_set
-from assets.pulling import pull_model
+from assets.work.entries import UpstreamModel
+from assets.work.merging import CHECKPOINT, merge_set
+from assets.work.pulling import pull_model
 from merge_ops.plans.stages import Stages
 from merge_ops.recipes.recipe import parse_recipe
 from merge_ops.stream.settings import StreamSettings

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from assets.entries import UpstreamModel
-from assets.merging import MergedCheckpoint, merge_set
-from assets.pulling import pull_model
+from assets.work.entries import UpstreamModel
+from assets.work.merging import MergedCheckpoint, merge_set
+from assets.work.pulling import pull_model
 from merge_ops.plans.stages import Stages
 from merge_ops.recipes.recipe import parse_recipe
 from merge_ops.stream.stream import StreamSettings

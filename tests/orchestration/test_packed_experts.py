@@ -130,7 +130,7 @@ def test_an_expert_comes_before_its_base(tmp_path: Path, instance: dg.DagsterIns
         instance=instance, asset_selection=[dg.AssetKey("model")], partition_key="base"
     )
     assert done.success
-    from assets.packed_models import stored_model
+    from assets.work.packed_models import stored_model
 
     kept = stored_model(store, "e1")
     assert kept is not None

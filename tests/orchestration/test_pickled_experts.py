@@ -5,7 +5,7 @@ from pathlib import Path
 import dagster as dg
 import torch
 
-from assets.packed_models import as_it_was
+from assets.work.packed_models import as_it_was
 from orchestration.refresh import refresh
 from resources.store.artifact import Artifact
 from resources.store.artifact_store import ArtifactStore

@@ -14,7 +14,7 @@ from typing import Any
 import dagster as dg
 import psutil
 
-from assets.merging import merge_set
+from assets.work.merging import merge_set
 from merge_ops.plans.stages import Stages
 from merge_ops.recipes.recipe import load_recipe
 from merge_ops.stream.stream import StreamSettings

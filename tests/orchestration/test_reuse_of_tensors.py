@@ -4,7 +4,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets.merging import CHECKPOINT
+from assets.work.merging import CHECKPOINT
 from orchestration.refresh import refresh
 from resources.store.artifact_store import ArtifactStore
 from tests import checkpoint_factory as factory

@@ -12,8 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from assets.entries import UpstreamModel
-from assets.unpickling import copy_unpickled
+from assets.work.entries import UpstreamModel
+from assets.work.unpickling import copy_unpickled
 from merge_ops.errors import PackedModelError
 
 if TYPE_CHECKING:

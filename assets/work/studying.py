@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
-from assets.pulling import open_models
+from assets.work.pulling import open_models
 
 if TYPE_CHECKING:
     from resources.store.artifact import Artifact

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from assets.unpickling import copy_unpickled
+from assets.work.unpickling import copy_unpickled
 from merge_ops.checkpoints.checkpoint import FolderSink
 from merge_ops.errors import CheckpointError
 from resources.upstream.folder_source import FolderModel

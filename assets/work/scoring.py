@@ -9,7 +9,7 @@ from eval_ops.scores.scores import SuiteScores, scores_digest
 from resources.compute import choose_device
 
 if TYPE_CHECKING:
-    from assets.packed_models import StoredModel
+    from assets.work.packed_models import StoredModel
     from eval_ops.suites.harness import Evaluator
     from eval_ops.suites.suites import Suite
     from resources.store.artifact import Artifact

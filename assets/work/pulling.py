@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from assets.entries import UpstreamModel
-from assets.packed_models import MODEL, PACKED, Saving, as_it_was, pull_packed, stored_model
-from assets.unpickling import copy_unpickled
+from assets.work.entries import UpstreamModel
+from assets.work.packed_models import MODEL, PACKED, Saving, as_it_was, pull_packed, stored_model
+from assets.work.unpickling import copy_unpickled
 from merge_ops.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from assets.packed_models import StoredModel
+    from assets.work.packed_models import StoredModel
     from merge_ops.checkpoints.checkpoint import Checkpoint
     from resources.store.artifact import Artifact
     from resources.store.artifact_store import ArtifactStore
@@ -70,7 +70,7 @@ def pull_model(
     Raises ResourceError when the source cannot be read, CheckpointError when it is no checkpoint or
     a pickle holds more than tensors; the name `model/<name>` then stays where it was.
     """
-    from assets.reuse import digests_of
+    from assets.work.reuse import digests_of
     from resources.upstream.model_sources import open_model_source
 
     started = time.perf_counter()

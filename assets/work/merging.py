@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from assets.emr_masking import PublishedMasks, publish_masks
-from assets.pulling import open_models
-from assets.resume import carry_out
-from assets.reuse import with_reuse
+from assets.work.emr_masking import PublishedMasks, publish_masks
+from assets.work.pulling import open_models
+from assets.work.resume import carry_out
+from assets.work.reuse import with_reuse
 from merge_ops.plans.stages import Stages
 from merge_ops.recipes.recipe import Recipe
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from assets.merging import CHECKPOINT
+from assets.work.merging import CHECKPOINT
 from merge_ops.checkpoints.checkpoint import open_checkpoint
 from resources.store.artifact import Artifact
 from resources.store.artifact_store import ArtifactStore
@@ -172,10 +172,10 @@ def test_remains_that_change_after_they_were_checked_are_not_published(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A bit turns between the check and the copy: all is merged anew."""
-    import assets.resume
+    import assets.work.resume
 
     store, left = leave_unfinished(tmp_path, family)
-    resuming = assets.resume.resuming
+    resuming = assets.work.resume.resuming
 
     def spoil(*arguments):
         with left[0].open("r+b") as file:
@@ -183,7 +183,7 @@ def test_remains_that_change_after_they_were_checked_are_not_published(
             file.write(b"\xff")
         return resuming(*arguments)
 
-    monkeypatch.setattr(assets.resume, "resuming", spoil)
+    monkeypatch.setattr(assets.work.resume, "resuming", spoil)
     again = job(store, tmp_path, "again")
     run(again)
     result = again.result()
@@ -198,16 +198,16 @@ def test_remains_that_vanish_while_they_are_read_are_done_without(
     elsewhere: dict[str, Contents],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import assets.resume
+    import assets.work.resume
 
     store, left = leave_unfinished(tmp_path, family)
-    resuming = assets.resume.resuming
+    resuming = assets.work.resume.resuming
 
     def shorten(*arguments):
         os.truncate(left[1], 5 * MIB)
         return resuming(*arguments)
 
-    monkeypatch.setattr(assets.resume, "resuming", shorten)
+    monkeypatch.setattr(assets.work.resume, "resuming", shorten)
     again = job(store, tmp_path, "again")
     run(again)
     result = again.result()

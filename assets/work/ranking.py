@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assets.scoring import SCORES, read_scores, score_checkpoint
-from assets.whole_models import live_models
+from assets.work.scoring import SCORES, read_scores, score_checkpoint
+from assets.work.whole_models import live_models
 from eval_ops.scores.gates import Decision, decide, parse_gate
 from eval_ops.scores.leaderboard import (
     Entry,

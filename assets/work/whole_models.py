@@ -7,14 +7,14 @@ adapter itself stays an adapter in the store, and merges read it from there.
 import json
 from typing import TYPE_CHECKING
 
-from assets.merging import merge_set
-from assets.packed_models import MODEL, stored_model
+from assets.work.merging import merge_set
+from assets.work.packed_models import MODEL, stored_model
 from merge_ops.plans.stages import Stages
 from merge_ops.recipes.recipe import parse_recipe
 from merge_ops.sources.adapters import is_adapter
 
 if TYPE_CHECKING:
-    from assets.packed_models import StoredModel
+    from assets.work.packed_models import StoredModel
     from merge_ops.stream.stream import StreamSettings
     from resources.store.artifact_store import ArtifactStore
     from resources.store.refs import Ref

@@ -1,0 +1,1 @@
+"""The work that the assets do. Knows no Dagster."""
