@@ -22,7 +22,7 @@ from pathlib import Path
 from benchmarks.processes import COPY, ROOT, Run, RunFailedError, machine, measure, middle
 from benchmarks.shapes import SHAPES, Shape, model_folder
 
-RONGHE = (sys.executable, "-c", "from orchestration.cli import main; main()", "merge")
+RONGHE = (sys.executable, "-c", "from orchestration.commands.cli import main; main()", "merge")
 Task = Callable[[], Run]
 
 

@@ -34,9 +34,9 @@ from orchestration.automation import (
     when_any_input_changes,
     when_inputs_change,
 )
-from orchestration.catalog import Catalog, load_catalog
+from orchestration.catalogs.catalog import Catalog, load_catalog
+from orchestration.catalogs.partitions import COEFFICIENT, EXPERTS, Partitions
 from orchestration.executors import step_executor
-from orchestration.partitions import COEFFICIENT, EXPERTS, Partitions
 from orchestration.settings import Settings, load_settings
 from resources.compute import gpu_op_tags
 

@@ -142,7 +142,7 @@ def _memory(given: Mapping[str, str], faults: list[Fault]) -> int:
     text = given.get("RONGHE_MEMORY")
     if not text:
         return 512 << 20
-    from orchestration.merge_command import parse_size
+    from orchestration.commands.merge_command import parse_size
 
     try:
         return parse_size("RONGHE_MEMORY", text)

@@ -11,10 +11,10 @@ from merge_ops.jobs.assembly import merge
 from merge_ops.plans.plan import plan_merge
 from merge_ops.recipes.recipe import load_recipe
 from merge_ops.stream.stream import StreamSettings
-from orchestration.local_models import open_models
+from orchestration.commands.local_models import open_models
 
 ROOT = Path(__file__).resolve().parent.parent
-PROGRAM = (sys.executable, "-c", "from orchestration.cli import main; main()")
+PROGRAM = (sys.executable, "-c", "from orchestration.commands.cli import main; main()")
 
 
 def merge_in_process(config: Path, out: Path, settings: StreamSettings | None = None) -> Path:

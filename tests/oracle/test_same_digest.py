@@ -145,7 +145,7 @@ def test_pythonhashseed_changes_nothing(tmp_path: Path) -> None:
         write_config(tmp_path / f"{method}.yaml", config, {"base": base, "one": one, "two": two})
     code = """
 import hashlib, json, pathlib, sys
-from orchestration.cli import app
+from orchestration.commands.cli import app
 work, seed, *methods = sys.argv[1:]
 work = pathlib.Path(work)
 digests = {}

@@ -5,7 +5,7 @@ from pathlib import Path
 import dagster as dg
 import torch
 
-from orchestration.refresh import RefreshReport, refresh
+from orchestration.refreshing.refresh import RefreshReport, refresh
 from resources.store.artifact import Artifact
 from resources.store.artifact_store import ArtifactStore
 from tests import checkpoint_factory as factory

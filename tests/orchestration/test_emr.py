@@ -12,9 +12,9 @@ from merge_ops.checkpoints.checkpoint import FolderSink, FolderSource, open_chec
 from merge_ops.errors import MissingModelError, OutputError, SettingsError
 from merge_ops.jobs.emr_masks import MASKS_FILE, open_masks, restore, write_masks
 from merge_ops.jobs.task_vectors import BLOCK
-from orchestration.emr_command import run_restoration
-from orchestration.merge_command import MergeOptions, run_merge
-from orchestration.refresh import refresh
+from orchestration.commands.emr_command import run_restoration
+from orchestration.commands.merge_command import MergeOptions, run_merge
+from orchestration.refreshing.refresh import refresh
 from resources.store.artifact_store import ArtifactStore
 from tests import checkpoint_factory as factory
 from tests.merging import ronghe

@@ -15,7 +15,7 @@ from tests.orchestration.tiny_project import TASK_ARITHMETIC, make_project
 SHAPE = factory.Shape("qwen2", layers=2, hidden=128, intermediate=12288, tied=True)  # 38 MB
 UNSCORED = {key: value for key, value in TASK_ARITHMETIC.items() if key != "suite"}
 RECIPE = {**UNSCORED, "sweep": {"lambda": [0.25, 0.5, 0.75, 1.0]}}
-REFRESH = "from orchestration.commands import refresh; refresh()"
+REFRESH = "from orchestration.commands.refresh_command import refresh; refresh()"
 
 
 def start(environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:

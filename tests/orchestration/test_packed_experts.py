@@ -6,7 +6,7 @@ import dagster as dg
 import torch
 import yaml
 
-from orchestration.refresh import refresh
+from orchestration.refreshing.refresh import refresh
 from resources.store.artifact import Artifact
 from resources.store.artifact_store import ArtifactStore
 from tests import checkpoint_factory as factory

@@ -6,11 +6,11 @@ import dagster as dg
 import torch
 
 from assets.work.packed_models import as_it_was
-from orchestration.refresh import refresh
+from orchestration.refreshing.refresh import refresh
 from resources.store.artifact import Artifact
 from resources.store.artifact_store import ArtifactStore
 from tests import checkpoint_factory as factory
-from tests.orchestration.test_pickled_weights import Malice, pickle_weights
+from tests.orchestration.commands.test_pickled_weights import Malice, pickle_weights
 from tests.orchestration.tiny_project import TASK_ARITHMETIC, make_project, write_models
 
 

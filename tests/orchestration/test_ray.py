@@ -19,7 +19,7 @@ from merge_ops.plans.stages import Stages
 from merge_ops.recipes.recipe import load_recipe
 from merge_ops.stream.stream import StreamSettings
 from orchestration.definitions import build_definitions
-from orchestration.refresh import open_instance
+from orchestration.refreshing.refresh import open_instance
 from resources.store.artifact_store import ArtifactStore
 from tests import checkpoint_factory as factory
 from tests.merging import ROOT

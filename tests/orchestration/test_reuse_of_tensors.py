@@ -5,7 +5,7 @@ from pathlib import Path
 import dagster as dg
 
 from assets.work.merging import CHECKPOINT
-from orchestration.refresh import refresh
+from orchestration.refreshing.refresh import refresh
 from resources.store.artifact_store import ArtifactStore
 from tests import checkpoint_factory as factory
 from tests.orchestration.tiny_project import TASK_ARITHMETIC, TinyProject, make_project

@@ -7,9 +7,9 @@ import dagster as dg
 import pytest
 import yaml
 
-from orchestration.catalog import CatalogError, load_catalog
+from orchestration.catalogs.catalog import CatalogError, load_catalog
 from orchestration.definitions import build_definitions
-from orchestration.refresh import RefreshReport, refresh
+from orchestration.refreshing.refresh import RefreshReport, refresh
 from resources.store.artifact_store import ArtifactStore
 from tests import checkpoint_factory as factory
 from tests.merging import ronghe

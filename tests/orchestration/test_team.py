@@ -23,7 +23,7 @@ import psutil
 import pytest
 from dagster._core.instance.ref import InstanceRef
 
-from orchestration.refresh import open_instance, refresh
+from orchestration.refreshing.refresh import open_instance, refresh
 from orchestration.settings import NAMES, load_settings
 from resources.store.artifact_store import ArtifactStore
 from tests.orchestration.dagster_dev import DagsterDev

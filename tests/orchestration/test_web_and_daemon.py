@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestration.automation import OBSERVE_JOB, SENSOR
-from orchestration.refresh import open_instance, refresh
+from orchestration.refreshing.refresh import open_instance, refresh
 from resources.store.artifact_store import ArtifactStore
 from tests.orchestration.browser import Page, browser, find_chromium
 from tests.orchestration.dagster_dev import DagsterDev, dagster_dev

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from orchestration.requests import key_ranges
+from orchestration.refreshing.requests import key_ranges
 
 SETS = ["a+b", "a+b+c", "a+c", "b+c"]
 POINTS = ["t=0.3", "t=0.5", "t=0.7"]

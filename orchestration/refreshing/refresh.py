@@ -13,11 +13,11 @@ from dagster._core.instance.ref import InstanceRef
 
 from orchestration.automation import OBSERVE_JOB
 from orchestration.definitions import build_definitions
-from orchestration.progress import RefreshProgress
-from orchestration.refresh_lock import only_refresh, run_tags
-from orchestration.refresh_state import load_cursor, load_waiting, save
-from orchestration.requests import Pending, RunPlan
-from orchestration.run_log import RunLog
+from orchestration.refreshing.lock import only_refresh, run_tags
+from orchestration.refreshing.log import RunLog
+from orchestration.refreshing.progress import RefreshProgress
+from orchestration.refreshing.requests import Pending, RunPlan
+from orchestration.refreshing.state import load_cursor, load_waiting, save
 from orchestration.settings import Settings
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from orchestration.partitions import COEFFICIENT, EXPERTS
+from orchestration.catalogs.partitions import COEFFICIENT, EXPERTS
 
 if TYPE_CHECKING:
     from dagster._core.definitions.assets.graph.asset_graph import AssetGraph

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestration import commands
+from orchestration.commands import refresh_command as commands
 from tests.orchestration.tiny_project import AVERAGE, TinyProject, make_project
 
 

@@ -17,7 +17,7 @@ import dagster as dg
 from assets.merged_stages import stage_key
 from merge_ops.plans.stages import Stages
 from merge_ops.recipes.recipe import Recipe
-from orchestration.catalog import Catalog
+from orchestration.catalogs.catalog import Catalog
 
 EXPERTS, COEFFICIENT = "experts", "coefficient"
 

@@ -31,7 +31,7 @@ def merge(
     block: Annotated[int, typer.Option(hidden=True)] = 0,
 ) -> None:
     """Merge CONFIG into OUT. A `sweep` writes OUT/<coefficient>/ for every point."""
-    from orchestration.merge_command import MergeOptions, run_merge
+    from orchestration.commands.merge_command import MergeOptions, run_merge
 
     settings = MergeOptions(threads, device, memory, shard_size, block or None, masks)
     run_merge(config, out, settings)
@@ -43,7 +43,7 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole plan as JSON.")] = False,
 ) -> None:
     """Show what merging CONFIG would do, from headers alone."""
-    from orchestration.merge_command import show_plan
+    from orchestration.commands.merge_command import show_plan
 
     show_plan(config, as_json=as_json)
 
@@ -66,7 +66,7 @@ def extract_lora(
 ) -> None:
     """Extract a LoRA adapter from FINETUNED by truncated SVD, for PEFT or as `base+adapter`."""
     from merge_ops.jobs.extraction_plan import ExtractionSettings
-    from orchestration.extract_command import run_extraction
+    from orchestration.commands.extract_command import run_extraction
 
     kept = ExtractionSettings(rank, distribute_scale, tuple(include or ()), tuple(exclude or ()))
     run_extraction(finetuned, base, out, kept)
@@ -81,7 +81,7 @@ def merge_adapters(
     ] = False,
 ) -> None:
     """Average the LoRA adapters that CONFIG lists as models into one adapter, exactly."""
-    from orchestration.adapter_command import run_adapter_average
+    from orchestration.commands.adapter_command import run_adapter_average
 
     run_adapter_average(config, out, factor_wise)
 
@@ -95,7 +95,7 @@ def restore_expert(
     masks: Annotated[Path, typer.Option(help="The folder of its masks (`merge --masks`).")],
 ) -> None:
     """Restore one EXPERT of a merge by emr from the shared checkpoint, its mask and its scale."""
-    from orchestration.emr_command import run_restoration
+    from orchestration.commands.emr_command import run_restoration
 
     run_restoration(expert, out, merged, base, masks)
 
@@ -106,7 +106,7 @@ def restore(
     out: Annotated[Path, typer.Option(help="The folder to write; new or empty.")],
 ) -> None:
     """Write a model of the artifact store to a folder, byte for byte as it was pulled."""
-    from orchestration.restore_command import run_restore
+    from orchestration.commands.restore_command import run_restore
 
     run_restore(name, out)
 
@@ -114,7 +114,7 @@ def restore(
 @app.command()
 def refresh() -> None:
     """Observe the upstream models and re-merge and re-score what any change touches."""
-    from orchestration import commands
+    from orchestration.commands import refresh_command as commands
 
     commands.refresh()
 
@@ -122,7 +122,7 @@ def refresh() -> None:
 @app.command()
 def leaderboard() -> None:
     """Print the leaderboard, where the artifacts are, and what to do next."""
-    from orchestration import commands
+    from orchestration.commands import refresh_command as commands
 
     commands.leaderboard()
 
@@ -137,7 +137,7 @@ def verify(
     ] = None,
 ) -> None:
     """Hash the files of the store's artifacts again. Exit status 1 when one is not as published."""
-    from orchestration.store_commands import verify as run
+    from orchestration.commands.store_commands import verify as run
 
     run(digests or [], kind)
 
@@ -150,7 +150,7 @@ def gc(
     ] = "24h",
 ) -> None:
     """Remove what killed runs left in the store: attempts nobody points to, half-done uploads."""
-    from orchestration.store_commands import collect
+    from orchestration.commands.store_commands import collect
 
     collect(dry_run, grace)
 
@@ -161,7 +161,7 @@ def refs(
     partition: Annotated[str | None, typer.Argument(help="Only this partition.")] = None,
 ) -> None:
     """Show what ASSET pointed to when, and which run did that."""
-    from orchestration.store_commands import history
+    from orchestration.commands.store_commands import history
 
     history(asset, partition)
 

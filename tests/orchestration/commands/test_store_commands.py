@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestration import cli
+from orchestration.commands import cli
 from orchestration.settings import NAMES
 from resources.store.artifact import Artifact
 from resources.store.artifact_store import ArtifactStore

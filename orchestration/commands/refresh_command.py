@@ -8,7 +8,7 @@ from orchestration.settings import load_settings
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from orchestration.refresh import RefreshReport
+    from orchestration.refreshing.refresh import RefreshReport
 
 WIDE = 158
 GRIDS = ("merged_checkpoint", "benchmark_scores")
@@ -16,8 +16,8 @@ GRIDS = ("merged_checkpoint", "benchmark_scores")
 
 def refresh() -> None:
     """Observe the upstream models and run what any change touches, in this process."""
-    from orchestration.refresh import open_instance
-    from orchestration.refresh import refresh as run
+    from orchestration.refreshing.refresh import open_instance
+    from orchestration.refreshing.refresh import refresh as run
 
     console, settings = _console(), load_settings()
     with open_instance(settings) as instance:

@@ -8,8 +8,8 @@ from rich.progress import Progress
 
 from merge_ops.checkpoints.checkpoint import FolderSink, FolderSource
 from merge_ops.errors import Fault, SettingsError
-from orchestration.local_models import open_models
-from orchestration.output_folder import check_output, staged
+from orchestration.commands.local_models import open_models
+from orchestration.commands.output_folder import check_output, staged
 
 if TYPE_CHECKING:
     from merge_ops.plans.plan import Plan

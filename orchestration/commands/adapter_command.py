@@ -19,8 +19,8 @@ from merge_ops.jobs.adapter_average import plan_average, write_average
 from merge_ops.plans.stages import load_stages
 from merge_ops.recipes.recipe import Recipe
 from merge_ops.sources.adapters import Adapter, read_adapter
-from orchestration.local_models import content_digest, folders_of, readable
-from orchestration.output_folder import check_output, staged
+from orchestration.commands.local_models import content_digest, folders_of, readable
+from orchestration.commands.output_folder import check_output, staged
 
 
 def run_adapter_average(config: Path, out: Path, factor_wise: bool) -> None:

@@ -9,7 +9,7 @@ from assets.work.packed_models import MODEL, stored_model
 from merge_ops.checkpoints.checkpoint import FolderSink
 from merge_ops.errors import did_you_mean
 from merge_ops.jobs.restoring import copy_files
-from orchestration.output_folder import check_output, staged
+from orchestration.commands.output_folder import check_output, staged
 from orchestration.settings import load_settings
 from resources.errors import DamagedArtifactError, MissingArtifactError
 from resources.store.artifact_store import ArtifactStore

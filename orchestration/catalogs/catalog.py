@@ -45,8 +45,8 @@ from assets.work.entries import UpstreamModel
 from merge_ops.errors import Fault, FaultsError, RecipeError, did_you_mean
 from merge_ops.plans.stages import Stages, load_stages
 from merge_ops.recipes.recipe import Recipe, set_id
-from orchestration.names import BANNED, RECIPE_NAME, name_rule
-from orchestration.recipe_faults import recipe_faults
+from orchestration.catalogs.names import BANNED, RECIPE_NAME, name_rule
+from orchestration.catalogs.recipe_faults import recipe_faults
 
 
 class CatalogError(FaultsError):

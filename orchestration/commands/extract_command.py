@@ -9,8 +9,8 @@ from rich.table import Table
 from merge_ops.checkpoints.checkpoint import FolderSink
 from merge_ops.jobs.extraction_plan import ExtractionSettings, plan_extraction
 from merge_ops.jobs.lora_extraction import ExtractionReport, extract
-from orchestration.local_models import open_models
-from orchestration.output_folder import check_output, staged
+from orchestration.commands.local_models import open_models
+from orchestration.commands.output_folder import check_output, staged
 
 
 def run_extraction(tuned: str, base: str, out: Path, settings: ExtractionSettings) -> None:

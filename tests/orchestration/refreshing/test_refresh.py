@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from orchestration.definitions import build_definitions
-from orchestration.refresh import RefreshReport, refresh
+from orchestration.refreshing.refresh import RefreshReport, refresh
 from resources.store.artifact_store import ArtifactStore
 from tests import checkpoint_factory as factory
 from tests.orchestration.tiny_project import (

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from merge_ops.errors import Fault, did_you_mean
 from merge_ops.plans.stages import Stages
 from merge_ops.recipes.recipe import ALL, ALL_PAIRS, Recipe
-from orchestration.names import BANNED, RECIPE_NAME, name_rule
+from orchestration.catalogs.names import BANNED, RECIPE_NAME, name_rule
 
 if TYPE_CHECKING:
-    from orchestration.catalog import Catalog
+    from orchestration.catalogs.catalog import Catalog
 
 
 def recipe_faults(catalog: "Catalog", stages: Stages) -> Iterator[Fault]:

@@ -21,9 +21,9 @@ from merge_ops.plans.plan_json import plan_json
 from merge_ops.plans.stages import Stages, load_stages, plan_stages, run_stages
 from merge_ops.stream.settings import StreamSettings
 from merge_ops.stream.stream import can_do_without_torch
-from orchestration.emr_command import check_masks_wanted, write_masks_into
-from orchestration.local_models import content_digest, folders_of, open_models, readable
-from orchestration.output_folder import check_output, staged
+from orchestration.commands.emr_command import check_masks_wanted, write_masks_into
+from orchestration.commands.local_models import content_digest, folders_of, open_models, readable
+from orchestration.commands.output_folder import check_output, staged
 
 if TYPE_CHECKING:
     from merge_ops.jobs.assembly import MergeReport

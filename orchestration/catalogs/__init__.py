@@ -1,0 +1,1 @@
+"""The catalog folder: read, checked as a whole, and turned into partitions."""

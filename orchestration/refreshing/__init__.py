@@ -1,0 +1,1 @@
+"""`ronghe refresh`: observe, ask the conditions, run what they ask for."""
