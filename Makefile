@@ -60,8 +60,8 @@ check: install  ## style, types, import rules, definitions
 bench: install oracle  ## side by side with mergekit on the same files
 	$(BIN)/python -m benchmarks.vs_mergekit
 
-docs: install  ## docs/methods.md and its pictures, from the registry of methods
-	$(BIN)/python -m docs.methods_page
+docs: install  ## docs/methods.md with its pictures, and the trees of docs/architecture.md
+	$(BIN)/python -m docs.methods_page && $(BIN)/python -m docs.architecture_page
 
 clean:  ## remove the environments and everything the demo made
 	rm -rf .venv .venv-oracle .ronghe
