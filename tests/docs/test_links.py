@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from functools import lru_cache
 from typing import Any
+from unicodedata import category
 
 import pytest
 from typer.main import get_command
@@ -48,7 +49,8 @@ def anchors(page: str) -> set[str]:
     seen: Counter[str] = Counter()
     for heading in re.findall(r"^#{1,6} +(.+?) *#*$", text, re.M):
         plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("`", "")
-        slug = re.sub(r"[^\w\- ]", "", plain.lower()).replace(" ", "-")
+        kept = [c for c in plain.lower() if c in "-_ " or category(c)[0] in "LM" or c.isdecimal()]
+        slug = "".join(kept).replace(" ", "-")
         found.add(f"{slug}-{seen[slug]}" if seen[slug] else slug)
         seen[slug] += 1
     return found
