@@ -4,7 +4,8 @@
     python -m docs.decisions_index
 
 Under its heading every entry has a line `*Theme · status*`. The status is `holds`,
-`negative result`, `superseded by [title](#anchor)` or `partly superseded by …: in what`. Entries without such a line are listed last.
+`negative result`, `superseded by [title](#anchor)` or `partly superseded by …: in what`. Entries
+without such a line are listed last.
 """
 
 from __future__ import annotations
