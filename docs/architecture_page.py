@@ -143,14 +143,15 @@ def import_rules(rules: Sequence[Mapping[str, Any]]) -> str:
 
 def import_rule(rule: Mapping[str, Any]) -> str:
     """One contract, drawn where it is one of layers."""
+    exceptions = codes([each.replace("->", "→") for each in rule.get("ignore_imports", ())])
     if rule["type"] == "layers":
-        return fenced(stack(layers(rule)))
+        drawing = fenced(stack(layers(rule)))
+        return f"{drawing}\n\nExcepted: {exceptions}." if exceptions else drawing
+    but = f" Excepted: {exceptions}." if exceptions else ""
     if rule["type"] == "forbidden":
-        exceptions = [each.replace("->", "→") for each in rule.get("ignore_imports", ())]
-        but = f" Excepted: {codes(exceptions)}." if exceptions else ""
         return f"{codes(rule['source_modules'])}: no {codes(rule['forbidden_modules'])}.{but}"
     names = codes(rule.get("modules", rule.get("source_modules", ())))
-    return f"{rule['type']}: {names}." if names else f"{rule['type']}."
+    return f"{rule['type']}: {names}.{but}"
 
 
 def codes(names: Sequence[str]) -> str:
