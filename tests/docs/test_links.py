@@ -21,8 +21,6 @@ PAGES = sorted(
         *(each for name in FOLDERS for each in (ROOT / name).rglob("*.md")),
     )
 )
-# Written by Ronghe, by the quickstart or by the reader, so not in a fresh clone.
-MADE = (".ronghe/",)
 
 
 def text_of(page: str) -> str:
@@ -80,15 +78,17 @@ def test_addresses_end_where_the_address_ends(page):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_paths_exist(page):
+    """Paths in code, with or without an ending; in prose those of files, which have one."""
     places = "|".join((*FOLDERS, r"\.ci"))
-    dead: list[str] = []
-    for code in code_in(text_of(page)):
-        for path in re.findall(rf"(?<![\w/.:-])((?:{places})/[\w./*-]*)", code):
-            path = path.rstrip(".")
-            if path.startswith(MADE) or any((ROOT / page).parent.glob(path)):
-                continue
-            if not any(ROOT.glob(path)):
-                dead.append(path)
+    text = text_of(page)
+    code, prose = "\n".join(code_in(text)), without_code(text)
+    paths = re.findall(rf"(?<![\w/.:-])((?:{places})/[\w./*-]*)", code)
+    paths += re.findall(rf"(?<![\w/.:-])((?:{places})/[\w./-]*\.(?:py|md|yaml|c|h|sh))\b", prose)
+    dead = [
+        path
+        for path in (path.rstrip(".") for path in paths)
+        if not any(ROOT.glob(path)) and not any((ROOT / page).parent.glob(path))
+    ]
     assert dead == []
 
 
