@@ -13,7 +13,7 @@ from assets.progress_log import log_progress
 from assets.run_settings import RunSettings
 from assets.work.emr_masking import point_at_masks
 from assets.work.merging import CHECKPOINT, merge_set
-from merge_ops.plans.stages import Stages
+from merge_ops.recipes.stages import Stages
 
 
 @dataclass(frozen=True)

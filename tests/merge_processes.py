@@ -22,8 +22,8 @@ import resources.places.s3.place  # noqa: F401
 from assets.work.entries import UpstreamModel
 from assets.work.merging import CHECKPOINT, merge_set
 from assets.work.pulling import pull_model
-from merge_ops.plans.stages import Stages
-from merge_ops.recipes.recipe import parse_recipe
+from merge_ops.recipes.reading import parse_recipe
+from merge_ops.recipes.stages import Stages
 from merge_ops.stream.settings import StreamSettings
 from resources.store.artifact_store import ArtifactStore
 from tests import checkpoint_factory as factory

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from merge_ops.checkpoints.bounded_yaml import load_documents
 from merge_ops.checkpoints.checkpoint import open_checkpoint
 from merge_ops.errors import CheckpointError, CompatibilityError, RecipeError
-from merge_ops.recipes.recipe import parse_recipe
+from merge_ops.recipes.reading import parse_recipe
 from merge_ops.sources.adapters import read_adapter
 from resources.errors import DamagedArtifactError
 from resources.store.artifact_store import ArtifactStore

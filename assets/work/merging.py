@@ -9,8 +9,8 @@ from assets.work.emr_masking import PublishedMasks, publish_masks
 from assets.work.pulling import open_models
 from assets.work.resume import carry_out
 from assets.work.reuse import with_reuse
-from merge_ops.plans.stages import Stages
 from merge_ops.recipes.recipe import Recipe
+from merge_ops.recipes.stages import Stages
 
 if TYPE_CHECKING:
     from merge_ops.checkpoints.checkpoint import Checkpoint
@@ -129,7 +129,7 @@ class _Work:
             plan = plan_merge(recipe, models, missing)
             if asset is not None and partitions is not None:
                 plan = with_reuse(self.store, plan, asset, partitions)
-                reused = sum(tensor.action == "reuse" for tensor in plan.steps)
+                reused = sum(step.action == "reuse" for step in plan.steps)
 
             def fields(output: "Output") -> dict[str, Any]:
                 return _manifest_fields(plan, output, expert_set, self.licences)
@@ -144,7 +144,7 @@ class _Work:
             if (artifact := made.get(each.coefficient) or found[each.coefficient]) is not None
         )
         inputs = {each.name: str(each.digest) for each in whole.checkpoints}
-        work = (seconds, bytes_read, bytes_written, reused, len(whole.tensors), resumed)
+        work = (seconds, bytes_read, bytes_written, reused, len(whole.steps), resumed)
         masks = publish_masks(self.store, whole)
         return MergedSet(expert_set, inputs, checkpoints, *work, masks)
 
@@ -171,7 +171,7 @@ def _manifest_fields(
             "parameters": {**plan.recipe.parameters, **output.values},
             "excluded": dict(plan.excluded),
         },
-        "tensors": [tensor.output.name for tensor in plan.tensors],
+        "tensors": [step.output.name for step in plan.steps],
         "inputs": {each.name: each.digest for each in plan.checkpoints},
         "licences": {each.name: licences.get(each.name) for each in plan.checkpoints},
         "versions": {name: _version(name) for name in ("ronghe", "torch")},

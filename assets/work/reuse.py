@@ -36,7 +36,8 @@ def with_reuse(
     `keys` are the asset's partitions by coefficient. Keeps the keys of what the plan makes, for the
     next time. An earlier checkpoint whose files are damaged is not used.
     """
-    parts = [part for tensor in plan.tensors for source in tensor.sources for part in source.parts]
+    sources = [source for step in plan.steps for source in step.planned.sources]
+    parts = [part for source in sources for part in source.parts]
     stored = {part.checkpoint.name: part.checkpoint for part in parts}
     digests = {
         name: digests_of(store, model, model.digest)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from assets.work.merging import merge_set
 from assets.work.packed_models import MODEL, stored_model
-from merge_ops.plans.stages import Stages
-from merge_ops.recipes.recipe import parse_recipe
+from merge_ops.recipes.reading import parse_recipe
+from merge_ops.recipes.stages import Stages
 from merge_ops.sources.adapters import is_adapter
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import blake3
 
-from merge_ops.checkpoints.checkpoint import ByteSink, ByteSource, ByteWriter
+from merge_ops.checkpoints.byte_sources import ByteSink, ByteSource, ByteWriter
 from merge_ops.errors import PackedModelError
 from merge_ops.progress import Progress
 from merge_ops.sources.packed_source import PackedSource

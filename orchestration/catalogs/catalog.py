@@ -43,8 +43,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from assets.work.entries import UpstreamModel
 from merge_ops.errors import Fault, FaultsError, RecipeError, did_you_mean
-from merge_ops.plans.stages import Stages, load_stages
 from merge_ops.recipes.recipe import Recipe, set_id
+from merge_ops.recipes.stages import Stages, load_stages
 from orchestration.catalogs.names import BANNED, RECIPE_NAME, name_rule
 from orchestration.catalogs.recipe_faults import recipe_faults
 

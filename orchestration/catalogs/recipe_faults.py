@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from merge_ops.errors import Fault, did_you_mean
-from merge_ops.plans.stages import Stages
 from merge_ops.recipes.recipe import ALL, ALL_PAIRS, Recipe
+from merge_ops.recipes.stages import Stages
 from orchestration.catalogs.names import BANNED, RECIPE_NAME, name_rule
 
 if TYPE_CHECKING:

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from merge_ops.checkpoints.checkpoint import Checkpoint, FolderSink, FolderSource, open_checkpoint
+from merge_ops.checkpoints.byte_sources import FolderSink, FolderSource
+from merge_ops.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from merge_ops.errors import Fault, RecipeError, SettingsError
 from merge_ops.plans.plan import GRADIENTS, Plan
 from merge_ops.plans.plan_json import plan_json
-from merge_ops.plans.stages import Stages, load_stages, plan_stages, run_stages
+from merge_ops.plans.stage_plans import plan_stages, run_stages
+from merge_ops.recipes.stages import Stages, load_stages
 from merge_ops.stream.settings import StreamSettings
 from merge_ops.stream.stream import can_do_without_torch
 from orchestration.commands.emr_command import check_masks_wanted, write_masks_into
@@ -78,9 +80,9 @@ def _print_plan(console: Console, plan: Plan) -> None:
         head.add_row(role, each.name, f"{len(each.tensors):,}", f"{each.nbytes:,}")
     console.print(head)
     groups: dict[str, list[str]] = {}
-    for tensor in plan.tensors:
-        what = tensor.action if tensor.action == "copy" else str(tensor.parameters[0])
-        groups.setdefault(what, []).append(tensor.output.name)
+    for step in plan.steps:
+        what = str(step.parameters[0]) if step.parameters else step.action
+        groups.setdefault(what, []).append(step.output.name)
     body = Table(title="tensors by their parameters (first coefficient)", title_justify="left")
     body.add_column("parameters", overflow="fold")
     body.add_column("tensors", justify="right")

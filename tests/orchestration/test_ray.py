@@ -15,8 +15,7 @@ import dagster as dg
 import psutil
 
 from assets.work.merging import merge_set
-from merge_ops.plans.stages import Stages
-from merge_ops.recipes.recipe import load_recipe
+from merge_ops.recipes.stages import load_stages
 from merge_ops.stream.stream import StreamSettings
 from orchestration.definitions import build_definitions
 from orchestration.refreshing.refresh import open_instance
@@ -51,11 +50,11 @@ def local_merges(project: TinyProject) -> Merged:
                 instance=instance, asset_selection=[dg.AssetKey("model")], partition_key=model
             ).success
     store, settings = ArtifactStore.open(project.store), StreamSettings(threads=2, device="cpu")
-    recipe = load_recipe(project.catalog / "recipes" / "dare_ties.yaml")
-    coefficients = [point.id for point in recipe.coefficients()]
+    stages = load_stages(project.catalog / "recipes" / "dare_ties.yaml")
+    coefficients = [point.id for point in stages.result.coefficients()]
     found: Merged = {}
     for each in SETS:
-        merged = merge_set(store, Stages((recipe,)), "base", each, coefficients, settings)
+        merged = merge_set(store, stages, "base", each, coefficients, settings)
         for point in merged.checkpoints:
             content = point.artifact.manifest["content_digest"]
             found[f"{point.coefficient}|{each}"] = (point.artifact.digest, content)
