@@ -5,6 +5,7 @@
     │   ├── StoreAddressError         the URI, the bucket or a name in it cannot be right
     │   ├── StoreUnreachableError     the endpoint gives no answer
     │   ├── StoreAccessError          credentials or permissions are missing or refused
+    │   ├── ObjectChangedError        an object is not the version that was asked for any more
     │   ├── UnsafeStoreError          the store ignores conditional writes
     │   ├── StoreFailureError         any other failure underneath: disk full, server error
     │   ├── AttemptError              an attempt used wrongly, or removed by gc too soon
@@ -44,6 +45,10 @@ class StoreUnreachableError(StoreError):
 
 class StoreAccessError(StoreError):
     """Credentials or permissions are missing, or were refused."""
+
+
+class ObjectChangedError(StoreError):
+    """An object is not the version that was asked for any more."""
 
 
 class UnsafeStoreError(StoreError):

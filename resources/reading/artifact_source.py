@@ -8,15 +8,13 @@ more CPU. Artifacts of older releases have no tree; their larger files cannot be
 
 import os
 import threading
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from resources.errors import ArtifactReadError, DamagedArtifactError, StoreError
-from resources.places.place import Place, PlaceReader
+from resources.places import Place, PlaceReader
 from resources.reading.checked_file import CheckedFile, ShortFileError
 from resources.reading.read_ahead import ReadAhead
-
-if TYPE_CHECKING:
-    from resources.store.artifact import Artifact
+from resources.reading.records import FileRecord
 
 _FAR_TRIES = 6
 _NEAR_TRIES = 2
@@ -25,14 +23,29 @@ _shared: dict[int, ReadAhead] = {}  # by process: threads do not survive a fork
 _sharing = threading.Lock()
 
 
+class Published(Protocol):
+    """What is known of an artifact's files: where each lies, and what its bytes must be."""
+
+    uri: str
+    files: dict[str, FileRecord]
+
+    def key(self, file: str) -> str:
+        """Return the place's key of a file; DamagedArtifactError when there is no such file."""
+        ...
+
+    def piece_digests(self, file: str) -> tuple[int, bytes] | None:
+        """Return the bytes of a piece and the digests of all pieces; None where none were kept."""
+        ...
+
+
 class ArtifactSource:
     """Random access to an artifact's files; thread-safe. Files stay open until `close`."""
 
-    def __init__(self, artifact: "Artifact", place: Place, checked: bool) -> None:
+    def __init__(self, artifact: Published, place: Place, checked: bool) -> None:
         self.location = artifact.uri
         self._artifact = artifact
         self._place = place
-        self._ahead = _read_ahead() if place.folder("") is None else None
+        self._ahead = read_ahead() if place.folder("") is None else None
         self._checked = checked or self._ahead is not None
         self._open: dict[str, tuple[PlaceReader, CheckedFile | None]] = {}
         self._lock = threading.Lock()
@@ -44,9 +57,8 @@ class ArtifactSource:
     def read_into(self, file: str, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` with the file's bytes from `offset`, exactly.
 
-        Raises:
-            ArtifactReadError: (an OSError, a DamagedArtifactError) the range is not in the file,
-                could not be read, or was checked and has other bytes than were published.
+        ArtifactReadError (an OSError, a DamagedArtifactError) is raised where the range is not in
+        the file, could not be read, or was checked and has other bytes than were published.
         """
         data = buffer.cast("B")
         where = f"{self.location}: file {file!r}, bytes {offset} to {offset + len(data)}"
@@ -115,8 +127,8 @@ class ArtifactSource:
         return reader, CheckedFile(reader, where, size, *found, tries)
 
 
-def _read_ahead() -> ReadAhead:
-    """The process's own."""
+def read_ahead() -> ReadAhead:
+    """Return this process's own, which all sources of far artifacts share."""
     with _sharing:
         if os.getpid() not in _shared:
             _shared.clear()

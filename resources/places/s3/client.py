@@ -25,6 +25,7 @@ from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
 from resources.errors import (
+    ObjectChangedError,
     StoreAccessError,
     StoreAddressError,
     StoreError,
@@ -114,9 +115,7 @@ def make_client(settings: AwsSettings, timeouts: Timeouts, connections: int) -> 
 def persist(action: Callable[[bool], Done], patience: Patience) -> Done:
     """Call `action` until it succeeds, fails for good, or patience ends; raises its last error.
 
-    Args:
-        action: is told whether it was called before: what it asks for may then be done already.
-        patience: how often, and how long.
+    It is told whether it was called before: what it asks for may then be done already.
     """
     deadline = time.monotonic() + patience.seconds
     for number in range(patience.tries):
@@ -148,12 +147,12 @@ def is_missing(error: Exception) -> bool:
     return status_of(error) == 404 and code_of(error) != "NoSuchBucket"
 
 
-def explain(
-    uri: str, bucket: str, doing: str, error: Exception, endpoint: str | None
-) -> StoreError:
-    """Return our error for a fault, of whose text only the S3 code and the status are kept."""
+def explain(where: str, bucket: str, error: Exception, endpoint: str | None) -> StoreError:
+    """Return our error for a fault, of whose text only the S3 code and the status are kept.
+
+    `where` begins the sentence: what was done, with what, and that it failed.
+    """
     code, status = code_of(error), status_of(error)
-    where = f"artifact store {uri}: {doing} failed"
     if code == "NoSuchBucket":
         return StoreAddressError(
             f"{where}: there is no bucket {bucket!r}; make it, or correct the store's URI"
@@ -164,6 +163,8 @@ def explain(
             f"{where}: the server refused the credentials ({said}); check the key, and that it "
             f"may get, put, delete and list objects of this bucket"
         )
+    if status == 412:
+        return ObjectChangedError(f"{where}: the object is not the one that was listed; run again")
     if status:
         return StoreFailureError(
             f"{where}: the server answered {status} {code}".rstrip() + "; see its log and retry"

@@ -161,7 +161,7 @@ def test_a_model_that_changes_meanwhile_is_not_copied(
         pytest.raises(SourceChangedError, match=r"merges\.txt changed while it was read; wait"),
     ):
         source.copy_to(attempt)
-    assert list(store._place.walk("attempts")) == []
+    assert list(store.place.walk("attempts")) == []
 
 
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
