@@ -100,7 +100,7 @@ class Artifact:
     def read_bytes(self, file: str) -> bytes:
         """Return one whole small file, checked against its hash.
 
-        DamagedArtifactError is raised where it is not there, or has other bytes than were published.
+        DamagedArtifactError is raised where it is not there or has not the published bytes.
         """
         found = self._place.read(self.key(file))
         if found is None or blake3(found[0]).hexdigest() != self.files[file].blake3:
@@ -120,8 +120,8 @@ class Artifact:
 
         In a local store that is the attempt's own folder. From S3 the files are pulled once into a
         bounded cache (`cache`, or the store's) by content digest, checked, and stay there at least
-        as long as this Artifact object lives. DamagedArtifactError is raised where a file is missing
-        or has wrong bytes.
+        as long as this Artifact object lives. DamagedArtifactError is raised where a file is
+        missing or has wrong bytes.
         """
         local = self._place.folder(f"{ATTEMPTS}/{self.manifest['attempt']}")
         if local is not None:

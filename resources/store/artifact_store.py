@@ -38,7 +38,7 @@ _PIECE = 16 << 20
 
 
 class ArtifactStore:
-    """Artifacts and refs on one root, which is a `place`. Open one per process; threads may share it.
+    """Artifacts and refs on one root, its `place`. Open one per process; threads may share it.
 
     Every method raises a `StoreError` (StoreUnreachableError, StoreAccessError, …) when the place
     underneath fails.

@@ -59,9 +59,9 @@ class Attempt:
     def open(self, file: str, size: int) -> "AttemptWriter":
         """Start a file of exactly `size` bytes, written in order and hashed on the way.
 
-        Its name is a relative POSIX path without `..` or anything hidden. AttemptError is raised for
-        an unsafe name, one used already, or when the attempt is published; and when the file is
-        closed with more or fewer bytes.
+        Its name is a relative POSIX path without `..` or anything hidden. AttemptError is raised
+        for an unsafe name, one used already, or when the attempt is published; and when the file
+        is closed with more or fewer bytes.
         """
         fault = file_fault(file)
         if fault:

@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
@@ -35,14 +36,26 @@ _OTHERS = 4  # requests of callers' own threads beside these
 Done = TypeVar("Done")
 
 
+@dataclass(frozen=True)
+class Role:
+    """What a bucket is for, in messages: its name, and what one must be allowed to do there."""
+
+    name: str
+    rights: str
+
+
+ARTIFACT_STORE = Role("artifact store", "get, put, delete and list")
+MODEL_SOURCE = Role("model source", "list and get")
+
+
 class Bucket:
     """Objects below `prefix` of the bucket `name`; the first use makes contact.
 
     `patience` says how often, and how long, an operation is tried, `timeouts` what a single request
-    may take. `role` names what is kept here, in messages.
+    may take.
     """
 
-    def __init__(self, name: str, prefix: str, role: str = "artifact store") -> None:
+    def __init__(self, name: str, prefix: str, role: Role = ARTIFACT_STORE) -> None:
         self.name = name
         self.prefix = prefix
         self.role = role
@@ -66,7 +79,7 @@ class Bucket:
         with self._lock:
             if self._connection is None or self._process != os.getpid():
                 self._settings = settings = read_aws_chain()
-                settings.need_credentials(self.role)
+                settings.need_credentials(self.role.name)
                 self._make_contact(settings)
                 self._connection = Connection(settings, self.timeouts)
                 self._process = os.getpid()
@@ -98,8 +111,8 @@ class Bucket:
         except FAULTS as error:
             if is_missing(error):
                 raise FileNotFoundError(f"{self.uri} has no object for {doing}") from None
-            where = f"{self.role} {self.uri}: {doing} failed"
-            raise explain(where, self.name, error, endpoint) from None
+            where = f"{self.role.name} {self.uri}: {doing} failed"
+            raise explain(where, self.name, self.role.rights, error, endpoint) from None
 
     def _make_contact(self, settings: AwsSettings) -> None:
         """List once with few tries, so that a wrong endpoint, bucket or key is said at once."""

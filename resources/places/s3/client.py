@@ -147,21 +147,24 @@ def is_missing(error: Exception) -> bool:
     return status_of(error) == 404 and code_of(error) != "NoSuchBucket"
 
 
-def explain(where: str, bucket: str, error: Exception, endpoint: str | None) -> StoreError:
+def explain(
+    where: str, bucket: str, rights: str, error: Exception, endpoint: str | None
+) -> StoreError:
     """Return our error for a fault, of whose text only the S3 code and the status are kept.
 
-    `where` begins the sentence: what was done, with what, and that it failed.
+    `where` begins the sentence: what was done, with what, and that it failed. `rights` are what one
+    must be allowed to do with the bucket's objects.
     """
     code, status = code_of(error), status_of(error)
     if code == "NoSuchBucket":
         return StoreAddressError(
-            f"{where}: there is no bucket {bucket!r}; make it, or correct the store's URI"
+            f"{where}: there is no bucket {bucket!r}; make it, or correct the URI"
         )
     if status in (401, 403):
         said = code if code and not code.isdigit() else status
         return StoreAccessError(
             f"{where}: the server refused the credentials ({said}); check the key, and that it "
-            f"may get, put, delete and list objects of this bucket"
+            f"may {rights} objects of this bucket"
         )
     if status == 412:
         return ObjectChangedError(f"{where}: the object is not the one that was listed; run again")

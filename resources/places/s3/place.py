@@ -12,7 +12,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from resources.places.place import PROBE, Entry
-from resources.places.s3.bucket import Bucket
+from resources.places.s3.bucket import ARTIFACT_STORE, Bucket, Role
 from resources.places.s3.objects import put_object, put_object_if, read_object
 from resources.places.s3.transfers import S3Reader, S3Writer
 from resources.places.s3.uploads import S3Uploads
@@ -23,11 +23,10 @@ _DELETED_AT_ONCE = 1000
 class S3Place:
     """Objects below a prefix of a bucket.
 
-    The first use makes contact and says clearly if it fails. `role` names what is kept here, in
-    messages.
+    The first use makes contact and says clearly if it fails.
     """
 
-    def __init__(self, bucket: str, prefix: str, role: str = "artifact store") -> None:
+    def __init__(self, bucket: str, prefix: str, role: Role = ARTIFACT_STORE) -> None:
         self.bucket = Bucket(bucket, prefix, role)
         self.uri = self.bucket.uri
 

@@ -17,8 +17,8 @@ from resources.errors import (
     StoreFailureError,
     StoreUnreachableError,
 )
-from resources.places.s3.client import Timeouts
 from resources.places.s3.bucket import FIRST_PATIENCE
+from resources.places.s3.client import Timeouts
 from resources.store.artifact_store import ArtifactStore
 from tests.storage_servers import S3Server, free_ports
 

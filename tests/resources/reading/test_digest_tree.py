@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from resources.errors import ArtifactReadError, DamagedArtifactError
 from resources.places.local import LocalPlace, LocalReader
 from resources.reading.checked_file import CheckedFile
+from resources.reading.digest_tree import PIECE, TREE, PieceHasher, cut_tree, join_tree
 from resources.reading.read_ahead import ReadAhead
 from resources.store.artifact import Artifact
 from resources.store.artifact_store import ArtifactStore
-from resources.reading.digest_tree import PIECE, TREE, PieceHasher, cut_tree, join_tree
 
 DATA = b"".join(number.to_bytes(4, "big") for number in range(3 * PIECE // 4 + 25))  # 3 and a bit
 
@@ -178,7 +178,7 @@ def test_the_budget_holds_with_many_files(tmp_path: Path) -> None:
             ahead.read(file, offset, buffer)
             assert buffer == data[offset : offset + len(buffer)]
             assert ahead.kept_bytes <= 2 << 20
-    assert 0 < ahead.kept_bytes
+    assert ahead.kept_bytes > 0
     assert ahead.kept_bytes % PIECE == 0
     for file in files:
         ahead.forget(file)

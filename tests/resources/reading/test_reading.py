@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from resources.errors import ArtifactReadError, DamagedArtifactError
+from resources.reading.digest_tree import TREE
 from resources.store.artifact import Artifact
 from resources.store.artifact_store import ArtifactStore
-from resources.reading.digest_tree import TREE
 from tests.resources.processes import line, worker
 
 DATA = bytes(range(256)) * 40_000  # 10 MB: more than one part of an upload, one piece of a pull
