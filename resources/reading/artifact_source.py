@@ -8,34 +8,18 @@ more CPU. Artifacts of older releases have no tree; their larger files cannot be
 
 import os
 import threading
-from typing import Protocol
 
 from resources.errors import ArtifactReadError, DamagedArtifactError, StoreError
 from resources.places import Place, PlaceReader
 from resources.reading.checked_file import CheckedFile, ShortFileError
 from resources.reading.read_ahead import ReadAhead
-from resources.reading.records import FileRecord
+from resources.reading.sources import Published
 
 _FAR_TRIES = 6
 _NEAR_TRIES = 2
 
 _shared: dict[int, ReadAhead] = {}  # by process: threads do not survive a fork
 _sharing = threading.Lock()
-
-
-class Published(Protocol):
-    """What is known of an artifact's files: where each lies, and what its bytes must be."""
-
-    uri: str
-    files: dict[str, FileRecord]
-
-    def key(self, file: str) -> str:
-        """Return the place's key of a file; DamagedArtifactError when there is no such file."""
-        ...
-
-    def piece_digests(self, file: str) -> tuple[int, bytes] | None:
-        """Return the bytes of a piece and the digests of all pieces; None where none were kept."""
-        ...
 
 
 class ArtifactSource:

@@ -27,22 +27,11 @@ from blake3 import blake3
 
 from resources.errors import DamagedArtifactError, StoreFailureError
 from resources.reading.records import FileRecord, Progress
+from resources.reading.sources import FileSource
 
 DEFAULT_BYTES = 64 << 30
 _PIECE = 8 << 20  # bytes read at once by one thread
 _THREADS = 4
-
-
-class Source(Protocol):
-    """Bytes by (file, offset), held open within its context."""
-
-    def read_into(self, file: str, offset: int, buffer: memoryview) -> None:
-        """Fill `buffer` with the file's bytes from `offset`, exactly, or raise."""
-        ...
-
-    def __enter__(self) -> "Source": ...
-
-    def __exit__(self, *error: object) -> None: ...
 
 
 class Pullable(Protocol):
@@ -57,7 +46,7 @@ class Pullable(Protocol):
         """Its files by path."""
         ...
 
-    def source(self) -> Source:
+    def source(self) -> FileSource:
         """Random access to the files."""
         ...
 
@@ -177,7 +166,7 @@ class FolderCache:
             return time.time()
 
 
-def _copy(artifact: Pullable, source: Source, folder: Path, progress: Progress | None) -> None:
+def _copy(artifact: Pullable, source: FileSource, folder: Path, progress: Progress | None) -> None:
     """Pull all files into `folder`, a few pieces at once."""
     lock = threading.Lock()
     buffers = threading.local()
