@@ -116,7 +116,7 @@ def run(job: MergeJob, together: Barrier | None = None) -> None:
 
 def arrived(store: ArtifactStore, share: float, outputs: int) -> bool:
     """Whether so much of all weights that this process writes is in the store and journaled."""
-    place, good = store._place, 0
+    place, good = store.place, 0
     keys = [each.key for each in place.children("attempts") if each.key.endswith(".json")]
     pending = {each.key: each.size for each in place.pending("attempts")}
     for key in keys:

@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from resources.upstream.model_sources import FileSink, FileWriter, ModelSource
+    from resources.upstream import FileSink, FileWriter, ModelSource
 
 PICKLED = (".bin", ".bin.index.json")
 

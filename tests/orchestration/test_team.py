@@ -114,8 +114,8 @@ def catch(
 def attempts_of(store: ArtifactStore, process: int) -> set[str]:
     """Attempts that a process of this machine has begun."""
     notes = {
-        entry.key: store._place.read(entry.key)
-        for entry in store._place.children("attempts")
+        entry.key: store.place.read(entry.key)
+        for entry in store.place.children("attempts")
         if entry.key.endswith(".json")
     }
     return {
@@ -134,7 +134,7 @@ def slots_in_use(instance: dg.DagsterInstance) -> int:
 
 def check_store(store: ArtifactStore) -> None:
     """All that is visible verifies, and each name leads to something that is there."""
-    manifests = [entry.key for entry in store._place.walk("artifacts")]
+    manifests = [entry.key for entry in store.place.walk("artifacts")]
     artifacts = [store.get(*key.split("/")[1:3]) for key in manifests]
     assert [problem for each in artifacts for problem in store.verify(each)] == []
     for asset in ("model", "task_vector", "merge_plan", MERGED, SCORES):

@@ -120,6 +120,6 @@ def test_what_cannot_be_pointed_is_refused(store: ArtifactStore, digests: list[s
     with pytest.raises(AttemptError, match="can hold only JSON values"):
         store.point("model", "herbs", "checkpoint", digests[0], why=object())
     assert store.refs("model") == {}
-    store._place.put("refs/model/herbs.json", b'{"format": 1, "history": []}')
+    store.place.put("refs/model/herbs.json", b'{"format": 1, "history": []}')
     with pytest.raises(DamagedArtifactError, match="the ref is not of format 1"):
         store.ref("model", "herbs")
