@@ -4,7 +4,7 @@
     python -m benchmarks.fuzz --seed 0 --only 12345      # one case again, with its traceback
 
 Headers, indexes, configs, adapters, tokenizers, masks, whole plans, manifests, refs and recipes are
-made from right ones by seeded changes of structure, text and bytes (tests/mutations.py). Each case
+made from right ones by seeded changes of structure, text and bytes (tests/spoiling.py). Each case
 has five seconds, each worker 1 GiB beyond what it starts with, and no case may open a file outside
 its folder. A worker that stops counting for a minute is killed, and its case is a find.
 """

@@ -115,7 +115,9 @@ class _Watch:
         if not isinstance(path, str | os.PathLike):
             return
         whole = os.path.abspath(path)
-        imported = whole.startswith(str(ROOT)) and whole.endswith((".py", ".pyc", "__pycache__"))
+        package = event == "os.listdir" and os.path.exists(os.path.join(whole, "__init__.py"))
+        module = package or whole.endswith((".py", ".pyc", "__pycache__"))
+        imported = whole.startswith(str(ROOT)) and module
         if not imported and not whole.startswith((self.root, sys.prefix, sys.base_prefix)):
             self.outside = whole
 
