@@ -26,7 +26,7 @@ MAX_LENGTH = 4096
 MAX_GROUPS = 64
 """Opening brackets: they may nest, and what reads them recurses."""
 MAX_STEPS = 1 << 20
-"""For one pattern and one name; a usual pattern takes some hundred, and these take half a second."""
+"""For one pattern and one name; a usual one takes some hundred, and these half a second."""
 MAX_PLAIN = 1024
 """Characters of a name that `re` may match with a pattern that neither repeats nor chooses."""
 _FORKS = frozenset("*+?{|(")
