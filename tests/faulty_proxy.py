@@ -25,6 +25,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
+from tests.waiting import HANG_SECONDS
+
 KINDS = ("error", "reset", "timeout", "truncated", "slow", "wrong")
 _DROPS = 30
 _HOP = {"connection", "expect", "transfer-encoding", "content-length", "server", "date"}
@@ -117,7 +119,7 @@ class _Handler(BaseHTTPRequestHandler):
         super().setup()
         proxy = self.server.proxy
         self._upstream = http.client.HTTPConnection(
-            proxy.upstream.hostname or "", proxy.upstream.port, timeout=60
+            proxy.upstream.hostname or "", proxy.upstream.port, timeout=HANG_SECONDS
         )
 
     def finish(self) -> None:

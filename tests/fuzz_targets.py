@@ -38,7 +38,7 @@ from tests.fuzz_samples import (
     TOKENIZER_CONFIG,
     YAML_PIECES,
 )  # fmt: skip
-from tests.mutations import fresh, spoil, spoil_bytes, spoil_text, spoiled_json
+from tests.spoiling import fresh, spoil, spoil_bytes, spoil_text, spoiled_json
 
 Files = Mapping[str, bytes]
 Shapes = Mapping[str, tuple[str, tuple[int, ...]]]

@@ -27,6 +27,7 @@ from merge_ops.recipes.stages import Stages
 from merge_ops.stream.settings import StreamSettings
 from resources.store.artifact_store import ArtifactStore
 from tests import checkpoint_factory as factory
+from tests.waiting import HANG_SECONDS
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["tests.merge_processes"])
@@ -130,7 +131,9 @@ def arrived(store: ArtifactStore, share: float, outputs: int) -> bool:
     return good == outputs
 
 
-def finish(processes: Sequence[ForkServerProcess], seconds: float = 120) -> list[int | None]:
+def finish(
+    processes: Sequence[ForkServerProcess], seconds: float = HANG_SECONDS
+) -> list[int | None]:
     """Wait for processes; their exit codes."""
     for process in processes:
         process.join(seconds)

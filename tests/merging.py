@@ -12,6 +12,7 @@ from merge_ops.plans.plan import plan_merge
 from merge_ops.recipes.stages import load_stages
 from merge_ops.stream.stream import StreamSettings
 from orchestration.commands.local_models import open_models
+from tests.waiting import HANG_SECONDS
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = (sys.executable, "-c", "from orchestration.commands.cli import main; main()")
@@ -36,6 +37,6 @@ def ronghe(
         env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANG_SECONDS,
         check=False,
     )

@@ -37,6 +37,7 @@ from merge_ops.errors import CheckpointError, CompatibilityError, Fault, did_you
 from merge_ops.sources.adapter_config import FILE as CONFIG_FILE
 from merge_ops.sources.adapter_config import AdapterConfig, parse_adapter_config, refusals
 from merge_ops.sources.low_rank import LowRank, ScaledSum
+from merge_ops.sources.module_patterns import PatternError
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -185,9 +186,9 @@ def _factor_faults(
     try:
         rank = config.rank_of(module)
         config.scale_of(module)
-    except TimeoutError:
-        problem = f"hold a pattern that takes far too long on '{module}'; write it without nested"
-        yield Fault(f"{CONFIG_FILE}: rank_pattern, alpha_pattern", f"{problem} repetitions")
+    except PatternError as error:
+        problem = f"hold a pattern that is, on '{module}', {error}"
+        yield Fault(f"{CONFIG_FILE}: rank_pattern, alpha_pattern", problem)
         return
     kind = pair_roles(roles)
     pair = [roles.get(role) for role in kind]

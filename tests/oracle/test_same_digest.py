@@ -20,6 +20,7 @@ from merge_ops.stream.stream import StreamSettings
 from tests.checkpoint_factory import QWEN2, Shape, write_family
 from tests.merging import ROOT
 from tests.oracle.oracle_environment import write_config
+from tests.waiting import HANG_SECONDS
 
 KI, MI = 1 << 10, 1 << 20
 # One tensor of 17.3 Mi elements: more than the largest block, and 277 of the smallest.
@@ -165,7 +166,7 @@ print(json.dumps(digests))
             env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=HANG_SECONDS,
             check=False,
         )
         assert done.returncode == 0, done.stderr

@@ -59,10 +59,14 @@ TAKEN = {
 }  # fmt: skip
 
 
-def settle(folder: Path) -> None:
-    """Wait until hashes of the folder's files are trusted."""
-    newest = max(path.stat().st_ctime for path in folder.rglob("*"))
-    time.sleep(max(0.0, newest + 2.05 - time.time()))
+def changes(folder: Path) -> list[int]:
+    """When the folder's files were changed, in nanoseconds, the oldest first."""
+    return sorted(path.stat().st_ctime_ns for path in folder.rglob("*"))
+
+
+def hash_at(moment: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the clock say `moment`, in nanoseconds, when files are hashed."""
+    monkeypatch.setattr(time, "time_ns", lambda: moment)
 
 
 def opened(folder: Path, tmp_path: Path) -> FolderModel:
@@ -90,15 +94,15 @@ def test_a_folder_is_copied_whole(
 
 
 def test_a_second_look_reads_no_file(folder: Path, tmp_path: Path, monkeypatch) -> None:
-    settle(folder)
+    hash_at(changes(folder)[-1] + 2_100_000_000, monkeypatch)
     revision = opened(folder, tmp_path).revision()
     monkeypatch.setattr(FolderModel, "_hash", lambda *_: pytest.fail("a file was read again"))
     assert opened(folder, tmp_path).revision() == revision
 
 
-def test_one_byte_changes_the_revision(folder: Path, tmp_path: Path) -> None:
+def test_one_byte_changes_the_revision(folder: Path, tmp_path: Path, monkeypatch) -> None:
     """Same size, mtime put back: the inode's change time tells."""
-    settle(folder)
+    hash_at(changes(folder)[-1] + 2_100_000_000, monkeypatch)
     revision = opened(folder, tmp_path).revision()
     weights = folder / "model.safetensors"
     before = weights.stat()
@@ -119,6 +123,7 @@ def test_one_byte_changes_the_revision(folder: Path, tmp_path: Path) -> None:
 def test_a_file_touched_just_now_is_not_trusted(tmp_path: Path, monkeypatch) -> None:
     """A write within two seconds of the hashing could leave the stamps of a coarse clock alone."""
     write_model(tmp_path / "new")
+    hash_at(changes(tmp_path / "new")[0] + 1_900_000_000, monkeypatch)
     source = opened(tmp_path / "new", tmp_path)
     read = []
     original = FolderModel._hash
