@@ -81,6 +81,13 @@ class Attempt:
             raise
         return AttemptWriter(self, file, size, writer)
 
+    def expect(self, file: str, nbytes: int, digest: str) -> None:
+        """Have the first `nbytes` bytes of `file` compared with a blake3 when they are written.
+
+        The write that completes them raises UnfinishedReadError when they are others.
+        """
+        self.journal.expect(file, nbytes, digest)
+
     def write_bytes(self, file: str, data: bytes) -> None:
         """Write one whole small file."""
         with self.open(file, len(data)) as writer:
