@@ -29,7 +29,14 @@ from statistics import mean, median
 from assets.work.merging import CHECKPOINT
 from resources.store.artifact_store import ArtifactStore
 from tests import checkpoint_factory as factory
-from tests.merge_processes import ASSET, MergeJob, aws_environment, finish, publish_models, start
+from tests.merge_processes import (
+    ASSET,
+    MergeProcess,
+    aws_environment,
+    finish,
+    publish_models,
+    start,
+)
 from tests.storage_servers import BUCKET, running_seaweedfs
 
 SHAPE = factory.Shape("qwen2", layers=2, hidden=128, intermediate=3200, tied=True)
@@ -83,11 +90,11 @@ def values_of(number: int) -> list[float]:
     return [first, first + 0.5] if number % 3 == 2 else [first]
 
 
-def job(store: str, values: Sequence[float], report: Path) -> MergeJob:
+def job(store: str, values: Sequence[float], report: Path) -> MergeProcess:
     """The merge of these lambdas."""
     points = tuple(f"lambda={value}" for value in values)
     recipe = RECIPE.format(values=json.dumps(list(values)))
-    return MergeJob(store, recipe, points, report, environment=aws_environment())
+    return MergeProcess(store, recipe, points, report, environment=aws_environment())
 
 
 class Crashes:

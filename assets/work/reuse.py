@@ -7,6 +7,7 @@ of the model's tensors, the keys of the checkpoint's (merge_ops.plans.reuse).
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from assets.work.names import ref_of
 from merge_ops.plans.reuse import Earlier, reusing, tensor_digests, tensor_keys
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def _earlier(
     """The partition's checkpoint, if one of its tensors can be copied and its files are whole."""
     from merge_ops.checkpoints.checkpoint import open_checkpoint
 
-    ref = store.ref(asset, partition)
+    ref = ref_of(store, asset, partition)
     artifact = store.find(ref.kind, ref.digest) if ref is not None else None
     known = store.find(TENSOR_KEYS, artifact.digest) if artifact is not None else None
     if artifact is None or known is None:

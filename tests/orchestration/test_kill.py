@@ -63,7 +63,7 @@ def test_a_killed_merge_leaves_nothing_visible_and_the_next_run_finishes(tmp_pat
         process.wait()
     assert merged_bytes(folder, models) > 0
     assert store.digests("checkpoint") == []
-    assert store.refs("merged_checkpoint/task_arithmetic") == {}
+    assert store.refs("task_arithmetic/merged_checkpoint") == {}
 
     again = start(environment, tmp_path / "second.log")
     try:
@@ -75,5 +75,5 @@ def test_a_killed_merge_leaves_nothing_visible_and_the_next_run_finishes(tmp_pat
     text = (tmp_path / "second.log").read_text(encoding="utf-8")
     assert len(store.digests("checkpoint")) == 4
     assert "merged checkpoints: 4 re-run, 0 untouched" in text
-    for ref in store.refs("merged_checkpoint/task_arithmetic").values():
+    for ref in store.refs("task_arithmetic/merged_checkpoint").values():
         assert store.verify(store.get(ref.kind, ref.digest)) == []

@@ -13,7 +13,7 @@ from typing import Any
 import dagster as dg
 import psutil
 
-from assets.work.merging import merge_set
+from assets.work.merging import MergeJob, merge_set
 from merge_ops.recipes.stages import load_stages
 from merge_ops.stream.stream import StreamSettings
 from orchestration.definitions import build_definitions
@@ -35,7 +35,7 @@ RECIPE = {
     "sweep": {"lambda": [0.25, 0.5, 0.75]},
     "dtype": "float32",
 }
-ASSET = "merged_checkpoint/dare_ties"
+ASSET = "dare_ties/merged_checkpoint"
 POINTS = ("lambda=0.25", "lambda=0.75")
 MATERIALIZE = ("-m", "dagster", "asset", "materialize", "-m", "orchestration.definitions")
 Merged = dict[str | None, tuple[str, str]]
@@ -51,10 +51,10 @@ def local_merges(project: TinyProject) -> Merged:
             ).success
     store, settings = ArtifactStore.open(project.store), StreamSettings(threads=2, device="cpu")
     stages = load_stages(project.catalog / "recipes" / "dare_ties.yaml")
-    coefficients = [point.id for point in stages.result.coefficients()]
+    points = {point.id: None for point in stages.result.coefficients()}
     found: Merged = {}
     for each in SETS:
-        merged = merge_set(store, stages, "base", each, coefficients, settings)
+        merged = merge_set(store, MergeJob(stages, "base", each, points), settings)
         for point in merged.checkpoints:
             content = point.artifact.manifest["content_digest"]
             found[f"{point.coefficient}|{each}"] = (point.artifact.digest, content)
@@ -175,7 +175,7 @@ def test_a_merge_outlives_its_node_and_has_the_digest_of_a_local_one(tmp_path: P
 
 
 def is_merge(job: Mapping[str, Any]) -> bool:
-    return job["metadata"]["dagster/op"] == "merged_checkpoint__dare_ties"
+    return job["metadata"]["dagster/op"] == "dare_ties__merged_checkpoint"
 
 
 def check_retry(project: TinyProject, run_id: str) -> None:

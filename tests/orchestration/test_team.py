@@ -21,8 +21,8 @@ import boto3
 import dagster as dg
 import psutil
 import pytest
-from dagster._core.instance.ref import InstanceRef
 
+from assets.dagster_internals import InstanceRef
 from orchestration.refreshing.refresh import open_instance, refresh
 from orchestration.settings import NAMES, load_settings
 from resources.store.artifact_store import ArtifactStore
@@ -32,8 +32,8 @@ from tests.orchestration.team import DEPLOY, Team, make_team, started
 from tests.postgres_server import postgres_programs, running_postgres
 from tests.storage_servers import BUCKET, S3Server
 
-MERGED, PARTITION = "merged_checkpoint/average", f"default|{SET}"
-SCORES = "benchmark_scores/average"
+MERGED, PARTITION = "average/merged_checkpoint", f"default|{SET}"
+SCORES = "average/scores"
 ASSIGNMENT = re.compile(r"(# )?[A-Z_]+=")
 EVENTS = dg.DagsterEventType
 

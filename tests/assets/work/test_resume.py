@@ -12,7 +12,7 @@ from merge_ops.checkpoints.checkpoint import open_checkpoint
 from resources.store.artifact import Artifact
 from resources.store.artifact_store import ArtifactStore
 from tests import checkpoint_factory as factory
-from tests.merge_processes import MergeJob, aws_environment, finish, publish_models, run, start
+from tests.merge_processes import MergeProcess, aws_environment, finish, publish_models, run, start
 
 SHAPE = factory.Shape("qwen2", layers=2, hidden=128, intermediate=8192, tied=True)  # 26 MB
 MIB = 1 << 20
@@ -35,10 +35,10 @@ parameters: {weight: 1.0, density: 0.4, trim: global}
 BOTH = ("lambda=0.25", "lambda=0.5")
 
 
-def job(store: ArtifactStore, tmp_path: Path, name: str, **changes: object) -> MergeJob:
+def job(store: ArtifactStore, tmp_path: Path, name: str, **changes: object) -> MergeProcess:
     fields: dict[str, object] = {"recipe": SWEPT, "coefficients": BOTH, **changes}
     report = tmp_path / f"{name}.json"
-    return MergeJob(store.uri, report=report, environment=aws_environment(), **fields)  # type: ignore[arg-type]
+    return MergeProcess(store.uri, report=report, environment=aws_environment(), **fields)  # type: ignore[arg-type]
 
 
 def killed_at(store: ArtifactStore, tmp_path: Path, share: float, **changes: object) -> float:

@@ -116,10 +116,10 @@ def test_gc_lists_then_removes_what_a_killed_writer_left(program: Program) -> No
 def test_refs_tell_the_history(program: Program) -> None:
     first, second = program.publish("checkpoint", b"1"), program.publish("checkpoint", b"2")
     point = program.store.point
-    point("champion/ties", "e1+e2", "checkpoint", first.digest, run="run-1", why="the first")
-    point("champion/ties", "e1+e2", "checkpoint", second.digest, run="run-2", why="better")
-    point("champion/ties", "e1+e3", "checkpoint", second.digest)
-    status, out, err = program("refs", "champion/ties")
+    point("ties/champion", "e1+e2", "checkpoint", first.digest, run="run-1", why="the first")
+    point("ties/champion", "e1+e2", "checkpoint", second.digest, run="run-2", why="better")
+    point("ties/champion", "e1+e3", "checkpoint", second.digest)
+    status, out, err = program("refs", "ties/champion")
     assert (status, err) == (0, "")
     rows = [row.strip() for row in out.splitlines() if row.strip().startswith("e1+")]
     stamp = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00"
@@ -131,7 +131,7 @@ def test_refs_tell_the_history(program: Program) -> None:
         found = re.match(rf"e1\+e[23] +{stamp} +checkpoint +(\w+) +(\S+) +(.*\S)$", row)
         assert found, row
         assert found.groups() == (artifact.digest[:12], run, why)
-    status, out, _ = program("refs", "champion/ties", "e1+e3")
+    status, out, _ = program("refs", "ties/champion", "e1+e3")
     assert status == 0
     assert "e1+e2" not in out
 
