@@ -60,8 +60,10 @@ check: install  ## style, types, import rules, definitions
 bench: install oracle  ## side by side with mergekit on the same files
 	$(BIN)/python -m benchmarks.vs_mergekit
 
-docs: install  ## docs/methods.md and its pictures, from the registry of methods
+docs: install  ## the written parts of docs/: methods and pictures, trees, the index of decisions
 	$(BIN)/python -m docs.methods_page
+	$(BIN)/python -m docs.architecture_page
+	$(BIN)/python -m docs.decisions_index
 
 clean:  ## remove the environments and everything the demo made
 	rm -rf .venv .venv-oracle .ronghe

@@ -95,8 +95,8 @@ def test_a_method_nobody_prepared_for_has_its_section():
 
 
 def test_formulas_and_addresses_survive_markdown():
-    text = "|a_i| * [b] < `c_d*` at https://e.org/f_g, see."
-    told = r"\|a\_i\| \* \[b\] \< `c_d*` at <https://e.org/f_g>, see."
+    text = "|a_i| * [b] < `c_d*` at https://e.org/f_g, see. (https://e.org:1/2): x"
+    told = r"\|a\_i\| \* \[b\] \< `c_d*` at <https://e.org/f_g>, see. (<https://e.org:1/2>): x"
     assert markdown(text) == told
 
 
