@@ -4,12 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from dagster._core.definitions.asset_checks.asset_check_evaluation import (
-    AssetCheckEvaluationTargetMaterializationData as Target,
-)
 
+from assets.dagster_internals import AssetCheckTarget
 from assets.failures import clear_failures
 from assets.run_settings import RunSettings
+from assets.work import names
 from assets.work.merging import expected_tensors
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ def examine(store: "ArtifactStore", asset: str, partition: str | None) -> list[s
     """Everything wrong with the checkpoint a name stands for; empty when it is sound."""
     from merge_ops.jobs.verification import verify_checkpoint
 
-    artifact = store.resolve(asset, partition)
+    artifact = names.resolve(store, asset, partition)
     if artifact is None:
         return [MISSING]
     damaged = store.verify(artifact)
@@ -80,7 +79,9 @@ def _report_each(
     for partition, found in problems.items():
         target = None
         if partition in records:
-            target = Target(storage_id=records[partition], run_id=inner.run.run_id, timestamp=0.0)
+            target = AssetCheckTarget(
+                storage_id=records[partition], run_id=inner.run.run_id, timestamp=0.0
+            )
         inner.log_event(
             dg.AssetCheckEvaluation(
                 asset_key=key,

@@ -1,57 +1,68 @@
 """leaderboard: every live model and candidate, side by side."""
 
+from typing import Any
+
 import dagster as dg
 
 from assets.display import of_artifact, picture
-from assets.failures import RETRY_CRASHES, clear_failures
 from assets.run_settings import RunSettings
-from assets.work.ranking import LEADERBOARD, Contest, rank
+from assets.team_asset import team_asset
+from assets.work import names
+from assets.work.ranking import LEADERBOARD, Contest, Leaderboard, Sweep, rank
 
 
 def build_leaderboard(
     contest: Contest, code_version: str, condition: dg.AutomationCondition
 ) -> dg.AssetsDefinition:
     """The asset `leaderboard`. Partitions whose model or recipe left the catalog are left out."""
-    scores = [dg.AssetKey(["benchmark_scores", recipe.name]) for recipe in contest.recipes]
+    scored = ["model_scores", *(names.scores(recipe.name) for recipe in contest.recipes)]
 
-    @dg.asset(
-        name=LEADERBOARD,
-        deps=[dg.AssetKey("model_scores"), *scores],
-        group_name="results",
-        automation_condition=condition,
+    @team_asset(
+        LEADERBOARD,
+        condition,
+        deps=[dg.AssetDep(dg.AssetKey(name.split("/"))) for name in scored],
+        group="results",
         code_version=code_version,
-        retry_policy=RETRY_CRASHES,
-        kinds={"markdown"},
+        kind="markdown",
         description="Each merged candidate against the base model, every expert and the plain"
         " average. The coefficient is chosen on validation items, the numbers are of test items,"
         " with standard errors and paired tests.",
     )
-    @clear_failures()
     def leaderboard(
         context: dg.AssetExecutionContext, settings: RunSettings
     ) -> dg.MaterializeResult:
-        from eval_ops.plots.plots import leaderboard_plot
-        from eval_ops.scores.leaderboard import to_markdown
-
         board = rank(settings.store(), contest, context.run.run_id)
-        shown = {
-            f"{suite}: {what}": value
-            for suite, rows in board.tables.items()
-            if rows
-            for what, value in (
-                ("table", dg.MetadataValue.md(to_markdown(rows))),
-                ("plot", picture(leaderboard_plot(rows))),
-                ("first", rows[0].label),
-                ("best test mean", rows[0].mean.value),
-            )
-        }
         return dg.MaterializeResult(
-            data_version=dg.DataVersion(board.artifact.digest),
-            metadata={
-                **shown,
-                **of_artifact(board.artifact, False),
-                "candidates without scores": board.unscored,
-            },
+            data_version=dg.DataVersion(board.artifact.digest), metadata=_metadata(board)
         )
 
     return leaderboard
+
+
+def _metadata(board: Leaderboard) -> dict[str, Any]:
+    from eval_ops.plots.plots import leaderboard_plot
+    from eval_ops.scores.leaderboard import to_markdown
+
+    shown: dict[str, Any] = {}
+    for suite, rows in board.tables.items():
+        if rows:
+            shown[f"{suite}: table"] = dg.MetadataValue.md(to_markdown(rows))
+            shown[f"{suite}: plot"] = picture(leaderboard_plot(rows))
+            shown[f"{suite}: first"] = rows[0].label
+            shown[f"{suite}: best test mean"] = rows[0].mean.value
+    shown |= {f"sweep of {sweep.recipe}": picture(_drawn(sweep)) for sweep in board.sweeps}
+    return {
+        **shown,
+        **of_artifact(board.artifact, False),
+        "candidates without scores": board.unscored,
+    }
+
+
+def _drawn(sweep: Sweep) -> bytes:
+    """A sweep's means over its coefficients, as a PNG."""
+    from eval_ops.plots.plots import coefficient_plot
+
+    hidden = f" ({sweep.hidden} more points not shown)" if sweep.hidden else ""
+    return coefficient_plot(
+        f"{sweep.recipe} {sweep.expert_set}{hidden}", sweep.points, sweep.chosen
+    )

@@ -1,4 +1,4 @@
-"""merged_checkpoint/<recipe>: every expert set at every coefficient of one recipe."""
+"""<recipe>/merged_checkpoint: every expert set at every coefficient of one recipe."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,26 +9,27 @@ import dagster as dg
 from blake3 import blake3
 
 from assets.display import of_artifact, of_masks, of_work, table
-from assets.failures import RETRY_CRASHES, clear_failures, stop_if_run_is_over
+from assets.failures import stop_if_run_is_over
 from assets.grid import group_by_set
 from assets.progress_log import log_progress
 from assets.run_settings import RunSettings
-from assets.work.emr_masking import point_at_masks
-from assets.work.merging import CHECKPOINT, MergedSet, merge_set
-from merge_ops.plans.stages import Stages
+from assets.team_asset import team_asset
+from assets.work import names
+from assets.work.merging import MergedSet, MergeJob, merge_set, point_at
 from merge_ops.recipes.recipe import Recipe
+from merge_ops.recipes.stages import Stages
 
 
 @dataclass(frozen=True)
 class MergeRecipe:
     """A recipe as the assets use it: its base model, and how its partitions hang together.
 
-    `stages` end with the recipe and begin with those whose results it uses. `deps` are the assets
+    `steps` end with the recipe and begin with those whose results it uses. `deps` are the assets
     that its expert sets, and what else it names, come from. `code_version` changes with whatever in
     the recipe changes every merge; the sweep and the sets, which are partitions, do not count.
     """
 
-    stages: Stages
+    steps: Stages
     base: str
     grid: dg.MultiPartitionsDefinition
     deps: Sequence[dg.AssetDep]
@@ -38,7 +39,7 @@ class MergeRecipe:
     @property
     def recipe(self) -> Recipe:
         """The recipe itself."""
-        return self.stages.result
+        return self.steps.result
 
     @property
     def name(self) -> str:
@@ -46,9 +47,19 @@ class MergeRecipe:
         return self.recipe.name
 
     @property
+    def asset(self) -> str:
+        """Name of the merged checkpoints."""
+        return names.merged_checkpoint(self.name)
+
+    @property
     def key(self) -> dg.AssetKey:
         """Key of the merged checkpoints."""
-        return dg.AssetKey(["merged_checkpoint", self.name])
+        return dg.AssetKey(self.asset.split("/"))
+
+    def job(self, expert_set: str, points: Mapping[str, str]) -> MergeJob:
+        """What a run merges for one expert set; `points` are partition keys by coefficient."""
+        keys = {coefficient: str(key) for coefficient, key in points.items()}
+        return MergeJob(self.steps, self.base, expert_set, keys, self.asset, self.licences)
 
 
 def build_merged_checkpoint(
@@ -56,43 +67,30 @@ def build_merged_checkpoint(
 ) -> dg.AssetsDefinition:
     """The asset of one recipe. One run may hold many points: inputs are read once for each set."""
 
-    @dg.asset(
-        key=merge.key,
+    @team_asset(
+        merge.asset,
+        condition,
         deps=merge.deps,
-        partitions_def=merge.grid,
-        backfill_policy=dg.BackfillPolicy.single_run(),
-        group_name=merge.name,
-        automation_condition=condition,
+        partitions=merge.grid,
+        group=merge.name,
         code_version=merge.code_version,
-        retry_policy=RETRY_CRASHES,
-        pool="gpu",
-        op_tags=dict(op_tags),
-        kinds={"pytorch"},
+        gpu=op_tags,
+        one_run=True,
+        kind="pytorch",
         description=f"Merged checkpoints: experts merged by {merge.recipe.merge_method}, as recipe"
         f" {merge.name} says. Published under the digest of the plan: what is in the store is not"
         " merged again.",
     )
-    @clear_failures()
     def merged_checkpoint(
         context: dg.AssetExecutionContext, settings: RunSettings
     ) -> dg.MaterializeResult:
         store, merged_sets = settings.store(), []
         for expert_set, points in group_by_set(context.partition_keys).items():
-            merged = merge_set(
-                store, merge.stages, merge.base, expert_set, list(points),
-                settings.stream(), merge.licences, log_progress(context.log, expert_set),
-                _name(merge), {each: str(key) for each, key in points.items()},
-            )  # fmt: skip
+            job, progress = merge.job(expert_set, points), log_progress(context.log, expert_set)
+            merged = merge_set(store, job, settings.stream(), progress)
             stop_if_run_is_over(context)
-            for each in merged.checkpoints:
-                key, artifact = points[each.coefficient], each.artifact
-                store.point(
-                    _name(merge), str(key), CHECKPOINT, artifact.digest, run=context.run.run_id
-                )
-                shown = of_artifact(artifact, each.memoized) | of_masks(merged.masks)
-                context.add_asset_metadata(shown, partition_key=key)
-            point_at_masks(store, merge.key.path, expert_set, merged.masks, context.run.run_id)
-            context.log.info(_sentence(merged))
+            point_at(store, job, merged, context.run.run_id)
+            _show(context, points, merged)
             merged_sets.append(merged)
         return dg.MaterializeResult(
             data_version=data_version(merge.code_version, merged_sets),
@@ -102,8 +100,16 @@ def build_merged_checkpoint(
     return merged_checkpoint
 
 
-def _name(merge: MergeRecipe) -> str:
-    return "/".join(merge.key.path)
+def _show(
+    context: dg.AssetExecutionContext,
+    points: Mapping[str, dg.MultiPartitionKey],
+    merged: MergedSet,
+) -> None:
+    """Tell Dagster of each checkpoint of one set, and its log of the whole set."""
+    for checkpoint in merged.checkpoints:
+        shown = of_artifact(checkpoint.artifact, checkpoint.memoized) | of_masks(merged.masks)
+        context.add_asset_metadata(shown, partition_key=points[checkpoint.coefficient])
+    context.log.info(_sentence(merged))
 
 
 def data_version(code_version: str, merged: Sequence[MergedSet]) -> dg.DataVersion:

@@ -29,7 +29,14 @@ from statistics import mean, median
 from assets.work.merging import CHECKPOINT
 from resources.store.artifact_store import ArtifactStore
 from tests import checkpoint_factory as factory
-from tests.merge_processes import ASSET, MergeJob, aws_environment, finish, publish_models, start
+from tests.merge_processes import (
+    ASSET,
+    MergeProcess,
+    aws_environment,
+    finish,
+    publish_models,
+    start,
+)
 from tests.storage_servers import BUCKET, running_seaweedfs
 
 SHAPE = factory.Shape("qwen2", layers=2, hidden=128, intermediate=3200, tied=True)
@@ -83,11 +90,11 @@ def values_of(number: int) -> list[float]:
     return [first, first + 0.5] if number % 3 == 2 else [first]
 
 
-def job(store: str, values: Sequence[float], report: Path) -> MergeJob:
+def job(store: str, values: Sequence[float], report: Path) -> MergeProcess:
     """The merge of these lambdas."""
     points = tuple(f"lambda={value}" for value in values)
     recipe = RECIPE.format(values=json.dumps(list(values)))
-    return MergeJob(store, recipe, points, report, environment=aws_environment())
+    return MergeProcess(store, recipe, points, report, environment=aws_environment())
 
 
 class Crashes:
@@ -175,7 +182,7 @@ class Crashes:
 
     def _phase(self, pid: int, contents: Mapping[str, str]) -> str:
         """Where the killed process was, by what it left."""
-        place = self.store._place
+        place = self.store.place
         if all(self.store.ref(ASSET, point) for point in contents):
             return "done"
         there = {entry.key for entry in place.children("attempts")}
@@ -198,12 +205,12 @@ class Crashes:
             for kind in self.store.kinds()
             for digest in self.store.digests(kind)
         }
-        entries = self.store._place.walk("attempts")
+        entries = self.store.place.walk("attempts")
         there = {entry.key.split("/")[1].split(".")[0] for entry in entries}
         claimed = {entry.key.split("/")[1][:32] for entry in entries if ".claim" in entry.key}
         assert published <= there, ("gc took what was published", sorted(published - there))
         assert there - published <= claimed, ("gc left", sorted(there - published - claimed))
-        pending = {entry.key.split("/")[1] for entry in self.store._place.pending("attempts")}
+        pending = {entry.key.split("/")[1] for entry in self.store.place.pending("attempts")}
         assert pending <= claimed, ("gc left uploads", sorted(pending - claimed))
         return len(report.garbage)
 

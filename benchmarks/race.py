@@ -111,9 +111,9 @@ def check_nothing_left(store: ArtifactStore) -> None:
         for kind in store.kinds()
         for digest in store.digests(kind)
     }
-    there = {entry.key.split("/")[1] for entry in store._place.walk("attempts")}
+    there = {entry.key.split("/")[1] for entry in store.place.walk("attempts")}
     assert there == published, ("left over", sorted(there ^ published))
-    assert store._place.pending("attempts") == []
+    assert store.place.pending("attempts") == []
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:

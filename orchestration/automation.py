@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 if TYPE_CHECKING:
-    from dagster._core.definitions.unresolved_asset_job_definition import (
-        UnresolvedAssetJobDefinition,
-    )
+    from assets.dagster_internals import UnresolvedAssetJobDefinition
 
 OBSERVE_JOB = "observe_upstream_models"
 SENSOR = "refresh_what_changed"

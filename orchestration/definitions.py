@@ -13,15 +13,15 @@ from typing import Any
 import dagster as dg
 from blake3 import blake3
 
-from assets.benchmark_scores import build_benchmark_scores, build_model_scores
-from assets.champion import build_champion
+from assets.champions import build_champion
 from assets.checks import build_checkpoint_check
 from assets.leaderboard import build_leaderboard
 from assets.merge_plans import build_merge_plan, build_merge_plan_subset
 from assets.merged_checkpoints import MergeRecipe, build_merged_checkpoint
-from assets.merged_stages import MergeStage, build_merged_stage
 from assets.models import build_model
+from assets.recipe_steps import RecipeStep, build_recipe_step
 from assets.run_settings import RunSettings
+from assets.scores import build_model_scores, build_scores
 from assets.task_vectors import build_task_vector
 from assets.upstream import build_upstream_model
 from assets.work.ranking import Contest, RankedRecipe
@@ -34,8 +34,7 @@ from orchestration.automation import (
     when_any_input_changes,
     when_inputs_change,
 )
-from orchestration.catalogs.catalog import Catalog, load_catalog
-from orchestration.catalogs.partitions import COEFFICIENT, EXPERTS, Partitions
+from orchestration.catalogs import COEFFICIENT, EXPERTS, Catalog, Partitions, load_catalog
 from orchestration.executors import step_executor
 from orchestration.settings import Settings, load_settings
 from resources.compute import gpu_op_tags
@@ -49,11 +48,11 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         warnings.simplefilter("ignore", dg.PreviewWarning)
         catalog = load_catalog(settings.catalog)
         partitions = Partitions(catalog)
-        merges, stages = _merges(catalog, partitions), _stages(catalog, partitions)
-        checked = [*((each.key, each.sets) for each in stages), *((m.key, m.grid) for m in merges)]
+        merges, steps = _merges(catalog, partitions), _steps(catalog, partitions)
+        checked = [*((step.key, step.sets) for step in steps), *((m.key, m.grid) for m in merges)]
         job = observe_job()
         return dg.Definitions(
-            assets=list(_assets(catalog, merges, stages)),
+            assets=list(_assets(catalog, merges, steps)),
             asset_checks=[build_checkpoint_check(*each) for each in checked],
             jobs=[job],
             schedules=[observe_schedule(job)],
@@ -87,10 +86,10 @@ def contest_of(catalog: Catalog) -> Contest:
     )
 
 
-def _assets(catalog: Catalog, merges: list[MergeRecipe], stages: list[MergeStage]) -> Iterator[Any]:
+def _assets(catalog: Catalog, merges: list[MergeRecipe], steps: list[RecipeStep]) -> Iterator[Any]:
     yield from _shared_assets(catalog)
-    for stage in stages:
-        yield build_merged_stage(stage, when_inputs_change(), gpu_op_tags())
+    for step in steps:
+        yield build_recipe_step(step, when_inputs_change(), gpu_op_tags())
     for merge in merges:
         yield from _recipe_assets(catalog, merge)
     yield from _results(catalog)
@@ -109,30 +108,30 @@ def _shared_assets(catalog: Catalog) -> Iterator[Any]:
 def _merges(catalog: Catalog, partitions: Partitions) -> list[MergeRecipe]:
     return [
         MergeRecipe(
-            stages=stages,
-            base=catalog.base_of(stages.result),
-            grid=partitions.grid_of(stages.result),
-            deps=partitions.inputs_of(stages, stages.result),
+            steps=steps,
+            base=catalog.base_of(steps.result),
+            grid=partitions.grid_of(steps.result),
+            deps=partitions.inputs_of(steps, steps.result),
             licences={name: model.licence for name, model in catalog.models.items()},
-            code_version=_recipe_version(stages.result),
+            code_version=_recipe_version(steps.result),
         )
-        for stages in catalog.files.values()
+        for steps in catalog.files.values()
     ]
 
 
-def _stages(catalog: Catalog, partitions: Partitions) -> list[MergeStage]:
+def _steps(catalog: Catalog, partitions: Partitions) -> list[RecipeStep]:
     return [
-        MergeStage(
-            recipe=stages.result.name,
-            stages=stages.up_to(document),
-            base=catalog.base_of(stages.result),
-            sets=partitions.sets_of(stages.result) if stages.takes_experts(document) else None,
-            deps=partitions.inputs_of(stages, document),
+        RecipeStep(
+            recipe=steps.result.name,
+            steps=steps.up_to(step),
+            base=catalog.base_of(steps.result),
+            sets=partitions.sets_of(steps.result) if steps.takes_experts(step) else None,
+            deps=partitions.inputs_of(steps, step),
             licences={name: model.licence for name, model in catalog.models.items()},
-            code_version=_recipe_version(document),
+            code_version=_recipe_version(step),
         )
-        for stages in catalog.files.values()
-        for document in stages.earlier
+        for steps in catalog.files.values()
+        for step in steps.earlier
     ]
 
 
@@ -150,7 +149,7 @@ def _recipe_assets(catalog: Catalog, merge: MergeRecipe) -> Iterator[Any]:
     if suite is not None:
         same_point = partitions.same_point()
         version = _suite_version(suite)
-        yield build_benchmark_scores(merge, suite, version, same_point, condition, gpu_op_tags())
+        yield build_scores(merge, suite, version, same_point, condition, gpu_op_tags())
 
 
 def _results(catalog: Catalog) -> Iterator[Any]:

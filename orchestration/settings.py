@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from merge_ops.errors import Fault, SettingsError, did_you_mean
+from orchestration.sizes import parse_size
 
 DEVICES = ("auto", "cpu", "cuda")
 STEPS = ("processes", "pods")
@@ -142,8 +143,6 @@ def _memory(given: Mapping[str, str], faults: list[Fault]) -> int:
     text = given.get("RONGHE_MEMORY")
     if not text:
         return 512 << 20
-    from orchestration.commands.merge_command import parse_size
-
     try:
         return parse_size("RONGHE_MEMORY", text)
     except SettingsError:

@@ -5,6 +5,7 @@
     │   ├── StoreAddressError         the URI, the bucket or a name in it cannot be right
     │   ├── StoreUnreachableError     the endpoint gives no answer
     │   ├── StoreAccessError          credentials or permissions are missing or refused
+    │   ├── ObjectChangedError        an object is not the version that was asked for any more
     │   ├── UnsafeStoreError          the store ignores conditional writes
     │   ├── StoreFailureError         any other failure underneath: disk full, server error
     │   ├── AttemptError              an attempt used wrongly, or removed by gc too soon
@@ -19,7 +20,7 @@
     │   ├── MissingSourceError        nothing there
     │   ├── UnsafeWeightsError        weights only as pickles that are not converted
     │   └── SourceChangedError        the files changed while they were read
-    └── ComputeError                a device or a thread count that cannot be had
+    └── ComputeError                a device that cannot be had
 
 Every message says where, what was given, what is allowed and what to do, and never holds a secret.
 Catch by type; the text is for people and may change.
@@ -44,6 +45,10 @@ class StoreUnreachableError(StoreError):
 
 class StoreAccessError(StoreError):
     """Credentials or permissions are missing, or were refused."""
+
+
+class ObjectChangedError(StoreError):
+    """An object is not the version that was asked for any more."""
 
 
 class UnsafeStoreError(StoreError):
@@ -103,4 +108,4 @@ class SourceChangedError(ModelSourceError):
 
 
 class ComputeError(ResourceError):
-    """A device or a thread count was asked for that cannot be had."""
+    """A device was asked for that cannot be had."""

@@ -20,22 +20,23 @@ import merge_ops.stream.stream  # noqa: F401
 import resources.places.local
 import resources.places.s3.place  # noqa: F401
 from assets.work.entries import UpstreamModel
-from assets.work.merging import CHECKPOINT, merge_set
+from assets.work.merging import CHECKPOINT, MergeJob, merge_set
 from assets.work.pulling import pull_model
-from merge_ops.plans.stages import Stages
-from merge_ops.recipes.recipe import parse_recipe
+from merge_ops.recipes.reading import parse_recipe
+from merge_ops.recipes.stages import Stages
 from merge_ops.stream.settings import StreamSettings
 from resources.store.artifact_store import ArtifactStore
 from tests import checkpoint_factory as factory
+from tests.waiting import HANG_SECONDS
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["tests.merge_processes"])
 MIB = 1 << 20
-ASSET = "merged_checkpoint/crash"
+ASSET = "crash/merged_checkpoint"
 
 
 @dataclass(frozen=True)
-class MergeJob:
+class MergeProcess:
     """One call of `merge_set` over all experts of `publish_models`, and what becomes of it.
 
     `report` is written when it is done. With `die_at` the process kills itself when that share of
@@ -71,14 +72,14 @@ def aws_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
 
 
-def start(job: MergeJob, together: Barrier | None = None) -> ForkServerProcess:
+def start(job: MergeProcess, together: Barrier | None = None) -> ForkServerProcess:
     """Start the merge; with a barrier, after all others of it are ready."""
     process = FORKS.Process(target=run, args=(job, together))
     process.start()
     return process
 
 
-def run(job: MergeJob, together: Barrier | None = None) -> None:
+def run(job: MergeProcess, together: Barrier | None = None) -> None:
     """What the process does."""
     os.environ.update(job.environment)
     store = ArtifactStore.open(job.store)
@@ -94,9 +95,11 @@ def run(job: MergeJob, together: Barrier | None = None) -> None:
     if together is not None:
         together.wait()
     merged = merge_set(
-        store, Stages((recipe,)), "base", job.experts, job.coefficients,
-        StreamSettings(threads=1, device="cpu"), progress=progress,
-    )  # fmt: skip
+        store,
+        MergeJob(Stages((recipe,)), "base", job.experts, dict.fromkeys(job.coefficients)),
+        StreamSettings(threads=1, device="cpu"),
+        progress,
+    )
     for point in merged.checkpoints:
         store.point(
             ASSET, point.coefficient, CHECKPOINT, point.artifact.digest, run=str(os.getpid())
@@ -116,7 +119,7 @@ def run(job: MergeJob, together: Barrier | None = None) -> None:
 
 def arrived(store: ArtifactStore, share: float, outputs: int) -> bool:
     """Whether so much of all weights that this process writes is in the store and journaled."""
-    place, good = store._place, 0
+    place, good = store.place, 0
     keys = [each.key for each in place.children("attempts") if each.key.endswith(".json")]
     pending = {each.key: each.size for each in place.pending("attempts")}
     for key in keys:
@@ -130,7 +133,9 @@ def arrived(store: ArtifactStore, share: float, outputs: int) -> bool:
     return good == outputs
 
 
-def finish(processes: Sequence[ForkServerProcess], seconds: float = 120) -> list[int | None]:
+def finish(
+    processes: Sequence[ForkServerProcess], seconds: float = HANG_SECONDS
+) -> list[int | None]:
     """Wait for processes; their exit codes."""
     for process in processes:
         process.join(seconds)

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from assets.work.entries import UpstreamModel
-from assets.work.merging import MergedCheckpoint, merge_set
+from assets.work.merging import MergedCheckpoint, MergeJob, merge_set
 from assets.work.pulling import pull_model
-from merge_ops.plans.stages import Stages
-from merge_ops.recipes.recipe import parse_recipe
+from merge_ops.recipes.reading import parse_recipe
+from merge_ops.recipes.stages import Stages
 from merge_ops.stream.stream import StreamSettings
 from resources.store.artifact_store import ArtifactStore
 
@@ -37,6 +37,5 @@ def merge_family(
     recipe = parse_recipe(RECIPE.format(method=method, parameters=parameters), "made", "made.yaml")
     (coefficient,) = recipe.coefficients()
     settings = StreamSettings(threads=threads, device="cpu")
-    stages = Stages((recipe,))
-    merged = merge_set(store, stages, "base", "+".join(experts), [coefficient.id], settings)
-    return merged.checkpoints[0]
+    job = MergeJob(Stages((recipe,)), "base", "+".join(experts), {coefficient.id: None})
+    return merge_set(store, job, settings).checkpoints[0]

@@ -4,18 +4,17 @@ They follow from the base model and the experts alone, so all coefficients of a 
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
+from assets.work.names import EMR_MASKS
+
 if TYPE_CHECKING:
     from merge_ops.plans.plan import Plan
     from resources.store.artifact import Artifact
     from resources.store.artifact_store import ArtifactStore
-
-EMR_MASKS = "emr_masks"
 
 
 @dataclass(frozen=True)
@@ -48,16 +47,3 @@ def publish_masks(store: "ArtifactStore", plan: "Plan") -> PublishedMasks | None
             artifact = attempt.publish(digest, inputs={base.name: str(base.digest), **inputs})
     masks = open_masks(artifact.source())
     return PublishedMasks(artifact, dict(zip(masks.experts, masks.rescale, strict=True)))
-
-
-def point_at_masks(
-    store: "ArtifactStore",
-    key: Sequence[str],
-    expert_set: str | None,
-    masks: PublishedMasks | None,
-    run: str,
-) -> None:
-    """Name the masks `emr_masks/<recipe>` (of a stage `emr_masks/<recipe>/<name>`), by set."""
-    if masks is not None:
-        name = "/".join((EMR_MASKS, *key[1:]))
-        store.point(name, expert_set, EMR_MASKS, masks.artifact.digest, run=run)

@@ -1,26 +1,45 @@
 """From recipes and an expert set to published checkpoints. Knows no Dagster."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from assets.work.emr_masking import PublishedMasks, publish_masks
+from assets.work import names
+from assets.work.emr_masking import EMR_MASKS, PublishedMasks, publish_masks
 from assets.work.pulling import open_models
 from assets.work.resume import carry_out
 from assets.work.reuse import with_reuse
-from merge_ops.plans.stages import Stages
 from merge_ops.recipes.recipe import Recipe
+from merge_ops.recipes.stages import Stages
 
 if TYPE_CHECKING:
+    from assets.work.resume import CarriedOut
     from merge_ops.checkpoints.checkpoint import Checkpoint
     from merge_ops.plans.plan import Output, Plan
+    from merge_ops.progress import Progress
     from merge_ops.stream.stream import StreamSettings
     from resources.store.artifact import Artifact
     from resources.store.artifact_store import ArtifactStore
 
 CHECKPOINT = "checkpoint"
-Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class MergeJob:
+    """What is to be merged for one expert set.
+
+    `steps` end with the recipe that the job is for. `expert_set` is empty where no step takes
+    experts. `points` maps each wanted coefficient to its partition of `asset`, the name that points
+    to the results; the job has no name where nothing points to them.
+    """
+
+    steps: Stages
+    base: str
+    expert_set: str
+    points: Mapping[str, str | None]
+    asset: str | None = None
+    licences: Mapping[str, str | None] = field(default_factory=dict[str, str | None])
 
 
 @dataclass(frozen=True)
@@ -60,36 +79,41 @@ class MergedSet:
 
 def merge_set(
     store: "ArtifactStore",
-    stages: Stages,
-    base: str,
-    expert_set: str,
-    coefficients: Sequence[str],
+    job: MergeJob,
     settings: "StreamSettings",
-    licences: Mapping[str, str | None] | None = None,
-    progress: Progress | None = None,
-    asset: str | None = None,
-    partitions: Mapping[str, str | None] | None = None,
+    progress: "Progress | None" = None,
 ) -> MergedSet:
-    """Merge those of `coefficients` that the store does not hold, all from one read of the inputs.
+    """Merge those checkpoints of a job that the store does not hold, from one read of the inputs.
 
     A checkpoint is published under its plan's digest, so asking again costs a small read each. What
-    is unchanged since the checkpoints that `asset` points to (its `partitions` by coefficient) is
-    copied from there, and what a killed merge finished from what it left. The results of earlier
-    `stages` are found by their plans' digests, never by name, so they are those of the models as
-    they are now; one that is not in the store is merged too. `expert_set` is empty where no recipe
-    takes experts. A failure publishes nothing. Raises CompatibilityError or NonFiniteError for
-    inputs that cannot be merged, MissingArtifactError when a model is not in the store.
+    is unchanged since the checkpoints that the job's asset points to is copied from there, and what
+    a killed merge finished from what it left. The results of earlier steps are found by their
+    plans' digests, never by name, so they are those of the models as they are now; one that is not
+    in the store is merged too. A failure publishes nothing. Raises CompatibilityError or
+    NonFiniteError for inputs that cannot be merged, MissingArtifactError when a model is not in the
+    store.
     """
-    experts = expert_set.split("+") if expert_set else []
-    concrete = stages.for_experts(experts, base)
+    experts = job.expert_set.split("+") if job.expert_set else []
+    concrete = job.steps.for_experts(experts, job.base)
     named = dict.fromkeys([*experts, *concrete.referenced_models])
-    models = open_models(store, base, [name for name in named if name != base])
-    work = _Work(store, settings, licences or {}, progress)
-    for own, recipe in zip(stages.earlier, concrete.earlier, strict=True):
-        made_for = expert_set if stages.takes_experts(own) else ""
-        merged = work.merge(recipe, models, made_for, ["default"])
+    models = open_models(store, job.base, [name for name in named if name != job.base])
+    merger = _Merger(store, settings, job.licences, progress)
+    for step, recipe in zip(job.steps.earlier, concrete.earlier, strict=True):
+        made_for = job.expert_set if job.steps.takes_experts(step) else ""
+        merged = merger.merge(recipe, models, made_for, {"default": None})
         models[recipe.name] = _opened(recipe.name, merged.checkpoints[0].artifact)
-    return work.merge(concrete.result, models, expert_set, coefficients, asset, partitions)
+    return merger.merge(concrete.result, models, job.expert_set, job.points, job.asset)
+
+
+def point_at(store: "ArtifactStore", job: MergeJob, merged: MergedSet, run: str) -> None:
+    """Point the job's name, partition by partition, to what was merged, and name its masks."""
+    asset = str(job.asset)
+    for point in merged.checkpoints:
+        partition = job.points[point.coefficient]
+        store.point(asset, partition, CHECKPOINT, point.artifact.digest, run=run)
+    if merged.masks is not None:
+        digest, expert_set = merged.masks.artifact.digest, job.expert_set or None
+        store.point(names.emr_masks(asset), expert_set, EMR_MASKS, digest, run=run)
 
 
 def _opened(name: str, artifact: "Artifact") -> "Checkpoint":
@@ -99,54 +123,74 @@ def _opened(name: str, artifact: "Artifact") -> "Checkpoint":
 
 
 @dataclass(frozen=True)
-class _Work:
-    """What every merge of one `merge_set` shares."""
+class _Merger:
+    """What every merge of one job shares."""
 
     store: "ArtifactStore"
     settings: "StreamSettings"
     licences: Mapping[str, str | None]
-    progress: Progress | None
+    progress: "Progress | None"
 
     def merge(
         self,
         recipe: Recipe,
         models: Mapping[str, "Checkpoint"],
         expert_set: str,
-        coefficients: Sequence[str],
+        points: Mapping[str, str | None],
         asset: str | None = None,
-        partitions: Mapping[str, str | None] | None = None,
     ) -> MergedSet:
-        """One concrete recipe: find what is in the store, merge and publish the rest."""
+        """Find what the store holds of one concrete recipe, merge and publish the rest."""
         from merge_ops.plans.plan import plan_merge
 
         whole = plan_merge(recipe, models)
-        wanted = [output for output in whole.outputs if output.coefficient in set(coefficients)]
-        found = {each.coefficient: self.store.find(CHECKPOINT, str(each.digest)) for each in wanted}
-        missing = [each.coefficient for each in wanted if found[each.coefficient] is None]
-        made: dict[str, Artifact] = {}
-        seconds, bytes_read, bytes_written, reused, resumed = 0.0, 0, 0, 0, 0
+        wanted = [output for output in whole.outputs if output.coefficient in points]
+        present = {
+            output.coefficient: artifact
+            for output in wanted
+            if (artifact := self.store.find(CHECKPOINT, str(output.digest))) is not None
+        }
+        missing = [each.coefficient for each in wanted if each.coefficient not in present]
+        made, reused = None, 0
         if missing:
-            plan = plan_merge(recipe, models, missing)
-            if asset is not None and partitions is not None:
-                plan = with_reuse(self.store, plan, asset, partitions)
-                reused = sum(tensor.action == "reuse" for tensor in plan.steps)
-
-            def fields(output: "Output") -> dict[str, Any]:
-                return _manifest_fields(plan, output, expert_set, self.licences)
-
-            done = carry_out(self.store, CHECKPOINT, plan, fields, self.settings, self.progress)
-            made.update(done.artifacts)
-            seconds, bytes_read = done.report.seconds, done.report.bytes_read
-            bytes_written, resumed = done.report.bytes_written, done.resumed
+            plan = _restricted(whole, models, missing)
+            if asset is not None:
+                plan = with_reuse(self.store, plan, asset, points)
+                reused = sum(step.action == "reuse" for step in plan.steps)
+            made = self._carry_out(plan, expert_set)
+            present.update(made.artifacts)
         checkpoints = tuple(
-            MergedCheckpoint(each.coefficient, artifact, each.coefficient not in made)
-            for each in wanted
-            if (artifact := made.get(each.coefficient) or found[each.coefficient]) is not None
+            MergedCheckpoint(name, present[name], name not in missing)
+            for name in (output.coefficient for output in wanted)
         )
-        inputs = {each.name: str(each.digest) for each in whole.checkpoints}
-        work = (seconds, bytes_read, bytes_written, reused, len(whole.tensors), resumed)
-        masks = publish_masks(self.store, whole)
-        return MergedSet(expert_set, inputs, checkpoints, *work, masks)
+        return MergedSet(
+            expert_set=expert_set,
+            inputs={each.name: str(each.digest) for each in whole.checkpoints},
+            checkpoints=checkpoints,
+            seconds=made.report.seconds if made else 0.0,
+            bytes_read=made.report.bytes_read if made else 0,
+            bytes_written=made.report.bytes_written if made else 0,
+            reused=reused,
+            tensors=len(whole.steps),
+            resumed=made.resumed if made else 0,
+            masks=publish_masks(self.store, whole),
+        )
+
+    def _carry_out(self, plan: "Plan", expert_set: str) -> "CarriedOut":
+        def fields(output: "Output") -> dict[str, Any]:
+            return _manifest_fields(plan, output, expert_set, self.licences)
+
+        return carry_out(self.store, CHECKPOINT, plan, fields, self.settings, self.progress)
+
+
+def _restricted(
+    plan: "Plan", models: Mapping[str, "Checkpoint"], coefficients: Sequence[str]
+) -> "Plan":
+    """The plan for some of its coefficients alone; it is the plan itself where that is all."""
+    from merge_ops.plans.plan import plan_merge
+
+    if len(coefficients) == len(plan.outputs):
+        return plan
+    return plan_merge(plan.recipe, models, coefficients)
 
 
 def expected_tensors(artifact: "Artifact") -> list[str] | None:
@@ -171,7 +215,7 @@ def _manifest_fields(
             "parameters": {**plan.recipe.parameters, **output.values},
             "excluded": dict(plan.excluded),
         },
-        "tensors": [tensor.output.name for tensor in plan.tensors],
+        "tensors": [step.output.name for step in plan.steps],
         "inputs": {each.name: each.digest for each in plan.checkpoints},
         "licences": {each.name: licences.get(each.name) for each in plan.checkpoints},
         "versions": {name: _version(name) for name in ("ronghe", "torch")},

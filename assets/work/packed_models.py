@@ -114,7 +114,8 @@ def pull_packed(
     It is packed on its way, into a temporary folder; before anything is published it is restored
     from there and compared with what came, byte for byte. `fields` go into the manifest.
     """
-    from merge_ops.checkpoints.checkpoint import FolderSource, open_checkpoint
+    from merge_ops.checkpoints.byte_sources import FolderSource
+    from merge_ops.checkpoints.checkpoint import open_checkpoint
     from merge_ops.jobs.packing import PackingSink
     from merge_ops.jobs.restoring import Nowhere, restore
     from merge_ops.sources.packed_source import PackedSource
@@ -139,7 +140,7 @@ def _publish(
     store: "ArtifactStore", folder: Path, index: "PackedIndex", fields: dict[str, Any]
 ) -> "Artifact":
     """Publish, or take the same model as another release packed it, or against another base."""
-    from merge_ops.checkpoints.checkpoint import FolderSource
+    from merge_ops.checkpoints.byte_sources import FolderSource
     from merge_ops.jobs.restoring import copy_files
     from resources.errors import ContentConflictError
     from resources.store.artifact import FileRecord, content_digest

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from assets.work import names
 from assets.work.scoring import SCORES, read_scores, score_checkpoint
 from assets.work.whole_models import live_models
 from eval_ops.scores.gates import Decision, decide, parse_gate
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from resources.store.refs import Ref
 
 LEADERBOARD = "leaderboard"
+MOST_SWEEPS, MOST_POINTS = 6, 24
+"""Pictures of sweeps on a leaderboard, and points of one: some 40 kB each, kept in Dagster."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +60,31 @@ class Contest:
 
 
 @dataclass(frozen=True)
+class Sweep:
+    """The scores of one recipe's coefficients, on its expert set that ranks first.
+
+    `points` are in the order of their numbers, `chosen` is the coefficient that the recipe's row of
+    the leaderboard has. Of more than MOST_POINTS those with the best validation means are here, and
+    `hidden` counts the others.
+    """
+
+    recipe: str
+    expert_set: str
+    points: tuple["CoefficientPoint", ...]
+    chosen: str | None
+    hidden: int
+
+
+@dataclass(frozen=True)
 class Leaderboard:
-    """The leaderboard of every suite, in the store. `unscored` counts live candidates without
-    scores on the present suite."""
+    """The leaderboard of every suite, in the store, and the sweeps of the recipes that rank first.
+
+    `unscored` counts live candidates without scores on the present suite.
+    """
 
     artifact: "Artifact"
     tables: Mapping[str, tuple["Row", ...]]
-    sweeps: Mapping[tuple[str, str], tuple["CoefficientPoint", ...]]
+    sweeps: tuple[Sweep, ...]
     unscored: int
 
 
@@ -87,17 +108,17 @@ def collect_entries(
     """
     entries: list[Entry] = []
     unscored = 0
-    models, known = live_models(store), store.refs(f"model_scores/{suite.name}")
+    models, scores = live_models(store), store.refs(f"model_scores/{suite.name}")
     groups: tuple[tuple[Kind, Sequence[str]], ...] = (
         ("base", contest.bases),
         ("expert", contest.experts),
     )
-    for kind, names in groups:
-        for name in names:
-            found = _scores_of(store, known.get(name), models.get(name), suite)
-            unscored += found is None
-            if found is not None:
-                entries.append(Entry(kind, name, found[0], digest=found[1]))
+    for kind, members in groups:
+        for name in members:
+            present = _scores_of(store, scores.get(name), models.get(name), suite)
+            unscored += present is None
+            if present is not None:
+                entries.append(Entry(kind, name, present[0], digest=present[1]))
     for recipe in contest.recipes:
         if recipe.suite == suite.name:
             more, absent = _candidates(store, recipe, suite)
@@ -111,21 +132,20 @@ def rank(store: "ArtifactStore", contest: Contest, run: str | None = None) -> Le
     from eval_ops.suites.suites import load_suite
 
     tables: dict[str, tuple[Row, ...]] = {}
-    sweeps: dict[tuple[str, str], tuple[CoefficientPoint, ...]] = {}
+    sweeps: list[Sweep] = []
     unscored = 0
     for name, path in contest.suites.items():
         entries, absent = collect_entries(store, contest, load_suite(path))
         tables[name] = rows(entries)
         unscored += absent
-        for (recipe, experts), group in _sweeps(entries).items():
-            sweeps[recipe, experts] = coefficient_points(group)
+        sweeps += _sweeps(entries, tables[name])
     with store.attempt(LEADERBOARD) as attempt:
         for name, table in tables.items():
             attempt.write_bytes(f"{name}.json", to_json(table).encode())
             attempt.write_bytes(f"{name}.md", to_markdown(table).encode())
         artifact = attempt.publish()
     store.point(LEADERBOARD, None, LEADERBOARD, artifact.digest, run=run)
-    return Leaderboard(artifact, tables, sweeps, unscored)
+    return Leaderboard(artifact, tables, tuple(sweeps[:MOST_SWEEPS]), unscored)
 
 
 def promote(
@@ -139,18 +159,18 @@ def promote(
     """Put a recipe's best candidate before its gate; None when it has no scored candidate yet.
 
     The candidate is chosen on validation items and judged on test items. When the gate says yes,
-    `champion/<recipe>` points to its checkpoint; otherwise the champion stays.
+    `<recipe>/champion` points to its checkpoint; otherwise the champion stays.
     """
     from eval_ops.suites.suites import load_suite
 
     suite = load_suite(contest.suites[recipe.suite])
     entries, _ = collect_entries(store, contest, suite)
     experts = {entry.name: entry.scores for entry in entries if entry.kind == "expert"}
-    own = [entry for entry in choose(entries) if entry.recipe == recipe.name]
-    if not own:
+    candidates = [entry for entry in choose(entries) if entry.recipe == recipe.name]
+    if not candidates:
         return None
-    candidate = max(own, key=lambda entry: entry.scores.mean("validation").value)
-    champion = store.resolve(f"champion/{recipe.name}")
+    candidate = max(candidates, key=lambda entry: entry.scores.mean("validation").value)
+    champion = names.resolve(store, names.champion(recipe.name))
     if champion is not None and champion.digest == candidate.digest:
         reasons = ("the best candidate is the champion already",)
         return Promotion(candidate, None, champion, False, reasons)
@@ -177,7 +197,7 @@ def _crown(
         "test_mean": decision.candidate_mean,
         "reasons": list(decision.reasons),
     }
-    store.point(f"champion/{recipe.name}", None, "checkpoint", digest, run=run, **fields)
+    store.point(names.champion(recipe.name), None, "checkpoint", digest, run=run, **fields)
     return store.get("checkpoint", digest)
 
 
@@ -185,16 +205,16 @@ def _candidates(
     store: "ArtifactStore", recipe: RankedRecipe, suite: "Suite"
 ) -> tuple[list[Entry], int]:
     kind = "average" if recipe.plain_average else "candidate"
-    checkpoints = store.refs(f"merged_checkpoint/{recipe.name}")
-    known = store.refs(f"benchmark_scores/{recipe.name}")
+    checkpoints = names.refs_of(store, names.merged_checkpoint(recipe.name), recipe.points)
+    scores = names.refs_of(store, names.scores(recipe.name), recipe.points)
     entries: list[Entry] = []
     for partition, (experts, coefficient) in recipe.points.items():
-        found = _scores_of(store, known.get(partition), checkpoints.get(partition), suite)
-        if found is not None:
-            name = f"{recipe.name} {experts} {coefficient}"
-            scores, digest = found
-            names = tuple(experts.split("+"))
-            entries.append(Entry(kind, name, scores, recipe.name, names, coefficient, digest))
+        present = _scores_of(store, scores.get(partition), checkpoints.get(partition), suite)
+        if present is not None:
+            name, members = f"{recipe.name} {experts} {coefficient}", tuple(experts.split("+"))
+            entries.append(
+                Entry(kind, name, present[0], recipe.name, members, coefficient, present[1])
+            )
     return entries, len(recipe.points) - len(entries)
 
 
@@ -211,9 +231,19 @@ def _scores_of(
     return read_scores(artifact), scored
 
 
-def _sweeps(entries: Sequence[Entry]) -> dict[tuple[str, str], list[Entry]]:
+def _sweeps(entries: Sequence[Entry], table: Sequence["Row"]) -> list[Sweep]:
+    """One sweep for each recipe that has one, in the order in which the recipes rank."""
     groups: dict[tuple[str, str], list[Entry]] = {}
     for entry in entries:
-        if entry.recipe is not None and entry.coefficient != "default":
+        if entry.recipe is not None:
             groups.setdefault((entry.recipe, entry.expert_set), []).append(entry)
-    return groups
+    sweeps: dict[str, Sweep] = {}
+    for row in table:
+        expert_set = "+".join(sorted(row.experts))
+        group = groups.get((row.recipe or "", expert_set), [])
+        if len(group) > 1 and row.recipe is not None and row.recipe not in sweeps:
+            best = sorted(group, key=lambda each: -each.scores.mean("validation").value)
+            points = coefficient_points(best[:MOST_POINTS])
+            hidden = len(group) - len(points)
+            sweeps[row.recipe] = Sweep(row.recipe, expert_set, points, row.coefficient, hidden)
+    return list(sweeps.values())

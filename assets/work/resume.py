@@ -85,7 +85,7 @@ def _merge(
         }
         for coefficient, files in found.expected.items():
             for file, (done, digest) in files.items():
-                attempts[coefficient].journal.expect(file, done, digest)
+                attempts[coefficient].expect(file, done, digest)
         report = merge(found.plan, attempts, settings, progress)
         artifacts = {
             output.coefficient: attempts[output.coefficient].publish(

@@ -7,6 +7,7 @@ of the model's tensors, the keys of the checkpoint's (merge_ops.plans.reuse).
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from assets.work.names import ref_of
 from merge_ops.plans.reuse import Earlier, reusing, tensor_digests, tensor_keys
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def with_reuse(
     `keys` are the asset's partitions by coefficient. Keeps the keys of what the plan makes, for the
     next time. An earlier checkpoint whose files are damaged is not used.
     """
-    parts = [part for tensor in plan.tensors for source in tensor.sources for part in source.parts]
+    sources = [source for step in plan.steps for source in step.planned.sources]
+    parts = [part for source in sources for part in source.parts]
     stored = {part.checkpoint.name: part.checkpoint for part in parts}
     digests = {
         name: digests_of(store, model, model.digest)
@@ -60,7 +62,7 @@ def _earlier(
     """The partition's checkpoint, if one of its tensors can be copied and its files are whole."""
     from merge_ops.checkpoints.checkpoint import open_checkpoint
 
-    ref = store.ref(asset, partition)
+    ref = ref_of(store, asset, partition)
     artifact = store.find(ref.kind, ref.digest) if ref is not None else None
     known = store.find(TENSOR_KEYS, artifact.digest) if artifact is not None else None
     if artifact is None or known is None:

@@ -1,10 +1,11 @@
 """From checkpoints in the store to scores in the store. Knows no Dagster."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from assets.work import names
+from assets.work.whole_models import whole_model
 from eval_ops.scores.scores import SuiteScores, scores_digest
 from resources.compute import choose_device
 
@@ -12,11 +13,12 @@ if TYPE_CHECKING:
     from assets.work.packed_models import StoredModel
     from eval_ops.suites.harness import Evaluator
     from eval_ops.suites.suites import Suite
+    from merge_ops.progress import Progress
+    from merge_ops.stream.stream import StreamSettings
     from resources.store.artifact import Artifact
     from resources.store.artifact_store import ArtifactStore
 
 SCORES = "scores"
-Progress = Callable[[int, int], None]
 
 _evaluators: dict[tuple[str, str, int], "Evaluator"] = {}
 
@@ -37,7 +39,7 @@ def score_checkpoint(
     suite: "Suite",
     device: str,
     threads: int,
-    progress: Progress | None = None,
+    progress: "Progress | None" = None,
 ) -> ScoredCheckpoint:
     """Score a checkpoint on a suite, unless the store holds the scores of exactly these two.
 
@@ -86,28 +88,78 @@ def _publish(
 def _evaluator(suite: "Suite", device: str, threads: int) -> "Evaluator":
     """The evaluator of a suite, made once a process: it keeps its tasks and a model in memory."""
     from eval_ops.suites.harness import Evaluator
+    from merge_ops.stream.cores import usable_cores
 
     key = (suite.digest, device, threads)
     if key not in _evaluators:
         _evaluators.clear()  # one model in memory is enough
-        _evaluators[key] = Evaluator(suite, choose_device(device), threads or None)
+        chosen = choose_device(device)
+        _evaluators[key] = Evaluator(suite, chosen, threads or None, cores=usable_cores())
     return _evaluators[key]
 
 
-def score_named(
+@dataclass(frozen=True)
+class Scoring:
+    """How something is scored: the suite, the device, the threads, and the Dagster run it is for.
+
+    `threads` 0 leaves their number to torch.
+    """
+
+    suite: "Suite"
+    device: str
+    threads: int
+    run: str | None = None
+
+
+def score_point(
     store: "ArtifactStore",
-    name: tuple[str, str],
-    suite: "Suite",
-    device: str,
-    threads: int,
-    progress: Progress | None = None,
+    recipe: str,
+    partition: str,
+    scoring: Scoring,
+    progress: "Progress | None" = None,
 ) -> ScoredCheckpoint:
-    """Score what a name (asset, partition) stands for. MissingArtifactError when it is nothing."""
+    """Score what a recipe made for one partition, and point `<recipe>/scores` to that.
+
+    Raises MissingArtifactError when nothing was made, EvalError when it cannot be scored.
+    """
     from resources.errors import MissingArtifactError
 
-    checkpoint = store.resolve(*name)
+    merged = names.merged_checkpoint(recipe)
+    checkpoint = names.resolve(store, merged, partition)
     if checkpoint is None:
         raise MissingArtifactError(
-            f"{name[0]} [{name[1]}] is not in artifact store {store.uri}; materialize it first"
+            f"{merged} [{partition}] is not in artifact store {store.uri}; materialize it first"
         )
+    scored = _score(store, checkpoint, scoring, progress)
+    digest = scored.artifact.digest
+    store.point(names.scores(recipe), partition, SCORES, digest, run=scoring.run)
+    return scored
+
+
+def score_model(
+    store: "ArtifactStore",
+    name: str,
+    base: str | None,
+    scoring: Scoring,
+    stream: "StreamSettings",
+    progress: "Progress | None" = None,
+) -> ScoredCheckpoint:
+    """Score a model, an adapter as what it makes of `base`, and point `model_scores/<suite>` there.
+
+    Raises MissingArtifactError when the model was never pulled, EvalError when it cannot be scored.
+    """
+    checkpoint = whole_model(store, name, base, stream, scoring.run)
+    scored = _score(store, checkpoint, scoring, progress)
+    asset, digest = f"model_scores/{scoring.suite.name}", scored.artifact.digest
+    store.point(asset, name, SCORES, digest, run=scoring.run)
+    return scored
+
+
+def _score(
+    store: "ArtifactStore",
+    checkpoint: "StoredModel",
+    scoring: Scoring,
+    progress: "Progress | None",
+) -> ScoredCheckpoint:
+    suite, device, threads = scoring.suite, scoring.device, scoring.threads
     return score_checkpoint(store, checkpoint, suite, device, threads, progress)

@@ -4,13 +4,12 @@ A full model is one as it is. An adapter is merged into its base once for each p
 adapter itself stays an adapter in the store, and merges read it from there.
 """
 
-import json
 from typing import TYPE_CHECKING
 
-from assets.work.merging import merge_set
+from assets.work.merging import MergeJob, merge_set
 from assets.work.packed_models import MODEL, stored_model
-from merge_ops.plans.stages import Stages
-from merge_ops.recipes.recipe import parse_recipe
+from merge_ops.recipes.recipe_check import check_recipe
+from merge_ops.recipes.stages import Stages
 from merge_ops.sources.adapters import is_adapter
 
 if TYPE_CHECKING:
@@ -35,23 +34,24 @@ def whole_model(
     """
     from resources.errors import MissingArtifactError
 
-    found = {each: stored_model(store, each) for each in (name, base) if each is not None}
-    for each, artifact in found.items():
-        if artifact is None:
+    stored: dict[str, StoredModel] = {}
+    for needed in (name, base):
+        artifact = stored_model(store, needed) if needed is not None else None
+        if artifact is not None and needed is not None:
+            stored[needed] = artifact
+        elif needed is not None:
             raise MissingArtifactError(
-                f"{MODEL} [{each}] is not in artifact store {store.uri}; materialize it first"
+                f"{MODEL} [{needed}] is not in artifact store {store.uri}; materialize it first"
             )
-    model = found[name]
-    assert model is not None
+    model = stored[name]
     if base is None or not is_adapter(model.files):
         return model
-    below = found[base]
-    assert below is not None
-    text = f"merge_method: passthrough\nmodels: [{{model: {json.dumps(name)}}}]"
-    stages = Stages((parse_recipe(text, WHOLE_MODEL, WHOLE_MODEL),))
-    (merged,) = merge_set(store, stages, base, name, ["default"], settings).checkpoints
+    written = {"merge_method": "passthrough", "models": [{"model": name}]}
+    steps = Stages((check_recipe(written, WHOLE_MODEL, WHOLE_MODEL),))
+    job = MergeJob(steps, base, name, {"default": None})
+    (merged,) = merge_set(store, job, settings).checkpoints
     whole = merged.artifact
-    made_of = {"adapter": model.digest, "base": base, "base_digest": below.digest}
+    made_of = {"adapter": model.digest, "base": base, "base_digest": stored[base].digest}
     store.point(WHOLE_MODEL, name, whole.kind, whole.digest, run=run, **made_of)
     return whole
 
@@ -61,9 +61,9 @@ def live_models(store: "ArtifactStore") -> dict[str | None, "Ref"]:
     since it was merged stands for nothing that could have scores."""
     models, wholes = store.refs(MODEL), store.refs(WHOLE_MODEL)
     for name, whole in wholes.items():
-        own, below = models.get(name), models.get(str(whole.fields.get("base")))
-        if own is None or below is None or own.digest != whole.fields.get("adapter"):
+        adapter, base = models.get(name), models.get(str(whole.fields.get("base")))
+        if adapter is None or base is None or adapter.digest != whole.fields.get("adapter"):
             continue
-        if below.digest == whole.fields.get("base_digest"):
+        if base.digest == whole.fields.get("base_digest"):
             models[name] = whole
     return models

@@ -1,1 +1,7 @@
-"""The catalog folder: read, checked as a whole, and turned into partitions."""
+"""The team's catalog: what its folder says, checked as a whole, and the partitions it gives."""
+
+from orchestration.catalogs.catalog import Catalog, CatalogError
+from orchestration.catalogs.loading import load_catalog
+from orchestration.catalogs.partitions import COEFFICIENT, EXPERTS, Partitions
+
+__all__ = ["COEFFICIENT", "EXPERTS", "Catalog", "CatalogError", "Partitions", "load_catalog"]

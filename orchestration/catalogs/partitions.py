@@ -4,8 +4,8 @@ A static mapping cannot go from one dimension straight into a two-dimensional gr
 hops: model → expert → expert set by static mappings, then expert set → (experts × coefficient),
 which Dagster infers because the grid's `experts` dimension is the same definition. A recipe that
 merges only some of the sets gets one hop more (`restriction`) to a definition of its own sets.
-Stages of a file of several documents have the sets alone, and Dagster infers the last hop the same
-way; a stage that takes no experts has no partitions.
+Earlier steps of a recipe have the sets alone, and Dagster infers the last hop the same way; a step
+that takes no experts has no partitions.
 Ids are built from sorted names, so reordering the catalog re-merges nothing.
 """
 
@@ -14,9 +14,9 @@ from functools import cached_property
 
 import dagster as dg
 
-from assets.merged_stages import stage_key
-from merge_ops.plans.stages import Stages
+from assets.work import names
 from merge_ops.recipes.recipe import Recipe
+from merge_ops.recipes.stages import Stages
 from orchestration.catalogs.catalog import Catalog
 
 EXPERTS, COEFFICIENT = "experts", "coefficient"
@@ -100,22 +100,22 @@ class Partitions:
         """The asset that a file's expert sets come from."""
         if self.merges_every_set(recipe):
             return dg.AssetKey("merge_plan")
-        return dg.AssetKey(["merge_plan_subset", recipe.name])
+        return dg.AssetKey(names.merge_plan_subset(recipe.name).split("/"))
 
-    def inputs_of(self, stages: Stages, document: Recipe) -> list[dg.AssetDep]:
-        """What one document of a file depends on: stages, merge plans, and models that it names.
+    def inputs_of(self, steps: Stages, step: Recipe) -> list[dg.AssetDep]:
+        """What one step of a recipe depends on: other steps, merge plans, and models that it names.
 
-        Merge plans reach it through the stages where those take experts, so that it runs when they
+        Merge plans reach it through the steps where those take experts, so that it runs when they
         have run, and not before. A model that it names touches all its partitions.
         """
-        used = stages.used_by(document)
-        keys = [stage_key(stages.result.name, each.name) for each in used]
-        if document.experts and not any(map(stages.takes_experts, used)):
-            keys.append(self.plan_key(stages.result))
-        base = self.catalog.base_of(stages.result)
-        named = {name for name in document.referenced_models if name in self.catalog.models}
+        used, result = steps.used_by(step), steps.result
+        keys = [dg.AssetKey(names.step(result.name, each.name).split("/")) for each in used]
+        if step.experts and not any(map(steps.takes_experts, used)):
+            keys.append(self.plan_key(result))
+        base = self.catalog.base_of(result)
+        named = {name for name in step.referenced_models if name in self.catalog.models}
         # The base opens adapters; where there are expert sets it comes with their plans.
-        named = named - {base} if stages.takes_experts(document) else named | {base}
+        named = named - {base} if steps.takes_experts(step) else named | {base}
         deps = [dg.AssetDep(key) for key in keys]
         if named:
             mapping = dg.SpecificPartitionsPartitionMapping(sorted(named))

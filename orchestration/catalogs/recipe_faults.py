@@ -6,18 +6,15 @@ results of other documents. All experts of a file have one base model.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
 from merge_ops.errors import Fault, did_you_mean
-from merge_ops.plans.stages import Stages
 from merge_ops.recipes.recipe import ALL, ALL_PAIRS, Recipe
+from merge_ops.recipes.stages import Stages
+from orchestration.catalogs.catalog import Catalog
 from orchestration.catalogs.names import BANNED, RECIPE_NAME, name_rule
 
-if TYPE_CHECKING:
-    from orchestration.catalogs.catalog import Catalog
 
-
-def recipe_faults(catalog: "Catalog", stages: Stages) -> Iterator[Fault]:
+def recipe_faults(catalog: Catalog, stages: Stages) -> Iterator[Fault]:
     """Every fault of one file of `recipes/`."""
     recipe, file = stages.result, f"recipes/{stages.result.name}.yaml"
     takers = [each for each in stages.recipes if each.experts]
@@ -25,7 +22,7 @@ def recipe_faults(catalog: "Catalog", stages: Stages) -> Iterator[Fault]:
         where = " in every document" if stages.earlier else ""
         problem = f"is missing{where}; allowed: {ALL_PAIRS}, {ALL}, lists of names"
         yield Fault(f"{file}: experts", problem)
-    yield from _stage_name_faults(catalog, stages, file)
+    yield from _step_name_faults(catalog, stages, file)
     one_base = list(_base_faults(catalog, stages, file))
     yield from one_base
     if not one_base:
@@ -45,16 +42,16 @@ def recipe_faults(catalog: "Catalog", stages: Stages) -> Iterator[Fault]:
     yield from _gate_faults(recipe, file)
 
 
-def _stage_name_faults(catalog: "Catalog", stages: Stages, file: str) -> Iterator[Fault]:
-    for stage in stages.earlier:
-        where = f"{file}: document {stage.name}: name"
-        if stage.name in catalog.models:
+def _step_name_faults(catalog: Catalog, stages: Stages, file: str) -> Iterator[Fault]:
+    for step in stages.earlier:
+        where = f"{file}: document {step.name}: name"
+        if step.name in catalog.models:
             yield Fault(where, "is the name of a model of the catalog; call the result otherwise")
-        elif not RECIPE_NAME.fullmatch(stage.name):
+        elif not RECIPE_NAME.fullmatch(step.name):
             yield Fault(where, "may hold letters, digits and '_' (it names an asset)")
 
 
-def _base_faults(catalog: "Catalog", stages: Stages, file: str) -> Iterator[Fault]:
+def _base_faults(catalog: Catalog, stages: Stages, file: str) -> Iterator[Fault]:
     """There is one base model whose experts the file merges, and it can be told which."""
     made, known = {each.name for each in stages.earlier}, ", ".join(catalog.bases) or "none"
     named: dict[str, None] = {}
@@ -78,7 +75,7 @@ def _base_faults(catalog: "Catalog", stages: Stages, file: str) -> Iterator[Faul
 
 
 def _name_faults(
-    catalog: "Catalog", stages: Stages, document: Recipe, base: str, place: str
+    catalog: Catalog, stages: Stages, document: Recipe, base: str, place: str
 ) -> Iterator[Fault]:
     """What one document names: the base model, experts of it, and results of other documents."""
     experts = catalog.experts_of(base)
@@ -116,7 +113,7 @@ def _named(document: Recipe) -> Iterator[tuple[str, str]]:
 
 
 def _set_faults(
-    catalog: "Catalog", takers: Iterable[Recipe], base: str, file: str
+    catalog: Catalog, takers: Iterable[Recipe], base: str, file: str
 ) -> Iterator[Fault]:
     """Every document with `experts` gives sets, and all the same."""
     asked = {document.name: catalog.sets_asked(document, base) for document in takers}

@@ -1,6 +1,5 @@
 """`ronghe`: the command line. Heavy imports wait until a command needs them."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -157,7 +156,7 @@ def gc(
 
 @app.command()
 def refs(
-    asset: Annotated[str, typer.Argument(help="An asset, such as model or champion/ties.")],
+    asset: Annotated[str, typer.Argument(help="An asset, such as model or ties/champion.")],
     partition: Annotated[str | None, typer.Argument(help="Only this partition.")] = None,
 ) -> None:
     """Show what ASSET pointed to when, and which run did that."""
@@ -168,36 +167,15 @@ def refs(
 
 def main() -> None:
     """Run the command line; an error of ours is one message and exit status 2."""
+    from eval_ops.errors import EvalError
     from merge_ops.errors import RongheError
+    from resources.errors import ResourceError
 
-    known: list[type[Exception]] = [RongheError]
     try:
         app()
-    except SystemExit as end:
-        if sys.argv[1:2] == ["merge"] and not end.code:
-            _leave()
-        raise
-    except Exception as error:
-        for module, name in (
-            ("resources.errors", "ResourceError"),
-            ("eval_ops.errors", "EvalError"),
-        ):
-            if module in sys.modules:
-                known.append(getattr(sys.modules[module], name))
-        if not isinstance(error, tuple(known)):
-            raise
+    except (RongheError, EvalError, ResourceError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
         raise SystemExit(2) from None
-
-
-def _leave() -> None:
-    """End the process at once: all is written, and to take torch apart takes a tenth of a second.
-
-    Only where nothing was started that ends with the interpreter.
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import blake3
 
-from merge_ops.checkpoints.checkpoint import Checkpoint, FolderSource, open_checkpoint
+from merge_ops.checkpoints.byte_sources import FolderSource
+from merge_ops.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from merge_ops.checkpoints.pickled_weights import convert_folder, is_pickled
 from merge_ops.errors import CompatibilityError, Fault, FaultsError, MissingModelError
 from merge_ops.sources.adapters import open_adapter

@@ -2,7 +2,6 @@
 
 import gc
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,35 +13,22 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from merge_ops.checkpoints.checkpoint import Checkpoint, FolderSink, FolderSource, open_checkpoint
-from merge_ops.errors import Fault, RecipeError, SettingsError
+from merge_ops.checkpoints.byte_sources import FolderSink, FolderSource
+from merge_ops.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from merge_ops.errors import Fault, RecipeError
 from merge_ops.plans.plan import GRADIENTS, Plan
 from merge_ops.plans.plan_json import plan_json
-from merge_ops.plans.stages import Stages, load_stages, plan_stages, run_stages
+from merge_ops.plans.stage_plans import plan_stages, run_stages
+from merge_ops.recipes.stages import Stages, load_stages
 from merge_ops.stream.settings import StreamSettings
 from merge_ops.stream.stream import can_do_without_torch
 from orchestration.commands.emr_command import check_masks_wanted, write_masks_into
 from orchestration.commands.local_models import content_digest, folders_of, open_models, readable
 from orchestration.commands.output_folder import check_output, staged
+from orchestration.sizes import parse_size
 
 if TYPE_CHECKING:
     from merge_ops.jobs.assembly import MergeReport
-
-_SIZE = re.compile(r"^\s*([0-9.]+)\s*(?:([KMG])(i?))?B?\s*$", re.IGNORECASE)
-_POWERS = {"": 0, "K": 1, "M": 2, "G": 3}
-
-
-def parse_size(option: str, text: str) -> int:
-    """Bytes from `512MiB` (2²⁰ each), `5GB` (10⁹ each) or `1000000`, the value of an option.
-
-    Raises SettingsError saying what is allowed.
-    """
-    found = _SIZE.match(text)
-    if not found:
-        problem = f"is {text!r}; give a number of bytes such as 512MiB or 2GiB"
-        raise SettingsError("ronghe merge", [Fault(option, problem)])
-    power = _POWERS[(found.group(2) or "").upper()]
-    return int(float(found.group(1)) * (1024 if found.group(3) else 1000) ** power)
 
 
 def show_plan(config: Path, as_json: bool) -> None:
@@ -78,9 +64,9 @@ def _print_plan(console: Console, plan: Plan) -> None:
         head.add_row(role, each.name, f"{len(each.tensors):,}", f"{each.nbytes:,}")
     console.print(head)
     groups: dict[str, list[str]] = {}
-    for tensor in plan.tensors:
-        what = tensor.action if tensor.action == "copy" else str(tensor.parameters[0])
-        groups.setdefault(what, []).append(tensor.output.name)
+    for step in plan.steps:
+        what = str(step.parameters[0]) if step.parameters else step.action
+        groups.setdefault(what, []).append(step.output.name)
     body = Table(title="tensors by their parameters (first coefficient)", title_justify="left")
     body.add_column("parameters", overflow="fold")
     body.add_column("tensors", justify="right")

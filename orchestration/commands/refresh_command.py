@@ -3,15 +3,21 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from assets.work import names
 from orchestration.settings import load_settings
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from orchestration.refreshing.refresh import RefreshReport
+    from orchestration.refreshing.refresh import AssetCount, RefreshReport
 
 WIDE = 158
-GRIDS = ("merged_checkpoint", "benchmark_scores")
+"""Columns that the whole leaderboard needs."""
+ORDER = (
+    "model", "model_scores", "task_vector", "merge_plan", names.MERGE_PLAN_SUBSET,
+    names.STEP, names.MERGED_CHECKPOINT, names.SCORES, "leaderboard", names.CHAMPION,
+)  # fmt: skip
+"""Kinds of assets as they follow from one another."""
 
 
 def refresh() -> None:
@@ -80,26 +86,27 @@ def _print_counts(console: "Console", report: "RefreshReport") -> None:
         cells = [asset, str(len(count.rerun)), str(count.untouched)]
         table.add_row(*cells, *([str(len(count.failed))] if failed else []))
     console.print(table)
-    for kind, name in zip(GRIDS, ("merged checkpoints", "scores"), strict=True):
-        counts = [c for asset, c in report.counts.items() if asset.startswith(f"{kind}/")]
+    for kind, title in ((names.MERGED_CHECKPOINT, "merged checkpoints"), (names.SCORES, "scores")):
+        counts = _counts_of(report, kind)
         rerun = sum(len(count.rerun) for count in counts)
-        console.print(f"{name}: {rerun} re-run, {sum(c.untouched for c in counts)} untouched")
+        console.print(f"{title}: {rerun} re-run, {sum(c.untouched for c in counts)} untouched")
     console.print(_sets_sentence(report), highlight=False)
     console.print(f"{report.rerun} partitions in {report.runs} runs, {report.seconds:.1f} s")
 
 
 def _order(asset: str) -> tuple[int, str]:
-    order = (
-        "model", "model_scores", "task_vector", "merge_plan", "merge_plan_subset",
-        "merged_stage", *GRIDS, "leaderboard", "champion",
-    )  # fmt: skip
-    kind = asset.split("/")[0]
-    return (order.index(kind) if kind in order else len(order), asset)
+    kind = names.kind_of(asset)
+    return (ORDER.index(kind) if kind in ORDER else len(ORDER), asset)
+
+
+def _counts_of(report: "RefreshReport", kind: str) -> "list[AssetCount]":
+    """What became of the assets of one kind."""
+    return [count for asset, count in report.counts.items() if names.kind_of(asset) == kind]
 
 
 def _sets_sentence(report: "RefreshReport") -> str:
     """Which expert sets were merged again."""
-    grids = [c for asset, c in report.counts.items() if asset.startswith("merged_checkpoint/")]
+    grids = _counts_of(report, names.MERGED_CHECKPOINT)
     sets = sorted({str(key).split("|")[1] for count in grids for key in count.rerun})
     return f"expert sets merged: {', '.join(sets) or 'none'}"
 
@@ -109,7 +116,7 @@ def _leaderboard_table(suite: str, rows: Sequence[Mapping[str, Any]], wide: bool
     from rich import box
     from rich.table import Table
 
-    names = list(rows[0]["benchmarks"]) if rows else []
+    benchmarks = list(rows[0]["benchmarks"]) if rows else []
     rivals = {"vs_base": "vs base", "vs_best_expert": "vs best expert", "vs_average": "vs average"}
     shown = rivals if wide else {"vs_best_expert": "vs best expert"}
     table = Table(
@@ -120,12 +127,12 @@ def _leaderboard_table(suite: str, rows: Sequence[Mapping[str, Any]], wide: bool
         padding=(0, 1, 0, 0),
     )
     table.add_column("model", no_wrap=True)
-    for name in (*names, "mean"):
+    for name in (*benchmarks, "mean"):
         table.add_column(name.replace("_", " "), justify="right", min_width=9 if wide else 5)
     for name in shown.values():
         table.add_column(name, min_width=14 if wide else 6)
     for row in rows:
-        scores = [_percent(row["benchmarks"][name], wide) for name in names]
+        scores = [_percent(row["benchmarks"][name], wide) for name in benchmarks]
         verdicts = [_verdict(row[key], wide) for key in shown]
         table.add_row(_label(row, wide), *scores, _percent(row["mean"], True), *verdicts)
     return table

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from assets.work.names import present_name, refs_of
 from merge_ops.errors import Fault, SettingsError, did_you_mean
 from orchestration.settings import load_settings
 from resources.store.artifact_store import ArtifactStore
@@ -85,23 +86,26 @@ def collect(dry_run: bool, grace: str) -> None:
 def history(asset: str, partition: str | None) -> None:
     """Print every change of the asset's refs, the oldest of each partition first."""
     console, store = _console(), _store()
-    found = store.refs(asset)
-    if not found:
+    given, asset = asset, present_name(asset)
+    if given != asset:
+        console.print(f"{given} is called {asset} now", highlight=False, soft_wrap=True)
+    refs = refs_of(store, asset)
+    if not refs:
         problem = (
             f"is {asset!r}, which has no refs in {store.uri}; materialize it first, and give its"
-            " whole name, such as model, merged_checkpoint/<recipe> or champion/<recipe>"
+            " whole name, such as model, <recipe>/merged_checkpoint or <recipe>/champion"
         )
         raise SettingsError("ronghe refs", [Fault("ASSET", problem)])
-    if partition is not None and partition not in found:
-        known = sorted(key for key in found if key is not None)
+    if partition is not None and partition not in refs:
+        known = sorted(key for key in refs if key is not None)
         shown = ", ".join(known[:8]) + (", …" if len(known) > 8 else "")
         problem = f"is {partition!r}.{did_you_mean(partition, known)} {asset} has {shown or 'none'}"
         raise SettingsError("ronghe refs", [Fault("PARTITION", problem)])
-    wanted = [partition] if partition is not None else sorted(found, key=lambda key: key or "")
+    wanted = [partition] if partition is not None else sorted(refs, key=lambda key: key or "")
     rows = [
         (key or "–", entry.at, entry.kind, entry.digest[:SHORT], entry.run or "–", _said(entry))
         for key in wanted
-        for entry in found[key].history
+        for entry in refs[key].history
     ]
     _table(console, asset, ("partition", "at", "kind", "digest", "run", "fields"), rows)
 

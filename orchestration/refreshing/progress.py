@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from assets.work.names import kind_of
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TaskID
@@ -51,7 +53,7 @@ class RefreshProgress:
             more = len(list(partitions))
             if not more:
                 continue
-            kind = key.path[0]
+            kind = kind_of(key.to_user_string())
             if kind not in self._tasks:
                 self._tasks[kind] = self._bars.add_task(kind, total=0, now="")
             task = self._bars.tasks[self._tasks[kind]]
@@ -59,7 +61,7 @@ class RefreshProgress:
 
     def advance(self, key: dg.AssetKey, partitions: int) -> None:
         """Some partitions of an asset are done."""
-        task = self._bars.tasks[self._tasks[key.path[0]]]
+        task = self._bars.tasks[self._tasks[kind_of(key.to_user_string())]]
         finished = task.completed + partitions >= (task.total or 0)
         now = "" if finished else self._now
         self._bars.update(task.id, advance=partitions, now=now)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from dagster._core.instance.ref import InstanceRef
 
+from assets.dagster_internals import InstanceRef
 from orchestration.automation import OBSERVE_JOB
 from orchestration.definitions import build_definitions
 from orchestration.refreshing.lock import only_refresh, run_tags

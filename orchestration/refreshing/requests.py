@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from orchestration.catalogs.partitions import COEFFICIENT, EXPERTS
+from orchestration.catalogs import COEFFICIENT, EXPERTS
 
 if TYPE_CHECKING:
-    from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+    from assets.dagster_internals import AssetGraph
 
 RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"

@@ -9,12 +9,16 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import dagster as dg
-from dagster._core.definitions.asset_daemon_cursor import AssetDaemonCursor
-from dagster_shared.serdes import deserialize_value, serialize_value
-from dagster_shared.serdes.errors import DeserializationError
+
+from assets.dagster_internals import (
+    AssetDaemonCursor,
+    DeserializationError,
+    deserialize_value,
+    serialize_value,
+)
 
 if TYPE_CHECKING:
-    from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+    from assets.dagster_internals import AssetGraph
 
 CURSOR, WAITING = "ronghe.refresh.cursor", "ronghe.refresh.waiting"
 Wanted = Mapping[dg.AssetKey, Iterable[str | None]]

@@ -12,10 +12,11 @@ from typing import Any
 from blake3 import blake3
 
 from resources.errors import AttemptError, ContentConflictError, StoreError, StoreFailureError
-from resources.places.place import Place, PlaceWriter
-from resources.store.artifact import FORMAT, RESERVED, Artifact, FileRecord, content_digest
+from resources.places import Place, PlaceWriter
+from resources.reading.digest_tree import PIECE, TREE, PieceHasher, join_tree
+from resources.reading.records import FileRecord, content_digest
+from resources.store.artifact import FORMAT, RESERVED, Artifact
 from resources.store.cache import FolderCache
-from resources.store.digest_tree import PIECE, TREE, PieceHasher, join_tree
 from resources.store.journal import Journal
 from resources.store.names import (
     ATTEMPTS,
@@ -58,12 +59,9 @@ class Attempt:
     def open(self, file: str, size: int) -> "AttemptWriter":
         """Start a file of exactly `size` bytes, written in order and hashed on the way.
 
-        Args:
-            file: relative POSIX path; no `..`, nothing hidden.
-            size: its bytes; closing it with more or fewer is an error.
-
-        Raises:
-            AttemptError: an unsafe name, a name used already, or the attempt is published.
+        Its name is a relative POSIX path without `..` or anything hidden. AttemptError is raised
+        for an unsafe name, one used already, or when the attempt is published; and when the file
+        is closed with more or fewer bytes.
         """
         fault = file_fault(file)
         if fault:
@@ -81,6 +79,13 @@ class Attempt:
             raise
         return AttemptWriter(self, file, size, writer)
 
+    def expect(self, file: str, nbytes: int, digest: str) -> None:
+        """Have the first `nbytes` bytes of `file` compared with a blake3 when they are written.
+
+        The write that completes them raises UnfinishedReadError when they are others.
+        """
+        self.journal.expect(file, nbytes, digest)
+
     def write_bytes(self, file: str, data: bytes) -> None:
         """Write one whole small file."""
         with self.open(file, len(data)) as writer:
@@ -94,18 +99,14 @@ class Attempt:
     def publish(self, digest: str | None = None, **manifest_fields: Any) -> Artifact:
         """Make the artifact exist, by one conditional write of its manifest.
 
-        Asking again with the same contents, from anywhere, succeeds and returns the artifact that
-        is there; its manifest stays as it was.
+        It will be found by `digest`, usually a plan's; None stands for its content digest.
+        `manifest_fields` are what else the manifest shall say (plan, inputs, licences, versions):
+        JSON values, no secrets. Asking again with the same contents, from anywhere, succeeds and
+        returns the artifact that is there; its manifest stays as it was.
 
-        Args:
-            digest: what it will be found by, usually a plan's digest; None for its content digest.
-            manifest_fields: what else the manifest shall say (plan, inputs, licences, versions);
-                JSON values, no secrets.
-
-        Raises:
-            ContentConflictError: other contents are published under this kind and digest.
-            AttemptError: no files, a file still open, fields that are no JSON, a secret among
-                them, or gc removed the attempt.
+        ContentConflictError is raised where other contents are published under this kind and
+        digest; AttemptError where there are no files, one is open, fields are no JSON or hold a
+        secret, or gc removed the attempt.
         """
         files = self._finished_files()
         content = content_digest(files)

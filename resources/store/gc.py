@@ -13,17 +13,10 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from resources.places.place import Entry, Place
-from resources.store.artifact import Progress, parse_manifest
-from resources.store.names import (
-    ARTIFACTS,
-    ATTEMPTS,
-    CLAIM_SUFFIX,
-    MANIFEST,
-    MARKER_SUFFIX,
-    PROBE,
-    TEMPORARY,
-)
+from resources.places.place import PROBE, TEMPORARY, Entry, Place
+from resources.reading.records import Progress
+from resources.store.artifact import parse_manifest
+from resources.store.names import ARTIFACTS, ATTEMPTS, CLAIM_SUFFIX, MANIFEST, MARKER_SUFFIX
 
 _READERS = 16
 _MOMENT = 3600.0  # seconds; no small write, with all its retries, takes longer
@@ -63,15 +56,10 @@ def collect_garbage(
 ) -> GcReport:
     """Remove attempts that no manifest names and whose newest object is older than the grace.
 
-    Args:
-        place: the store's place.
-        grace_seconds: how long an attempt may be silent before it counts as abandoned. A living
-            one gives a sign at least every minute while it writes; leave hours for its pauses.
-        dry_run: list only.
-        progress: called with (bytes removed, bytes to remove).
-
-    Raises:
-        DamagedArtifactError: a manifest cannot be read; nothing is removed then.
+    An attempt that was silent for `grace_seconds` counts as abandoned. A living one gives a sign at
+    least every minute while it writes; leave hours for its pauses. With `dry_run` it is listed
+    only. `progress` is called with (bytes removed, bytes to remove). DamagedArtifactError is raised
+    where a manifest cannot be read; nothing is removed then.
     """
     now = place.now()
     attempts, pending = _attempts(place), _by_attempt(place.pending(ATTEMPTS))

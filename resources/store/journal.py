@@ -11,7 +11,7 @@ import time
 from typing import Any, Protocol
 
 from resources.errors import StoreError, UnfinishedReadError
-from resources.places.place import Place
+from resources.places import Place
 from resources.store.owners import this_process
 
 BEAT = 60.0  # seconds between signs of life while bytes are written

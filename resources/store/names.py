@@ -18,8 +18,6 @@ from resources.errors import SecretFoundError, StoreAddressError
 ATTEMPTS = "attempts"
 ARTIFACTS = "artifacts"
 REFS = "refs"
-PROBE = "probe"
-TEMPORARY = "tmp"
 MANIFEST = "manifest.json"
 MARKER_SUFFIX = ".json"
 CLAIM_SUFFIX = ".claim"

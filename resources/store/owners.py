@@ -24,11 +24,10 @@ def this_process() -> dict[str, Any]:
 
 
 def is_gone(owner: Mapping[str, Any], silent_seconds: float) -> bool:
-    """Whether the process of this name is gone, or was silent for so long that it counts as gone.
+    """Return whether the process of this name is gone, or was silent for so long that it counts so.
 
-    Args:
-        owner: what `this_process` gave there; what cannot be understood is judged by its silence.
-        silent_seconds: time since its last sign of life, by the store's clock.
+    `owner` is what `this_process` gave there; what cannot be understood is judged by its silence,
+    the seconds since its last sign of life by the store's clock.
     """
     pid, started = owner.get("pid"), owner.get("started")
     if owner.get("place") and owner.get("place") == _place() and isinstance(pid, int) and started:

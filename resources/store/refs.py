@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from resources.errors import AttemptError, DamagedArtifactError, StoreFailureError
-from resources.places.place import Place
+from resources.places import Place
 from resources.store.names import ref_folder, ref_key, refuse_secrets
 
 _FORMAT = 1
@@ -66,9 +66,8 @@ class Ref:
 def write_ref(place: Place, asset: str, partition: str | None, entry: RefEntry) -> None:
     """Append `entry` to a ref, unless it points there already with the same fields.
 
-    Raises:
-        SecretFoundError: a field looks like a secret.
-        StoreFailureError: other writers changed the ref again and again meanwhile.
+    SecretFoundError is raised where a field looks like a secret, StoreFailureError where other
+    writers changed the ref again and again meanwhile.
     """
     key = ref_key(asset, partition)
     change = uuid.uuid4().hex

@@ -11,7 +11,7 @@ from typing import Any
 from blake3 import blake3
 
 from resources.errors import StoreError, UnfinishedReadError
-from resources.places.place import Place, PlaceReader
+from resources.places import Place, PlaceReader
 from resources.store.names import ATTEMPTS, CLAIM_SUFFIX, MARKER_SUFFIX, file_fault
 from resources.store.owners import is_gone, this_process
 
@@ -45,11 +45,8 @@ class Unfinished:
     def check(self, ends: Mapping[str, Sequence[int]]) -> dict[str, dict[int, str]]:
         """Read the files and compare them with the journal, as far as they are there.
 
-        Args:
-            ends: for each file the offsets, ascending, that the caller wants to know of.
-
-        Returns:
-            For each file those offsets up to which all bytes are good, with their blake3.
+        `ends` are, for each file, the ascending offsets that the caller wants to know of. Return
+        for each file those of them up to which all bytes are good, with their blake3.
         """
         sizes = self._sizes()
         found: dict[str, dict[int, str]] = {}

@@ -17,8 +17,8 @@ from typing import NamedTuple
 from blake3 import blake3
 
 from resources.errors import MissingSourceError, ModelSourceError, SourceChangedError
-from resources.store.artifact import FileRecord, Progress, content_digest
-from resources.upstream.model_sources import TEMPLATE_FOLDER, FileSink, wanted_files
+from resources.reading import FileRecord, Progress, content_digest
+from resources.upstream.source import TEMPLATE_FOLDER, FileSink, wanted_files
 
 _PIECE = 16 << 20
 _RACY_NS = 2_000_000_000

@@ -12,9 +12,9 @@ from resources.errors import (
     ResourceError,
     UnknownSchemeError,
 )
-from resources.store.artifact import Progress
+from resources.reading import Progress
 from resources.upstream.folder_source import FolderModel
-from resources.upstream.model_sources import FileSink, wanted_files
+from resources.upstream.source import FileSink, wanted_files
 
 _REPOSITORY = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^@\s]+))?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")

@@ -129,7 +129,7 @@ def pod_of(
 def test_the_pod_of_a_merge_asks_for_a_gpu_and_that_of_a_model_does_not(
     settings: Settings, instance: dict[str, Any], deployment: dict[str, Any], tmp_path: Path
 ) -> None:
-    merge = pod_of("merged_checkpoint/ties", settings, instance, deployment, tmp_path)
+    merge = pod_of("ties/merged_checkpoint", settings, instance, deployment, tmp_path)
     (container,) = merge["containers"]
     assert container["resources"]["limits"] == {"nvidia.com/gpu": "1"}
     (toleration,) = merge["tolerations"]

@@ -52,7 +52,7 @@ def test_one_full_expert_and_one_adapter(tmp_path: Path, instance: dg.DagsterIns
     factors = factory.read_tensors(tmp_path / "upstream" / "tcm")
     down, up = (factors[f"{PREFIX}{QUERY}.lora_{each}.weight"] for each in "AB")
     name = f"{QUERY}.weight"
-    merged = resolved(store, "merged_checkpoint/task_arithmetic", "lambda=0.5|e1+tcm")
+    merged = resolved(store, "task_arithmetic/merged_checkpoint", "lambda=0.5|e1+tcm")
     torch.testing.assert_close(
         factory.read_tensors(merged.folder())[name],
         base[name] + 0.5 * (expert[name] - base[name] + up @ down),
@@ -73,10 +73,10 @@ def test_one_full_expert_and_one_adapter(tmp_path: Path, instance: dg.DagsterIns
     points = {"lambda=0.5|e1+tcm", "lambda=1.0|e1+tcm"}
     downstream: dict[str, set[str | None]] = {
         "merge_plan": {"e1+tcm"},
-        "merged_checkpoint/task_arithmetic": {*points},
-        "benchmark_scores/task_arithmetic": {*points},
+        "task_arithmetic/merged_checkpoint": {*points},
+        "task_arithmetic/scores": {*points},
         "leaderboard": {None},
-        "champion/task_arithmetic": {None},
+        "task_arithmetic/champion": {None},
     }
     own = {asset: {"tcm"} for asset in ("model", "task_vector", "model_scores")}
     assert rerun(run(project, instance)) == own | downstream

@@ -18,6 +18,7 @@ from tests.orchestration.tiny_project import (
     TinyProject,
     make_project,
 )
+from tests.waiting import HANG_SECONDS
 
 REPORT = """
 import json, sys
@@ -48,7 +49,7 @@ def test_the_shipped_catalog_loads_without_environment_models_or_heavy_imports(
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANG_SECONDS,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -56,8 +57,8 @@ def test_the_shipped_catalog_loads_without_environment_models_or_heavy_imports(
     heavy, keys = json.loads(done.stdout)
     assert heavy == []
     recipes = {path.stem for path in (ROOT / "catalog" / "recipes").glob("*.yaml")}
-    for family in ("merged_checkpoint", "benchmark_scores", "champion"):
-        assert {f"{family}/{recipe}" for recipe in recipes} <= set(keys)
+    for kind in ("merged_checkpoint", "scores", "champion"):
+        assert {f"{recipe}/{kind}" for recipe in recipes} <= set(keys)
     assert {"upstream_model", "model", "task_vector", "merge_plan", "leaderboard"} <= set(keys)
 
 
@@ -69,16 +70,20 @@ def test_each_recipe_is_a_group_of_its_own(project: TinyProject) -> None:
     graph = build_definitions(project.settings()).resolve_asset_graph()
     for recipe in ("average", "slerp", "task_arithmetic"):
         members = {
-            key.path[0] for key in graph.get_all_asset_keys() if graph.get(key).group_name == recipe
+            key.to_user_string()
+            for key in graph.get_all_asset_keys()
+            if graph.get(key).group_name == recipe
         }
-        assert {"merged_checkpoint", "benchmark_scores", "champion"} <= members
+        subset = {f"{recipe}/merge_plan_subset"} if recipe == "slerp" else set()
+        kinds = ("merged_checkpoint", "scores", "champion")
+        assert members == {f"{recipe}/{kind}" for kind in kinds} | subset
 
 
 def test_merges_and_scores_share_the_gpu_pool_and_ask_clusters_for_one(
     project: TinyProject,
 ) -> None:
     definitions = build_definitions(project.settings())
-    for key in ("merged_checkpoint/slerp", "benchmark_scores/slerp", "model_scores"):
+    for key in ("slerp/merged_checkpoint", "slerp/scores", "model_scores"):
         asset = definitions.resolve_assets_def(dg.AssetKey(key.split("/")))
         assert asset.op.pool == "gpu"
         assert asset.op.tags["dagster-ray/config"] in ('{"num_gpus": 1}', {"num_gpus": 1})
@@ -86,9 +91,9 @@ def test_merges_and_scores_share_the_gpu_pool_and_ask_clusters_for_one(
 
 def test_a_pairs_only_recipe_maps_sets_exactly(project: TinyProject) -> None:
     graph = build_definitions(project.settings()).resolve_asset_graph()
-    slerp = dg.AssetKey(["merged_checkpoint", "slerp"])
-    assert set(graph.get(slerp).parent_keys) == {dg.AssetKey(["merge_plan_subset", "slerp"])}
-    average = dg.AssetKey(["merged_checkpoint", "average"])
+    slerp = dg.AssetKey(["slerp", "merged_checkpoint"])
+    assert set(graph.get(slerp).parent_keys) == {dg.AssetKey(["slerp", "merge_plan_subset"])}
+    average = dg.AssetKey(["average", "merged_checkpoint"])
     assert set(graph.get(average).parent_keys) == {dg.AssetKey("merge_plan")}
     assert set(graph.get(slerp).partitions_def.get_partition_keys()) == {
         f"t={t}|{pair}" for t in (0.25, 0.5, 0.75) for pair in ("e1+e2", "e1+e3", "e2+e3")

@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from merge_ops.checkpoints.checkpoint import FolderSink, FolderSource, open_checkpoint
+from merge_ops.checkpoints.byte_sources import FolderSink, FolderSource
+from merge_ops.checkpoints.checkpoint import open_checkpoint
 from merge_ops.errors import MissingModelError, OutputError, SettingsError
 from merge_ops.jobs.emr_masks import MASKS_FILE, open_masks, restore, write_masks
 from merge_ops.jobs.task_vectors import BLOCK
@@ -158,11 +159,11 @@ def test_a_recipe_of_the_catalog_publishes_masks_beside_its_checkpoints(
     project = make_project(tmp_path, {"emr": recipe}, experts=2)
     assert refresh(instance, project.settings()).failures == []
     store = ArtifactStore.open(project.store)
-    artifact = store.resolve("emr_masks/emr", "e1+e2")
+    artifact = store.resolve("emr/emr_masks", "e1+e2")
     assert artifact is not None
     assert list(artifact.files) == [MASKS_FILE]
     records = instance.fetch_materializations(
-        dg.AssetRecordsFilter(dg.AssetKey(["merged_checkpoint", "emr"])), limit=2
+        dg.AssetRecordsFilter(dg.AssetKey(["emr", "merged_checkpoint"])), limit=2
     ).records
     for record in records:
         event = record.asset_materialization
@@ -171,7 +172,7 @@ def test_a_recipe_of_the_catalog_publishes_masks_beside_its_checkpoints(
         assert event.metadata["bytes of the masks"].value == artifact.nbytes
         scales = event.metadata["scales (for lambda 1)"].value
         assert [row.data["expert"] for row in scales.records] == ["e1", "e2"]
-    shared = store.resolve("merged_checkpoint/emr", "lambda=1.0|e1+e2")
+    shared = store.resolve("emr/merged_checkpoint", "lambda=1.0|e1+e2")
     base = store.resolve("model", "base")
     assert shared is not None
     assert base is not None

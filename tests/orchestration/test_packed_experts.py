@@ -62,15 +62,15 @@ def test_packed_and_full_experts_give_the_same_digests(
         assert kept.manifest["base"]["digest"] == resolved(store, "model", "base").digest
         assert kept.nbytes < 0.8 * resolved(full, "model", name).nbytes
     for asset, partition in (
-        ("merged_checkpoint/task_arithmetic", POINT),
+        ("task_arithmetic/merged_checkpoint", POINT),
         ("task_vector", "e1"),
         ("merge_plan", "e1+e2"),
         ("model_scores/colours", "e1"),
-        ("benchmark_scores/task_arithmetic", POINT),
+        ("task_arithmetic/scores", POINT),
     ):
         one, two = (resolved(each, asset, partition) for each in (full, store))
         assert one.digest == two.digest
-    merged = [resolved(each, "merged_checkpoint/task_arithmetic", POINT) for each in (full, store)]
+    merged = [resolved(each, "task_arithmetic/merged_checkpoint", POINT) for each in (full, store)]
     assert merged[0].content_digest == merged[1].content_digest
     labels = {row["label"] for row in resolved(store, "leaderboard").read_json("colours.json")}
     assert labels >= {"base", "e1", "e2"}

@@ -30,7 +30,7 @@ def test_pickled_experts_are_converted_and_malicious_ones_refused(
     upstream, store = tmp_path / "upstream", ArtifactStore.open(project.store)
     assert refresh(instance, project.settings()).failures == []
     partition = "lambda=0.5|e1+e2+tcm"
-    before = resolved(store, "merged_checkpoint/task_arithmetic", partition)
+    before = resolved(store, "task_arithmetic/merged_checkpoint", partition)
     safe = resolved(store, "model", "e2")
     tensors = factory.read_tensors(upstream / "e1")
 
@@ -43,7 +43,7 @@ def test_pickled_experts_are_converted_and_malicious_ones_refused(
     assert found.keys() == tensors.keys()
     assert all(torch.equal(tensor, found[name]) for name, tensor in tensors.items())
     assert "adapter_model.safetensors" in resolved(store, "model", "tcm").files
-    after = resolved(store, "merged_checkpoint/task_arithmetic", partition)
+    after = resolved(store, "task_arithmetic/merged_checkpoint", partition)
     merged = [(each.folder() / "model.safetensors").read_bytes() for each in (before, after)]
     assert merged[0] == merged[1]
 

@@ -11,7 +11,7 @@ from tests import checkpoint_factory as factory
 from tests.orchestration.tiny_project import TASK_ARITHMETIC, TinyProject, make_project
 
 CHANGED = "model.layers.0.mlp.up_proj.weight"
-ASSET = "merged_checkpoint/task_arithmetic"
+ASSET = "task_arithmetic/merged_checkpoint"
 
 
 def change_one_tensor(project: TinyProject, expert: str) -> None:

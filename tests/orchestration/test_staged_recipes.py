@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 import yaml
 
-from orchestration.catalogs.catalog import CatalogError, load_catalog
+from orchestration.catalogs import CatalogError, load_catalog
 from orchestration.definitions import build_definitions
 from orchestration.refreshing.refresh import RefreshReport, refresh
 from resources.store.artifact_store import ArtifactStore
@@ -41,8 +41,8 @@ MIX = {
     "dtype": "float32",
 }
 PAIRS = ("e1+e2", "e2+e3")
-MEAN_STAGE, WARM_STAGE = "merged_stage/mix/mean", "merged_stage/mix/warm"
-RESULT = "merged_checkpoint/mix"
+MEAN_STAGE, WARM_STAGE = "mix/step/mean", "mix/step/warm"
+RESULT = "mix/merged_checkpoint"
 
 
 def write_documents(project: TinyProject, *documents: Mapping[str, object]) -> None:

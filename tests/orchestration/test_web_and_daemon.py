@@ -17,7 +17,7 @@ from tests.orchestration.dagster_dev import DagsterDev, dagster_dev
 from tests.orchestration.tiny_project import AVERAGE, TinyProject, make_project
 
 ASSETS = ("model", "model_scores", "task_vector", "merge_plan", "leaderboard")
-OF_RECIPE = ("merged_checkpoint/average", "benchmark_scores/average", "champion/average")
+OF_RECIPE = ("average/merged_checkpoint", "average/scores", "average/champion")
 SHOW_MARKDOWN = """(() => {
   const each = [...document.querySelectorAll('*')];
   const found = each.findLast(e => e.children.length == 0 && e.textContent == '[Show Markdown]');
@@ -58,7 +58,7 @@ def is_png(path: Path) -> bool:
 def test_the_lineage_page_shows_the_way_from_model_to_champion(
     served: DagsterDev, page: Page, tmp_path: Path
 ) -> None:
-    address = f"{served.address}/assets/merged_checkpoint/average"
+    address = f"{served.address}/assets/average/merged_checkpoint"
     page.open(f"{address}?view=lineage&lineageScope=neighbors&lineageDepth=4")
     text = page.wait_for(
         "upstream_model", "task_vector", "merge_plan", "leaderboard", "models", "results"
@@ -68,7 +68,7 @@ def test_the_lineage_page_shows_the_way_from_model_to_champion(
 
 
 def test_the_partition_page_shows_the_grid(served: DagsterDev, page: Page, tmp_path: Path) -> None:
-    page.open(f"{served.address}/assets/merged_checkpoint/average?view=partitions")
+    page.open(f"{served.address}/assets/average/merged_checkpoint?view=partitions")
     text = page.wait_for("Materialized (4)", "Missing (0)", "Failed (0)", "e1+e2+e3")
     for partition in ("default", "e1+e2", "e1+e3", "e2+e3"):
         assert partition in text
@@ -92,15 +92,15 @@ def test_the_daemon_runs_exactly_what_an_update_touches(
     served: DagsterDev, project: TinyProject
 ) -> None:
     # The schedule observes too, every five minutes: one such run may fall into any of these waits.
-    before = served.settle(SENSOR, seconds=120)
+    before = served.settle(SENSOR)
     observation = served.launch(OBSERVE_JOB)
-    idle = served.settle(SENSOR, seconds=120)
+    idle = served.settle(SENSOR)
     assert observation in idle
     assert served.jobs(idle - before) == {OBSERVE_JOB}, "no change, and yet something ran"
 
     project.retrain("e2", seed=77)
     served.launch(OBSERVE_JOB)
-    runs = served.settle(SENSOR, seconds=400) - idle
+    runs = served.settle(SENSOR) - idle
     status = served.runs()
     assert {status[run] for run in runs} == {"SUCCESS"}
     sets = {"e1+e2", "e1+e2+e3", "e2+e3"}
@@ -110,13 +110,13 @@ def test_the_daemon_runs_exactly_what_an_update_touches(
         "model_scores": {"e2"},
         "task_vector": {"e2"},
         "merge_plan": sets,
-        "merged_checkpoint/average": grid,
-        "benchmark_scores/average": grid,
+        "average/merged_checkpoint": grid,
+        "average/scores": grid,
         "leaderboard": {None},
-        "champion/average": {None},
+        "average/champion": {None},
     }
     store = ArtifactStore.open(project.store)
-    for ref in store.refs("merged_checkpoint/average").values():
+    for ref in store.refs("average/merged_checkpoint").values():
         assert store.verify(store.get(ref.kind, ref.digest)) == []
 
     with open_instance(project.settings()) as instance:  # and `ronghe refresh` finds nothing to do

@@ -25,6 +25,7 @@ from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
 from resources.errors import (
+    ObjectChangedError,
     StoreAccessError,
     StoreAddressError,
     StoreError,
@@ -114,9 +115,7 @@ def make_client(settings: AwsSettings, timeouts: Timeouts, connections: int) -> 
 def persist(action: Callable[[bool], Done], patience: Patience) -> Done:
     """Call `action` until it succeeds, fails for good, or patience ends; raises its last error.
 
-    Args:
-        action: is told whether it was called before: what it asks for may then be done already.
-        patience: how often, and how long.
+    It is told whether it was called before: what it asks for may then be done already.
     """
     deadline = time.monotonic() + patience.seconds
     for number in range(patience.tries):
@@ -149,21 +148,26 @@ def is_missing(error: Exception) -> bool:
 
 
 def explain(
-    uri: str, bucket: str, doing: str, error: Exception, endpoint: str | None
+    where: str, bucket: str, rights: str, error: Exception, endpoint: str | None
 ) -> StoreError:
-    """Return our error for a fault, of whose text only the S3 code and the status are kept."""
+    """Return our error for a fault, of whose text only the S3 code and the status are kept.
+
+    `where` begins the sentence: what was done, with what, and that it failed. `rights` are what one
+    must be allowed to do with the bucket's objects.
+    """
     code, status = code_of(error), status_of(error)
-    where = f"artifact store {uri}: {doing} failed"
     if code == "NoSuchBucket":
         return StoreAddressError(
-            f"{where}: there is no bucket {bucket!r}; make it, or correct the store's URI"
+            f"{where}: there is no bucket {bucket!r}; make it, or correct the URI"
         )
     if status in (401, 403):
         said = code if code and not code.isdigit() else status
         return StoreAccessError(
             f"{where}: the server refused the credentials ({said}); check the key, and that it "
-            f"may get, put, delete and list objects of this bucket"
+            f"may {rights} objects of this bucket"
         )
+    if status == 412:
+        return ObjectChangedError(f"{where}: the object is not the one that was listed; run again")
     if status:
         return StoreFailureError(
             f"{where}: the server answered {status} {code}".rstrip() + "; see its log and retry"

@@ -12,7 +12,7 @@ from merge_ops.checkpoints.checkpoint import open_checkpoint
 from resources.store.artifact import Artifact
 from resources.store.artifact_store import ArtifactStore
 from tests import checkpoint_factory as factory
-from tests.merge_processes import MergeJob, aws_environment, finish, publish_models, run, start
+from tests.merge_processes import MergeProcess, aws_environment, finish, publish_models, run, start
 
 SHAPE = factory.Shape("qwen2", layers=2, hidden=128, intermediate=8192, tied=True)  # 26 MB
 MIB = 1 << 20
@@ -35,10 +35,10 @@ parameters: {weight: 1.0, density: 0.4, trim: global}
 BOTH = ("lambda=0.25", "lambda=0.5")
 
 
-def job(store: ArtifactStore, tmp_path: Path, name: str, **changes: object) -> MergeJob:
+def job(store: ArtifactStore, tmp_path: Path, name: str, **changes: object) -> MergeProcess:
     fields: dict[str, object] = {"recipe": SWEPT, "coefficients": BOTH, **changes}
     report = tmp_path / f"{name}.json"
-    return MergeJob(store.uri, report=report, environment=aws_environment(), **fields)  # type: ignore[arg-type]
+    return MergeProcess(store.uri, report=report, environment=aws_environment(), **fields)  # type: ignore[arg-type]
 
 
 def killed_at(store: ArtifactStore, tmp_path: Path, share: float, **changes: object) -> float:
@@ -105,8 +105,8 @@ def test_a_merge_killed_at_ninety_percent_computes_what_was_unfinished(
         assert store.verify(store.get(CHECKPOINT, digest)) == []
 
     assert len(store.gc(grace_seconds=0).garbage) == 2, "what the killed merge left is gc's"
-    assert store._place.pending("attempts") == []
-    there = {entry.key.split("/")[1] for entry in store._place.walk("attempts")}
+    assert store.place.pending("attempts") == []
+    there = {entry.key.split("/")[1] for entry in store.place.walk("attempts")}
     published = {store.get(kind, digest).manifest["attempt"]
                  for kind in ("checkpoint", "model", "tensor_digests")
                  for digest in store.digests(kind)}  # fmt: skip
@@ -226,6 +226,6 @@ def test_a_living_writer_is_not_resumed(store: ArtifactStore) -> None:
         attempt.journal.stop()
         note = {"kind": CHECKPOINT, "digest": "some-digest", "host": "elsewhere", "pid": 1,
                 "place": "another machine", "started": "1", "files": {}}  # fmt: skip
-        store._place.put(marker, json.dumps(note).encode())
+        store.place.put(marker, json.dumps(note).encode())
         assert store.unfinished(CHECKPOINT, "some-digest") == []
         assert attempt.publish("some-digest").nbytes == 2 * MIB

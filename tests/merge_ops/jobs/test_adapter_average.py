@@ -11,10 +11,11 @@ import yaml
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from merge_ops.checkpoints.checkpoint import FolderSink, FolderSource, open_checkpoint
+from merge_ops.checkpoints.byte_sources import FolderSink, FolderSource
+from merge_ops.checkpoints.checkpoint import open_checkpoint, source_of
 from merge_ops.errors import CompatibilityError, NonFiniteError, RecipeError
 from merge_ops.jobs.adapter_average import BLOCK, plan_average, write_average
-from merge_ops.recipes.recipe import parse_recipe
+from merge_ops.recipes.reading import parse_recipe
 from merge_ops.sources.adapters import open_adapter, read_adapter
 from merge_ops.stream.block_reader import fetch_stored
 from tests import checkpoint_factory as factory
@@ -134,7 +135,7 @@ def dense(base, adapter):
     opened = open_adapter("x", below, FolderSource(adapter))
     found = {}
     for name in opened.tensors:
-        source = opened.source_of(name)
+        source = source_of(opened, name)
         out = torch.empty(math.prod(source.shape))
         source.fill(fetch_stored, 0, out)
         found[name] = out.view(source.shape).double()

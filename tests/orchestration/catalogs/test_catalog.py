@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orchestration.catalogs.catalog import CatalogError, load_catalog
+from orchestration.catalogs import CatalogError, load_catalog
 from tests.merging import ROOT
 from tests.orchestration.tiny_project import (
     AVERAGE,

@@ -51,8 +51,8 @@ def test_an_update_reruns_exactly_the_sets_that_hold_the_expert(
     project = make_project(tmp_path, recipes)  # base, e1, e2, e3: four models
     first = run(project, instance)
     assert all(count.untouched == 0 for count in first.counts.values())
-    assert len(first.counts["merged_checkpoint/task_arithmetic"].rerun) == 8
-    assert len(first.counts["merged_checkpoint/slerp"].rerun) == 9
+    assert len(first.counts["task_arithmetic/merged_checkpoint"].rerun) == 8
+    assert len(first.counts["slerp/merged_checkpoint"].rerun) == 9
 
     again = run(project, instance)
     assert rerun(again) == {}
@@ -69,13 +69,13 @@ def test_an_update_reruns_exactly_the_sets_that_hold_the_expert(
         "task_vector": {"e2"},
         "merge_plan": sets,
         "merge_plan_subset/slerp": pairs,
-        "merged_checkpoint/task_arithmetic": sums,
-        "merged_checkpoint/slerp": arcs,
-        "benchmark_scores/task_arithmetic": sums,
-        "benchmark_scores/slerp": arcs,
+        "task_arithmetic/merged_checkpoint": sums,
+        "slerp/merged_checkpoint": arcs,
+        "task_arithmetic/scores": sums,
+        "slerp/scores": arcs,
         "leaderboard": {None},
-        "champion/task_arithmetic": {None},
-        "champion/slerp": {None},
+        "task_arithmetic/champion": {None},
+        "slerp/champion": {None},
     }
     assert rerun(run(project, instance)) == {}
 
@@ -91,7 +91,7 @@ def test_the_whole_pipeline_on_each_kind_of_store(
     caplog.set_level("DEBUG")
     run(project, instance)
     store = ArtifactStore.open(store_root)
-    merged = store.resolve("merged_checkpoint/average", "default|e1+e2")
+    merged = store.resolve("average/merged_checkpoint", "default|e1+e2")
     assert merged is not None
     assert store.verify(merged) == []
     assert merged.manifest["inputs"].keys() == {"e1", "e2"}
@@ -99,12 +99,12 @@ def test_the_whole_pipeline_on_each_kind_of_store(
     assert table is not None
     rows = table.read_json("colours.json")
     assert {row["label"] for row in rows} == {"base", "e1", "e2", "average e1+e2"}
-    shown = materialization_metadata(instance, "merged_checkpoint/average", "default|e1+e2")
+    shown = materialization_metadata(instance, "average/merged_checkpoint", "default|e1+e2")
     assert shown["uri"] == merged.uri
     assert shown["digest"] == merged.digest
-    for secret in store._place.secrets():
+    for secret in store.place.secrets():
         written = [*(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())]
-        written += [(store._place.read(entry.key) or (b"",))[0] for entry in store._place.walk("")]
+        written += [(store.place.read(entry.key) or (b"",))[0] for entry in store.place.walk("")]
         for each in instance.get_runs():
             events = instance.all_logs(each.run_id)
             written += [dg.serialize_value(event).encode() for event in (each, *events)]
@@ -128,7 +128,7 @@ def test_what_is_in_the_store_is_neither_merged_nor_scored_again(
         again = run(project, another)
         assert all(count.untouched == 0 for count in again.counts.values())
         for key in ("lambda=0.5|e1+e2", "lambda=1.0|e1+e2"):
-            for asset in ("merged_checkpoint/task_arithmetic", "benchmark_scores/task_arithmetic"):
+            for asset in ("task_arithmetic/merged_checkpoint", "task_arithmetic/scores"):
                 assert materialization_metadata(another, asset, key)["memoized"] is True
         assert materialization_metadata(another, "model", "e1")["memoized"] is True
     assert {kind: store.digests(kind) for kind in kinds} == before
@@ -145,13 +145,13 @@ def test_a_new_recipe_and_a_new_coefficient_run_and_nothing_else(
     )
     project.write_recipe("average", AVERAGE)
     assert rerun(run(project, instance)) == {
-        "merged_checkpoint/task_arithmetic": {"lambda=0.75|e1+e2"},
-        "benchmark_scores/task_arithmetic": {"lambda=0.75|e1+e2"},
-        "merged_checkpoint/average": {"default|e1+e2"},
-        "benchmark_scores/average": {"default|e1+e2"},
+        "task_arithmetic/merged_checkpoint": {"lambda=0.75|e1+e2"},
+        "task_arithmetic/scores": {"lambda=0.75|e1+e2"},
+        "average/merged_checkpoint": {"default|e1+e2"},
+        "average/scores": {"default|e1+e2"},
         "leaderboard": {None},
-        "champion/average": {None},
-        "champion/task_arithmetic": {None},
+        "average/champion": {None},
+        "task_arithmetic/champion": {None},
     }
 
 
@@ -161,9 +161,9 @@ def test_a_changed_recipe_is_merged_again(tmp_path: Path, instance: dg.DagsterIn
     run(project, instance)
     project.write_recipe("task_arithmetic", {**TASK_ARITHMETIC, "parameters": {"weight": 0.5}})
     changed = rerun(run(project, instance))
-    assert len(changed["merged_checkpoint/task_arithmetic"]) == 2
-    assert len(changed["benchmark_scores/task_arithmetic"]) == 2
-    assert "merged_checkpoint/average" not in changed
+    assert len(changed["task_arithmetic/merged_checkpoint"]) == 2
+    assert len(changed["task_arithmetic/scores"]) == 2
+    assert "average/merged_checkpoint" not in changed
     assert "merge_plan" not in changed
 
 
@@ -176,7 +176,7 @@ def test_models_that_do_not_fit_stop_only_their_own_sets(
     report = refresh(instance, project.settings())
     assert report.counts["task_vector"].failed == {"e3"}
     assert report.counts["merge_plan"].rerun == set()
-    assert report.counts["merged_checkpoint/average"].rerun == set()
+    assert report.counts["average/merged_checkpoint"].rerun == set()
     assert any("up_proj" in failure for failure in report.failures)
     factory.write_weights(
         tmp_path / "upstream" / "e3",
@@ -184,7 +184,7 @@ def test_models_that_do_not_fit_stop_only_their_own_sets(
     )
     fixed = rerun(run(project, instance))
     sets = {"e1+e2+e3", "e1+e3", "e2+e3"}
-    assert fixed["merged_checkpoint/average"] == {f"default|{each}" for each in sets}
+    assert fixed["average/merged_checkpoint"] == {f"default|{each}" for each in sets}
 
 
 def test_another_vocabulary_is_merged_by_a_recipe_that_says_how(
@@ -199,17 +199,17 @@ def test_another_vocabulary_is_merged_by_a_recipe_that_says_how(
     report = refresh(instance, project.settings())
     counts = report.counts
     assert counts["merge_plan"].rerun == {"e1+e2"}
-    assert counts["merged_checkpoint/average"].failed == {"default|e1+e2"}
+    assert counts["average/merged_checkpoint"].failed == {"default|e1+e2"}
     points = {"lambda=0.5|e1+e2", "lambda=1.0|e1+e2"}
-    assert counts["merged_checkpoint/union"].rerun == points
-    assert counts["benchmark_scores/union"].rerun == points
+    assert counts["union/merged_checkpoint"].rerun == points
+    assert counts["union/scores"].rerun == points
     assert any("tokenizer: {source: union}" in failure for failure in report.failures)
     metadata = materialization_metadata(instance, "merge_plan", "e1+e2")
     assert "e2 has another vocabulary" in str(metadata["warnings"])
     project.write_recipe("average", {**AVERAGE, "tokenizer": {"source": "e2"}})
     fixed = rerun(run(project, instance))
-    assert fixed["merged_checkpoint/average"] == {"default|e1+e2"}
-    assert "merged_checkpoint/union" not in fixed
+    assert fixed["average/merged_checkpoint"] == {"default|e1+e2"}
+    assert "union/merged_checkpoint" not in fixed
 
 
 def test_a_missing_upstream_model_is_reported_and_the_others_are_merged(
@@ -220,12 +220,12 @@ def test_a_missing_upstream_model_is_reported_and_the_others_are_merged(
     report = refresh(instance, project.settings())
     assert len(report.failures) == 1
     assert report.failures[0].startswith("upstream model 'e3': ")
-    assert report.counts["merged_checkpoint/average"].rerun == {"default|e1+e2"}
+    assert report.counts["average/merged_checkpoint"].rerun == {"default|e1+e2"}
     assert report.counts["leaderboard"].rerun == {None}
     (tmp_path / "elsewhere").rename(tmp_path / "upstream" / "e3")
     complete = rerun(run(project, instance))
     sets = {"e1+e2+e3", "e1+e3", "e2+e3"}
-    assert complete["merged_checkpoint/average"] == {f"default|{each}" for each in sets}
+    assert complete["average/merged_checkpoint"] == {f"default|{each}" for each in sets}
     assert complete["model"] == {"e3"}
 
 
@@ -247,15 +247,15 @@ def test_a_spoiled_checkpoint_stops_what_comes_after_it_and_nothing_else(
     project = make_project(tmp_path, {"task_arithmetic": TASK_ARITHMETIC}, experts=2)
     run(project, instance)
     store = ArtifactStore.open(project.store)
-    spoil(store, "merged_checkpoint/task_arithmetic", "lambda=0.5|e1+e2")
+    spoil(store, "task_arithmetic/merged_checkpoint", "lambda=0.5|e1+e2")
 
     with dg.DagsterInstance.ephemeral() as another:
         report = refresh(another, project.settings())
         counts = report.counts
-        assert counts["benchmark_scores/task_arithmetic"].rerun == {"lambda=1.0|e1+e2"}
-        assert counts["benchmark_scores/task_arithmetic"].failed == set()
+        assert counts["task_arithmetic/scores"].rerun == {"lambda=1.0|e1+e2"}
+        assert counts["task_arithmetic/scores"].failed == set()
         (failure,) = report.failures
-        assert failure.startswith("merged_checkpoint/task_arithmetic [lambda=0.5|e1+e2]: check ")
+        assert failure.startswith("task_arithmetic/merged_checkpoint [lambda=0.5|e1+e2]: check ")
         assert "has other bytes than were published" in failure
         assert "remove" in failure
 
@@ -266,10 +266,10 @@ def test_the_check_blocks_in_the_run_that_merges_too(
 ) -> None:
     project = make_project(tmp_path, {"task_arithmetic": TASK_ARITHMETIC}, experts=2)
     run(project, instance)
-    spoil(ArtifactStore.open(project.store), "merged_checkpoint/task_arithmetic", keys[0])
+    spoil(ArtifactStore.open(project.store), "task_arithmetic/merged_checkpoint", keys[0])
     job = build_definitions(project.settings()).resolve_implicit_global_asset_job_def()
-    merged = dg.AssetKey(["merged_checkpoint", "task_arithmetic"])
-    scores = dg.AssetKey(["benchmark_scores", "task_arithmetic"])
+    merged = dg.AssetKey(["task_arithmetic", "merged_checkpoint"])
+    scores = dg.AssetKey(["task_arithmetic", "scores"])
     span = {
         "dagster/asset_partition_range_start": keys[0],
         "dagster/asset_partition_range_end": keys[-1],
@@ -295,7 +295,7 @@ def test_scores_follow_a_merge_run_as_a_range(
     run(project, instance)
     project.write_recipe("average", {**AVERAGE, "dtype": "float16"})
     definitions = build_definitions(project.settings())
-    merged = dg.AssetKey(["merged_checkpoint", "average"])
+    merged = dg.AssetKey(["average", "merged_checkpoint"])
     cursor = dg.evaluate_automation_conditions(definitions, instance=instance).cursor
     result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
         instance=instance,
@@ -307,5 +307,5 @@ def test_scores_follow_a_merge_run_as_a_range(
     )
     assert result.success
     asked = dg.evaluate_automation_conditions(definitions, instance=instance, cursor=cursor)
-    scores = dg.AssetKey(["benchmark_scores", "average"])
+    scores = dg.AssetKey(["average", "scores"])
     assert asked.get_requested_partitions(scores) == set(keys)

@@ -57,7 +57,7 @@ def test_a_quota_that_is_full_leaves_nothing_and_the_next_run_succeeds(tmp_path:
     ):
         publish(store, "some-digest")
     assert store.digests("checkpoint") == ["kept-digest"]
-    there = [entry.key for entry in store._place.walk("attempts")]
+    there = [entry.key for entry in store.place.walk("attempts")]
     assert [key for key in there if not key.endswith("/.digests")] == [
         kept.key("model.safetensors")
     ]
@@ -195,7 +195,7 @@ def leave_dead_attempt(store: ArtifactStore) -> str:
         assert line(process) == "ready"
         process.kill()
         process.wait()
-    (key,) = [e.key for e in store._place.children("attempts") if e.key.endswith(".json")]
+    (key,) = [e.key for e in store.place.children("attempts") if e.key.endswith(".json")]
     return key.removeprefix("attempts/").removesuffix(".json")
 
 
@@ -217,7 +217,7 @@ def test_gc_leaves_remains_alone_while_they_are_read(store: ArtifactStore) -> No
     (garbage,) = store.gc(grace_seconds=0).garbage
     assert garbage.attempt == attempt
     assert store.unfinished("checkpoint", "shared-digest") == []
-    assert store._place.pending("attempts") == []
+    assert store.place.pending("attempts") == []
 
 
 def test_a_slow_writer_that_was_taken_over_is_told(tmp_path: Path) -> None:
@@ -243,13 +243,13 @@ def test_an_upload_is_swept_with_its_attempt_and_not_before(s3_root: str) -> Non
     with store.attempt("checkpoint") as attempt:
         with attempt.open("model.safetensors", 10 * MIB) as writer:
             writer.write(bytes(9 * MIB))
-            assert [e.key for e in store._place.pending("attempts")] == [
+            assert [e.key for e in store.place.pending("attempts")] == [
                 f"{attempt.folder_key}/model.safetensors"
             ]
             assert store.gc(grace_seconds=60).garbage == ()
             writer.write(bytes(MIB))
         assert store.verify(attempt.publish("some-digest")) == []
-    place = store._place
+    place = store.place
     orphan = place.open_writer("attempts/0123/model.safetensors", 20 * MIB)
     orphan.write(memoryview(bytes(17 * MIB)))
     assert store.gc(grace_seconds=0).garbage == (), "its marker may come after the listing"
@@ -276,7 +276,7 @@ def test_a_long_journal_stays_short_and_keeps_what_matters(tmp_path: Path) -> No
             return "0" * 64
 
     store = ArtifactStore.open(tmp_path.as_uri())
-    journal = Journal(store._place, "attempts/0123.json", "checkpoint", "some-digest")
+    journal = Journal(store.place, "attempts/0123.json", "checkpoint", "some-digest")
     journal.stop()
     for done in range(MIB, 5000 * MIB, MIB):
         journal.mark("model.safetensors", 5000 * MIB, done, Hasher())

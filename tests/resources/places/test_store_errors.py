@@ -17,10 +17,9 @@ from resources.errors import (
     StoreFailureError,
     StoreUnreachableError,
 )
+from resources.places.s3.bucket import FIRST_PATIENCE
 from resources.places.s3.client import Timeouts
-from resources.places.s3.place import _FIRST_PATIENCE
 from resources.store.artifact_store import ArtifactStore
-from resources.store_resource import StoreResource
 from tests.storage_servers import S3Server, free_ports
 
 
@@ -50,7 +49,7 @@ def test_wrong_credentials(s3_root: str, monkeypatch: pytest.MonkeyPatch) -> Non
         store.attempt("scores")
     said = "".join(traceback.format_exception(no.value))
     assert "another-hidden-secret" not in said
-    assert "another-hidden-secret" not in repr(store) + repr(vars(store._place))
+    assert "another-hidden-secret" not in repr(store) + repr(vars(store.place))
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
     with pytest.raises(StoreAccessError, match="refused the credentials"):
         ArtifactStore.open(s3_root).find("scores", "some-digest")
@@ -85,8 +84,8 @@ def test_credentials_from_a_profile_and_from_a_program_that_renews_them(
             patch.setenv(variable, str(tmp_path / name))
             store = ArtifactStore.open(s3_root)
             store.probe()
-            assert keys[1] in store._place.secrets()
-            assert keys[1] not in repr(vars(store._place))
+            assert keys[1] in store.place.secrets()
+            assert keys[1] not in repr(vars(store.place))
 
 
 def test_a_missing_bucket(s3_root: str) -> None:
@@ -105,14 +104,14 @@ def test_nobody_at_the_endpoint(s3_root: str, monkeypatch: pytest.MonkeyPatch) -
 
 def test_an_endpoint_that_never_answers(s3_root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "resources.places.s3.place._FIRST_TIMEOUTS", Timeouts(connect=0.3, read=0.3)
+        "resources.places.s3.bucket.FIRST_TIMEOUTS", Timeouts(connect=0.3, read=0.3)
     )
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
         with pytest.raises(StoreUnreachableError, match="no answer at"):
             ArtifactStore.open(s3_root).find("scores", "some-digest")
         silent.setblocking(False)
-        for _ in range(_FIRST_PATIENCE.tries):
+        for _ in range(FIRST_PATIENCE.tries):
             silent.accept()[0].close()
         with pytest.raises(BlockingIOError):
             silent.accept()
@@ -143,28 +142,13 @@ def test_a_full_disk(tmp_path: Path) -> None:
     assert list((tmp_path / "attempts").iterdir()) == []
 
 
-def test_the_resource_opens_the_store_and_holds_no_secret(store_root: str, tmp_path: Path) -> None:
-    resource = StoreResource(uri=store_root, cache=str(tmp_path / "cache"), cache_bytes=10)
-    store = resource.open()
-    assert (store.uri, store.cache.root, store.cache.most_bytes) == (
-        resource.open().uri,
-        tmp_path / "cache",
-        10,
-    )
-    with store.attempt("scores") as attempt:
-        attempt.write_bytes("a.json", b"{}")
-        digest = attempt.publish().digest
-    assert repr(store) == f"ArtifactStore({store.uri!r})"
-    assert StoreResource(uri=store_root).open().get("scores", digest).nbytes == 2
-    assert "secret" not in repr(resource) + repr(store)
-
-
 def test_a_store_travels_to_another_process(store: ArtifactStore) -> None:
     with store.attempt("scores") as attempt:
         attempt.write_bytes("a.json", b"{}")
         digest = attempt.publish().digest
+    assert repr(store) == f"ArtifactStore({store.uri!r})"
     data = pickle.dumps(store)
-    assert all(secret.encode() not in data for secret in store._place.secrets())
+    assert all(secret.encode() not in data for secret in store.place.secrets())
     assert pickle.loads(data).get("scores", digest).nbytes == 2
 
 

@@ -31,13 +31,13 @@ def digests(store: ArtifactStore) -> list[str]:
 
 def test_any_partition_key_is_a_name(store: ArtifactStore, digests: list[str]) -> None:
     for number, partition in enumerate(ODD):
-        store.point("merged_checkpoint/linear", partition, "checkpoint", digests[number % 3])
-    refs = store.refs("merged_checkpoint/linear")
+        store.point("linear/merged_checkpoint", partition, "checkpoint", digests[number % 3])
+    refs = store.refs("linear/merged_checkpoint")
     assert set(refs) == set(ODD)
     for number, partition in enumerate(ODD):
         assert refs[partition].digest == digests[number % 3]
-        assert store.ref("merged_checkpoint/linear", partition) == refs[partition]
-        found = store.resolve("merged_checkpoint/linear", partition)
+        assert store.ref("linear/merged_checkpoint", partition) == refs[partition]
+        found = store.resolve("linear/merged_checkpoint", partition)
         assert found is not None
         assert found.read_json("config.json") == number % 3
 
@@ -57,8 +57,8 @@ def test_history_says_what_when_and_from_which_run(
     store: ArtifactStore, digests: list[str]
 ) -> None:
     for number, digest in enumerate(digests):
-        store.point("champion/ties", "herbs", "checkpoint", digest, run=f"run-{number}", why=number)
-    ref = store.ref("champion/ties", "herbs")
+        store.point("ties/champion", "herbs", "checkpoint", digest, run=f"run-{number}", why=number)
+    ref = store.ref("ties/champion", "herbs")
     assert ref is not None
     assert [(e.digest, e.run, e.fields) for e in ref.history] == [
         (digest, f"run-{number}", {"why": number}) for number, digest in enumerate(digests)
@@ -120,6 +120,6 @@ def test_what_cannot_be_pointed_is_refused(store: ArtifactStore, digests: list[s
     with pytest.raises(AttemptError, match="can hold only JSON values"):
         store.point("model", "herbs", "checkpoint", digests[0], why=object())
     assert store.refs("model") == {}
-    store._place.put("refs/model/herbs.json", b'{"format": 1, "history": []}')
+    store.place.put("refs/model/herbs.json", b'{"format": 1, "history": []}')
     with pytest.raises(DamagedArtifactError, match="the ref is not of format 1"):
         store.ref("model", "herbs")

@@ -1,4 +1,4 @@
-"""benchmark_scores/<recipe> and model_scores: what checkpoints and models can do."""
+"""<recipe>/scores and model_scores: what checkpoints and models can do."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,19 +8,19 @@ import dagster as dg
 from blake3 import blake3
 
 from assets.display import of_artifact, table
-from assets.failures import RETRY_CRASHES, clear_failures
 from assets.merged_checkpoints import MergeRecipe
 from assets.progress_log import log_progress
 from assets.run_settings import RunSettings
+from assets.team_asset import team_asset
+from assets.work import names
 from assets.work.pulling import MODEL
-from assets.work.scoring import SCORES, ScoredCheckpoint, score_checkpoint, score_named
-from assets.work.whole_models import whole_model
+from assets.work.scoring import ScoredCheckpoint, Scoring, score_model, score_point
 
 if TYPE_CHECKING:
     from eval_ops.scores.scores import SuiteScores
 
 
-def build_benchmark_scores(
+def build_scores(
     merge: MergeRecipe,
     suite: Path,
     code_version: str | None,
@@ -30,42 +30,30 @@ def build_benchmark_scores(
 ) -> dg.AssetsDefinition:
     """The scores of one recipe's checkpoints, point by point."""
 
-    @dg.asset(
-        key=["benchmark_scores", merge.name],
+    @team_asset(
+        names.scores(merge.name),
+        condition,
         deps=[dg.AssetDep(merge.key, partition_mapping=same_point)],
-        partitions_def=merge.grid,
-        backfill_policy=dg.BackfillPolicy.single_run(),
-        group_name=merge.name,
-        automation_condition=condition,
+        partitions=merge.grid,
+        group=merge.name,
         code_version=code_version,
-        retry_policy=RETRY_CRASHES,
-        pool="gpu",
-        op_tags=dict(op_tags),
-        kinds={"huggingface"},
+        gpu=op_tags,
+        one_run=True,
+        kind="huggingface",
         description=f"Benchmark scores: accuracies of every checkpoint of recipe {merge.name} on"
         f" suite {suite.stem}, by lm-eval, with every single answer. Kept under the digests of"
         " checkpoint and suite: what is in the store is not evaluated again.",
     )
-    @clear_failures()
-    def benchmark_scores(
-        context: dg.AssetExecutionContext, settings: RunSettings
-    ) -> dg.MaterializeResult:
-        from eval_ops.suites.suites import load_suite
-
-        store, asked, scored = settings.store(), load_suite(suite), {}
+    def scores(context: dg.AssetExecutionContext, settings: RunSettings) -> dg.MaterializeResult:
+        store, scoring, scored = settings.store(), _scoring(suite, settings, context), {}
         for key in context.partition_keys:
-            source = ("/".join(merge.key.path), str(key))
             progress = log_progress(context.log, str(key))
-            each = score_named(store, source, asked, settings.device, settings.threads, progress)
-            target = (f"benchmark_scores/{merge.name}", str(key))
-            store.point(*target, SCORES, each.artifact.digest, run=context.run.run_id)
-            context.add_asset_metadata(_of_scores(each), partition_key=key)
-            scored[str(key)] = each
-        return dg.MaterializeResult(
-            data_version=_version(scored), metadata={"of this run": table(_rows(scored))}
-        )
+            of_point = score_point(store, merge.name, str(key), scoring, progress)
+            context.add_asset_metadata(_of_scores(of_point), partition_key=key)
+            scored[str(key)] = of_point
+        return _result(scored)
 
-    return benchmark_scores
+    return scores
 
 
 def build_model_scores(
@@ -82,50 +70,47 @@ def build_model_scores(
     `bases` maps each expert to its base model. An adapter is scored as what it makes of its base.
     """
 
-    @dg.asset(
-        name="model_scores",
+    @team_asset(
+        "model_scores",
+        condition,
         deps=[dg.AssetDep(MODEL, partition_mapping=from_model)],
-        partitions_def=partitions,
-        backfill_policy=dg.BackfillPolicy.single_run(),
-        group_name="models",
-        automation_condition=condition,
+        partitions=partitions,
+        group="models",
         code_version=code_version,
-        retry_policy=RETRY_CRASHES,
-        pool="gpu",
-        op_tags=dict(op_tags),
-        kinds={"huggingface"},
+        gpu=op_tags,
+        one_run=True,
+        kind="huggingface",
         description="Accuracies of base models and experts, which every merge has to beat.",
     )
-    @clear_failures()
     def model_scores(
         context: dg.AssetExecutionContext, settings: RunSettings
     ) -> dg.MaterializeResult:
-        from eval_ops.suites.suites import load_suite
-
-        store, scored = settings.store(), {}
-        for asked in map(load_suite, suites.values()):
+        store, stream, scored = settings.store(), settings.stream(), {}
+        for scoring in (_scoring(suite, settings, context) for suite in suites.values()):
             for name in context.partition_keys:
-                run, progress = context.run.run_id, log_progress(context.log, name)
-                whole = whole_model(store, name, bases.get(name), settings.stream(), run)
-                each = score_checkpoint(
-                    store, whole, asked, settings.device, settings.threads, progress
-                )
-                target = (f"model_scores/{asked.name}", name)
-                store.point(*target, SCORES, each.artifact.digest, run=run)
-                context.add_asset_metadata(_of_scores(each, f"{asked.name}: "), partition_key=name)
-                scored[f"{name} on {asked.name}"] = each
-        return dg.MaterializeResult(
-            data_version=_version(scored), metadata={"of this run": table(_rows(scored))}
-        )
+                progress = log_progress(context.log, name)
+                of_model = score_model(store, name, bases.get(name), scoring, stream, progress)
+                shown = _of_scores(of_model, f"{scoring.suite.name}: ")
+                context.add_asset_metadata(shown, partition_key=name)
+                scored[f"{name} on {scoring.suite.name}"] = of_model
+        return _result(scored)
 
     return model_scores
 
 
-def _version(scored: Mapping[str, ScoredCheckpoint]) -> dg.DataVersion:
+def _scoring(suite: Path, settings: RunSettings, context: dg.AssetExecutionContext) -> Scoring:
+    from eval_ops.suites.suites import load_suite
+
+    return Scoring(load_suite(suite), settings.device, settings.threads, context.run.run_id)
+
+
+def _result(scored: Mapping[str, ScoredCheckpoint]) -> dg.MaterializeResult:
+    """What a run scored; the data version is the scores' digest, or that of several digests."""
     digests = sorted(each.artifact.digest for each in scored.values())
-    if len(digests) == 1:
-        return dg.DataVersion(digests[0])
-    return dg.DataVersion(blake3("\n".join(digests).encode()).hexdigest())
+    version = digests[0] if len(digests) == 1 else blake3("\n".join(digests).encode()).hexdigest()
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(version), metadata={"of this run": table(_rows(scored))}
+    )
 
 
 def _of_scores(each: ScoredCheckpoint, prefix: str = "") -> dict[str, Any]:

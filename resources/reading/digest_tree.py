@@ -57,13 +57,8 @@ def join_tree(digests: Mapping[str, bytes]) -> bytes:
 def cut_tree(tree: bytes, sizes: Mapping[str, int], piece: int) -> dict[str, bytes]:
     """Return the digests of each file's pieces by path, of files that have more than one.
 
-    Args:
-        tree: what `join_tree` gave.
-        sizes: bytes of every file by path.
-        piece: bytes of a piece.
-
-    Returns:
-        {} when the tree is of another length than these files'.
+    `tree` is what `join_tree` gave, `sizes` are the bytes of every file by path, `piece` those of a
+    piece. Return {} when the tree is of another length than these files'.
     """
     found: dict[str, bytes] = {}
     at = 0

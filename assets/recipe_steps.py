@@ -1,0 +1,94 @@
+"""<recipe>/step/<name>: what the earlier steps of a recipe's file make."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+
+from assets.display import of_artifact, of_masks, of_work
+from assets.failures import stop_if_run_is_over
+from assets.merged_checkpoints import data_version
+from assets.progress_log import log_progress
+from assets.run_settings import RunSettings
+from assets.team_asset import team_asset
+from assets.work import names
+from assets.work.merging import MergedSet, MergeJob, merge_set, point_at
+from merge_ops.recipes.stages import Stages
+
+
+@dataclass(frozen=True)
+class RecipeStep:
+    """An earlier step of the file `recipe`; `steps` end with it.
+
+    It has the partitions of the expert sets where it takes experts, itself or through steps that
+    it uses, and otherwise none. There are no coefficients: a sweep is the last step's.
+    """
+
+    recipe: str
+    steps: Stages
+    base: str
+    sets: dg.StaticPartitionsDefinition | None
+    deps: Sequence[dg.AssetDep]
+    licences: Mapping[str, str | None]
+    code_version: str
+
+    @property
+    def asset(self) -> str:
+        """Name of what the step makes."""
+        return names.step(self.recipe, self.steps.result.name)
+
+    @property
+    def key(self) -> dg.AssetKey:
+        """Key of what the step makes."""
+        return dg.AssetKey(self.asset.split("/"))
+
+    def job(self, partition: str | None) -> MergeJob:
+        """What a run of one partition merges; None where the step has no partitions."""
+        points = {"default": partition}
+        return MergeJob(self.steps, self.base, partition or "", points, self.asset, self.licences)
+
+
+def build_recipe_step(
+    step: RecipeStep, condition: dg.AutomationCondition, op_tags: Mapping[str, Any]
+) -> dg.AssetsDefinition:
+    """The asset of one step."""
+    recipe = step.steps.result
+
+    @team_asset(
+        step.asset,
+        condition,
+        deps=step.deps,
+        partitions=step.sets,
+        group=step.recipe,
+        code_version=step.code_version,
+        gpu=op_tags,
+        kind="pytorch",
+        description=f"An intermediate checkpoint of recipe {step.recipe}: step {recipe.name},"
+        f" merged by {recipe.merge_method}. Published under the digest of its plan: what is in the"
+        " store is not merged again.",
+    )
+    def recipe_step(
+        context: dg.AssetExecutionContext, settings: RunSettings
+    ) -> dg.MaterializeResult:
+        store, partition = settings.store(), context.partition_key if step.sets else None
+        job, progress = step.job(partition), log_progress(context.log, partition or step.asset)
+        merged = merge_set(store, job, settings.stream(), progress)
+        stop_if_run_is_over(context)
+        point_at(store, job, merged, context.run.run_id)
+        return dg.MaterializeResult(
+            data_version=data_version(step.code_version, [merged]), metadata=_metadata(merged)
+        )
+
+    return recipe_step
+
+
+def _metadata(merged: MergedSet) -> dict[str, Any]:
+    (point,) = merged.checkpoints
+    return {
+        **of_artifact(point.artifact, point.memoized),
+        **of_masks(merged.masks),
+        "tensors reused": merged.reused,
+        "tensors resumed": merged.resumed,
+        **of_work(merged.seconds, merged.bytes_read + merged.bytes_written),
+    }

@@ -1,0 +1,52 @@
+"""What all assets of a team have in common, said once."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from assets.failures import RETRY_CRASHES, clear_failures
+
+GPU_POOL = "gpu"
+"""The pool whose slots keep several merges and scores off one GPU."""
+
+AssetBody = Callable[..., dg.MaterializeResult]
+
+
+def team_asset(
+    name: str,
+    condition: dg.AutomationCondition,
+    *,
+    group: str,
+    description: str,
+    kind: str | None = None,
+    deps: Sequence[dg.AssetDep] = (),
+    partitions: dg.PartitionsDefinition | None = None,
+    code_version: str | None = None,
+    gpu: Mapping[str, Any] | None = None,
+    one_run: bool = False,
+) -> Callable[[AssetBody], dg.AssetsDefinition]:
+    """An asset whose crashes are retried, and whose other failures are one clear message each.
+
+    The parts of `name` between slashes become those of its key. With `gpu`, the op tags that ask a
+    cluster for one, it takes a slot of the GPU pool. With `one_run`, one run materializes as many
+    partitions as it is asked for, so that what they share is read once.
+    """
+
+    def decorate(body: AssetBody) -> dg.AssetsDefinition:
+        return dg.asset(
+            key=name.split("/"),
+            deps=deps,
+            partitions_def=partitions,
+            backfill_policy=dg.BackfillPolicy.single_run() if one_run else None,
+            group_name=group,
+            automation_condition=condition,
+            code_version=code_version,
+            retry_policy=RETRY_CRASHES,
+            pool=GPU_POOL if gpu is not None else None,
+            op_tags=dict(gpu) if gpu is not None else None,
+            kinds={kind} if kind is not None else None,
+            description=description,
+        )(clear_failures()(body))
+
+    return decorate

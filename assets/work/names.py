@@ -1,0 +1,137 @@
+"""What assets are called, in Dagster and in the store. Knows no Dagster.
+
+    model  task_vector  merge_plan  model_scores/<suite>  leaderboard
+    <recipe>/merged_checkpoint  <recipe>/step/<name>  <recipe>/scores  <recipe>/champion
+    <recipe>/emr_masks          <recipe>/step/<name>/emr_masks
+
+A name ends in what the asset is, because Dagster's graph shows the last part alone. Until commit
+42f52bf the kind came first (`merged_checkpoint/<recipe>`). What was named then is still read: a
+name of today that points nowhere stands for what its earlier name points to.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from resources.store.artifact import Artifact
+    from resources.store.artifact_store import ArtifactStore
+    from resources.store.refs import Ref
+
+MERGED_CHECKPOINT, STEP, SCORES, CHAMPION = "merged_checkpoint", "step", "scores", "champion"
+EMR_MASKS, MERGE_PLAN_SUBSET = "emr_masks", "merge_plan_subset"
+EARLIER = {
+    "merged_checkpoint": MERGED_CHECKPOINT,
+    "benchmark_scores": SCORES,
+    "champion": CHAMPION,
+    "emr_masks": EMR_MASKS,
+}
+"""First part of an earlier name (`<first>/<recipe>`), and today's last part."""
+EARLIER_STEP = "merged_stage"
+"""First part of a step's earlier name: `merged_stage/<recipe>/<name>`."""
+FIXED = (
+    "upstream_model", "model", "task_vector", "merge_plan", "model_scores", "whole_model",
+    "leaderboard", "run_step", "statistics", "catalog_site", "trust_report",
+)  # fmt: skip
+"""First parts that belong to no recipe, those of assets that are planned among them."""
+
+
+def reserved_names() -> frozenset[str]:
+    """First parts of names, today's and earlier ones, which no recipe may have for its own."""
+    return frozenset((*FIXED, *EARLIER, EARLIER_STEP))
+
+
+def merged_checkpoint(recipe: str) -> str:
+    """Name of what a recipe makes."""
+    return f"{recipe}/{MERGED_CHECKPOINT}"
+
+
+def step(recipe: str, name: str) -> str:
+    """Name of what an earlier step of a recipe makes."""
+    return f"{recipe}/{STEP}/{name}"
+
+
+def scores(recipe: str) -> str:
+    """Name of the scores of what a recipe makes."""
+    return f"{recipe}/{SCORES}"
+
+
+def champion(recipe: str) -> str:
+    """Name of a recipe's promoted checkpoint."""
+    return f"{recipe}/{CHAMPION}"
+
+
+def merge_plan_subset(recipe: str) -> str:
+    """Name of the merge plans of the expert sets that one recipe merges."""
+    return f"{recipe}/{MERGE_PLAN_SUBSET}"
+
+
+def emr_masks(merged: str) -> str:
+    """Name of the masks that belong to `merged`, the name of a merged checkpoint or of a step."""
+    return f"{merged.removesuffix(f'/{MERGED_CHECKPOINT}')}/{EMR_MASKS}"
+
+
+def kind_of(name: str) -> str:
+    """What an asset is, whichever recipe it belongs to: `scores` of `ties/scores`."""
+    return name.split("/")[:2][-1]
+
+
+def earlier_name(name: str) -> str | None:
+    """What an asset was called until commit 42f52bf; None where that is the same."""
+    first = {kind: family for family, kind in EARLIER.items()}
+    match name.split("/"):
+        case [recipe, "step", made]:
+            return f"{EARLIER_STEP}/{recipe}/{made}"
+        case [recipe, "step", made, "emr_masks"]:
+            return f"emr_masks/{recipe}/{made}"
+        case [recipe, kind] if kind in first and recipe not in FIXED:
+            return f"{first[kind]}/{recipe}"
+        case _:
+            return None
+
+
+def present_name(name: str) -> str:
+    """What an asset is called today, given that or its earlier name."""
+    match name.split("/"):
+        case ["merged_stage", recipe, made]:
+            return step(recipe, made)
+        case ["emr_masks", recipe, made]:
+            return emr_masks(step(recipe, made))
+        case [family, recipe] if family in EARLIER:
+            return f"{recipe}/{EARLIER[family]}"
+        case _:
+            return name
+
+
+def ref_of(store: "ArtifactStore", name: str, partition: str | None = None) -> "Ref | None":
+    """What a name of today, or else its earlier name, points to; None where neither does."""
+    ref, earlier = store.ref(name, partition), earlier_name(name)
+    return store.ref(earlier, partition) if ref is None and earlier is not None else ref
+
+
+def resolve(store: "ArtifactStore", name: str, partition: str | None = None) -> "Artifact | None":
+    """The artifact that a name stands for, or None where it points to none.
+
+    Raises MissingArtifactError where the store has lost what it points to.
+    """
+    ref = ref_of(store, name, partition)
+    return store.get(ref.kind, ref.digest) if ref is not None else None
+
+
+def refs_of(
+    store: "ArtifactStore", name: str, wanted: Iterable[str | None] | None = None
+) -> dict[str | None, "Ref"]:
+    """The refs of a name by partition, each with its whole history.
+
+    With the partitions that are `wanted`, the earlier name is read only where one of them has no
+    ref of today, so that a store pays for its past until it has been refreshed once; histories
+    then begin with today's name.
+    """
+    refs, earlier = store.refs(name), earlier_name(name)
+    if earlier is None or (wanted is not None and set(wanted) <= refs.keys()):
+        return refs
+    for partition, before in store.refs(earlier).items():
+        now = refs.get(partition)
+        history = before.history + (now.history if now is not None else ())
+        refs[partition] = dataclasses.replace(before, asset=name, history=history)
+    return refs

@@ -1,0 +1,108 @@
+"""models.yaml: the upstream models of a catalog, with every fault at once."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from assets.work.entries import UpstreamModel
+from merge_ops.errors import Fault, did_you_mean
+from orchestration.catalogs.names import BANNED, name_rule
+
+
+class ModelDefinition(BaseModel):
+    """One entry of models.yaml as it is written."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    name: str = Field(min_length=1, max_length=120)
+    source: str = Field(min_length=1)
+    base: str | None = None
+    kind: Literal["full", "lora"] = "full"
+    licence: str | None = None
+    description: str | None = None
+    store: Literal["full", "packed"] | None = None
+
+
+def load_models(path: Path, faults: list[Fault]) -> dict[str, UpstreamModel]:
+    """The models of a catalog by name, in the file's order; what is wrong goes into `faults`."""
+    entries = _model_entries(path, faults)
+    models: dict[str, UpstreamModel] = {}
+    for position, entry in enumerate(entries):
+        where = f"models.yaml: models[{position}]"
+        try:
+            definition = ModelDefinition.model_validate(entry)
+        except ValidationError as error:
+            faults.extend(_spell(where, error))
+            continue
+        if BANNED.search(definition.name):
+            faults.append(Fault(f"{where}.name", f"is {definition.name!r}; {name_rule()}"))
+        models[definition.name] = UpstreamModel(**definition.model_dump())
+    faults.extend(_store_faults(models))
+    names = Counter(entry.get("name") for entry in entries if isinstance(entry, dict))
+    for name, count in names.items():
+        if count > 1:
+            faults.append(Fault("models.yaml", f"names '{name}' {count} times; names are unique"))
+    faults.extend(_base_faults(models))
+    return models
+
+
+def _model_entries(path: Path, faults: list[Fault]) -> list[Any]:
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        problem = "does not exist; list the upstream models in it (RONGHE_CATALOG names the folder)"
+        faults.append(Fault("models.yaml", problem))
+        return []
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        faults.append(Fault("models.yaml", f"cannot be read: {' '.join(str(error).split())}"))
+        return []
+    if not isinstance(document, dict) or not isinstance(document.get("models"), list):
+        faults.append(Fault("models.yaml", "must hold `models:`, a list of {name, source, base}"))
+        return []
+    for key in document:
+        if key != "models":
+            hint = did_you_mean(str(key), ["models"])
+            faults.append(Fault(f"models.yaml: {key}", f"is no known key.{hint} Known: models"))
+    if not document["models"]:
+        faults.append(Fault("models.yaml", "lists no model"))
+    return document["models"]
+
+
+def _spell(where: str, error: ValidationError) -> Iterator[Fault]:
+    """pydantic's faults as sentences; an unknown key gets a did-you-mean."""
+    known = list(ModelDefinition.model_fields)
+    for fault in error.errors(include_url=False):
+        place = ".".join([where, *(str(part) for part in fault["loc"])])
+        if fault["type"] == "extra_forbidden":
+            hint = did_you_mean(str(fault["loc"][-1]), known)
+            yield Fault(place, f"is no key of a model.{hint} Known: {', '.join(known)}")
+        elif fault["type"] == "missing":
+            yield Fault(place, "is missing")
+        else:
+            allowed = fault["msg"].replace("Input should", "it must", 1)
+            yield Fault(place, f"is {fault['input']!r}; {allowed}")
+
+
+def _base_faults(models: Mapping[str, UpstreamModel]) -> Iterator[Fault]:
+    for name, model in models.items():
+        where = f"models.yaml: model '{name}': base"
+        if model.base is not None and model.base not in models:
+            hint = did_you_mean(model.base, [each for each in models if each != name])
+            yield Fault(where, f"is '{model.base}', which is no model of the catalog.{hint}")
+        elif model.base is not None and models[model.base].base is not None:
+            yield Fault(where, f"is '{model.base}', which is an expert itself; name its base model")
+        elif model.base is None and model.kind == "lora":
+            yield Fault(where, "is missing; a LoRA adapter belongs to a base model")
+
+
+def _store_faults(models: Mapping[str, UpstreamModel]) -> Iterator[Fault]:
+    for name, model in models.items():
+        where = f"models.yaml: model '{name}': store"
+        if model.store == "packed" and model.base is None:
+            yield Fault(where, "is 'packed'; only an expert, which names its `base`, can be packed")
+        elif model.store is not None and model.kind == "lora":
+            yield Fault(where, f"is '{model.store}'; an adapter stays an adapter, so leave it out")
