@@ -89,7 +89,8 @@ def _read_prompts(model: Any, prompts: Sequence[tuple[int, ...]]) -> Any:
     """Return the keys and values of all prompt tokens but the last; None if they can't be shared.
 
     The prompts have one length, n tokens; each layer of the cache then holds keys and values of
-    shape (prompts, heads, n - 1, head size). Only a cache that keeps every position of every layer can be continued by several answers.
+    shape (prompts, heads, n - 1, head size). Only a cache that keeps every position of every layer
+    can be continued by several answers.
     """
     import torch
     from transformers.cache_utils import DynamicCache, DynamicLayer
