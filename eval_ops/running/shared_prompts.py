@@ -88,9 +88,7 @@ def _batches(
 def _read_prompts(model: Any, prompts: Sequence[tuple[int, ...]]) -> Any:
     """Return the keys and values of all prompt tokens but the last; None if they can't be shared.
 
-    The prompts have one length, n tokens; each layer of the cache then holds keys and values of
-    shape (prompts, heads, n - 1, head size). Only a cache that keeps every position of every layer
-    can be continued by several answers.
+    Only a cache that keeps every position of every layer can be continued by several answers.
     """
     import torch
     from transformers.cache_utils import DynamicCache, DynamicLayer
@@ -102,11 +100,7 @@ def _read_prompts(model: Any, prompts: Sequence[tuple[int, ...]]) -> Any:
 
 
 def _read_answers(model: Any, requests: Sequence[Request], cache: Any) -> list[Answer]:
-    """Continue each row of the cache with the prompt's last token and the answer's tokens.
-
-    Row i of the cache belongs to request i. Answers are padded to the longest, so tokens have shape
-    (requests, longest) and logits (requests, longest, vocabulary); padding counts for nothing.
-    """
+    """Continue each row of the cache with the prompt's last token and the answer's tokens."""
     import torch
 
     longest = max(len(answer) for _, _, answer in requests)
