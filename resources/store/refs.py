@@ -19,7 +19,7 @@ from resources.store.names import ref_folder, ref_key, refuse_secrets
 
 _FORMAT = 1
 _TRIES = 60
-_READERS = 16
+READERS = 16  # of an asset's refs at once: what hides the way to a far server
 _OWN = ("id", "kind", "digest", "at", "run")
 
 
@@ -99,7 +99,7 @@ def read_ref(place: Place, asset: str, partition: str | None) -> Ref | None:
 def read_refs(place: Place, asset: str) -> dict[str | None, Ref]:
     """Return all refs of an asset by partition: one listing, then one small read each, at once."""
     keys = [entry.key for entry in place.children(ref_folder(asset)) if entry.key.endswith(".json")]
-    with ThreadPoolExecutor(_READERS, "refs") as pool:
+    with ThreadPoolExecutor(READERS, "refs") as pool:
         found = pool.map(lambda key: _load(place, key), keys)
         return {ref.partition: ref for ref in found if ref is not None}
 

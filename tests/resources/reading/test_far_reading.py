@@ -1,7 +1,6 @@
 """Files on S3 read by blocks: few requests, little memory, and answers that stay open."""
 
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -173,13 +172,10 @@ def test_ranges_far_apart_fetch_their_pieces_only(far: ArtifactStore) -> None:
 
 def test_a_watch_cuts_what_is_late_and_nothing_else() -> None:
     watch, cut = Watch(), threading.Event()
-    with watch.limit(60.0, cut.set) as patient:
+    with watch.limit(3600.0, cut.set) as patient:
         with watch.limit(0.02, cut.set) as late:
-            assert cut.wait(30)
+            cut.wait()
         assert late.is_set()
         assert not patient.is_set()
-    cut.clear()
-    with watch.limit(0.01, cut.set):
-        pass
-    time.sleep(0.03)
-    assert not cut.is_set()
+        assert len(watch) == 1
+    assert len(watch) == 0, "what ended in time is watched no longer"
