@@ -19,6 +19,8 @@ from resources.errors import (
     ArtifactReadError,
     DamagedArtifactError,
     MissingArtifactError,
+    StoreInterruptedError,
+    StoreUnreachableError,
     UnsafeStoreError,
 )
 from resources.places import Place, open_place
@@ -156,7 +158,11 @@ class ArtifactStore:
         return self.get(ref.kind, ref.digest) if ref else None
 
     def verify(self, artifact: Artifact, progress: Progress | None = None) -> list[str]:
-        """Read all files again, and return what is wrong: a line for each file that differs."""
+        """Read all files again, and return what is wrong: a line for each file that differs.
+
+        A place that gives no answer, or none in time, says nothing of the files: its error,
+        StoreUnreachableError or StoreInterruptedError, is raised.
+        """
         problems: list[str] = []
         done = 0
         buffer = memoryview(bytearray(min(_PIECE, max(1, artifact.nbytes))))
@@ -172,6 +178,8 @@ class ArtifactStore:
                         if progress:
                             progress(done, artifact.nbytes)
                 except ArtifactReadError as error:
+                    if isinstance(error.__cause__, StoreUnreachableError | StoreInterruptedError):
+                        raise error.__cause__ from None
                     problems.append(str(error))
                     continue
                 if hasher.hexdigest() != file.blake3:

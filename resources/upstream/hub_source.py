@@ -69,7 +69,15 @@ class HubModel:
             names = [file.rfilename for file in self._info(commit).siblings or []]
         except OfflineModeIsEnabled:
             return self._snapshot(commit, [], offline=True)
-        return self._snapshot(commit, wanted_files(names, self.location), offline=False)
+        files = wanted_files(names, self.location)
+        folder = self._snapshot(commit, files, offline=False)
+        missing = [file for file in files if not (folder / file).is_file()]
+        if missing:  # a Hub that is slow to answer now, and a download that was cut off before
+            raise ModelSourceError(
+                f"model source {self.location} is downloaded in part, and the Hub did not answer "
+                f"in time for the rest ({missing[0]}); run again"
+            )
+        return folder
 
     def _snapshot(self, revision: str, files: list[str], offline: bool) -> Path:
         from huggingface_hub import snapshot_download

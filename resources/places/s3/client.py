@@ -30,6 +30,7 @@ from resources.errors import (
     StoreAddressError,
     StoreError,
     StoreFailureError,
+    StoreInterruptedError,
     StoreUnreachableError,
 )
 from resources.places.s3.aws_chain import AwsSettings
@@ -169,13 +170,16 @@ def explain(
     if status == 412:
         return ObjectChangedError(f"{where}: the object is not the one that was listed; run again")
     if status:
-        return StoreFailureError(
+        failure = StoreInterruptedError if passes(error) else StoreFailureError
+        return failure(
             f"{where}: the server answered {status} {code}".rstrip() + "; see its log and retry"
         )
     if isinstance(error, BrokenBodyError):
-        return StoreFailureError(f"{where}: {error}; check the network and the server, and retry")
+        return StoreInterruptedError(
+            f"{where}: {error}; check the network and the server, and retry"
+        )
     if isinstance(error, _BROKEN_OFF):
-        return StoreFailureError(
+        return StoreInterruptedError(
             f"{where}: the connection broke off again and again ({type(error).__name__}); check "
             f"the network and the server, and retry"
         )

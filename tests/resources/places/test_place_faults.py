@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import itertools
+import math
 import os
 import resource
 import threading
@@ -17,14 +18,19 @@ from resources.errors import (
     AttemptError,
     StoreAccessError,
     StoreFailureError,
+    StoreInterruptedError,
+    StoreUnreachableError,
 )
+from resources.places.s3.client import Patience, Timeouts
 from resources.store import attempt as attempt_module
 from resources.store.artifact_store import ArtifactStore
 from resources.store.journal import Journal
 from resources.store.owners import is_gone, this_process
 from resources.store.unfinished import Unfinished
+from tests.faulty_proxy import running_proxy
 from tests.privileges import permissions_count
 from tests.resources.processes import line, worker
+from tests.storage_servers import S3Server
 
 MIB = 1 << 20
 
@@ -75,6 +81,30 @@ def test_a_quota_that_is_full_when_the_manifest_is_written(tmp_path: Path) -> No
             attempt.publish("some-digest", note="x" * 1000)
         assert store.find("scores", "some-digest") is None
         assert attempt.publish("some-digest", note="x" * 1000).read_json("scores.json") == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "raised"),
+    [("error", StoreInterruptedError), ("truncated", StoreInterruptedError),
+     ("timeout", StoreUnreachableError)],
+)  # fmt: skip
+def test_a_store_that_does_not_answer_says_nothing_of_its_artifacts(
+    s3_root: str,
+    seaweedfs: S3Server,
+    kind: str,
+    raised: type[Exception],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is slow or away is not damaged, and nobody is told to remove it."""
+    monkeypatch.setattr("resources.places.s3.bucket.TIMEOUTS", Timeouts(connect=5.0, read=0.3))
+    with running_proxy(seaweedfs.endpoint, share=0.0, patience=(3600.0, 0.0)) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        store = ArtifactStore.open(s3_root)
+        artifact = publish(store, "some-digest")
+        store.place.bucket.patience = Patience(tries=2, seconds=math.inf, first_pause=0.01)
+        proxy.always = kind
+        with pytest.raises(raised):
+            store.verify(artifact)
 
 
 def set_modes(root: Path, folders: int, files: int) -> None:

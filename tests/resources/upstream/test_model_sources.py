@@ -352,6 +352,21 @@ def test_the_hub_at_a_commit(folder: Path, tmp_path: Path, monkeypatch) -> None:
         assert "hf://owner/name cannot be read (ConnectError); check the network" in line(process)
 
 
+def test_a_download_that_stays_a_part_is_refused(folder: Path, tmp_path: Path, monkeypatch) -> None:
+    """The Hub's client gives what it has where the Hub is too slow to list the rest."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    part = tmp_path / "home" / "hub" / "models--owner--name" / "snapshots" / COMMIT
+    part.mkdir(parents=True)
+    (part / "model.safetensors").write_bytes(b"whole")
+    with running_hub(folder, "owner/name", lists=False) as endpoint:
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+        with worker("copy_from_hub", "hf://owner/name", (tmp_path / "store").as_uri()) as process:
+            assert line(process) == COMMIT
+            said = line(process)
+    assert "ModelSourceError: model source hf://owner/name is downloaded in part" in said
+
+
 def test_the_memory_of_hashes_is_plain_json(folder: Path, tmp_path: Path) -> None:
     opened(folder, tmp_path).revision()
     (memory,) = (tmp_path / "revisions").iterdir()
