@@ -34,7 +34,7 @@ def running_hub(folder: Path, name: str, lists: bool = True) -> Iterator[str]:
             path = self.path.split("?")[0]
             data, headers = None, {}
             if path.startswith(f"/api/models/{name}/tree/") and not lists:
-                self.send_response(504)
+                self.send_response(400)  # its client does not ask again then
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return

@@ -96,7 +96,7 @@ def test_a_store_that_does_not_answer_says_nothing_of_its_artifacts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What is slow or away is not damaged, and nobody is told to remove it."""
-    monkeypatch.setattr("resources.places.s3.bucket.TIMEOUTS", Timeouts(connect=5.0, read=0.3))
+    monkeypatch.setattr("resources.places.s3.bucket.TIMEOUTS", Timeouts(connect=5.0, read=2.0))
     with running_proxy(seaweedfs.endpoint, share=0.0, patience=(3600.0, 0.0)) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
         store = ArtifactStore.open(s3_root)
