@@ -17,6 +17,7 @@ from resources.upstream.folder_source import FolderModel
 from resources.upstream.source import FileSink, wanted_files
 
 _REPOSITORY = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^@\s]+))?")
+_ANSWER = 30.0  # seconds: a mirror may ask the Hub itself before it answers
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -60,7 +61,7 @@ class HubModel:
     def _info(self, revision: str) -> Any:
         from huggingface_hub import HfApi
 
-        return HfApi().model_info(self.name, revision=revision, timeout=30)
+        return HfApi().model_info(self.name, revision=revision, timeout=_ANSWER)
 
     def _download(self, commit: str) -> Path:
         from huggingface_hub.errors import OfflineModeIsEnabled
