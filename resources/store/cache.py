@@ -43,11 +43,11 @@ class Pullable(Protocol):
 
     @property
     def files(self) -> Mapping[str, FileRecord]:
-        """Its files by path."""
+        """Return its files by path."""
         ...
 
     def source(self) -> FileSource:
-        """Random access to the files."""
+        """Return random access to the files."""
         ...
 
 

@@ -47,7 +47,7 @@ class GcReport:
 
     @property
     def nbytes(self) -> int:
-        """Bytes removed, or to be removed."""
+        """Return the bytes removed, or to be removed."""
         return sum(piece.nbytes for piece in self.garbage)
 
 

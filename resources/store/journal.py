@@ -26,7 +26,7 @@ class Hasher(Protocol):
     """A blake3 under way."""
 
     def hexdigest(self) -> str:
-        """Digest of what came so far."""
+        """Return the digest of what came so far."""
         ...
 
 
@@ -59,8 +59,7 @@ class Journal:
     def mark(self, file: str, size: int, done: int, hasher: Hasher) -> None:
         """Note that `done` of the file's `size` bytes are written, whose hash is `hasher`'s.
 
-        Raises:
-            UnfinishedReadError: they are not the bytes that were expected.
+        UnfinishedReadError is raised where they are not the bytes that were expected.
         """
         wanted = self._expected.get((file, done))
         if wanted is not None and wanted != hasher.hexdigest():

@@ -44,22 +44,22 @@ class Ref:
 
     @property
     def current(self) -> RefEntry:
-        """What it points to now."""
+        """Return what it points to now."""
         return self.history[-1]
 
     @property
     def kind(self) -> str:
-        """Kind of the artifact it points to now."""
+        """Return the kind of the artifact it points to now."""
         return self.current.kind
 
     @property
     def digest(self) -> str:
-        """Digest of the artifact it points to now."""
+        """Return the digest of the artifact it points to now."""
         return self.current.digest
 
     @property
     def fields(self) -> Mapping[str, Any]:
-        """What was said when it was last pointed."""
+        """Return what was said when it was last pointed."""
         return self.current.fields
 
 

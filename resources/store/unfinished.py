@@ -34,12 +34,12 @@ class Unfinished:
 
     @property
     def journaled(self) -> int:
-        """Bytes that were written, as the journal says."""
+        """Return the bytes that were written, as the journal says."""
         return sum(marks[-1][0] for marks in self._marks.values() if marks)
 
     @property
     def checked(self) -> int:
-        """Bytes that `check` found good."""
+        """Return the bytes that `check` found good."""
         return sum(self._good.values())
 
     def check(self, ends: Mapping[str, Sequence[int]]) -> dict[str, dict[int, str]]:
@@ -57,7 +57,7 @@ class Unfinished:
         return found
 
     def sizes(self) -> Mapping[str, int]:
-        """Every file's good bytes."""
+        """Return every file's good bytes."""
         return self._good
 
     def read_into(self, file: str, offset: int, buffer: memoryview) -> None:

@@ -163,7 +163,7 @@ class ParkedBodies:
             return [(reader, body) for (reader, _), (body, _) in self._bodies.items()]
 
     def has_room(self) -> bool:
-        """Whether another may come; one that nobody wanted for long makes room."""
+        """Return whether another may come; one that nobody wanted for long makes room."""
         with self._lock:
             if len(self._bodies) < self.most:
                 return True

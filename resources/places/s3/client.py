@@ -66,7 +66,7 @@ class Patience:
     longest_pause: float = 5.0
 
     def pause(self, number: int) -> float:
-        """Seconds to wait after failure `number` (from 0): doubled each time, spread at random."""
+        """Return the seconds to wait after failure `number` (from 0): doubled each time, spread at random."""
         longest = min(self.longest_pause, self.first_pause * 2.0**number)
         return longest * random.uniform(0.5, 1.0)
 
@@ -144,7 +144,7 @@ def status_of(error: Exception) -> int:
 
 
 def is_missing(error: Exception) -> bool:
-    """Whether S3 said that there is no such object."""
+    """Return whether S3 said that there is no such object."""
     return status_of(error) == 404 and code_of(error) != "NoSuchBucket"
 
 
@@ -193,7 +193,7 @@ def explain(
 
 
 def passes(error: Exception) -> bool:
-    """Whether the same request may succeed a moment later."""
+    """Return whether the same request may succeed a moment later."""
     status = status_of(error)
     if status:
         return (

@@ -39,19 +39,19 @@ class S3Place:
         put_object(self.bucket, key, data)
 
     def create(self, key: str, data: bytes) -> bool:
-        """PUT with `If-None-Match: *`."""
+        """Write the object by a PUT with `If-None-Match: *`."""
         return put_object_if(self.bucket, f"creating {key}", key, data, {"IfNoneMatch": "*"})
 
     def replace(self, key: str, data: bytes, tag: str) -> bool:
-        """PUT with `If-Match: <ETag>`."""
+        """Write the object by a PUT with `If-Match: <ETag>`."""
         return put_object_if(self.bucket, f"replacing {key}", key, data, {"IfMatch": tag})
 
     def walk(self, prefix: str) -> list[Entry]:
-        """Every object below `prefix`."""
+        """Return every object below `prefix`."""
         return self._list(prefix)
 
     def children(self, prefix: str) -> list[Entry]:
-        """Every object directly in `prefix`."""
+        """Return every object directly in `prefix`."""
         return self._list(prefix, Delimiter="/")
 
     def delete(self, keys: Iterable[str]) -> None:
@@ -70,7 +70,7 @@ class S3Place:
         return S3Reader(self.bucket, key, tag)
 
     def pending(self, prefix: str) -> list[Entry]:
-        """Every multipart upload under way below `prefix`, or left by a process that was killed."""
+        """Return every multipart upload below `prefix`, under way or left by a killed process."""
         return S3Uploads(self.bucket).pending(prefix)
 
     def drop_pending(self, keys: Iterable[str]) -> None:

@@ -29,7 +29,7 @@ class S3Uploads:
         self._bucket = bucket
 
     def pending(self, prefix: str) -> list[Entry]:
-        """Every upload below the folder `prefix`, by key; those of one key are one entry."""
+        """Return every upload below the folder `prefix`, by key; those of one key are one entry."""
         found: dict[str, Entry] = {}
         for key, upload in self._uploads(f"{prefix}/"):
             begun = upload["Initiated"].timestamp()
