@@ -101,9 +101,9 @@ class Place(Protocol):
         ...
 
     def pending(self, prefix: str) -> list[Entry]:
-        """Return every object below `prefix` that was begun and does not exist yet, where such are kept.
+        """Return every object below `prefix` that was begun and does not exist yet.
 
-        `modified` is when it was begun, `size` the bytes it holds.
+        `modified` is when it was begun, `size` the bytes it holds. Not every place keeps such.
         """
         ...
 

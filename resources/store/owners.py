@@ -17,7 +17,7 @@ _DEAD = ("Z", "X")
 
 
 def this_process() -> dict[str, Any]:
-    """Return the name of this process, as JSON values. `place` is empty where the kernel tells none."""
+    """Return the name of this process, as JSON values; `place` is empty where none is told."""
     pid = os.getpid()
     name = {"host": socket.gethostname(), "pid": pid, "place": _place()}
     return {**name, "started": (_stat(pid) or {}).get("started")}
