@@ -61,8 +61,8 @@ class Journal:
 
         UnfinishedReadError is raised where they are not the bytes that were expected.
         """
-        wanted = self._expected.get((file, done))
-        if wanted is not None and wanted != hasher.hexdigest():
+        expected = self._expected.get((file, done))
+        if expected is not None and expected != hasher.hexdigest():
             raise UnfinishedReadError(
                 f"artifact store {self._place.uri}: the first {done} bytes of {file!r}, copied "
                 f"from an unfinished attempt, are not those that were checked there; run again"
@@ -78,6 +78,11 @@ class Journal:
                 return
             entry["marks"] = _thinned([*marks, [done, hasher.hexdigest()]])
         self._changed.set()
+
+    def marks(self, file: str) -> list[int]:
+        """Return up to which bytes of a file a mark says that they are written, ascending."""
+        with self._lock:
+            return [done for done, _ in self._files[file]["marks"]]
 
     def committed(self, file: str) -> None:
         """Keep only the last mark of a file that is whole."""

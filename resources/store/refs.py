@@ -73,8 +73,8 @@ def write_ref(place: Place, asset: str, partition: str | None, entry: RefEntry) 
     change = uuid.uuid4().hex
     line = {**_line(entry, asset), "id": change}
     for tried in range(_TRIES):
-        found = place.read(key)
-        document = _parse(found[0], f"{place.uri}/{key}") if found else None
+        stored = place.read(key)
+        document = _parse(stored[0], f"{place.uri}/{key}") if stored else None
         if document and _settled(document["history"], line):
             return
         document = document or {"format": _FORMAT, "asset": asset, "partition": partition}
@@ -82,7 +82,7 @@ def write_ref(place: Place, asset: str, partition: str | None, entry: RefEntry) 
         text = json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False)
         refuse_secrets(json.dumps(line), place.secrets(), f"the ref {asset} {partition or ''}")
         data = text.encode()
-        if place.replace(key, data, found[1]) if found else place.create(key, data):
+        if place.replace(key, data, stored[1]) if stored else place.create(key, data):
             return
         time.sleep(random.uniform(0, min(0.5, 0.005 * 2 ** min(tried, 7))))
     raise StoreFailureError(
@@ -100,15 +100,15 @@ def read_refs(place: Place, asset: str) -> dict[str | None, Ref]:
     """Return all refs of an asset by partition: one listing, then one small read each, at once."""
     keys = [entry.key for entry in place.children(ref_folder(asset)) if entry.key.endswith(".json")]
     with ThreadPoolExecutor(READERS, "refs") as pool:
-        found = pool.map(lambda key: _load(place, key), keys)
-        return {ref.partition: ref for ref in found if ref is not None}
+        refs = pool.map(lambda key: _load(place, key), keys)
+        return {ref.partition: ref for ref in refs if ref is not None}
 
 
 def _load(place: Place, key: str) -> Ref | None:
-    found = place.read(key)
-    if found is None:
+    stored = place.read(key)
+    if stored is None:
         return None
-    document = _parse(found[0], f"{place.uri}/{key}")
+    document = _parse(stored[0], f"{place.uri}/{key}")
     return Ref(
         document["asset"],
         document["partition"],

@@ -66,7 +66,7 @@ class Patience:
     longest_pause: float = 5.0
 
     def pause(self, number: int) -> float:
-        """Return the seconds to wait after failure `number`: doubled each time, spread at random."""
+        """Return the seconds to wait after failure `number`: doubled each time, and spread."""
         longest = min(self.longest_pause, self.first_pause * 2.0**number)
         return longest * random.uniform(0.5, 1.0)
 

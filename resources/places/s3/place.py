@@ -113,11 +113,11 @@ class S3Place:
             page: dict[str, Any] = self.bucket.persist(
                 f"listing {prefix}", lambda again: client.list_objects_v2(**query)
             )
-            for found in page.get("Contents", []):
-                key = found["Key"][strip:]
+            for item in page.get("Contents", []):
+                key = item["Key"][strip:]
                 if not key.endswith("/"):  # some servers list folders too
-                    changed = found["LastModified"].timestamp()
-                    entries.append(Entry(key, found["Size"], changed, found["ETag"]))
+                    changed = item["LastModified"].timestamp()
+                    entries.append(Entry(key, item["Size"], changed, item["ETag"]))
             if not page.get("IsTruncated"):
                 return sorted(entries, key=lambda entry: entry.key)
             query["ContinuationToken"] = page["NextContinuationToken"]
