@@ -13,7 +13,7 @@ from assets.run_settings import RunSettings
 from assets.work.merging import expected_tensors
 
 if TYPE_CHECKING:
-    from resources.store.artifact_store import ArtifactStore
+    from resources.store import ArtifactStore
 
 CHECK = "checkpoint_is_sound"
 MISSING = "nothing is published for this partition"

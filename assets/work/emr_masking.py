@@ -12,8 +12,7 @@ from blake3 import blake3
 
 if TYPE_CHECKING:
     from merge_ops.plans.plan import Plan
-    from resources.store.artifact import Artifact
-    from resources.store.artifact_store import ArtifactStore
+    from resources.store import Artifact, ArtifactStore
 
 EMR_MASKS = "emr_masks"
 

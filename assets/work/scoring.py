@@ -12,8 +12,7 @@ if TYPE_CHECKING:
     from assets.work.packed_models import StoredModel
     from eval_ops.suites.harness import Evaluator
     from eval_ops.suites.suites import Suite
-    from resources.store.artifact import Artifact
-    from resources.store.artifact_store import ArtifactStore
+    from resources.store import Artifact, ArtifactStore
 
 SCORES = "scores"
 Progress = Callable[[int, int], None]
