@@ -8,6 +8,7 @@
     │   ├── ObjectChangedError        an object is not the version that was asked for any more
     │   ├── UnsafeStoreError          the store ignores conditional writes
     │   ├── StoreFailureError         any other failure underneath: disk full, server error
+    │   │   └── StoreInterruptedError   the server fails, breaks off or is too slow, again and again
     │   ├── AttemptError              an attempt used wrongly, or removed by gc too soon
     │   │   └── SecretFoundError        a manifest or ref would hold a secret
     │   ├── UnfinishedReadError       (also an OSError) what a dead attempt left cannot be read
@@ -57,6 +58,10 @@ class UnsafeStoreError(StoreError):
 
 class StoreFailureError(StoreError):
     """Another failure underneath: a full disk, a server error."""
+
+
+class StoreInterruptedError(StoreFailureError):
+    """The store's server fails, breaks off or is too slow, again and again."""
 
 
 class AttemptError(StoreError):

@@ -13,7 +13,7 @@ from merge_ops.plans.reuse import Earlier, reusing, tensor_digests, tensor_keys
 if TYPE_CHECKING:
     from merge_ops.checkpoints.checkpoint import Checkpoint
     from merge_ops.plans.plan import Plan
-    from resources.store.artifact_store import ArtifactStore
+    from resources.store import ArtifactStore
 
 TENSOR_DIGESTS, TENSOR_KEYS = "tensor_digests", "tensor_keys"
 FILE = "tensors.json"

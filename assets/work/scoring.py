@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from eval_ops.suites.suites import Suite
     from merge_ops.progress import Progress
     from merge_ops.stream.stream import StreamSettings
-    from resources.store.artifact import Artifact
-    from resources.store.artifact_store import ArtifactStore
+    from resources.store import Artifact, ArtifactStore
 
 SCORES = "scores"
 

@@ -18,7 +18,7 @@ def copy_unpickled(source: "ModelSource", sink: "FileSink") -> None:
     own reads them. Raises CheckpointError where one asks for more than tensors, which is not run.
     """
     from merge_ops.checkpoints.pickled_weights import convert_folder
-    from resources.upstream.folder_source import FolderModel
+    from resources.upstream import FolderModel
 
     with TemporaryDirectory(prefix="ronghe-") as kept, TemporaryDirectory(prefix="ronghe-") as out:
         source.copy_to(_Divided(sink, Path(kept)))

@@ -15,8 +15,7 @@ from merge_ops.sources.adapters import is_adapter
 if TYPE_CHECKING:
     from assets.work.packed_models import StoredModel
     from merge_ops.stream.stream import StreamSettings
-    from resources.store.artifact_store import ArtifactStore
-    from resources.store.refs import Ref
+    from resources.store import ArtifactStore, Ref
 
 WHOLE_MODEL = "whole_model"
 

@@ -78,7 +78,7 @@ def content_digest(folder: Path) -> str:
     """BLAKE3 of a folder's content, or of a file's."""
     if folder.is_file():
         return blake3.blake3(max_threads=blake3.blake3.AUTO).update_mmap(folder).hexdigest()
-    from resources.upstream.model_sources import open_model_source
+    from resources.upstream import open_model_source
 
     return open_model_source(str(folder.absolute()), relative_to=Path.cwd()).revision()
 

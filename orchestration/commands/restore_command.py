@@ -12,7 +12,7 @@ from merge_ops.jobs.restoring import copy_files
 from orchestration.commands.output_folder import check_output, staged
 from orchestration.settings import load_settings
 from resources.errors import DamagedArtifactError, MissingArtifactError
-from resources.store.artifact_store import ArtifactStore
+from resources.store import ArtifactStore
 
 
 def run_restore(name: str, out: Path) -> None:

@@ -82,7 +82,7 @@ class LocalPlace:
             return True
 
     def walk(self, prefix: str) -> list[Entry]:
-        """Every file below `prefix`; files that vanish meanwhile are left out."""
+        """Return every file below `prefix`; files that vanish meanwhile are left out."""
         entries: list[Entry] = []
         with _translated(self.root, f"listing {prefix}"):
             for folder, _, names in os.walk(self.root / prefix):
@@ -90,7 +90,7 @@ class LocalPlace:
         return sorted(entries, key=lambda entry: entry.key)
 
     def children(self, prefix: str) -> list[Entry]:
-        """Every file directly in `prefix`."""
+        """Return every file directly in `prefix`."""
         with _translated(self.root, f"listing {prefix}"):
             folder = self.root / prefix
             names = os.listdir(folder) if folder.is_dir() else []

@@ -78,11 +78,11 @@ class Place(Protocol):
         ...
 
     def walk(self, prefix: str) -> list[Entry]:
-        """Every object below the folder `prefix`, sorted by key."""
+        """Return every object below the folder `prefix`, sorted by key."""
         ...
 
     def children(self, prefix: str) -> list[Entry]:
-        """Every object directly in the folder `prefix`, sorted by key."""
+        """Return every object directly in the folder `prefix`, sorted by key."""
         ...
 
     def delete(self, keys: Iterable[str]) -> None:
@@ -101,9 +101,9 @@ class Place(Protocol):
         ...
 
     def pending(self, prefix: str) -> list[Entry]:
-        """Every object below `prefix` that was begun and does not exist yet, where such are kept.
+        """Return every object below `prefix` that was begun and does not exist yet.
 
-        `modified` is when it was begun, `size` the bytes it holds.
+        `modified` is when it was begun, `size` the bytes it holds. Not every place keeps such.
         """
         ...
 
@@ -120,11 +120,11 @@ class Place(Protocol):
         ...
 
     def now(self) -> float:
-        """Seconds since 1970 by the clock that stamps `Entry.modified`."""
+        """Return the seconds since 1970 by the clock that stamps `Entry.modified`."""
         ...
 
     def folder(self, prefix: str) -> Path | None:
-        """The local folder that holds `prefix`, or None when the place is not local."""
+        """Return the local folder that holds `prefix`, or None when the place is not local."""
         ...
 
     def secrets(self) -> tuple[str, ...]:

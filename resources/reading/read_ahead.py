@@ -93,7 +93,7 @@ class ReadAhead:
 
     @property
     def kept_bytes(self) -> int:
-        """Bytes of pieces that are kept now."""
+        """Return the bytes of pieces that are kept now."""
         return self._nbytes
 
     def read(self, file: CheckedFile, offset: int, into: memoryview) -> None:

@@ -85,8 +85,8 @@ class Artifact:
         return piece, self._tree[file]
 
     def _read_tree(self, note: Mapping[str, Any]) -> dict[str, bytes]:
-        found = self._place.read(f"{ATTEMPTS}/{self.manifest['attempt']}/{TREE}")
-        data = found[0] if found else b""
+        stored = self._place.read(f"{ATTEMPTS}/{self.manifest['attempt']}/{TREE}")
+        data = stored[0] if stored else b""
         sizes = {path: record.size for path, record in self.files.items()}
         tree = cut_tree(data, sizes, note["bytes"])
         if blake3(data).hexdigest() != note["blake3"] or not tree:
@@ -102,14 +102,14 @@ class Artifact:
 
         DamagedArtifactError is raised where it is not there or has not the published bytes.
         """
-        found = self._place.read(self.key(file))
-        if found is None or blake3(found[0]).hexdigest() != self.files[file].blake3:
-            what = "is missing" if found is None else "has other bytes than were published"
+        stored = self._place.read(self.key(file))
+        if stored is None or blake3(stored[0]).hexdigest() != self.files[file].blake3:
+            what = "is missing" if stored is None else "has other bytes than were published"
             raise DamagedArtifactError(
                 f"{self.uri}: file {file!r} {what}; publish the artifact anew into a clean store, "
                 f"and check the storage underneath"
             )
-        return found[0]
+        return stored[0]
 
     def read_json(self, file: str) -> Any:
         """Return one file parsed as JSON."""

@@ -19,6 +19,8 @@ from resources.errors import (
     ArtifactReadError,
     DamagedArtifactError,
     MissingArtifactError,
+    StoreInterruptedError,
+    StoreUnreachableError,
     UnsafeStoreError,
 )
 from resources.places import Place, open_place
@@ -88,11 +90,11 @@ class ArtifactStore:
         DamagedArtifactError is raised where its manifest cannot be understood.
         """
         key = manifest_key(kind, digest)
-        found = self.place.read(key)
-        if found is None:
+        stored = self.place.read(key)
+        if stored is None:
             return None
         where = f"{self.uri}/{key}"
-        manifest = parse_manifest(found[0], where)
+        manifest = parse_manifest(stored[0], where)
         if (manifest["kind"], manifest["digest"]) != (kind, digest):
             raise DamagedArtifactError(
                 f"{where}: the manifest is that of {manifest['kind']} {manifest['digest']}; "
@@ -102,13 +104,13 @@ class ArtifactStore:
 
     def get(self, kind: str, digest: str) -> Artifact:
         """Return the artifact, as `find` does; MissingArtifactError when there is none."""
-        found = self.find(kind, digest)
-        if found is None:
+        artifact = self.find(kind, digest)
+        if artifact is None:
             raise MissingArtifactError(
                 f"artifact store {self.uri} has no {kind} artifact {digest}; materialize what "
                 f"publishes it first"
             )
-        return found
+        return artifact
 
     def digests(self, kind: str) -> list[str]:
         """Return the digests of all artifacts of one kind, sorted. One listing."""
@@ -156,7 +158,11 @@ class ArtifactStore:
         return self.get(ref.kind, ref.digest) if ref else None
 
     def verify(self, artifact: Artifact, progress: Progress | None = None) -> list[str]:
-        """Read all files again, and return what is wrong: a line for each file that differs."""
+        """Read all files again, and return what is wrong: a line for each file that differs.
+
+        A place that gives no answer, or none in time, says nothing of the files: its error,
+        StoreUnreachableError or StoreInterruptedError, is raised.
+        """
         problems: list[str] = []
         done = 0
         buffer = memoryview(bytearray(min(_PIECE, max(1, artifact.nbytes))))
@@ -172,6 +178,8 @@ class ArtifactStore:
                         if progress:
                             progress(done, artifact.nbytes)
                 except ArtifactReadError as error:
+                    if isinstance(error.__cause__, StoreUnreachableError | StoreInterruptedError):
+                        raise error.__cause__ from None
                     problems.append(str(error))
                     continue
                 if hasher.hexdigest() != file.blake3:
@@ -206,12 +214,12 @@ class ArtifactStore:
         key = f"{PROBE}/{uuid.uuid4().hex}"
         created = self.place.create(key, b"1")
         again = self.place.create(key, b"2")
-        found = self.place.read(key)
-        tag = found[1] if found else ""
+        stored = self.place.read(key)
+        tag = stored[1] if stored else ""
         replaced = self.place.replace(key, b"3", tag)
         stale = self.place.replace(key, b"4", tag)
         self.place.delete([key])
-        if not created or again or found is None or found[0] != b"1":
+        if not created or again or stored is None or stored[0] != b"1":
             raise UnsafeStoreError(_refusal(self.uri, "If-None-Match: * (create only)"))
         if not replaced or stale:
             raise UnsafeStoreError(_refusal(self.uri, "If-Match: <ETag> (replace only)"))

@@ -121,15 +121,15 @@ class Attempt:
         self._undecided = True  # from here an error may hide a manifest that was written
         created = self._place.create(key, data)
         if created:
-            found = Artifact(self._place, json.loads(data), self._cache)
+            artifact = Artifact(self._place, json.loads(data), self._cache)
         else:
-            found = self._already_there(digest, key)
+            artifact = self._already_there(digest, key)
         self._undecided = False
-        if found.content_digest != content:
-            raise ContentConflictError(self._conflict(found, files))
-        self._published = found
-        self._tidy([] if found.manifest["attempt"] == self.id else files)
-        return found
+        if artifact.content_digest != content:
+            raise ContentConflictError(self._conflict(artifact, files))
+        self._published = artifact
+        self._tidy([] if artifact.manifest["attempt"] == self.id else files)
+        return artifact
 
     def __enter__(self) -> "Attempt":
         return self
@@ -173,13 +173,13 @@ class Attempt:
         return data
 
     def _already_there(self, digest: str, key: str) -> Artifact:
-        found = self._find(self.kind, digest)
-        if found is None:
+        artifact = self._find(self.kind, digest)
+        if artifact is None:
             raise StoreFailureError(
                 f"artifact store {self._place.uri}: {key} cannot be created, as if it were there, "
                 f"but is not there either; check the storage underneath, and run again"
             )
-        return found
+        return artifact
 
     def _finished_files(self) -> list[FileRecord]:
         with self._lock:
@@ -201,8 +201,8 @@ class Attempt:
         claim = {"by": "publish", "kind": self.kind, **this_process()}
         won = self._place.create(key, json.dumps(claim).encode())
         if not won:
-            found = self._place.read(key)
-            won = found is not None and json.loads(found[0]).get("by") == "publish"
+            standing = self._place.read(key)
+            won = standing is not None and json.loads(standing[0]).get("by") == "publish"
         there = {entry.key: entry.size for entry in self._place.walk(self.folder_key)}
         if not won or any(there.get(f"{self.folder_key}/{f.path}") != f.size for f in files):
             raise AttemptError(

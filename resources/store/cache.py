@@ -43,11 +43,11 @@ class Pullable(Protocol):
 
     @property
     def files(self) -> Mapping[str, FileRecord]:
-        """Its files by path."""
+        """Return its files by path."""
         ...
 
     def source(self) -> FileSource:
-        """Random access to the files."""
+        """Return random access to the files."""
         ...
 
 
@@ -122,12 +122,12 @@ class FolderCache:
 
     def _evict(self, room: int) -> None:
         """Drop what was not asked for longest until `room` bytes fit; skip what is in use."""
-        kept = [
+        folders = [
             (self._last_asked(folder.name), folder, _folder_bytes(folder))
             for folder in (self.root / "folders").iterdir()
         ]
-        total = room + sum(nbytes for _, _, nbytes in kept)
-        for _, folder, nbytes in sorted(kept):
+        total = room + sum(nbytes for _, _, nbytes in folders)
+        for _, folder, nbytes in sorted(folders):
             if total <= self.most_bytes:
                 break
             if self._drop(folder):

@@ -17,7 +17,7 @@ _DEAD = ("Z", "X")
 
 
 def this_process() -> dict[str, Any]:
-    """The name of this process, as JSON values. `place` is empty where the kernel tells none."""
+    """Return the name of this process, as JSON values; `place` is empty where none is told."""
     pid = os.getpid()
     name = {"host": socket.gethostname(), "pid": pid, "place": _place()}
     return {**name, "started": (_stat(pid) or {}).get("started")}
@@ -31,8 +31,8 @@ def is_gone(owner: Mapping[str, Any], silent_seconds: float) -> bool:
     """
     pid, started = owner.get("pid"), owner.get("started")
     if owner.get("place") and owner.get("place") == _place() and isinstance(pid, int) and started:
-        found = _stat(pid)
-        return found is None or found["started"] != started or found["state"] in _DEAD
+        stat = _stat(pid)
+        return stat is None or stat["started"] != started or stat["state"] in _DEAD
     return silent_seconds > SILENCE
 
 

@@ -59,8 +59,8 @@ class S3Model:
     def _list(self) -> dict[str, Entry]:
         """The model's files, from the folder itself and from that of its templates."""
         with self._translated():
-            found = [*self._place.children(""), *self._place.children(TEMPLATE_FOLDER)]
-        entries = {entry.key: entry for entry in found}
+            listed = [*self._place.children(""), *self._place.children(TEMPLATE_FOLDER)]
+        entries = {entry.key: entry for entry in listed}
         if not entries:
             raise MissingSourceError(
                 f"model source {self.location} holds no file, or is not there; correct it in the "

@@ -30,6 +30,9 @@ class Watch:
         self._next: float | None = None  # when the thread will look again
         self._thread: threading.Thread | None = None
 
+    def __len__(self) -> int:
+        return len(self._limits)
+
     @contextlib.contextmanager
     def limit(self, seconds: float, cut: Callable[[], None]) -> Iterator[threading.Event]:
         """Call `cut` when the block takes longer than `seconds`, and set the event then."""
@@ -160,7 +163,7 @@ class ParkedBodies:
             return [(reader, body) for (reader, _), (body, _) in self._bodies.items()]
 
     def has_room(self) -> bool:
-        """Whether another may come; one that nobody wanted for long makes room."""
+        """Return whether another may come; one that nobody wanted for long makes room."""
         with self._lock:
             if len(self._bodies) < self.most:
                 return True

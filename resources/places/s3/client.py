@@ -30,6 +30,7 @@ from resources.errors import (
     StoreAddressError,
     StoreError,
     StoreFailureError,
+    StoreInterruptedError,
     StoreUnreachableError,
 )
 from resources.places.s3.aws_chain import AwsSettings
@@ -65,7 +66,7 @@ class Patience:
     longest_pause: float = 5.0
 
     def pause(self, number: int) -> float:
-        """Seconds to wait after failure `number` (from 0): doubled each time, spread at random."""
+        """Return the seconds to wait after failure `number`: doubled each time, and spread."""
         longest = min(self.longest_pause, self.first_pause * 2.0**number)
         return longest * random.uniform(0.5, 1.0)
 
@@ -143,7 +144,7 @@ def status_of(error: Exception) -> int:
 
 
 def is_missing(error: Exception) -> bool:
-    """Whether S3 said that there is no such object."""
+    """Return whether S3 said that there is no such object."""
     return status_of(error) == 404 and code_of(error) != "NoSuchBucket"
 
 
@@ -169,13 +170,16 @@ def explain(
     if status == 412:
         return ObjectChangedError(f"{where}: the object is not the one that was listed; run again")
     if status:
-        return StoreFailureError(
+        failure = StoreInterruptedError if passes(error) else StoreFailureError
+        return failure(
             f"{where}: the server answered {status} {code}".rstrip() + "; see its log and retry"
         )
     if isinstance(error, BrokenBodyError):
-        return StoreFailureError(f"{where}: {error}; check the network and the server, and retry")
+        return StoreInterruptedError(
+            f"{where}: {error}; check the network and the server, and retry"
+        )
     if isinstance(error, _BROKEN_OFF):
-        return StoreFailureError(
+        return StoreInterruptedError(
             f"{where}: the connection broke off again and again ({type(error).__name__}); check "
             f"the network and the server, and retry"
         )
@@ -189,7 +193,7 @@ def explain(
 
 
 def passes(error: Exception) -> bool:
-    """Whether the same request may succeed a moment later."""
+    """Return whether the same request may succeed a moment later."""
     status = status_of(error)
     if status:
         return (

@@ -39,19 +39,19 @@ class S3Place:
         put_object(self.bucket, key, data)
 
     def create(self, key: str, data: bytes) -> bool:
-        """PUT with `If-None-Match: *`."""
+        """Write the object by a PUT with `If-None-Match: *`."""
         return put_object_if(self.bucket, f"creating {key}", key, data, {"IfNoneMatch": "*"})
 
     def replace(self, key: str, data: bytes, tag: str) -> bool:
-        """PUT with `If-Match: <ETag>`."""
+        """Write the object by a PUT with `If-Match: <ETag>`."""
         return put_object_if(self.bucket, f"replacing {key}", key, data, {"IfMatch": tag})
 
     def walk(self, prefix: str) -> list[Entry]:
-        """Every object below `prefix`."""
+        """Return every object below `prefix`."""
         return self._list(prefix)
 
     def children(self, prefix: str) -> list[Entry]:
-        """Every object directly in `prefix`."""
+        """Return every object directly in `prefix`."""
         return self._list(prefix, Delimiter="/")
 
     def delete(self, keys: Iterable[str]) -> None:
@@ -70,7 +70,7 @@ class S3Place:
         return S3Reader(self.bucket, key, tag)
 
     def pending(self, prefix: str) -> list[Entry]:
-        """Every multipart upload under way below `prefix`, or left by a process that was killed."""
+        """Return every multipart upload below `prefix`, under way or left by a killed process."""
         return S3Uploads(self.bucket).pending(prefix)
 
     def drop_pending(self, keys: Iterable[str]) -> None:
@@ -113,11 +113,11 @@ class S3Place:
             page: dict[str, Any] = self.bucket.persist(
                 f"listing {prefix}", lambda again: client.list_objects_v2(**query)
             )
-            for found in page.get("Contents", []):
-                key = found["Key"][strip:]
+            for item in page.get("Contents", []):
+                key = item["Key"][strip:]
                 if not key.endswith("/"):  # some servers list folders too
-                    changed = found["LastModified"].timestamp()
-                    entries.append(Entry(key, found["Size"], changed, found["ETag"]))
+                    changed = item["LastModified"].timestamp()
+                    entries.append(Entry(key, item["Size"], changed, item["ETag"]))
             if not page.get("IsTruncated"):
                 return sorted(entries, key=lambda entry: entry.key)
             query["ContinuationToken"] = page["NextContinuationToken"]

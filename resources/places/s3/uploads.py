@@ -29,16 +29,16 @@ class S3Uploads:
         self._bucket = bucket
 
     def pending(self, prefix: str) -> list[Entry]:
-        """Every upload below the folder `prefix`, by key; those of one key are one entry."""
-        found: dict[str, Entry] = {}
+        """Return every upload below the folder `prefix`, by key; those of one key are one entry."""
+        entries: dict[str, Entry] = {}
         for key, upload in self._uploads(f"{prefix}/"):
             begun = upload["Initiated"].timestamp()
             size = sum(part["Size"] for part in self._parts(key, upload["UploadId"]))
-            known = found.get(key)
+            known = entries.get(key)
             if known is not None:
                 size, begun = size + known.size, max(begun, known.modified)
-            found[key] = Entry(key, size, begun)
-        return [found[key] for key in sorted(found)]
+            entries[key] = Entry(key, size, begun)
+        return [entries[key] for key in sorted(entries)]
 
     def abort(self, keys: Iterable[str]) -> None:
         """Abort every upload of these keys."""

@@ -126,7 +126,7 @@ def test_a_probe_that_was_cut_off_is_swept(s3_root: str, monkeypatch: pytest.Mon
     place = place_of(store)
     place.bucket.connection().client.create_multipart_upload(**place.bucket.names("probe/0123"))
     assert store.gc(grace_seconds=0).garbage == (), "it may be under way"
-    monkeypatch.setattr("resources.store.gc._MOMENT", 0.0)
+    monkeypatch.setattr("resources.store.gc.MOMENT", 0.0)
     (garbage,) = store.gc(grace_seconds=0).garbage
     assert garbage.pending == ("probe/0123",)
     assert place.pending("probe") == []

@@ -167,11 +167,9 @@ def test_the_budget_holds_with_many_files(tmp_path: Path) -> None:
     hasher.update(memoryview(data))
     (tmp_path / "file").write_bytes(data)
     ahead, buffer = ReadAhead(budget=2 << 20), memoryview(bytearray(600_000))
+    readers = [CountingReader(tmp_path / "file") for _ in range(12)]
     files = [
-        CheckedFile(
-            CountingReader(tmp_path / "file"), "file", len(data), PIECE, hasher.digests(), 1
-        )
-        for _ in range(12)
+        CheckedFile(reader, "file", len(data), PIECE, hasher.digests(), 1) for reader in readers
     ]
     for offset in range(0, len(data) - len(buffer), len(buffer)):
         for file in files:
@@ -180,7 +178,7 @@ def test_the_budget_holds_with_many_files(tmp_path: Path) -> None:
             assert ahead.kept_bytes <= 2 << 20
     assert ahead.kept_bytes > 0
     assert ahead.kept_bytes % PIECE == 0
-    for file in files:
+    for file, reader in zip(files, readers, strict=True):
         ahead.forget(file)
-        file._reader.close()
+        reader.close()
     assert ahead.kept_bytes == 0

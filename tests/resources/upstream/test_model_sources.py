@@ -121,7 +121,11 @@ def test_one_byte_changes_the_revision(folder: Path, tmp_path: Path, monkeypatch
 
 
 def test_a_file_touched_just_now_is_not_trusted(tmp_path: Path, monkeypatch) -> None:
-    """A write within two seconds of the hashing could leave the stamps of a coarse clock alone."""
+    """A write soon after the hashing could leave the stamps of a coarse clock alone.
+
+    The two seconds are an hour here, which no machine is too slow for.
+    """
+    monkeypatch.setattr("resources.upstream.folder_source.RACY_NS", 3600 * 10**9)
     write_model(tmp_path / "new")
     hash_at(changes(tmp_path / "new")[0] + 1_900_000_000, monkeypatch)
     source = opened(tmp_path / "new", tmp_path)
@@ -351,6 +355,21 @@ def test_the_hub_at_a_commit(folder: Path, tmp_path: Path, monkeypatch) -> None:
             )
     with worker("copy_from_hub", "hf://owner/name", store_uri) as process:
         assert "hf://owner/name cannot be read (ConnectError); check the network" in line(process)
+
+
+def test_a_download_that_stays_a_part_is_refused(folder: Path, tmp_path: Path, monkeypatch) -> None:
+    """The Hub's client gives what it has where the Hub is too slow to list the rest."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    part = tmp_path / "home" / "hub" / "models--owner--name" / "snapshots" / COMMIT
+    part.mkdir(parents=True)
+    (part / "model.safetensors").write_bytes(b"whole")
+    with running_hub(folder, "owner/name", lists=False) as endpoint:
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+        with worker("copy_from_hub", "hf://owner/name", (tmp_path / "store").as_uri()) as process:
+            assert line(process) == COMMIT
+            said = line(process)
+    assert "ModelSourceError: model source hf://owner/name is downloaded in part" in said
 
 
 def test_the_memory_of_hashes_is_plain_json(folder: Path, tmp_path: Path) -> None:
