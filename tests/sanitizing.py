@@ -43,6 +43,7 @@ def main(arguments: list[str]) -> int:
         if runtime is None:
             sys.stderr.write("sanitizing: no AddressSanitizer here: array bounds are NOT CHECKED\n")
         command = [sys.executable, "-m", "pytest", "-p", __spec__.name, "-p", "no:cacheprovider"]
+        command += ["--capture=sys"]  # what a sanitizer writes before it ends the process is seen
         return subprocess.run(
             [*command, *(arguments or [TESTS])],
             env={**os.environ, FOLDER_VARIABLE: folder, **_environment(runtime)},
@@ -71,10 +72,15 @@ def _environment(runtime: str | None) -> dict[str, str]:
 
 
 def pytest_configure() -> None:
-    """Have the sanitized library loaded."""
-    folder = Path(os.environ[FOLDER_VARIABLE])
+    """Have the sanitized libraries loaded in place of those beside the sources."""
+    sanitized, sources = Path(os.environ[FOLDER_VARIABLE]), compile_kernels.FOLDER
     usual = compile_kernels.library_file
-    compile_kernels.library_file = lambda processor: folder / usual(processor).name
+
+    def library_file(processor: str) -> Path:
+        file = usual(processor)
+        return sanitized / file.name if file.parent == sources else file
+
+    compile_kernels.library_file = library_file
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
