@@ -31,9 +31,10 @@ $(STAMP): pyproject.toml constraints.txt hatch_build.py $(wildcard merge_ops/ker
 	$(BIN)/pip install --disable-pip-version-check --no-compile --progress-bar on $(TORCH)
 	$(BIN)/pip install --disable-pip-version-check --no-compile --progress-bar on -c constraints.txt -e '.[dev]'
 	@# On all cores, where pip compiles on one. A few files of others are for other Pythons: no fault.
-	-$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib $(PACKAGES)
+	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib $(PACKAGES) || true
 	@mkdir -p .ronghe/dagster && cp dagster.yaml .ronghe/dagster/dagster.yaml
 	@touch $@
+	@echo 'ronghe is $(BIN)/ronghe; "source $(BIN)/activate" puts it on the PATH'
 
 .ronghe/dagster/dagster.yaml: dagster.yaml $(STAMP)
 	@mkdir -p .ronghe/dagster && cp dagster.yaml $@
