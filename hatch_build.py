@@ -146,7 +146,9 @@ class RongheHook(BuildHookInterface):
 
     def _compiled(self, folder: Path | None, target: str | None) -> list[Path]:
         try:
-            return compile_kernels.compile_kernels(folder, target)
+            # One version of one compiler makes a wheel: what it warns of is a fault.
+            flags = ["-Werror"] if target else []
+            return compile_kernels.compile_kernels(folder, target, flags)
         except (OSError, RuntimeError) as error:
             if target:  # a wheel is for others: slow loops would be noticed by nobody
                 raise

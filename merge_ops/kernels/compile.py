@@ -26,7 +26,7 @@ FLAGS = (
     "-O3", "-std=gnu11", "-fPIC", "-shared", "-ffp-contract=off", "-fno-math-errno",
     "-fno-trapping-math", "-fno-strict-aliasing",
 )  # fmt: skip
-# A wrong one among lengths and bits is silent otherwise; tests compile with -Werror added.
+# Lengths, bits and signs are converted all over; tests and wheels compile with -Werror added.
 WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Wstrict-prototypes")
 # By torch's names for what a processor can do (torch.backends.cpu.get_cpu_capability).
 PROCESSORS = {"AVX512": "x86-64-v4", "AVX2": "x86-64-v3", "DEFAULT": "x86-64"}

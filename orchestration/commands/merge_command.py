@@ -23,6 +23,7 @@ from merge_ops.recipes.stages import Stages, load_stages
 from merge_ops.stream.settings import StreamSettings
 from merge_ops.stream.stream import can_do_without_torch
 from orchestration.commands.emr_command import check_masks_wanted, write_masks_into
+from orchestration.commands.extras import require
 from orchestration.commands.local_models import content_digest, folders_of, open_models, readable
 from orchestration.commands.output_folder import check_output, staged
 from orchestration.sizes import parse_size
@@ -113,10 +114,13 @@ def run_merge(config: Path, out: Path, options: MergeOptions) -> None:
     check_output(out)
     if options.masks is not None:
         check_masks_wanted(plans[-1], options.masks, out)
+    needs_torch = not all(can_do_without_torch(each, options.device) for each in plans)
+    if needs_torch:
+        require("torch")
     with ThreadPoolExecutor(2) as pool:
         folders = {folder for name in opened for folder in folders_of(name)}
         pending = {each: pool.submit(content_digest, readable(each)) for each in sorted(folders)}
-        if not all(can_do_without_torch(each, options.device) for each in plans):
+        if needs_torch:
             pool.submit(_import_torch).result()
         digests = {name: future.result() for name, future in pending.items()}
     opened = open_models(str(config), stages.referenced_models, digests)
