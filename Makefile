@@ -1,6 +1,8 @@
 # `make demo` and `make test` need Python 3.11 and a package index, nothing else.
 PYTHON ?= python3.11
 TORCH  ?= torch==2.13.0
+# Of the tests. One more than two cores: some files wait for daemons and servers more than they work.
+WORKERS ?= 3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
@@ -48,7 +50,7 @@ $(ORACLE): $(STAMP)
 	@touch $@
 
 test: install oracle  ## the tests
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: install  ## style, types, import rules, definitions
 	$(BIN)/ruff check .
