@@ -2,6 +2,8 @@
 # Tried with 3.11 alone; 3.12 and 3.13 are not tested, `make PYTHON=python3.12 install` tries one.
 PYTHON ?= python3.11
 TORCH  ?= torch==2.13.0
+# Of the tests. One more than two cores: some files wait for daemons and servers more than they work.
+WORKERS ?= 3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
@@ -60,7 +62,7 @@ $(ORACLE): $(STAMP)
 	@touch $@
 
 test: install oracle  ## the tests
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: install  ## style, types, import rules, definitions
 	$(BIN)/ruff check .

@@ -1,10 +1,6 @@
-"""Merges into a store by processes of their own, which start in milliseconds and may be killed.
-
-They are forked from a server that has imported all they need and touched nothing else.
-"""
+"""Merges into a store by forked processes, which start in milliseconds and may be killed."""
 
 import json
-import multiprocessing
 import os
 import signal
 import time
@@ -27,10 +23,9 @@ from merge_ops.recipes.stages import Stages
 from merge_ops.stream.settings import StreamSettings
 from resources.store.artifact_store import ArtifactStore
 from tests import checkpoint_factory as factory
+from tests.forks import FORKS
 from tests.waiting import HANG_SECONDS
 
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["tests.merge_processes"])
 MIB = 1 << 20
 ASSET = "crash/merged_checkpoint"
 

@@ -78,14 +78,14 @@ def test_any_header_is_read_or_refused(header: object, data: bytes) -> None:
 @given(VALUES | st.dictionaries(st.just("weight_map"), st.dictionaries(st.text(), VALUES)))
 def test_any_index_is_read_or_refused(index: object) -> None:
     files = {"model.safetensors.index.json": json.dumps(index).encode(), "a.safetensors": WEIGHTS}
-    with pytest.raises(CheckpointError):
+    with pytest.raises(CheckpointError, match=r"index\.json|a\.safetensors"):
         open_checkpoint("m", MemorySource(files))
 
 
 @settings(deadline=None, max_examples=60)
 @given(VALUES)
 def test_any_recipe_is_read_or_refused(document: object) -> None:
-    with pytest.raises(RecipeError):
+    with pytest.raises(RecipeError, match=r"^r\.yaml: "):
         parse_recipe(json.dumps(document), "r", "r.yaml")
 
 

@@ -307,10 +307,10 @@ def test_tensors_that_are_refused(base, tmp_path, extra, message):
 def test_all_faults_come_at_once(base, tmp_path):
     tensors = lora_tensors(factory.read_tensors(base), [QUERY], 2)
     tensors |= {f"{PREFIX}model.{name}.weight": torch.ones(3) for name in ("ghost", "spook")}
-    with pytest.raises(CompatibilityError) as raised:
+    with pytest.raises(CompatibilityError, match=r"(?s)ghost.*lacks it.*spook.*lacks") as raised:
         opened(base, write_adapter(tmp_path / "a", tensors, r=2))
     assert len(raised.value.faults) == 2
-    with pytest.raises(CompatibilityError) as raised:
+    with pytest.raises(CompatibilityError, match=r"(?s)use_dora.*has rank 2, but") as raised:
         opened(base, write_adapter(tmp_path / "b", tensors, r=4, use_dora=True))
     assert len(raised.value.faults) == 2
 

@@ -222,7 +222,7 @@ def test_a_lost_answer_to_the_publishing_write_loses_nothing(tmp_path: Path) -> 
                 attempt.publish("shared-digest")
         return attempt
 
-    with pytest.raises(StoreUnreachableError):
+    with pytest.raises(StoreUnreachableError, match="no answer"):
         publish(retry=False)
     found = store.get("scores", "shared-digest")
     assert store.verify(found) == []
@@ -244,7 +244,7 @@ def test_a_lost_answer_and_a_second_publish_of_the_same_attempt(tmp_path: Path) 
     store = ArtifactStore(LosesOne(tmp_path), FolderCache(tmp_path / "cache"))
     with store.attempt("scores") as attempt:
         attempt.write_bytes("a.json", b"{}")
-        with pytest.raises(StoreUnreachableError):
+        with pytest.raises(StoreUnreachableError, match="no answer"):
             attempt.publish("shared-digest")
         artifact = attempt.publish("shared-digest")
     assert artifact.manifest["attempt"] == attempt.id
