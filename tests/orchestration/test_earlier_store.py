@@ -4,14 +4,15 @@
 """
 
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
 from assets.work import names
-from assets.work.ranking import promote, rank
+from assets.work.ranking import Sweep, promote, rank
+from eval_ops.scores.leaderboard import Row
 from orchestration.catalogs import load_catalog
 from orchestration.commands import cli
 from orchestration.definitions import contest_of
@@ -117,6 +118,7 @@ def test_a_refresh_of_the_earlier_instance_gives_each_checkpoint_its_name_of_tod
     contest = contest_of(load_catalog(project.catalog))
     before = rank(store, contest)
     assert before.unscored == 0
+    assert_its_sweep(before.sweeps[0], before.tables["colours"])
     merged = {key: ref.digest for key, ref in store.refs("merged_checkpoint/sums").items()}
     contents = {key: store.get("checkpoint", merged[key]).content_digest for key in merged}
     with open_instance(project.settings()) as instance:
@@ -125,6 +127,11 @@ def test_a_refresh_of_the_earlier_instance_gives_each_checkpoint_its_name_of_tod
         assert report.counts["sums/merged_checkpoint"].rerun == set(POINTS)
         assert report.counts["model"].rerun == set()
         assert refresh(instance, project.settings()).rerun == 0
+        shown = instance.get_latest_materialization_event(dg.AssetKey("leaderboard"))
+        assert shown is not None
+        assert shown.asset_materialization is not None
+        picture = str(shown.asset_materialization.metadata["sweep of sums"].value)
+        assert picture.startswith("![plot](data:image/png;base64,")
     for key, ref in store.refs("sums/merged_checkpoint").items():
         assert store.get(ref.kind, ref.digest).content_digest == contents[key]
     after = rank(store, contest)
@@ -167,6 +174,26 @@ def test_names_alone_cost_no_merge_and_no_score(
     assert {kind: attempts(store, kind) for kind in kinds} == before
     assert set(store.refs("sums/merged_checkpoint")) == set(POINTS)
     assert set(store.refs("sums/scores")) == set(POINTS)
+
+
+def assert_its_sweep(sweep: Sweep, rows: Sequence[Row]) -> None:
+    """The sweep of `sums` has both points, and marks the one that the leaderboard's row has."""
+    (row,) = [row for row in rows if row.recipe == "sums"]
+    assert (sweep.recipe, sweep.expert_set, sweep.hidden) == ("sums", "e1+e2", 0)
+    assert [point.coefficient for point in sweep.points] == ["lambda=0.5", "lambda=1.0"]
+    assert sweep.chosen == row.coefficient
+    (chosen,) = [point for point in sweep.points if point.coefficient == sweep.chosen]
+    assert chosen.test == row.mean
+    assert chosen.validation.value == max(point.validation.value for point in sweep.points)
+
+
+def test_a_long_sweep_shows_its_best_points(
+    project: TinyProject, store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("assets.work.ranking.MOST_POINTS", 1)
+    (sweep,) = rank(store, contest_of(load_catalog(project.catalog))).sweeps
+    assert sweep.hidden == 1
+    assert [point.coefficient for point in sweep.points] == [sweep.chosen]
 
 
 def attempts(store: ArtifactStore, kind: str) -> dict[str, str]:
