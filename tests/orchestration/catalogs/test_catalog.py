@@ -136,6 +136,15 @@ def test_a_recipe_file_names_assets(catalog: Path) -> None:
         load_catalog(catalog)
 
 
+@pytest.mark.parametrize("name", ["model", "leaderboard", "statistics", "champion", "merged_stage"])
+def test_a_recipe_is_not_called_as_other_assets_begin(catalog: Path, name: str) -> None:
+    write_recipe(catalog, name, TASK_ARITHMETIC)
+    taken = f"recipes/{name}.yaml is called '{name}', which begins the names of other assets;"
+    with pytest.raises(CatalogError, match=taken) as caught:
+        load_catalog(catalog)
+    assert "upstream_model" in str(caught.value)
+
+
 def test_a_missing_catalog_says_where_it_was_looked_for(tmp_path: Path) -> None:
     with pytest.raises(CatalogError, match=r"models\.yaml does not exist; .*RONGHE_CATALOG"):
         load_catalog(tmp_path / "nowhere")

@@ -52,7 +52,7 @@ def merge(tmp_path, out, base, *models):
 
 
 @pytest.mark.parametrize(("shards", "legacy"), [(1, False), (3, False), (1, True)])
-def test_pickled_models_and_adapters_merge_as_safetensors_do(tmp_path, shards, legacy):
+def test_pickled_models_and_adapters_merge_as_safetensors_do(tmp_path, monkeypatch, shards, legacy):
     base, (expert,) = factory.write_family(tmp_path, SHAPE, experts=1)
     tensors = factory.read_tensors(base)
     factors = lora_tensors(tensors, modules_of(tensors, "q_proj"), 2)
@@ -61,8 +61,12 @@ def test_pickled_models_and_adapters_merge_as_safetensors_do(tmp_path, shards, l
     assert told.returncode == 0, told.stderr
     for folder, parts in ((base, shards), (expert, 1), (adapter, 1)):
         pickle_weights(folder, parts, legacy)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     told = merge(tmp_path, "after", base, expert, f"{base}+{adapter}")
     assert told.returncode == 0, told.stderr
+    assert list(temporary.iterdir()) == []  # no converted copy stays
     before, after = (
         (tmp_path / each / "model.safetensors").read_bytes() for each in ("before", "after")
     )

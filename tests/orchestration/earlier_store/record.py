@@ -67,7 +67,7 @@ def record(archive: Path) -> None:
         assert not report.failures, report.failures
         assert bool(report.rerun) is expected
     store = ArtifactStore.open(project.store)
-    for value in (1.0, 0.5):
+    for value in (0.5, 1.0):
         merged = store.ref("merged_checkpoint/sums", f"lambda={value}|e1+e2")
         assert merged is not None
         fields = {"experts": "e1+e2", "coefficient": f"lambda={value}", "reasons": ["by hand"]}
