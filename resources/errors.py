@@ -19,7 +19,7 @@
     │   ├── MissingSourceError        nothing there
     │   ├── UnsafeWeightsError        weights only as pickles that are not converted
     │   └── SourceChangedError        the files changed while they were read
-    └── ComputeError                a device or a thread count that cannot be had
+    └── ComputeError                a thread count, or GPUs, that cannot be had
 
 Every message says where, what was given, what is allowed and what to do, and never holds a secret.
 Catch by type; the text is for people and may change.
@@ -103,4 +103,4 @@ class SourceChangedError(ModelSourceError):
 
 
 class ComputeError(ResourceError):
-    """A device or a thread count was asked for that cannot be had."""
+    """A thread count, or GPUs, were asked for that cannot be had."""

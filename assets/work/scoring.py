@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from eval_ops.scores.scores import SuiteScores, scores_digest
-from resources.compute import choose_device
+from merge_ops.stream.device import choose_device
 
 if TYPE_CHECKING:
     from assets.work.packed_models import StoredModel

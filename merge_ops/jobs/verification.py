@@ -12,7 +12,7 @@ from typing import Any, cast
 from merge_ops.checkpoints.checkpoint import Checkpoint, FolderSource, open_checkpoint
 from merge_ops.checkpoints.header import FLOAT_DTYPES, ITEM_SIZES, TensorEntry
 from merge_ops.errors import CheckpointError
-from merge_ops.stream.block_reader import torch_dtype
+from merge_ops.stream.rounding import torch_dtype
 
 BLOCK = 1 << 20
 PROBE_TOKENS = 8

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from merge_ops.checkpoints.tensor_sources import Fetch, Stored, TensorSource
+from merge_ops.kernels.linear_algebra import linear_algebra_kind
 
 if TYPE_CHECKING:
     import torch
@@ -66,9 +67,10 @@ class LowRank:
 
     @property
     def identity(self) -> list[object]:
-        """Which tensors, which scale, which way round."""
+        """Which tensors, which scale, which way round, and what multiplies the factors."""
         factors = [self.up.identity, self.down.identity]
-        return ["low rank", self.target.identity, factors, self.scale, self.transposed]
+        numbers = [self.scale, self.transposed, linear_algebra_kind()]
+        return ["low rank", self.target.identity, factors, *numbers]
 
     @property
     def rank(self) -> int:
