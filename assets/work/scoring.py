@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from assets.work import names
 from assets.work.whole_models import whole_model
 from eval_ops.scores.scores import SuiteScores, scores_digest
-from resources.compute import choose_device
+from merge_ops.stream.device import choose_device
 
 if TYPE_CHECKING:
     from assets.work.packed_models import StoredModel
