@@ -17,7 +17,7 @@ from assets.work.scoring import SCORES, ScoredCheckpoint, score_checkpoint, scor
 from assets.work.whole_models import whole_model
 
 if TYPE_CHECKING:
-    from eval_ops.scores.scores import SuiteScores
+    from eval_ops.scores import SuiteScores
 
 
 def build_benchmark_scores(
@@ -50,7 +50,7 @@ def build_benchmark_scores(
     def benchmark_scores(
         context: dg.AssetExecutionContext, settings: RunSettings
     ) -> dg.MaterializeResult:
-        from eval_ops.suites.suites import load_suite
+        from eval_ops.suites import load_suite
 
         store, asked, scored = settings.store(), load_suite(suite), {}
         for key in context.partition_keys:
@@ -100,7 +100,7 @@ def build_model_scores(
     def model_scores(
         context: dg.AssetExecutionContext, settings: RunSettings
     ) -> dg.MaterializeResult:
-        from eval_ops.suites.suites import load_suite
+        from eval_ops.suites import load_suite
 
         store, scored = settings.store(), {}
         for asked in map(load_suite, suites.values()):

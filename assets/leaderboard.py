@@ -30,7 +30,7 @@ def build_leaderboard(
     def leaderboard(
         context: dg.AssetExecutionContext, settings: RunSettings
     ) -> dg.MaterializeResult:
-        from eval_ops.plots.plots import leaderboard_plot
+        from eval_ops.plots import leaderboard_plot
         from eval_ops.scores.leaderboard import to_markdown
 
         board = rank(settings.store(), contest, context.run.run_id)

@@ -34,7 +34,7 @@ def build_merge_plan(
     def merge_plan(
         context: dg.AssetExecutionContext, settings: RunSettings
     ) -> dg.MaterializeResult:
-        from eval_ops.plots.plots import heatmap
+        from eval_ops.plots import heatmap
 
         expert_set = context.partition_key
         study = study_set(settings.store(), base_of[expert_set], expert_set, context.run.run_id)

@@ -34,7 +34,7 @@ def build_task_vector(
     def task_vector(
         context: dg.AssetExecutionContext, settings: RunSettings
     ) -> dg.MaterializeResult:
-        from eval_ops.plots.plots import layer_norm_plot
+        from eval_ops.plots import layer_norm_plot
         from merge_ops.jobs.statistics import TensorChange
 
         expert = context.partition_key

@@ -265,11 +265,11 @@ def report(mutants: Sequence[Mutant], verdicts: Mapping[str, Verdict]) -> int:
     for file, counts in table.items():
         texts = [f"{counts[outcome]} {outcome}" for outcome in ("killed", "hung", "survived")]
         print(f"{file}: {', '.join(texts)}")
-    tests: tuple[str, ...] = ()
+    tests: tuple[str, ...] | None = None
     for mutant in survivors:
         if mutant.tests != tests:
             tests = mutant.tests
-            print(f"\nsurvived {' '.join(tests) or 'because no test is near'}:")
+            print(f"\nsurvived {' '.join(tests) or 'since no test is near'}:")
         print(f"  {mutant}")
     killed = len(mutants) - len(survivors)
     print(f"\n{len(mutants)} mutants, {killed} killed, {len(survivors)} survived")

@@ -5,13 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from eval_ops.scores.scores import SuiteScores, scores_digest
+from eval_ops.scores import SuiteScores, scores_digest
 from resources.compute import choose_device
 
 if TYPE_CHECKING:
     from assets.work.packed_models import StoredModel
-    from eval_ops.suites.harness import Evaluator
-    from eval_ops.suites.suites import Suite
+    from eval_ops.suites import Evaluator, Suite
     from resources.store.artifact import Artifact
     from resources.store.artifact_store import ArtifactStore
 
@@ -85,7 +84,7 @@ def _publish(
 
 def _evaluator(suite: "Suite", device: str, threads: int) -> "Evaluator":
     """The evaluator of a suite, made once a process: it keeps its tasks and a model in memory."""
-    from eval_ops.suites.harness import Evaluator
+    from eval_ops.suites import Evaluator
 
     key = (suite.digest, device, threads)
     if key not in _evaluators:

@@ -8,7 +8,7 @@ from blake3 import blake3
 
 from eval_ops.errors import MetricError, NonFiniteError
 from eval_ops.faults import did_you_mean
-from eval_ops.scores.scores import Sample
+from eval_ops.scores import Sample
 from eval_ops.suites.suites import Benchmark
 
 Log = Sequence[Mapping[str, Any]]
