@@ -41,9 +41,15 @@ ELSEWHERE: Mapping[str, tuple[str, ...]] = {
     "merge_ops/checkpoints": ("tests/test_fuzz.py",),
     "merge_ops/measures": ("tests/merge_ops/methods/test_contract.py",),
     "merge_ops/provenance": ("tests/merge_ops/plans/test_stages.py",),
+    "merge_ops/errors": ("tests/merge_ops/recipes/test_recipe.py",),
+    "eval_ops/faults": (
+        "tests/eval_ops/suites/test_suites.py",
+        "tests/eval_ops/suites/test_items.py",
+        "tests/eval_ops/scores/test_gates.py",
+    ),
     "assets/work": ("tests/orchestration/test_definitions.py",),
 }
-"""Where a room is guarded besides its own folder."""
+"""Where a room or a module (its path's beginning) is guarded besides its own folder."""
 FAR = ("tests/oracle/", "tests/orchestration/", "tests/examples/", "tests/deploy/")
 """Tests that start servers, daemons or other environments: taken only where they mirror a room."""
 HANG = 10
@@ -110,7 +116,12 @@ def nearest_tests(root: Path, file: str) -> tuple[str, ...]:
         if not test.relative_to(root).as_posix().startswith(FAR)
         and dotted.search(test.read_text(encoding="utf-8"))
     ]
-    mapped = [root / test for test in ELSEWHERE.get(path.parent.as_posix(), ())]
+    mapped = [
+        root / test
+        for place, guards in ELSEWHERE.items()
+        if path.with_suffix("").is_relative_to(place)
+        for test in guards
+    ]
     tests = [test for test in (*mirrored, *own, *naming, *mapped) if test.is_file()]
     return tuple(dict.fromkeys(test.relative_to(root).as_posix() for test in tests))
 

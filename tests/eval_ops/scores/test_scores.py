@@ -54,6 +54,21 @@ def test_what_is_not_there(scores_of: ScoresOf) -> None:
         bare.values("herbs")
 
 
+def test_a_split_that_was_not_scored_is_told_from_samples_that_were_left_out(
+    scores_of: ScoresOf,
+) -> None:
+    """The first asks for items, the second for the Parquet file."""
+    whole = scores_of(herbs=([], [1, 0]))
+    bare = SuiteScores.from_json(whole.to_json())
+    for scores in (whole, bare):
+        with pytest.raises(PairingError, match=r"'herbs' has no validation items that were scored"):
+            scores.values("herbs", "validation")
+        with pytest.raises(PairingError, match=r"'idioms' has no test items that were scored"):
+            scores.values("idioms")
+    with pytest.raises(PairingError, match=r"carry no samples of 'herbs' \(test\)"):
+        bare.values("herbs")
+
+
 SAMPLES = (
     Sample("herbs", "test", "人参-1", 1.0, 2, 2, (-1.5, -0.25, -1e-300)),
     Sample("herbs", "test", "b", 0.0, 0, 1, (-0.1, -0.2)),
