@@ -1,5 +1,6 @@
 """Where an output's tensors will lie: shards at their limit, offsets, names, the index."""
 
+import functools
 import json
 
 from hypothesis import given
@@ -57,6 +58,10 @@ def test_names_sort_by_their_numbers() -> None:
     ]  # fmt: skip
 
 
+def part_of(content: bytes, offset: int, length: int) -> bytes:
+    return content[offset : offset + length]
+
+
 tensors = st.lists(
     st.tuples(st.sampled_from(sorted(ITEM_SIZES)), st.lists(st.integers(0, 5), max_size=3)),
     min_size=1,
@@ -69,18 +74,18 @@ def test_every_layout_is_read_back_whole_and_aligned(
     drawn: list[tuple[str, list[int]]], limit: int
 ) -> None:
     outputs = [
-        OutputTensor(f"t.{n}", dtype, tuple(shape)) for n, (dtype, shape) in enumerate(drawn)
+        OutputTensor(f"t.{number}", dtype, tuple(shape))
+        for number, (dtype, shape) in enumerate(drawn)
     ]
     shards = lay_out(outputs, limit)
-    assert [
-        each for shard in shards for each in sorted(shard.tensors, key=outputs.index)
-    ] == outputs
+    laid = [each for shard in shards for each in sorted(shard.tensors, key=outputs.index)]
+    assert laid == outputs
     for shard in shards:
         data = shard.size - len(shard.header)
         assert data <= limit or len([each for each in shard.tensors if each.nbytes]) == 1
         assert len(shard.header) % 8 == 0
-        header = shard.header
-        entries = read_header(shard.file, shard.file, shard.size, lambda at, n: header[at : at + n])
+        read = functools.partial(part_of, shard.header)
+        entries = read_header(shard.file, shard.file, shard.size, read)
         assert set(entries) == {each.name for each in shard.tensors}
         for each in shard.tensors:
             entry = entries[each.name]

@@ -20,7 +20,7 @@ def nested(depth: int, kind: str) -> bytes:
 def test_depth_is_bounded(kind: str) -> None:
     # The outermost object lies in none: it may hold MAX_DEPTH more.
     assert parse_json_object("f", nested(MAX_DEPTH + 1, kind)) != {}
-    with pytest.raises(CheckpointError, match="^f: nested more than 100 deep, as no model's file"):
+    with pytest.raises(CheckpointError, match=r"^f: nested more than 100 deep, as no"):
         parse_json_object("f", nested(MAX_DEPTH + 2, kind))
 
 
@@ -61,5 +61,5 @@ def test_whole_characters_are_read_however_they_are_written() -> None:
 
 @pytest.mark.parametrize("data", [b"[]", b"3", b"null", b'"a"', b'[{"a": 1}]'])
 def test_values_that_are_no_object(data: bytes) -> None:
-    with pytest.raises(CheckpointError, match="^f: a JSON object was expected; restore the file"):
+    with pytest.raises(CheckpointError, match=r"^f: a JSON object was expected; restore"):
         parse_json_object("f", data)
