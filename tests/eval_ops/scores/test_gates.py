@@ -93,8 +93,14 @@ def test_a_decision_can_be_read_by_people_and_programs(
         scores_of(herb_class=right(20), idiom_meaning=right(40)), experts, None, Gate()
     )
     assert json.loads(decision.to_json())["benchmarks"][0]["passed"] is False
+    chinese = decide(experts["herbs"], {"本草": experts["idioms"]}, None, Gate())
+    assert '"expert": "本草"' in chinese.to_json()
     table = decision.to_markdown()
-    assert table.startswith("**the champion stays**\n")
+    assert table.startswith("**the champion stays**\n\n- the mean, 75.0, is not significantly")
+    assert "\n\n| benchmark | candidate | best expert | difference | passed |\n" in table
+    assert "| no |\n" in table
+    assert table.endswith("| yes |\n")
+    assert chinese.to_markdown().startswith("**the champion stays**")
     assert "| herb_class | 50.0 | 95.0 (herbs) | -45.0, 95 % interval" in table
 
 
