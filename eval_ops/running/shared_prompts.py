@@ -73,15 +73,17 @@ def _batches(
         members.setdefault(tuple(prompt), []).append(index)
     longest = max(len(answer) for _, _, answer in requests)
     batch: list[tuple[tuple[int, ...], list[int]]] = []
-    taken = 0
+    answers = 0
     for prompt in sorted(members, key=lambda prompt: (-len(prompt), prompt)):
         more = len(members[prompt])
-        fits = taken + more <= rows and (taken + more) * (len(prompt) + longest) <= SHARED_TOKENS
+        fits = (
+            answers + more <= rows and (answers + more) * (len(prompt) + longest) <= SHARED_TOKENS
+        )
         if batch and (not fits or len(batch[0][0]) != len(prompt)):
             yield batch
-            batch, taken = [], 0
+            batch, answers = [], 0
         batch.append((prompt, members[prompt]))
-        taken += more
+        answers += more
     yield batch
 
 
