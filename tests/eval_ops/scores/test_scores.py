@@ -21,7 +21,7 @@ def test_mean_and_standard_error_by_hand() -> None:
     # 3 of 4 right: mean 3/4; squared distances 3 · (1/4)² + (3/4)² = 3/4; variance (3/4) / 3 = 1/4;
     # standard error √(1/4 / 4) = 1/4.
     assert mean_and_stderr([1, 1, 0, 1]) == (0.75, 0.25)
-    # 1 of 2: squared distances 2 · (1/2)² = 1/2; variance (1/2) / 1; standard error √(1/2 / 2) = 1/2.
+    # 1 of 2: squared distances 2 · (1/2)² = 1/2, which is the variance; standard error √(1/2 / 2).
     assert mean_and_stderr([1, 0]) == (0.5, 0.5)
     assert mean_and_stderr([1.0]) == (1.0, None)
 
