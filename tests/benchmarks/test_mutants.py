@@ -133,17 +133,22 @@ def test_nearest_tests_come_first(tmp_path: Path) -> None:
     texts = {
         "tests/shop/till/test_prices.py": "",
         "tests/shop/till/test_bills.py": "",
-        "tests/shop/test_all.py": "from shop.till.prices import total",
+        "tests/shop/test_all.py": "from shop.till.prices import total\nimport shop.stall.weights",
         "tests/shop/test_other.py": "from shop.till.prices_of_old import total",
     }
     for name, text in texts.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert nearest_tests(tmp_path, "shop/till/prices.py") == (
-        "tests/shop/till/test_prices.py",
-        "tests/shop/till/test_bills.py",
+    prices = ("tests/shop/till/test_prices.py",)
+    room = (*prices, "tests/shop/till/test_bills.py")
+    assert nearest_tests(tmp_path, "shop/till/prices.py") == prices
+    assert set(nearest_tests(tmp_path, "shop/till/taxes.py")) == set(room)
+    assert nearest_tests(tmp_path, "shop/till/prices.py", wide=True) == (
+        *room,
         "tests/shop/test_all.py",
     )
+    assert nearest_tests(tmp_path, "shop/stall/weights.py") == ("tests/shop/test_all.py",)
+    assert nearest_tests(tmp_path, "shop/stall/prices.py") == ()
 
 
 @pytest.mark.parametrize(
