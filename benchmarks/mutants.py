@@ -38,6 +38,10 @@ PRELOAD = (
     "pydantic", "yaml", "pyarrow.parquet", "matplotlib.figure", "datasets", "lm_eval.evaluator",
 )  # fmt: skip
 ELSEWHERE: Mapping[str, tuple[str, ...]] = {
+    "merge_ops/arrangement": (
+        "tests/merge_ops/arrangement/test_slices.py",
+        "tests/merge_ops/plans/test_plan.py",
+    ),
     "merge_ops/checkpoints": ("tests/test_fuzz.py",),
     "merge_ops/measures": ("tests/merge_ops/methods/test_contract.py",),
     "merge_ops/provenance": ("tests/merge_ops/plans/test_stages.py",),
@@ -154,7 +158,9 @@ def judge_all(
             workshop.close()
 
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-        threads = [threading.Thread(target=work, args=(n, folder)) for n in range(jobs)]
+        threads = [
+            threading.Thread(target=work, args=(n, folder)) for n in range(min(jobs, len(waiting)))
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
