@@ -42,7 +42,6 @@ ELSEWHERE: Mapping[str, tuple[str, ...]] = {
         "tests/merge_ops/arrangement/test_slices.py",
         "tests/merge_ops/plans/test_plan.py",
     ),
-    "merge_ops/checkpoints": ("tests/test_fuzz.py",),
     "merge_ops/measures": ("tests/merge_ops/methods/test_contract.py",),
     "merge_ops/provenance": ("tests/merge_ops/plans/test_stages.py",),
     "merge_ops/errors": ("tests/merge_ops/recipes/test_recipe.py",),
@@ -127,7 +126,10 @@ def mutants_of(
 def judge_all(
     root: Path, waiting: Sequence[Mutant], jobs: int, preload: Sequence[str], results: Path
 ) -> dict[str, Verdict]:
-    """Judge mutants in `jobs` copies of the tree at once, and append each verdict to `results`."""
+    """Judge mutants in `jobs` copies of the tree at once, and append each verdict to `results`.
+
+    Where the tests fail without a mutant the verdict is "broken", is said, and is not kept.
+    """
     todo: queue.SimpleQueue[Mutant] = queue.SimpleQueue()
     for mutant in waiting:
         todo.put(mutant)
@@ -144,9 +146,14 @@ def judge_all(
                     mutant = todo.get_nowait()
                 except queue.Empty:
                     return
-                if mutant.tests not in usual:
-                    usual[mutant.tests] = workshop.measure(mutant.tests)
-                verdict = workshop.judge(mutant, HANG * usual[mutant.tests])
+                try:
+                    if mutant.tests not in usual:
+                        usual[mutant.tests] = workshop.measure(mutant.tests)
+                    verdict = workshop.judge(mutant, HANG * usual[mutant.tests])
+                except BrokenTestsError as error:
+                    print(f"{mutant}: {error}", file=sys.stderr, flush=True)
+                    verdicts[mutant.key] = Verdict(mutant.key, "broken", "", 0.0)
+                    continue
                 with lock, results.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(asdict(verdict)) + "\n")
                     verdicts[mutant.key] = verdict
@@ -186,6 +193,7 @@ def report(mutants: Sequence[Mutant], verdicts: Mapping[str, Verdict]) -> int:
         table.setdefault(mutant.file, Counter())[verdicts[mutant.key].outcome] += 1
     for file, counts in table.items():
         texts = [f"{counts[outcome]} {outcome}" for outcome in ("killed", "hung", "survived")]
+        texts += [f"{counts['broken']} without tests that pass"] if counts["broken"] else []
         print(f"{file}: {', '.join(texts)}")
     tests: tuple[str, ...] | None = None
     for mutant in survivors:
@@ -193,7 +201,7 @@ def report(mutants: Sequence[Mutant], verdicts: Mapping[str, Verdict]) -> int:
             tests = mutant.tests
             print(f"\nsurvived {' '.join(tests) or 'since no test is near'}:")
         print(f"  {mutant}")
-    killed = len(mutants) - len(survivors)
+    killed = sum(verdicts[mutant.key].outcome in ("killed", "hung") for mutant in mutants)
     print(f"\n{len(mutants)} mutants, {killed} killed, {len(survivors)} survived")
     return len(survivors)
 
@@ -231,12 +239,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verdicts |= {m.key: Verdict(m.key, "survived", "", 0.0) for m in mutants if not m.tests}
     waiting = [mutant for mutant in mutants if mutant.key not in verdicts]
     print(f"{len(mutants)} mutants, {len(mutants) - len(waiting)} of them known", flush=True)
-    try:
-        verdicts |= judge_all(root, waiting, options.jobs, options.preload, results)
-    except BrokenTestsError as error:
-        print(error, file=sys.stderr)
-        return 2
+    verdicts |= judge_all(root, waiting, options.jobs, options.preload, results)
     survived = report(mutants, verdicts)
+    if any(verdicts[mutant.key].outcome == "broken" for mutant in mutants):
+        return 2
     return 1 if survived and not options.report else 0
 
 

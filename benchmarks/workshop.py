@@ -16,7 +16,7 @@ from benchmarks.mutation import Mutant
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a mutant: "killed", "hung" or "survived", and the test that failed."""
+    """What became of a mutant: "killed", "hung", "survived" or "broken"; and the test that failed."""
 
     key: str
     outcome: str
@@ -35,6 +35,7 @@ class Workshop:
         self._folder = folder
         _copy_tree(root, folder)
         self._changes = 0
+        self._broken: set[tuple[str, ...]] = set()
         program = Path(__file__).with_name("forked_tests.py")
         environment = {**os.environ, "PYTHONPATH": str(folder), "HF_HUB_OFFLINE": "1"}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)  # the unchanged tree is compiled once
@@ -48,10 +49,13 @@ class Workshop:
 
     def measure(self, tests: Sequence[str]) -> float:
         """Return the seconds that tests take unchanged. BrokenTestsError where they fail."""
+        if tuple(tests) in self._broken:
+            raise BrokenTestsError("its tests fail without a mutant, as above")
         self._run(tests, None, False)  # compiles
         answer = self._run(tests, None, False)
         if answer["code"] != 0:
-            raise BrokenTestsError(f"these tests fail without a mutant:\n{answer['output']}")
+            self._broken.add(tuple(tests))
+            raise BrokenTestsError(f"its tests fail without a mutant:\n{answer['output']}")
         return answer["seconds"]
 
     def judge(self, mutant: Mutant, bound: float) -> Verdict:

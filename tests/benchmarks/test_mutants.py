@@ -113,7 +113,11 @@ def test_tests_that_fail_without_a_mutant_are_no_verdict(
 ) -> None:
     (toy / "tests/toy/test_prices.py").write_text("def test_it():\n    assert False\n")
     assert run(toy, "--all", str(toy / "toy/prices.py")) == 2
-    assert "these tests fail without a mutant" in capfd.readouterr().err
+    output = capfd.readouterr()
+    assert "toy/prices.py:6: price > 10 → (price >= 10)" in output.err
+    assert "its tests fail without a mutant:\n" in output.err
+    assert "10 mutants, 0 killed, 0 survived" in output.out
+    assert "10 without tests that pass" in output.out
 
 
 def test_a_sample_is_the_same_for_a_seed(toy: Path, capfd: pytest.CaptureFixture[str]) -> None:
