@@ -16,7 +16,7 @@ from benchmarks.mutation import Mutant
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a mutant ("killed", "hung", "survived", "broken"), and the test that failed."""
+    """What became of a mutant (killed, hung, survived or broken), and the test that failed."""
 
     key: str
     outcome: str
