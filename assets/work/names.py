@@ -73,7 +73,8 @@ def emr_masks(merged: str) -> str:
 
 def kind_of(name: str) -> str:
     """Return what an asset is, whichever recipe has it: `scores` of `ties/scores`."""
-    return name.split("/")[:2][-1]
+    first, *rest = name.split("/")
+    return rest[0] if rest and first not in FIXED else first
 
 
 def earlier_name(name: str) -> str | None:
