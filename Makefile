@@ -1,16 +1,23 @@
 # `make demo` and `make test` need Python 3.11 and a package index, nothing else.
+# Tried with 3.11 alone; 3.12 and 3.13 are not tested, `make PYTHON=python3.12 install` tries one.
 PYTHON ?= python3.11
 TORCH  ?= torch==2.13.0
+# Of the tests. One more than two cores: some files wait for daemons and servers more than they work.
+WORKERS ?= 3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 ORACLE := .venv-oracle/.installed
+PACKAGES := merge_ops eval_ops resources assets orchestration
 
 export DAGSTER_HOME := $(CURDIR)/.ronghe/dagster
 export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
+# Container images set it, and every process then compiles what it imports anew: torch alone is a
+# second. Here it may be written.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo demo-update ui test check bench docs oracle clean
+.PHONY: help install demo demo-update ui test check sanitize dist bench docs oracle clean
 
 help:  ## the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -18,11 +25,18 @@ help:  ## the targets
 install: $(STAMP)  ## the virtual environment with .venv/bin/ronghe
 
 $(STAMP): pyproject.toml constraints.txt hatch_build.py $(wildcard merge_ops/kernels/*.[ch]) merge_ops/kernels/compile.py
+	@test -x $(BIN)/python || command -v $(PYTHON) >/dev/null || { printf '%s\n' \
+	  "make: there is no $(PYTHON) on the PATH. Install Python 3.11 (Debian 12: apt install python3.11-venv;" \
+	  "elsewhere: uv python install 3.11, pyenv or conda) and say where it is: make PYTHON=/path/to/python3.11" \
+	  "(3.12 and 3.13 are untested: make PYTHON=python3.12)" >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile $(TORCH)
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --disable-pip-version-check --no-compile --progress-bar on $(TORCH)
+	$(BIN)/pip install --disable-pip-version-check --no-compile --progress-bar on -c constraints.txt -e '.[dev]'
+	@# On all cores, where pip compiles on one. A few files of others are for other Pythons: no fault.
+	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib $(PACKAGES) || true
 	@mkdir -p .ronghe/dagster && cp dagster.yaml .ronghe/dagster/dagster.yaml
 	@touch $@
+	@echo 'ronghe is $(BIN)/ronghe; "source $(BIN)/activate" puts it on the PATH'
 
 .ronghe/dagster/dagster.yaml: dagster.yaml $(STAMP)
 	@mkdir -p .ronghe/dagster && cp dagster.yaml $@
@@ -48,7 +62,7 @@ $(ORACLE): $(STAMP)
 	@touch $@
 
 test: install oracle  ## the tests
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: install  ## style, types, import rules, definitions
 	$(BIN)/ruff check .
@@ -56,12 +70,24 @@ check: install  ## style, types, import rules, definitions
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/dg check defs
+	$(BIN)/python -m tests.sanitizing
+
+sanitize: install  ## the tests of the loops in C under AddressSanitizer and UBSan (part of check)
+	$(BIN)/python -m tests.sanitizing
+
+dist: install  ## wheels for Linux on x86_64 and aarch64, and one without loops, into dist/
+	$(BIN)/python -m pip wheel --no-deps -w dist --config-settings target=x86_64-linux .
+	$(BIN)/python -m pip wheel --no-deps -w dist --config-settings target=aarch64-linux .
+	$(BIN)/python -m pip wheel --no-deps -w dist --config-settings target=any .
 
 bench: install oracle  ## side by side with mergekit on the same files
 	$(BIN)/python -m benchmarks.vs_mergekit
 
-docs: install  ## docs/methods.md and its pictures, from the registry of methods
+docs: install  ## the written parts of docs/: methods and pictures, trees, the index of decisions
 	$(BIN)/python -m docs.methods_page
+	$(BIN)/python -m docs.architecture_page
+	$(BIN)/python -m docs.decisions_index
 
-clean:  ## remove the environments and everything the demo made
-	rm -rf .venv .venv-oracle .ronghe
+clean:  ## remove the environments, what was compiled and everything the demo made
+	rm -rf .venv .venv-oracle .ronghe dist merge_ops/kernels/*.so
+	find $(PACKAGES) tests examples benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -12,7 +12,7 @@ from assets.work import names
 from assets.work.merging import expected_tensors
 
 if TYPE_CHECKING:
-    from resources.store.artifact_store import ArtifactStore
+    from resources.store import ArtifactStore
 
 CHECK = "checkpoint_is_sound"
 MISSING = "nothing is published for this partition"

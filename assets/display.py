@@ -8,7 +8,7 @@ import dagster as dg
 
 if TYPE_CHECKING:
     from assets.work.emr_masking import PublishedMasks
-    from resources.store.artifact import Artifact
+    from resources.store import Artifact
 
 MetadataMap = dict[str, Any]
 

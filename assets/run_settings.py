@@ -8,7 +8,7 @@ from pydantic import Field
 
 if TYPE_CHECKING:
     from merge_ops.stream.stream import StreamSettings
-    from resources.store.artifact_store import ArtifactStore
+    from resources.store import ArtifactStore
 
 
 class RunSettings(dg.ConfigurableResource):
@@ -33,6 +33,6 @@ class RunSettings(dg.ConfigurableResource):
 
 @lru_cache(maxsize=8)
 def _open(uri: str) -> "ArtifactStore":
-    from resources.store.artifact_store import ArtifactStore
+    from resources.store import ArtifactStore
 
     return ArtifactStore.open(uri)

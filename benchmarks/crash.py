@@ -182,7 +182,7 @@ class Crashes:
 
     def _phase(self, pid: int, contents: Mapping[str, str]) -> str:
         """Where the killed process was, by what it left."""
-        place = self.store._place
+        place = self.store.place
         if all(self.store.ref(ASSET, point) for point in contents):
             return "done"
         there = {entry.key for entry in place.children("attempts")}
@@ -205,12 +205,12 @@ class Crashes:
             for kind in self.store.kinds()
             for digest in self.store.digests(kind)
         }
-        entries = self.store._place.walk("attempts")
+        entries = self.store.place.walk("attempts")
         there = {entry.key.split("/")[1].split(".")[0] for entry in entries}
         claimed = {entry.key.split("/")[1][:32] for entry in entries if ".claim" in entry.key}
         assert published <= there, ("gc took what was published", sorted(published - there))
         assert there - published <= claimed, ("gc left", sorted(there - published - claimed))
-        pending = {entry.key.split("/")[1] for entry in self.store._place.pending("attempts")}
+        pending = {entry.key.split("/")[1] for entry in self.store.place.pending("attempts")}
         assert pending <= claimed, ("gc left uploads", sorted(pending - claimed))
         return len(report.garbage)
 

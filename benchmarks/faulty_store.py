@@ -19,7 +19,7 @@ from statistics import median
 
 import torch
 
-import resources.places.s3.place as s3_place
+import resources.places.s3.bucket as s3_bucket
 from benchmarks.contest import markdown, save, say
 from resources.errors import ResourceError
 from resources.places.s3.client import Timeouts
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     hasty = Timeouts(connect=5.0, read=arguments.read_timeout, slowest=8 << 20)
-    s3_place._FIRST_TIMEOUTS = hasty
+    s3_bucket.FIRST_TIMEOUTS = hasty
     with tempfile.TemporaryDirectory(prefix="ronghe-bench-") as folder:
         sys.exit(faulty(Path(folder), hasty, arguments))
 
@@ -111,7 +111,7 @@ def faulty(work: Path, hasty: Timeouts, arguments: argparse.Namespace) -> int:
 def hurried(root: str, timeouts: Timeouts) -> ArtifactStore:
     """A store that gives up on a silent server soon, so that 50 merges do not take an hour."""
     store = ArtifactStore.open(root)
-    store._place.timeouts = timeouts  # type: ignore[attr-defined]
+    store.place.bucket.timeouts = timeouts  # type: ignore[attr-defined]
     return store
 
 

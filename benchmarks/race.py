@@ -23,7 +23,8 @@ from benchmarks.crash import job, store_on
 from resources.errors import ContentConflictError
 from resources.store.artifact_store import ArtifactStore
 from tests import checkpoint_factory as factory
-from tests.merge_processes import FORKS, finish, publish_models, run
+from tests.forks import FORKS
+from tests.merge_processes import finish, publish_models, run
 
 SHAPE = factory.Shape("qwen2", layers=1, hidden=32, intermediate=48, tied=True)
 PATIENCE = 120.0  # seconds; a racer that died must not leave the others waiting
@@ -111,9 +112,9 @@ def check_nothing_left(store: ArtifactStore) -> None:
         for kind in store.kinds()
         for digest in store.digests(kind)
     }
-    there = {entry.key.split("/")[1] for entry in store._place.walk("attempts")}
+    there = {entry.key.split("/")[1] for entry in store.place.walk("attempts")}
     assert there == published, ("left over", sorted(there ^ published))
-    assert store._place.pending("attempts") == []
+    assert store.place.pending("attempts") == []
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:

@@ -156,7 +156,7 @@ def parts_of(size: int) -> Iterator[bytes]:
 
 def plain(name: str, what: str, store: ArtifactStore) -> Callable[[], None]:
     """The work of a plain client, which is made here."""
-    place: Any = store._place
+    place: Any = store.place
     models = [artifact_of(store, model) for model in MODELS]
     files = {
         place.names(artifact.key(file.path))["Key"]: file.size

@@ -207,7 +207,7 @@ def link(source: str) -> str:
 
 def markdown(text: str) -> str:
     """Docstring text with formula signs kept from being read as Markdown; addresses as links."""
-    pieces = re.split(r"(`[^`]*`|https?://[^\s,;)]*[^\s,;).])", text)
+    pieces = re.split(r"(`[^`]*`|https?://[^\s,;)]*[^\s,;:).])", text)
     return "".join(
         piece if piece.startswith("`") else f"<{piece}>" if piece.startswith("http") else
         re.sub(r"([\\*_<>|\[\]~#])", r"\\\1", piece)

@@ -1,7 +1,5 @@
-"""Machines to compute on: tags that ask a cluster for GPUs, the device, the number of threads."""
+"""Machines to compute on: tags that ask a cluster for GPUs, and the device."""
 
-import os
-from pathlib import Path
 from typing import Any
 
 from resources.errors import ComputeError
@@ -12,10 +10,8 @@ DEVICES = ("auto", "cpu", "cuda")
 def gpu_op_tags(gpus: int = 1) -> dict[str, Any]:
     """Return Dagster op tags that reserve GPUs under Ray and Kubernetes.
 
-    They mean nothing to the executors that run on one machine.
-
-    Args:
-        gpus: whole GPUs of one step, at least 1.
+    They are whole GPUs of one step, and mean nothing to the executors that run on one machine.
+    ComputeError is raised for fewer than 1.
     """
     if gpus < 1:
         raise ComputeError(f"{gpus} GPUs were asked for; ask for at least 1, or leave the tags out")
@@ -29,8 +25,7 @@ def gpu_op_tags(gpus: int = 1) -> dict[str, Any]:
 def choose_device(wanted: str = "auto") -> str:
     """Return `cuda` or `cpu`; `auto` takes a GPU when PyTorch sees one.
 
-    Raises:
-        ComputeError: an unknown device, or `cuda` where there is none.
+    ComputeError is raised for an unknown device, and for `cuda` where there is none.
     """
     if wanted not in DEVICES:
         raise ComputeError(f"device is {wanted!r}; it must be one of {', '.join(DEVICES)}")
@@ -46,29 +41,3 @@ def choose_device(wanted: str = "auto") -> str:
             "CUDA build of PyTorch on a machine with a GPU"
         )
     return "cpu"
-
-
-def thread_count(wanted: int | None = None) -> int:
-    """Return how many threads to use: `wanted`, else the cores this process may use.
-
-    A container's CPU limit (cgroup v2) counts as well as the CPU affinity.
-
-    Raises:
-        ComputeError: `wanted` is below 1.
-    """
-    if wanted is None:
-        usable = getattr(os, "sched_getaffinity", None)  # Linux alone knows
-        cores = len(usable(0)) if usable else os.cpu_count() or 1
-        return max(1, min(cores, _container_limit()))
-    if wanted < 1:
-        raise ComputeError(f"the number of threads is {wanted}; it must be at least 1")
-    return wanted
-
-
-def _container_limit(cpu_max: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """Whole cores of the container's quota, rounded up; very many when there is no quota."""
-    try:
-        quota, period = cpu_max.read_text().split()
-        return -(-int(quota) // int(period))
-    except (OSError, ValueError):  # no cgroup v2, or the quota is 'max'
-        return 1 << 16

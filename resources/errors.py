@@ -5,8 +5,10 @@
     │   ├── StoreAddressError         the URI, the bucket or a name in it cannot be right
     │   ├── StoreUnreachableError     the endpoint gives no answer
     │   ├── StoreAccessError          credentials or permissions are missing or refused
+    │   ├── ObjectChangedError        an object is not the version that was asked for any more
     │   ├── UnsafeStoreError          the store ignores conditional writes
     │   ├── StoreFailureError         any other failure underneath: disk full, server error
+    │   │   └── StoreInterruptedError   the server fails, breaks off or is too slow, again and again
     │   ├── AttemptError              an attempt used wrongly, or removed by gc too soon
     │   │   └── SecretFoundError        a manifest or ref would hold a secret
     │   ├── UnfinishedReadError       (also an OSError) what a dead attempt left cannot be read
@@ -19,7 +21,7 @@
     │   ├── MissingSourceError        nothing there
     │   ├── UnsafeWeightsError        weights only as pickles that are not converted
     │   └── SourceChangedError        the files changed while they were read
-    └── ComputeError                a device or a thread count that cannot be had
+    └── ComputeError                a device that cannot be had
 
 Every message says where, what was given, what is allowed and what to do, and never holds a secret.
 Catch by type; the text is for people and may change.
@@ -46,12 +48,20 @@ class StoreAccessError(StoreError):
     """Credentials or permissions are missing, or were refused."""
 
 
+class ObjectChangedError(StoreError):
+    """An object is not the version that was asked for any more."""
+
+
 class UnsafeStoreError(StoreError):
     """The store ignores conditional writes, so two writers could overwrite each other."""
 
 
 class StoreFailureError(StoreError):
     """Another failure underneath: a full disk, a server error."""
+
+
+class StoreInterruptedError(StoreFailureError):
+    """The store's server fails, breaks off or is too slow, again and again."""
 
 
 class AttemptError(StoreError):
@@ -103,4 +113,4 @@ class SourceChangedError(ModelSourceError):
 
 
 class ComputeError(ResourceError):
-    """A device or a thread count was asked for that cannot be had."""
+    """A device was asked for that cannot be had."""

@@ -7,21 +7,35 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from resources.store.artifact_store import ArtifactStore
     from tests.storage_servers import S3Server
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# What tests compute is tiny: slower on two threads, and much slower on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-LONGEST = ("test_web_and_daemon.py", "test_team.py", "test_refresh.py", "test_quickstart.py")
-"""Files that wait more than they work go first, so that no worker is left alone with one."""
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
+
+LONGEST = (
+    "test_team.py", "test_web_and_daemon.py", "test_ray.py", "test_refresh.py",
+    "test_quickstart.py", "test_against_mergekit.py", "test_staged_recipes.py",
+    "test_adapters_against_peft.py", "test_faulty_store.py", "test_contract.py",
+    "test_packed_experts.py", "test_harness.py", "test_resume.py",
+)  # fmt: skip
+"""The longest files go first, so that no worker is left alone with one at the end."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest files first; the order within a file stays."""
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    """Put the longest files first, in the order above; the order within a file stays."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
 
 
 @pytest.fixture(scope="session")

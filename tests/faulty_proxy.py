@@ -25,6 +25,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
+from tests.waiting import HANG_SECONDS
+
 KINDS = ("error", "reset", "timeout", "truncated", "slow", "wrong")
 _DROPS = 30
 _HOP = {"connection", "expect", "transfer-encoding", "content-length", "server", "date"}
@@ -52,6 +54,7 @@ class FaultyProxy:
         self.seen: Counter[tuple[str, str]] = Counter()
         self.requests = 0
         self.always = ""  # a kind that every request meets
+        self._refused = 0  # so many of the next requests meet an error
         self._chance = random.Random(seed)
         self._lock = threading.Lock()
         self._server = _Server(("127.0.0.1", 0), _Handler)
@@ -67,11 +70,18 @@ class FaultyProxy:
             before = self._chance.random() < 0.5
             kind = KINDS[int(drawn / self.share)] if drawn < self.share * len(KINDS) else ""
             kind = self.always or kind
+            if self._refused:
+                kind, self._refused = "error", self._refused - 1
             if kind == "wrong" and not has_bytes:
                 kind = ""
             if kind:
                 self.seen[kind, "read" if method in ("GET", "HEAD") else "write"] += 1
             return kind, before
+
+    def refuse(self, requests: int) -> None:
+        """Let so many of the next requests meet an error."""
+        with self._lock:
+            self._refused = requests
 
     def where(self, size: int) -> int:
         """A random place in `size` bytes."""
@@ -109,7 +119,7 @@ class _Handler(BaseHTTPRequestHandler):
         super().setup()
         proxy = self.server.proxy
         self._upstream = http.client.HTTPConnection(
-            proxy.upstream.hostname or "", proxy.upstream.port, timeout=60
+            proxy.upstream.hostname or "", proxy.upstream.port, timeout=HANG_SECONDS
         )
 
     def finish(self) -> None:

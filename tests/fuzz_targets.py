@@ -13,14 +13,14 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from merge_ops.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from merge_ops.checkpoints.checkpoint import Checkpoint, open_checkpoint, source_of
 from merge_ops.checkpoints.header import ITEM_SIZES
-from merge_ops.jobs.assembly import side_files
+from merge_ops.checkpoints.vocabulary import vocabulary
 from merge_ops.jobs.emr_masks import FORMAT, MASKS_FILE, open_masks
-from merge_ops.plans.compatibility import vocabulary
 from merge_ops.plans.plan import plan_merge
+from merge_ops.plans.side_files import side_files
 from merge_ops.provenance.model_card import model_card
-from merge_ops.recipes.recipe import parse_recipe
+from merge_ops.recipes.reading import parse_recipe
 from merge_ops.sources.adapters import open_adapter
 from merge_ops.vocabularies.chat_templates import template_of
 from merge_ops.vocabularies.tokenizer_files import tokenizer_files
@@ -38,7 +38,7 @@ from tests.fuzz_samples import (
     TOKENIZER_CONFIG,
     YAML_PIECES,
 )  # fmt: skip
-from tests.mutations import fresh, spoil, spoil_bytes, spoil_text, spoiled_json
+from tests.spoiling import fresh, spoil, spoil_bytes, spoil_text, spoiled_json
 
 Files = Mapping[str, bytes]
 Shapes = Mapping[str, tuple[str, tuple[int, ...]]]
@@ -128,7 +128,7 @@ def _use(checkpoint: Checkpoint) -> None:
     """What every user of a checkpoint does first."""
     for name in checkpoint.tensors:
         name.encode()  # names are written into headers, digests and messages
-        source = checkpoint.source_of(name)
+        source = source_of(checkpoint, name)
         assert source is not None
         assert prod(source.shape) >= 0
     assert checkpoint.nbytes >= 0

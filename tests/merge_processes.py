@@ -1,10 +1,6 @@
-"""Merges into a store by processes of their own, which start in milliseconds and may be killed.
-
-They are forked from a server that has imported all they need and touched nothing else.
-"""
+"""Merges into a store by forked processes, which start in milliseconds and may be killed."""
 
 import json
-import multiprocessing
 import os
 import signal
 import time
@@ -22,14 +18,14 @@ import resources.places.s3.place  # noqa: F401
 from assets.work.entries import UpstreamModel
 from assets.work.merging import CHECKPOINT, MergeJob, merge_set
 from assets.work.pulling import pull_model
-from merge_ops.plans.stages import Stages
-from merge_ops.recipes.recipe import parse_recipe
+from merge_ops.recipes.reading import parse_recipe
+from merge_ops.recipes.stages import Stages
 from merge_ops.stream.settings import StreamSettings
 from resources.store.artifact_store import ArtifactStore
 from tests import checkpoint_factory as factory
+from tests.forks import FORKS
+from tests.waiting import HANG_SECONDS
 
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["tests.merge_processes"])
 MIB = 1 << 20
 ASSET = "crash/merged_checkpoint"
 
@@ -118,7 +114,7 @@ def run(job: MergeProcess, together: Barrier | None = None) -> None:
 
 def arrived(store: ArtifactStore, share: float, outputs: int) -> bool:
     """Whether so much of all weights that this process writes is in the store and journaled."""
-    place, good = store._place, 0
+    place, good = store.place, 0
     keys = [each.key for each in place.children("attempts") if each.key.endswith(".json")]
     pending = {each.key: each.size for each in place.pending("attempts")}
     for key in keys:
@@ -132,7 +128,9 @@ def arrived(store: ArtifactStore, share: float, outputs: int) -> bool:
     return good == outputs
 
 
-def finish(processes: Sequence[ForkServerProcess], seconds: float = 120) -> list[int | None]:
+def finish(
+    processes: Sequence[ForkServerProcess], seconds: float = HANG_SECONDS
+) -> list[int | None]:
     """Wait for processes; their exit codes."""
     for process in processes:
         process.join(seconds)

@@ -1,4 +1,4 @@
-"""Merging from tests: by the library in this process, or by `ronghe` as a process of its own."""
+"""Merging from tests: by the library in this process, or by `ronghe` in a forked one."""
 
 import os
 import subprocess
@@ -6,12 +6,13 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from merge_ops.checkpoints.checkpoint import FolderSink
+from merge_ops.checkpoints.byte_sources import FolderSink
 from merge_ops.jobs.assembly import merge
 from merge_ops.plans.plan import plan_merge
-from merge_ops.recipes.recipe import load_recipe
+from merge_ops.recipes.stages import load_stages
 from merge_ops.stream.stream import StreamSettings
 from orchestration.commands.local_models import open_models
+from tests.forks import run_forked
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = (sys.executable, "-c", "from orchestration.commands.cli import main; main()")
@@ -19,7 +20,7 @@ PROGRAM = (sys.executable, "-c", "from orchestration.commands.cli import main; m
 
 def merge_in_process(config: Path, out: Path, settings: StreamSettings | None = None) -> Path:
     """Merges a file without a sweep by the library, on the CPU; returns `out`."""
-    recipe = load_recipe(config)
+    recipe = load_stages(config).result
     settings = settings or StreamSettings(threads=2, device="cpu")
     opened = open_models(recipe.subject, recipe.referenced_models)
     merge(plan_merge(recipe, opened), {"default": FolderSink(out)}, settings)
@@ -29,13 +30,6 @@ def merge_in_process(config: Path, out: Path, settings: StreamSettings | None = 
 def ronghe(
     *arguments: object, environment: Mapping[str, str] | None = None, folder: Path = ROOT
 ) -> subprocess.CompletedProcess[str]:
-    """Runs the command line as a process of its own, in the project's folder or another."""
-    return subprocess.run(
-        [*PROGRAM, *map(str, arguments)],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    """Runs the command line in a forked process, in the project's folder or another."""
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})}
+    return run_forked(list(map(str, arguments)), folder, variables)

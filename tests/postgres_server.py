@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from tests.storage_servers import free_ports
+from tests.waiting import HANG_SECONDS
 
 _INSTALLED = "/usr/lib/postgresql"
 _SUPERUSER = "admin"
-_READY_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def _start(
 
 
 def _ready(process: subprocess.Popen[bytes], server: PostgresServer) -> bool:
-    deadline = time.monotonic() + _READY_SECONDS
+    deadline = time.monotonic() + HANG_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(subprocess.CalledProcessError):
             server.sql("SELECT 1")

@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.waiting import HANG_SECONDS
+
 BUCKET = "ronghe"
 _PORTS = (
     "s3.port", "s3.port.grpc", "s3.port.iceberg", "s3.port.lance", "admin.port", "admin.port.grpc",
     "master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port",
     "filer.port.grpc",
 )  # fmt: skip
-_READY_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -104,10 +105,10 @@ def _ready(process: subprocess.Popen[bytes], server: S3Server) -> bool:
         region="us-east-1",
         access_key_id=server.access_key,
         secret_access_key=server.secret_key,
-        client_options={"allow_http": True, "timeout": "2s"},
+        client_options={"allow_http": True, "timeout": "10s"},
         retry_config={"max_retries": 0},
     )
-    deadline = time.monotonic() + _READY_SECONDS
+    deadline = time.monotonic() + HANG_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(BaseError, FileNotFoundError):
             obstore.list_with_delimiter(bucket)

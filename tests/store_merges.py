@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from assets.work.entries import UpstreamModel
 from assets.work.merging import MergedCheckpoint, MergeJob, merge_set
 from assets.work.pulling import pull_model
-from merge_ops.plans.stages import Stages
-from merge_ops.recipes.recipe import parse_recipe
+from merge_ops.recipes.reading import parse_recipe
+from merge_ops.recipes.stages import Stages
 from merge_ops.stream.stream import StreamSettings
 from resources.store.artifact_store import ArtifactStore
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from merge_ops.checkpoints.bounded_yaml import load_documents
 from merge_ops.checkpoints.checkpoint import open_checkpoint
 from merge_ops.errors import CheckpointError, CompatibilityError, RecipeError
-from merge_ops.recipes.recipe import parse_recipe
+from merge_ops.recipes.reading import parse_recipe
 from merge_ops.sources.adapters import read_adapter
 from resources.errors import DamagedArtifactError
 from resources.store.artifact_store import ArtifactStore
@@ -78,14 +78,14 @@ def test_any_header_is_read_or_refused(header: object, data: bytes) -> None:
 @given(VALUES | st.dictionaries(st.just("weight_map"), st.dictionaries(st.text(), VALUES)))
 def test_any_index_is_read_or_refused(index: object) -> None:
     files = {"model.safetensors.index.json": json.dumps(index).encode(), "a.safetensors": WEIGHTS}
-    with pytest.raises(CheckpointError):
+    with pytest.raises(CheckpointError, match=r"index\.json|a\.safetensors"):
         open_checkpoint("m", MemorySource(files))
 
 
 @settings(deadline=None, max_examples=60)
 @given(VALUES)
 def test_any_recipe_is_read_or_refused(document: object) -> None:
-    with pytest.raises(RecipeError):
+    with pytest.raises(RecipeError, match=r"^r\.yaml: "):
         parse_recipe(json.dumps(document), "r", "r.yaml")
 
 
@@ -138,7 +138,8 @@ def test_a_config_that_nests_without_end_is_refused() -> None:
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"rank_pattern": {"(.|..)*(?<=Z)": 2}}, "a pattern that takes far too long"),
+        ({"rank_pattern": {r"(q|k)_\3": 2}}, "which refers to a group; name the modules"),
+        ({"alpha_pattern": {"(" * 99 + ")" * 99: 2}}, "which is too long .at most 4096 characters"),
         ({"rank_pattern": ["q_proj"]}, r"rank_pattern is \['q_proj'\]; it must be a mapping"),
         ({"alpha_pattern": {"a(": 2}}, "alpha_pattern holds 'a\\(', which is no regular"),
         ({"modules_to_save": 5}, "modules_to_save is 5; it must be a list of module names"),
@@ -151,6 +152,15 @@ def test_an_adapter_config_cannot_stop_the_reader(changes: dict[str, object], pr
     files = {"adapter_config.json": config, "adapter_model.safetensors": ADAPTER_WEIGHTS}
     with guarded(), pytest.raises(CompatibilityError, match=problem):
         read_adapter("a", MemorySource(files))
+
+
+@pytest.mark.parametrize("pattern", ["(.|..)*(?<=Z)", "(.+)+Z", "((.?){999}){999}Z"])
+def test_a_pattern_with_endless_ways_to_match_is_read(pattern: str) -> None:
+    config = json.dumps({**ADAPTER_CONFIG, "rank_pattern": {pattern: 7}}).encode()
+    files = {"adapter_config.json": config, "adapter_model.safetensors": ADAPTER_WEIGHTS}
+    with guarded():
+        adapter = read_adapter("a", MemorySource(files))
+    assert {adapter.config.rank_of(module) for module in adapter.factors} == {2}
 
 
 def test_a_config_whose_lists_by_layer_are_none_can_be_restacked(tmp_path: Path) -> None:

@@ -13,8 +13,7 @@ from assets.work.names import EMR_MASKS
 
 if TYPE_CHECKING:
     from merge_ops.plans.plan import Plan
-    from resources.store.artifact import Artifact
-    from resources.store.artifact_store import ArtifactStore
+    from resources.store import Artifact, ArtifactStore
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from assets.work.emr_masking import EMR_MASKS, PublishedMasks, publish_masks
 from assets.work.pulling import open_models
 from assets.work.resume import carry_out
 from assets.work.reuse import with_reuse
-from merge_ops.plans.stages import Stages
 from merge_ops.recipes.recipe import Recipe
+from merge_ops.recipes.stages import Stages
 
 if TYPE_CHECKING:
     from assets.work.resume import CarriedOut
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from merge_ops.plans.plan import Output, Plan
     from merge_ops.progress import Progress
     from merge_ops.stream.stream import StreamSettings
-    from resources.store.artifact import Artifact
-    from resources.store.artifact_store import ArtifactStore
+    from resources.store import Artifact, ArtifactStore
 
 CHECKPOINT = "checkpoint"
 
@@ -155,7 +154,7 @@ class _Merger:
             plan = _restricted(whole, models, missing)
             if asset is not None:
                 plan = with_reuse(self.store, plan, asset, points)
-                reused = sum(tensor.action == "reuse" for tensor in plan.steps)
+                reused = sum(step.action == "reuse" for step in plan.steps)
             made = self._carry_out(plan, expert_set)
             present.update(made.artifacts)
         checkpoints = tuple(
@@ -170,7 +169,7 @@ class _Merger:
             bytes_read=made.report.bytes_read if made else 0,
             bytes_written=made.report.bytes_written if made else 0,
             reused=reused,
-            tensors=len(whole.tensors),
+            tensors=len(whole.steps),
             resumed=made.resumed if made else 0,
             masks=publish_masks(self.store, whole),
         )
@@ -215,7 +214,7 @@ def _manifest_fields(
             "parameters": {**plan.recipe.parameters, **output.values},
             "excluded": dict(plan.excluded),
         },
-        "tensors": [tensor.output.name for tensor in plan.tensors],
+        "tensors": [step.output.name for step in plan.steps],
         "inputs": {each.name: each.digest for each in plan.checkpoints},
         "licences": {each.name: licences.get(each.name) for each in plan.checkpoints},
         "versions": {name: _version(name) for name in ("ronghe", "torch")},

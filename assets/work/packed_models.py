@@ -19,10 +19,9 @@ from merge_ops.errors import PackedModelError
 if TYPE_CHECKING:
     from merge_ops.sources.packed_index import PackedIndex
     from merge_ops.sources.packed_source import PackedSource
-    from resources.store.artifact import Artifact, Progress
-    from resources.store.artifact_store import ArtifactStore
-    from resources.store.cache import Pin
-    from resources.upstream.model_sources import ModelSource
+    from resources.reading import Progress
+    from resources.store import Artifact, ArtifactStore, Pin
+    from resources.upstream import ModelSource
 
 MODEL, PACKED = "model", "packed_model"
 LEAST_SAVING = 0.2
@@ -49,7 +48,7 @@ class RestoredModel:
     """
 
     def __init__(self, store: "ArtifactStore", packed: "Artifact") -> None:
-        from resources.store.artifact import FileRecord, content_digest
+        from resources.reading import FileRecord, content_digest
 
         self.packed = packed
         self.kind, self.uri = MODEL, packed.uri
@@ -114,7 +113,8 @@ def pull_packed(
     It is packed on its way, into a temporary folder; before anything is published it is restored
     from there and compared with what came, byte for byte. `fields` go into the manifest.
     """
-    from merge_ops.checkpoints.checkpoint import FolderSource, open_checkpoint
+    from merge_ops.checkpoints.byte_sources import FolderSource
+    from merge_ops.checkpoints.checkpoint import open_checkpoint
     from merge_ops.jobs.packing import PackingSink
     from merge_ops.jobs.restoring import Nowhere, restore
     from merge_ops.sources.packed_source import PackedSource
@@ -139,10 +139,10 @@ def _publish(
     store: "ArtifactStore", folder: Path, index: "PackedIndex", fields: dict[str, Any]
 ) -> "Artifact":
     """Publish, or take the same model as another release packed it, or against another base."""
-    from merge_ops.checkpoints.checkpoint import FolderSource
+    from merge_ops.checkpoints.byte_sources import FolderSource
     from merge_ops.jobs.restoring import copy_files
     from resources.errors import ContentConflictError
-    from resources.store.artifact import FileRecord, content_digest
+    from resources.reading import FileRecord, content_digest
 
     records = [FileRecord(each.path, each.size, each.blake3) for each in index.files]
     digest, base = content_digest(records), {"kind": MODEL, "digest": index.base}

@@ -14,10 +14,8 @@ from merge_ops.errors import CheckpointError
 if TYPE_CHECKING:
     from assets.work.packed_models import StoredModel
     from merge_ops.checkpoints.checkpoint import Checkpoint
-    from resources.store.artifact import Artifact
-    from resources.store.artifact_store import ArtifactStore
-    from resources.store.refs import Ref
-    from resources.upstream.model_sources import ModelSource
+    from resources.store import Artifact, ArtifactStore, Ref
+    from resources.upstream import ModelSource
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
@@ -44,7 +42,7 @@ def revisions(models: list[UpstreamModel], folder: Path) -> tuple[dict[str, str]
     `folder` is where relative sources start. A second look at unchanged folders reads no weight.
     """
     from resources.errors import ResourceError
-    from resources.upstream.model_sources import open_model_source
+    from resources.upstream import open_model_source
 
     reached: dict[str, str] = {}
     faults: dict[str, str] = {}
@@ -71,7 +69,7 @@ def pull_model(
     a pickle holds more than tensors; the name `model/<name>` then stays where it was.
     """
     from assets.work.reuse import digests_of
-    from resources.upstream.model_sources import open_model_source
+    from resources.upstream import open_model_source
 
     started = time.perf_counter()
     source = open_model_source(model.source, folder)

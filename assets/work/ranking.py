@@ -22,9 +22,7 @@ from eval_ops.scores.scores import SuiteScores
 if TYPE_CHECKING:
     from eval_ops.scores.leaderboard import CoefficientPoint, Kind, Row
     from eval_ops.suites.suites import Suite
-    from resources.store.artifact import Artifact
-    from resources.store.artifact_store import ArtifactStore
-    from resources.store.refs import Ref
+    from resources.store import Artifact, ArtifactStore, Ref
 
 LEADERBOARD = "leaderboard"
 MOST_SWEEPS, MOST_POINTS = 6, 24

@@ -12,9 +12,7 @@ if TYPE_CHECKING:
     from merge_ops.plans.plan import Output, Plan
     from merge_ops.progress import Progress
     from merge_ops.stream.stream import StreamSettings
-    from resources.store.artifact import Artifact
-    from resources.store.artifact_store import ArtifactStore
-    from resources.store.unfinished import Unfinished
+    from resources.store import Artifact, ArtifactStore, Unfinished
 
 
 @dataclass(frozen=True)

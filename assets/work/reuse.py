@@ -13,7 +13,7 @@ from merge_ops.plans.reuse import Earlier, reusing, tensor_digests, tensor_keys
 if TYPE_CHECKING:
     from merge_ops.checkpoints.checkpoint import Checkpoint
     from merge_ops.plans.plan import Plan
-    from resources.store.artifact_store import ArtifactStore
+    from resources.store import ArtifactStore
 
 TENSOR_DIGESTS, TENSOR_KEYS = "tensor_digests", "tensor_keys"
 FILE = "tensors.json"
@@ -37,7 +37,8 @@ def with_reuse(
     `keys` are the asset's partitions by coefficient. Keeps the keys of what the plan makes, for the
     next time. An earlier checkpoint whose files are damaged is not used.
     """
-    parts = [part for tensor in plan.tensors for source in tensor.sources for part in source.parts]
+    sources = [source for step in plan.steps for source in step.planned.sources]
+    parts = [part for source in sources for part in source.parts]
     stored = {part.checkpoint.name: part.checkpoint for part in parts}
     digests = {
         name: digests_of(store, model, model.digest)

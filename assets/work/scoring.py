@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from eval_ops.suites.suites import Suite
     from merge_ops.progress import Progress
     from merge_ops.stream.stream import StreamSettings
-    from resources.store.artifact import Artifact
-    from resources.store.artifact_store import ArtifactStore
+    from resources.store import Artifact, ArtifactStore
 
 SCORES = "scores"
 
@@ -88,11 +87,13 @@ def _publish(
 def _evaluator(suite: "Suite", device: str, threads: int) -> "Evaluator":
     """The evaluator of a suite, made once a process: it keeps its tasks and a model in memory."""
     from eval_ops.suites.harness import Evaluator
+    from merge_ops.stream.cores import usable_cores
 
     key = (suite.digest, device, threads)
     if key not in _evaluators:
         _evaluators.clear()  # one model in memory is enough
-        _evaluators[key] = Evaluator(suite, choose_device(device), threads or None)
+        chosen = choose_device(device)
+        _evaluators[key] = Evaluator(suite, chosen, threads or None, cores=usable_cores())
     return _evaluators[key]
 
 

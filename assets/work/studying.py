@@ -10,8 +10,7 @@ from blake3 import blake3
 from assets.work.pulling import open_models
 
 if TYPE_CHECKING:
-    from resources.store.artifact import Artifact
-    from resources.store.artifact_store import ArtifactStore
+    from resources.store import Artifact, ArtifactStore
 
 TASK_VECTOR, MERGE_PLAN = "task_vector", "merge_plan"
 VERSIONS = {TASK_VECTOR: 2, MERGE_PLAN: 1}

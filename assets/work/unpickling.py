@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from resources.upstream.model_sources import FileSink, FileWriter, ModelSource
+    from resources.upstream import FileSink, FileWriter, ModelSource
 
 PICKLED = (".bin", ".bin.index.json")
 
@@ -18,7 +18,7 @@ def copy_unpickled(source: "ModelSource", sink: "FileSink") -> None:
     own reads them. Raises CheckpointError where one asks for more than tensors, which is not run.
     """
     from merge_ops.checkpoints.pickled_weights import convert_folder
-    from resources.upstream.folder_source import FolderModel
+    from resources.upstream import FolderModel
 
     with TemporaryDirectory(prefix="ronghe-") as held, TemporaryDirectory(prefix="ronghe-") as out:
         source.copy_to(_Divided(sink, Path(held)))
@@ -41,7 +41,7 @@ class _Divided:
 
     def open(self, file: str, size: int) -> "AbstractContextManager[FileWriter]":
         """Start a file of `size` bytes, here or there."""
-        from merge_ops.checkpoints.checkpoint import FolderSink
+        from merge_ops.checkpoints.byte_sources import FolderSink
 
         if "/" not in file and file.endswith(PICKLED):
             return FolderSink(self._folder).open(file, size)

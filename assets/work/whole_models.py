@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING
 
 from assets.work.merging import MergeJob, merge_set
 from assets.work.packed_models import MODEL, stored_model
-from merge_ops.plans.stages import Stages
 from merge_ops.recipes.recipe_check import check_recipe
+from merge_ops.recipes.stages import Stages
 from merge_ops.sources.adapters import is_adapter
 
 if TYPE_CHECKING:
     from assets.work.packed_models import StoredModel
     from merge_ops.stream.stream import StreamSettings
-    from resources.store.artifact_store import ArtifactStore
-    from resources.store.refs import Ref
+    from resources.store import ArtifactStore, Ref
 
 WHOLE_MODEL = "whole_model"
 

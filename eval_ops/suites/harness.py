@@ -36,18 +36,24 @@ class Evaluator:
     """Scores checkpoints on one suite.
 
     `device` is "cpu" or a torch CUDA device. `threads` pins torch's CPU threads while scoring;
-    None leaves them as they are, but takes one for a model of less than 30 M parameters, where
-    more only wait for each other. `batch_size` is the most sequences in one forward pass; fewer
-    are taken where prompts are long or the vocabulary is large. The same checkpoint, suite,
-    threads and batch_size give the same scores to the last bit.
+    None takes `cores` (None: torch's threads as they are), but one for a model of less than 30 M
+    parameters, where more only wait for each other. `batch_size` is the most sequences in one
+    forward pass; fewer are taken where prompts are long or the vocabulary is large. The same
+    checkpoint, suite, threads and batch_size give the same scores to the last bit.
     """
 
     def __init__(
-        self, suite: Suite, device: str = "cpu", threads: int | None = None, batch_size: int = 128
+        self,
+        suite: Suite,
+        device: str = "cpu",
+        threads: int | None = None,
+        batch_size: int = 128,
+        cores: int | None = None,
     ) -> None:
         self.suite = suite
         self._device = device
         self._threads = threads
+        self._cores = cores
         self._batch_size = batch_size
         self._tasks: dict[str, dict[str, Any]] = {}
         self._live = LiveModel(device)
@@ -80,7 +86,7 @@ class Evaluator:
             if digest is not None and digest in self._known:
                 return self._known[digest]
             self.prepare()
-            with pinned(self._threads, self.suite.seed, self._device):
+            with pinned(self._threads or self._cores, self.suite.seed, self._device):
                 self._load(Path(folder))
                 if self._threads is None and self._lm.model.num_parameters() < SMALL_MODEL:
                     set_threads(1)

@@ -1,23 +1,27 @@
-"""What a checkpoint folder looks like: safetensors headers, indexes, and bytes by (file, offset).
+"""What a checkpoint is: a folder of safetensors files, known by its headers, and its tensors.
 
-This module knows the format; where the bytes live is the business of a `ByteSource` or `ByteSink`.
+Most tensors lie in a file as they are (`Stored`). Others are computed block by block while they are
+read: a LoRA product, rows gathered for a merged vocabulary. A merge method sees no difference.
+This module knows the format; where the bytes live is the business of a `ByteSource`.
 """
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from io import FileIO
-from pathlib import Path, PurePosixPath
-from types import TracebackType
-from typing import Any, Protocol, cast
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
+import blake3
+
+from merge_ops.checkpoints.byte_sources import ByteSource, read_file
 from merge_ops.checkpoints.header import TensorEntry, read_header
 from merge_ops.checkpoints.strict_json import parse_json_object
-from merge_ops.checkpoints.tensor_sources import Stored, TensorSource
-from merge_ops.errors import CheckpointError, MissingModelError, OutputError
+from merge_ops.errors import CheckpointError, MissingModelError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SINGLE_FILE = "model.safetensors"
 MAX_SIDE_FILE = 200_000_000
@@ -25,128 +29,97 @@ INDEX_SUFFIX = ".safetensors.index.json"
 _SHARD_SUFFIX = re.compile(r"(-\d+-of-\d+)?\.safetensors$")
 
 
-class ByteSource(Protocol):
-    """A place that holds the files of one checkpoint; reads are thread-safe."""
+Fetch = Callable[["Stored", int, int], "Tensor"]
+"""(stored, start, count) → those elements, flat, as float32 on the stream's device."""
+DigestOf = Callable[["Checkpoint"], "str | None"]
+"""The content digest of a model; None where it is not known."""
+
+
+class TensorSource(Protocol):
+    """One tensor of one model. `fill` must give the same bits for every way to cut it in blocks."""
 
     @property
-    def location(self) -> str:
-        """Where this is, for messages."""
+    def model(self) -> str:
+        """Name of the model, for messages and random streams."""
         ...
-
-    def sizes(self) -> Mapping[str, int]:
-        """Every file's relative POSIX path and its size in bytes."""
-        ...
-
-    def read_into(self, file: str, offset: int, buffer: memoryview) -> None:
-        """Fill `buffer` with the file's bytes from `offset`, exactly, or raise OSError."""
-        ...
-
-
-class ByteWriter(Protocol):
-    """One file being written in order; left with an exception, it publishes nothing."""
-
-    def write(self, data: memoryview | bytes) -> object:
-        """Append bytes."""
-        ...
-
-    def __enter__(self) -> ByteWriter: ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-        /,
-    ) -> bool | None: ...
-
-
-class ByteSink(Protocol):
-    """A place that takes the files of one checkpoint."""
-
-    def open(self, file: str, size: int) -> ByteWriter:
-        """Start the file `file` of exactly `size` bytes."""
-        ...
-
-
-class FolderSource:
-    """A local folder, read by `pread` from files that stay open; `only` hides all but one file."""
-
-    def __init__(self, folder: Path, only: str | None = None) -> None:
-        self._folder = folder
-        self._only = only
-        self._open: dict[str, FileIO] = {}
 
     @property
-    def location(self) -> str:
-        """The folder's path."""
-        return str(self._folder)
+    def dtype(self) -> str:
+        """Its safetensors dtype code."""
+        ...
 
-    def sizes(self) -> Mapping[str, int]:
-        """Sizes of all regular files below the folder, hidden ones left out."""
-        if not self._folder.is_dir():
-            return {}
-        if self._only is not None:
-            return {self._only: (self._folder / self._only).stat().st_size}
-        found: dict[str, int] = {}
-        for path in sorted(self._folder.rglob("*")):
-            relative = path.relative_to(self._folder)
-            if path.is_file() and not any(part.startswith(".") for part in relative.parts):
-                found[relative.as_posix()] = path.stat().st_size
-        return found
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+        ...
 
-    def read_into(self, file: str, offset: int, buffer: memoryview) -> None:
-        """Fill `buffer` from `offset` of `file`."""
-        opened = self._open.get(file)
-        if opened is None:
-            fresh = FileIO(self._folder / file)
-            opened = self._open.setdefault(file, fresh)
-            if opened is not fresh:  # another thread was first
-                fresh.close()
-        done = 0
-        while done < len(buffer):
-            count = os.preadv(opened.fileno(), [buffer[done:]], offset + done)
-            if count == 0:
-                raise OSError(f"{self._folder / file} ends at byte {offset + done}")
-            done += count
+    @property
+    def nbytes(self) -> int:
+        """Bytes read to have all of it once."""
+        ...
 
-    def close(self) -> None:
-        """Close the files."""
-        while self._open:
-            self._open.popitem()[1].close()
+    @property
+    def parts(self) -> tuple[Stored, ...]:
+        """The stored tensors it is made of."""
+        ...
 
-    def __del__(self) -> None:
-        self.close()
+    def identity(self, digest_of: DigestOf) -> list[object]:
+        """Plain data that decides every bit: the models' digests, names, numbers."""
+        ...
+
+    def fill(self, fetch: Fetch, start: int, into: Tensor) -> None:
+        """Write elements [start, start + n) to `into`, flat float32 of n elements."""
+        ...
 
 
-class FolderSink:
-    """A local folder that files are written into, in place."""
+@dataclass(frozen=True)
+class Stored:
+    """A tensor as it lies in a file of a checkpoint."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    checkpoint: Checkpoint
+    name: str
+    entry: TensorEntry
 
-    def open(self, file: str, size: int) -> ByteWriter:
-        """Start `file`; its blocks are reserved at once, so a full disk shows before any work."""
-        path = self._folder / file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = path.open("wb", buffering=0)
-        try:
-            if size:
-                os.posix_fallocate(handle.fileno(), 0, size)
-        except OSError as error:
-            handle.close()
-            path.unlink()
-            raise OutputError(
-                f"{path}: {size} bytes cannot be reserved ({error.strerror}); free space or choose"
-                " another output folder"
-            ) from error
-        return cast(ByteWriter, handle)
+    @property
+    def model(self) -> str:
+        """The checkpoint's name."""
+        return self.checkpoint.name
+
+    @property
+    def dtype(self) -> str:
+        """As stored."""
+        return self.entry.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As stored."""
+        return self.entry.shape
+
+    @property
+    def nbytes(self) -> int:
+        """Its bytes in the file."""
+        return self.entry.nbytes
+
+    @property
+    def parts(self) -> tuple[Stored, ...]:
+        """Itself."""
+        return (self,)
+
+    def identity(self, digest_of: DigestOf) -> list[object]:
+        """The checkpoint's digest and the tensor's name."""
+        return [digest_of(self.checkpoint), self.name]
+
+    def fill(self, fetch: Fetch, start: int, into: Tensor) -> None:
+        """Read it."""
+        into.copy_(fetch(self, start, into.numel()))
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """A checkpoint known by its headers: tensors by name, its config, and where it is.
 
-    `overlays` are tensors that are computed when they are read, as an adapter's are.
+    `overlays` are tensors that are computed when they are read, as an adapter's are; then `made_of`
+    are the base and the adapter, which together make the digest.
     """
 
     name: str
@@ -156,13 +129,7 @@ class Checkpoint:
     digest: str | None = None
     files: Mapping[str, int] = field(default_factory=dict[str, int])
     overlays: Mapping[str, TensorSource] = field(default_factory=dict[str, "TensorSource"])
-
-    def source_of(self, name: str) -> TensorSource | None:
-        """Where the tensor's values come from; None where there is no such tensor."""
-        entry = self.tensors.get(name)
-        if entry is None:
-            return None
-        return self.overlays.get(name) or Stored(self, name, entry)
+    made_of: tuple[Checkpoint, ...] = ()
 
     @property
     def stem(self) -> str:
@@ -183,11 +150,19 @@ class Checkpoint:
         return bool(self.config.get("tie_word_embeddings", nested.get("tie_word_embeddings")))
 
 
-def read_file(source: ByteSource, file: str, offset: int, length: int) -> bytes:
-    """`length` bytes of a small range."""
-    buffer = bytearray(length)
-    source.read_into(file, offset, memoryview(buffer))
-    return bytes(buffer)
+def stacked_digest(digests: Sequence[str | None]) -> str | None:
+    """The digest of a model that is made of several; None where one of theirs is not known."""
+    if None in digests:
+        return None
+    return blake3.blake3("+".join(map(str, digests)).encode()).hexdigest()
+
+
+def source_of(checkpoint: Checkpoint, name: str) -> TensorSource | None:
+    """Where a tensor's values come from; None where there is no such tensor."""
+    entry = checkpoint.tensors.get(name)
+    if entry is None:
+        return None
+    return checkpoint.overlays.get(name) or Stored(checkpoint, name, entry)
 
 
 def read_json(source: ByteSource, file: str, size: int) -> dict[str, Any]:

@@ -6,6 +6,7 @@ plain containers and nothing else; a file that asks for more is refused, and not
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import shutil
@@ -35,8 +36,11 @@ def convert_folder(folder: Path, out: Path, called: str | None = None) -> None:
     """Write the folder's weights as safetensors into `out`, with the small files beside them.
 
     `called` is what messages call the folder. Raises CheckpointError where a file is damaged or
-    holds anything but tensors, and where an index names files outside the folder.
+    holds anything but tensors, and where an index names files outside the folder, and
+    ModuleNotFoundError without torch, which reads pickles.
     """
+    if importlib.util.find_spec("torch") is None:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
     index, place = folder / INDEX, called or str(folder)
     names = _shards(index, f"{place}/{INDEX}") if index.is_file() else {}
     plain = [name for name in (ADAPTER, SINGLE) if (folder / name).is_file()]

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from merge_ops.checkpoints.checkpoint import Stored
 from merge_ops.checkpoints.layout import natural_key
-from merge_ops.checkpoints.tensor_sources import Stored
 from merge_ops.errors import Fault
 from merge_ops.recipes.recipe import Recipe
 from merge_ops.sources.adapters import Adapter, pair_roles

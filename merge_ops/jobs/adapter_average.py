@@ -28,10 +28,10 @@ from math import isclose, prod
 from typing import TYPE_CHECKING, Any, cast
 
 from merge_ops.arrangement.groups import Group, Place
-from merge_ops.checkpoints.checkpoint import ByteSink
+from merge_ops.checkpoints.byte_sources import ByteSink
+from merge_ops.checkpoints.checkpoint import Stored
 from merge_ops.checkpoints.depth import positions
 from merge_ops.checkpoints.layout import OutputTensor, lay_out
-from merge_ops.checkpoints.tensor_sources import Stored
 from merge_ops.errors import CompatibilityError, Fault, NonFiniteError, RecipeError
 from merge_ops.jobs.adapter_agreement import (
     Module,
@@ -41,8 +41,8 @@ from merge_ops.jobs.adapter_agreement import (
     recipe_faults,
     whole_tensors,
 )
+from merge_ops.jobs.adapter_card import adapter_card
 from merge_ops.plans.resolution import ParameterResolver
-from merge_ops.provenance.model_card import adapter_card
 from merge_ops.recipes.recipe import DTYPES, Recipe
 from merge_ops.sources.adapter_config import FILE as CONFIG_FILE
 from merge_ops.sources.adapters import PREFIX, WEIGHTS_FILE, Adapter

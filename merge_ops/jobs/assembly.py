@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, cast
 
-from merge_ops.checkpoints.checkpoint import ByteSink, ByteWriter, Checkpoint, read_file
+from merge_ops.checkpoints.byte_sources import ByteSink, ByteWriter
 from merge_ops.checkpoints.layout import Shard, index_file
 from merge_ops.errors import OutputError
 from merge_ops.plans.plan import Plan
+from merge_ops.plans.side_files import side_files
 from merge_ops.provenance.model_card import model_card
 from merge_ops.stream.heap import freed_memory_kept
 from merge_ops.stream.stream import BlockStream, Progress, StreamSettings
@@ -22,13 +21,6 @@ from merge_ops.stream.stream import BlockStream, Progress, StreamSettings
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-# What a checkpoint needs beside its weights and its config; taken from the base model.
-SIDE_FILES = (
-    "generation_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json",
-    "vocab.*", "merges.txt", "*.model", "*.tiktoken", "chat_template*", "preprocessor_config.json",
-    "processor_config.json", "*.py", "LICENSE*",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -132,24 +124,3 @@ class _WeightWriter:
         ]
         for writer in self._open:
             writer.write(shard.header)
-
-
-def side_files(plan: Plan) -> dict[str, bytes]:
-    """Config and generation config of the base, and the tokenizer's files, as {name: bytes}."""
-    base = plan.base
-    files: dict[str, bytes] = {}
-    if base.config:
-        files["config.json"] = _json_bytes(plan.config)
-    for name, size in base.files.items():
-        path = PurePosixPath(name)
-        if len(path.parts) == 1 and any(path.match(pattern) for pattern in SIDE_FILES):
-            files[name] = _read_whole(base, name, size)
-    return plan.tokenizer.beside(files) if plan.tokenizer else files
-
-
-def _read_whole(checkpoint: Checkpoint, name: str, size: int) -> bytes:
-    return read_file(checkpoint.source, name, 0, size)
-
-
-def _json_bytes(value: object) -> bytes:
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()

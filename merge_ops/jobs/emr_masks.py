@@ -20,13 +20,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from merge_ops.checkpoints.checkpoint import (
-    INDEX_SUFFIX,
-    ByteSink,
-    ByteSource,
-    Checkpoint,
-    read_file,
-)
+from merge_ops.checkpoints.byte_sources import ByteSink, ByteSource, read_file
+from merge_ops.checkpoints.checkpoint import INDEX_SUFFIX, Checkpoint
 from merge_ops.checkpoints.header import TensorEntry, read_header
 from merge_ops.checkpoints.layout import OutputTensor, header_of, index_file, lay_out, natural_key
 from merge_ops.checkpoints.strict_json import load_json

@@ -10,13 +10,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from merge_ops.checkpoints.checkpoint import Checkpoint
+from merge_ops.checkpoints.checkpoint import Checkpoint, TensorSource
 from merge_ops.checkpoints.header import FLOAT_DTYPES
 from merge_ops.checkpoints.layout import natural_key
-from merge_ops.checkpoints.tensor_sources import TensorSource
-from merge_ops.errors import CompatibilityError, Fault, SettingsError
-from merge_ops.plans.compatibility import (
-    check_compatible,
+from merge_ops.checkpoints.tensor_names import (
     excluded,
     find_source,
     is_embedding,
@@ -24,6 +21,8 @@ from merge_ops.plans.compatibility import (
     own_heads,
     shape_fault,
 )
+from merge_ops.errors import CompatibilityError, Fault, SettingsError
+from merge_ops.plans.compatibility import check_compatible
 from merge_ops.sources.adapters import HEAD, PREFIX
 from merge_ops.stream.block_reader import read_values
 
@@ -72,7 +71,7 @@ class Extraction:
 def _check_shapes(base: Checkpoint, tuned: Checkpoint) -> None:
     faults: list[Fault] = []
     for name in _names(base, tuned):
-        ours, theirs = source_of(base, name).shape, source_of(tuned, name).shape
+        ours, theirs = known_source(base, name).shape, known_source(tuned, name).shape
         if ours != theirs:
             faults.append(shape_fault(base, tuned, name, ours, theirs))
     if faults:
@@ -97,7 +96,7 @@ def plan_extraction(
     for name in names:
         if name in left_out:
             continue
-        source = source_of(tuned, name)
+        source = known_source(tuned, name)
         module, _, kind = name.rpartition(".")
         if kind not in ("weight", "bias") or len(source.shape) > 2:
             what = f"differs with shape {list(source.shape)}, which no adapter of PEFT can keep"
@@ -128,7 +127,7 @@ def _by_token(name: str) -> bool:
     return is_embedding(name) or is_head(name)
 
 
-def source_of(checkpoint: Checkpoint, name: str) -> TensorSource:
+def known_source(checkpoint: Checkpoint, name: str) -> TensorSource:
     """A tensor that the plan names; a tied head is the embedding."""
     source = find_source(checkpoint, name)
     assert source is not None  # check_compatible has been through all names
@@ -138,7 +137,7 @@ def source_of(checkpoint: Checkpoint, name: str) -> TensorSource:
 def _differs(base: Checkpoint, tuned: Checkpoint, name: str) -> bool:
     import torch
 
-    before, after = source_of(base, name), source_of(tuned, name)
+    before, after = known_source(base, name), known_source(tuned, name)
     if before.dtype not in FLOAT_DTYPES:
         return False  # buffers of whole numbers, such as masks
     whole = math.prod(before.shape)

@@ -20,10 +20,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-from merge_ops.checkpoints.checkpoint import ByteSink, Checkpoint
+from merge_ops.checkpoints.byte_sources import ByteSink
+from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.layout import OutputTensor, lay_out
 from merge_ops.errors import CompatibilityError, Fault
-from merge_ops.jobs.extraction_plan import BLOCK, Extraction, source_of
+from merge_ops.jobs.extraction_plan import BLOCK, Extraction, known_source
 from merge_ops.sources.adapter_config import FILE as CONFIG_FILE
 from merge_ops.sources.adapters import HEAD, PREFIX, WEIGHTS_FILE
 from merge_ops.stream.block_reader import read_values, torch_dtype
@@ -120,11 +121,11 @@ def _key(module: str, factor: str) -> str:
 
 def _outputs(plan: Extraction) -> Iterator[OutputTensor]:
     for module, rank in plan.ranks.items():
-        rows, columns = source_of(plan.base, f"{module}.weight").shape
+        rows, columns = known_source(plan.base, f"{module}.weight").shape
         yield OutputTensor(_key(module, "A"), "F32", (rank, columns))
         yield OutputTensor(_key(module, "B"), "F32", (rows, rank))
     for name, key in plan.whole.items():
-        source = source_of(plan.tuned, name)
+        source = known_source(plan.tuned, name)
         yield OutputTensor(key, source.dtype, source.shape)
 
 
@@ -133,7 +134,7 @@ def _decompose(plan: Extraction, module: str) -> tuple[Tensor, Tensor, MatrixErr
     import torch
 
     name, rank = f"{module}.weight", plan.ranks[module]
-    before, after = source_of(plan.base, name), source_of(plan.tuned, name)
+    before, after = known_source(plan.base, name), known_source(plan.tuned, name)
     whole = math.prod(before.shape)
     delta = read_values(after, 0, whole).sub_(read_values(before, 0, whole)).view(before.shape)
     if not bool(delta.isfinite().all()):
@@ -158,7 +159,7 @@ def _norm(values: Tensor) -> float:
 
 
 def _raw_blocks(checkpoint: Checkpoint, name: str) -> Iterator[memoryview]:
-    source = source_of(checkpoint, name)
+    source = known_source(checkpoint, name)
     whole = math.prod(source.shape)
     for start in range(0, whole, BLOCK):
         values = read_values(source, start, min(BLOCK, whole - start))

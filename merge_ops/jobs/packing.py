@@ -7,7 +7,6 @@ in several threads; nothing larger than a few pieces is held. restoring.py write
 from __future__ import annotations
 
 import json
-import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,7 +17,8 @@ from typing import TYPE_CHECKING, cast
 import blake3
 import numpy as np
 
-from merge_ops.checkpoints.checkpoint import ByteWriter, Checkpoint
+from merge_ops.checkpoints.byte_sources import ByteWriter
+from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.header import ITEM_SIZES, MAX_HEADER, TensorEntry, read_header
 from merge_ops.errors import CheckpointError, PackedModelError
 from merge_ops.sources.difference_coding import EXPONENTS, encode_difference, encode_whole
@@ -31,6 +31,7 @@ from merge_ops.sources.packed_index import (
     Section,
     piece_bytes,
 )
+from merge_ops.stream.cores import usable_cores
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -77,7 +78,7 @@ class PackingSink:
         self.called = called
         self.digest = base.digest
         self.files: list[OriginalFile] = []
-        self.threads = threads or len(os.sched_getaffinity(0))
+        self.threads = threads or usable_cores()
         self.pool = ThreadPoolExecutor(self.threads, "pack")
 
     def open(self, file: str, size: int) -> ByteWriter:

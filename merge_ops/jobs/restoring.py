@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import blake3
 
-from merge_ops.checkpoints.checkpoint import ByteSink, ByteSource, ByteWriter
+from merge_ops.checkpoints.byte_sources import ByteSink, ByteSource, ByteWriter
 from merge_ops.errors import PackedModelError
 from merge_ops.progress import Progress
 from merge_ops.sources.packed_source import PackedSource
+from merge_ops.stream.cores import usable_cores
 
 READ = 1 << 21  # bytes restored by one thread at a time
 
@@ -59,7 +59,7 @@ def copy_files(
     hashes: dict[str, str] = {}
     sizes = source.sizes()
     total, done = sum(sizes.values()), 0
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or usable_cores()
     with ThreadPoolExecutor(threads, "restore") as pool:
         for file, size in sizes.items():
             hasher = blake3.blake3(max_threads=blake3.blake3.AUTO)

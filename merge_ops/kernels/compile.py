@@ -3,7 +3,8 @@
     python -m merge_ops.kernels.compile
 
 The standard library is all it needs, and any C compiler: the one that $CC names, `cc`, or the one
-in the package `ziglang`, which the build asks for where there is none (hatch_build.py).
+in the package `ziglang`, which the build asks for where there is none, and for every wheel
+(hatch_build.py): zig compiles for other machines and for older C libraries than this one's.
 """
 
 import hashlib
@@ -14,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
@@ -24,6 +26,8 @@ FLAGS = (
     "-O3", "-std=gnu11", "-fPIC", "-shared", "-ffp-contract=off", "-fno-math-errno",
     "-fno-trapping-math", "-fno-strict-aliasing",
 )  # fmt: skip
+# Lengths, bits and signs are converted all over; tests and wheels compile with -Werror added.
+WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Wstrict-prototypes")
 # By torch's names for what a processor can do (torch.backends.cpu.get_cpu_capability).
 PROCESSORS = {"AVX512": "x86-64-v4", "AVX2": "x86-64-v3", "DEFAULT": "x86-64"}
 NEEDED = {"AVX512": {"avx512vl", "avx512bw", "avx512dq", "fma"}, "AVX2": {"avx2", "fma"}}
@@ -67,40 +71,53 @@ def compiler() -> list[str] | None:
     for name in (os.environ.get("CC"), "cc", "gcc", "clang"):
         if name and (found := shutil.which(name)):
             return [found]
+    return zig()
+
+
+def zig() -> list[str] | None:
+    """The command of the C compiler in the package `ziglang`, or None where it is not installed."""
     return [sys.executable, "-m", "ziglang", "cc"] if importlib.util.find_spec("ziglang") else None
 
 
-def compile_kernels() -> list[Path]:
-    """Compile for every kind of processor of this architecture; returns the files, maybe none.
+def compile_kernels(
+    folder: Path | None = None, target: str | None = None, flags: Sequence[str] = ()
+) -> list[Path]:
+    """Compile for every kind of processor of an architecture; returns the files, maybe none.
+
+    They go into `folder` (default: beside the sources). The architecture is this machine's, unless
+    `target` names another as zig writes it, such as `aarch64-linux-gnu.2.17`; only zig compiles
+    that. `flags` are added to ours.
 
     Raises RuntimeError with the compiler's words where it fails.
     """
-    command = compiler()
+    command = zig() if target else compiler()
     if command is None:
         return []
-    intel = platform.machine().lower() in INTEL
-    names = PROCESSORS if intel else {"DEFAULT": ""}
-    zig = "ziglang" in command  # which writes underscores
-    return [
-        _compile(command, processor, name.replace("-", "_") if zig else name)
-        for processor, name in names.items()
-    ]
+    machine = target.split("-")[0] if target else platform.machine().lower()
+    names = PROCESSORS if machine in INTEL else {"DEFAULT": ""}
+    added = [*flags, *(["-target", target] if target else [])]
+    made: list[Path] = []
+    for kind, name in names.items():
+        march = name.replace("-", "_") if "ziglang" in command else name  # zig writes underscores
+        file = (folder or FOLDER) / library_file(kind).name
+        _compile(command, [*added, *([f"-march={march}"] if march else [])], file)
+        made.append(file)
+    return made
 
 
-def _compile(command: list[str], processor: str, name: str) -> Path:
-    target = library_file(processor)
+def _compile(command: list[str], flags: list[str], target: Path) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".kernels") as folder:
         made = Path(folder) / target.name
-        flags = [*FLAGS, *([f"-march={name}"] if name else []), f'-DSOURCE="{source_digest()}"']
+        sources = [str(FOLDER / name) for name in SOURCES]
+        source = f'-DSOURCE="{source_digest()}"'
         done = subprocess.run(
-            [*command, *flags, *(str(FOLDER / name) for name in SOURCES), "-o", str(made), "-lm"],
+            [*command, *FLAGS, *WARNINGS, *flags, source, *sources, "-o", str(made), "-lm"],
             capture_output=True,
             text=True,
         )
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)} cannot compile {SOURCES}:\n{done.stderr}")
         os.replace(made, target)
-    return target
 
 
 if __name__ == "__main__":

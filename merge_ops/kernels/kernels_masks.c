@@ -68,7 +68,8 @@ void keep(uint64_t k0, uint64_t k1, int64_t first, int64_t count, uint32_t thres
 static void rank_row(const uint32_t *bits, int64_t length, uint64_t *room, int32_t *rank) {
     static const int shifts[DIGITS] = {0, 11, 21};
     static const uint32_t masks[DIGITS] = {2047, 1023, 1023};
-    uint32_t places[DIGITS][BINS] = {{0}}, different[DIGITS];
+    uint32_t places[DIGITS][BINS] = {{0}};
+    int different[DIGITS];
     uint64_t *a = room, *b = room + length;
     for (int64_t i = 0; i < length; i++) {
         uint32_t magnitude = bits[i] & MAGNITUDE;

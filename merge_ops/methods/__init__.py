@@ -1,6 +1,8 @@
 """The merge methods. Importing this package registers them all."""
 
-from merge_ops.methods import (
+# pyright: reportUnusedImport=false
+
+from merge_ops.methods import (  # noqa: F401, each registers its methods
     arcee_fusion,
     blockmerge,
     breadcrumbs,
@@ -29,33 +31,4 @@ from merge_ops.methods import (
 )
 from merge_ops.methods.registry import METHODS, MergeMethod, method_named
 
-__all__ = [
-    "METHODS",
-    "MergeMethod",
-    "arcee_fusion",
-    "blockmerge",
-    "breadcrumbs",
-    "consensus",
-    "dare",
-    "della",
-    "emr",
-    "expo",
-    "iso",
-    "karcher",
-    "linear",
-    "magmax",
-    "method_named",
-    "model_stock",
-    "nearswap",
-    "nuslerp",
-    "passthrough",
-    "pcb",
-    "ram",
-    "sce",
-    "slerp",
-    "spheres",
-    "task_arithmetic",
-    "ties",
-    "tsvm",
-    "widen",
-]
+__all__ = ["METHODS", "MergeMethod", "method_named"]

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from merge_ops.checkpoints.tensor_names import is_embedding
 from merge_ops.measures.measure import Block, Measure, TensorJob
 from merge_ops.measures.spectrum import runs
 from merge_ops.methods.parameters import shared
 from merge_ops.methods.registry import merge_method
-from merge_ops.plans.compatibility import is_embedding
 
 if TYPE_CHECKING:
     from torch import Tensor

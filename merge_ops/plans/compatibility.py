@@ -2,97 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, cast
 
-from merge_ops.checkpoints.checkpoint import Checkpoint, read_json
+from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.header import FLOAT_DTYPES
-from merge_ops.checkpoints.tensor_sources import TensorSource
-from merge_ops.errors import CheckpointError, CompatibilityError, Fault
+from merge_ops.checkpoints.tensor_names import (
+    ASK_FOR_POLICY,
+    excluded,
+    find_source,
+    is_vocabulary,
+    shape_fault,
+)
+from merge_ops.checkpoints.vocabulary import vocabulary
+from merge_ops.errors import CompatibilityError, Fault
 
-EMBEDDING_NAMES = (
-    "embed_tokens.weight",
-    "wte.weight",
-    "word_embeddings.weight",
-    "tok_embeddings.weight",
-)
-HEAD_NAMES = (
-    "lm_head.weight",
-    "output.weight",
-    "output_layer.weight",
-    "transformer.output_layer.weight",
-)
 # Shapes do not show these, and with different values the same weights compute something else.
 SAME_MEANING = ("model_type", "num_attention_heads", "num_key_value_heads", "head_dim")
 # Merging goes on, but the expert was trained for another value.
 WORTH_A_WARNING = ("rope_theta", "rope_scaling", "rms_norm_eps", "hidden_act", "sliding_window")
 MAX_NAMED = 5
-# Other tensors with a row for each token: biases of heads, GPT-NeoX's and T5's names, Gemma 3n's.
-FURTHER_VOCABULARY_NAMES = (
-    "lm_head.bias",
-    "final_logits_bias",
-    "embed_in.weight",
-    "embed_out.weight",
-    "embed_tokens_per_layer.weight",
-    "shared.weight",
-)
-ASK_FOR_POLICY = (
-    "To merge them by token, say in the recipe which vocabulary the result has, for example"
-    " `tokenizer: {source: union}`"
-)
 Vocabularies = Literal["equal", "reported", "merged"]
-
-
-def is_embedding(name: str) -> bool:
-    """Whether a tensor is the input embedding, by its name."""
-    return name.endswith(EMBEDDING_NAMES)
-
-
-def is_head(name: str) -> bool:
-    """Whether a tensor is the output head, by its name."""
-    return name in HEAD_NAMES or name.endswith(".lm_head.weight")
-
-
-def is_vocabulary(name: str) -> bool:
-    """Whether a tensor has a row for each token, by its name."""
-    return is_embedding(name) or is_head(name) or name.endswith(FURTHER_VOCABULARY_NAMES)
-
-
-def is_buffer(name: str) -> bool:
-    """Buffers that old checkpoints carry and every loader recomputes."""
-    return name.endswith((".rotary_emb.inv_freq", ".attn.masked_bias"))
-
-
-def excluded(checkpoint: Checkpoint) -> Mapping[str, str]:
-    """Tensors that are not merged, each with the reason."""
-    reasons: dict[str, str] = {}
-    has_embedding = any(is_embedding(name) for name in checkpoint.tensors)
-    for name in checkpoint.tensors:
-        if is_buffer(name):
-            reasons[name] = "a buffer that loading recomputes"
-        elif is_head(name) and checkpoint.ties_embeddings and has_embedding:
-            reasons[name] = "tied to the input embedding, which is written once"
-    return reasons
-
-
-def own_heads(checkpoints: Iterable[Checkpoint]) -> set[str]:
-    """Output heads that any of the checkpoints keeps for itself, not tied to the embedding."""
-    return {
-        name
-        for checkpoint in checkpoints
-        for name in checkpoint.tensors
-        if is_head(name) and name not in excluded(checkpoint)
-    }
-
-
-def find_source(checkpoint: Checkpoint, name: str) -> TensorSource | None:
-    """The tensor `name`; for a missing output head of a tied checkpoint, its input embedding."""
-    source = checkpoint.source_of(name)
-    if source is None and is_head(name) and checkpoint.ties_embeddings:
-        embedding = next((each for each in checkpoint.tensors if is_embedding(each)), name)
-        return checkpoint.source_of(embedding)
-    return source
 
 
 def check_compatible(
@@ -180,16 +110,6 @@ def _tensor_faults(base: Checkpoint, expert: Checkpoint, same_vocabulary: bool) 
             )
 
 
-def shape_fault(
-    base: Checkpoint, expert: Checkpoint, name: str, ours: tuple[int, ...], theirs: tuple[int, ...]
-) -> Fault:
-    """That a tensor has another shape in an expert than in the base."""
-    sizes = f"{list(theirs)}, but {list(ours)} in {base.name}"
-    if is_vocabulary(name) and ours[1:] == theirs[1:]:
-        return Fault(expert.name, f"has another vocabulary: '{name}' is {sizes}. {ASK_FOR_POLICY}")
-    return Fault(expert.name, f"has another shape: '{name}' is {sizes}; only equal shapes merge")
-
-
 def _named(names: Sequence[str]) -> str:
     shown = ", ".join(f"'{name}'" for name in sorted(names)[:MAX_NAMED])
     rest = len(names) - MAX_NAMED
@@ -230,54 +150,3 @@ def _tokenizer_faults(base: Checkpoint, expert: Checkpoint) -> Iterator[Fault]:
         f" {len(extra)} new (first: {example!r}); embedding rows would be averaged across different"
         f" tokens. {ASK_FOR_POLICY}",
     )
-
-
-def vocabulary(checkpoint: Checkpoint) -> Mapping[str, int] | None:
-    """Token → row, from tokenizer.json or vocab.json; None where the checkpoint has neither."""
-    return _vocabulary_of_files(_Reader(checkpoint))
-
-
-class _Reader:
-    """Hashes by identity, so that one checkpoint's vocabulary is read once."""
-
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self.checkpoint = checkpoint
-        self._key = (checkpoint.source.location, *sorted(checkpoint.files.items()))
-
-    def __hash__(self) -> int:
-        return hash(self._key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Reader) and self.checkpoint is other.checkpoint
-
-
-_MALFORMED = (ValueError, AttributeError, LookupError, TypeError, OverflowError)
-
-
-@lru_cache(maxsize=32)
-def _vocabulary_of_files(reader: _Reader) -> Mapping[str, int] | None:
-    source, files = reader.checkpoint.source, reader.checkpoint.files
-    if "tokenizer.json" in files:
-        try:
-            table = read_json(source, "tokenizer.json", files["tokenizer.json"])
-            model = cast(dict[str, Any], table.get("model", {}))
-            tokens = _tokens(model.get("vocab"))
-            for added in cast(list[dict[str, Any]], table.get("added_tokens") or []):
-                tokens[str(added["content"])] = int(added["id"])
-        except (CheckpointError, *_MALFORMED):
-            return None
-        return tokens or None
-    if "vocab.json" in files:
-        try:
-            return _tokens(read_json(source, "vocab.json", files["vocab.json"])) or None
-        except (CheckpointError, *_MALFORMED):
-            return None
-    return None
-
-
-def _tokens(vocab: object) -> dict[str, int]:
-    if isinstance(vocab, dict):
-        return {str(token): int(row) for token, row in cast(dict[str, Any], vocab).items()}
-    if isinstance(vocab, list):  # unigram: [[token, score], …]
-        return {str(pair[0]): row for row, pair in enumerate(cast(list[list[Any]], vocab))}
-    return {}

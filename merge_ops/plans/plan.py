@@ -9,27 +9,29 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import blake3
 
 from merge_ops.arrangement.arrangement import arrange, donor_of
 from merge_ops.arrangement.groups import Arrangement, Place
-from merge_ops.checkpoints.checkpoint import Checkpoint
+from merge_ops.checkpoints.byte_sources import ByteSource
+from merge_ops.checkpoints.checkpoint import Checkpoint, TensorSource, stacked_digest
 from merge_ops.checkpoints.config import merged_config
 from merge_ops.checkpoints.depth import Position, positions
 from merge_ops.checkpoints.header import FLOAT_DTYPES
 from merge_ops.checkpoints.layout import DEFAULT_SHARD_BYTES, OutputTensor, Shard, lay_out
-from merge_ops.checkpoints.tensor_sources import TensorSource
+from merge_ops.checkpoints.tensor_names import find_source, is_head, shape_fault
 from merge_ops.errors import CompatibilityError, Fault, RecipeError
-from merge_ops.methods.registry import MergeMethod, Span
-from merge_ops.plans.compatibility import check_compatible, find_source, is_head, shape_fault
+from merge_ops.methods.registry import MergeMethod
+from merge_ops.plans.compatibility import check_compatible
+from merge_ops.plans.model_wide import check_one_for_all
 from merge_ops.plans.resolution import ParameterResolver
+from merge_ops.plans.steps import Copy, Merge, Reuse, Step
 from merge_ops.recipes.recipe import DTYPES, Coefficient, Recipe
-from merge_ops.stream.whole_model import check_one_for_all
 from merge_ops.vocabularies.output_tokenizer import OutputTokenizer, output_tokenizer
 
 PLAN_VERSION = 3
@@ -37,40 +39,6 @@ GRADIENTS = (
     "gradients run over the layers of a stack (of a slice); embeddings, final norm and output head"
     " take the FIRST value of a gradient, as in mergekit"
 )
-
-
-@dataclass(frozen=True)
-class PlannedTensor:
-    """One output tensor: its inputs in order, and its parameters for each coefficient.
-
-    `base` is the tensor of the base model for methods on task vectors, and what is copied when
-    `action` is "copy"; with "reuse" the inputs are, for each coefficient, the tensor of an earlier
-    checkpoint that is copied. `parameters` are instances of the method's parameter class; `span` is
-    what the method must see at once.
-    """
-
-    output: OutputTensor
-    action: Literal["merge", "copy", "reuse"]
-    base: TensorSource | None
-    inputs: tuple[TensorSource, ...]
-    parameters: tuple[Any, ...]
-    span: Span = "element"
-
-    @property
-    def sources(self) -> tuple[TensorSource, ...]:
-        """Base (where there is one) and inputs."""
-        return self.inputs if self.base is None else (self.base, *self.inputs)
-
-    def with_inputs(self, group: range | None) -> PlannedTensor:
-        """The tensor with some of its inputs only, or with all."""
-        if group is None or len(group) == len(self.inputs):
-            return self
-        return dataclasses.replace(self, inputs=tuple(self.inputs[number] for number in group))
-
-    @cached_property
-    def nbytes(self) -> int:
-        """Bytes read to have all sources once."""
-        return sum(source.nbytes for source in self.sources)
 
 
 @dataclass(frozen=True)
@@ -84,25 +52,22 @@ class Output:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything a merge will do. `outputs` has one entry for each coefficient.
+    """Everything a merge will do: one step for each tensor, in file order.
 
-    `base` gives config and tokenizer, unless `tokenizer` says otherwise of the latter.
+    `outputs` has one entry for each coefficient. `base` gives config and tokenizer, unless
+    `tokenizer` says otherwise of the latter. `digests` are those of models that were opened without
+    one, by the place that their files are read from.
     """
 
     recipe: Recipe
     base: Checkpoint
     arrangement: Arrangement
-    tensors: tuple[PlannedTensor, ...]
+    steps: tuple[Step, ...]
     shards: tuple[Shard, ...]
     coefficients: tuple[Coefficient, ...]
     warnings: tuple[str, ...]
     tokenizer: OutputTokenizer | None = None
-    work: tuple[PlannedTensor, ...] = ()
-
-    @property
-    def steps(self) -> tuple[PlannedTensor, ...]:
-        """What is done for each tensor, in file order: `tensors`, or `work` where that is given."""
-        return self.work or self.tensors
+    digests: Mapping[ByteSource, str] = field(default_factory=dict["ByteSource", str])
 
     @property
     def method(self) -> MergeMethod:
@@ -140,7 +105,7 @@ class Plan:
     @cached_property
     def config(self) -> Mapping[str, Any]:
         """The output's config.json: the base's, true to the dtype, layers and head written."""
-        heads = any(is_head(tensor.output.name) for tensor in self.tensors)
+        heads = any(is_head(step.output.name) for step in self.steps)
         written = self.recipe.out_dtype or self.recipe.dtype
         config = merged_config(self.base, self.arrangement.layers, heads, written)
         return self.tokenizer.configured(config) if self.tokenizer else config
@@ -148,7 +113,7 @@ class Plan:
     @property
     def bytes_read(self) -> int:
         """Bytes of all input tensors, each counted once."""
-        return sum(tensor.nbytes for tensor in self.steps)
+        return sum(step.nbytes for step in self.steps)
 
     @property
     def bytes_written(self) -> int:
@@ -163,32 +128,71 @@ class Plan:
             for position, each in enumerate(self.coefficients)
         )
 
+    def digest_of(self, checkpoint: Checkpoint) -> str | None:
+        """The content digest of a model of the plan; None where it is not known."""
+        if not self.digests:
+            return checkpoint.digest
+        if checkpoint.made_of:
+            return stacked_digest([self.digest_of(each) for each in checkpoint.made_of])
+        return self.digests.get(checkpoint.source, checkpoint.digest)
+
+    def with_digests(self, digests: Mapping[ByteSource, str]) -> Plan:
+        """The same plan with content digests of its models, by the place that each is read from.
+
+        So a plan can be made, and its faults shown, before anything is hashed.
+        """
+        return dataclasses.replace(self, digests={**self.digests, **digests})
+
+    def with_coefficients(self, ids: Collection[str]) -> Plan:
+        """The plan of some of its coefficients only, given by id, in the plan's order."""
+        positions = [at for at, each in enumerate(self.coefficients) if each.id in ids]
+
+        def chosen(step: Step) -> Step:
+            if isinstance(step, Reuse):
+                made = tuple(step.made[at] for at in positions)
+                return Reuse(_parameters_of(step.planned, positions), made)
+            return _parameters_of(step, positions)
+
+        return dataclasses.replace(
+            self,
+            steps=tuple(chosen(step) for step in self.steps),
+            coefficients=tuple(self.coefficients[at] for at in positions),
+        )
+
     def _digest(self, coefficient: int) -> str | None:
-        if any(checkpoint.digest is None for checkpoint in self.checkpoints):
+        if any(self.digest_of(checkpoint) is None for checkpoint in self.checkpoints):
             return None
+        planned = [step.planned for step in self.steps]
         identity = {
             "version": PLAN_VERSION,
             "method": [self.method.name, self.method.version],
             "seed": self.recipe.seed if self.method.random else None,
-            "base": self.base.digest,
+            "base": self.digest_of(self.base),
             "config": self.config,
             "streams": [c.name for c in self.inputs] if self.method.random else None,
             "shards": [shard.header.hex() for shard in self.shards],
             "excluded": sorted(self.excluded),
             "tensors": [
                 [
-                    tensor.output.name,
-                    tensor.action,
-                    [source.identity for source in tensor.sources],
-                    plain_parameters(tensor.parameters, coefficient),
+                    step.output.name,
+                    step.action,
+                    [source.identity(self.digest_of) for source in step.sources],
+                    plain_parameters(step.parameters, coefficient),
                 ]
-                for tensor in self.tensors
+                for step in planned
             ],
         }
         if self.tokenizer and self.tokenizer.digest:
             identity["tokenizer"] = self.tokenizer.digest
         text = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return blake3.blake3(text.encode()).hexdigest()
+
+
+def _parameters_of(step: Merge | Copy, positions: Sequence[int]) -> Merge | Copy:
+    """The step with the parameters of some coefficients."""
+    if isinstance(step, Copy):
+        return step
+    return dataclasses.replace(step, parameters=tuple(step.parameters[at] for at in positions))
 
 
 def plain_parameters(parameters: Sequence[Any], position: int) -> dict[str, Any]:
@@ -219,7 +223,7 @@ def plan_merge(
     resolver = ParameterResolver(recipe, chosen)
     faults: list[Fault] = []
     at = positions([place.name for place in arrangement.places])
-    tensors = [
+    steps = [
         _plan_tensor(recipe, donor, place, at[place.name], resolver, tokenizer, faults)
         for place in arrangement.places
     ]
@@ -227,9 +231,9 @@ def plan_merge(
         names = ", ".join(each.name for each in (donor, *others))
         raise CompatibilityError(f"models {names} cannot be merged", faults)
     resolver.raise_faults()
-    check_one_for_all(recipe, tensors)
-    shards = lay_out([tensor.output for tensor in tensors], shard_bytes, donor.stem)
-    by_name = {tensor.output.name: tensor for tensor in tensors}
+    check_one_for_all(recipe, steps)
+    shards = lay_out([step.output for step in steps], shard_bytes, donor.stem)
+    by_name: dict[str, Step] = {step.output.name: step for step in steps}
     ordered = [by_name[output.name] for shard in shards for output in shard.tensors]
     warnings += tokenizer.warnings if tokenizer else ()
     output = (tuple(ordered), tuple(shards), chosen, tuple(warnings), tokenizer)
@@ -256,14 +260,14 @@ def _plan_tensor(
     resolver: ParameterResolver,
     tokenizer: OutputTokenizer | None,
     faults: list[Fault],
-) -> PlannedTensor:
+) -> Merge | Copy:
     """One tensor of the output; what does not fit is added to `faults`."""
     group = place.group
     leader = group.members[0] if group else donor
     own = find_source(leader, place.base_name)
     assert own is not None  # places come from the leader's own tensors
     if group is None or own.dtype not in FLOAT_DTYPES:
-        return PlannedTensor(OutputTensor(place.name, own.dtype, own.shape), "copy", own, (), ())
+        return Copy(OutputTensor(place.name, own.dtype, own.shape), own)
     found = [find_source(each, name) for each, name in zip(group.inputs, place.names, strict=True)]
     if tokenizer is not None:
         own, found = tokenizer.align(place.name, group, own, found)
@@ -278,9 +282,8 @@ def _plan_tensor(
     wanted = recipe.out_dtype or recipe.dtype
     dtype = DTYPES[wanted] if wanted else own.dtype
     parameters = resolver.resolve(place, group, position)
-    return PlannedTensor(
+    return Merge(
         OutputTensor(place.name, dtype, own.shape),
-        "merge",
         own if group.on_task_vectors else None,
         tuple(sources),
         parameters,

@@ -14,8 +14,8 @@ def plan_json(plan: Plan) -> dict[str, Any]:
     return {
         "recipe": plan.recipe.name,
         "method": plan.method.name,
-        "base": _model_json(plan.base),
-        "inputs": [_model_json(checkpoint) for checkpoint in plan.inputs],
+        "base": _model_json(plan, plan.base),
+        "inputs": [_model_json(plan, checkpoint) for checkpoint in plan.inputs],
         "seed": plan.recipe.seed,
         "outputs": [dataclasses.asdict(output) for output in plan.outputs],
         "shards": [{"file": shard.file, "bytes": shard.size} for shard in plan.shards],
@@ -27,25 +27,25 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "warnings": list(plan.warnings),
         "tensors": [
             {
-                "name": tensor.output.name,
-                "dtype": tensor.output.dtype,
-                "shape": list(tensor.output.shape),
-                "action": tensor.action,
+                "name": step.output.name,
+                "dtype": step.output.dtype,
+                "shape": list(step.output.shape),
+                "action": step.action,
                 "parameters": [
-                    plain_parameters(tensor.parameters, position)
-                    for position in range(len(tensor.parameters))
+                    plain_parameters(step.parameters, position)
+                    for position in range(len(step.parameters))
                 ],
             }
-            for tensor in plan.tensors
+            for step in plan.steps
         ],
     }
 
 
-def _model_json(checkpoint: Checkpoint) -> dict[str, Any]:
+def _model_json(plan: Plan, checkpoint: Checkpoint) -> dict[str, Any]:
     return {
         "name": checkpoint.name,
         "location": checkpoint.source.location,
-        "digest": checkpoint.digest,
+        "digest": plan.digest_of(checkpoint),
         "tensors": len(checkpoint.tensors),
         "bytes": checkpoint.nbytes,
     }

@@ -11,10 +11,11 @@ import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from merge_ops.checkpoints.checkpoint import ByteSource, Checkpoint
+from merge_ops.checkpoints.byte_sources import ByteSource
+from merge_ops.checkpoints.checkpoint import Checkpoint, Stored
 from merge_ops.checkpoints.header import TensorEntry
-from merge_ops.checkpoints.tensor_sources import Stored
-from merge_ops.plans.plan import Plan, PlannedTensor
+from merge_ops.plans.plan import Plan
+from merge_ops.plans.steps import Merge, Reuse, Step
 
 
 @dataclass(frozen=True)
@@ -46,16 +47,16 @@ def resuming(plan: Plan, remains: Sequence[Remains | None]) -> Plan:
     if len(found) < len(plan.coefficients):
         return plan
     pairs = zip(plan.steps, tensor_places(plan), strict=True)
-    return dataclasses.replace(plan, work=tuple(_copied(*pair, found) for pair in pairs))
+    return dataclasses.replace(plan, steps=tuple(_copied(*pair, found) for pair in pairs))
 
 
-def _copied(step: PlannedTensor, entry: TensorEntry, found: Sequence[Remains]) -> PlannedTensor:
+def _copied(step: Step, entry: TensorEntry, found: Sequence[Remains]) -> Step:
     end = entry.offset + entry.nbytes
     finished = all(end in each.reached.get(entry.file, ()) for each in found)
-    if step.action != "merge" or not entry.nbytes or not finished:
+    if not isinstance(step, Merge) or not entry.nbytes or not finished:
         return step
     parts = tuple(
         Stored(Checkpoint("an unfinished merge", each.source, {}, {}), step.output.name, entry)
         for each in found
     )
-    return dataclasses.replace(step, action="reuse", base=None, inputs=parts, span="element")
+    return Reuse(step, parts)

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import blake3
 
-from merge_ops.checkpoints.checkpoint import Checkpoint
-from merge_ops.checkpoints.tensor_sources import Stored, TensorSource
-from merge_ops.plans.plan import PLAN_VERSION, Plan, PlannedTensor
+from merge_ops.checkpoints.checkpoint import Checkpoint, Stored, TensorSource
+from merge_ops.plans.plan import PLAN_VERSION, Plan
+from merge_ops.plans.steps import Copy, Merge, Reuse
 
 KEYS_VERSION = 1
 RUN = 4 << 20
@@ -63,35 +63,39 @@ def tensor_keys(plan: Plan, digests: Mapping[str, Digests]) -> tuple[dict[str, s
     measures the whole model, have none.
     """
     keys: tuple[dict[str, str], ...] = tuple({} for _ in plan.coefficients)
-    for tensor in plan.tensors:
-        sources = [_content(source, digests) for source in tensor.sources]
+    for step in (each.planned for each in plan.steps):
+        sources = [_content(plan, source, digests) for source in step.sources]
         if None in sources:
             continue
-        models = [source.model for source in tensor.inputs] if plan.method.random else None
+        models: list[str] | None = None
+        if plan.method.random:
+            models = [source.model for source in step.inputs] if isinstance(step, Merge) else []
+        on_base = isinstance(step, Copy) or step.base is not None
         for position, table in enumerate(keys):
-            parameters = tensor.parameters[position] if tensor.parameters else None
+            parameters = step.parameters[position] if step.parameters else None
             if parameters is not None and plan.method.measures_model(parameters):
                 continue
             identity = {
                 "versions": [KEYS_VERSION, PLAN_VERSION],
                 "method": [plan.method.name, plan.method.version],
                 "random": [plan.recipe.seed, models] if plan.method.random else None,
-                "does": [tensor.action, tensor.base is not None],
-                "output": dataclasses.astuple(tensor.output),
+                "does": [step.action, on_base],
+                "output": dataclasses.astuple(step.output),
                 "sources": sources,
                 "parameters": dataclasses.asdict(parameters) if parameters is not None else None,
             }
             text = json.dumps(identity, sort_keys=True, ensure_ascii=False)
-            table[tensor.output.name] = blake3.blake3(text.encode()).hexdigest()
+            table[step.output.name] = blake3.blake3(text.encode()).hexdigest()
     return keys
 
 
-def _content(source: TensorSource, digests: Mapping[str, Digests]) -> object | None:
+def _content(plan: Plan, source: TensorSource, digests: Mapping[str, Digests]) -> object | None:
     """What a source's values follow from; a computed one goes by its whole models."""
     if isinstance(source, Stored):
         known = digests.get(source.checkpoint.name)
         return known.get(source.name) if known else None
-    return source.identity if all(part.checkpoint.digest for part in source.parts) else None
+    known_parts = all(plan.digest_of(part.checkpoint) for part in source.parts)
+    return source.identity(plan.digest_of) if known_parts else None
 
 
 def reusing(
@@ -104,23 +108,22 @@ def reusing(
     found = [each for each in earlier if each is not None]
     if len(found) < len(plan.coefficients):
         return plan
+    planned = [step.planned for step in plan.steps]
     return dataclasses.replace(
-        plan, work=tuple(_copied(tensor, keys, found) or tensor for tensor in plan.tensors)
+        plan, steps=tuple(_reused(step, keys, found) or step for step in planned)
     )
 
 
-def _copied(
-    tensor: PlannedTensor, keys: Sequence[Mapping[str, str]], earlier: Sequence[Earlier]
-) -> PlannedTensor | None:
-    """The tensor as a copy of the earlier ones; None where any of them differs."""
-    name, parts = tensor.output.name, list[Stored]()
+def _reused(
+    step: Merge | Copy, keys: Sequence[Mapping[str, str]], earlier: Sequence[Earlier]
+) -> Reuse | None:
+    """The step as a copy of the earlier tensors; None where any of them differs."""
+    name, parts = step.output.name, list[Stored]()
     for own, each in zip(keys, earlier, strict=True):
         entry = each.checkpoint.tensors.get(name)
         if entry is None or name not in own or each.keys.get(name) != own[name]:
             return None
-        if (entry.dtype, entry.shape) != (tensor.output.dtype, tensor.output.shape):
+        if (entry.dtype, entry.shape) != (step.output.dtype, step.output.shape):
             return None
         parts.append(Stored(each.checkpoint, name, entry))
-    return dataclasses.replace(
-        tensor, action="reuse", base=None, inputs=tuple(parts), span="element"
-    )
+    return Reuse(step, tuple(parts))

@@ -15,11 +15,8 @@ import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, cast
 
-from merge_ops.checkpoints.bounded_yaml import load_documents
-from merge_ops.errors import Fault, RecipeError
 from merge_ops.methods.parameters import is_gradient
 from merge_ops.methods.registry import MergeMethod
 from merge_ops.recipes.vocabulary_policy import TokenizerPolicy
@@ -219,41 +216,3 @@ def _value_text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return str(float(value)) if isinstance(value, int) else str(value)
-
-
-def load_recipe(path: Path) -> Recipe:
-    """Read and check a file of one recipe. Raises RecipeError with every fault found."""
-    return parse_recipe(_read(path), name=Path(path).stem, subject=str(path))
-
-
-def read_documents(path: Path) -> list[Any]:
-    """The YAML documents of a file, not checked yet. Raises RecipeError."""
-    return _documents(_read(path), str(path))
-
-
-def _read(path: Path) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise RecipeError(str(path), [Fault("", f"the file cannot be read ({reason})")]) from error
-
-
-def parse_recipe(text: str, name: str, subject: str) -> Recipe:
-    """A recipe from YAML text; `subject` is what messages call it."""
-    from merge_ops.recipes.recipe_check import check_recipe
-
-    documents = _documents(text, subject)
-    if len(documents) != 1:
-        problem = f"holds {len(documents)} YAML documents, and one was expected; load_stages reads"
-        raise RecipeError(subject, [Fault("", f"{problem} files of several")])
-    return check_recipe(documents[0], name, subject)
-
-
-def _documents(text: str, subject: str) -> list[Any]:
-    """Empty documents, as after a last `---`, do not count."""
-    try:
-        documents = load_documents(text)
-    except ValueError as error:
-        raise RecipeError(subject, [Fault("", str(error))]) from error
-    return [each for each in documents if each is not None] or [None]

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from merge_ops.errors import Fault, did_you_mean
-from merge_ops.vocabularies.chat_templates import AUTO, BUILT_IN
+from merge_ops.recipes.chat_templates import AUTO, BUILT_IN
 
 BASE, UNION = "base", "union"
 KEYS = ("source", "tokens", "pad_to_multiple_of")

@@ -5,20 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from merge_ops.errors import Fault, did_you_mean
-
-if TYPE_CHECKING:
-    import regex
+from merge_ops.sources.module_patterns import PatternError, module_pattern
 
 FILE = "adapter_config.json"
 KINDS = ("LORA",)
 MAX_RANK = 1 << 20
 MAX_ALPHA = 1e30
-MATCH_SECONDS = 0.5
-"""For one pattern and one module's name; a sound pattern takes microseconds."""
 # Each makes the result something other than W + scale · B A for every input.
 NOT_LINEAR = {
     "use_dora": "DoRA rescales each row by a learned magnitude",
@@ -63,20 +58,12 @@ class AdapterConfig:
 def _by_pattern(patterns: Mapping[str, float], module: str, otherwise: float) -> float:
     """The value of the first pattern (a regular expression) that ends the module's name.
 
-    Raises TimeoutError where a pattern runs through all ways to match and would for hours.
+    Raises PatternError where a pattern needs more steps than are allowed.
     """
     for pattern, value in patterns.items():
-        if _ending(pattern).match(module, timeout=MATCH_SECONDS):
+        if module_pattern(pattern).means(module):
             return value
     return otherwise
-
-
-@lru_cache(maxsize=4096)
-def _ending(pattern: str) -> regex.Pattern[str]:
-    """PEFT's way to apply a pattern, with a matcher that can be stopped, as `re` cannot."""
-    import regex  # here, because merges without patterns need not wait for it
-
-    return regex.compile(rf"(.*\.)?({pattern})$")
 
 
 def _short(value: object) -> str:
@@ -120,8 +107,6 @@ def parse_adapter_config(raw: Mapping[str, Any], faults: list[Fault]) -> Adapter
         return 1
 
     def table(key: str, integer: bool) -> dict[str, float]:
-        import regex
-
         found: dict[str, float] = {}
         given: Any = raw.get(key) or {}
         if not isinstance(given, dict):
@@ -130,10 +115,9 @@ def parse_adapter_config(raw: Mapping[str, Any], faults: list[Fault]) -> Adapter
             return found
         for pattern, value in cast(dict[str, object], given).items():
             try:
-                _ending(pattern)
-            except (regex.error, RecursionError, OverflowError, ValueError) as error:
-                problem = f"holds {_short(pattern)}, which is no regular expression ({error})"
-                faults.append(Fault(f"{FILE}: {key}", problem))
+                module_pattern(pattern)
+            except PatternError as error:
+                faults.append(Fault(f"{FILE}: {key}", f"holds {_short(pattern)}, {error}"))
                 continue
             found[pattern] = number(f"{key}.{pattern}", value, integer)
         return found

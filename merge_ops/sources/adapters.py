@@ -21,17 +21,23 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import blake3
-
-from merge_ops.checkpoints.checkpoint import ByteSource, Checkpoint, read_file, read_json
+from merge_ops.checkpoints.byte_sources import ByteSource, read_file
+from merge_ops.checkpoints.checkpoint import (
+    Checkpoint,
+    Stored,
+    TensorSource,
+    read_json,
+    source_of,
+    stacked_digest,
+)
 from merge_ops.checkpoints.config import untied
 from merge_ops.checkpoints.header import FLOAT_DTYPES, TensorEntry, read_header
-from merge_ops.checkpoints.tensor_sources import Stored, TensorSource
+from merge_ops.checkpoints.tensor_names import find_source, is_embedding, is_head
 from merge_ops.errors import CheckpointError, CompatibilityError, Fault, did_you_mean
-from merge_ops.plans.compatibility import find_source, is_embedding, is_head
 from merge_ops.sources.adapter_config import FILE as CONFIG_FILE
 from merge_ops.sources.adapter_config import AdapterConfig, parse_adapter_config, refusals
 from merge_ops.sources.low_rank import LowRank, ScaledSum
+from merge_ops.sources.module_patterns import PatternError
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -122,11 +128,10 @@ def open_adapter(
     tensors = dict(base.tensors)
     for tensor, overlay in overlays.items():
         tensors[tensor] = _entry(overlay)
-    known = base.digest is not None and digest is not None
-    both = blake3.blake3(f"{base.digest}+{digest}".encode()).hexdigest() if known else None
+    both = stacked_digest([base.digest, digest])
     return dataclasses.replace(
         base, name=name, tensors=tensors, config=config, digest=both,
-        overlays={**base.overlays, **overlays},
+        overlays={**base.overlays, **overlays}, made_of=(base, adapter.checkpoint),
     )  # fmt: skip
 
 
@@ -181,9 +186,9 @@ def _factor_faults(
     try:
         rank = config.rank_of(module)
         config.scale_of(module)
-    except TimeoutError:
-        problem = f"hold a pattern that takes far too long on '{module}'; write it without nested"
-        yield Fault(f"{CONFIG_FILE}: rank_pattern, alpha_pattern", f"{problem} repetitions")
+    except PatternError as error:
+        problem = f"hold a pattern that is, on '{module}', {error}"
+        yield Fault(f"{CONFIG_FILE}: rank_pattern, alpha_pattern", problem)
         return
     kind = pair_roles(roles)
     pair = [roles.get(role) for role in kind]
@@ -270,7 +275,7 @@ def _settle_head(base: Checkpoint, adapter: Adapter, overlays: dict[str, TensorS
             del overlays[head]
     elif not heads:
         embedding = next(filter(is_embedding, adapter.whole), None)
-        before = base.source_of(embedding) if embedding else None
+        before = source_of(base, embedding) if embedding else None
         if before is not None and ".base_layer." not in adapter.whole[str(embedding)].name:
             overlays[HEAD] = before
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import blake3
 import numpy as np
 
+from merge_ops.checkpoints.checkpoint import DigestOf, Fetch, Stored, TensorSource
 from merge_ops.checkpoints.header import ITEM_SIZES
-from merge_ops.checkpoints.tensor_sources import Fetch, Stored, TensorSource
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -100,10 +100,9 @@ class GatheredRows:
         others = [part for each in self.donors if each is not self.own for part in each.parts]
         return (*self.own.parts, *others)
 
-    @property
-    def identity(self) -> list[object]:
+    def identity(self, digest_of: DigestOf) -> list[object]:
         """The map and all tensors it may take rows from."""
-        return ["rows", self.rows.digest, [each.identity for each in self.donors]]
+        return ["rows", self.rows.digest, [each.identity(digest_of) for each in self.donors]]
 
     def fill(self, fetch: Fetch, start: int, into: Tensor) -> None:
         """Gather the rows that elements [start, start + n) lie in."""

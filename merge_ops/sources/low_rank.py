@@ -18,7 +18,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from merge_ops.checkpoints.tensor_sources import Fetch, Stored, TensorSource
+from merge_ops.checkpoints.checkpoint import DigestOf, Fetch, Stored, TensorSource
 
 if TYPE_CHECKING:
     import torch
@@ -64,11 +64,10 @@ class LowRank:
         """The target's and the factors."""
         return (*self.target.parts, self.up, self.down)
 
-    @property
-    def identity(self) -> list[object]:
+    def identity(self, digest_of: DigestOf) -> list[object]:
         """Which tensors, which scale, which way round."""
-        factors = [self.up.identity, self.down.identity]
-        return ["low rank", self.target.identity, factors, self.scale, self.transposed]
+        factors = [self.up.identity(digest_of), self.down.identity(digest_of)]
+        return ["low rank", self.target.identity(digest_of), factors, self.scale, self.transposed]
 
     @property
     def rank(self) -> int:
@@ -147,10 +146,10 @@ class ScaledSum:
         """The target's and the change."""
         return (*self.target.parts, self.change)
 
-    @property
-    def identity(self) -> list[object]:
+    def identity(self, digest_of: DigestOf) -> list[object]:
         """Which tensors and which scale."""
-        return ["scaled sum", self.target.identity, self.change.identity, self.scale]
+        parts = [each.identity(digest_of) for each in (self.target, self.change)]
+        return ["scaled sum", *parts, self.scale]
 
     def fill(self, fetch: Fetch, start: int, into: Tensor) -> None:
         """Read both and add."""

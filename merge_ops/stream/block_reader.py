@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import numpy as np
 
+from merge_ops.checkpoints.checkpoint import Stored, TensorSource
 from merge_ops.checkpoints.header import ITEM_SIZES
-from merge_ops.checkpoints.tensor_sources import Stored, TensorSource
 from merge_ops.errors import CheckpointError, NonFiniteError
 from merge_ops.kernels import loops as kernels
 from merge_ops.kernels.values import array_of, copy_of, joined, on_cpu
 from merge_ops.measures.combination import WeightedSum, grouped, sums_as_bfloat16, worked_out
 from merge_ops.measures.measure import sample_runs
-from merge_ops.plans.plan import PlannedTensor
+from merge_ops.plans.steps import Merge, Step
 from merge_ops.stream.device import Device
 from merge_ops.stream.stored_sums import sums_of_stored
 
@@ -72,7 +72,7 @@ class BlockReader:
         self._local = threading.local()
 
     def read(
-        self, tensor: PlannedTensor, start: int, count: int, checked: bool = True
+        self, tensor: Merge, start: int, count: int, checked: bool = True
     ) -> tuple[torch.Tensor | None, Sequence[torch.Tensor]]:
         """Elements [start, start + count) as flat float32 tensors: the base and the inputs.
 
@@ -82,7 +82,7 @@ class BlockReader:
         return self._read(tensor, [start], count, checked)
 
     def _read(
-        self, tensor: PlannedTensor, starts: Sequence[int], length: int, checked: bool
+        self, tensor: Merge, starts: Sequence[int], length: int, checked: bool
     ) -> tuple[torch.Tensor | None, Sequence[torch.Tensor]]:
         """Runs of `length` elements, one behind the other; at most a block in all."""
         base: torch.Tensor | None = None
@@ -99,7 +99,7 @@ class BlockReader:
 
     def _refuse(
         self,
-        tensor: PlannedTensor,
+        tensor: Step,
         source: TensorSource,
         slot: int,
         starts: Sequence[int],
@@ -116,9 +116,7 @@ class BlockReader:
             " Nothing was written"
         )
 
-    def raw(
-        self, tensor: PlannedTensor, source: TensorSource, start: int, count: int
-    ) -> NDArray[np.uint8]:
+    def raw(self, tensor: Step, source: TensorSource, start: int, count: int) -> NDArray[np.uint8]:
         """The bytes of a tensor that is copied from one of its sources."""
         if not isinstance(source, Stored):
             values, finite = self._load(0, source, [start], count, None, checked=True)
@@ -130,7 +128,7 @@ class BlockReader:
         _fetch(source, start * size, memoryview(cast(bytearray, data)))
         return data
 
-    def sample(self, tensor: PlannedTensor, wanted: int, runs: int) -> Sequence[torch.Tensor]:
+    def sample(self, tensor: Merge, wanted: int, runs: int) -> Sequence[torch.Tensor]:
         """About `wanted` elements of every input, in evenly spread runs."""
         count = tensor.output.nbytes // ITEM_SIZES[tensor.output.dtype]
         starts, length = sample_runs(count, wanted, runs)
@@ -165,7 +163,7 @@ class BlockReader:
 
     def sum_stored(
         self,
-        tensor: PlannedTensor,
+        tensor: Merge,
         start: int,
         count: int,
         sums_of: Callable[[Sequence[NDArray[np.uint16]]], list[WeightedSum]],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import threading
 from collections.abc import Generator
@@ -121,4 +122,5 @@ def may_be_cuda(name: str) -> bool:
     if name != "auto":
         return name != "cpu"
     nodes = Path("/dev")
-    return sys.platform != "linux" or any(any(nodes.glob(each)) for each in _GPU_NODES)
+    maybe = sys.platform != "linux" or any(any(nodes.glob(each)) for each in _GPU_NODES)
+    return maybe and importlib.util.find_spec("torch") is not None

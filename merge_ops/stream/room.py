@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from merge_ops.checkpoints.header import ITEM_SIZES
 from merge_ops.errors import Fault, SettingsError
+from merge_ops.plans.steps import Merge
 
 if TYPE_CHECKING:
-    from merge_ops.plans.plan import Plan, PlannedTensor
+    from merge_ops.plans.plan import Plan
 
 GIB = 1 << 30
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
@@ -42,7 +43,7 @@ class Room:
                 self._changed.notify_all()
 
 
-def bytes_to_hold(tensor: PlannedTensor) -> int:
+def bytes_to_hold(tensor: Merge) -> int:
     """About what it takes to merge a tensor held whole.
 
     Its inputs as stored and in float32, the result, and square matrices in float64 as wide as its
@@ -57,7 +58,7 @@ def bytes_to_hold(tensor: PlannedTensor) -> int:
 
 def check_room(plan: Plan, machine: int) -> None:
     """Raise SettingsError where a tensor held whole takes more than `machine` bytes."""
-    whole = [each for each in plan.steps if each.action == "merge" and each.span == "tensor"]
+    whole = [each for each in plan.steps if isinstance(each, Merge) and each.span == "tensor"]
     largest = max(whole, key=bytes_to_hold, default=None)
     if largest is None or bytes_to_hold(largest) <= machine:
         return

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 from merge_ops.errors import Fault, SettingsError
 from merge_ops.measures.measure import LEAF
+from merge_ops.stream.cores import usable_cores
 
 MIB = 1 << 20
 SMALLEST_BLOCK, USUAL_BLOCK = LEAF, 512 * 1024
@@ -32,7 +32,7 @@ class StreamSettings:
 
     def thread_count(self) -> int:
         """The threads asked for, or one for each core this process may use."""
-        return self.threads or len(os.sched_getaffinity(0))
+        return self.threads or usable_cores()
 
     def block_for(self, inputs: int, coefficients: int) -> int:
         """Elements of a block for so many inputs and outputs; a power of two of leaves.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from merge_ops.checkpoints.tensor_sources import Stored
+from merge_ops.checkpoints.checkpoint import Stored
 from merge_ops.kernels.loops import floats, library
 from merge_ops.measures.combination import WeightedSum
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from merge_ops.methods.registry import MergeMethod
-    from merge_ops.plans.plan import PlannedTensor
+    from merge_ops.plans.steps import Merge
 
 
-def is_sum_of_stored(method: MergeMethod, tensor: PlannedTensor) -> bool:
+def is_sum_of_stored(method: MergeMethod, tensor: Merge) -> bool:
     """Whether a planned tensor is a sum of inputs that lie in their files as the bfloat16 it is."""
     return (
         method.sums_inputs

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from merge_ops.checkpoints.tensor_sources import Stored
+from merge_ops.checkpoints.checkpoint import Stored
 from merge_ops.kernels import loops as kernels
 from merge_ops.kernels.values import joined
 from merge_ops.measures.measure import (
@@ -29,7 +29,8 @@ from merge_ops.measures.measure import (
     measure_whole,
     sample_size,
 )
-from merge_ops.plans.plan import Plan, PlannedTensor
+from merge_ops.plans.plan import Plan
+from merge_ops.plans.steps import Merge, Reuse, Step
 from merge_ops.progress import Meter, Progress
 from merge_ops.stream.block_reader import BlockReader
 from merge_ops.stream.device import Device, may_be_cuda, open_device
@@ -60,9 +61,7 @@ class _Task:
 class _TensorRun:
     """One tensor on its way through the stream: its blocks and what is being measured of it."""
 
-    def __init__(
-        self, plan: Plan, tensor: PlannedTensor, index: int, block: int, model: WholeModel
-    ) -> None:
+    def __init__(self, plan: Plan, tensor: Step, index: int, block: int, model: WholeModel) -> None:
         self.tensor = tensor
         self.index = index
         self.empty = 0 in tensor.output.shape
@@ -73,10 +72,16 @@ class _TensorRun:
         self._model = model
         own = [c for c in range(len(tensor.parameters)) if c not in model]
         self._places = {coefficient: place for place, coefficient in enumerate(own)}
-        if plan.method.measure is not None and tensor.action == "merge" and own:
+        if plan.method.measure is not None and isinstance(tensor, Merge) and own:
             names = tuple(each.model for each in tensor.inputs)
             job = TensorJob(tensor.output.name, tensor.output.shape, names, plan.recipe.seed)
             self.measure = plan.method.measure(job, [tensor.parameters[c] for c in own])
+
+    @property
+    def merge(self) -> Merge:
+        """The tensor's step, of which it is known that it merges."""
+        assert isinstance(self.tensor, Merge)
+        return self.tensor
 
     def known(self, block: Block, coefficient: int) -> Any:
         """What the method must know of this tensor, or of the model, for one block."""
@@ -94,7 +99,7 @@ class _TensorRun:
         return Block(number, start, inputs)
 
 
-def _ranges(tensor: PlannedTensor, block: int) -> list[tuple[int, int]]:
+def _ranges(tensor: Step, block: int) -> list[tuple[int, int]]:
     """Runs (start, count) of at most `block` elements; whole rows or all of it where span says.
 
     Rows come in powers of two, so that their column sums are stages of one sum (`column_sums`).
@@ -109,7 +114,7 @@ def _ranges(tensor: PlannedTensor, block: int) -> list[tuple[int, int]]:
     return [(start, min(block, count - start)) for start in range(0, count, block)]
 
 
-def _share(tensor: PlannedTensor, start: int, count: int) -> int:
+def _share(tensor: Step, start: int, count: int) -> int:
     """Bytes of the tensor's sources that a run stands for; all runs add up to `nbytes`."""
     size = max(1, prod(tensor.output.shape))
     return tensor.nbytes * (start + count) // size - tensor.nbytes * start // size
@@ -121,9 +126,9 @@ def can_do_without_torch(plan: Plan, device: str) -> bool:
 
 
 def _on_arrays(plan: Plan) -> bool:
-    steps = plan.tensors if plan.steps is plan.tensors else (*plan.tensors, *plan.steps)
+    steps = [step.planned for step in plan.steps]
     return (
-        all(step.action != "merge" or plan.method.works_on_arrays(step.span) for step in steps)
+        all(not isinstance(step, Merge) or plan.method.works_on_arrays(step.span) for step in steps)
         and all(isinstance(each, Stored) for step in steps for each in step.sources)
         and kernels.library() is not None
     )
@@ -170,8 +175,8 @@ class BlockStream:
 
     def _measured_model(self, pool: ThreadPoolExecutor, meter: Meter) -> WholeModel:
         """Rounds over the whole model, for the coefficients that ask for it."""
-        tensors = self._plan.tensors
-        model = WholeModel(self._plan, [len(_ranges(each, self._block)) for each in tensors])
+        planned = [step.planned for step in self._plan.steps]
+        model = WholeModel(self._plan, [len(_ranges(each, self._block)) for each in planned])
         measure = model.measure
         while measure is not None and measure.wanted:
             if measure.sample:
@@ -185,8 +190,7 @@ class BlockStream:
         """About as many elements as the measure wants, from every tensor its share."""
         parts: list[Sequence[Tensor]] = []
         for index in model.tensors():
-            tensor = self._plan.tensors[index]
-            tensor = tensor.with_inputs(measure.group)
+            tensor = model.step(index).with_inputs(measure.group)
             wanted = sample_size(measure, len(tensor.inputs))
             share = max(1, wanted * prod(tensor.output.shape) // model.count)
             runs = max(1, min(SAMPLE_RUNS, share // SAMPLE_RUN))
@@ -200,7 +204,7 @@ class BlockStream:
 
         def tasks() -> Iterator[_Task]:
             for index in model.tensors():
-                tensor = self._plan.tensors[index]
+                tensor = model.step(index)
                 run = _TensorRun(self._plan, tensor, index, self._block, model)
                 for number, (start, count) in enumerate(run.ranges):
                     future = pool.submit(self._observe_model, run, model, number, start, count)
@@ -215,7 +219,7 @@ class BlockStream:
     ) -> Any:
         assert model.measure is not None
         with self._device.stream():
-            tensor = run.tensor.with_inputs(model.measure.group)
+            tensor = model.step(run.index).with_inputs(model.measure.group)
             _, inputs = self._reader.read(tensor, start, count)
             block = run.block(number, start, inputs)
             return model.measure.observe(model.block(run.index, block))
@@ -243,10 +247,11 @@ class BlockStream:
                     yield _Task(current.index, share, kept if held else 0, future)
             current = following
 
-    def _held(self, tensor: PlannedTensor) -> int:
+    def _held(self, tensor: Step) -> int:
         """What a tensor takes that is merged whole and larger than a block; else nothing."""
-        whole = tensor.span == "tensor" and prod(tensor.output.shape) > self._block
-        return bytes_to_hold(tensor) if whole and tensor.action == "merge" else 0
+        if not isinstance(tensor, Merge) or tensor.span != "tensor":
+            return 0
+        return bytes_to_hold(tensor) if prod(tensor.output.shape) > self._block else 0
 
     def _start_round(self, pool: ThreadPoolExecutor, run: _TensorRun) -> None:
         """Submit one measuring round over all blocks; single blocks are measured when merged."""
@@ -254,7 +259,7 @@ class BlockStream:
         if measure is None or not measure.wanted or len(run.ranges) == 1:
             return
         if measure.sample:
-            tensor = run.tensor.with_inputs(measure.group)
+            tensor = run.merge.with_inputs(measure.group)
             wanted = sample_size(measure, len(tensor.inputs))
             measure.look(self._reader.sample(tensor, wanted, SAMPLE_RUNS))
             measure.sample = 0
@@ -274,7 +279,7 @@ class BlockStream:
     def _observe_block(self, run: _TensorRun, number: int, start: int, count: int) -> Any:
         assert run.measure is not None
         with self._device.stream():
-            tensor = run.tensor.with_inputs(run.measure.group)
+            tensor = run.merge.with_inputs(run.measure.group)
             _, inputs = self._reader.read(tensor, start, count)
             return run.measure.observe(run.block(number, start, inputs))
 
@@ -282,9 +287,9 @@ class BlockStream:
         self, run: _TensorRun, held: int, number: int, start: int, count: int
     ) -> list[NDArray[np.uint8]]:
         tensor = run.tensor
-        if tensor.action != "merge":
+        if not isinstance(tensor, Merge):
             parts = [self._reader.raw(tensor, source, start, count) for source in tensor.sources]
-            return parts if tensor.action == "reuse" else parts * len(self._plan.coefficients)
+            return parts if isinstance(tensor, Reuse) else parts * len(self._plan.coefficients)
         with self._room.lend(held), self._device.stream():
             try:
                 return self._merged(run, number, start, count)
@@ -294,7 +299,7 @@ class BlockStream:
     def _merged(
         self, run: _TensorRun, number: int, start: int, count: int
     ) -> list[NDArray[np.uint8]]:
-        tensor, measure, function = run.tensor, run.measure, self._plan.method.function
+        tensor, measure, function = run.merge, run.measure, self._plan.method.function
         if self._device.arrays and is_sum_of_stored(self._plan.method, tensor):
 
             def sums_of(stored: Sequence[Any]) -> list[Any]:

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from merge_ops.arrangement.groups import Arrangement, Group
-from merge_ops.checkpoints.checkpoint import Checkpoint
+from merge_ops.checkpoints.checkpoint import Checkpoint, TensorSource
 from merge_ops.checkpoints.config import with_vocabulary
 from merge_ops.checkpoints.strict_json import parse_json_object
-from merge_ops.checkpoints.tensor_sources import TensorSource
+from merge_ops.checkpoints.tensor_names import is_vocabulary
 from merge_ops.errors import CompatibilityError, Fault
-from merge_ops.plans.compatibility import is_vocabulary
 from merge_ops.recipes.recipe import Recipe
 from merge_ops.recipes.vocabulary_policy import BASE, UNION
 from merge_ops.vocabularies.chat_templates import resolve_template

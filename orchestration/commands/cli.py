@@ -14,6 +14,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"ronghe {version('ronghe')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="The version.")
+    ] = False,
+) -> None:
+    """Take what stands before a command."""
+
+
 Config = Annotated[Path, typer.Argument(help="A mergekit-style YAML file.", show_default=False)]
 
 
@@ -174,6 +192,14 @@ def main() -> None:
 
     try:
         app()
+    except ModuleNotFoundError as error:
+        from orchestration.commands.extras import advice
+
+        told = advice(" ".join(["ronghe", *sys.argv[1:2]]), error)
+        if told is None:
+            raise
+        print(told, file=sys.stderr)  # noqa: T201
+        raise SystemExit(2) from None
     except (RongheError, EvalError, ResourceError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
         raise SystemExit(2) from None

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import Progress
 
-from merge_ops.checkpoints.checkpoint import FolderSink, FolderSource
+from merge_ops.checkpoints.byte_sources import FolderSink, FolderSource
 from merge_ops.errors import Fault, SettingsError
 from orchestration.commands.local_models import open_models
 from orchestration.commands.output_folder import check_output, staged
@@ -23,7 +23,7 @@ def check_masks_wanted(plan: "Plan", masks: Path, out: Path) -> None:
     if masked_models(plan) is None:
         problem = f"is for method emr with `models`; {plan.recipe.subject} merges by"
         problem += f" {plan.method.name}"
-    elif any(each.lambda_ != 1 for tensor in plan.tensors for each in tensor.parameters):
+    elif any(each.lambda_ != 1 for step in plan.steps for each in step.parameters):
         problem = "needs lambda 1 everywhere: experts are restored from the unscaled task vector"
     elif masks.absolute().is_relative_to(out.absolute()):
         problem = f"is {masks}, in the output {out}; name another folder"

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import blake3
 
-from merge_ops.checkpoints.checkpoint import Checkpoint, FolderSource, open_checkpoint
+from merge_ops.checkpoints.byte_sources import FolderSource
+from merge_ops.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from merge_ops.checkpoints.pickled_weights import convert_folder, is_pickled
 from merge_ops.errors import CompatibilityError, Fault, FaultsError, MissingModelError
 from merge_ops.sources.adapters import open_adapter
@@ -77,7 +78,7 @@ def content_digest(folder: Path) -> str:
     """BLAKE3 of a folder's content, or of a file's."""
     if folder.is_file():
         return blake3.blake3(max_threads=blake3.blake3.AUTO).update_mmap(folder).hexdigest()
-    from resources.upstream.model_sources import open_model_source
+    from resources.upstream import open_model_source
 
     return open_model_source(str(folder.absolute()), relative_to=Path.cwd()).revision()
 

@@ -13,14 +13,17 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from merge_ops.checkpoints.checkpoint import Checkpoint, FolderSink, FolderSource, open_checkpoint
+from merge_ops.checkpoints.byte_sources import FolderSink, FolderSource
+from merge_ops.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from merge_ops.errors import Fault, RecipeError
 from merge_ops.plans.plan import GRADIENTS, Plan
 from merge_ops.plans.plan_json import plan_json
-from merge_ops.plans.stages import Stages, load_stages, plan_stages, run_stages
+from merge_ops.plans.stage_plans import plan_stages, run_stages
+from merge_ops.recipes.stages import Stages, load_stages
 from merge_ops.stream.settings import StreamSettings
 from merge_ops.stream.stream import can_do_without_torch
 from orchestration.commands.emr_command import check_masks_wanted, write_masks_into
+from orchestration.commands.extras import require
 from orchestration.commands.local_models import content_digest, folders_of, open_models, readable
 from orchestration.commands.output_folder import check_output, staged
 from orchestration.sizes import parse_size
@@ -62,9 +65,9 @@ def _print_plan(console: Console, plan: Plan) -> None:
         head.add_row(role, each.name, f"{len(each.tensors):,}", f"{each.nbytes:,}")
     console.print(head)
     groups: dict[str, list[str]] = {}
-    for tensor in plan.tensors:
-        what = tensor.action if tensor.action == "copy" else str(tensor.parameters[0])
-        groups.setdefault(what, []).append(tensor.output.name)
+    for step in plan.steps:
+        what = str(step.parameters[0]) if step.parameters else step.action
+        groups.setdefault(what, []).append(step.output.name)
     body = Table(title="tensors by their parameters (first coefficient)", title_justify="left")
     body.add_column("parameters", overflow="fold")
     body.add_column("tensors", justify="right")
@@ -111,10 +114,13 @@ def run_merge(config: Path, out: Path, options: MergeOptions) -> None:
     check_output(out)
     if options.masks is not None:
         check_masks_wanted(plans[-1], options.masks, out)
+    needs_torch = not all(can_do_without_torch(each, options.device) for each in plans)
+    if needs_torch:
+        require("torch")
     with ThreadPoolExecutor(2) as pool:
         folders = {folder for name in opened for folder in folders_of(name)}
         pending = {each: pool.submit(content_digest, readable(each)) for each in sorted(folders)}
-        if not all(can_do_without_torch(each, options.device) for each in plans):
+        if needs_torch:
             pool.submit(_import_torch).result()
         digests = {name: future.result() for name, future in pending.items()}
     opened = open_models(str(config), stages.referenced_models, digests)

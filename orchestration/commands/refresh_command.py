@@ -41,7 +41,7 @@ def refresh() -> None:
 
 def leaderboard() -> None:
     """Print the leaderboard, where the artifacts are, and what to do next."""
-    from resources.store.artifact_store import ArtifactStore
+    from resources.store import ArtifactStore
 
     console, settings = _console(), load_settings()
     store = ArtifactStore.open(settings.store)

@@ -6,13 +6,13 @@ from rich.console import Console
 from rich.progress import Progress
 
 from assets.work.packed_models import MODEL, stored_model
-from merge_ops.checkpoints.checkpoint import FolderSink
+from merge_ops.checkpoints.byte_sources import FolderSink
 from merge_ops.errors import did_you_mean
 from merge_ops.jobs.restoring import copy_files
 from orchestration.commands.output_folder import check_output, staged
 from orchestration.settings import load_settings
 from resources.errors import DamagedArtifactError, MissingArtifactError
-from resources.store.artifact_store import ArtifactStore
+from resources.store import ArtifactStore
 
 
 def run_restore(name: str, out: Path) -> None:

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 from assets.work.names import present_name, refs_of
 from merge_ops.errors import Fault, SettingsError, did_you_mean
 from orchestration.settings import load_settings
-from resources.store.artifact_store import ArtifactStore
+from resources.store import ArtifactStore
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-    from resources.store.artifact import Artifact
-    from resources.store.refs import RefEntry
+    from resources.store import Artifact, RefEntry
 
 SHORT = 12  # characters of a digest that a table shows
 LEAST = 8  # characters that name a digest

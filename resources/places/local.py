@@ -18,8 +18,7 @@ from typing import BinaryIO
 from blake3 import blake3
 
 from resources.errors import StoreAccessError, StoreError, StoreFailureError, UnsafeStoreError
-from resources.places.place import Entry
-from resources.store.names import TEMPORARY
+from resources.places.place import TEMPORARY, Entry
 
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
@@ -83,7 +82,7 @@ class LocalPlace:
             return True
 
     def walk(self, prefix: str) -> list[Entry]:
-        """Every file below `prefix`; files that vanish meanwhile are left out."""
+        """Return every file below `prefix`; files that vanish meanwhile are left out."""
         entries: list[Entry] = []
         with _translated(self.root, f"listing {prefix}"):
             for folder, _, names in os.walk(self.root / prefix):
@@ -91,7 +90,7 @@ class LocalPlace:
         return sorted(entries, key=lambda entry: entry.key)
 
     def children(self, prefix: str) -> list[Entry]:
-        """Every file directly in `prefix`."""
+        """Return every file directly in `prefix`."""
         with _translated(self.root, f"listing {prefix}"):
             folder = self.root / prefix
             names = os.listdir(folder) if folder.is_dir() else []
@@ -112,8 +111,8 @@ class LocalPlace:
         with _translated(self.root, f"writing {key}"):
             return LocalWriter(self.root, self.root / key, size)
 
-    def open_reader(self, key: str) -> "LocalReader":
-        """Open the file; FileNotFoundError when there is none."""
+    def open_reader(self, key: str, tag: str = "") -> "LocalReader":
+        """Open the file; FileNotFoundError when there is none. Listings here give no tags."""
         with _translated(self.root, f"reading {key}"):
             return LocalReader(self.root, self.root / key)
 

@@ -7,18 +7,22 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import unquote, urlsplit
 
-from resources.errors import StoreAddressError
+PROBE, TEMPORARY = "probe", "tmp"
+"""Folders that places themselves write small things to, for a moment; gc sweeps them."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One object of a listing: key, size in bytes, last change in seconds by the place's clock."""
+    """One object of a listing: key, size in bytes, last change in seconds by the place's clock.
+
+    `tag` tells this version of it from others, where the place keeps such a thing.
+    """
 
     key: str
     size: int
     modified: float
+    tag: str = ""
 
 
 class PlaceWriter(Protocol):
@@ -74,11 +78,11 @@ class Place(Protocol):
         ...
 
     def walk(self, prefix: str) -> list[Entry]:
-        """Every object below the folder `prefix`, sorted by key."""
+        """Return every object below the folder `prefix`, sorted by key."""
         ...
 
     def children(self, prefix: str) -> list[Entry]:
-        """Every object directly in the folder `prefix`, sorted by key."""
+        """Return every object directly in the folder `prefix`, sorted by key."""
         ...
 
     def delete(self, keys: Iterable[str]) -> None:
@@ -89,14 +93,17 @@ class Place(Protocol):
         """Start writing an object of `size` bytes."""
         ...
 
-    def open_reader(self, key: str) -> PlaceReader:
-        """Open an object for reading; FileNotFoundError may come now or at the first read."""
+    def open_reader(self, key: str, tag: str = "") -> PlaceReader:
+        """Open an object for reading; FileNotFoundError may come now or at the first read.
+
+        With the `tag` of a listing only that version is read; else ObjectChangedError is raised.
+        """
         ...
 
     def pending(self, prefix: str) -> list[Entry]:
-        """Every object below `prefix` that was begun and does not exist yet, where such are kept.
+        """Return every object below `prefix` that was begun and does not exist yet.
 
-        `modified` is when it was begun, `size` the bytes it holds.
+        `modified` is when it was begun, `size` the bytes it holds. Not every place keeps such.
         """
         ...
 
@@ -113,44 +120,13 @@ class Place(Protocol):
         ...
 
     def now(self) -> float:
-        """Seconds since 1970 by the clock that stamps `Entry.modified`."""
+        """Return the seconds since 1970 by the clock that stamps `Entry.modified`."""
         ...
 
     def folder(self, prefix: str) -> Path | None:
-        """The local folder that holds `prefix`, or None when the place is not local."""
+        """Return the local folder that holds `prefix`, or None when the place is not local."""
         ...
 
     def secrets(self) -> tuple[str, ...]:
         """Secrets in use here, so that nothing written may hold one."""
         ...
-
-
-def open_place(uri: str) -> Place:
-    """Open `file:///absolute/folder` or `s3://bucket/prefix`. No contact is made yet.
-
-    Raises:
-        StoreAddressError: the URI is neither.
-    """
-    allowed = "allowed are file:///absolute/folder and s3://bucket/prefix"
-    if uri.startswith("file://"):
-        path = Path(unquote(uri.removeprefix("file://")))
-        if not path.is_absolute():
-            raise StoreAddressError(f"artifact store {uri!r} is not absolute; {allowed}")
-        from resources.places.local import LocalPlace
-
-        return LocalPlace(path)
-    if uri.startswith("s3://"):
-        parts = urlsplit(uri)
-        if "@" in parts.netloc or parts.query or parts.fragment:
-            raise StoreAddressError(
-                "the s3:// URI of the artifact store holds more than a bucket and a prefix; "
-                "write s3://bucket/prefix and leave credentials to the environment or ~/.aws"
-            )
-        prefix = parts.path.strip("/")
-        if not parts.netloc or any(part in ("", ".", "..") for part in prefix.split("/") if prefix):
-            raise StoreAddressError(f"artifact store {uri!r} names no bucket; {allowed}")
-        from resources.places.s3.place import S3Place
-
-        return S3Place(parts.netloc, prefix)
-    scheme = uri.split("://", 1)[0] + "://" if "://" in uri else "no scheme"
-    raise StoreAddressError(f"an artifact store with {scheme} is not supported; {allowed}")

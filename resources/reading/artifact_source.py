@@ -8,15 +8,12 @@ more CPU. Artifacts of older releases have no tree; their larger files cannot be
 
 import os
 import threading
-from typing import TYPE_CHECKING
 
 from resources.errors import ArtifactReadError, DamagedArtifactError, StoreError
-from resources.places.place import Place, PlaceReader
+from resources.places import Place, PlaceReader
 from resources.reading.checked_file import CheckedFile, ShortFileError
 from resources.reading.read_ahead import ReadAhead
-
-if TYPE_CHECKING:
-    from resources.store.artifact import Artifact
+from resources.reading.sources import Published
 
 _FAR_TRIES = 6
 _NEAR_TRIES = 2
@@ -28,11 +25,11 @@ _sharing = threading.Lock()
 class ArtifactSource:
     """Random access to an artifact's files; thread-safe. Files stay open until `close`."""
 
-    def __init__(self, artifact: "Artifact", place: Place, checked: bool) -> None:
+    def __init__(self, artifact: Published, place: Place, checked: bool) -> None:
         self.location = artifact.uri
         self._artifact = artifact
         self._place = place
-        self._ahead = _read_ahead() if place.folder("") is None else None
+        self._ahead = read_ahead() if place.folder("") is None else None
         self._checked = checked or self._ahead is not None
         self._open: dict[str, tuple[PlaceReader, CheckedFile | None]] = {}
         self._lock = threading.Lock()
@@ -44,9 +41,8 @@ class ArtifactSource:
     def read_into(self, file: str, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` with the file's bytes from `offset`, exactly.
 
-        Raises:
-            ArtifactReadError: (an OSError, a DamagedArtifactError) the range is not in the file,
-                could not be read, or was checked and has other bytes than were published.
+        ArtifactReadError (an OSError, a DamagedArtifactError) is raised where the range is not in
+        the file, could not be read, or was checked and has other bytes than were published.
         """
         data = buffer.cast("B")
         where = f"{self.location}: file {file!r}, bytes {offset} to {offset + len(data)}"
@@ -115,8 +111,8 @@ class ArtifactSource:
         return reader, CheckedFile(reader, where, size, *found, tries)
 
 
-def _read_ahead() -> ReadAhead:
-    """The process's own."""
+def read_ahead() -> ReadAhead:
+    """Return this process's own, which all sources of far artifacts share."""
     with _sharing:
         if os.getpid() not in _shared:
             _shared.clear()

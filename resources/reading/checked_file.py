@@ -6,8 +6,8 @@ import time
 from blake3 import blake3
 
 from resources.errors import DamagedArtifactError
-from resources.places.place import PlaceReader
-from resources.store.digest_tree import WIDTH
+from resources.places import PlaceReader
+from resources.reading.digest_tree import WIDTH
 
 _FIRST_PAUSE = 0.05  # seconds before a piece is fetched again, doubled each time
 
@@ -15,24 +15,15 @@ _FIRST_PAUSE = 0.05  # seconds before a piece is fetched again, doubled each tim
 class CheckedFile:
     """Pieces of one file by number; thread-safe.
 
-    Attributes:
-        size: bytes of the file.
-        piece: bytes of a piece.
-        count: pieces of the file.
+    The file has `size` bytes in `count` pieces of `piece` bytes, the last one shorter.
     """
 
     def __init__(
         self, reader: PlaceReader, where: str, size: int, piece: int, digests: bytes, tries: int
     ) -> None:
-        """Take what to read, and what it must be.
+        """Take the file where it lies, what messages call it, and the digests of all its pieces.
 
-        Args:
-            reader: the file where it lies.
-            where: what it is, for messages.
-            size: its bytes.
-            piece: bytes of a piece.
-            digests: those of all its pieces.
-            tries: how often a piece is fetched that arrives wrong.
+        A piece that arrives wrong is fetched up to `tries` times.
         """
         self.size = size
         self.piece = piece
@@ -52,11 +43,8 @@ class CheckedFile:
         """Read whole pieces from `first` on into `into`, which ends where a piece does.
 
         A piece that arrives wrong is fetched again, with growing pauses. The next `ahead` bytes
-        will probably be wanted too.
-
-        Raises:
-            ShortFileError: the file ends too early.
-            DamagedArtifactError: a piece has other bytes than were published.
+        will probably be wanted too. ShortFileError is raised where the file ends too early,
+        DamagedArtifactError where a piece has other bytes than were published.
         """
         start = first * self.piece
         end = start + self._reader.read_into(start, into, ahead)

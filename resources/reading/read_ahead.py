@@ -91,6 +91,11 @@ class ReadAhead:
         self._spare: list[bytearray] = []  # used again: fresh memory costs as much as a copy
         self._most_spare = _SPARE  # of its own: sources close while Python takes modules apart
 
+    @property
+    def kept_bytes(self) -> int:
+        """Return the bytes of pieces that are kept now."""
+        return self._nbytes
+
     def read(self, file: CheckedFile, offset: int, into: memoryview) -> None:
         """Fill `into` with checked bytes of `file` from `offset`. Raises what `fill` raises."""
         end = offset + len(into)

@@ -1,1 +1,21 @@
 """The artifact store: attempts, artifacts, refs, the cache, and garbage collection."""
+
+from resources.store.artifact import Artifact
+from resources.store.artifact_store import ArtifactStore
+from resources.store.attempt import Attempt
+from resources.store.cache import FolderCache, Pin
+from resources.store.gc import GcReport
+from resources.store.refs import Ref, RefEntry
+from resources.store.unfinished import Unfinished
+
+__all__ = [
+    "Artifact",
+    "ArtifactStore",
+    "Attempt",
+    "FolderCache",
+    "GcReport",
+    "Pin",
+    "Ref",
+    "RefEntry",
+    "Unfinished",
+]

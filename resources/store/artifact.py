@@ -3,21 +3,19 @@
 import json
 import re
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from blake3 import blake3
 
 from resources.errors import DamagedArtifactError
-from resources.places.place import Place
-from resources.store.digest_tree import PIECE, TREE, cut_tree, note_fault
+from resources.places import Place
+from resources.reading.artifact_source import ArtifactSource
+from resources.reading.digest_tree import PIECE, TREE, cut_tree, note_fault
+from resources.reading.records import FileRecord, Progress, content_digest
+from resources.store.cache import FolderCache, Pin
 from resources.store.names import ATTEMPTS, file_fault, manifest_key
-
-if TYPE_CHECKING:
-    from resources.reading.artifact_source import ArtifactSource
-    from resources.store.cache import FolderCache, Pin
 
 FORMAT = 1
 RESERVED = (
@@ -26,39 +24,16 @@ RESERVED = (
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 
-Progress = Callable[[int, int], None]  # (bytes done, bytes in all)
-
-
-@dataclass(frozen=True, order=True)
-class FileRecord:
-    """One file of an artifact: relative POSIX path, size in bytes, blake3 in hex."""
-
-    path: str
-    size: int
-    blake3: str
-
-
-def content_digest(files: Iterable[FileRecord]) -> str:
-    """Return the blake3 of the sorted file list: equal exactly when paths and bytes are equal."""
-    hasher = blake3(b"ronghe files 1\n")
-    for file in sorted(files):
-        hasher.update(f"{file.blake3} {file.size} {file.path}\n".encode())
-    return hasher.hexdigest()
-
 
 class Artifact:
     """A published, immutable set of files. Get one from the store; keep it while you use it.
 
-    Attributes:
-        kind, digest: what it is asked for by.
-        content_digest: blake3 of its file list.
-        uri: where its manifest is, without the file name.
-        manifest: everything the manifest holds, also the fields given to `publish`.
-        files: its files by path.
-        nbytes: their size in bytes, together.
+    It is asked for by `kind` and `digest`; `content_digest` is the blake3 of its file list, and
+    `uri` says where its manifest is, without the file name. `manifest` is everything in there, also
+    the fields given to `publish`; `files` are its files by path, `nbytes` their bytes together.
     """
 
-    def __init__(self, place: Place, manifest: Mapping[str, Any], cache: "FolderCache") -> None:
+    def __init__(self, place: Place, manifest: Mapping[str, Any], cache: FolderCache) -> None:
         self.manifest = dict(manifest)
         self.kind: str = manifest["kind"]
         self.digest: str = manifest["digest"]
@@ -83,24 +58,20 @@ class Artifact:
             )
         return f"{ATTEMPTS}/{self.manifest['attempt']}/{file}"
 
-    def source(self, checked: bool = False) -> "ArtifactSource":
+    def source(self, checked: bool = False) -> ArtifactSource:
         """Return random access to the files, straight from the store; thread-safe.
 
         What comes over a network is always checked against what was published; what lies on a
         local file system only where `checked` asks for it.
         """
-        from resources.reading.artifact_source import ArtifactSource
-
         return ArtifactSource(self, self._place, checked)
 
     def piece_digests(self, file: str) -> tuple[int, bytes] | None:
         """Return the bytes of a piece and the digests of the file's pieces, one behind the other.
 
         The tree is fetched and checked when a file of more than one piece first asks for it. None
-        for such a file of an artifact that was published without a tree.
-
-        Raises:
-            DamagedArtifactError: the tree is missing, or is not the one published.
+        for such a file of an artifact that was published without a tree. DamagedArtifactError is
+        raised where the tree is missing, or is not the one published.
         """
         record, note = self.files[file], self.manifest.get("pieces")
         piece = note["bytes"] if note else PIECE
@@ -114,8 +85,8 @@ class Artifact:
         return piece, self._tree[file]
 
     def _read_tree(self, note: Mapping[str, Any]) -> dict[str, bytes]:
-        found = self._place.read(f"{ATTEMPTS}/{self.manifest['attempt']}/{TREE}")
-        data = found[0] if found else b""
+        stored = self._place.read(f"{ATTEMPTS}/{self.manifest['attempt']}/{TREE}")
+        data = stored[0] if stored else b""
         sizes = {path: record.size for path, record in self.files.items()}
         tree = cut_tree(data, sizes, note["bytes"])
         if blake3(data).hexdigest() != note["blake3"] or not tree:
@@ -127,19 +98,18 @@ class Artifact:
         return tree
 
     def read_bytes(self, file: str) -> bytes:
-        """Return one whole file, checked against its hash. For small files.
+        """Return one whole small file, checked against its hash.
 
-        Raises:
-            DamagedArtifactError: it is not there, or has other bytes than were published.
+        DamagedArtifactError is raised where it is not there or has not the published bytes.
         """
-        found = self._place.read(self.key(file))
-        if found is None or blake3(found[0]).hexdigest() != self.files[file].blake3:
-            what = "is missing" if found is None else "has other bytes than were published"
+        stored = self._place.read(self.key(file))
+        if stored is None or blake3(stored[0]).hexdigest() != self.files[file].blake3:
+            what = "is missing" if stored is None else "has other bytes than were published"
             raise DamagedArtifactError(
                 f"{self.uri}: file {file!r} {what}; publish the artifact anew into a clean store, "
                 f"and check the storage underneath"
             )
-        return found[0]
+        return stored[0]
 
     def read_json(self, file: str) -> Any:
         """Return one file parsed as JSON."""
@@ -150,10 +120,8 @@ class Artifact:
 
         In a local store that is the attempt's own folder. From S3 the files are pulled once into a
         bounded cache (`cache`, or the store's) by content digest, checked, and stay there at least
-        as long as this Artifact object lives.
-
-        Raises:
-            DamagedArtifactError: a file is missing or has wrong bytes.
+        as long as this Artifact object lives. DamagedArtifactError is raised where a file is
+        missing or has wrong bytes.
         """
         local = self._place.folder(f"{ATTEMPTS}/{self.manifest['attempt']}")
         if local is not None:
@@ -177,8 +145,7 @@ class Artifact:
 def parse_manifest(data: bytes, where: str) -> dict[str, Any]:
     """Parse and check a manifest; every name in it is safe afterwards.
 
-    Raises:
-        DamagedArtifactError: it is no manifest, or one of a later format.
+    DamagedArtifactError is raised where it is no manifest, or one of a later format.
     """
     try:
         manifest = json.loads(data)

@@ -19,15 +19,19 @@ from resources.errors import (
     ArtifactReadError,
     DamagedArtifactError,
     MissingArtifactError,
+    StoreInterruptedError,
+    StoreUnreachableError,
     UnsafeStoreError,
 )
-from resources.places.place import Place, open_place
-from resources.store.artifact import Artifact, Progress, parse_manifest
+from resources.places import Place, open_place
+from resources.places.place import PROBE
+from resources.reading.records import Progress
+from resources.store.artifact import Artifact, parse_manifest
 from resources.store.attempt import Attempt
 from resources.store.cache import DEFAULT_BYTES, FolderCache
 from resources.store.clock import StoreClock
 from resources.store.gc import GcReport, collect_garbage
-from resources.store.names import ARTIFACTS, MANIFEST, PROBE, manifest_key
+from resources.store.names import ARTIFACTS, MANIFEST, manifest_key
 from resources.store.refs import Ref, RefEntry, read_ref, read_refs, write_ref
 from resources.store.unfinished import Unfinished, take_unfinished
 
@@ -36,7 +40,7 @@ _PIECE = 16 << 20
 
 
 class ArtifactStore:
-    """Artifacts and refs on one root. Open one per process; it is safe between threads.
+    """Artifacts and refs on one root, its `place`. Open one per process; threads may share it.
 
     Every method raises a `StoreError` (StoreUnreachableError, StoreAccessError, …) when the place
     underneath fails.
@@ -45,22 +49,18 @@ class ArtifactStore:
     def __init__(self, place: Place, cache: FolderCache) -> None:
         self.uri = place.uri
         self.cache = cache
-        self._place = place
+        self.place = place
         self._clock = StoreClock(place)
 
     @classmethod
     def open(
         cls, uri: str, cache: Path | None = None, cache_bytes: int = DEFAULT_BYTES
     ) -> "ArtifactStore":
-        """Open `file:///absolute/folder` or `s3://bucket/prefix`. No contact is made yet.
+        """Open `file:///absolute/folder` or `s3://bucket/prefix`; no contact is made yet.
 
-        Args:
-            uri: the root. S3 credentials, region and endpoint come from the standard AWS chain.
-            cache: where artifacts of an S3 store are pulled to; None for ~/.cache/ronghe/artifacts.
-            cache_bytes: the size that cache stays near.
-
-        Raises:
-            StoreAddressError: the URI is neither.
+        S3 credentials, region and endpoint come from the standard AWS chain. `cache` is where
+        artifacts of an S3 store are pulled to (None for ~/.cache/ronghe/artifacts), and
+        `cache_bytes` the size that it stays near. StoreAddressError is raised for another URI.
         """
         root = cache or Path.home() / ".cache" / "ronghe" / "artifacts"
         return cls(open_place(uri), FolderCache(root, cache_bytes))
@@ -75,55 +75,52 @@ class ArtifactStore:
         """Start writing an artifact of `kind`; use it as a context manager, and `publish` it.
 
         With the `digest` it will have, it keeps a journal: killed, it can be found by `unfinished`.
-
-        Raises:
-            UnsafeStoreError: the store ignores conditional writes.
+        UnsafeStoreError is raised where the store ignores conditional writes.
         """
         self.probe()
-        return Attempt(self._place, kind, self.cache, self.find, digest)
+        return Attempt(self.place, kind, self.cache, self.find, digest)
 
     def unfinished(self, kind: str, digest: str) -> list[Unfinished]:
         """Return what killed attempts at this artifact left, claimed; the farthest comes first."""
-        return take_unfinished(self._place, kind, digest)
+        return take_unfinished(self.place, kind, digest)
 
     def find(self, kind: str, digest: str) -> Artifact | None:
-        """Return the artifact published under `kind` and `digest`, or None. One small read.
+        """Return the artifact published under `kind` and `digest`, or None, by one small read.
 
-        Raises:
-            DamagedArtifactError: its manifest cannot be understood.
+        DamagedArtifactError is raised where its manifest cannot be understood.
         """
         key = manifest_key(kind, digest)
-        found = self._place.read(key)
-        if found is None:
+        stored = self.place.read(key)
+        if stored is None:
             return None
         where = f"{self.uri}/{key}"
-        manifest = parse_manifest(found[0], where)
+        manifest = parse_manifest(stored[0], where)
         if (manifest["kind"], manifest["digest"]) != (kind, digest):
             raise DamagedArtifactError(
                 f"{where}: the manifest is that of {manifest['kind']} {manifest['digest']}; "
                 f"it was put here by something else than this store"
             )
-        return Artifact(self._place, manifest, self.cache)
+        return Artifact(self.place, manifest, self.cache)
 
     def get(self, kind: str, digest: str) -> Artifact:
         """Return the artifact, as `find` does; MissingArtifactError when there is none."""
-        found = self.find(kind, digest)
-        if found is None:
+        artifact = self.find(kind, digest)
+        if artifact is None:
             raise MissingArtifactError(
                 f"artifact store {self.uri} has no {kind} artifact {digest}; materialize what "
                 f"publishes it first"
             )
-        return found
+        return artifact
 
     def digests(self, kind: str) -> list[str]:
         """Return the digests of all artifacts of one kind, sorted. One listing."""
-        entries = self._place.walk(f"{ARTIFACTS}/{kind}")
+        entries = self.place.walk(f"{ARTIFACTS}/{kind}")
         keys = (entry.key.split("/") for entry in entries)
         return [parts[2] for parts in keys if len(parts) == 4 and parts[3] == MANIFEST]
 
     def kinds(self) -> list[str]:
         """Return the kinds of which anything is published, sorted. One listing."""
-        return sorted({entry.key.split("/")[1] for entry in self._place.walk(ARTIFACTS)})
+        return sorted({entry.key.split("/")[1] for entry in self.place.walk(ARTIFACTS)})
 
     def point(
         self,
@@ -137,31 +134,23 @@ class ArtifactStore:
     ) -> None:
         """Point a name at a published artifact and note when, from which run, and `fields`.
 
-        Pointing again to the same artifact with the same fields changes nothing.
-
-        Args:
-            asset: the asset's name; `/` makes folders.
-            partition: any partition key, or None for an unpartitioned asset.
-            kind: kind of the artifact.
-            digest: its digest.
-            run: id of the run that does it.
-            fields: JSON values to remember with this change; no secrets.
-
-        Raises:
-            MissingArtifactError: nothing is published there.
+        The name is an asset's, in which `/` makes folders, and any partition key, or None for an
+        unpartitioned asset. `run` is the id of the run that does it; `fields` are JSON values to
+        remember with this change, no secrets. Pointing again to the same artifact with the same
+        fields changes nothing. MissingArtifactError is raised where nothing is published there.
         """
         self.probe()
         self.get(kind, digest)
         at = self._clock.now_text()
-        write_ref(self._place, asset, partition, RefEntry(kind, digest, at, run, fields))
+        write_ref(self.place, asset, partition, RefEntry(kind, digest, at, run, fields))
 
     def ref(self, asset: str, partition: str | None = None) -> Ref | None:
         """Return one ref with its history, or None."""
-        return read_ref(self._place, asset, partition)
+        return read_ref(self.place, asset, partition)
 
     def refs(self, asset: str) -> dict[str | None, Ref]:
         """Return all refs of an asset by partition: one listing and small reads, at once."""
-        return read_refs(self._place, asset)
+        return read_refs(self.place, asset)
 
     def resolve(self, asset: str, partition: str | None = None) -> Artifact | None:
         """Return the artifact a ref points to, or None when there is no such ref."""
@@ -169,10 +158,10 @@ class ArtifactStore:
         return self.get(ref.kind, ref.digest) if ref else None
 
     def verify(self, artifact: Artifact, progress: Progress | None = None) -> list[str]:
-        """Read all files again and compare their hashes.
+        """Read all files again, and return what is wrong: a line for each file that differs.
 
-        Returns:
-            What is wrong, a line for each file; empty when everything is as published.
+        A place that gives no answer, or none in time, says nothing of the files: its error,
+        StoreUnreachableError or StoreInterruptedError, is raised.
         """
         problems: list[str] = []
         done = 0
@@ -189,6 +178,8 @@ class ArtifactStore:
                         if progress:
                             progress(done, artifact.nbytes)
                 except ArtifactReadError as error:
+                    if isinstance(error.__cause__, StoreUnreachableError | StoreInterruptedError):
+                        raise error.__cause__ from None
                     problems.append(str(error))
                     continue
                 if hasher.hexdigest() != file.blake3:
@@ -209,27 +200,26 @@ class ArtifactStore:
         """
         if not dry_run:
             self.probe()
-        return collect_garbage(self._place, grace_seconds, dry_run, progress)
+        return collect_garbage(self.place, grace_seconds, dry_run, progress)
 
     def probe(self) -> None:
         """Check, once per process, that the store honours the conditional writes all this needs.
 
-        Raises:
-            UnsafeStoreError: it does not; publishing there would lose data.
+        UnsafeStoreError is raised where it does not; publishing there would lose data.
         """
         _ = self._probed
 
     @functools.cached_property
     def _probed(self) -> bool:
         key = f"{PROBE}/{uuid.uuid4().hex}"
-        created = self._place.create(key, b"1")
-        again = self._place.create(key, b"2")
-        found = self._place.read(key)
-        tag = found[1] if found else ""
-        replaced = self._place.replace(key, b"3", tag)
-        stale = self._place.replace(key, b"4", tag)
-        self._place.delete([key])
-        if not created or again or found is None or found[0] != b"1":
+        created = self.place.create(key, b"1")
+        again = self.place.create(key, b"2")
+        stored = self.place.read(key)
+        tag = stored[1] if stored else ""
+        replaced = self.place.replace(key, b"3", tag)
+        stale = self.place.replace(key, b"4", tag)
+        self.place.delete([key])
+        if not created or again or stored is None or stored[0] != b"1":
             raise UnsafeStoreError(_refusal(self.uri, "If-None-Match: * (create only)"))
         if not replaced or stale:
             raise UnsafeStoreError(_refusal(self.uri, "If-Match: <ETag> (replace only)"))

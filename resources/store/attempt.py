@@ -12,10 +12,11 @@ from typing import Any
 from blake3 import blake3
 
 from resources.errors import AttemptError, ContentConflictError, StoreError, StoreFailureError
-from resources.places.place import Place, PlaceWriter
-from resources.store.artifact import FORMAT, RESERVED, Artifact, FileRecord, content_digest
+from resources.places import Place, PlaceWriter
+from resources.reading.digest_tree import PIECE, TREE, PieceHasher, join_tree
+from resources.reading.records import FileRecord, content_digest
+from resources.store.artifact import FORMAT, RESERVED, Artifact
 from resources.store.cache import FolderCache
-from resources.store.digest_tree import PIECE, TREE, PieceHasher, join_tree
 from resources.store.journal import Journal
 from resources.store.names import (
     ATTEMPTS,
@@ -58,12 +59,9 @@ class Attempt:
     def open(self, file: str, size: int) -> "AttemptWriter":
         """Start a file of exactly `size` bytes, written in order and hashed on the way.
 
-        Args:
-            file: relative POSIX path; no `..`, nothing hidden.
-            size: its bytes; closing it with more or fewer is an error.
-
-        Raises:
-            AttemptError: an unsafe name, a name used already, or the attempt is published.
+        Its name is a relative POSIX path without `..` or anything hidden. AttemptError is raised
+        for an unsafe name, one used already, or when the attempt is published; and when the file
+        is closed with more or fewer bytes.
         """
         fault = file_fault(file)
         if fault:
@@ -101,18 +99,14 @@ class Attempt:
     def publish(self, digest: str | None = None, **manifest_fields: Any) -> Artifact:
         """Make the artifact exist, by one conditional write of its manifest.
 
-        Asking again with the same contents, from anywhere, succeeds and returns the artifact that
-        is there; its manifest stays as it was.
+        It will be found by `digest`, usually a plan's; None stands for its content digest.
+        `manifest_fields` are what else the manifest shall say (plan, inputs, licences, versions):
+        JSON values, no secrets. Asking again with the same contents, from anywhere, succeeds and
+        returns the artifact that is there; its manifest stays as it was.
 
-        Args:
-            digest: what it will be found by, usually a plan's digest; None for its content digest.
-            manifest_fields: what else the manifest shall say (plan, inputs, licences, versions);
-                JSON values, no secrets.
-
-        Raises:
-            ContentConflictError: other contents are published under this kind and digest.
-            AttemptError: no files, a file still open, fields that are no JSON, a secret among
-                them, or gc removed the attempt.
+        ContentConflictError is raised where other contents are published under this kind and
+        digest; AttemptError where there are no files, one is open, fields are no JSON or hold a
+        secret, or gc removed the attempt.
         """
         files = self._finished_files()
         content = content_digest(files)
@@ -127,15 +121,15 @@ class Attempt:
         self._undecided = True  # from here an error may hide a manifest that was written
         created = self._place.create(key, data)
         if created:
-            found = Artifact(self._place, json.loads(data), self._cache)
+            artifact = Artifact(self._place, json.loads(data), self._cache)
         else:
-            found = self._already_there(digest, key)
+            artifact = self._already_there(digest, key)
         self._undecided = False
-        if found.content_digest != content:
-            raise ContentConflictError(self._conflict(found, files))
-        self._published = found
-        self._tidy([] if found.manifest["attempt"] == self.id else files)
-        return found
+        if artifact.content_digest != content:
+            raise ContentConflictError(self._conflict(artifact, files))
+        self._published = artifact
+        self._tidy([] if artifact.manifest["attempt"] == self.id else files)
+        return artifact
 
     def __enter__(self) -> "Attempt":
         return self
@@ -179,13 +173,13 @@ class Attempt:
         return data
 
     def _already_there(self, digest: str, key: str) -> Artifact:
-        found = self._find(self.kind, digest)
-        if found is None:
+        artifact = self._find(self.kind, digest)
+        if artifact is None:
             raise StoreFailureError(
                 f"artifact store {self._place.uri}: {key} cannot be created, as if it were there, "
                 f"but is not there either; check the storage underneath, and run again"
             )
-        return found
+        return artifact
 
     def _finished_files(self) -> list[FileRecord]:
         with self._lock:
@@ -207,8 +201,8 @@ class Attempt:
         claim = {"by": "publish", "kind": self.kind, **this_process()}
         won = self._place.create(key, json.dumps(claim).encode())
         if not won:
-            found = self._place.read(key)
-            won = found is not None and json.loads(found[0]).get("by") == "publish"
+            standing = self._place.read(key)
+            won = standing is not None and json.loads(standing[0]).get("by") == "publish"
         there = {entry.key: entry.size for entry in self._place.walk(self.folder_key)}
         if not won or any(there.get(f"{self.folder_key}/{f.path}") != f.size for f in files):
             raise AttemptError(

@@ -18,35 +18,20 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from blake3 import blake3
 
 from resources.errors import DamagedArtifactError, StoreFailureError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from resources.store.artifact import FileRecord, Progress
+from resources.reading.records import FileRecord, Progress
+from resources.reading.sources import FileSource
 
 DEFAULT_BYTES = 64 << 30
 _PIECE = 8 << 20  # bytes read at once by one thread
 _THREADS = 4
-
-
-class Source(Protocol):
-    """Bytes by (file, offset), held open within its context."""
-
-    def read_into(self, file: str, offset: int, buffer: memoryview) -> None:
-        """Fill `buffer` with the file's bytes from `offset`, exactly, or raise."""
-        ...
-
-    def __enter__(self) -> "Source": ...
-
-    def __exit__(self, *error: object) -> None: ...
 
 
 class Pullable(Protocol):
@@ -57,12 +42,12 @@ class Pullable(Protocol):
     nbytes: int
 
     @property
-    def files(self) -> "Mapping[str, FileRecord]":
-        """Its files by path."""
+    def files(self) -> Mapping[str, FileRecord]:
+        """Return its files by path."""
         ...
 
-    def source(self) -> Source:
-        """Random access to the files."""
+    def source(self) -> FileSource:
+        """Return random access to the files."""
         ...
 
 
@@ -88,14 +73,12 @@ class FolderCache:
         """Return a cache with the same bound elsewhere."""
         return FolderCache(root, self.most_bytes)
 
-    def pull(self, artifact: Pullable, progress: "Progress | None" = None) -> Pin:
+    def pull(self, artifact: Pullable, progress: Progress | None = None) -> Pin:
         """Return the artifact's folder, pulled and checked first unless it is here.
 
-        When another process is pulling it, wait for that one.
-
-        Raises:
-            DamagedArtifactError: a pulled file has other bytes than were published.
-            StoreFailureError: the local disk is full or not writable.
+        When another process is pulling it, wait for that one. DamagedArtifactError is raised where
+        a pulled file has other bytes than were published, StoreFailureError where the local disk is
+        full or not writable.
         """
         digest = artifact.content_digest
         folder = self.root / "folders" / digest
@@ -117,7 +100,7 @@ class FolderCache:
                 finally:
                     os.close(lock)
 
-    def _fetch(self, artifact: Pullable, folder: Path, progress: "Progress | None") -> None:
+    def _fetch(self, artifact: Pullable, folder: Path, progress: Progress | None) -> None:
         pulling = self.root / "pulling" / artifact.content_digest
         shutil.rmtree(pulling, ignore_errors=True)  # left by a process that was killed
         pulling.mkdir()
@@ -139,12 +122,12 @@ class FolderCache:
 
     def _evict(self, room: int) -> None:
         """Drop what was not asked for longest until `room` bytes fit; skip what is in use."""
-        kept = [
+        folders = [
             (self._last_asked(folder.name), folder, _folder_bytes(folder))
             for folder in (self.root / "folders").iterdir()
         ]
-        total = room + sum(nbytes for _, _, nbytes in kept)
-        for _, folder, nbytes in sorted(kept):
+        total = room + sum(nbytes for _, _, nbytes in folders)
+        for _, folder, nbytes in sorted(folders):
             if total <= self.most_bytes:
                 break
             if self._drop(folder):
@@ -183,7 +166,7 @@ class FolderCache:
             return time.time()
 
 
-def _copy(artifact: Pullable, source: Source, folder: Path, progress: "Progress | None") -> None:
+def _copy(artifact: Pullable, source: FileSource, folder: Path, progress: Progress | None) -> None:
     """Pull all files into `folder`, a few pieces at once."""
     lock = threading.Lock()
     buffers = threading.local()

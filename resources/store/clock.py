@@ -4,7 +4,7 @@ import functools
 import time
 from datetime import UTC, datetime
 
-from resources.places.place import Place
+from resources.places import Place
 
 # Goes on while the machine sleeps, and nobody can set it. Not every system has it.
 _TICKING = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)

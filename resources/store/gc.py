@@ -13,20 +13,13 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from resources.places.place import Entry, Place
-from resources.store.artifact import Progress, parse_manifest
-from resources.store.names import (
-    ARTIFACTS,
-    ATTEMPTS,
-    CLAIM_SUFFIX,
-    MANIFEST,
-    MARKER_SUFFIX,
-    PROBE,
-    TEMPORARY,
-)
+from resources.places.place import PROBE, TEMPORARY, Entry, Place
+from resources.reading.records import Progress
+from resources.store.artifact import parse_manifest
+from resources.store.names import ARTIFACTS, ATTEMPTS, CLAIM_SUFFIX, MANIFEST, MARKER_SUFFIX
 
 _READERS = 16
-_MOMENT = 3600.0  # seconds; no small write, with all its retries, takes longer
+MOMENT = 3600.0  # seconds; no small write, with all its retries, takes longer
 
 
 @dataclass(frozen=True)
@@ -54,7 +47,7 @@ class GcReport:
 
     @property
     def nbytes(self) -> int:
-        """Bytes removed, or to be removed."""
+        """Return the bytes removed, or to be removed."""
         return sum(piece.nbytes for piece in self.garbage)
 
 
@@ -63,15 +56,10 @@ def collect_garbage(
 ) -> GcReport:
     """Remove attempts that no manifest names and whose newest object is older than the grace.
 
-    Args:
-        place: the store's place.
-        grace_seconds: how long an attempt may be silent before it counts as abandoned. A living
-            one gives a sign at least every minute while it writes; leave hours for its pauses.
-        dry_run: list only.
-        progress: called with (bytes removed, bytes to remove).
-
-    Raises:
-        DamagedArtifactError: a manifest cannot be read; nothing is removed then.
+    An attempt that was silent for `grace_seconds` counts as abandoned. A living one gives a sign at
+    least every minute while it writes; leave hours for its pauses. With `dry_run` it is listed
+    only. `progress` is called with (bytes removed, bytes to remove). DamagedArtifactError is raised
+    where a manifest cannot be read; nothing is removed then.
     """
     now = place.now()
     attempts, pending = _attempts(place), _by_attempt(place.pending(ATTEMPTS))
@@ -88,7 +76,7 @@ def collect_garbage(
     ]
     beside = [entry for name in sorted(old & named) for entry in pending.get(name, ())]
     beside += place.pending(PROBE)
-    garbage += _leftovers(place, now, max(grace_seconds, _MOMENT), beside)
+    garbage += _leftovers(place, now, max(grace_seconds, MOMENT), beside)
     if not dry_run:
         doomed = {piece.attempt for piece in garbage if piece.attempt and _condemn(place, piece)}
         doomed -= _named_attempts(place) if doomed else set()
@@ -105,7 +93,7 @@ def _grace(attempt: str, entries: list[Entry], grace_seconds: float) -> float:
     Longer too for an upload whose attempt was not seen: it may have begun after the listing.
     """
     claimed = any(entry.key == _claim(attempt) for entry in entries)
-    return max(grace_seconds, _MOMENT) if claimed or not entries else grace_seconds
+    return max(grace_seconds, MOMENT) if claimed or not entries else grace_seconds
 
 
 def _attempts(place: Place) -> dict[str, list[Entry]]:
@@ -114,11 +102,11 @@ def _attempts(place: Place) -> dict[str, list[Entry]]:
 
 
 def _by_attempt(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
-    found: dict[str, list[Entry]] = defaultdict(list)
+    groups: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
         name = entry.key.split("/")[1]
-        found[name.removesuffix(MARKER_SUFFIX).removesuffix(CLAIM_SUFFIX)].append(entry)
-    return dict(found)
+        groups[name.removesuffix(MARKER_SUFFIX).removesuffix(CLAIM_SUFFIX)].append(entry)
+    return dict(groups)
 
 
 def _named_attempts(place: Place) -> set[str]:

@@ -11,7 +11,7 @@ import time
 from typing import Any, Protocol
 
 from resources.errors import StoreError, UnfinishedReadError
-from resources.places.place import Place
+from resources.places import Place
 from resources.store.owners import this_process
 
 BEAT = 60.0  # seconds between signs of life while bytes are written
@@ -26,7 +26,7 @@ class Hasher(Protocol):
     """A blake3 under way."""
 
     def hexdigest(self) -> str:
-        """Digest of what came so far."""
+        """Return the digest of what came so far."""
         ...
 
 
@@ -59,11 +59,10 @@ class Journal:
     def mark(self, file: str, size: int, done: int, hasher: Hasher) -> None:
         """Note that `done` of the file's `size` bytes are written, whose hash is `hasher`'s.
 
-        Raises:
-            UnfinishedReadError: they are not the bytes that were expected.
+        UnfinishedReadError is raised where they are not the bytes that were expected.
         """
-        wanted = self._expected.get((file, done))
-        if wanted is not None and wanted != hasher.hexdigest():
+        expected = self._expected.get((file, done))
+        if expected is not None and expected != hasher.hexdigest():
             raise UnfinishedReadError(
                 f"artifact store {self._place.uri}: the first {done} bytes of {file!r}, copied "
                 f"from an unfinished attempt, are not those that were checked there; run again"
@@ -79,6 +78,11 @@ class Journal:
                 return
             entry["marks"] = _thinned([*marks, [done, hasher.hexdigest()]])
         self._changed.set()
+
+    def marks(self, file: str) -> list[int]:
+        """Return up to which bytes of a file a mark says that they are written, ascending."""
+        with self._lock:
+            return [done for done, _ in self._files[file]["marks"]]
 
     def committed(self, file: str) -> None:
         """Keep only the last mark of a file that is whole."""

@@ -18,8 +18,6 @@ from resources.errors import SecretFoundError, StoreAddressError
 ATTEMPTS = "attempts"
 ARTIFACTS = "artifacts"
 REFS = "refs"
-PROBE = "probe"
-TEMPORARY = "tmp"
 MANIFEST = "manifest.json"
 MARKER_SUFFIX = ".json"
 CLAIM_SUFFIX = ".claim"
@@ -57,7 +55,10 @@ def file_fault(file: object) -> str | None:
 
 
 def manifest_key(kind: str, digest: str) -> str:
-    """Key of an artifact's manifest; StoreAddressError when kind or digest cannot be right."""
+    """Return the key of an artifact's manifest.
+
+    StoreAddressError is raised when kind or digest cannot be right.
+    """
     if not _KIND.fullmatch(kind):
         raise StoreAddressError(
             f"artifact kind {kind!r} is not allowed: use lower-case letters, digits, '_' and '-', "
@@ -72,7 +73,7 @@ def manifest_key(kind: str, digest: str) -> str:
 
 
 def ref_folder(asset: str) -> str:
-    """Key prefix of an asset's refs; `/` in an asset name makes folders."""
+    """Return the key prefix of an asset's refs; `/` in an asset name makes folders."""
     segments = asset.split("/")
     if not all(segments):
         raise StoreAddressError(
@@ -82,7 +83,7 @@ def ref_folder(asset: str) -> str:
 
 
 def ref_key(asset: str, partition: str | None) -> str:
-    """Key of one ref; any partition key is allowed, None means an unpartitioned asset."""
+    """Return the key of one ref; any partition key is allowed, None says the asset has none."""
     name = NO_PARTITION if partition is None else _segment(partition)
     return f"{ref_folder(asset)}/{name}.json"
 

@@ -17,23 +17,22 @@ _DEAD = ("Z", "X")
 
 
 def this_process() -> dict[str, Any]:
-    """The name of this process, as JSON values. `place` is empty where the kernel tells none."""
+    """Return the name of this process, as JSON values; `place` is empty where none is told."""
     pid = os.getpid()
     name = {"host": socket.gethostname(), "pid": pid, "place": _place()}
     return {**name, "started": (_stat(pid) or {}).get("started")}
 
 
 def is_gone(owner: Mapping[str, Any], silent_seconds: float) -> bool:
-    """Whether the process of this name is gone, or was silent for so long that it counts as gone.
+    """Return whether the process of this name is gone, or was silent for so long that it counts so.
 
-    Args:
-        owner: what `this_process` gave there; what cannot be understood is judged by its silence.
-        silent_seconds: time since its last sign of life, by the store's clock.
+    `owner` is what `this_process` gave there; what cannot be understood is judged by its silence,
+    the seconds since its last sign of life by the store's clock.
     """
     pid, started = owner.get("pid"), owner.get("started")
     if owner.get("place") and owner.get("place") == _place() and isinstance(pid, int) and started:
-        found = _stat(pid)
-        return found is None or found["started"] != started or found["state"] in _DEAD
+        stat = _stat(pid)
+        return stat is None or stat["started"] != started or stat["state"] in _DEAD
     return silent_seconds > SILENCE
 
 

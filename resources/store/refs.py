@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from resources.errors import AttemptError, DamagedArtifactError, StoreFailureError
-from resources.places.place import Place
+from resources.places import Place
 from resources.store.names import ref_folder, ref_key, refuse_secrets
 
 _FORMAT = 1
 _TRIES = 60
-_READERS = 16
+READERS = 16  # of an asset's refs at once: what hides the way to a far server
 _OWN = ("id", "kind", "digest", "at", "run")
 
 
@@ -44,38 +44,37 @@ class Ref:
 
     @property
     def current(self) -> RefEntry:
-        """What it points to now."""
+        """Return what it points to now."""
         return self.history[-1]
 
     @property
     def kind(self) -> str:
-        """Kind of the artifact it points to now."""
+        """Return the kind of the artifact it points to now."""
         return self.current.kind
 
     @property
     def digest(self) -> str:
-        """Digest of the artifact it points to now."""
+        """Return the digest of the artifact it points to now."""
         return self.current.digest
 
     @property
     def fields(self) -> Mapping[str, Any]:
-        """What was said when it was last pointed."""
+        """Return what was said when it was last pointed."""
         return self.current.fields
 
 
 def write_ref(place: Place, asset: str, partition: str | None, entry: RefEntry) -> None:
     """Append `entry` to a ref, unless it points there already with the same fields.
 
-    Raises:
-        SecretFoundError: a field looks like a secret.
-        StoreFailureError: other writers changed the ref again and again meanwhile.
+    SecretFoundError is raised where a field looks like a secret, StoreFailureError where other
+    writers changed the ref again and again meanwhile.
     """
     key = ref_key(asset, partition)
     change = uuid.uuid4().hex
     line = {**_line(entry, asset), "id": change}
     for tried in range(_TRIES):
-        found = place.read(key)
-        document = _parse(found[0], f"{place.uri}/{key}") if found else None
+        stored = place.read(key)
+        document = _parse(stored[0], f"{place.uri}/{key}") if stored else None
         if document and _settled(document["history"], line):
             return
         document = document or {"format": _FORMAT, "asset": asset, "partition": partition}
@@ -83,7 +82,7 @@ def write_ref(place: Place, asset: str, partition: str | None, entry: RefEntry) 
         text = json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False)
         refuse_secrets(json.dumps(line), place.secrets(), f"the ref {asset} {partition or ''}")
         data = text.encode()
-        if place.replace(key, data, found[1]) if found else place.create(key, data):
+        if place.replace(key, data, stored[1]) if stored else place.create(key, data):
             return
         time.sleep(random.uniform(0, min(0.5, 0.005 * 2 ** min(tried, 7))))
     raise StoreFailureError(
@@ -100,16 +99,16 @@ def read_ref(place: Place, asset: str, partition: str | None) -> Ref | None:
 def read_refs(place: Place, asset: str) -> dict[str | None, Ref]:
     """Return all refs of an asset by partition: one listing, then one small read each, at once."""
     keys = [entry.key for entry in place.children(ref_folder(asset)) if entry.key.endswith(".json")]
-    with ThreadPoolExecutor(_READERS, "refs") as pool:
-        found = pool.map(lambda key: _load(place, key), keys)
-        return {ref.partition: ref for ref in found if ref is not None}
+    with ThreadPoolExecutor(READERS, "refs") as pool:
+        refs = pool.map(lambda key: _load(place, key), keys)
+        return {ref.partition: ref for ref in refs if ref is not None}
 
 
 def _load(place: Place, key: str) -> Ref | None:
-    found = place.read(key)
-    if found is None:
+    stored = place.read(key)
+    if stored is None:
         return None
-    document = _parse(found[0], f"{place.uri}/{key}")
+    document = _parse(stored[0], f"{place.uri}/{key}")
     return Ref(
         document["asset"],
         document["partition"],

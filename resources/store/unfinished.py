@@ -11,7 +11,7 @@ from typing import Any
 from blake3 import blake3
 
 from resources.errors import StoreError, UnfinishedReadError
-from resources.places.place import Place, PlaceReader
+from resources.places import Place, PlaceReader
 from resources.store.names import ATTEMPTS, CLAIM_SUFFIX, MARKER_SUFFIX, file_fault
 from resources.store.owners import is_gone, this_process
 
@@ -34,33 +34,30 @@ class Unfinished:
 
     @property
     def journaled(self) -> int:
-        """Bytes that were written, as the journal says."""
+        """Return the bytes that were written, as the journal says."""
         return sum(marks[-1][0] for marks in self._marks.values() if marks)
 
     @property
     def checked(self) -> int:
-        """Bytes that `check` found good."""
+        """Return the bytes that `check` found good."""
         return sum(self._good.values())
 
     def check(self, ends: Mapping[str, Sequence[int]]) -> dict[str, dict[int, str]]:
         """Read the files and compare them with the journal, as far as they are there.
 
-        Args:
-            ends: for each file the offsets, ascending, that the caller wants to know of.
-
-        Returns:
-            For each file those offsets up to which all bytes are good, with their blake3.
+        `ends` are, for each file, the ascending offsets that the caller wants to know of. Return
+        for each file those of them up to which all bytes are good, with their blake3.
         """
         sizes = self._sizes()
-        found: dict[str, dict[int, str]] = {}
+        digests: dict[str, dict[int, str]] = {}
         for file, marks in self._marks.items():
             reached = [mark for mark in marks if mark[0] <= sizes.get(file, 0)]
             if file in ends and reached:
-                self._good[file], found[file] = self._checked(file, reached, ends[file])
-        return found
+                self._good[file], digests[file] = self._checked(file, reached, ends[file])
+        return digests
 
     def sizes(self) -> Mapping[str, int]:
-        """Every file's good bytes."""
+        """Return every file's good bytes."""
         return self._good
 
     def read_into(self, file: str, offset: int, buffer: memoryview) -> None:
@@ -120,20 +117,20 @@ class Unfinished:
         return good, {end: digests[end] for end in ends if end <= good}
 
     def _reader(self, file: str) -> PlaceReader:
-        found = self._readers.get(file)
-        if found is None:
+        reader = self._readers.get(file)
+        if reader is None:
             fresh = self._place.open_reader(f"{ATTEMPTS}/{self.attempt}/{file}")
-            found = self._readers.setdefault(file, fresh)
-            if found is not fresh:  # another thread was first
+            reader = self._readers.setdefault(file, fresh)
+            if reader is not fresh:  # another thread was first
                 fresh.close()
-        return found
+        return reader
 
 
 def take_unfinished(place: Place, kind: str, digest: str) -> list[Unfinished]:
     """Claim the dead attempts at one artifact; the one that came farthest comes first."""
     entries = {entry.key: entry for entry in place.children(ATTEMPTS)}
     markers = [key for key in entries if key.endswith(MARKER_SUFFIX)]
-    found: list[Unfinished] = []
+    remains: list[Unfinished] = []
     now: float | None = None
     for key in markers:
         note = _document(place, key)
@@ -142,8 +139,8 @@ def take_unfinished(place: Place, kind: str, digest: str) -> list[Unfinished]:
         now = place.now() if now is None else now
         attempt = key.removeprefix(f"{ATTEMPTS}/").removesuffix(MARKER_SUFFIX)
         if is_gone(note, now - entries[key].modified) and _claim(place, attempt, entries, now):
-            found.append(Unfinished(place, attempt, _marks(note)))
-    return sorted(found, key=lambda each: (-each.journaled, each.attempt))
+            remains.append(Unfinished(place, attempt, _marks(note)))
+    return sorted(remains, key=lambda each: (-each.journaled, each.attempt))
 
 
 def _claim(place: Place, attempt: str, entries: Mapping[str, Any], now: float) -> bool:
@@ -152,13 +149,13 @@ def _claim(place: Place, attempt: str, entries: Mapping[str, Any], now: float) -
     claim = json.dumps({"by": "resume", **this_process()}).encode()
     if place.create(key, claim):
         return True
-    found = place.read(key)
-    if found is None:
+    standing = place.read(key)
+    if standing is None:
         return False
-    claimant = _parsed(found[0])
+    claimant = _parsed(standing[0])
     silent = now - entries[key].modified if key in entries else 0.0
     abandoned = claimant.get("by") == "publish" and is_gone(claimant, silent)
-    return (abandoned or claimant.get("by") == "resume") and place.replace(key, claim, found[1])
+    return (abandoned or claimant.get("by") == "resume") and place.replace(key, claim, standing[1])
 
 
 def _document(place: Place, key: str) -> dict[str, Any]:
@@ -178,7 +175,7 @@ def _parsed(data: bytes) -> dict[str, Any]:
 def _marks(note: Mapping[str, Any]) -> dict[str, Marks]:
     """The marks of every file, as far as they make sense."""
     files = note.get("files")
-    found: dict[str, Marks] = {}
+    marks_by_file: dict[str, Marks] = {}
     for file, entry in files.items() if isinstance(files, dict) else ():
         marks = entry.get("marks") if isinstance(entry, dict) else None
         proper = [
@@ -187,5 +184,5 @@ def _marks(note: Mapping[str, Any]) -> dict[str, Marks]:
             if isinstance(mark, list) and len(mark) == 2 and type(mark[0]) is int
         ]
         if proper and file_fault(file) is None:
-            found[file] = sorted(proper)
-    return found
+            marks_by_file[file] = sorted(proper)
+    return marks_by_file

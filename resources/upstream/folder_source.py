@@ -17,11 +17,11 @@ from typing import NamedTuple
 from blake3 import blake3
 
 from resources.errors import MissingSourceError, ModelSourceError, SourceChangedError
-from resources.store.artifact import FileRecord, Progress, content_digest
-from resources.upstream.model_sources import TEMPLATE_FOLDER, FileSink, wanted_files
+from resources.reading import FileRecord, Progress, content_digest
+from resources.upstream.source import TEMPLATE_FOLDER, FileSink, wanted_files
 
 _PIECE = 16 << 20
-_RACY_NS = 2_000_000_000
+RACY_NS = 2_000_000_000  # the coarsest clock of a file system that is in use: FAT's
 
 
 class FileState(NamedTuple):
@@ -129,7 +129,7 @@ class _Hashes:
     def find(self, file: str, state: FileState) -> str | None:
         """Return the hash of a file in exactly this state, or None."""
         known, hashed_at, digest = self._load().get(file, (None, 0, ""))
-        settled = max(state.modified, state.changed) + _RACY_NS < hashed_at
+        settled = max(state.modified, state.changed) + RACY_NS < hashed_at
         return digest if known == state and settled else None
 
     def remember(self, file: str, state: FileState, hashed_at: int, digest: str) -> None:

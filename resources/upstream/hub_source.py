@@ -12,11 +12,12 @@ from resources.errors import (
     ResourceError,
     UnknownSchemeError,
 )
-from resources.store.artifact import Progress
+from resources.reading import Progress
 from resources.upstream.folder_source import FolderModel
-from resources.upstream.model_sources import FileSink, wanted_files
+from resources.upstream.source import FileSink, wanted_files
 
 _REPOSITORY = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^@\s]+))?")
+_ANSWER = 30.0  # seconds: a mirror may ask the Hub itself before it answers
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -60,7 +61,7 @@ class HubModel:
     def _info(self, revision: str) -> Any:
         from huggingface_hub import HfApi
 
-        return HfApi().model_info(self.name, revision=revision, timeout=30)
+        return HfApi().model_info(self.name, revision=revision, timeout=_ANSWER)
 
     def _download(self, commit: str) -> Path:
         from huggingface_hub.errors import OfflineModeIsEnabled
@@ -69,7 +70,15 @@ class HubModel:
             names = [file.rfilename for file in self._info(commit).siblings or []]
         except OfflineModeIsEnabled:
             return self._snapshot(commit, [], offline=True)
-        return self._snapshot(commit, wanted_files(names, self.location), offline=False)
+        files = wanted_files(names, self.location)
+        folder = self._snapshot(commit, files, offline=False)
+        missing = [file for file in files if not (folder / file).is_file()]
+        if missing:  # a Hub that is slow to answer now, and a download that was cut off before
+            raise ModelSourceError(
+                f"model source {self.location} is downloaded in part, and the Hub did not answer "
+                f"in time for the rest ({missing[0]}); run again"
+            )
+        return folder
 
     def _snapshot(self, revision: str, files: list[str], offline: bool) -> Path:
         from huggingface_hub import snapshot_download

@@ -1,83 +1,25 @@
 """Where upstream models come from: local folders, S3 buckets, the Hugging Face Hub.
 
 A source has a revision, which changes when the model does, and is copied into an attempt of the
-artifact store. Safetensors weights and plain text beside them are taken. A pickle can run code when
-it is opened: pickled weights are left out where there are others. Where there are none, those that
-transformers and PEFT write are handed out as bytes, which whoever takes them must convert before
-anything is opened; all others are refused.
+artifact store.
 """
 
 import re
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
-from pathlib import Path, PurePosixPath
-from typing import Protocol
+from pathlib import Path
 from urllib.parse import unquote
 
-from resources.errors import MissingSourceError, UnknownSchemeError, UnsafeWeightsError
-from resources.store.artifact import Progress
+from resources.errors import UnknownSchemeError
+from resources.upstream.source import ModelSource
 
-TEXT_SUFFIXES = frozenset({".json", ".txt", ".model", ".jinja", ".tiktoken"})
-TEXT_NAMES = re.compile(r"(README|LICENSE|NOTICE|USE_POLICY)[\w .-]*", re.IGNORECASE)
-PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
-CONVERTIBLE = re.compile(r"(pytorch_model|adapter_model)(-\d+-of-\d+)?\.bin")
-TEMPLATE_FOLDER = "additional_chat_templates"
 ALLOWED_SCHEMES = "a folder (absolute, or relative to the catalog), file://, s3:// and hf://"
 
 
-class FileWriter(Protocol):
-    """One file being written in order."""
-
-    def write(self, data: memoryview) -> object:
-        """Append bytes."""
-        ...
-
-
-class FileSink(Protocol):
-    """Where a source is copied to; an attempt of the artifact store is one."""
-
-    def open(self, file: str, size: int) -> AbstractContextManager[FileWriter]:
-        """Start a file of `size` bytes."""
-        ...
-
-
-class ModelSource(Protocol):
-    """One upstream model.
-
-    Attributes:
-        location: where it is, for messages; holds no secret.
-    """
-
-    location: str
-
-    def revision(self, progress: Progress | None = None) -> str:
-        """Return a text that changes when the model does, and pin it for `copy_to`.
-
-        For a folder the blake3 of its files, equal to the content digest of the artifact copied
-        from it (unless its weights are pickled); for S3 the blake3 of its sizes and ETags; for the
-        Hub the commit.
-        """
-        ...
-
-    def copy_to(self, sink: FileSink, progress: Progress | None = None) -> None:
-        """Copy every file of the model into `sink`.
-
-        Raises:
-            SourceChangedError: it is not the one any more that `revision` described.
-        """
-        ...
-
-
 def open_model_source(uri: str, relative_to: Path, cache: Path | None = None) -> ModelSource:
-    """Open the place one upstream model comes from. Nothing is read yet.
+    """Open the place one upstream model comes from; nothing is read yet.
 
-    Args:
-        uri: a folder, `file:///folder`, `s3://bucket/prefix` or `hf://owner/name[@revision]`.
-        relative_to: the folder that relative paths start from.
-        cache: where hashes of local files are remembered; None for ~/.cache/ronghe/revisions.
-
-    Raises:
-        UnknownSchemeError: another scheme.
+    `uri` is a folder, which may be relative to `relative_to`, `file:///folder`, `s3://bucket/prefix`
+    or `hf://owner/name[@revision]`. Hashes of local files are remembered in `cache`, or in
+    ~/.cache/ronghe/revisions. UnknownSchemeError is raised for another scheme.
     """
     scheme, separator, rest = uri.partition("://")
     if not separator or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
@@ -106,55 +48,4 @@ def open_model_source(uri: str, relative_to: Path, cache: Path | None = None) ->
     raise UnknownSchemeError(
         f"model source {uri!r}: the scheme {scheme}:// is not supported; allowed are "
         f"{ALLOWED_SCHEMES}. Download the model to a folder and name that"
-    )
-
-
-def wanted_files(names: Iterable[str], location: str) -> list[str]:
-    """Choose the files that make up a model: safetensors (or `CONVERTIBLE` pickles where there are
-    none) and the plain text beside them.
-
-    Args:
-        names: relative POSIX paths of everything at the source.
-        location: where it is, for messages.
-
-    Returns:
-        The chosen paths, sorted.
-
-    Raises:
-        MissingSourceError: no safetensors file, and no pickled weights either.
-        UnsafeWeightsError: weights only as pickles of another kind.
-    """
-    paths = [PurePosixPath(name) for name in names]
-    chosen = sorted(path.as_posix() for path in paths if _wanted(path))
-    if any(name.endswith(".safetensors") for name in chosen):
-        return chosen
-    pickles = sorted(
-        path.name for path in paths if len(path.parts) == 1 and path.suffix in PICKLE_SUFFIXES
-    )
-    convertible = [name for name in pickles if CONVERTIBLE.fullmatch(name)]
-    if convertible:
-        return sorted([*chosen, *convertible])
-    if pickles:
-        raise UnsafeWeightsError(
-            f"model source {location} has its weights only as pickle ({', '.join(pickles[:3])}), "
-            f"which can run code when opened, and is refused (only pytorch_model.bin and "
-            f"adapter_model.bin are converted); convert them to safetensors (load with "
-            f"transformers in a place you trust, then save_pretrained) and name that folder"
-        )
-    there = ", ".join(sorted(path.as_posix() for path in paths)[:5]) or "nothing"
-    raise MissingSourceError(
-        f"model source {location} has no .safetensors file; there is {there}. Name a Hugging Face "
-        f"style folder, with config.json and *.safetensors"
-    )
-
-
-def _wanted(path: PurePosixPath) -> bool:
-    if any(part.startswith(".") for part in path.parts):
-        return False
-    if len(path.parts) == 2 and path.parts[0] == TEMPLATE_FOLDER:
-        return path.suffix == ".jinja"
-    return len(path.parts) == 1 and (
-        path.suffix == ".safetensors"
-        or path.suffix in TEXT_SUFFIXES
-        or TEXT_NAMES.fullmatch(path.name) is not None
     )

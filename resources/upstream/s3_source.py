@@ -1,120 +1,120 @@
-"""A model below a prefix of an S3 bucket, read through s3fs."""
+"""A model below a prefix of an S3 bucket, read as the artifact store's objects are."""
 
 import contextlib
+import hashlib
 import json
+import re
 from collections.abc import Iterator
-from typing import Any
 
 from blake3 import blake3
 
-from resources.errors import MissingSourceError, ModelSourceError, SourceChangedError
-from resources.store.artifact import Progress
-from resources.upstream.model_sources import TEMPLATE_FOLDER, FileSink, wanted_files
+from resources.errors import (
+    MissingSourceError,
+    ModelSourceError,
+    ObjectChangedError,
+    SourceChangedError,
+    StoreAddressError,
+    StoreError,
+)
+from resources.places import Entry
+from resources.places.s3.bucket import MODEL_SOURCE
+from resources.places.s3.place import S3Place
+from resources.reading import Progress
+from resources.upstream.source import TEMPLATE_FOLDER, FileSink, wanted_files
 
-_PIECE = 16 << 20
-_LIMITS = {"connect_timeout": 5, "read_timeout": 30, "retries": {"max_attempts": 3}}
+_PIECE = 16 << 20  # bytes in memory at once, fetched by two requests at the same time
+_MD5 = re.compile(r'"?([0-9a-f]{32})"?')
 
 
 class S3Model:
-    """A Hugging Face style folder in a bucket. Credentials come from the standard AWS chain."""
+    """A Hugging Face style folder in a bucket; credentials come from the standard AWS chain."""
 
     def __init__(self, path: str) -> None:
-        self.path = path.strip("/")
-        self.location = f"s3://{self.path}"
-        self._pinned: dict[str, dict[str, Any]] | None = None
+        bucket, _, prefix = path.strip("/").partition("/")
+        self.location = f"s3://{path.strip('/')}"
+        self._place = S3Place(bucket, prefix, MODEL_SOURCE)
+        self._pinned: dict[str, Entry] | None = None
 
     def revision(self, progress: Progress | None = None) -> str:
-        """Return the blake3 of the files' paths, sizes and ETags. Nothing is downloaded."""
-        with _clear_errors(self.location):
-            self._pinned = self._list(_file_system())
-        lines = [[file, info["size"], info["ETag"]] for file, info in sorted(self._pinned.items())]
+        """Return the blake3 of the files' paths, sizes and ETags; nothing is downloaded."""
+        self._pinned = self._list()
+        lines = [[file, entry.size, entry.tag] for file, entry in sorted(self._pinned.items())]
         return blake3(json.dumps(lines).encode()).hexdigest()
 
     def copy_to(self, sink: FileSink, progress: Progress | None = None) -> None:
         """Copy the files; SourceChangedError when one has not the ETag that was listed."""
-        with _clear_errors(self.location):
-            file_system = _file_system()
-            files = self._list(file_system) if self._pinned is None else self._pinned
-        total, done = sum(info["size"] for info in files.values()), 0
-        for file, info in files.items():
-            with sink.open(file, info["size"]) as writer:
-                for piece in self._read(file_system, file, info):
-                    writer.write(memoryview(piece))
+        files = self._list() if self._pinned is None else self._pinned
+        total, done = sum(entry.size for entry in files.values()), 0
+        for file, entry in files.items():
+            hasher = hashlib.md5(usedforsecurity=False)
+            with sink.open(file, entry.size) as writer:
+                for piece in self._read(file, entry):
+                    writer.write(piece)
+                    hasher.update(piece)
                     done += len(piece)
                     if progress:
                         progress(done, total)
+                self._check(file, entry, hasher.hexdigest())
 
-    def _list(self, file_system: Any) -> dict[str, dict[str, Any]]:
-        found = _objects(file_system, self.path)
-        templates = f"{self.path}/{TEMPLATE_FOLDER}"
-        if any(info["name"] == templates for info in found):
-            found += _objects(file_system, templates)
-        infos = {
-            info["name"].removeprefix(f"{self.path}/"): info
-            for info in found
-            if info["type"] == "file"
-        }
-        if not infos:
+    def _list(self) -> dict[str, Entry]:
+        """The model's files, from the folder itself and from that of its templates."""
+        with self._translated():
+            listed = [*self._place.children(""), *self._place.children(TEMPLATE_FOLDER)]
+        entries = {entry.key: entry for entry in listed}
+        if not entries:
             raise MissingSourceError(
-                f"model source {self.location} holds no files; correct it in the catalog"
+                f"model source {self.location} holds no file, or is not there; correct it in the "
+                f"catalog"
             )
-        return {file: infos[file] for file in wanted_files(infos, self.location)}
+        return {file: entries[file] for file in wanted_files(entries, self.location)}
 
-    def _read(self, file_system: Any, file: str, info: dict[str, Any]) -> Iterator[bytes]:
+    def _read(self, file: str, entry: Entry) -> Iterator[memoryview]:
         """The object's bytes in pieces, all of them from the version that was listed."""
-        left = info["size"]
-        with _clear_errors(self.location):
-            opened = file_system.open(
-                f"{self.path}/{file}", "rb", block_size=_PIECE, cache_type="none"
-            )
-            if (opened.details["ETag"], opened.size) != (info["ETag"], left):
-                raise SourceChangedError(
-                    f"model source {self.location}: {file} changed since its revision was taken; "
-                    f"run again"
-                )
-        with opened:
-            while left:
-                with _clear_errors(self.location):
-                    piece = opened.read(min(left, _PIECE))
-                if not piece:
+        buffer = memoryview(bytearray(min(_PIECE, max(1, entry.size))))
+        reader = self._place.open_reader(file, entry.tag)
+        with contextlib.closing(reader):
+            for offset in range(0, entry.size, len(buffer)):
+                piece = buffer[: min(len(buffer), entry.size - offset)]
+                with self._translated(file):
+                    got = reader.read_into(offset, piece)
+                if got != len(piece):
+                    missing = entry.size - offset - got
                     raise ModelSourceError(
-                        f"model source {self.location}: {file} ended {left} bytes too early"
+                        f"model source {self.location}: {file} ended {missing} bytes too early"
                     )
-                left -= len(piece)
                 yield piece
 
+    def _check(self, file: str, entry: Entry, md5: str) -> None:
+        """Compare what came with the ETag where that looks like an MD5.
 
-def _objects(file_system: Any, path: str) -> list[dict[str, Any]]:
-    """What is directly in a folder. (s3fs `find` with a depth hides refused credentials.)"""
-    return file_system.ls(path, detail=True, refresh=True)
+        Some servers give other tags of the same form. So a file that differs is read once more:
+        what a network spoils does not come wrong twice in the same way.
+        """
+        said = _MD5.fullmatch(entry.tag)
+        if said is None or said[1] == md5:
+            return
+        again = hashlib.md5(usedforsecurity=False)
+        for piece in self._read(file, entry):
+            again.update(piece)
+        if again.hexdigest() != md5:
+            raise ModelSourceError(
+                f"model source {self.location}: {file} arrived with other bytes than are there; "
+                f"check the network, and run again"
+            )
 
-
-def _file_system() -> Any:
-    import s3fs
-
-    return s3fs.S3FileSystem(
-        skip_instance_cache=True, use_listings_cache=False, config_kwargs=_LIMITS
-    )
-
-
-@contextlib.contextmanager
-def _clear_errors(location: str) -> Iterator[None]:
-    """Turn what s3fs raises into errors that say what to do and quote no request."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    try:
-        yield
-    except FileNotFoundError:
-        raise MissingSourceError(
-            f"model source {location} is not there; correct it in the catalog"
-        ) from None
-    except PermissionError:
-        raise ModelSourceError(
-            f"model source {location}: the server refused the credentials; check the key, and "
-            f"that it may list and get objects of this bucket"
-        ) from None
-    except (OSError, BotoCoreError, ClientError) as error:
-        raise ModelSourceError(
-            f"model source {location} cannot be read ({type(error).__name__}); check the "
-            f"credentials, AWS_ENDPOINT_URL and the network"
-        ) from None
+    @contextlib.contextmanager
+    def _translated(self, file: str = "") -> Iterator[None]:
+        """Turn the place's errors into those of a model source."""
+        try:
+            yield
+        except (FileNotFoundError, StoreAddressError):
+            raise MissingSourceError(
+                f"model source {self.location} is not there; correct it in the catalog"
+            ) from None
+        except ObjectChangedError:
+            raise SourceChangedError(
+                f"model source {self.location}: {file} changed since its revision was taken; run "
+                f"again"
+            ) from None
+        except StoreError as error:
+            raise ModelSourceError(str(error)) from None

@@ -25,9 +25,9 @@ def read_checkpoint(fault: Exception) -> None:
 
 
 def test_an_unreachable_store_is_tried_again_wherever_it_was_met() -> None:
-    with pytest.raises(StoreUnreachableError), clear_failures():
+    with pytest.raises(StoreUnreachableError, match="no answer"), clear_failures():
         raise StoreUnreachableError("no answer")
-    with pytest.raises(CheckpointError), clear_failures():
+    with pytest.raises(CheckpointError, match="cannot be read"), clear_failures():
         read_checkpoint(StoreUnreachableError("no answer"))
 
 

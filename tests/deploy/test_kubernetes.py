@@ -20,10 +20,12 @@ from dagster_k8s.container_context import K8sContainerContext
 from dagster_k8s.job import construct_dagster_k8s_job, get_user_defined_k8s_config
 from dagster_postgres.utils import pg_config, pg_url_from_config
 
+from module_moves import moved_name
 from orchestration.definitions import build_definitions
 from orchestration.settings import Settings, load_settings
 from tests.deploy.chart import Values, code_server, instance_yaml, take_image
 from tests.merging import ROOT
+from tests.packaging.conftest import FILES, PACKAGES
 
 FOLDER = ROOT / "deploy" / "kubernetes"
 KUBECONFIG = {
@@ -161,9 +163,16 @@ def test_the_image_holds_every_package(written: dict[str, Any]) -> None:
     """What is installed in the image is what the project is made of, with the extras needed."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     text = (FOLDER / "Dockerfile").read_text(encoding="utf-8")
-    for package in project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]:
+    for package in PACKAGES:
         assert f"COPY {package} {package}\n" in text
+    assert f"COPY {' '.join(FILES)} ./\n" in text
     (extras,) = re.findall(r"'\.\[([a-z,]+)\]'", text)
     assert set(extras.split(",")) <= set(project["project"]["optional-dependencies"])
     assert {"team", "kubernetes"} <= set(extras.split(","))
-    assert written["dagster-user-deployments"]["deployments"][0]["env"]["RONGHE_CATALOG"] in text
+    (deployment,) = written["dagster-user-deployments"]["deployments"]
+    assert deployment["env"]["RONGHE_CATALOG"] in text
+    # The image holds a wheel, so the code location has its name there.
+    assert deployment["codeServerArgs"] == [
+        "--module-name",
+        moved_name(build_definitions.__module__),
+    ]

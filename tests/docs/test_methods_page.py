@@ -9,11 +9,12 @@ import pytest
 from docs.method_examples import recipe
 from docs.method_pictures import merged, picture, toy
 from docs.methods_page import PAGE, PICTURES, markdown, page, section
-from merge_ops.checkpoints.checkpoint import FolderSource, open_checkpoint
+from merge_ops.checkpoints.byte_sources import FolderSource
+from merge_ops.checkpoints.checkpoint import open_checkpoint
 from merge_ops.methods import METHODS, MergeMethod
 from merge_ops.methods.parameters import REQUIRED, per_input, shared
 from merge_ops.plans.plan import plan_merge
-from merge_ops.recipes.recipe import parse_recipe
+from merge_ops.recipes.reading import parse_recipe
 from tests import checkpoint_factory as factory
 
 OUTDATED = "docs/methods.md or its pictures are not what the registry says now; run `make docs`"
@@ -94,8 +95,8 @@ def test_a_method_nobody_prepared_for_has_its_section():
 
 
 def test_formulas_and_addresses_survive_markdown():
-    text = "|a_i| * [b] < `c_d*` at https://e.org/f_g, see."
-    told = r"\|a\_i\| \* \[b\] \< `c_d*` at <https://e.org/f_g>, see."
+    text = "|a_i| * [b] < `c_d*` at https://e.org/f_g, see. (https://e.org:1/2): x"
+    told = r"\|a\_i\| \* \[b\] \< `c_d*` at <https://e.org/f_g>, see. (<https://e.org:1/2>): x"
     assert markdown(text) == told
 
 

@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from examples.quickstart.recipe import (
 from examples.quickstart.skills import SPLITS, Skill, quickstart_skills
 from examples.quickstart.tokenizer import build_tokenizer
 from examples.quickstart.train import EXPERTS, prepare
+from tests.waiting import HANG_SECONDS, wait_until
 
 ROOT = Path(__file__).parents[2]
 SKILLS = quickstart_skills()
@@ -275,17 +275,20 @@ def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
         assert not (tmp_path / STAGING).exists()
 
 
+def loads_torch(process: psutil.Process) -> bool:
+    """Whether a process has opened torch's library."""
+    return "libtorch" in Path(f"/proc/{process.pid}/maps").read_text()
+
+
 def test_a_killed_run_leaves_no_model_and_no_process(tmp_path: Path) -> None:
     program = [sys.executable, "-m", "examples.quickstart", "--root", str(tmp_path)]
     parent = psutil.Popen(program, cwd=ROOT, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 30
-    while len(parent.children()) < 2 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(1)  # the lesson is on its way to a child, which is loading torch
+    # The lesson is on its way to a child once one is loading torch.
+    wait_until(lambda: any(map(loads_torch, parent.children())), "a child loads torch")
     children = parent.children(recursive=True)
     parent.kill()
     parent.wait()
-    _, alive = psutil.wait_procs(children, timeout=60)
+    _, alive = psutil.wait_procs(children, timeout=HANG_SECONDS)
     assert children
     assert not alive
     assert [entry.name for entry in (tmp_path / "upstream").iterdir()] == [".lock"]

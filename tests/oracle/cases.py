@@ -600,46 +600,67 @@ EXACT = (
     | OF_ONE
 )
 
-# What mergekit stops at, and so do we.
+# What mergekit stops at, and so do we, each with what our message must say.
 REFUSED = {
-    "refused-linear-base-without-weight": """
+    "refused-linear-base-without-weight": (
+        """
         merge_method: linear
         models:
           - {model: $one, parameters: {weight: 0.3}}
         base_model: $base
         dtype: float32
         """,
-    "refused-slerp-three-models": """
+        r"weight has no value of model '.*base' .*linear requires it",
+    ),
+    "refused-slerp-three-models": (
+        """
         merge_method: slerp
         models: [{model: $one}, {model: $two}]
         base_model: $base
         parameters: {t: 0.5}
         """,
-    "refused-slerp-without-base": """
+        r"slerp merges exactly 2 models; got ",
+    ),
+    "refused-slerp-without-base": (
+        """
         merge_method: slerp
         models: [{model: $one}, {model: $two}]
         parameters: {t: 0.5}
         """,
-    "refused-slerp-without-t": """
+        r"base_model is missing; slerp needs one",
+    ),
+    "refused-slerp-without-t": (
+        """
         merge_method: slerp
         models: [{model: $one}]
         base_model: $base
         """,
-    "refused-ties-without-base": """
+        r"parameters.t has no value .*slerp requires it",
+    ),
+    "refused-ties-without-base": (
+        """
         merge_method: ties
         models: [{model: $one, parameters: {weight: 1}}]
         """,
-    "refused-ties-without-weight": """
+        r"base_model is missing; ties needs one",
+    ),
+    "refused-ties-without-weight": (
+        """
         merge_method: ties
         models: [{model: $one}]
         base_model: $base
         """,
-    "refused-same-model-twice": """
+        r"weight has no value of model '.*expert-1' .*ties requires it",
+    ),
+    "refused-same-model-twice": (
+        """
         merge_method: linear
         models:
           - {model: $one, parameters: {weight: 0.3}}
           - {model: $one, parameters: {weight: 0.3}}
         """,
+        r"models\[1\]\.model is '.*expert-1' again, as in models\[0\]",
+    ),
 }
 
 # What mergekit takes without a word and we refuse, each with what our message must say.

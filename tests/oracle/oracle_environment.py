@@ -10,6 +10,7 @@ from string import Template
 from textwrap import dedent
 
 from tests.merging import ROOT
+from tests.waiting import HANG_SECONDS
 
 PYTHON = ROOT / ".venv-oracle/bin/python"
 SCRIPT = ROOT / "tests/oracle/run_mergekit.py"
@@ -78,7 +79,7 @@ def run_in_oracle(
         env=os.environ | {"HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=HANG_SECONDS,
         check=False,
     )
     if result.returncode:

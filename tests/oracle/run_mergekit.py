@@ -36,7 +36,7 @@ def run_case(config: str, out: str, seed: int | None) -> str | None:
 
 def main(cases_file: str, outcomes_file: str) -> None:
     """Runs every case and writes what came of it."""
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     cases = json.loads(Path(cases_file).read_text(encoding="utf-8"))
     outcomes = {case["name"]: run_case(case["config"], case["out"], case["seed"]) for case in cases}
     Path(outcomes_file).write_text(json.dumps(outcomes, indent=2), encoding="utf-8")

@@ -86,10 +86,8 @@ def comparison(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
         models[family] = {
             "base": base, "one": one, "two": two, "three": three, "far": far, "tied": tied,
         }  # fmt: skip
-        strict = {name: text for name, (text, _) in REFUSED_BY_US.items()}
-        for name, text in (
-            EXACT | DTYPES | REFUSED | strict | FRANKENMERGES | {"tied": TIED}
-        ).items():
+        refused = {name: text for name, (text, _) in (REFUSED | REFUSED_BY_US).items()}
+        for name, text in (EXACT | DTYPES | refused | FRANKENMERGES | {"tied": TIED}).items():
             config = write_config(work / f"{family}-{name}.yaml", text, models[family])
             cases.append(OracleCase(config.stem, config, work / "mergekit" / config.stem))
     return Comparison(work, models, merge_with_mergekit(work, cases))
@@ -219,7 +217,7 @@ def test_what_mergekit_refuses_is_refused(comparison: Comparison, name: str) -> 
     run = f"llama-{name}"
     assert comparison.outcomes[run] is not None
     out = comparison.work / "ronghe" / run
-    with pytest.raises(RongheError):
+    with pytest.raises(RongheError, match=REFUSED[name][1]):
         merge_in_process(comparison.config(run), out)
     assert not out.exists()
 

@@ -11,14 +11,16 @@ import blake3
 import pytest
 import torch
 
-from merge_ops.checkpoints.checkpoint import FolderSource, open_checkpoint
+from merge_ops.checkpoints.byte_sources import FolderSource
+from merge_ops.checkpoints.checkpoint import open_checkpoint
 from merge_ops.jobs.assembly import merge
 from merge_ops.plans.plan import plan_merge
-from merge_ops.recipes.recipe import parse_recipe
+from merge_ops.recipes.reading import parse_recipe
 from merge_ops.stream.stream import StreamSettings
 from tests.checkpoint_factory import QWEN2, Shape, write_family
 from tests.merging import ROOT
 from tests.oracle.oracle_environment import write_config
+from tests.waiting import HANG_SECONDS
 
 KI, MI = 1 << 10, 1 << 20
 # One tensor of 17.3 Mi elements: more than the largest block, and 277 of the smallest.
@@ -164,7 +166,7 @@ print(json.dumps(digests))
             env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=HANG_SECONDS,
             check=False,
         )
         assert done.returncode == 0, done.stderr

@@ -2,13 +2,11 @@
 
 import asyncio
 import base64
-import itertools
 import json
 import os
 import shutil
 import signal
 import subprocess
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import websockets
+
+from tests.waiting import HANG_SECONDS, wait_until
 
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -48,23 +48,24 @@ class Page:
         """Go to an address."""
         self._call("Page.navigate", url=address)
 
-    def wait_for(self, *words: str, seconds: float = 60) -> str:
+    def wait_for(self, *words: str) -> str:
         """The page's text once it holds all of `words`."""
-        deadline = time.monotonic() + seconds
-        while True:
-            text = self.text()
-            missing = [word for word in words if word not in text]
-            if not missing:
-                return text
-            assert time.monotonic() < deadline, f"{missing} not on the page:\n{text}"
-            time.sleep(0.3)
+        seen = [""]
 
-    def wait_until(self, condition: str, seconds: float = 60) -> None:
+        def there() -> bool:
+            seen[0] = self.text()
+            return all(word in seen[0] for word in words)
+
+        wait_until(there, lambda: f"{words} on the page:\n{seen[0]}", pause=0.3)
+        return seen[0]
+
+    def wait_until(self, condition: str) -> None:
         """Wait until a JavaScript condition holds."""
-        deadline = time.monotonic() + seconds
-        while self.evaluate(condition) is not True:
-            assert time.monotonic() < deadline, f"{condition} does not hold:\n{self.text()}"
-            time.sleep(0.3)
+        wait_until(
+            lambda: self.evaluate(condition) is True,
+            lambda: f"{condition} on the page:\n{self.text()}",
+            pause=0.3,
+        )
 
     def picture(self, path: Path) -> Path:
         """Save a PNG of what is seen."""
@@ -107,11 +108,14 @@ def browser(program: str, folder: Path, width: int = 1600, height: int = 900) ->
 
 def _tab(port_file: Path) -> str:
     """The debugging address of the one tab, once the browser is up."""
-    for _ in itertools.repeat(None, 300):
+    tabs: list[dict[str, Any]] = []
+
+    def up() -> bool:
         if port_file.is_file() and (lines := port_file.read_text().splitlines()):
-            with urllib.request.urlopen(f"http://127.0.0.1:{lines[0]}/json", timeout=10) as answer:
-                tabs = [tab for tab in json.load(answer) if tab["type"] == "page"]
-            if tabs:
-                return str(tabs[0]["webSocketDebuggerUrl"])
-        time.sleep(0.1)
-    raise AssertionError("the browser did not come up within 30 s")
+            address = f"http://127.0.0.1:{lines[0]}/json"
+            with urllib.request.urlopen(address, timeout=HANG_SECONDS) as answer:
+                tabs.extend(tab for tab in json.load(answer) if tab["type"] == "page")
+        return bool(tabs)
+
+    wait_until(up, "a tab of the browser", pause=0.1)
+    return str(tabs[0]["webSocketDebuggerUrl"])

@@ -18,6 +18,7 @@ from typing import Any
 from tests.merging import ROOT
 from tests.orchestration.tiny_project import TinyProject
 from tests.storage_servers import free_ports
+from tests.waiting import HANG_SECONDS, wait_until
 
 LOCATION = "orchestration.definitions"
 LAUNCH = """mutation($job: String!) {
@@ -51,7 +52,7 @@ class DagsterDev:
         body = json.dumps({"query": query, "variables": variables}).encode()
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(f"{self.address}/graphql", body, headers)
-        with urllib.request.urlopen(request, timeout=30) as response:
+        with urllib.request.urlopen(request, timeout=HANG_SECONDS) as response:
             answer = json.load(response)
         assert "errors" not in answer, answer
         return answer["data"]
@@ -89,16 +90,14 @@ class DagsterDev:
         done = [tick["timestamp"] for tick in ticks if tick["status"] in ("SUCCESS", "SKIPPED")]
         return float(done[0]) if done else 0.0
 
-    def wait(
-        self, until: Callable[[], bool], what: str, seconds: float, pause: float = 0.5
-    ) -> None:
+    def wait(self, until: Callable[[], bool], what: str, pause: float = 0.5) -> None:
         """Wait until something holds, looking every `pause` seconds; fails with the log's end."""
-        deadline = time.monotonic() + seconds
-        while not until():
-            if time.monotonic() > deadline:
-                end = self.log.read_text(encoding="utf-8", errors="replace")[-6000:]
-                raise AssertionError(f"not within {seconds:.0f} s: {what}\n{self.runs()}\n{end}")
-            time.sleep(pause)
+
+        def said() -> str:
+            end = self.log.read_text(encoding="utf-8", errors="replace")[-6000:]
+            return f"{what}\n{self.runs()}\n{end}"
+
+        wait_until(until, said, pause)
 
     def _all_over(self) -> bool:
         """Whether no run and no backfill is at work; several partitions at once are a backfill."""
@@ -106,24 +105,22 @@ class DagsterDev:
         at_work = [each for each in backfills if each["status"] in AT_WORK]
         return not at_work and set(self.runs().values()) <= OVER
 
-    def settle(self, sensor: str, seconds: float) -> set[str]:
+    def settle(self, sensor: str) -> set[str]:
         """Wait until all runs are over and a look of the sensor after that asks for nothing more.
 
         Returns the ids of all runs.
         """
-        deadline = time.monotonic() + seconds
         while True:
-            left = deadline - time.monotonic()
-            self.wait(self._all_over, "all runs over", left)
+            self.wait(self._all_over, "all runs over")
             known, quiet_since = set(self.runs()), time.time()
             for _ in range(2):  # the first look may have begun before the last run ended
-                self._look_after(sensor, quiet_since, left)
+                self._look_after(sensor, quiet_since)
                 quiet_since = time.time()
             if self._all_over() and set(self.runs()) == known:
                 return known
 
-    def _look_after(self, sensor: str, moment: float, seconds: float) -> None:
-        self.wait(lambda: self.last_tick(sensor) > moment, "the sensor looks", seconds)
+    def _look_after(self, sensor: str, moment: float) -> None:
+        self.wait(lambda: self.last_tick(sensor) > moment, "the sensor looks")
 
 
 @contextmanager
@@ -146,7 +143,7 @@ def dagster_dev(project: TinyProject, home: Path) -> Iterator[DagsterDev]:
         )
     try:
         served = DagsterDev(f"http://127.0.0.1:{port}", log)
-        served.wait(lambda: _answers(served), "the web server answers", 120)
+        served.wait(lambda: _answers(served), "the web server answers")
         yield served
     finally:
         process.send_signal(signal.SIGINT)

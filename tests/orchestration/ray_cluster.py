@@ -20,6 +20,7 @@ from typing import Any
 
 from tests.merging import ROOT
 from tests.storage_servers import free_ports
+from tests.waiting import HANG_SECONDS
 
 GPU_NODES = 2
 
@@ -42,7 +43,7 @@ class RayCluster:
 
     def jobs(self) -> dict[str, dict[str, Any]]:
         """What Ray's job API says of each submitted job, by submission id."""
-        with urllib.request.urlopen(f"{self.address}/api/jobs/", timeout=30) as answer:
+        with urllib.request.urlopen(f"{self.address}/api/jobs/", timeout=HANG_SECONDS) as answer:
             return {job["submission_id"]: job for job in json.load(answer) if job["submission_id"]}
 
     def remove(self, node: GpuNode) -> None:

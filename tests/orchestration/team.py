@@ -19,7 +19,6 @@ from tests.storage_servers import S3Server, free_ports
 DEPLOY = ROOT / "deploy" / "team"
 DATABASE = "ronghe_team"
 PASSWORD = "no-real-secret-123"
-START_SECONDS = 120
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def started(team: Team, folder: Path) -> Iterator[DagsterDev]:
     with ExitStack() as stack:
         for what in ("code", "webserver", "daemon"):
             stack.enter_context(_process(team, what, folder / f"{what}.log"))
-        served.wait(lambda: _answers(served), "the webserver answers", START_SECONDS)
+        served.wait(lambda: _answers(served), "the webserver answers")
         yield served
 
 

@@ -18,6 +18,7 @@ from tests.orchestration.tiny_project import (
     TinyProject,
     make_project,
 )
+from tests.waiting import HANG_SECONDS
 
 REPORT = """
 import json, sys
@@ -48,7 +49,7 @@ def test_the_shipped_catalog_loads_without_environment_models_or_heavy_imports(
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANG_SECONDS,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -4,13 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from resources.store.artifact_store import ArtifactStore
 from tests import checkpoint_factory as factory
 from tests.merging import ROOT
 from tests.orchestration.tiny_project import TASK_ARITHMETIC, make_project
+from tests.waiting import HANG_SECONDS, wait_until
 
 SHAPE = factory.Shape("qwen2", layers=2, hidden=128, intermediate=12288, tied=True)  # 38 MB
 UNSCORED = {key: value for key, value in TASK_ARITHMETIC.items() if key != "suite"}
@@ -42,16 +42,22 @@ def test_a_killed_merge_leaves_nothing_visible_and_the_next_run_finishes(tmp_pat
     environment = {**project.environment, "HOME": os.environ["HOME"]}
     folder, store = tmp_path / "store", ArtifactStore.open(project.store)
     process = start(environment, tmp_path / "first.log")
+    models: set[Path] = set()
+
+    def merging() -> bool:
+        """Whether the merge has begun; the process stands still while we look, or it might end."""
+        assert process.poll() is None, (tmp_path / "first.log").read_text(encoding="utf-8")
+        os.killpg(process.pid, signal.SIGSTOP)
+        pulled = store.digests("model") + store.digests("packed_model")
+        if len(pulled) < 3 or not models:
+            models.update(folder.glob("attempts/*/model.safetensors"))
+        if merged_bytes(folder, models) >= 1_000_000 and store.digests("merge_plan"):
+            return True
+        os.killpg(process.pid, signal.SIGCONT)
+        return False
+
     try:
-        models: set[Path] = set()
-        deadline = time.monotonic() + 120
-        while merged_bytes(folder, models) < 1_000_000 or not store.digests("merge_plan"):
-            assert process.poll() is None, (tmp_path / "first.log").read_text(encoding="utf-8")
-            assert time.monotonic() < deadline, "the merge never began"
-            pulled = store.digests("model") + store.digests("packed_model")
-            if len(pulled) < 3 or not models:
-                models = set(folder.glob("attempts/*/model.safetensors"))
-            time.sleep(0.002)
+        wait_until(merging, "the merge begins", pause=0.005)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -61,7 +67,7 @@ def test_a_killed_merge_leaves_nothing_visible_and_the_next_run_finishes(tmp_pat
 
     again = start(environment, tmp_path / "second.log")
     try:
-        status = again.wait(timeout=180)
+        status = again.wait(HANG_SECONDS)
     finally:
         again.kill()
         again.wait()

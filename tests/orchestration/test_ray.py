@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -15,8 +14,7 @@ import dagster as dg
 import psutil
 
 from assets.work.merging import MergeJob, merge_set
-from merge_ops.plans.stages import Stages
-from merge_ops.recipes.recipe import load_recipe
+from merge_ops.recipes.stages import load_stages
 from merge_ops.stream.stream import StreamSettings
 from orchestration.definitions import build_definitions
 from orchestration.refreshing.refresh import open_instance
@@ -25,6 +23,7 @@ from tests import checkpoint_factory as factory
 from tests.merging import ROOT
 from tests.orchestration.ray_cluster import GpuNode, RayCluster, ray_cluster
 from tests.orchestration.tiny_project import TinyProject, make_project
+from tests.waiting import HANG_SECONDS, wait_until
 
 SHAPE = factory.Shape("qwen2", layers=4, hidden=128, intermediate=12288, tied=True)  # 76 MB
 SETS = ("e1+e2", "e1+e3")
@@ -51,11 +50,11 @@ def local_merges(project: TinyProject) -> Merged:
                 instance=instance, asset_selection=[dg.AssetKey("model")], partition_key=model
             ).success
     store, settings = ArtifactStore.open(project.store), StreamSettings(threads=2, device="cpu")
-    recipe = load_recipe(project.catalog / "recipes" / "dare_ties.yaml")
-    points = {point.id: None for point in recipe.coefficients()}
+    stages = load_stages(project.catalog / "recipes" / "dare_ties.yaml")
+    points = {point.id: None for point in stages.result.coefficients()}
     found: Merged = {}
     for each in SETS:
-        merged = merge_set(store, MergeJob(Stages((recipe,)), "base", each, points), settings)
+        merged = merge_set(store, MergeJob(stages, "base", each, points), settings)
         for point in merged.checkpoints:
             content = point.artifact.manifest["content_digest"]
             found[f"{point.coefficient}|{each}"] = (point.artifact.digest, content)
@@ -146,14 +145,19 @@ def test_a_merge_outlives_its_node_and_has_the_digest_of_a_local_one(tmp_path: P
             stack.enter_context(run_of(each, environment, log))
             for each, log in zip(SETS, logs, strict=True)
         ]
-        deadline = time.monotonic() + 300
-        while (lost := merging_node(folder, before, cluster.nodes)) is None:
+        found: list[GpuNode] = []
+
+        def merging() -> bool:
             assert all(run.poll() is None for run in runs), [log.read_text() for log in logs]
-            assert time.monotonic() < deadline, (cluster.jobs(), [log.read_text() for log in logs])
-            time.sleep(0.002)
+            node = merging_node(folder, before, cluster.nodes)
+            found.extend([node] if node else [])
+            return node is not None
+
+        wait_until(merging, lambda: f"{cluster.jobs()}, {[log.read_text() for log in logs]}", 0.002)
+        (lost,) = found
         lose(cluster, lost)
         assert ArtifactStore.open(project.store).refs(ASSET) == {}
-        states = [run.wait(timeout=300) for run in runs]
+        states = [run.wait(timeout=HANG_SECONDS) for run in runs]
         assert states == [0, 0], [log.read_text() for log in logs]
         jobs = cluster.jobs()
     assert merges(project) == expected

@@ -106,16 +106,16 @@ def catch(
         caught[0].step.suspend()
         return bool(uploads(client) - before)
 
-    served.wait(started, "a merge begins", 150, pause=0.1)
-    served.wait(uploading, "the merge uploads", 150, pause=0)
+    served.wait(started, "a merge begins", pause=0.1)
+    served.wait(uploading, "the merge uploads", pause=0)
     return caught[0]
 
 
 def attempts_of(store: ArtifactStore, process: int) -> set[str]:
     """Attempts that a process of this machine has begun."""
     notes = {
-        entry.key: store._place.read(entry.key)
-        for entry in store._place.children("attempts")
+        entry.key: store.place.read(entry.key)
+        for entry in store.place.children("attempts")
         if entry.key.endswith(".json")
     }
     return {
@@ -134,7 +134,7 @@ def slots_in_use(instance: dg.DagsterInstance) -> int:
 
 def check_store(store: ArtifactStore) -> None:
     """All that is visible verifies, and each name leads to something that is there."""
-    manifests = [entry.key for entry in store._place.walk("artifacts")]
+    manifests = [entry.key for entry in store.place.walk("artifacts")]
     artifacts = [store.get(*key.split("/")[1:3]) for key in manifests]
     assert [problem for each in artifacts for problem in store.verify(each)] == []
     for asset in ("model", "task_vector", "merge_plan", MERGED, SCORES):
@@ -173,16 +173,16 @@ def test_killed_run_workers_are_started_again(
                     runs = merging_runs(instance)
                     return runs[-1].status == dg.DagsterRunStatus.SUCCESS
 
-                served.wait(merged, "a third run succeeds", 150)
+                served.wait(merged, "a third run succeeds")
                 second.step.resume()
-                served.wait(second.is_over, "the step of the second run ends", 60)
+                served.wait(second.is_over, "the step of the second run ends")
 
                 runs = merging_runs(instance)
                 assert [run.run_id for run in runs[:2]] == [first.run, second.run]
                 assert [run.status.value for run in runs] == ["FAILURE", "FAILURE", "SUCCESS"]
                 assert {run.root_run_id for run in runs[1:]} == {first.run}
-                served.wait(lambda: PARTITION in store.refs(SCORES), "it is scored", 120)
-                served.wait(lambda: not slots_in_use(instance), "the pool's slot is free", 60)
+                served.wait(lambda: PARTITION in store.refs(SCORES), "it is scored")
+                served.wait(lambda: not slots_in_use(instance), "the pool's slot is free")
 
     assert set(store.refs(MERGED)) == {PARTITION}
     check_store(store)

@@ -12,8 +12,11 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @contextlib.contextmanager
-def running_hub(folder: Path, name: str) -> Iterator[str]:
-    """Serve `folder` as the model `name`, at one commit; yields the endpoint."""
+def running_hub(folder: Path, name: str, lists: bool = True) -> Iterator[str]:
+    """Serve `folder` as the model `name`, at one commit; yields the endpoint.
+
+    Without `lists` it fails when it is asked for the tree of files.
+    """
     files = {
         path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()
     }
@@ -30,6 +33,11 @@ def running_hub(folder: Path, name: str) -> Iterator[str]:
         def _answer(self, with_body: bool) -> None:
             path = self.path.split("?")[0]
             data, headers = None, {}
+            if path.startswith(f"/api/models/{name}/tree/") and not lists:
+                self.send_response(400)  # its client does not ask again then
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             if path.startswith(f"/api/models/{name}/tree/"):
                 data = json.dumps([_tree_entry(file, at) for file, at in files.items()]).encode()
             elif path.startswith(f"/api/models/{name}"):

@@ -1,7 +1,4 @@
-"""Tags, devices and threads."""
-
-import os
-from pathlib import Path
+"""Tags and devices."""
 
 import pytest
 
@@ -30,18 +27,3 @@ def test_the_device_is_one_that_is_there() -> None:
             compute.choose_device("cuda")
     with pytest.raises(ComputeError, match="device is 'gpu'; it must be one of auto, cpu, cuda"):
         compute.choose_device("gpu")
-
-
-def test_threads_are_the_cores_this_process_may_use() -> None:
-    assert 1 <= compute.thread_count() <= len(os.sched_getaffinity(0))
-    assert compute.thread_count(7) == 7
-    with pytest.raises(ComputeError, match="the number of threads is 0; it must be at least 1"):
-        compute.thread_count(0)
-
-
-@pytest.mark.parametrize(
-    ("text", "cores"), [("150000 100000", 2), ("max 100000", 1 << 16), ("50000 100000", 1)]
-)
-def test_a_container_s_quota_counts(tmp_path: Path, text: str, cores: int) -> None:
-    (tmp_path / "cpu.max").write_text(text)
-    assert compute._container_limit(tmp_path / "cpu.max") == cores

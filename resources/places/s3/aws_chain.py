@@ -1,8 +1,9 @@
 """The standard AWS chain: credentials, region and endpoint from the environment, ~/.aws, or a role.
 
-Read through botocore, as s3fs does, so that the store and upstream sources always agree.
+Read through botocore, for the store and for upstream models alike.
 """
 
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,12 +28,12 @@ class AwsSettings:
     session: Any = field(repr=False)
     credentials: Any = field(repr=False)
 
-    def need_credentials(self) -> None:
-        """Raise StoreAccessError when the chain has no credentials."""
+    def need_credentials(self, role: str) -> None:
+        """Raise StoreAccessError, which names the `role` they are for, when there are none."""
         if self.credentials is None:
             raise StoreAccessError(
-                "no AWS credentials were found for the artifact store; set AWS_ACCESS_KEY_ID and "
-                "AWS_SECRET_ACCESS_KEY, or a profile in ~/.aws, or run with a role that has them"
+                f"no AWS credentials were found for the {role}; set AWS_ACCESS_KEY_ID and "
+                f"AWS_SECRET_ACCESS_KEY, or a profile in ~/.aws, or run with a role that has them"
             )
 
     def secrets(self) -> tuple[str, ...]:
@@ -54,7 +55,9 @@ def read_aws_chain() -> AwsSettings:
     return AwsSettings(
         endpoint=endpoint or None,
         region=session.get_config_variable("region") or "us-east-1",
-        bundle=session.get_config_variable("ca_bundle") or None,
+        bundle=session.get_config_variable("ca_bundle")
+        or os.environ.get("REQUESTS_CA_BUNDLE")  # as botocore's own requests do
+        or None,
         addressing_style=section.get("addressing_style") if isinstance(section, dict) else None,
         session=session,
         credentials=session.get_credentials(),

@@ -10,13 +10,14 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import Any
+
+from urllib3.response import BaseHTTPResponse
 
 from resources.places.s3.client import BrokenBodyError, Timeouts
 
 PARKED = 32  # bodies that wait at the same time in one process
 _EACH = 4  # of one object: what is merged, what is measured before, samples
-_IDLE = 5.0  # seconds after which one that waits may be given up for another
+IDLE = 5.0  # seconds: a reader that goes on at all comes back within one block's work
 _SLICE = 256 << 10  # bytes taken from a connection at once
 
 
@@ -28,6 +29,9 @@ class Watch:
         self._limits: dict[object, tuple[float, Callable[[], None]]] = {}
         self._next: float | None = None  # when the thread will look again
         self._thread: threading.Thread | None = None
+
+    def __len__(self) -> int:
+        return len(self._limits)
 
     @contextlib.contextmanager
     def limit(self, seconds: float, cut: Callable[[], None]) -> Iterator[threading.Event]:
@@ -70,38 +74,46 @@ class Watch:
 class Body:
     """One answer's body; a fault closes it, its end gives the connection back.
 
-    Attributes:
-        offset: where in the object its next byte is.
-        left: bytes that are still to come.
-        short: whether the object ended before the range that was asked for.
+    Its next byte is at `offset` of the object, and `left` bytes are still to come. It is `short`
+    where the object ended before the range that was asked for.
     """
 
-    def __init__(self, answer: Any, offset: int, most: int, watch: Watch, times: Timeouts) -> None:
-        """Take an answer to a request of at most `most` bytes from `offset`.
+    def __init__(
+        self,
+        raw: BaseHTTPResponse,
+        offset: int,
+        nbytes: int,
+        most: int,
+        watch: Watch,
+        times: Timeouts,
+    ) -> None:
+        """Take the answer to a request for at most `most` bytes from `offset`, which has `nbytes`.
 
-        Raises:
-            BrokenBodyError: it has more.
+        BrokenBodyError is raised where it has more than were asked for.
         """
         self.offset = offset
-        self.left = int(answer["ContentLength"])
-        self.short = self.left < most
-        self._raw: Any = answer["Body"]._raw_stream
+        self.left = nbytes
+        self.short = nbytes < most
+        self._raw = raw
         self._watch = watch
         self._times = times
         self._credit = times.read  # seconds it may be behind the slowest rate
-        if self.left > most:
+        if nbytes > most:
             self.close()
-            raise BrokenBodyError(f"{self.left} bytes came where at most {most} were asked for")
+            raise BrokenBodyError(f"{nbytes} bytes came where at most {most} were asked for")
+
+    def cut(self) -> None:
+        """Shut the connection down, from any thread; whoever reads is told that it broke off."""
+        self._raw.shutdown()
 
     def fill(self, buffer: memoryview) -> int:
         """Fill `buffer`, or as much as is left; `offset` tells how far it came when that fails.
 
-        Raises:
-            BrokenBodyError: it ended too early, or took too long.
+        BrokenBodyError is raised where the body ended too early, or took too long.
         """
         nbytes = min(len(buffer), self.left)
         allowed, started = self._credit + nbytes / self._times.slowest, time.monotonic()
-        with self._watch.limit(allowed, self._raw.shutdown) as late:
+        with self._watch.limit(allowed, self.cut) as late:
             try:
                 self._take(buffer[:nbytes])
             except Exception as error:
@@ -131,20 +143,32 @@ class Body:
 
 
 class ParkedBodies:
-    """Bodies that wait for who reads on where they are; thread-safe."""
+    """Bodies that wait for who reads on where they are; thread-safe.
 
-    def __init__(self, most: int = PARKED) -> None:
-        self._most = most
+    At most `most` wait; one that waited for `idle` seconds may be given up for another.
+    """
+
+    def __init__(self, most: int = PARKED, idle: float = IDLE) -> None:
+        self.most = most
+        self.idle = idle
         self._lock = threading.RLock()  # a reader may be closed by whatever frees memory
         self._bodies: OrderedDict[tuple[object, int], tuple[Body, float]] = OrderedDict()
 
-    def has_room(self) -> bool:
-        """Whether another may come; one that nobody wanted for long makes room."""
+    def __len__(self) -> int:
+        return len(self._bodies)
+
+    def waiting(self) -> list[tuple[object, Body]]:
+        """Return whose reader's bodies wait, the longest first."""
         with self._lock:
-            if len(self._bodies) < self._most:
+            return [(reader, body) for (reader, _), (body, _) in self._bodies.items()]
+
+    def has_room(self) -> bool:
+        """Return whether another may come; one that nobody wanted for long makes room."""
+        with self._lock:
+            if len(self._bodies) < self.most:
                 return True
             where, (body, since) = next(iter(self._bodies.items()))
-            if time.monotonic() - since < _IDLE:
+            if time.monotonic() - since < self.idle:
                 return False
             del self._bodies[where]
         body.close()

@@ -10,19 +10,17 @@ https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity-
 
 import base64
 import hashlib
-import threading
 import uuid
 import zlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from botocore.exceptions import ClientError
 
 from resources.errors import StoreError, StoreUnreachableError
-from resources.places.s3.client import code_of, passes, persist, status_of
-from resources.store.names import PROBE
-
-if TYPE_CHECKING:
-    from resources.places.s3.place import S3Place
+from resources.places.place import PROBE
+from resources.places.s3.bucket import Bucket
+from resources.places.s3.client import code_of, passes, status_of
+from resources.places.s3.uploads import S3Uploads
 
 _WITH_CRC32 = {"ChecksumAlgorithm": "CRC32", "ChecksumType": "FULL_OBJECT"}
 _MISMATCHES = {"BadDigest", "XAmzContentChecksumMismatch"}
@@ -38,23 +36,17 @@ def crc32(data: bytes | bytearray) -> str:
     return base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode()
 
 
-class PartChecksums:
-    """What parts of uploads to one place carry; the first upload of a process finds it out."""
+def checks_crc32(bucket: Bucket) -> bool:
+    """Return whether parts shall carry a CRC32; else they carry an MD5.
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._by_crc32: bool | None = None
-
-    def by_crc32(self, place: "S3Place") -> bool:
-        """Whether parts carry a CRC32; else they carry an MD5.
-
-        Raises:
-            StoreUnreachableError: the server could not be asked.
-        """
-        with self._lock:
-            if self._by_crc32 is None:
-                self._by_crc32 = _checks_crc32(place)
-            return self._by_crc32
+    The first upload of a process asks the server. StoreUnreachableError is raised where it could
+    not be asked.
+    """
+    connection = bucket.connection()
+    with connection.asking:
+        if connection.checks_crc32 is None:
+            connection.checks_crc32 = _ask(bucket)
+        return connection.checks_crc32
 
 
 def begun_with(by_crc32: bool) -> dict[str, str]:
@@ -67,41 +59,36 @@ def part_with(by_crc32: bool, data: bytes | bytearray) -> dict[str, str]:
     return {"ChecksumCRC32": crc32(data)} if by_crc32 else {"ContentMD5": md5(data)}
 
 
-def named_part(number: int, part: dict[str, Any]) -> dict[str, Any]:
-    """Return how a completion names a part: as the server said or listed, or as it was sent."""
-    kept = {name: part[name] for name in ("ETag", "ChecksumCRC32") if name in part}
-    return {"PartNumber": number, **kept}
-
-
-def _checks_crc32(place: "S3Place") -> bool:
+def _ask(bucket: Bucket) -> bool:
     """Whether a part with a wrong CRC32 is refused, and an upload with one that is right completes.
 
     It is completed as one that was cut off is. Whatever else the server says means no.
     """
-    client, key = place.connection().client, f"{PROBE}/{uuid.uuid4().hex}"
-    names: dict[str, Any] = dict(place.names(key))
+    client, key = bucket.connection().client, f"{PROBE}/{uuid.uuid4().hex}"
+    uploads, names = S3Uploads(bucket), bucket.names(key)
     done = False
     try:
-        with place.translated("asking for CRC32"):
-            begun = persist(
-                lambda again: client.create_multipart_upload(**names, **_WITH_CRC32),
-                place.patience,
+        begun = bucket.persist(
+            "asking for CRC32",
+            lambda again: client.create_multipart_upload(**names, **_WITH_CRC32),
+        )
+        part: dict[str, Any] = {**names, "UploadId": begun["UploadId"], "PartNumber": 1}
+        part["Body"] = b"1"
+        if bucket.persist("asking for CRC32", lambda again: _refuses(client, part, crc32(b"0"))):
+            right = crc32(b"1")
+            bucket.persist(
+                "asking for CRC32", lambda again: client.upload_part(**part, ChecksumCRC32=right)
             )
-            names |= {"UploadId": begun["UploadId"], "PartNumber": 1, "Body": b"1"}
-            if persist(lambda again: _refuses(client, names, crc32(b"0")), place.patience):
-                right = crc32(b"1")
-                persist(
-                    lambda again: client.upload_part(**names, ChecksumCRC32=right), place.patience
-                )
-                place.salvage(key)
-                done = place.read(key) is not None
+            uploads.complete(key)
+            bucket.persist("asking for CRC32", lambda again: client.head_object(**names))
+            done = True
     except StoreUnreachableError:
         raise
-    except StoreError:
+    except (StoreError, FileNotFoundError):
         done = False
-    place.delete([key])
+    bucket.persist(f"deleting {key}", lambda again: client.delete_object(**names))
     if not done:
-        place.drop_pending([key])
+        uploads.abort([key])
     return done
 
 

@@ -25,10 +25,12 @@ from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
 from resources.errors import (
+    ObjectChangedError,
     StoreAccessError,
     StoreAddressError,
     StoreError,
     StoreFailureError,
+    StoreInterruptedError,
     StoreUnreachableError,
 )
 from resources.places.s3.aws_chain import AwsSettings
@@ -64,7 +66,7 @@ class Patience:
     longest_pause: float = 5.0
 
     def pause(self, number: int) -> float:
-        """Seconds to wait after failure `number` (from 0): doubled each time, spread at random."""
+        """Return the seconds to wait after failure `number`: doubled each time, and spread."""
         longest = min(self.longest_pause, self.first_pause * 2.0**number)
         return longest * random.uniform(0.5, 1.0)
 
@@ -114,9 +116,7 @@ def make_client(settings: AwsSettings, timeouts: Timeouts, connections: int) -> 
 def persist(action: Callable[[bool], Done], patience: Patience) -> Done:
     """Call `action` until it succeeds, fails for good, or patience ends; raises its last error.
 
-    Args:
-        action: is told whether it was called before: what it asks for may then be done already.
-        patience: how often, and how long.
+    It is told whether it was called before: what it asks for may then be done already.
     """
     deadline = time.monotonic() + patience.seconds
     for number in range(patience.tries):
@@ -144,34 +144,42 @@ def status_of(error: Exception) -> int:
 
 
 def is_missing(error: Exception) -> bool:
-    """Whether S3 said that there is no such object."""
+    """Return whether S3 said that there is no such object."""
     return status_of(error) == 404 and code_of(error) != "NoSuchBucket"
 
 
 def explain(
-    uri: str, bucket: str, doing: str, error: Exception, endpoint: str | None
+    where: str, bucket: str, rights: str, error: Exception, endpoint: str | None
 ) -> StoreError:
-    """Return our error for a fault, of whose text only the S3 code and the status are kept."""
+    """Return our error for a fault, of whose text only the S3 code and the status are kept.
+
+    `where` begins the sentence: what was done, with what, and that it failed. `rights` are what one
+    must be allowed to do with the bucket's objects.
+    """
     code, status = code_of(error), status_of(error)
-    where = f"artifact store {uri}: {doing} failed"
     if code == "NoSuchBucket":
         return StoreAddressError(
-            f"{where}: there is no bucket {bucket!r}; make it, or correct the store's URI"
+            f"{where}: there is no bucket {bucket!r}; make it, or correct the URI"
         )
     if status in (401, 403):
         said = code if code and not code.isdigit() else status
         return StoreAccessError(
             f"{where}: the server refused the credentials ({said}); check the key, and that it "
-            f"may get, put, delete and list objects of this bucket"
+            f"may {rights} objects of this bucket"
         )
+    if status == 412:
+        return ObjectChangedError(f"{where}: the object is not the one that was listed; run again")
     if status:
-        return StoreFailureError(
+        failure = StoreInterruptedError if passes(error) else StoreFailureError
+        return failure(
             f"{where}: the server answered {status} {code}".rstrip() + "; see its log and retry"
         )
     if isinstance(error, BrokenBodyError):
-        return StoreFailureError(f"{where}: {error}; check the network and the server, and retry")
+        return StoreInterruptedError(
+            f"{where}: {error}; check the network and the server, and retry"
+        )
     if isinstance(error, _BROKEN_OFF):
-        return StoreFailureError(
+        return StoreInterruptedError(
             f"{where}: the connection broke off again and again ({type(error).__name__}); check "
             f"the network and the server, and retry"
         )
@@ -185,7 +193,7 @@ def explain(
 
 
 def passes(error: Exception) -> bool:
-    """Whether the same request may succeed a moment later."""
+    """Return whether the same request may succeed a moment later."""
     status = status_of(error)
     if status:
         return (

@@ -5,56 +5,53 @@ filled and those under way, of which there are at most `PARTS_AT_ONCE` in the pr
 """
 
 import contextlib
-import threading
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import Future
+from typing import Any
 
 from botocore.exceptions import ClientError
 
-from resources.places.s3.bodies import Body, ParkedBodies, Watch
-from resources.places.s3.checksums import PartChecksums, begun_with, named_part, part_with
+from resources.places.s3.bodies import Body
+from resources.places.s3.bucket import Bucket
+from resources.places.s3.checksums import begun_with, checks_crc32, part_with
 from resources.places.s3.client import code_of, is_missing, persist
+from resources.places.s3.objects import put_object
+from resources.places.s3.uploads import named_part
 
-if TYPE_CHECKING:
-    from resources.places.s3.place import S3Place
-
-GETS_AT_ONCE = 8
-PARTS_AT_ONCE = 3
 _GET = 8 << 20  # bytes of one ranged GET
 _PART = 5 << 20  # bytes of one part of an upload, the least that S3 allows
 _MOST_PARTS = 9_000  # S3 allows 10,000
 
 
 class S3Reader:
-    """Ranged GETs on one object, thread-safe."""
+    """Ranged GETs on one object, thread-safe; with a `tag`, on that version of it alone."""
 
-    def __init__(self, place: "S3Place", key: str) -> None:
-        self._place = place
+    def __init__(self, bucket: Bucket, key: str, tag: str = "") -> None:
+        self._bucket = bucket
         self._key = key
+        self._version = {"IfMatch": tag} if tag else {}
 
     def read_into(self, offset: int, buffer: memoryview, ahead: int = 0) -> int:
         """Fill `buffer`, by several GETs at once when it is large; short only at the end.
 
         The answer to one that asks for bytes ahead stays open for whoever reads on behind it.
         """
-        with self._place.translated(f"reading {self._key}"):
+        with self._bucket.translated(f"reading {self._key}"):
             if len(buffer) <= _GET or ahead:
                 return self._get(offset, buffer, ahead)
             starts = range(0, len(buffer), _GET)
             parts = [buffer[start : start + _GET] for start in starts]
             offsets = [offset + start for start in starts]
-            return sum(self._place.connection().gets.map(self._get, offsets, parts))
+            return sum(self._bucket.connection().gets.map(self._get, offsets, parts))
 
     def close(self) -> None:
-        """Give up answers that are open; connections belong to the place."""
-        connection = self._place.opened()
+        """Give up answers that are open; connections belong to the bucket."""
+        connection = self._bucket.opened()
         if connection is not None:
             connection.parked.drop(self)
 
     def _get(self, offset: int, buffer: memoryview, ahead: int = 0) -> int:
         """One range; when an answer breaks off the rest of it is asked for."""
-        parked = self._place.connection().parked
+        parked = self._bucket.connection().parked
         done = 0
 
         def go(again: bool) -> int:
@@ -74,21 +71,20 @@ class S3Reader:
                     break
             return done
 
-        return persist(go, self._place.patience) if len(buffer) else 0
+        return persist(go, self._bucket.patience) if len(buffer) else 0
 
     def _ask(self, offset: int, nbytes: int, ahead: int) -> Body | None:
         """Ask for a range, and for what is ahead if one more answer may wait; None at the end."""
-        connection = self._place.connection()
+        connection = self._bucket.connection()
         most = nbytes + (ahead if ahead and connection.parked.has_room() else 0)
         try:
-            answer = connection.client.get_object(
-                **self._place.names(self._key), Range=f"bytes={offset}-{offset + most - 1}"
-            )
+            request = {**self._bucket.names(self._key), **self._version}
+            span = f"bytes={offset}-{offset + most - 1}"
+            return connection.get(offset, most, Range=span, **request)[0]
         except ClientError as error:
             if code_of(error) == "InvalidRange":
                 return None
             raise
-        return Body(answer, offset, most, connection.watch, self._place.timeouts)
 
 
 class S3Writer:
@@ -97,8 +93,8 @@ class S3Writer:
     The object appears with `commit`. Left by `abandon`, the parts are removed.
     """
 
-    def __init__(self, place: "S3Place", key: str, size: int) -> None:
-        self._place = place
+    def __init__(self, bucket: Bucket, key: str, size: int) -> None:
+        self._bucket = bucket
         self._key = key
         self._part = max(_PART, -(-size // _MOST_PARTS))
         self._buffer = bytearray(min(size, self._part) or 1)
@@ -124,13 +120,13 @@ class S3Writer:
     def commit(self) -> None:
         """Finish the upload; the object exists when this returns."""
         if not self._upload:
-            self._place.put(self._key, bytes(memoryview(self._buffer)[: self._filled]))
+            put_object(self._bucket, self._key, bytes(memoryview(self._buffer)[: self._filled]))
             return
         if self._filled:
             self._send()
-        with self._place.translated(f"writing {self._key}"):
+        with self._bucket.translated(f"writing {self._key}"):
             parts = [sent.result() for sent in self._sent]
-            persist(lambda again: self._complete(parts, again), self._place.patience)
+            persist(lambda again: self._complete(parts, again), self._bucket.patience)
 
     def abandon(self) -> None:
         """Wait for parts under way and abort the upload."""
@@ -138,18 +134,18 @@ class S3Writer:
         for sent in self._sent:
             sent.exception()
         if self._upload:
-            client = self._place.connection().client
-            names = self._place.names(self._key)
+            client = self._bucket.connection().client
+            names = self._bucket.names(self._key)
             with contextlib.suppress(Exception):
                 persist(
                     lambda again: client.abort_multipart_upload(**names, UploadId=self._upload),
-                    self._place.patience,
+                    self._bucket.patience,
                 )
 
     def _send(self) -> None:
         """Hand the filled part to an uploading thread."""
-        connection = self._place.connection()
-        with self._place.translated(f"writing {self._key}"):
+        connection = self._bucket.connection()
+        with self._bucket.translated(f"writing {self._key}"):
             if not self._upload:
                 self._begin()
             while self._seen < len(self._sent) and self._sent[self._seen].done():
@@ -170,25 +166,25 @@ class S3Writer:
 
     def _begin(self) -> None:
         """Ask for an upload whose parts carry what the server checks."""
-        connection = self._place.connection()
-        self._by_crc32 = connection.part_checksums.by_crc32(self._place)
-        asked = {**self._place.names(self._key), **begun_with(self._by_crc32)}
+        connection = self._bucket.connection()
+        self._by_crc32 = checks_crc32(self._bucket)
+        asked = {**self._bucket.names(self._key), **begun_with(self._by_crc32)}
         self._upload = persist(
             lambda again: connection.client.create_multipart_upload(**asked)["UploadId"],
-            self._place.patience,
+            self._bucket.patience,
         )
 
     def _put_part(self, number: int, part: bytearray) -> dict[str, Any]:
         """Upload one part, again when it did not arrive as it was sent; how it is named."""
-        connection = self._place.connection()
+        connection = self._bucket.connection()
         try:
             if self._given_up:
                 return {}
             checksum = part_with(self._by_crc32, part)
-            place = {**self._place.names(self._key), "UploadId": self._upload}
+            place = {**self._bucket.names(self._key), "UploadId": self._upload}
             body = {"PartNumber": number, "Body": part, **checksum}
             answer = persist(
-                lambda again: connection.client.upload_part(**place, **body), self._place.patience
+                lambda again: connection.client.upload_part(**place, **body), self._bucket.patience
             )
             return named_part(number, {**answer, **checksum})
         finally:
@@ -197,7 +193,7 @@ class S3Writer:
 
     def _complete(self, parts: list[dict[str, Any]], again: bool) -> None:
         """Make one object of the parts; an earlier try whose answer was lost may have done it."""
-        client, names = self._place.connection().client, self._place.names(self._key)
+        client, names = self._bucket.connection().client, self._bucket.names(self._key)
         try:
             client.complete_multipart_upload(
                 **names, UploadId=self._upload, MultipartUpload={"Parts": parts}
@@ -207,29 +203,3 @@ class S3Writer:
                 raise
             if client.head_object(**names)["ContentLength"] != self._size:
                 raise
-
-
-class Connection:
-    """What one process has open to a bucket: a client, and threads that read and write."""
-
-    def __init__(self, client: Any) -> None:
-        self.client = client
-        self.watch = Watch()
-        self.parked = ParkedBodies()
-        self.part_checksums = PartChecksums()
-        self.gets = ThreadPoolExecutor(GETS_AT_ONCE, "s3-get")
-        self.puts = ThreadPoolExecutor(PARTS_AT_ONCE, "s3-put")
-        self.parts_at_once = threading.BoundedSemaphore(PARTS_AT_ONCE)
-        self._spare: deque[bytearray] = deque(maxlen=PARTS_AT_ONCE)
-
-    def buffer(self, nbytes: int) -> bytearray:
-        """Return a buffer, one that was used before if it has the size."""
-        with contextlib.suppress(IndexError):
-            buffer = self._spare.pop()
-            if len(buffer) == nbytes:
-                return buffer
-        return bytearray(nbytes)
-
-    def take_back(self, buffer: bytearray) -> None:
-        """Keep a buffer that nothing uses any more: fresh memory costs as much as a copy."""
-        self._spare.append(buffer)

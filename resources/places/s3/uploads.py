@@ -4,44 +4,47 @@ MinIO lists an upload only when asked for its whole key, so there gc leaves them
 sweep, after a day.
 """
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 from botocore.exceptions import ClientError
 
 from resources.places.place import Entry
-from resources.places.s3.checksums import named_part
-from resources.places.s3.client import is_missing, persist
-
-if TYPE_CHECKING:
-    from resources.places.s3.place import S3Place
+from resources.places.s3.bucket import Bucket
+from resources.places.s3.client import is_missing
 
 Done = TypeVar("Done")
+
+
+def named_part(number: int, part: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how a completion names a part: as the server said or listed, or as it was sent."""
+    kept = {name: part[name] for name in ("ETag", "ChecksumCRC32") if name in part}
+    return {"PartNumber": number, **kept}
 
 
 class S3Uploads:
     """The uploads of one place. That one is gone meanwhile is never an error."""
 
-    def __init__(self, place: "S3Place") -> None:
-        self._place = place
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
 
     def pending(self, prefix: str) -> list[Entry]:
-        """Every upload below the folder `prefix`, by key; those of one key are one entry."""
-        found: dict[str, Entry] = {}
+        """Return every upload below the folder `prefix`, by key; those of one key are one entry."""
+        entries: dict[str, Entry] = {}
         for key, upload in self._uploads(f"{prefix}/"):
             begun = upload["Initiated"].timestamp()
             size = sum(part["Size"] for part in self._parts(key, upload["UploadId"]))
-            known = found.get(key)
+            known = entries.get(key)
             if known is not None:
                 size, begun = size + known.size, max(begun, known.modified)
-            found[key] = Entry(key, size, begun)
-        return [found[key] for key in sorted(found)]
+            entries[key] = Entry(key, size, begun)
+        return [entries[key] for key in sorted(entries)]
 
     def abort(self, keys: Iterable[str]) -> None:
         """Abort every upload of these keys."""
         for key in keys:
             for upload in self._of(key):
-                names = {**self._place.names(key), "UploadId": upload["UploadId"]}
+                names = {**self._bucket.names(key), "UploadId": upload["UploadId"]}
                 doing = f"aborting the upload of {key}"
                 self._ask(doing, lambda client, n=names: client.abort_multipart_upload(**n), None)
 
@@ -58,7 +61,7 @@ class S3Uploads:
             if part["PartNumber"] == number
         ]
         if there:
-            names = {**self._place.names(key), "UploadId": uploads[-1]["UploadId"]}
+            names = {**self._bucket.names(key), "UploadId": uploads[-1]["UploadId"]}
             self._ask(
                 f"completing the upload of {key}",
                 lambda client: client.complete_multipart_upload(
@@ -73,7 +76,7 @@ class S3Uploads:
 
     def _uploads(self, prefix: str) -> list[tuple[str, dict[str, Any]]]:
         """Every upload whose key starts with `prefix`, with its key in this place."""
-        names = self._place.names(prefix)
+        names = self._bucket.names(prefix)
         root = len(names["Key"]) - len(prefix)
 
         def ask(client: Any) -> list[tuple[str, dict[str, Any]]]:
@@ -91,7 +94,7 @@ class S3Uploads:
 
         def ask(client: Any) -> list[dict[str, Any]]:
             pages = client.get_paginator("list_parts").paginate(
-                **self._place.names(key), UploadId=upload
+                **self._bucket.names(key), UploadId=upload
             )
             return [part for page in pages for part in page.get("Parts", [])]
 
@@ -99,8 +102,8 @@ class S3Uploads:
         return sorted(found, key=lambda part: part["PartNumber"])
 
     def _ask(self, doing: str, request: Callable[[Any], Done], gone: Done) -> Done:
-        """Make a request, with the place's patience; `gone` where there is no such upload."""
-        client = self._place.connection().client
+        """Make a request, with the bucket's patience; `gone` where there is no such upload."""
+        client = self._bucket.connection().client
 
         def go(again: bool) -> Done:
             try:
@@ -110,5 +113,4 @@ class S3Uploads:
                     return gone
                 raise
 
-        with self._place.translated(doing):
-            return persist(go, self._place.patience)
+        return self._bucket.persist(doing, go)

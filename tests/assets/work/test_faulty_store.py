@@ -37,8 +37,8 @@ MERGES = [
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Faults are given up on after half a second, so that many fit into a test."""
-    monkeypatch.setattr("resources.places.s3.place._FIRST_TIMEOUTS", HASTY)
-    monkeypatch.setattr("resources.places.s3.place.Timeouts", lambda: HASTY)
+    monkeypatch.setattr("resources.places.s3.bucket.FIRST_TIMEOUTS", HASTY)
+    monkeypatch.setattr("resources.places.s3.bucket.TIMEOUTS", HASTY)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_a_server_that_does_nothing_else_is_told_of(
     with running_proxy(seaweedfs.endpoint, share=0.0, patience=HURRY) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
         store = ArtifactStore.open(s3_root)
-        store._place.patience = Patience(tries=2, seconds=10.0, first_pause=0.01)
+        store.place.bucket.patience = Patience(tries=2, seconds=10.0, first_pause=0.01)
         artifact = publish(store, "checkpoint", data)
         artifact.piece_digests("model.safetensors")  # so that the file itself meets the fault
         proxy.always = kind

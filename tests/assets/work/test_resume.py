@@ -105,8 +105,8 @@ def test_a_merge_killed_at_ninety_percent_computes_what_was_unfinished(
         assert store.verify(store.get(CHECKPOINT, digest)) == []
 
     assert len(store.gc(grace_seconds=0).garbage) == 2, "what the killed merge left is gc's"
-    assert store._place.pending("attempts") == []
-    there = {entry.key.split("/")[1] for entry in store._place.walk("attempts")}
+    assert store.place.pending("attempts") == []
+    there = {entry.key.split("/")[1] for entry in store.place.walk("attempts")}
     published = {store.get(kind, digest).manifest["attempt"]
                  for kind in ("checkpoint", "model", "tensor_digests")
                  for digest in store.digests(kind)}  # fmt: skip
@@ -226,6 +226,6 @@ def test_a_living_writer_is_not_resumed(store: ArtifactStore) -> None:
         attempt.journal.stop()
         note = {"kind": CHECKPOINT, "digest": "some-digest", "host": "elsewhere", "pid": 1,
                 "place": "another machine", "started": "1", "files": {}}  # fmt: skip
-        store._place.put(marker, json.dumps(note).encode())
+        store.place.put(marker, json.dumps(note).encode())
         assert store.unfinished(CHECKPOINT, "some-digest") == []
         assert attempt.publish("some-digest").nbytes == 2 * MIB

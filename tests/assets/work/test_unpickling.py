@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from assets.work.unpickling import copy_unpickled
-from merge_ops.checkpoints.checkpoint import FolderSink
+from merge_ops.checkpoints.byte_sources import FolderSink
 from merge_ops.errors import CheckpointError
 from resources.upstream.folder_source import FolderModel
 from tests import checkpoint_factory as factory

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from merge_ops.checkpoints.checkpoint import FolderSource, open_checkpoint
+from merge_ops.checkpoints.byte_sources import FolderSource
+from merge_ops.checkpoints.checkpoint import open_checkpoint
 from merge_ops.checkpoints.header import TensorEntry
 from merge_ops.checkpoints.layout import OutputTensor
 from merge_ops.errors import RecipeError
@@ -20,8 +21,9 @@ from merge_ops.methods.arcee_fusion import ArceeFusionParameters, row_divergence
 from merge_ops.methods.dare import DareParameters
 from merge_ops.methods.della import DellaLinearParameters, keep_chances
 from merge_ops.methods.nuslerp import NuslerpParameters
-from merge_ops.plans.plan import PlannedTensor, plan_merge
-from merge_ops.recipes.recipe import parse_recipe
+from merge_ops.plans.plan import plan_merge
+from merge_ops.plans.steps import Merge
+from merge_ops.recipes.reading import parse_recipe
 from merge_ops.stream.stream import _ranges
 from tests import checkpoint_factory as factory
 
@@ -83,7 +85,7 @@ def test_column_sums_of_other_runs_are_not():
 def test_blocks_of_rows_are_powers_of_two(rows, length, block):
     shape = (rows, length)
     entry = TensorEntry("F32", shape, "f", 0, 4 * rows * length)
-    tensor = PlannedTensor(OutputTensor("t", "F32", shape), "merge", None, (entry,), (), "row")
+    tensor = Merge(OutputTensor("t", "F32", shape), None, (entry,), (), "row")
     ranges = _ranges(tensor, block)
     counts = [count // length for _, count in ranges]
     assert all(count % length == 0 for _, count in ranges)
@@ -190,7 +192,7 @@ def test_chances_beyond_zero_or_one_are_refused_by_the_plan(tmp_path, density, r
 
 
 def test_where_nothing_is_dropped_any_epsilon_goes(tmp_path):
-    assert plan_with(tmp_path, "parameters: {weight: 1, density: 1, epsilon: 0.9}").tensors
+    assert plan_with(tmp_path, "parameters: {weight: 1, density: 1, epsilon: 0.9}").steps
 
 
 def threshold_by_sorting(base, expert):

@@ -10,13 +10,14 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from merge_ops.checkpoints.checkpoint import FolderSink, FolderSource, open_checkpoint
+from merge_ops.checkpoints.byte_sources import FolderSink, FolderSource
+from merge_ops.checkpoints.checkpoint import open_checkpoint
 from merge_ops.errors import NonFiniteError, SettingsError
 from merge_ops.jobs.assembly import merge
 from merge_ops.measures import trimming
 from merge_ops.methods import METHODS
 from merge_ops.plans.plan import plan_merge
-from merge_ops.recipes.recipe import parse_recipe
+from merge_ops.recipes.reading import parse_recipe
 from merge_ops.stream.stream import BlockStream, StreamSettings
 from tests import checkpoint_factory as factory
 from tests.method_settings import USUAL, apply, inputs, other_value, usual_parameters, usual_value

@@ -12,10 +12,11 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from merge_ops.checkpoints.checkpoint import FolderSource, open_checkpoint
-from merge_ops.plans.compatibility import is_embedding, is_head
+from merge_ops.checkpoints.byte_sources import FolderSource
+from merge_ops.checkpoints.checkpoint import open_checkpoint
+from merge_ops.checkpoints.tensor_names import is_embedding, is_head
 from merge_ops.plans.plan import plan_merge
-from merge_ops.recipes.recipe import parse_recipe
+from merge_ops.recipes.reading import parse_recipe
 from tests import checkpoint_factory as factory
 from tests.merging import merge_in_process
 
@@ -193,7 +194,7 @@ def test_layers_of_every_scheme_can_be_stacked(kind, tmp_path):
     )
     plan = plan_merge(recipe, {"one": open_checkpoint("one", FolderSource(folder))})
     per_layer = sum(".0." in name for name in shapes)
-    assert len(plan.tensors) == len(shapes) + 2 * per_layer
+    assert len(plan.steps) == len(shapes) + 2 * per_layer
     assert plan.config["num_layers"] == 5
 
 

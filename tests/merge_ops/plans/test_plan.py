@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from merge_ops.checkpoints.checkpoint import FolderSource, open_checkpoint
+from merge_ops.checkpoints.byte_sources import FolderSource
+from merge_ops.checkpoints.checkpoint import open_checkpoint
 from merge_ops.checkpoints.depth import depths, in_order, layer_of, positions
 from merge_ops.errors import CompatibilityError, RecipeError
 from merge_ops.plans.plan import plan_merge
 from merge_ops.plans.plan_json import plan_json
-from merge_ops.recipes.recipe import parse_recipe
+from merge_ops.recipes.reading import parse_recipe
 from tests import checkpoint_factory as factory
 
 LAYER = "model.layers.{}.mlp.up_proj.weight"
@@ -35,7 +36,7 @@ def make(family, text, **spoiled):
 
 
 def weights(plan, name):
-    return next(t.parameters[0] for t in plan.tensors if t.output.name == name).weight
+    return next(t.parameters[0] for t in plan.steps if t.output.name == name).weight
 
 
 HEAD = "merge_method: task_arithmetic\nbase_model: base\n"
@@ -44,7 +45,7 @@ TWO = "models: [{model: a}, {model: b}]\n"
 
 def test_every_tensor_is_planned_once(family):
     plan = make(family, HEAD + TWO + "parameters: {weight: 1}")
-    names = [tensor.output.name for tensor in plan.tensors]
+    names = [tensor.output.name for tensor in plan.steps]
     assert sorted(names) == sorted(plan.base.tensors)
     assert plan.bytes_read == 3 * plan.base.nbytes
 
@@ -123,7 +124,7 @@ def test_a_sweep_shares_one_plan(family):
         "lambda=1.5",
     ]
     assert len({output.digest for output in plan.outputs}) == 3
-    assert [each.lambda_ for each in plan.tensors[0].parameters] == [0.5, 1.0, 1.5]
+    assert [each.lambda_ for each in plan.steps[0].parameters] == [0.5, 1.0, 1.5]
 
 
 def test_the_digest_is_that_of_the_one_coefficient(family):
@@ -179,7 +180,7 @@ def test_what_does_not_fit_is_refused(family, tmp_path, spoil, message):
 def test_another_tokenizer_can_be_accepted_on_purpose(family, tmp_path):
     spoiled = factory.spoiled(family.experts[1], tmp_path / "spoiled", factory.swap_tokens)
     text = HEAD + TWO + "parameters: {weight: 1}\ntokenizer_source: base"
-    assert make(family, text, b=spoiled).tensors
+    assert make(family, text, b=spoiled).steps
 
 
 def test_other_heads_with_equal_shapes_are_refused(family, tmp_path):
@@ -204,7 +205,7 @@ def test_tied_embeddings_are_written_once(tmp_path):
         copy = {"lm_head.weight": tensors["model.embed_tokens.weight"].clone()}
         factory.rewrite_weights(folder, tensors | copy)
     plan = make(tied, HEAD + TWO + "parameters: {weight: 1}")
-    assert "lm_head.weight" not in {tensor.output.name for tensor in plan.tensors}
+    assert "lm_head.weight" not in {tensor.output.name for tensor in plan.steps}
     assert "tied to the input embedding" in plan.excluded["lm_head.weight"]
 
 
@@ -237,7 +238,7 @@ def test_integer_tensors_are_copied(family, tmp_path):
 
         copies[name] = factory.spoiled(folder, tmp_path / name, add)
     plan = make(replace(family), HEAD + TWO + "parameters: {weight: 1}", **copies)
-    actions = {tensor.output.name: tensor.action for tensor in plan.tensors}
+    actions = {tensor.output.name: tensor.action for tensor in plan.steps}
     assert actions["model.position_ids"] == "copy"
 
 
@@ -261,7 +262,7 @@ BLOCKMERGE = "merge_method: blockmerge\nbase_model: a\nmodels: [{model: b}]\n"
 
 
 def shares(plan):
-    return {tensor.output.name: tensor.parameters[0].share for tensor in plan.tensors}
+    return {tensor.output.name: tensor.parameters[0].share for tensor in plan.steps}
 
 
 def test_a_gradient_over_the_tensors(family):
@@ -289,7 +290,7 @@ def test_a_filter_chooses_the_list_and_a_sweep_takes_lists(family):
     plan = make(family, text)
     assert shares(plan)[LAYER.format(1)] == 0.5
     plan = make(family, BLOCKMERGE + "sweep: {gradient_values: [[0, 1], [1, 0.5]]}")
-    head = next(each for each in plan.tensors if each.output.name == "lm_head.weight")
+    head = next(each for each in plan.steps if each.output.name == "lm_head.weight")
     assert [each.share for each in head.parameters] == [1.0, 0.5]
     first, second = plan.outputs
     assert (first.coefficient, second.coefficient) == (

@@ -8,8 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from merge_ops.checkpoints.checkpoint import FolderSource, open_checkpoint
-from merge_ops.plans.stages import load_stages, plan_stages
+from merge_ops.checkpoints.byte_sources import FolderSource
+from merge_ops.checkpoints.checkpoint import open_checkpoint
+from merge_ops.plans.stage_plans import plan_stages
+from merge_ops.recipes.stages import load_stages
 from tests import checkpoint_factory as factory
 
 FORMS = {
@@ -180,5 +182,5 @@ def test_a_published_form_plans(form, opened, tmp_path):
     plan = plan_stages(stages, {name: opened[name] for name in stages.referenced_models})[-1]
     assert plan.outputs[0].digest
     dtype = {"float16": "F16", "bfloat16": "BF16"}[plan.recipe.dtype]
-    assert {tensor.output.dtype for tensor in plan.tensors} == {dtype}
-    assert all(tensor.action == "merge" for tensor in plan.tensors)
+    assert {tensor.output.dtype for tensor in plan.steps} == {dtype}
+    assert all(tensor.action == "merge" for tensor in plan.steps)

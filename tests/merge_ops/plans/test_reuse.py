@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from merge_ops.checkpoints.checkpoint import FolderSink, FolderSource, open_checkpoint
+from merge_ops.checkpoints.byte_sources import FolderSink, FolderSource
+from merge_ops.checkpoints.checkpoint import open_checkpoint
 from merge_ops.jobs.assembly import merge
 from merge_ops.plans.plan import plan_merge
 from merge_ops.plans.reuse import Earlier, reusing, tensor_digests, tensor_keys
-from merge_ops.recipes.recipe import parse_recipe
+from merge_ops.recipes.reading import parse_recipe
 from tests import checkpoint_factory as factory
 
 SHAPE = replace(factory.QWEN2, layers=2)
@@ -139,4 +140,4 @@ def test_without_an_earlier_checkpoint_of_every_coefficient_all_is_computed(fold
     plan, keys = planned(folders)
     carried_out(plan, tmp_path / "first")
     one, _ = earlier(plan, keys, tmp_path / "first")
-    assert reusing(plan, keys, [one, None]).steps == plan.tensors
+    assert reusing(plan, keys, [one, None]).steps == plan.steps

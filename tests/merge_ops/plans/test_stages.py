@@ -5,9 +5,11 @@ import json
 import pytest
 import torch
 
-from merge_ops.checkpoints.checkpoint import FolderSource, open_checkpoint
+from merge_ops.checkpoints.byte_sources import FolderSource
+from merge_ops.checkpoints.checkpoint import open_checkpoint
 from merge_ops.errors import CompatibilityError, RecipeError
-from merge_ops.plans.stages import load_stages, plan_stages, planned_checkpoint
+from merge_ops.plans.stage_plans import plan_stages, planned_checkpoint
+from merge_ops.recipes.stages import load_stages
 from tests import checkpoint_factory as factory
 from tests.merging import ronghe
 

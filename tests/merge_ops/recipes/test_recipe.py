@@ -3,7 +3,9 @@
 import pytest
 
 from merge_ops.errors import RecipeError, UnknownMethodError
-from merge_ops.recipes.recipe import load_recipe, parse_recipe, set_id
+from merge_ops.recipes.reading import parse_recipe
+from merge_ops.recipes.recipe import set_id
+from merge_ops.recipes.stages import load_stages
 
 GOOD = """
 merge_method: ties
@@ -112,7 +114,7 @@ def test_not_even_a_recipe(text, expected):
 
 def test_unreadable_file(tmp_path):
     with pytest.raises(RecipeError, match="the file cannot be read"):
-        load_recipe(tmp_path / "none.yaml")
+        load_stages(tmp_path / "none.yaml")
 
 
 def test_a_sweep_is_the_product_of_its_values():

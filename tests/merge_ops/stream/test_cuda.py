@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from merge_ops.checkpoints.checkpoint import FolderSink, FolderSource, open_checkpoint
+from merge_ops.checkpoints.byte_sources import FolderSink, FolderSource
+from merge_ops.checkpoints.checkpoint import open_checkpoint
 from merge_ops.errors import DeviceError
 from merge_ops.jobs.assembly import merge
 from merge_ops.measures.randomness import keep_mask, keep_mask_by_level, stream_key
@@ -13,7 +14,7 @@ from merge_ops.measures.rows import row_ranks
 from merge_ops.methods import METHODS
 from merge_ops.methods.della import keep_chances
 from merge_ops.plans.plan import plan_merge
-from merge_ops.recipes.recipe import parse_recipe
+from merge_ops.recipes.reading import parse_recipe
 from merge_ops.stream.device import open_device
 from merge_ops.stream.stream import StreamSettings
 from tests import checkpoint_factory as factory

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from merge_ops.checkpoints.checkpoint import FolderSource, open_checkpoint
+from merge_ops.checkpoints.byte_sources import FolderSource
+from merge_ops.checkpoints.checkpoint import open_checkpoint
 from merge_ops.errors import SettingsError
 from merge_ops.plans.plan import plan_merge
-from merge_ops.recipes.recipe import parse_recipe
+from merge_ops.recipes.reading import parse_recipe
 from merge_ops.stream.room import Room, bytes_to_hold, check_room, machine_memory
 from merge_ops.stream.stream import BlockStream, StreamSettings
 from tests import checkpoint_factory as factory
@@ -48,7 +49,7 @@ def test_as_many_at_a_time_as_there_is_room_for(wanted, together):
 
 
 def test_what_a_whole_tensor_takes(plan):
-    embedding = next(each for each in plan.tensors if "embed" in each.output.name)
+    embedding = next(each for each in plan.steps if "embed" in each.output.name)
     # 1024 × 256, base and 2 experts as stored (4) and in float32 (4), work (8), the result (4);
     # (2 + 2)² squares of 256 in float64
     assert bytes_to_hold(embedding) == 1024 * 256 * (3 * 8 + 8 + 4) + 16 * 256 * 256 * 8
@@ -72,4 +73,4 @@ def test_whole_tensors_finish_with_little_memory(plan, memory):
         lambda index, blocks: seen.append(index), lambda done, total: None
     )
     assert seen == sorted(seen)
-    assert set(seen) == set(range(len(plan.tensors)))
+    assert set(seen) == set(range(len(plan.steps)))

@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from merge_ops.checkpoints.checkpoint import FolderSink, FolderSource, open_checkpoint
+from merge_ops.checkpoints.byte_sources import FolderSink, FolderSource
+from merge_ops.checkpoints.checkpoint import open_checkpoint
 from merge_ops.errors import NonFiniteError, RecipeError
 from merge_ops.jobs.assembly import merge
 from merge_ops.measures import trimming
 from merge_ops.methods import METHODS
 from merge_ops.plans.plan import plan_merge
-from merge_ops.recipes.recipe import parse_recipe
+from merge_ops.recipes.reading import parse_recipe
 from merge_ops.stream.stream import BlockStream, StreamSettings
 from tests import checkpoint_factory as factory
 
@@ -52,7 +53,7 @@ def same(first, second):
 def by_sorting(family, plan, density, outliers=0.0):
     """The reference: one stable sort of the task vector's magnitudes, in the plan's order."""
     base, expert = (factory.read_tensors(each) for each in (family.base, family.experts[0]))
-    names = [each.output.name for each in plan.tensors]
+    names = [each.output.name for each in plan.steps]
     base = {name: base[name].float() for name in names}
     delta = torch.cat([(expert[name].float() - base[name]).flatten() for name in names])
     dropped = int(outliers * len(delta))

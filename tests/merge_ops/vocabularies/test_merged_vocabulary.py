@@ -125,8 +125,7 @@ class InMemory:
     def shape(self):
         return tuple(self.table.shape)
 
-    @property
-    def identity(self):
+    def identity(self, digest_of):
         return [self.model]
 
     def fill(self, fetch, start, into):

@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoTokenizer
 
-from merge_ops.checkpoints.checkpoint import FolderSource, open_checkpoint
+from merge_ops.checkpoints.byte_sources import FolderSource
+from merge_ops.checkpoints.checkpoint import open_checkpoint
 from merge_ops.checkpoints.config import with_vocabulary
 from merge_ops.errors import CheckpointError, CompatibilityError
 from merge_ops.jobs.statistics import task_vector_statistics
@@ -202,7 +203,7 @@ def test_a_vocabulary_tensor_of_unknown_name_is_refused(tmp_path):
     for folder in folders.values():
         more = {"value_head.weight": torch.ones(factory.LLAMA.vocabulary, 2)}
         factory.rewrite_weights(folder, factory.read_tensors(folder) | more)
-    assert plan(ARITHMETIC, folders).tensors
+    assert plan(ARITHMETIC, folders).steps
     with pytest.raises(CompatibilityError, match=r"base has 'value_head\.weight', as long as its"):
         plan(UNION, folders)
 

@@ -60,9 +60,9 @@ def test_verify_says_which_artifacts_are_damaged(program: Program) -> None:
     assert (status, err) == (0, "")
     assert f"4 of 4 artifacts in {store.uri} are as published (0.0 MB hashed)" in out
 
-    store._place.delete([changed.key("model.safetensors"), missing.key("model.safetensors")])
-    store._place.put(changed.key("model.safetensors"), b"CHANGED")
-    store._place.put(f"artifacts/model/{model.digest}/manifest.json", b"{")
+    store.place.delete([changed.key("model.safetensors"), missing.key("model.safetensors")])
+    store.place.put(changed.key("model.safetensors"), b"CHANGED")
+    store.place.put(f"artifacts/model/{model.digest}/manifest.json", b"{")
     status, out, err = program("verify")
     assert (status, err) == (1, "")
     text = re.sub(r"\s+", "", out)
@@ -86,11 +86,11 @@ def test_gc_lists_then_removes_what_a_killed_writer_left(program: Program) -> No
     kept = program.publish("checkpoint", b"kept")
     with worker("hang", store.uri) as process:
         assert line(process) == "ready"
-        while store.uri.startswith("s3:") and not store._place.pending("attempts")[0].size:
+        while store.uri.startswith("s3:") and not store.place.pending("attempts")[0].size:
             time.sleep(0.01)  # the first part is on its way
         process.kill()
         process.wait()
-    before = [entry.key for entry in store._place.walk("attempts")]
+    before = [entry.key for entry in store.place.walk("attempts")]
 
     status, out, err = program("gc")
     assert (status, err) == (0, "")
@@ -102,13 +102,13 @@ def test_gc_lists_then_removes_what_a_killed_writer_left(program: Program) -> No
     assert re.search(
         rf"(10\.5|8\.4|5\.2) MB would be removed from {store.uri}; 1 attempts stay", out
     )
-    assert [entry.key for entry in store._place.walk("attempts")] == before
+    assert [entry.key for entry in store.place.walk("attempts")] == before
 
     status, out, _ = program("gc", "--grace", "0s")
     assert status == 0
     assert re.search(rf"(10\.5|8\.4|5\.2) MB removed from {store.uri}; 1 attempts stay", out), out
-    assert [each.key for each in store._place.walk("attempts")] == [kept.key("model.safetensors")]
-    assert store._place.pending("attempts") == []
+    assert [each.key for each in store.place.walk("attempts")] == [kept.key("model.safetensors")]
+    assert store.place.pending("attempts") == []
     assert "0.0 MB would be removed" in program("gc", "--dry-run", "--grace", "0s")[1]
     assert program("verify")[0] == 0
 

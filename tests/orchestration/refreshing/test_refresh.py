@@ -102,9 +102,9 @@ def test_the_whole_pipeline_on_each_kind_of_store(
     shown = materialization_metadata(instance, "average/merged_checkpoint", "default|e1+e2")
     assert shown["uri"] == merged.uri
     assert shown["digest"] == merged.digest
-    for secret in store._place.secrets():
+    for secret in store.place.secrets():
         written = [*(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())]
-        written += [(store._place.read(entry.key) or (b"",))[0] for entry in store._place.walk("")]
+        written += [(store.place.read(entry.key) or (b"",))[0] for entry in store.place.walk("")]
         for each in instance.get_runs():
             events = instance.all_logs(each.run_id)
             written += [dg.serialize_value(event).encode() for event in (each, *events)]

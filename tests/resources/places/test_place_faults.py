@@ -3,6 +3,8 @@
 import contextlib
 import datetime
 import itertools
+import json
+import math
 import os
 import resource
 import threading
@@ -17,14 +19,19 @@ from resources.errors import (
     AttemptError,
     StoreAccessError,
     StoreFailureError,
+    StoreInterruptedError,
+    StoreUnreachableError,
 )
+from resources.places.s3.client import Patience, Timeouts
 from resources.store import attempt as attempt_module
 from resources.store.artifact_store import ArtifactStore
 from resources.store.journal import Journal
 from resources.store.owners import is_gone, this_process
 from resources.store.unfinished import Unfinished
+from tests.faulty_proxy import running_proxy
 from tests.privileges import permissions_count
 from tests.resources.processes import line, worker
+from tests.storage_servers import S3Server
 
 MIB = 1 << 20
 
@@ -57,7 +64,7 @@ def test_a_quota_that_is_full_leaves_nothing_and_the_next_run_succeeds(tmp_path:
     ):
         publish(store, "some-digest")
     assert store.digests("checkpoint") == ["kept-digest"]
-    there = [entry.key for entry in store._place.walk("attempts")]
+    there = [entry.key for entry in store.place.walk("attempts")]
     assert [key for key in there if not key.endswith("/.digests")] == [
         kept.key("model.safetensors")
     ]
@@ -75,6 +82,30 @@ def test_a_quota_that_is_full_when_the_manifest_is_written(tmp_path: Path) -> No
             attempt.publish("some-digest", note="x" * 1000)
         assert store.find("scores", "some-digest") is None
         assert attempt.publish("some-digest", note="x" * 1000).read_json("scores.json") == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "raised"),
+    [("error", StoreInterruptedError), ("truncated", StoreInterruptedError),
+     ("timeout", StoreUnreachableError)],
+)  # fmt: skip
+def test_a_store_that_does_not_answer_says_nothing_of_its_artifacts(
+    s3_root: str,
+    seaweedfs: S3Server,
+    kind: str,
+    raised: type[Exception],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is slow or away is not damaged, and nobody is told to remove it."""
+    monkeypatch.setattr("resources.places.s3.bucket.TIMEOUTS", Timeouts(connect=5.0, read=2.0))
+    with running_proxy(seaweedfs.endpoint, share=0.0, patience=(3600.0, 0.0)) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        store = ArtifactStore.open(s3_root)
+        artifact = publish(store, "some-digest")
+        store.place.bucket.patience = Patience(tries=2, seconds=math.inf, first_pause=0.01)
+        proxy.always = kind
+        with pytest.raises(raised):
+            store.verify(artifact)
 
 
 def set_modes(root: Path, folders: int, files: int) -> None:
@@ -195,7 +226,7 @@ def leave_dead_attempt(store: ArtifactStore) -> str:
         assert line(process) == "ready"
         process.kill()
         process.wait()
-    (key,) = [e.key for e in store._place.children("attempts") if e.key.endswith(".json")]
+    (key,) = [e.key for e in store.place.children("attempts") if e.key.endswith(".json")]
     return key.removeprefix("attempts/").removesuffix(".json")
 
 
@@ -217,19 +248,23 @@ def test_gc_leaves_remains_alone_while_they_are_read(store: ArtifactStore) -> No
     (garbage,) = store.gc(grace_seconds=0).garbage
     assert garbage.attempt == attempt
     assert store.unfinished("checkpoint", "shared-digest") == []
-    assert store._place.pending("attempts") == []
+    assert store.place.pending("attempts") == []
 
 
-def test_a_slow_writer_that_was_taken_over_is_told(tmp_path: Path) -> None:
+def test_a_slow_writer_that_was_taken_over_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On another machine, without a sign of life for longer than a living writer can be silent."""
+    elsewhere = {**this_process(), "place": "another machine"}
+    monkeypatch.setattr("resources.store.journal.this_process", lambda: elsewhere)
     store = ArtifactStore.open(tmp_path.as_uri())
     with store.attempt("checkpoint", "some-digest") as attempt:
         attempt.write_bytes("model.safetensors", b"weights")
-        attempt.journal.stop()
-        attempt.journal._note["place"] = "another machine"
-        attempt.journal._put()
-        assert store.unfinished("checkpoint", "some-digest") == []
         marker = tmp_path / f"{attempt.folder_key}.json"
+        while not json.loads(marker.read_text())["files"]:
+            time.sleep(0.01)  # the journal's thread writes what was marked
+        attempt.journal.stop()
+        assert store.unfinished("checkpoint", "some-digest") == []
         os.utime(marker, (time.time() - 200, time.time() - 200))
         (found,) = store.unfinished("checkpoint", "some-digest")
         assert found.journaled == 7
@@ -243,13 +278,13 @@ def test_an_upload_is_swept_with_its_attempt_and_not_before(s3_root: str) -> Non
     with store.attempt("checkpoint") as attempt:
         with attempt.open("model.safetensors", 10 * MIB) as writer:
             writer.write(bytes(9 * MIB))
-            assert [e.key for e in store._place.pending("attempts")] == [
+            assert [e.key for e in store.place.pending("attempts")] == [
                 f"{attempt.folder_key}/model.safetensors"
             ]
             assert store.gc(grace_seconds=60).garbage == ()
             writer.write(bytes(MIB))
         assert store.verify(attempt.publish("some-digest")) == []
-    place = store._place
+    place = store.place
     orphan = place.open_writer("attempts/0123/model.safetensors", 20 * MIB)
     orphan.write(memoryview(bytes(17 * MIB)))
     assert store.gc(grace_seconds=0).garbage == (), "its marker may come after the listing"
@@ -276,11 +311,11 @@ def test_a_long_journal_stays_short_and_keeps_what_matters(tmp_path: Path) -> No
             return "0" * 64
 
     store = ArtifactStore.open(tmp_path.as_uri())
-    journal = Journal(store._place, "attempts/0123.json", "checkpoint", "some-digest")
+    journal = Journal(store.place, "attempts/0123.json", "checkpoint", "some-digest")
     journal.stop()
     for done in range(MIB, 5000 * MIB, MIB):
         journal.mark("model.safetensors", 5000 * MIB, done, Hasher())
-    marks = [done // MIB for done, _ in journal._files["model.safetensors"]["marks"]]
+    marks = [done // MIB for done in journal.marks("model.safetensors")]
     assert len(marks) <= 128
     assert marks[-64:] == list(range(4936, 5000)), "what is in flight on S3 is among these"
     assert marks == sorted(marks)

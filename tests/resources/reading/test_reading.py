@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from resources.errors import ArtifactReadError, DamagedArtifactError
+from resources.reading.digest_tree import TREE
 from resources.store.artifact import Artifact
 from resources.store.artifact_store import ArtifactStore
-from resources.store.digest_tree import TREE
 from tests.resources.processes import line, worker
 
 DATA = bytes(range(256)) * 40_000  # 10 MB: more than one part of an upload, one piece of a pull
@@ -74,11 +74,11 @@ def test_a_range_that_is_not_there_is_an_error(store: ArtifactStore) -> None:
 def test_a_file_that_lost_bytes_is_an_error(store: ArtifactStore) -> None:
     artifact = publish(store, "some-digest")
     key = artifact.key("model.safetensors")
-    store._place.delete([key])
+    store.place.delete([key])
     buffer = memoryview(bytearray(10))
     with artifact.source() as source, pytest.raises(ArtifactReadError, match=r"bytes 0 to 10"):
         source.read_into("model.safetensors", 0, buffer)
-    store._place.put(key, b"short")
+    store.place.put(key, b"short")
     with artifact.source() as source:
         with pytest.raises(ArtifactReadError, match=r"bytes 0 to 10: only 5 of 10 bytes are there"):
             source.read_into("model.safetensors", 0, buffer)
@@ -105,7 +105,7 @@ def test_a_folder_is_pulled_once(s3_root: str, tmp_path: Path) -> None:
     store = ArtifactStore.open(s3_root, cache=tmp_path / "cache")
     folder = publish(store, "some-digest").folder()
     publish(store, "same-content-again")
-    store._place.delete([publish(store, "some-digest").key("model.safetensors")])
+    store.place.delete([publish(store, "some-digest").key("model.safetensors")])
     assert store.get("checkpoint", "some-digest").folder() == folder
     other = tmp_path / "other"
     with pytest.raises(ArtifactReadError, match=r"file 'model\.safetensors'"):
@@ -116,7 +116,7 @@ def test_a_folder_is_pulled_once(s3_root: str, tmp_path: Path) -> None:
 def test_wrong_bytes_do_not_reach_the_cache(s3_root: str, tmp_path: Path) -> None:
     store = ArtifactStore.open(s3_root, cache=tmp_path / "cache")
     artifact = publish(store, "some-digest")
-    store._place.put(artifact.key("model.safetensors"), b"x" + DATA[1:])
+    store.place.put(artifact.key("model.safetensors"), b"x" + DATA[1:])
     with pytest.raises(DamagedArtifactError, match="has other bytes than were published: the"):
         artifact.folder()
     assert list((tmp_path / "cache" / "folders").iterdir()) == []

@@ -33,7 +33,7 @@ def test_killed_while_writing(store: ArtifactStore) -> None:
     (removed,) = store.gc(grace_seconds=0).garbage
     assert (removed.attempt, removed.files) == (garbage.attempt, garbage.files)
     assert store.gc(grace_seconds=0, dry_run=True).garbage == ()
-    assert [entry.key for entry in store._place.walk("attempts")] == [published.key("config.json")]
+    assert [entry.key for entry in store.place.walk("attempts")] == [published.key("config.json")]
     assert store.verify(published) == []
 
 
@@ -53,7 +53,7 @@ def test_killed_at_any_moment(store: ArtifactStore) -> None:
         store.gc(grace_seconds=0)
         kept = {store.get("checkpoint", digest).manifest["attempt"]
                 for digest in store.digests("checkpoint")}  # fmt: skip
-        entries = store._place.walk("attempts")
+        entries = store.place.walk("attempts")
         there = {entry.key.split("/")[1].split(".")[0] for entry in entries}
         claimed = {entry.key[9:41] for entry in entries if entry.key.endswith(".claim")}
         assert kept <= there
@@ -80,7 +80,7 @@ def test_gc_and_publish_at_the_same_moment(store: ArtifactStore, monkeypatch) ->
     """gc comes between the publisher's claim and its manifest, and gives way."""
     with store.attempt("scores") as attempt:
         attempt.write_bytes("a.json", b"{}")
-        create = store._place.create
+        create = store.place.create
         tried = []
 
         def create_while_gc_runs(key: str, data: bytes) -> bool:
@@ -88,7 +88,7 @@ def test_gc_and_publish_at_the_same_moment(store: ArtifactStore, monkeypatch) ->
                 tried.append(store.gc(grace_seconds=0.0).garbage)
             return create(key, data)
 
-        monkeypatch.setattr(store._place, "create", create_while_gc_runs)
+        monkeypatch.setattr(store.place, "create", create_while_gc_runs)
         artifact = attempt.publish()
     assert tried == [()]
     assert store.verify(artifact) == []
@@ -97,7 +97,7 @@ def test_gc_and_publish_at_the_same_moment(store: ArtifactStore, monkeypatch) ->
 def test_gc_lists_the_attempt_then_publish_claims_it(store: ArtifactStore, monkeypatch) -> None:
     with store.attempt("scores") as attempt:
         attempt.write_bytes("a.json", b"{}")
-        create = store._place.create
+        create = store.place.create
         published = []
 
         def create_after_publish(key: str, data: bytes) -> bool:
@@ -105,7 +105,7 @@ def test_gc_lists_the_attempt_then_publish_claims_it(store: ArtifactStore, monke
             published.append(attempt.publish())
             return create(key, data)
 
-        monkeypatch.setattr(store._place, "create", create_after_publish)
+        monkeypatch.setattr(store.place, "create", create_after_publish)
         assert store.gc(grace_seconds=0).garbage == ()
     assert store.verify(published[0]) == []
 

@@ -43,7 +43,7 @@ def test_kinds_digests_and_fields_are_checked(tmp_path: Path) -> None:
 
 
 def test_a_manifest_never_holds_a_secret(store: ArtifactStore) -> None:
-    known = store._place.secrets()
+    known = store.place.secrets()
     shaped = ("AKIA" + "A1" * 8, "hf_" + "Ab1" * 11, "https://user:pass@hub.example/x")
     with store.attempt("scores") as attempt:
         attempt.write_bytes("a.json", b"{}")

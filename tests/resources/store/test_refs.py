@@ -1,7 +1,7 @@
 """Names that point to artifacts, and their history."""
 
 import threading
-import time
+from collections import Counter
 
 import pytest
 
@@ -11,7 +11,9 @@ from resources.errors import (
     MissingArtifactError,
     SecretFoundError,
 )
+from resources.places import Entry
 from resources.store.artifact_store import ArtifactStore
+from resources.store.refs import READERS
 
 ODD = [
     None, "plain", "herbs+idioms|density=0.3_lambda=1.0", "a/b", "..", ".", "@", "", "a b", "%2B",
@@ -102,12 +104,30 @@ def test_nobody_s_change_is_lost(store: ArtifactStore, digests: list[str]) -> No
         assert [number for who, number in said if who == writer] == [0, 1, 2, 3]
 
 
-def test_all_refs_of_an_asset_are_quick(store: ArtifactStore, digests: list[str]) -> None:
-    for number in range(60):
+def test_all_refs_of_an_asset_are_one_listing_and_reads_at_once(
+    store: ArtifactStore, digests: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read waits here until as many others are under way as there shall be."""
+    count = 4 * READERS
+    for number in range(count):
         store.point("scores", f"set-{number}", "checkpoint", digests[0], number=number)
-    started = time.monotonic()
-    assert len(store.refs("scores")) == 60
-    assert time.monotonic() - started < 2
+    place, together, asked = store.place, threading.Barrier(READERS), Counter[str]()
+    read, children = place.read, place.children
+
+    def read_with_others(key: str) -> tuple[bytes, str] | None:
+        together.wait(timeout=600)  # for ever, where reads come one after the other
+        asked[key] += 1
+        return read(key)
+
+    def list_once(prefix: str) -> list[Entry]:
+        asked["listing"] += 1
+        return children(prefix)
+
+    monkeypatch.setattr(place, "read", read_with_others)
+    monkeypatch.setattr(place, "children", list_once)
+    assert len(store.refs("scores")) == count
+    assert len(asked) == count + 1
+    assert set(asked.values()) == {1}
 
 
 def test_what_cannot_be_pointed_is_refused(store: ArtifactStore, digests: list[str]) -> None:
@@ -120,6 +140,6 @@ def test_what_cannot_be_pointed_is_refused(store: ArtifactStore, digests: list[s
     with pytest.raises(AttemptError, match="can hold only JSON values"):
         store.point("model", "herbs", "checkpoint", digests[0], why=object())
     assert store.refs("model") == {}
-    store._place.put("refs/model/herbs.json", b'{"format": 1, "history": []}')
+    store.place.put("refs/model/herbs.json", b'{"format": 1, "history": []}')
     with pytest.raises(DamagedArtifactError, match="the ref is not of format 1"):
         store.ref("model", "herbs")

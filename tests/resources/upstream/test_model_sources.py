@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 
 from resources.errors import (
     MissingSourceError,
@@ -17,9 +18,12 @@ from resources.errors import (
 from resources.store.artifact_store import ArtifactStore
 from resources.upstream.folder_source import FolderModel
 from resources.upstream.hub_source import HubModel
-from resources.upstream.model_sources import open_model_source, wanted_files
+from resources.upstream.model_sources import open_model_source
+from resources.upstream.source import wanted_files
+from tests.faulty_proxy import running_proxy
 from tests.resources.hub_server import COMMIT, running_hub
 from tests.resources.processes import line, worker
+from tests.storage_servers import S3Server
 
 
 @pytest.fixture
@@ -55,10 +59,14 @@ TAKEN = {
 }  # fmt: skip
 
 
-def settle(folder: Path) -> None:
-    """Wait until hashes of the folder's files are trusted."""
-    newest = max(path.stat().st_ctime for path in folder.rglob("*"))
-    time.sleep(max(0.0, newest + 2.05 - time.time()))
+def changes(folder: Path) -> list[int]:
+    """When the folder's files were changed, in nanoseconds, the oldest first."""
+    return sorted(path.stat().st_ctime_ns for path in folder.rglob("*"))
+
+
+def hash_at(moment: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the clock say `moment`, in nanoseconds, when files are hashed."""
+    monkeypatch.setattr(time, "time_ns", lambda: moment)
 
 
 def opened(folder: Path, tmp_path: Path) -> FolderModel:
@@ -86,15 +94,15 @@ def test_a_folder_is_copied_whole(
 
 
 def test_a_second_look_reads_no_file(folder: Path, tmp_path: Path, monkeypatch) -> None:
-    settle(folder)
+    hash_at(changes(folder)[-1] + 2_100_000_000, monkeypatch)
     revision = opened(folder, tmp_path).revision()
     monkeypatch.setattr(FolderModel, "_hash", lambda *_: pytest.fail("a file was read again"))
     assert opened(folder, tmp_path).revision() == revision
 
 
-def test_one_byte_changes_the_revision(folder: Path, tmp_path: Path) -> None:
+def test_one_byte_changes_the_revision(folder: Path, tmp_path: Path, monkeypatch) -> None:
     """Same size, mtime put back: the inode's change time tells."""
-    settle(folder)
+    hash_at(changes(folder)[-1] + 2_100_000_000, monkeypatch)
     revision = opened(folder, tmp_path).revision()
     weights = folder / "model.safetensors"
     before = weights.stat()
@@ -113,8 +121,13 @@ def test_one_byte_changes_the_revision(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_file_touched_just_now_is_not_trusted(tmp_path: Path, monkeypatch) -> None:
-    """A write within two seconds of the hashing could leave the stamps of a coarse clock alone."""
+    """A write soon after the hashing could leave the stamps of a coarse clock alone.
+
+    The two seconds are an hour here, which no machine is too slow for.
+    """
+    monkeypatch.setattr("resources.upstream.folder_source.RACY_NS", 3600 * 10**9)
     write_model(tmp_path / "new")
+    hash_at(changes(tmp_path / "new")[0] + 1_900_000_000, monkeypatch)
     source = opened(tmp_path / "new", tmp_path)
     read = []
     original = FolderModel._hash
@@ -161,7 +174,7 @@ def test_a_model_that_changes_meanwhile_is_not_copied(
         pytest.raises(SourceChangedError, match=r"merges\.txt changed while it was read; wait"),
     ):
         source.copy_to(attempt)
-    assert list(store._place.walk("attempts")) == []
+    assert list(store.place.walk("attempts")) == []
 
 
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
@@ -236,6 +249,57 @@ def test_a_model_in_a_bucket(s3_root: str, folder: Path, tmp_path: Path) -> None
         source.copy_to(attempt)
 
 
+def test_the_revision_of_a_bucket_s_model_is_that_of_earlier_releases(
+    s3_root: str, folder: Path, tmp_path: Path
+) -> None:
+    """A refresh after an update of Ronghe must not take every model of S3 for a changed one."""
+    import s3fs
+
+    upload(folder, f"{s3_root}/a")
+    files = s3fs.S3FileSystem(skip_instance_cache=True)
+    lines = []
+    for name in sorted(TAKEN):
+        info = files.info(f"{s3_root}/a/{name}")
+        lines.append([name, info["size"], info["ETag"]])
+    expected = blake3(json.dumps(lines).encode()).hexdigest()
+    assert open_model_source(f"{s3_root}/a", tmp_path).revision() == expected
+
+
+def test_a_bucket_s_bytes_that_a_network_spoils_are_refused(
+    s3_root: str, seaweedfs: S3Server, folder: Path, tmp_path: Path, monkeypatch
+) -> None:
+    upload(folder, f"{s3_root}/a")
+    store = ArtifactStore.open((tmp_path / "store").as_uri())
+    with running_proxy(seaweedfs.endpoint, share=0.0) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        source = open_model_source(f"{s3_root}/a", tmp_path)
+        source.revision()
+        proxy.always = "wrong"
+        with (
+            store.attempt("checkpoint") as attempt,
+            pytest.raises(ModelSourceError, match="arrived with other bytes than are there; check"),
+        ):
+            source.copy_to(attempt)
+    assert list(store.place.walk("attempts")) == []
+
+
+def test_a_bucket_that_answers_badly_is_asked_again(
+    s3_root: str, seaweedfs: S3Server, folder: Path, tmp_path: Path, monkeypatch
+) -> None:
+    upload(folder, f"{s3_root}/a")
+    store = ArtifactStore.open((tmp_path / "store").as_uri())
+    with running_proxy(seaweedfs.endpoint, share=0.0) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        source = open_model_source(f"{s3_root}/a", tmp_path)
+        source.revision()
+        proxy.refuse(5)
+        with store.attempt("checkpoint") as attempt:
+            source.copy_to(attempt)
+            artifact = attempt.publish()
+    assert sum(proxy.seen.values()) == 5
+    assert artifact.content_digest == opened(folder, tmp_path).revision()
+
+
 def test_a_bucket_that_is_wrong(s3_root: str, tmp_path: Path, monkeypatch) -> None:
     with pytest.raises(MissingSourceError, match="is not there; correct it in the catalog"):
         open_model_source(f"{s3_root}/nothing", tmp_path).revision()
@@ -243,6 +307,11 @@ def test_a_bucket_that_is_wrong(s3_root: str, tmp_path: Path, monkeypatch) -> No
     with pytest.raises(ModelSourceError, match="the server refused the credentials") as refused:
         open_model_source(f"{s3_root}/nothing", tmp_path).revision()
     assert "another-hidden-secret" not in str(refused.value)
+    assert "may list and get objects" in str(refused.value)
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    with pytest.raises(ModelSourceError, match="no AWS credentials were found for the model sour"):
+        open_model_source(f"{s3_root}/nothing", tmp_path).revision()
 
 
 def upload(folder: Path, root: str) -> None:
@@ -286,6 +355,21 @@ def test_the_hub_at_a_commit(folder: Path, tmp_path: Path, monkeypatch) -> None:
             )
     with worker("copy_from_hub", "hf://owner/name", store_uri) as process:
         assert "hf://owner/name cannot be read (ConnectError); check the network" in line(process)
+
+
+def test_a_download_that_stays_a_part_is_refused(folder: Path, tmp_path: Path, monkeypatch) -> None:
+    """The Hub's client gives what it has where the Hub is too slow to list the rest."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    part = tmp_path / "home" / "hub" / "models--owner--name" / "snapshots" / COMMIT
+    part.mkdir(parents=True)
+    (part / "model.safetensors").write_bytes(b"whole")
+    with running_hub(folder, "owner/name", lists=False) as endpoint:
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+        with worker("copy_from_hub", "hf://owner/name", (tmp_path / "store").as_uri()) as process:
+            assert line(process) == COMMIT
+            said = line(process)
+    assert "ModelSourceError: model source hf://owner/name is downloaded in part" in said
 
 
 def test_the_memory_of_hashes_is_plain_json(folder: Path, tmp_path: Path) -> None:

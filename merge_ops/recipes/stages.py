@@ -1,8 +1,7 @@
-"""Files of several YAML documents: merges that use the results of others, planned as one.
+"""Files of several YAML documents: merges that use the results of others.
 
 As in `mergekit-multi`, a document has a `name` by which later (or earlier) ones call its result;
-the one without a name, or the only one that no other uses, is what the file is for. All stages are
-planned from headers before any of them runs: the headers of a result are known from its plan.
+the one without a name, or the only one that no other uses, is what the file is for.
 
 In a catalog a document with `experts` is merged for each expert set: it takes the experts of the
 set beside the models that it lists. A document without merges what it lists and nothing else, once
@@ -12,19 +11,15 @@ for each set where it uses, itself or through others, a document that takes expe
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, cast
 
-from merge_ops.checkpoints.checkpoint import Checkpoint
-from merge_ops.checkpoints.header import TensorEntry
-from merge_ops.checkpoints.layout import DEFAULT_SHARD_BYTES
 from merge_ops.errors import Fault, RecipeError
-from merge_ops.jobs.assembly import side_files
-from merge_ops.plans.plan import Plan, plan_merge
-from merge_ops.recipes.recipe import Recipe, read_documents
+from merge_ops.recipes.reading import read_documents
+from merge_ops.recipes.recipe import Recipe
 from merge_ops.recipes.recipe_check import check_recipe
 
 
@@ -148,69 +143,3 @@ def _stage_faults(recipe: Recipe) -> Iterator[Fault]:
     for key in ("suite", "gate"):
         if getattr(recipe, key):
             yield Fault(f"{where}: {key}", "has no effect: only the result is scored; move it")
-
-
-def plan_stages(
-    stages: Stages, opened: Mapping[str, Checkpoint], shard_bytes: int = DEFAULT_SHARD_BYTES
-) -> tuple[Plan, ...]:
-    """A plan for each recipe, in order; from headers alone."""
-    known = dict(opened)
-    plans: list[Plan] = []
-    for recipe in stages.recipes:
-        plans.append(plan_merge(recipe, known, shard_bytes=shard_bytes))
-        known[recipe.name] = planned_checkpoint(plans[-1])
-    return tuple(plans)
-
-
-def planned_checkpoint(plan: Plan) -> Checkpoint:
-    """What a plan without a sweep will write, known by its headers alone."""
-    tensors: dict[str, TensorEntry] = {}
-    for shard in plan.shards:
-        offset = len(shard.header)
-        for tensor in shard.tensors:
-            tensors[tensor.name] = TensorEntry(
-                tensor.dtype, tensor.shape, shard.file, offset, tensor.nbytes
-            )
-            offset += tensor.nbytes
-    source = _SideFiles(f"the result of '{plan.recipe.name}'", plan)
-    digest = plan.outputs[0].digest
-    return Checkpoint(plan.recipe.name, source, tensors, plan.config, digest, source.sizes())
-
-
-class _SideFiles:
-    """The files beside the weights of a checkpoint that is only planned."""
-
-    def __init__(self, location: str, plan: Plan) -> None:
-        self._location = location
-        self._files = side_files(plan)
-
-    @property
-    def location(self) -> str:
-        """For messages."""
-        return self._location
-
-    def sizes(self) -> Mapping[str, int]:
-        """Sizes of the side files."""
-        return {name: len(data) for name, data in self._files.items()}
-
-    def read_into(self, file: str, offset: int, buffer: memoryview) -> None:
-        """Bytes of a side file; the weights are not there yet."""
-        if file not in self._files:
-            raise OSError(f"{self._location} holds no {file} yet")
-        buffer[:] = self._files[file][offset : offset + len(buffer)]
-
-
-MergeStage = Callable[[Plan], Checkpoint]
-
-
-def run_stages(
-    stages: Stages,
-    opened: Mapping[str, Checkpoint],
-    merge_stage: MergeStage,
-    shard_bytes: int = DEFAULT_SHARD_BYTES,
-) -> Plan:
-    """Make every earlier result by `merge_stage`, in order; returns the plan of the last."""
-    known = dict(opened)
-    for recipe in stages.earlier:
-        known[recipe.name] = merge_stage(plan_merge(recipe, known, shard_bytes=shard_bytes))
-    return plan_merge(stages.result, known, shard_bytes=shard_bytes)

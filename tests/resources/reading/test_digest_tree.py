@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from resources.errors import ArtifactReadError, DamagedArtifactError
 from resources.places.local import LocalPlace, LocalReader
 from resources.reading.checked_file import CheckedFile
+from resources.reading.digest_tree import PIECE, TREE, PieceHasher, cut_tree, join_tree
 from resources.reading.read_ahead import ReadAhead
 from resources.store.artifact import Artifact
 from resources.store.artifact_store import ArtifactStore
-from resources.store.digest_tree import PIECE, TREE, PieceHasher, cut_tree, join_tree
 
 DATA = b"".join(number.to_bytes(4, "big") for number in range(3 * PIECE // 4 + 25))  # 3 and a bit
 
@@ -29,11 +29,11 @@ def publish(store: ArtifactStore) -> Artifact:
 
 
 def damage(store: ArtifactStore, key: str, at: int) -> None:
-    found = store._place.read(key)
+    found = store.place.read(key)
     assert found is not None
     data = bytearray(found[0])
     data[at] ^= 1
-    store._place.put(key, bytes(data))
+    store.place.put(key, bytes(data))
 
 
 @given(st.lists(st.integers(1, 2 * PIECE), max_size=4), st.integers(0, len(DATA)))
@@ -84,7 +84,7 @@ def test_a_tree_that_is_not_the_one_published(store: ArtifactStore) -> None:
         ):
             source.read_into("a.safetensors", 0, buffer)
         source.read_into("config.json", 0, buffer[:2])
-    store._place.delete([key])
+    store.place.delete([key])
     with (
         artifact.source(checked=True) as source,
         pytest.raises(ArtifactReadError, match="are missing or"),
@@ -158,7 +158,7 @@ def test_neighbouring_blocks_fetch_no_piece_twice(tmp_path: Path) -> None:
     reader.close()
     assert wrong == []
     assert sum(length for _, length in reader.asked) == len(data)
-    assert ahead._nbytes == 0, "what was read is not kept"
+    assert ahead.kept_bytes == 0, "what was read is not kept"
 
 
 def test_the_budget_holds_with_many_files(tmp_path: Path) -> None:
@@ -167,20 +167,18 @@ def test_the_budget_holds_with_many_files(tmp_path: Path) -> None:
     hasher.update(memoryview(data))
     (tmp_path / "file").write_bytes(data)
     ahead, buffer = ReadAhead(budget=2 << 20), memoryview(bytearray(600_000))
+    readers = [CountingReader(tmp_path / "file") for _ in range(12)]
     files = [
-        CheckedFile(
-            CountingReader(tmp_path / "file"), "file", len(data), PIECE, hasher.digests(), 1
-        )
-        for _ in range(12)
+        CheckedFile(reader, "file", len(data), PIECE, hasher.digests(), 1) for reader in readers
     ]
     for offset in range(0, len(data) - len(buffer), len(buffer)):
         for file in files:
             ahead.read(file, offset, buffer)
             assert buffer == data[offset : offset + len(buffer)]
-            assert ahead._nbytes <= 2 << 20
-    assert 0 < ahead._nbytes == PIECE * len(ahead._kept)
-    for file in files:
+            assert ahead.kept_bytes <= 2 << 20
+    assert ahead.kept_bytes > 0
+    assert ahead.kept_bytes % PIECE == 0
+    for file, reader in zip(files, readers, strict=True):
         ahead.forget(file)
-        file._reader.close()
-    assert ahead._nbytes == 0
-    assert not ahead._kept
+        reader.close()
+    assert ahead.kept_bytes == 0

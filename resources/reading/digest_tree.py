@@ -57,22 +57,17 @@ def join_tree(digests: Mapping[str, bytes]) -> bytes:
 def cut_tree(tree: bytes, sizes: Mapping[str, int], piece: int) -> dict[str, bytes]:
     """Return the digests of each file's pieces by path, of files that have more than one.
 
-    Args:
-        tree: what `join_tree` gave.
-        sizes: bytes of every file by path.
-        piece: bytes of a piece.
-
-    Returns:
-        {} when the tree is of another length than these files'.
+    `tree` is what `join_tree` gave, `sizes` are the bytes of every file by path, `piece` those of a
+    piece. Return {} when the tree is of another length than these files'.
     """
-    found: dict[str, bytes] = {}
+    digests: dict[str, bytes] = {}
     at = 0
     for path, size in sorted(sizes.items()):
         count = piece_count(size, piece)
         if count > 1:
-            found[path] = tree[at : at + count * WIDTH]
+            digests[path] = tree[at : at + count * WIDTH]
             at += count * WIDTH
-    return found if at == len(tree) else {}
+    return digests if at == len(tree) else {}
 
 
 def note_fault(note: Any) -> str | None:

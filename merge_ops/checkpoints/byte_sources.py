@@ -1,0 +1,139 @@
+"""Where a checkpoint's bytes come from and go to: by (file, offset, length), and in order.
+
+The format is the business of `checkpoint`; this module has the border to places, and local folders.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from io import FileIO
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, cast
+
+from merge_ops.errors import OutputError
+
+
+class ByteSource(Protocol):
+    """A place that holds the files of one checkpoint; reads are thread-safe."""
+
+    @property
+    def location(self) -> str:
+        """Where this is, for messages."""
+        ...
+
+    def sizes(self) -> Mapping[str, int]:
+        """Every file's relative POSIX path and its size in bytes."""
+        ...
+
+    def read_into(self, file: str, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer` with the file's bytes from `offset`, exactly, or raise OSError."""
+        ...
+
+
+class ByteWriter(Protocol):
+    """One file being written in order; left with an exception, it publishes nothing."""
+
+    def write(self, data: memoryview | bytes) -> object:
+        """Append bytes."""
+        ...
+
+    def __enter__(self) -> ByteWriter: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> bool | None: ...
+
+
+class ByteSink(Protocol):
+    """A place that takes the files of one checkpoint."""
+
+    def open(self, file: str, size: int) -> ByteWriter:
+        """Start the file `file` of exactly `size` bytes."""
+        ...
+
+
+class FolderSource:
+    """A local folder, read by `pread` from files that stay open; `only` hides all but one file."""
+
+    def __init__(self, folder: Path, only: str | None = None) -> None:
+        self._folder = folder
+        self._only = only
+        self._open: dict[str, FileIO] = {}
+
+    @property
+    def location(self) -> str:
+        """The folder's path."""
+        return str(self._folder)
+
+    def sizes(self) -> Mapping[str, int]:
+        """Sizes of all regular files below the folder, hidden ones left out."""
+        if not self._folder.is_dir():
+            return {}
+        if self._only is not None:
+            return {self._only: (self._folder / self._only).stat().st_size}
+        found: dict[str, int] = {}
+        for path in sorted(self._folder.rglob("*")):
+            relative = path.relative_to(self._folder)
+            if path.is_file() and not any(part.startswith(".") for part in relative.parts):
+                found[relative.as_posix()] = path.stat().st_size
+        return found
+
+    def read_into(self, file: str, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer` from `offset` of `file`."""
+        opened = self._open.get(file)
+        if opened is None:
+            fresh = FileIO(self._folder / file)
+            opened = self._open.setdefault(file, fresh)
+            if opened is not fresh:  # another thread was first
+                fresh.close()
+        done = 0
+        while done < len(buffer):
+            count = os.preadv(opened.fileno(), [buffer[done:]], offset + done)
+            if count == 0:
+                raise OSError(f"{self._folder / file} ends at byte {offset + done}")
+            done += count
+
+    def close(self) -> None:
+        """Close the files."""
+        while self._open:
+            self._open.popitem()[1].close()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class FolderSink:
+    """A local folder that files are written into, in place."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def open(self, file: str, size: int) -> ByteWriter:
+        """Start `file`; its blocks are reserved at once, so a full disk shows before any work."""
+        path = self._folder / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = path.open("wb", buffering=0)
+        try:
+            if size:
+                os.posix_fallocate(handle.fileno(), 0, size)
+        except OSError as error:
+            handle.close()
+            path.unlink()
+            raise OutputError(
+                f"{path}: {size} bytes cannot be reserved ({error.strerror}); free space or choose"
+                " another output folder"
+            ) from error
+        return cast(ByteWriter, handle)
+
+
+def read_file(source: ByteSource, file: str, offset: int, length: int) -> bytes:
+    """`length` bytes of a small range."""
+    buffer = bytearray(length)
+    source.read_into(file, offset, memoryview(buffer))
+    return bytes(buffer)

@@ -1,0 +1,42 @@
+"""The README.md of averaged adapters: what went in, how, and how to make it again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+from merge_ops.recipes.document import recipe_document
+from merge_ops.recipes.recipe import Recipe
+from merge_ops.sources.adapters import Adapter
+
+
+def adapter_card(
+    recipe: Recipe, adapters: Sequence[Adapter], base: str | None, factor_wise: bool
+) -> str:
+    """Markdown for an average of adapters, with front matter: inputs, digests and the recipe."""
+    front: dict[str, Any] = {"base_model": base} if base else {}
+    front |= {"library_name": "peft", "tags": ["lora", "merge", "ronghe", recipe.merge_method]}
+    inputs = [each.checkpoint for each in adapters]
+    how = "factor by factor" if factor_wise else "exactly, with their factors side by side"
+    lines = [
+        "---",
+        yaml.safe_dump(front, sort_keys=False, allow_unicode=True).rstrip(),
+        "---",
+        "",
+        f"# {recipe.name}: {' + '.join(each.name for each in inputs)}",
+        "",
+        f"LoRA adapters averaged {how}, made with Ronghe.",
+        "",
+        "| adapter | digest (BLAKE3 of its content) |",
+        "|---|---|",
+        *(f"| {each.name} | `{each.digest or 'unknown'}` |" for each in inputs),
+        "",
+        "The recipe:",
+        "",
+        "```yaml",
+        yaml.safe_dump(recipe_document(recipe, {}), sort_keys=False, allow_unicode=True).rstrip(),
+        "```",
+    ]
+    return "\n".join(lines) + "\n"

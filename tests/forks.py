@@ -1,0 +1,64 @@
+"""Processes forked from one server that has the heavy imports: they start in milliseconds.
+
+The server starts when the first process is wanted, with the environment of that moment, and lives
+as long as the test run. What a process must see of a later environment is handed to it.
+"""
+
+import atexit
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.waiting import HANG_SECONDS
+
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(
+    ["torch", "tests.merge_processes", "orchestration.commands.merge_command"]
+)
+
+
+def run_forked(
+    arguments: list[str], folder: Path, environment: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Run `ronghe` in a forked process, in a folder, with this environment and no other.
+
+    Nothing of Ronghe has run in it before, but its modules and torch are imported already: what
+    start-up costs, and what it imports, must be tested in a process of its own.
+    """
+    with tempfile.TemporaryDirectory() as outputs:
+        paths = [Path(outputs) / name for name in ("stdout", "stderr")]
+        process = FORKS.Process(
+            target=_ronghe, args=(arguments, folder, dict(environment), list(map(str, paths)))
+        )
+        process.start()
+        process.join(HANG_SECONDS)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            raise subprocess.TimeoutExpired(arguments, HANG_SECONDS)
+        out, err = (path.read_text(encoding="utf-8") for path in paths)
+        return subprocess.CompletedProcess(["ronghe", *arguments], process.exitcode, out, err)
+
+
+def _ronghe(
+    arguments: list[str], folder: Path, environment: dict[str, str], outputs: list[str]
+) -> None:
+    for number, path in enumerate(outputs, start=1):
+        written = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(written, number)
+        os.close(written)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = ["ronghe", *arguments]
+    atexit._clear()  # the server's; a process of multiprocessing would run none at all
+    try:
+        from orchestration.commands.cli import main
+
+        main()
+    finally:
+        atexit._run_exitfuncs()
