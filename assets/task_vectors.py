@@ -12,7 +12,7 @@ from assets.work.packed_models import MODEL
 from assets.work.studying import TASK_VECTOR, Study, study_task_vector
 
 if TYPE_CHECKING:
-    from resources.store.artifact import Artifact
+    from resources.store import Artifact
 
 MOST_ROWS = 20
 """Tensors in the table of those that moved most: what a person looks through."""

@@ -14,9 +14,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from resources.store.artifact import Artifact
-    from resources.store.artifact_store import ArtifactStore
-    from resources.store.refs import Ref
+    from resources.store import Artifact, ArtifactStore, Ref
 
 MERGED_CHECKPOINT, STEP, SCORES, CHAMPION = "merged_checkpoint", "step", "scores", "champion"
 EMR_MASKS, MERGE_PLAN_SUBSET = "emr_masks", "merge_plan_subset"
