@@ -13,7 +13,7 @@ from assets.work.ranking import LEADERBOARD, Contest, Promotion, RankedRecipe, p
 def build_champion(
     contest: Contest, recipe: RankedRecipe, code_version: str, condition: dg.AutomationCondition
 ) -> dg.AssetsDefinition:
-    """The champion of one recipe; `code_version` changes with its gate."""
+    """Build the champion of one recipe; `code_version` changes with its gate."""
 
     @team_asset(
         names.champion(recipe.name),

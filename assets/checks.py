@@ -21,7 +21,7 @@ MISSING = "nothing is published for this partition"
 def build_checkpoint_check(
     asset: dg.AssetKey, partitions: dg.PartitionsDefinition | None
 ) -> dg.AssetChecksDefinition:
-    """All bytes as published, all tensors there and finite, it loads, and one forward pass.
+    """Build the check of one asset's checkpoints: bytes, tensors, loading, one forward pass.
 
     A run of a range of points, and be it of one, reports each for itself, so that only what comes
     after a bad point is stopped. (Dagster's own result of such a run belongs to no partition.)
@@ -41,21 +41,21 @@ def build_checkpoint_check(
     ) -> dg.AssetCheckResult:
         store, name = settings.store(), "/".join(asset.path)
         if partitions is None:
-            found = examine(store, name, None)
-            told: dict[str, Any] = {"problems": "; ".join(found) or "none"}
-            return dg.AssetCheckResult(passed=not found, metadata=told)
+            problems = examine(store, name, None)
+            shown: dict[str, Any] = {"problems": "; ".join(problems) or "none"}
+            return dg.AssetCheckResult(passed=not problems, metadata=shown)
         keys = [str(key) for key in context.op_execution_context.partition_keys]
-        problems = {key: examine(store, name, key) for key in keys}
+        by_partition = {key: examine(store, name, key) for key in keys}
         if not context.op_execution_context.has_partition_key:
-            _report_each(context, asset, problems)
-        told = {key: "; ".join(each) or "sound" for key, each in problems.items()}
-        return dg.AssetCheckResult(passed=not any(problems.values()), metadata=told)
+            _report_each(context, asset, by_partition)
+        shown = {key: "; ".join(problems) or "sound" for key, problems in by_partition.items()}
+        return dg.AssetCheckResult(passed=not any(by_partition.values()), metadata=shown)
 
     return checkpoint_is_sound
 
 
 def examine(store: "ArtifactStore", asset: str, partition: str | None) -> list[str]:
-    """Everything wrong with the checkpoint a name stands for; empty when it is sound."""
+    """Return everything wrong with the checkpoint of a name; nothing when it is sound."""
     from merge_ops.jobs.verification import verify_checkpoint
 
     artifact = names.resolve(store, asset, partition)
@@ -76,7 +76,7 @@ def _report_each(
     records = inner.instance.get_latest_storage_id_by_partition(
         key, dg.DagsterEventType.ASSET_MATERIALIZATION, set(problems)
     )
-    for partition, found in problems.items():
+    for partition, faults in problems.items():
         target = None
         if partition in records:
             target = AssetCheckTarget(
@@ -86,9 +86,9 @@ def _report_each(
             dg.AssetCheckEvaluation(
                 asset_key=key,
                 check_name=CHECK,
-                passed=not found,
+                passed=not faults,
                 blocking=True,
-                metadata={"problems": "; ".join(found) or "none"},
+                metadata={"problems": "; ".join(faults) or "none"},
                 partition=partition,
                 target_materialization_data=target,
             )

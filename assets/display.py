@@ -14,13 +14,13 @@ MetadataMap = dict[str, Any]
 
 
 def picture(png: bytes) -> dg.MarkdownMetadataValue:
-    """A PNG, shown in place."""
+    """Show a PNG in place."""
     text = base64.b64encode(png).decode()
     return dg.MetadataValue.md(f"![plot](data:image/png;base64,{text})")
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
-    """Rows of equal keys as a table; None becomes an empty cell."""
+    """Show rows of equal keys as a table; None becomes an empty cell."""
     records = [
         dg.TableRecord({key: "" if value is None else value for key, value in row.items()})
         for row in rows
@@ -35,7 +35,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
 
 
 def of_artifact(artifact: "Artifact", memoized: bool) -> MetadataMap:
-    """Where an artifact is and whether it was there before."""
+    """Show where an artifact is and whether it was there before."""
     return {
         "uri": dg.MetadataValue.path(artifact.uri),
         "digest": artifact.digest,
@@ -45,13 +45,13 @@ def of_artifact(artifact: "Artifact", memoized: bool) -> MetadataMap:
 
 
 def of_work(seconds: float, nbytes: int) -> MetadataMap:
-    """How long it took and how fast that was."""
+    """Show how long it took and how fast that was."""
     speed = nbytes / 1e6 / seconds if seconds > 0 else 0.0
     return {"seconds": round(seconds, 3), "MB/s": round(speed, 1)}
 
 
 def of_masks(masks: "PublishedMasks | None") -> MetadataMap:
-    """Where the masks of a merge by emr are, how large, and every expert's scale."""
+    """Show where the masks of a merge by emr are, how large, and every expert's scale."""
     if masks is None:
         return {}
     rows = [{"expert": name, "scale": scale} for name, scale in masks.rescale.items()]
@@ -63,7 +63,7 @@ def of_masks(masks: "PublishedMasks | None") -> MetadataMap:
 
 
 def of_packing(artifact: "Artifact") -> MetadataMap:
-    """Whether a model is kept full or packed, and what that saves."""
+    """Show whether a model is kept full or packed, and what that saves."""
     whole: int | None = artifact.manifest.get("unpacked_bytes")
     if whole is None:
         return {"kept": "full"}

@@ -6,14 +6,14 @@ import dagster as dg
 
 
 def point_of(key: str) -> tuple[str, str]:
-    """A partition key's expert set and coefficient."""
+    """Return a partition key's expert set and coefficient."""
     assert isinstance(key, dg.MultiPartitionKey)
     dimensions = key.keys_by_dimension
     return dimensions["experts"], dimensions["coefficient"]
 
 
 def group_by_set(keys: Iterable[str]) -> Mapping[str, Mapping[str, dg.MultiPartitionKey]]:
-    """Expert set → coefficient → partition key. A backfill's run may hold several sets."""
+    """Map expert sets to coefficients to partition keys; a backfill's run may hold several sets."""
     groups: dict[str, dict[str, dg.MultiPartitionKey]] = {}
     for key in keys:
         expert_set, coefficient = point_of(key)

@@ -14,7 +14,7 @@ from assets.work.ranking import LEADERBOARD, Contest, Leaderboard, Sweep, rank
 def build_leaderboard(
     contest: Contest, code_version: str, condition: dg.AutomationCondition
 ) -> dg.AssetsDefinition:
-    """The asset `leaderboard`. Partitions whose model or recipe left the catalog are left out."""
+    """Build the asset `leaderboard`. What left the catalog is left out of it."""
     scored = ["model_scores", *(names.scores(recipe.name) for recipe in contest.recipes)]
 
     @team_asset(
@@ -59,7 +59,7 @@ def _metadata(board: Leaderboard) -> dict[str, Any]:
 
 
 def _drawn(sweep: Sweep) -> bytes:
-    """A sweep's means over its coefficients, as a PNG."""
+    """Draw a sweep's means over its coefficients, as a PNG."""
     from eval_ops.plots import coefficient_plot
 
     hidden = f" ({sweep.hidden} more points not shown)" if sweep.hidden else ""

@@ -18,7 +18,7 @@ def build_merge_plan(
     from_expert: dg.PartitionMapping,
     condition: dg.AutomationCondition,
 ) -> dg.AssetsDefinition:
-    """The asset `merge_plan`, one partition for each set; `base_of` maps a set to its base."""
+    """Build the asset `merge_plan`, one partition for each set; `base_of` gives a set's base."""
 
     @team_asset(
         MERGE_PLAN,
@@ -50,7 +50,7 @@ def build_merge_plan_subset(
     restriction: dg.PartitionMapping,
     condition: dg.AutomationCondition,
 ) -> dg.AssetsDefinition:
-    """`<recipe>/merge_plan_subset`: the plans of those sets that the recipe merges, by reference.
+    """Build `<recipe>/merge_plan_subset`: plans of the sets that the recipe merges, by reference.
 
     Dagster maps a set into a two-dimensional grid only when the grid has exactly the same sets; a
     recipe that merges fewer (slerp: pairs) is joined through this.
@@ -81,16 +81,16 @@ def build_merge_plan_subset(
 def _metadata(base: str, study: Study) -> dict[str, Any]:
     from eval_ops.plots import heatmap
 
-    interference = study.found["interference"]
+    interference = study.findings["interference"]
     matrices = (interference["cosine"], interference["sign_conflict"])
     return {
         **of_artifact(study.artifact, study.memoized),
         "base": base,
         "interference": picture(heatmap(interference["names"], *matrices)),
         "pairs": table(_pairs(interference)),
-        "warnings": "\n".join(study.found["warnings"]) or "none",
-        "bytes read by one merge": study.found["bytes_read"],
-        "bytes of one output": study.found["bytes_of_one_output"],
+        "warnings": "\n".join(study.findings["warnings"]) or "none",
+        "bytes read by one merge": study.findings["bytes_read"],
+        "bytes of one output": study.findings["bytes_of_one_output"],
     }
 
 

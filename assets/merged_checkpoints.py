@@ -22,7 +22,7 @@ from merge_ops.recipes.stages import Stages
 
 @dataclass(frozen=True)
 class MergeRecipe:
-    """A recipe as the assets use it: its base model, and how its partitions hang together.
+    """A merge recipe tells the assets its base model, and how its partitions hang together.
 
     `steps` end with the recipe and begin with those whose results it uses. `deps` are the assets
     that its expert sets, and what else it names, come from. `code_version` changes with whatever in
@@ -57,7 +57,7 @@ class MergeRecipe:
         return dg.AssetKey(self.asset.split("/"))
 
     def job(self, expert_set: str, points: Mapping[str, str]) -> MergeJob:
-        """What a run merges for one expert set; `points` are partition keys by coefficient."""
+        """Describe what a run merges for one set; `points` are partition keys by coefficient."""
         keys = {coefficient: str(key) for coefficient, key in points.items()}
         return MergeJob(self.steps, self.base, expert_set, keys, self.asset, self.licences)
 
@@ -65,7 +65,7 @@ class MergeRecipe:
 def build_merged_checkpoint(
     merge: MergeRecipe, condition: dg.AutomationCondition, op_tags: Mapping[str, Any]
 ) -> dg.AssetsDefinition:
-    """The asset of one recipe. One run may hold many points: inputs are read once for each set."""
+    """Build the asset of one recipe. A run may hold many points; it reads a set's inputs once."""
 
     @team_asset(
         merge.asset,
@@ -113,7 +113,7 @@ def _show(
 
 
 def data_version(code_version: str, merged: Sequence[MergedSet]) -> dg.DataVersion:
-    """What a run's sets were merged from: the recipe but for its sweep, and the inputs' digests.
+    """Hash what a run's sets were merged from: the recipe without its sweep, and the inputs.
 
     Dagster takes one data version for a run. For a run of one set it is that set's own, whichever
     coefficients the run held; a run of several sets (a backfill of a whole grid) has one for all.

@@ -18,7 +18,7 @@ def build_model(
     partitions: dg.PartitionsDefinition,
     condition: dg.AutomationCondition,
 ) -> dg.AssetsDefinition:
-    """The asset `model`, one partition for each model of the catalog."""
+    """Build the asset `model`, one partition for each model of the catalog."""
 
     @team_asset(
         MODEL,

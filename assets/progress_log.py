@@ -14,7 +14,7 @@ class _Log(Protocol):
 def log_progress(
     log: _Log, what: str, clock: Callable[[], float] = time.monotonic
 ) -> Callable[[int, int], None]:
-    """A callback `(done, total)` that logs the share done, and the time left, every ten seconds.
+    """Return a callback `(done, total)` that logs share and time left every ten seconds.
 
     Work that takes less says nothing.
     """

@@ -44,7 +44,7 @@ class RecipeStep:
         return dg.AssetKey(self.asset.split("/"))
 
     def job(self, partition: str | None) -> MergeJob:
-        """What a run of one partition merges; None where the step has no partitions."""
+        """Describe what a run of one partition merges (None: the step has no partitions)."""
         points = {"default": partition}
         return MergeJob(self.steps, self.base, partition or "", points, self.asset, self.licences)
 
@@ -52,7 +52,7 @@ class RecipeStep:
 def build_recipe_step(
     step: RecipeStep, condition: dg.AutomationCondition, op_tags: Mapping[str, Any]
 ) -> dg.AssetsDefinition:
-    """The asset of one step."""
+    """Build the asset of one step."""
     recipe = step.steps.result
 
     @team_asset(

@@ -21,11 +21,11 @@ class RunSettings(dg.ConfigurableResource):
     memory: int = Field(default=512 << 20, description="Bound of a merge's buffers, in bytes.")
 
     def store(self) -> "ArtifactStore":
-        """The artifact store, opened and probed once a process."""
+        """Open the artifact store, once a process."""
         return _open(self.store_uri)
 
     def stream(self) -> "StreamSettings":
-        """How a merge is to be run."""
+        """Return how a merge is to be run."""
         from merge_ops.stream.stream import StreamSettings
 
         return StreamSettings(threads=self.threads, device=self.device, memory=self.memory)

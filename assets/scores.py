@@ -28,7 +28,7 @@ def build_scores(
     condition: dg.AutomationCondition,
     op_tags: Mapping[str, Any],
 ) -> dg.AssetsDefinition:
-    """The scores of one recipe's checkpoints, point by point."""
+    """Build the scores of one recipe's checkpoints, point by point."""
 
     @team_asset(
         names.scores(merge.name),
@@ -65,7 +65,7 @@ def build_model_scores(
     condition: dg.AutomationCondition,
     op_tags: Mapping[str, Any],
 ) -> dg.AssetsDefinition:
-    """The scores of the models themselves, on every suite that a recipe uses.
+    """Build the scores of the models themselves, on every suite that a recipe uses.
 
     `bases` maps each expert to its base model. An adapter is scored as what it makes of its base.
     """
@@ -105,7 +105,7 @@ def _scoring(suite: Path, settings: RunSettings, context: dg.AssetExecutionConte
 
 
 def _result(scored: Mapping[str, ScoredCheckpoint]) -> dg.MaterializeResult:
-    """What a run scored; the data version is the scores' digest, or that of several digests."""
+    """Report what a run scored, under the scores' digest or that of several digests."""
     digests = sorted(each.artifact.digest for each in scored.values())
     version = digests[0] if len(digests) == 1 else blake3("\n".join(digests).encode()).hexdigest()
     return dg.MaterializeResult(

@@ -24,7 +24,7 @@ def build_task_vector(
     from_model: dg.PartitionMapping,
     condition: dg.AutomationCondition,
 ) -> dg.AssetsDefinition:
-    """The asset `task_vector`; `bases` maps each expert to its base model."""
+    """Build the asset `task_vector`; `bases` maps each expert to its base model."""
 
     @team_asset(
         TASK_VECTOR,
@@ -54,14 +54,14 @@ def _metadata(expert: str, base: str, stored: "Artifact | None", study: Study) -
     from eval_ops.plots import layer_norm_plot
     from merge_ops.jobs.statistics import TensorChange
 
-    rows = sorted(study.found["tensors"], key=lambda row: -row["relative_norm"])
-    changes = [TensorChange(**row) for row in study.found["tensors"]]
+    rows = sorted(study.findings["tensors"], key=lambda row: -row["relative_norm"])
+    changes = [TensorChange(**row) for row in study.findings["tensors"]]
     return {
         **of_artifact(study.artifact, study.memoized),
         "base": base,
         **(of_packing(stored) if stored is not None else {}),
-        "norm": study.found["norm"],
-        "share of entries changed": study.found["changed_share"],
+        "norm": study.findings["norm"],
+        "share of entries changed": study.findings["changed_share"],
         "layers": picture(layer_norm_plot(expert, changes)),
         "tensors moved most": table(rows[:MOST_ROWS]),
     }

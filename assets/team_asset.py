@@ -26,7 +26,7 @@ def team_asset(
     gpu: Mapping[str, Any] | None = None,
     one_run: bool = False,
 ) -> Callable[[AssetBody], dg.AssetsDefinition]:
-    """An asset whose crashes are retried, and whose other failures are one clear message each.
+    """Make an asset whose crashes are retried, and whose other failures are one clear message.
 
     The parts of `name` between slashes become those of its key. With `gpu`, the op tags that ask a
     cluster for one, it takes a slot of the GPU pool. With `one_run`, one run materializes as many

@@ -13,7 +13,7 @@ from assets.work.pulling import revisions
 def build_upstream_model(
     models: Mapping[str, UpstreamModel], partitions: dg.PartitionsDefinition
 ) -> dg.SourceAsset:
-    """The observable source asset, one partition for each model of the catalog."""
+    """Build the observable source asset, one partition for each model of the catalog."""
 
     @dg.observable_source_asset(
         name="upstream_model",
@@ -26,12 +26,12 @@ def build_upstream_model(
     def upstream_model(
         context: dg.OpExecutionContext, settings: RunSettings
     ) -> dg.DataVersionsByPartition:
-        found, faults = revisions(list(models.values()), Path(settings.catalog_folder))
+        revision_of, faults = revisions(list(models.values()), Path(settings.catalog_folder))
         for name, fault in faults.items():
             context.log.error(f"upstream model '{name}': {fault}")
-        if not found:
+        if not revision_of:
             message = "; ".join(faults.values()) or "the catalog lists no model"
             raise dg.Failure(f"no upstream model can be reached: {message}", allow_retries=False)
-        return dg.DataVersionsByPartition(found)
+        return dg.DataVersionsByPartition(revision_of)
 
     return upstream_model

@@ -35,7 +35,7 @@ def when_inputs_change() -> dg.AutomationCondition:
 
 
 def when_any_input_changes() -> dg.AutomationCondition:
-    """The same for a summary of many partitions: what is missing or failed does not hold it up."""
+    """Run a summary of many partitions likewise; what is missing or failed does not hold it up."""
     conditions = dg.AutomationCondition
     return (
         conditions.eager()
@@ -47,7 +47,7 @@ def when_any_input_changes() -> dg.AutomationCondition:
 
 
 def observe_job() -> "UnresolvedAssetJobDefinition":
-    """One run that looks at every upstream model. (A condition would launch one run a model.)"""
+    """Define one run that looks at every upstream model. (A condition would launch one a model.)"""
     return dg.define_asset_job(
         OBSERVE_JOB,
         selection=dg.AssetSelection.assets("upstream_model"),
@@ -56,7 +56,7 @@ def observe_job() -> "UnresolvedAssetJobDefinition":
 
 
 def observe_schedule(job: "UnresolvedAssetJobDefinition") -> dg.ScheduleDefinition:
-    """Every few minutes, on by default."""
+    """Observe every few minutes, by default."""
     return dg.ScheduleDefinition(
         name="observe_upstream_models_schedule",
         job=job,
@@ -66,7 +66,7 @@ def observe_schedule(job: "UnresolvedAssetJobDefinition") -> dg.ScheduleDefiniti
 
 
 def automation_sensor() -> dg.AutomationConditionSensorDefinition:
-    """Evaluates every asset's condition; on by default (Dagster's own default is off)."""
+    """Evaluate every asset's condition, by default (Dagster's own default is off)."""
     return dg.AutomationConditionSensorDefinition(
         SENSOR,
         target=dg.AssetSelection.all(),

@@ -41,7 +41,7 @@ from resources.compute import gpu_op_tags
 
 
 def build_definitions(settings: Settings) -> dg.Definitions:
-    """Everything of one catalog. Raises CatalogError with every fault."""
+    """Build everything of one catalog. Raises CatalogError with every fault."""
     with warnings.catch_warnings():
         # Partitioned checks, observable sources and backfill policies: tried with this release.
         warnings.simplefilter("ignore", dg.BetaWarning)
@@ -63,7 +63,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
 
 
 def run_settings(settings: Settings) -> RunSettings:
-    """The resource that every asset takes."""
+    """Make the resource that every asset takes."""
     return RunSettings(
         store_uri=settings.store,
         catalog_folder=str(settings.catalog),
@@ -74,7 +74,7 @@ def run_settings(settings: Settings) -> RunSettings:
 
 
 def contest_of(catalog: Catalog) -> Contest:
-    """Everything of a catalog that is scored, for the leaderboard and the champions."""
+    """Collect what of a catalog is scored, for the leaderboard and the champions."""
     partitions = Partitions(catalog)
     recipes = [recipe for recipe in catalog.recipes.values() if recipe.suite]
     used = {recipe.suite: catalog.suites[recipe.suite] for recipe in recipes if recipe.suite}
@@ -232,5 +232,5 @@ def _digest(value: Mapping[str, Any] | list[Any]) -> str:
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """What Dagster loads: the definitions of the environment's settings."""
+    """Build the definitions of the environment's settings; Dagster loads this."""
     return build_definitions(load_settings())

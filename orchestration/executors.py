@@ -6,7 +6,7 @@ from orchestration.settings import Settings
 
 
 def step_executor(settings: Settings) -> dg.ExecutorDefinition:
-    """A Ray cluster when the settings name one, pods when they say so, else local processes.
+    """Choose a Ray cluster when the settings name one, pods when they say so, else processes.
 
     The processes are forked from a server that has imported the definitions once, which halves the
     start of a step. Ray's client is imported only here and only then; each step is a job of Ray's,

@@ -33,7 +33,7 @@ FOR_TESTS = ("RONGHE_REQUIRE_BROWSER", "RONGHE_REQUIRE_POSTGRES")
 
 @dataclass(frozen=True)
 class Settings:
-    """How to run. `memory` is in bytes; `threads` 0 means one a core; `ray` None means no Ray.
+    """Settings say how to run. `memory` is in bytes; `threads` 0 is one a core, `ray` None no Ray.
 
     `pods` is for runs that are pods of Kubernetes themselves: each step becomes a pod beside them.
     """
@@ -48,7 +48,7 @@ class Settings:
     pods: bool = False
 
     def as_environment(self) -> dict[str, str]:
-        """The variables that give a process on another machine the same settings."""
+        """Return the variables that give a process on another machine the same settings."""
         return {
             "RONGHE_CATALOG": str(self.catalog),
             "RONGHE_STORE": self.store,

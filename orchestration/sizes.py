@@ -9,7 +9,7 @@ _POWERS = {"": 0, "K": 1, "M": 2, "G": 3}
 
 
 def parse_size(option: str, text: str) -> int:
-    """Bytes from `512MiB` (2²⁰ each), `5GB` (10⁹ each) or `1000000`, the value of an option.
+    """Read bytes from `512MiB` (2²⁰ each), `5GB` (10⁹ each) or `1000000`, an option's value.
 
     Raises SettingsError saying what is allowed.
     """

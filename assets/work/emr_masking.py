@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PublishedMasks:
-    """The artifact of a mask file, with every expert's scale by name."""
+    """Published masks are an artifact, with every expert's scale by name."""
 
     artifact: "Artifact"
     rescale: dict[str, float]

@@ -6,7 +6,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class UpstreamModel:
-    """One entry of models.yaml.
+    """An upstream model is one entry of models.yaml.
 
     `source` is a URI or a path relative to the catalog's folder; `base` is the base model's name
     for an expert and None for a base model itself. `store` says how a full expert is kept; None:

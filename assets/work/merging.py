@@ -26,7 +26,7 @@ CHECKPOINT = "checkpoint"
 
 @dataclass(frozen=True)
 class MergeJob:
-    """What is to be merged for one expert set.
+    """A merge job says what is to be merged for one expert set.
 
     `steps` end with the recipe that the job is for. `expert_set` is empty where no step takes
     experts. `points` maps each wanted coefficient to its partition of `asset`, the name that points
@@ -193,7 +193,7 @@ def _restricted(
 
 
 def expected_tensors(artifact: "Artifact") -> list[str] | None:
-    """Names of the tensors a checkpoint was planned to have."""
+    """Return the names of the tensors that a checkpoint was planned to have."""
     return artifact.manifest.get("tensors")
 
 

@@ -35,47 +35,48 @@ FIXED = (
 
 
 def reserved_names() -> frozenset[str]:
-    """First parts of names, today's and earlier ones, which no recipe may have for its own."""
+    """Return the first parts of names, of today and earlier, that no recipe may have."""
     return frozenset((*FIXED, *EARLIER, EARLIER_STEP))
 
 
 def merged_checkpoint(recipe: str) -> str:
-    """Name of what a recipe makes."""
+    """Name what a recipe makes."""
     return f"{recipe}/{MERGED_CHECKPOINT}"
 
 
 def step(recipe: str, name: str) -> str:
-    """Name of what an earlier step of a recipe makes."""
+    """Name what an earlier step of a recipe makes."""
     return f"{recipe}/{STEP}/{name}"
 
 
 def scores(recipe: str) -> str:
-    """Name of the scores of what a recipe makes."""
+    """Name the scores of what a recipe makes."""
     return f"{recipe}/{SCORES}"
 
 
 def champion(recipe: str) -> str:
-    """Name of a recipe's promoted checkpoint."""
+    """Name a recipe's promoted checkpoint."""
     return f"{recipe}/{CHAMPION}"
 
 
 def merge_plan_subset(recipe: str) -> str:
-    """Name of the merge plans of the expert sets that one recipe merges."""
+    """Name the merge plans of the expert sets that one recipe merges."""
     return f"{recipe}/{MERGE_PLAN_SUBSET}"
 
 
 def emr_masks(merged: str) -> str:
-    """Name of the masks that belong to `merged`, the name of a merged checkpoint or of a step."""
+    """Name the masks that belong to `merged`, the name of a merged checkpoint or of a step."""
     return f"{merged.removesuffix(f'/{MERGED_CHECKPOINT}')}/{EMR_MASKS}"
 
 
 def kind_of(name: str) -> str:
-    """What an asset is, whichever recipe it belongs to: `scores` of `ties/scores`."""
-    return name.split("/")[:2][-1]
+    """Return what an asset is, whichever recipe has it: `scores` of `ties/scores`."""
+    first, *rest = name.split("/")
+    return rest[0] if rest and first not in FIXED else first
 
 
 def earlier_name(name: str) -> str | None:
-    """What an asset was called until commit 42f52bf; None where that is the same."""
+    """Return what an asset was called until commit 42f52bf; None where that is the same."""
     first = {kind: family for family, kind in EARLIER.items()}
     match name.split("/"):
         case [recipe, "step", made]:
@@ -89,7 +90,7 @@ def earlier_name(name: str) -> str | None:
 
 
 def present_name(name: str) -> str:
-    """What an asset is called today, given that or its earlier name."""
+    """Return what an asset is called today, given that or its earlier name."""
     match name.split("/"):
         case ["merged_stage", recipe, made]:
             return step(recipe, made)
@@ -102,13 +103,13 @@ def present_name(name: str) -> str:
 
 
 def ref_of(store: "ArtifactStore", name: str, partition: str | None = None) -> "Ref | None":
-    """What a name of today, or else its earlier name, points to; None where neither does."""
+    """Read what a name of today, or else its earlier name, points to; None where neither does."""
     ref, earlier = store.ref(name, partition), earlier_name(name)
     return store.ref(earlier, partition) if ref is None and earlier is not None else ref
 
 
 def resolve(store: "ArtifactStore", name: str, partition: str | None = None) -> "Artifact | None":
-    """The artifact that a name stands for, or None where it points to none.
+    """Open the artifact that a name stands for; None where it points to none.
 
     Raises MissingArtifactError where the store has lost what it points to.
     """
@@ -119,7 +120,7 @@ def resolve(store: "ArtifactStore", name: str, partition: str | None = None) -> 
 def refs_of(
     store: "ArtifactStore", name: str, wanted: Iterable[str | None] | None = None
 ) -> dict[str | None, "Ref"]:
-    """The refs of a name by partition, each with its whole history.
+    """Read the refs of a name by partition, each with its whole history.
 
     With the partitions that are `wanted`, the earlier name is read only where one of them has no
     ref of today, so that a store pays for its past until it has been refreshed once; histories

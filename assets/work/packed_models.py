@@ -29,7 +29,7 @@ LEAST_SAVING = 0.2
 
 @dataclass(frozen=True)
 class Saving:
-    """What packing did, or would have done: bytes before and after, and whether it was kept."""
+    """A saving is what packing did, or would have done: bytes before and after, and the choice."""
 
     nbytes: int
     packed_nbytes: int
@@ -68,7 +68,7 @@ class RestoredModel:
             )
 
     def source(self) -> "PackedSource":
-        """Random access to the files as they were; thread-safe."""
+        """Open the files as they were for random access; thread-safe."""
         from merge_ops.checkpoints.checkpoint import open_checkpoint
         from merge_ops.sources.packed_source import PackedSource
 
@@ -76,7 +76,7 @@ class RestoredModel:
         return PackedSource(self.packed.source(), base)
 
     def folder(self, cache: Path | None = None, progress: "Progress | None" = None) -> Path:
-        """A local folder with the files as they were, restored once into the bounded cache.
+        """Restore the files into the bounded cache, once, and return their folder.
 
         It stays there at least as long as this object lives.
         """
@@ -91,12 +91,12 @@ if TYPE_CHECKING:
 
 
 def as_it_was(store: "ArtifactStore", artifact: "Artifact") -> "StoredModel":
-    """A model's artifact as readers want it, packed or not."""
+    """Give readers a model as it was pulled, whether it is kept packed or not."""
     return RestoredModel(store, artifact) if artifact.kind == PACKED else artifact
 
 
 def stored_model(store: "ArtifactStore", name: str) -> "StoredModel | None":
-    """What a model's name stands for now; None where it was never pulled."""
+    """Open what a model's name stands for now; None where it was never pulled."""
     artifact = store.resolve(MODEL, name)
     return None if artifact is None else as_it_was(store, artifact)
 

@@ -37,21 +37,21 @@ class PulledModel:
 
 
 def revisions(models: list[UpstreamModel], folder: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """The revision of every model that can be reached, and what is wrong with the others.
+    """Look up the revision of every model; of the others, what is wrong with them.
 
     `folder` is where relative sources start. A second look at unchanged folders reads no weight.
     """
     from resources.errors import ResourceError
     from resources.upstream import open_model_source
 
-    found: dict[str, str] = {}
+    reached: dict[str, str] = {}
     faults: dict[str, str] = {}
     for model in models:
         try:
-            found[model.name] = open_model_source(model.source, folder).revision()
+            reached[model.name] = open_model_source(model.source, folder).revision()
         except ResourceError as error:
             faults[model.name] = str(error)
-    return found, faults
+    return reached, faults
 
 
 def pull_model(

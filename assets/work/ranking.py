@@ -31,7 +31,7 @@ MOST_SWEEPS, MOST_POINTS = 6, 24
 
 @dataclass(frozen=True)
 class RankedRecipe:
-    """A recipe's live candidates. `points` maps a partition key to (expert set, coefficient).
+    """A ranked recipe has live candidates: partition keys, with expert set and coefficient.
 
     `plain_average` marks the recipe that every other one has to beat.
     """
@@ -45,7 +45,7 @@ class RankedRecipe:
 
 @dataclass(frozen=True)
 class Contest:
-    """Everything that competes: live models, live recipes, and the suites they are scored on."""
+    """A contest is everything that competes: live models and recipes, on their suites."""
 
     bases: Sequence[str]
     experts: Sequence[str]
@@ -53,7 +53,7 @@ class Contest:
     suites: Mapping[str, Path]
 
     def recipe(self, name: str) -> RankedRecipe:
-        """One recipe by name."""
+        """Find one recipe by name."""
         return next(recipe for recipe in self.recipes if recipe.name == name)
 
 
@@ -88,7 +88,7 @@ class Leaderboard:
 
 @dataclass(frozen=True)
 class Promotion:
-    """What the gate said of a recipe's best candidate, and the champion after that."""
+    """A promotion is what the gate said of a recipe's best candidate, and the champion then."""
 
     candidate: Entry
     decision: Decision | None
@@ -100,7 +100,7 @@ class Promotion:
 def collect_entries(
     store: "ArtifactStore", contest: Contest, suite: "Suite"
 ) -> tuple[list[Entry], int]:
-    """Every live model and candidate that is scored, and how many are not.
+    """Collect every live model and candidate that is scored; count those that are not.
 
     Scores count when they are of the checkpoint that the name stands for now, on just this suite.
     """

@@ -25,7 +25,7 @@ class CarriedOut:
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Continuation:
     """A plan that goes on; what it copies from, and what the copied bytes must hash to.
 
     `expected` is by coefficient and file: the bytes that are copied, and their blake3.
@@ -52,64 +52,64 @@ def carry_out(
     """
     from resources.errors import UnfinishedReadError
 
-    found = _find(store, kind, plan)
+    continuation = _continued(store, kind, plan)
     try:
-        return _merge(store, kind, found, fields, settings, progress)
+        return _merge(store, kind, continuation, fields, settings, progress)
     except Exception as error:
-        failed = any(each.failed for each in found.unfinished)
+        failed = any(each.failed for each in continuation.unfinished)
         if not failed and not isinstance(error, UnfinishedReadError):
             raise
-        return _merge(store, kind, _Found(plan), fields, settings, progress)
+        return _merge(store, kind, _Continuation(plan), fields, settings, progress)
     finally:
-        for each in found.unfinished:
+        for each in continuation.unfinished:
             each.close()
 
 
 def _merge(
     store: "ArtifactStore",
     kind: str,
-    found: _Found,
+    continuation: _Continuation,
     fields: Callable[["Output"], Mapping[str, Any]],
     settings: "StreamSettings",
     progress: "Progress | None",
 ) -> CarriedOut:
     from merge_ops.jobs.assembly import merge
 
-    outputs = found.plan.outputs
+    outputs = continuation.plan.outputs
     with ExitStack() as stack:
         attempts = {
             output.coefficient: stack.enter_context(store.attempt(kind, output.digest))
             for output in outputs
         }
-        for coefficient, files in found.expected.items():
+        for coefficient, files in continuation.expected.items():
             for file, (done, digest) in files.items():
                 attempts[coefficient].expect(file, done, digest)
-        report = merge(found.plan, attempts, settings, progress)
+        report = merge(continuation.plan, attempts, settings, progress)
         artifacts = {
             output.coefficient: attempts[output.coefficient].publish(
                 output.digest, **fields(output)
             )
             for output in outputs
         }
-    for each in found.unfinished:
+    for each in continuation.unfinished:
         each.release()
-    return CarriedOut(report, artifacts, found.resumed)
+    return CarriedOut(report, artifacts, continuation.resumed)
 
 
-def _find(store: "ArtifactStore", kind: str, plan: "Plan") -> _Found:
+def _continued(store: "ArtifactStore", kind: str, plan: "Plan") -> _Continuation:
     """The plan with what killed merges finished; their files are read once to be sure of them."""
     if any(output.digest is None for output in plan.outputs):
-        return _Found(plan)
+        return _Continuation(plan)
     places, ends = tensor_places(plan), dict[str, list[int]]()
     for place in places:
         ends.setdefault(place.file, []).append(place.offset + place.nbytes)
-    taken = [store.unfinished(kind, str(output.digest)) for output in plan.outputs]
-    everyone = tuple(each for candidates in taken for each in candidates)
-    if not all(taken):
-        for each in everyone:
+    candidates = [store.unfinished(kind, str(output.digest)) for output in plan.outputs]
+    unfinished = tuple(each for attempts in candidates for each in attempts)
+    if not all(candidates):
+        for each in unfinished:
             each.release()
-        return _Found(plan)
-    remains = [_farthest(candidates, ends) for candidates in taken]
+        return _Continuation(plan)
+    remains = [_farthest(attempts, ends) for attempts in candidates]
     resumed = resuming(plan, [Remains(source, digests) for source, digests in remains])
     triples = zip(places, plan.steps, resumed.steps, strict=True)
     copied = {
@@ -122,7 +122,7 @@ def _find(store: "ArtifactStore", kind: str, plan: "Plan") -> _Found:
         for output, (_, digests) in zip(plan.outputs, remains, strict=True)
     }
     count = sum(a is not b for a, b in zip(plan.steps, resumed.steps, strict=True))
-    return _Found(resumed, everyone, expected, count)
+    return _Continuation(resumed, unfinished, expected, count)
 
 
 def _farthest(

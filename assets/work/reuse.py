@@ -20,19 +20,19 @@ FILE = "tensors.json"
 
 
 def digests_of(store: "ArtifactStore", model: "Checkpoint", digest: str) -> dict[str, str]:
-    """The digests of a stored model's tensors; reads them once for each content."""
+    """Return the digests of a stored model's tensors, which are read once for each content."""
     known = store.find(TENSOR_DIGESTS, digest)
     if known is not None:
         return known.read_json(FILE)
-    found = tensor_digests(model)
-    _keep(store, TENSOR_DIGESTS, digest, found)
-    return found
+    digests = tensor_digests(model)
+    _keep(store, TENSOR_DIGESTS, digest, digests)
+    return digests
 
 
 def with_reuse(
     store: "ArtifactStore", plan: "Plan", asset: str, keys: Mapping[str, str | None]
 ) -> "Plan":
-    """The plan with what is unchanged copied from the checkpoints that `asset` points to now.
+    """Have what is unchanged copied from the checkpoints that `asset` points to now.
 
     `keys` are the asset's partitions by coefficient. Keeps the keys of what the plan makes, for the
     next time. An earlier checkpoint whose files are damaged is not used.

@@ -54,7 +54,7 @@ def score_checkpoint(
 
 
 def read_scores(artifact: "Artifact") -> SuiteScores:
-    """Scores with their samples. Raises ScoresError when they cannot be read."""
+    """Read scores with their samples. Raises ScoresError when they cannot be read."""
     text, samples = artifact.read_bytes("scores.json"), artifact.read_bytes("samples.parquet")
     return SuiteScores.from_json(text, samples)
 
@@ -98,7 +98,7 @@ def _evaluator(suite: "Suite", device: str, threads: int) -> "Evaluator":
 
 @dataclass(frozen=True)
 class Scoring:
-    """How something is scored: the suite, the device, the threads, and the Dagster run it is for.
+    """A scoring names the suite, the device, the threads, and the Dagster run that asked.
 
     `threads` 0 leaves their number to torch.
     """

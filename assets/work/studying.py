@@ -1,4 +1,4 @@
-"""What task vectors look like and how they get on with each other, kept in the store by digest."""
+"""What task vectors look like and how they get on with each other. Knows no Dagster."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -19,19 +19,19 @@ VERSIONS = {TASK_VECTOR: 2, MERGE_PLAN: 1}
 
 @dataclass(frozen=True)
 class Study:
-    """A study in the store and what it found, as plain data."""
+    """A study is an artifact, with its findings as plain data."""
 
     artifact: "Artifact"
-    found: Mapping[str, Any]
+    findings: Mapping[str, Any]
     memoized: bool
 
 
 def study_task_vector(
     store: "ArtifactStore", base: str, expert: str, run: str | None = None
 ) -> Study:
-    """Norms of expert − base, tensor by tensor. The vector is kept by reference to both digests.
+    """Measure expert − base, tensor by tensor; the vector is kept by reference to both digests.
 
-    `found` is merge_ops' TaskVectorStatistics as plain data.
+    The findings are merge_ops' TaskVectorStatistics as plain data.
     """
     from merge_ops.jobs.statistics import task_vector_statistics
 
@@ -47,12 +47,12 @@ def study_task_vector(
 
 
 def study_set(store: "ArtifactStore", base: str, expert_set: str, run: str | None = None) -> Study:
-    """May these experts be merged? Header checks, cosines, sign conflicts and the cost.
+    """Say whether experts may be merged: header checks, cosines, sign conflicts, the cost.
 
     Another vocabulary is a warning here: only a recipe can say whether it is merged by token, and
     one that does not is refused when it is planned.
-    `found` holds `interference`, `warnings`, and `bytes_read` for one pass over all inputs. Raises
-    CompatibilityError with every fault.
+    The findings hold `interference`, `warnings`, and `bytes_read` for one pass over all inputs.
+    Raises CompatibilityError with every fault.
     """
     from merge_ops.jobs.statistics import interference
     from merge_ops.plans.compatibility import check_compatible
@@ -85,8 +85,8 @@ def _study(
     known = store.find(kind, digest)
     if known is not None:
         return Study(known, known.read_json("study.json"), memoized=True)
-    found = look()
+    findings = look()
     with store.attempt(kind) as attempt:
-        attempt.write_json("study.json", found)
+        attempt.write_json("study.json", findings)
         artifact = attempt.publish(digest, inputs=dict(inputs))
-    return Study(artifact, found, memoized=False)
+    return Study(artifact, findings, memoized=False)

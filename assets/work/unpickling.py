@@ -20,11 +20,11 @@ def copy_unpickled(source: "ModelSource", sink: "FileSink") -> None:
     from merge_ops.checkpoints.pickled_weights import convert_folder
     from resources.upstream import FolderModel
 
-    with TemporaryDirectory(prefix="ronghe-") as kept, TemporaryDirectory(prefix="ronghe-") as out:
-        source.copy_to(_Divided(sink, Path(kept)))
-        waiting = sorted(Path(kept).iterdir())
+    with TemporaryDirectory(prefix="ronghe-") as held, TemporaryDirectory(prefix="ronghe-") as out:
+        source.copy_to(_Divided(sink, Path(held)))
+        waiting = sorted(Path(held).iterdir())
         if any(path.suffix == ".bin" for path in waiting):
-            convert_folder(Path(kept), Path(out), called=source.location)
+            convert_folder(Path(held), Path(out), called=source.location)
             FolderModel(Path(out)).copy_to(sink)
             return
         for path in waiting:  # an index of pickles beside safetensors, as many models have it

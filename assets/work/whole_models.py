@@ -27,9 +27,10 @@ def whole_model(
     settings: "StreamSettings",
     run: str | None = None,
 ) -> "StoredModel":
-    """The checkpoint that a model's name stands for now. MissingArtifactError when it is nothing.
+    """Open the checkpoint that a model's name stands for now.
 
-    `base` is the base model of an expert; only adapters need it.
+    `base` is the base model of an expert; only adapters need it. Raises MissingArtifactError when
+    the name stands for nothing.
     """
     from resources.errors import MissingArtifactError
 
@@ -56,8 +57,11 @@ def whole_model(
 
 
 def live_models(store: "ArtifactStore") -> dict[str | None, "Ref"]:
-    """What each model's name stands for as a whole; an adapter whose base or self has changed
-    since it was merged stands for nothing that could have scores."""
+    """Read what each model's name stands for as a whole.
+
+    An adapter whose base or self has changed since it was merged stands for nothing that could have
+    scores.
+    """
     models, wholes = store.refs(MODEL), store.refs(WHOLE_MODEL)
     for name, whole in wholes.items():
         adapter, base = models.get(name), models.get(str(whole.fields.get("base")))

@@ -29,7 +29,7 @@ class Catalog:
 
     @property
     def recipes(self) -> Mapping[str, Recipe]:
-        """What each file is for: its only recipe, or its last."""
+        """Each file is for one recipe: its only one, or its last."""
         return {name: stages.result for name, stages in self.files.items()}
 
     @property
@@ -43,11 +43,11 @@ class Catalog:
         return tuple(name for name, model in self.models.items() if model.base)
 
     def experts_of(self, base: str) -> tuple[str, ...]:
-        """Names of the experts of one base model."""
+        """Return the names of the experts of one base model."""
         return tuple(name for name, model in self.models.items() if model.base == base)
 
     def base_of(self, recipe: Recipe) -> str:
-        """The base model whose experts a file merges; of its recipes, give the result.
+        """Return the base model whose experts a file merges; of its recipes, give the result.
 
         It is the one that any of them names, itself or by an expert, or the catalog's only one.
         """
@@ -57,12 +57,12 @@ class Catalog:
         return named[0] if named else self.bases[0]
 
     def sets_of(self, recipe: Recipe) -> tuple[str, ...]:
-        """Ids of the expert sets that a file is merged for, sorted."""
+        """Return the ids of the expert sets that a file is merged for, sorted."""
         takers = [each for each in self.files[recipe.name].recipes if each.experts]
         return self.sets_asked(takers[0], self.base_of(recipe)) if takers else ()
 
     def sets_asked(self, document: Recipe, base: str) -> tuple[str, ...]:
-        """Ids of the expert sets that one document asks for, sorted."""
+        """Return the ids of the expert sets that one document asks for, sorted."""
         return tuple(sorted(map(set_id, document.expert_sets(self.experts_of(base)))))
 
     @property
@@ -72,5 +72,5 @@ class Catalog:
         return tuple(sorted(sets))
 
     def suite_of(self, recipe: Recipe) -> Path | None:
-        """The suite file that a recipe is scored on."""
+        """Return the suite file that a recipe is scored on."""
         return self.suites[recipe.suite] if recipe.suite else None

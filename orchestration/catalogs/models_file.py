@@ -14,7 +14,7 @@ from orchestration.catalogs.names import BANNED, name_rule
 
 
 class ModelDefinition(BaseModel):
-    """One entry of models.yaml as it is written."""
+    """A model definition is one entry of models.yaml as it is written."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -28,7 +28,7 @@ class ModelDefinition(BaseModel):
 
 
 def load_models(path: Path, faults: list[Fault]) -> dict[str, UpstreamModel]:
-    """The models of a catalog by name, in the file's order; what is wrong goes into `faults`."""
+    """Read the models of a catalog by name, in the file's order; faults go into `faults`."""
     entries = _model_entries(path, faults)
     models: dict[str, UpstreamModel] = {}
     for position, entry in enumerate(entries):

@@ -7,5 +7,5 @@ BANNED = re.compile(r"[|\[\],+\s\x00-\x1f\x7f]|\.\.\.")
 
 
 def name_rule() -> str:
-    """What partition keys may not hold, for messages."""
+    """Say what partition keys may not hold."""
     return "Dagster's partition keys allow no '|', '[', ']', ',', '+', blanks or '...'"

@@ -44,17 +44,17 @@ class Partitions:
         return dg.StaticPartitionsDefinition(list(self.catalog.sets))
 
     def merges_every_set(self, recipe: Recipe) -> bool:
-        """Whether the recipe merges all the sets that any recipe does."""
+        """Tell whether the recipe merges all the sets that any recipe does."""
         return self.catalog.sets_of(recipe) == self.catalog.sets
 
     def sets_of(self, recipe: Recipe) -> dg.StaticPartitionsDefinition:
-        """One partition for each expert set of one recipe."""
+        """Define one partition for each expert set of one recipe."""
         if self.merges_every_set(recipe):
             return self.sets
         return dg.StaticPartitionsDefinition(list(self.catalog.sets_of(recipe)))
 
     def grid_of(self, recipe: Recipe) -> dg.MultiPartitionsDefinition:
-        """Expert set × coefficient."""
+        """Define one partition for each expert set and coefficient."""
         coefficients = [each.id for each in recipe.coefficients()]
         return dg.MultiPartitionsDefinition(
             {
@@ -93,17 +93,17 @@ class Partitions:
         return dg.StaticPartitionMapping({name: sets for name, sets in holding.items() if sets})
 
     def restriction(self, recipe: Recipe) -> dg.StaticPartitionMapping:
-        """From all sets to the recipe's own: each to itself, the others to nothing."""
+        """Map each of the recipe's sets to itself, and the others to nothing."""
         return dg.StaticPartitionMapping({each: each for each in self.catalog.sets_of(recipe)})
 
     def plan_key(self, recipe: Recipe) -> dg.AssetKey:
-        """The asset that a file's expert sets come from."""
+        """Return the asset that a file's expert sets come from."""
         if self.merges_every_set(recipe):
             return dg.AssetKey("merge_plan")
         return dg.AssetKey(names.merge_plan_subset(recipe.name).split("/"))
 
     def inputs_of(self, steps: Stages, step: Recipe) -> list[dg.AssetDep]:
-        """What one step of a recipe depends on: other steps, merge plans, and models that it names.
+        """List what one step of a recipe depends on: steps, merge plans, models that it names.
 
         Merge plans reach it through the steps where those take experts, so that it runs when they
         have run, and not before. A model that it names touches all its partitions.
@@ -124,7 +124,7 @@ class Partitions:
 
     @staticmethod
     def same_point() -> dg.MultiPartitionMapping:
-        """Each point of a grid to the same point of an equal grid, written out by dimension.
+        """Map each point of a grid to the same point of an equal grid, by dimension.
 
         It says what the identity mapping says, but Dagster does not run assets that are joined by
         it in one run. Scores wait for the run that merges, and so for each partition's own check.

@@ -15,7 +15,7 @@ from orchestration.catalogs.names import BANNED, RECIPE_NAME, name_rule
 
 
 def recipe_faults(catalog: Catalog, stages: Stages) -> Iterator[Fault]:
-    """Every fault of one file of `recipes/`."""
+    """Yield every fault of one file of `recipes/`."""
     recipe, file = stages.result, f"recipes/{stages.result.name}.yaml"
     takers = [each for each in stages.recipes if each.experts]
     if not takers:

@@ -57,7 +57,7 @@ def run_restoration(expert: str, out: Path, merged: str, base: str, masks: Path)
     from merge_ops.jobs.emr_masks import open_masks, restore
 
     opened = open_models("ronghe restore-expert", [base, merged])
-    found = open_masks(FolderSource(masks))
+    mask_file = open_masks(FolderSource(masks))
     check_output(out)
     console = Console(stderr=True)
     bar = Progress(console=console, disable=not console.is_terminal)
@@ -66,8 +66,8 @@ def run_restoration(expert: str, out: Path, merged: str, base: str, masks: Path)
         restore(
             opened[base],
             opened[merged],
-            found,
-            _name_in(found.experts, expert),
+            mask_file,
+            _name_in(mask_file.experts, expert),
             FolderSink(stage),
             lambda done, whole: bar.update(task, completed=done, total=whole),
         )

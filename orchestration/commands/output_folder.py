@@ -17,7 +17,7 @@ def check_output(out: Path) -> None:
 
 @contextmanager
 def staged(out: Path) -> Iterator[Path]:
-    """A hidden folder beside `out` that becomes `out` when all went well, or vanishes."""
+    """Make a hidden folder that becomes `out` when all went well, and vanishes otherwise."""
     out = out.absolute()
     stage = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}.partial"
     try:

@@ -22,7 +22,7 @@ _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
 def parse_period(option: str, text: str) -> float:
-    """Seconds from `90s`, `30m`, `24h` or `7d`. Raises SettingsError saying what is allowed."""
+    """Read seconds from `90s`, `30m`, `24h` or `7d`. Raises SettingsError for other text."""
     found = _PERIOD.fullmatch(text.strip())
     if not found:
         problem = f"is {text!r}; give a number and a unit, such as 90s, 30m, 24h or 7d"

@@ -19,7 +19,7 @@ class RefreshRunningError(RongheError):
 
 
 def run_tags(home: Path) -> dict[str, str]:
-    """Tags of an in-process run: whose it is, and that the daemon need not start it again."""
+    """Tag an in-process run: whose it is, and that the daemon need not start it again."""
     return {TAG: f"{socket.gethostname()}:{home}", "dagster/max_retries": "0"}
 
 

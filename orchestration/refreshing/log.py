@@ -13,7 +13,7 @@ FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
 
 class ErrorCollector(logging.Handler):
-    """Keeps what assets reported with `context.log.error`."""
+    """An error collector keeps what assets reported with `context.log.error`."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -21,19 +21,19 @@ class ErrorCollector(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep one message, without Dagster's prefix."""
-        told = getattr(record, "dagster_meta", None)
+        metadata = getattr(record, "dagster_meta", None)
         event = getattr(record, "dagster_event", None)
-        if event is None and told:
-            self.messages.append(str(told.get("orig_message", record.getMessage())))
+        if event is None and metadata:
+            self.messages.append(str(metadata.get("orig_message", record.getMessage())))
 
     def take(self) -> list[str]:
-        """What was reported since the last time."""
+        """Return what was reported since the last time."""
         messages, self.messages = self.messages, []
         return messages
 
 
 class RunLog:
-    """The file, and the Dagster logger that writes into it."""
+    """A run log is a file, and the Dagster logger that writes into it."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class RefreshProgress:
-    """Bars on a console; with None, or where there is no terminal, nothing is drawn."""
+    """Refresh progress draws bars on a console; with None, or without a terminal, nothing."""
 
     def __init__(self, console: "Console | None") -> None:
         from rich.console import Console
@@ -40,13 +40,13 @@ class RefreshProgress:
         self._bars.stop()
 
     def say(self, text: str) -> None:
-        """What runs now."""
+        """Say what runs now."""
         self._now = text
         if not self._tasks:
             self._tasks["upstream_model"] = self._bars.add_task("upstream_model", total=1, now=text)
 
     def expect(self, requested: Mapping[dg.AssetKey, Iterable[str | None]]) -> None:
-        """More partitions are to be run."""
+        """Count more partitions that are to be run."""
         if "upstream_model" in self._tasks:
             self._bars.update(self._tasks["upstream_model"], completed=1, now="")
         for key, partitions in requested.items():
@@ -60,7 +60,7 @@ class RefreshProgress:
             self._bars.update(task.id, total=(task.total or 0) + more)
 
     def advance(self, key: dg.AssetKey, partitions: int) -> None:
-        """Some partitions of an asset are done."""
+        """Count some partitions of an asset as done."""
         task = self._bars.tasks[self._tasks[kind_of(key.to_user_string())]]
         finished = task.completed + partitions >= (task.total or 0)
         now = "" if finished else self._now

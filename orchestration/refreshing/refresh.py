@@ -40,7 +40,7 @@ WITH_OUR_LOGGER = {"loggers": {"console": {}}}  # without it Dagster adds its ow
 
 @dataclass
 class AssetCount:
-    """Partitions of one asset: re-run, asked for but not materialized, and all live ones."""
+    """An asset count holds its partitions: re-run, asked for in vain, and all live ones."""
 
     live: int
     rerun: set[str | None] = field(default_factory=set)
@@ -54,7 +54,7 @@ class AssetCount:
 
 @dataclass
 class RefreshReport:
-    """What a refresh did. `failures` are messages for people; `runs` counts Dagster runs."""
+    """A refresh report says what was done. `failures` are for people; `runs` are Dagster runs."""
 
     counts: dict[str, AssetCount]
     failures: list[str] = field(default_factory=list)
@@ -68,7 +68,7 @@ class RefreshReport:
 
 
 def open_instance(settings: Settings) -> dg.DagsterInstance:
-    """Dagster's instance in DAGSTER_HOME, made when it is not there."""
+    """Open Dagster's instance in DAGSTER_HOME; make it when it is not there."""
     settings.dagster_home.mkdir(parents=True, exist_ok=True)
     _write_configuration(settings.dagster_home / "dagster.yaml")
     reference = InstanceRef.from_dir(str(settings.dagster_home), overrides=IN_PROCESS)

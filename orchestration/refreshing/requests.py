@@ -17,7 +17,7 @@ RANGE_END = "dagster/asset_partition_range_end"
 
 @dataclass(frozen=True)
 class RunPlan:
-    """One run: assets of equal partitions, and the partition keys (None: not partitioned).
+    """A run plan is one run: assets of equal partitions, and the keys (None: not partitioned).
 
     `divisible` says that after a failure each key may be tried by itself.
     """
@@ -32,7 +32,7 @@ class RunPlan:
         return {None} if self.keys is None else set(self.keys)
 
     def divided(self) -> "list[RunPlan]":
-        """One run for each key."""
+        """Split the run into one for each key."""
         return [RunPlan(self.assets, (key,)) for key in self.keys or ()]
 
     @property
@@ -72,13 +72,13 @@ class Pending:
         return {key: self.wanted.get(key, set()) | self.failed.get(key, set()) for key in keys}
 
     def ready(self) -> Iterator[RunPlan]:
-        """Runs for the assets that wait for nothing, in the graph's order."""
+        """Plan runs for the assets that wait for nothing, in the graph's order."""
         order = [key for key in self.graph.toposorted_asset_keys if key in self.wanted]
         ready = [key for key in order if not self._ancestors(key) & self.wanted.keys()]
         yield from plan_runs(self.graph, {key: self.wanted[key] for key in ready})
 
     def settle(self, plan: RunPlan, failed: Mapping[dg.AssetKey, set[str | None]]) -> None:
-        """A run is over; `failed` is what it has not materialized."""
+        """Take note that a run is over; `failed` is what it has not materialized."""
         for key in plan.assets:
             self.wanted[key] = self.wanted[key] - plan.partitions
             if not self.wanted[key]:
@@ -93,7 +93,7 @@ class Pending:
 def plan_runs(
     graph: "AssetGraph", wanted: Mapping[dg.AssetKey, set[str | None]]
 ) -> Iterator[RunPlan]:
-    """As few runs as keep data versions exact. Assets with equal wishes share runs.
+    """Plan as few runs as keep data versions exact. Assets with equal wishes share runs.
 
     Dagster records one data version for a run, and a partition downstream runs when the version of
     its input changes. So assets that partitions depend on get one run a partition, or of a grid one
@@ -119,15 +119,15 @@ def _is_last(graph: "AssetGraph", key: dg.AssetKey) -> bool:
 
 
 def key_ranges(
-    definition: dg.PartitionsDefinition, asked: set[str], wide: bool
+    definition: dg.PartitionsDefinition, requested: set[str], wide: bool
 ) -> Iterator[Sequence[str]]:
-    """Runs for the keys in `asked`, in the definition's order: Dagster's ranges have no holes.
+    """Split the `requested` keys into runs, in order: Dagster's ranges have no holes.
 
     Not `wide`: one key a run, or in a grid the neighbouring coefficients of one expert set. `wide`:
     neighbouring keys, or in a grid neighbouring sets with the same coefficients.
     """
     if not isinstance(definition, dg.MultiPartitionsDefinition):
-        neighbours = _neighbours([str(key) for key in definition.get_partition_keys()], asked)
+        neighbours = _neighbours([str(key) for key in definition.get_partition_keys()], requested)
         yield from neighbours if wide else ([key] for run in neighbours for key in run)
         return
     sets = definition.get_partitions_def_for_dimension(EXPERTS).get_partition_keys()
@@ -135,7 +135,7 @@ def key_ranges(
     rows: list[list[list[str]]] = []
     for expert_set in sets:
         row = [str(dg.MultiPartitionKey({EXPERTS: expert_set, COEFFICIENT: p})) for p in points]
-        rows.append(list(_neighbours(row, asked)))
+        rows.append(list(_neighbours(row, requested)))
     for position, row in enumerate(rows):
         for run in row:
             block = list(run)
@@ -147,10 +147,10 @@ def key_ranges(
             yield block
 
 
-def _neighbours(keys: Sequence[str], asked: set[str]) -> Iterator[list[str]]:
+def _neighbours(keys: Sequence[str], requested: set[str]) -> Iterator[list[str]]:
     run: list[str] = []
     for key in keys:
-        if key in asked:
+        if key in requested:
             run.append(key)
         elif run:
             yield run

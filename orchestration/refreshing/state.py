@@ -25,7 +25,7 @@ Wanted = Mapping[dg.AssetKey, Iterable[str | None]]
 
 
 def load_cursor(instance: dg.DagsterInstance) -> AssetDaemonCursor | None:
-    """What the conditions saw last; None at the first refresh, or after a change of format."""
+    """Load what the conditions saw last; None at first, or after a change of format."""
     values = instance.daemon_cursor_storage.get_cursor_values({CURSOR})
     try:
         return deserialize_value(values[CURSOR], AssetDaemonCursor) if values else None
@@ -36,7 +36,7 @@ def load_cursor(instance: dg.DagsterInstance) -> AssetDaemonCursor | None:
 def load_waiting(
     instance: dg.DagsterInstance, graph: "AssetGraph"
 ) -> dict[dg.AssetKey, set[str | None]]:
-    """Partitions that were asked for and not materialized, as far as they are still live."""
+    """Load the live partitions that were asked for and not materialized."""
     values = instance.daemon_cursor_storage.get_cursor_values({WAITING})
     waiting: dict[dg.AssetKey, set[str | None]] = {}
     for name, partitions in json.loads(values.get(WAITING, "{}")).items():

@@ -68,7 +68,7 @@ def test_an_update_reruns_exactly_the_sets_that_hold_the_expert(
         "model_scores": {"e2"},
         "task_vector": {"e2"},
         "merge_plan": sets,
-        "merge_plan_subset/slerp": pairs,
+        "slerp/merge_plan_subset": pairs,
         "task_arithmetic/merged_checkpoint": sums,
         "slerp/merged_checkpoint": arcs,
         "task_arithmetic/scores": sums,
