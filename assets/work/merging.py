@@ -118,15 +118,17 @@ class _Work:
     ) -> MergedSet:
         """One concrete recipe: find what is in the store, merge and publish the rest."""
         from merge_ops.plans.plan import plan_merge
+        from merge_ops.stream.device import arithmetic_kind
 
-        whole = plan_merge(recipe, models)
+        kind = arithmetic_kind(self.settings.device)
+        whole = plan_merge(recipe, models, arithmetic=kind)
         wanted = [output for output in whole.outputs if output.coefficient in set(coefficients)]
         found = {each.coefficient: self.store.find(CHECKPOINT, str(each.digest)) for each in wanted}
         missing = [each.coefficient for each in wanted if found[each.coefficient] is None]
         made: dict[str, Artifact] = {}
         seconds, bytes_read, bytes_written, reused, resumed = 0.0, 0, 0, 0, 0
         if missing:
-            plan = plan_merge(recipe, models, missing)
+            plan = plan_merge(recipe, models, missing, arithmetic=kind)
             if asset is not None and partitions is not None:
                 plan = with_reuse(self.store, plan, asset, partitions)
                 reused = sum(tensor.action == "reuse" for tensor in plan.steps)
