@@ -67,7 +67,7 @@ class Loops(MaskLoops):
         """The same memory as a tensor on the CPU."""
         import torch
 
-        return torch.from_numpy(array_of(values))
+        return torch.as_tensor(array_of(values))
 
     def own(self, values: Values) -> Floats:
         """The same memory as an array."""

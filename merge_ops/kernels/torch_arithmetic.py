@@ -62,7 +62,7 @@ class TorchArithmetic(MaskTorch):
 
     def from_host(self, array: NDArray[np.float32]) -> Tensor:
         """An array as a tensor on the device; on the CPU it shares the array's memory."""
-        return torch.from_numpy(array).to(self.device)
+        return torch.as_tensor(array).to(self.device)
 
     def staging(self, nbytes: int) -> NDArray[np.uint8]:
         """Memory that files are read into; pinned where it goes on to a GPU."""
@@ -78,7 +78,7 @@ class TorchArithmetic(MaskTorch):
         checked: bool = True,
     ) -> bool:
         """`out` = stored bytes as float32, minus `base`; whether all that is stored is finite."""
-        raw = torch.from_numpy(stored).view(_DTYPES[code])
+        raw = torch.as_tensor(stored).view(_DTYPES[code])
         self.tensor(out).copy_(raw, non_blocking=True)
         return self.subtract(out, base, checked)
 
@@ -220,8 +220,8 @@ class TorchArithmetic(MaskTorch):
         for low, high in brackets:
             near = magnitude[(magnitude >= low) & (magnitude <= high)]
             at_high, at_low = near == high, (near == low) & (low < high)
-            counts = (magnitude > high).sum(), at_high.sum(), at_low.sum()
-            above, equal_high, equal_low = torch.stack(counts).tolist()
+            counts = torch.stack([(magnitude > high).sum(), at_high.sum(), at_low.sum()])
+            above, equal_high, equal_low = map(int, counts.cpu())
             inside = near[~(at_high | at_low)].cpu().numpy()
             seen.append(Bracketed(above, equal_high, equal_low, inside))
         return seen

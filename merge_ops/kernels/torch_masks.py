@@ -50,14 +50,14 @@ class MaskTorch(Arithmetic):
 
     def by_rank(self, table: NDArray[np.float32], values: Values) -> Tensor:
         """What the table has for the rank of every entry in its row."""
-        return torch.from_numpy(table).to(self.device)[row_ranks(self.tensor(values))]
+        return torch.as_tensor(table).to(self.device)[row_ranks(self.tensor(values))]
 
     def decide_by_rank(
         self, key: Key, start: int, values: Values, thresholds: NDArray[np.uint32]
     ) -> Tensor:
         """One bit for each entry, by the ranks of all."""
         rows = self.tensor(values)
-        table = torch.from_numpy(thresholds.astype(np.int64)).to(self.device)
+        table = torch.as_tensor(thresholds.astype(np.int64)).to(self.device)
         mask = _below(key, start, table[row_ranks(rows)].view(-1)).view(rows.shape)
         bits = torch.nn.functional.pad(mask, (0, -rows.shape[1] % 8)).to(torch.uint8)
         places = torch.arange(8, device=self.device, dtype=torch.uint8)

@@ -114,7 +114,7 @@ def _scores(arithmetic: Arithmetic, significance: Tensor, parameters: WidenParam
 
     flat = significance.flatten(1)
     mean = row_sums(arithmetic, arithmetic.own(flat)) / flat.shape[1]
-    bar = torch.from_numpy(mean * parameters.above_average_value_ratio).to(significance)
+    bar = torch.as_tensor(mean * parameters.above_average_value_ratio).to(significance)
     important = significance > bar.view(-1, *[1] * (significance.dim() - 1))
     powers = exponential(significance.double() - significance.amax(dim=0).double())
     whole = powers[0].clone()

@@ -42,7 +42,7 @@ def test_every_setting_has_the_same_bits(name: str, parameter: str | None):
 def recipe(name: str, family: factory.Family) -> str:
     experts = family.experts[: METHODS[name].exactly or 3]
     base = name not in ("nuslerp", "multislerp", "karcher", "passthrough")
-    listed = [*([family.base] if name == "slerp" else []), *experts][: len(experts)]
+    listed = [*([family.base] if name in ("slerp", "blockmerge") else []), *experts][: len(experts)]
     lines = [f"merge_method: {name}", "models:", *(f"  - model: {each}" for each in listed)]
     lines += [f"base_model: {family.base}"] if base else []
     usual = {
