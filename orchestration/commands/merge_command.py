@@ -15,16 +15,16 @@ from rich.console import Console
 from rich.table import Table
 
 from merge_ops.checkpoints.byte_sources import FolderSink, FolderSource
-from merge_ops.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.errors import Fault, RecipeError, SettingsError
 from merge_ops.plans.plan import GRADIENTS, Plan
 from merge_ops.plans.plan_json import plan_json
-from merge_ops.plans.stage_plans import plan_stages, run_stages
+from merge_ops.plans.stage_plans import StagePlans, plan_stages
 from merge_ops.recipes.stages import Stages, load_stages
 from merge_ops.stream.settings import StreamSettings
 from merge_ops.stream.stream import can_do_without_torch
 from orchestration.commands.emr_command import check_masks_wanted, write_masks_into
-from orchestration.commands.local_models import content_digest, folders_of, open_models, readable
+from orchestration.commands.local_models import content_digest, open_models, places_of
 from orchestration.commands.output_folder import check_output, staged
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def parse_size(option: str, text: str) -> int:
 def show_plan(config: Path, as_json: bool) -> None:
     """Print a plan, as tables or as JSON."""
     stages = _concrete(load_stages(config))
-    plans = plan_stages(stages, open_models(str(config), stages.referenced_models))
+    plans = plan_stages(stages, open_models(str(config), stages.referenced_models)).plans
     console = Console()
     if as_json:
         *earlier, result = [plan_json(plan) for plan in plans]
@@ -123,19 +123,13 @@ def run_merge(config: Path, out: Path, options: MergeOptions) -> None:
     limit = parse_size("--memory", options.memory)
     shard_bytes = parse_size("--shard-size", options.shard_size)
     stages = _concrete(load_stages(config))
+    # All faults of headers, before anything heavy is imported or hashed:
     opened = open_models(str(config), stages.referenced_models)
-    # All faults of headers, before anything heavy is imported:
-    plans = plan_stages(stages, opened, shard_bytes)
+    planned = plan_stages(stages, opened, shard_bytes)
     check_output(out)
     if options.masks is not None:
-        check_masks_wanted(plans[-1], options.masks, out)
-    with ThreadPoolExecutor(2) as pool:
-        folders = {folder for name in opened for folder in folders_of(name)}
-        pending = {each: pool.submit(content_digest, readable(each)) for each in sorted(folders)}
-        if not all(can_do_without_torch(each, options.device) for each in plans):
-            pool.submit(_import_torch).result()
-        digests = {name: future.result() for name, future in pending.items()}
-    opened = open_models(str(config), stages.referenced_models, digests)
+        check_masks_wanted(planned.result, options.masks, out)
+    plans = _with_digests(planned, opened, options.device)
     settings = StreamSettings(options.threads, options.device, limit, options.block)
     console = Console(stderr=True)
     with (
@@ -143,12 +137,13 @@ def run_merge(config: Path, out: Path, options: MergeOptions) -> None:
         TemporaryDirectory(prefix=f".{out.name}.", suffix=".stages", dir=stage.parent) as between,
     ):
 
-        def make(plan: Plan) -> Checkpoint:
+        def make(plan: Plan) -> FolderSource:
             folder = Path(between) / plan.recipe.name
             _merge(console, plan, {"default": folder}, settings)
-            return open_checkpoint(plan.recipe.name, FolderSource(folder), plan.outputs[0].digest)
+            return FolderSource(folder)
 
-        plan = run_stages(stages, opened, make, shard_bytes)
+        plans.merge_earlier(make)
+        plan = plans.result
         folders = {
             each.id: stage / each.id if plan.recipe.sweep else stage for each in plan.coefficients
         }
@@ -159,6 +154,17 @@ def run_merge(config: Path, out: Path, options: MergeOptions) -> None:
         f"{len(folders)} checkpoint(s) in {out}: {report.bytes_written / 1e6:,.1f} MB written in"
         f" {report.seconds:.1f} s ({report.megabytes_per_second:,.0f} MB/s read and written)"
     )
+
+
+def _with_digests(planned: StagePlans, opened: Mapping[str, Checkpoint], device: str) -> StagePlans:
+    """The plans with the content digests of all models, and torch imported where one needs it."""
+    places = {place: path for model in opened.values() for place, path in places_of(model)}
+    with ThreadPoolExecutor(2) as pool:
+        pending = {path: pool.submit(content_digest, path) for path in sorted({*places.values()})}
+        if not all(can_do_without_torch(each, device) for each in planned.plans):
+            pool.submit(_import_torch).result()
+        digests = {place: pending[path].result() for place, path in places.items()}
+    return planned.with_digests(digests)
 
 
 def _merge(

@@ -81,8 +81,8 @@ def test_the_plan_knows_the_headers_that_the_stage_will_have(folders, tmp_path):
         name: open_checkpoint(name, FolderSource(folders["base"].parent / name), f"digest {name}")
         for name in stages.referenced_models
     }
-    first, second = plan_stages(stages, opened)
-    planned = planned_checkpoint(first)
+    first, second = plan_stages(stages, opened).plans
+    planned, _ = planned_checkpoint(first)
     assert planned.digest == first.outputs[0].digest
     assert "both" in [each.name for each in second.inputs]
     done = ronghe("plan", write(tmp_path, TWO_STAGES, folders), "--json")
