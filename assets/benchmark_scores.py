@@ -50,7 +50,7 @@ def build_benchmark_scores(
     def benchmark_scores(
         context: dg.AssetExecutionContext, settings: RunSettings
     ) -> dg.MaterializeResult:
-        from eval_ops.suites.suites import load_suite
+        from assets.work.suite_files import load_suite
 
         store, asked, scored = settings.store(), load_suite(suite), {}
         for key in context.partition_keys:
@@ -100,7 +100,7 @@ def build_model_scores(
     def model_scores(
         context: dg.AssetExecutionContext, settings: RunSettings
     ) -> dg.MaterializeResult:
-        from eval_ops.suites.suites import load_suite
+        from assets.work.suite_files import load_suite
 
         store, scored = settings.store(), {}
         for asked in map(load_suite, suites.values()):

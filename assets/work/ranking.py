@@ -108,7 +108,7 @@ def collect_entries(
 
 def rank(store: "ArtifactStore", contest: Contest, run: str | None = None) -> Leaderboard:
     """Rank what is live on every suite, publish the tables, point `leaderboard` to them."""
-    from eval_ops.suites.suites import load_suite
+    from assets.work.suite_files import load_suite
 
     tables: dict[str, tuple[Row, ...]] = {}
     sweeps: dict[tuple[str, str], tuple[CoefficientPoint, ...]] = {}
@@ -141,7 +141,7 @@ def promote(
     The candidate is chosen on validation items and judged on test items. When the gate says yes,
     `champion/<recipe>` points to its checkpoint; otherwise the champion stays.
     """
-    from eval_ops.suites.suites import load_suite
+    from assets.work.suite_files import load_suite
 
     suite = load_suite(contest.suites[recipe.suite])
     entries, _ = collect_entries(store, contest, suite)

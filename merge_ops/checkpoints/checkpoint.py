@@ -12,12 +12,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import blake3
 
-from merge_ops.checkpoints.byte_sources import ByteSource, read_file
+from merge_ops.checkpoints.byte_sources import ByteSource, FolderSource, read_file
 from merge_ops.checkpoints.header import TensorEntry, read_header
 from merge_ops.checkpoints.json_files import JsonFiles
 from merge_ops.errors import CheckpointError, MissingModelError
@@ -171,13 +171,18 @@ def source_of(checkpoint: Checkpoint, name: str) -> TensorSource | None:
     return checkpoint.overlays.get(name) or Stored(checkpoint, name, entry)
 
 
-def open_checkpoint(name: str, source: ByteSource, digest: str | None = None) -> Checkpoint:
+def open_checkpoint(
+    name: str, source: ByteSource | None = None, digest: str | None = None
+) -> Checkpoint:
     """Read a checkpoint's headers (a few KB); no weight is read.
+
+    Without a `source` it is the folder `name`.
 
     Raises MissingModelError where nothing is, CheckpointError where the files contradict the
     format: truncated, header longer than the file, overlapping or missing ranges, an index that
     points outside the folder or to tensors that are not there.
     """
+    source = source or FolderSource(Path(name))
     files = source.sizes()
     if not files:
         raise MissingModelError(

@@ -1,6 +1,5 @@
 """`ronghe`: the command line. Heavy imports wait until a command needs them."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -43,7 +42,7 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole plan as JSON.")] = False,
 ) -> None:
     """Show what merging CONFIG would do, from headers alone."""
-    from orchestration.commands.merge_command import show_plan
+    from orchestration.commands.plan_command import show_plan
 
     show_plan(config, as_json=as_json)
 
@@ -168,36 +167,17 @@ def refs(
 
 def main() -> None:
     """Run the command line; an error of ours is one message and exit status 2."""
-    from merge_ops.errors import RongheError
-
-    known: list[type[Exception]] = [RongheError]
     try:
         app()
-    except SystemExit as end:
-        if sys.argv[1:2] == ["merge"] and not end.code:
-            _leave()
-        raise
     except Exception as error:
-        for module, name in (
-            ("resources.errors", "ResourceError"),
-            ("eval_ops.errors", "EvalError"),
-        ):
-            if module in sys.modules:
-                known.append(getattr(sys.modules[module], name))
-        if not isinstance(error, tuple(known)):
+        from eval_ops.errors import EvalError
+        from merge_ops.errors import RongheError
+        from resources.errors import ResourceError
+
+        if not isinstance(error, RongheError | ResourceError | EvalError):
             raise
         print(f"{type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
         raise SystemExit(2) from None
-
-
-def _leave() -> None:
-    """End the process at once: all is written, and to take torch apart takes a tenth of a second.
-
-    Only where nothing was started that ends with the interpreter.
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from assets.work.suite_files import load_suite
 from eval_ops.errors import HarnessError, MetricError, NonFiniteError, UnknownTaskError
 from eval_ops.scores.scores import SuiteScores, mean_and_stderr
 from eval_ops.suites.harness import Evaluator
 from eval_ops.suites.items import read_items
-from eval_ops.suites.suites import Suite, load_suite
+from eval_ops.suites.suites import Suite
 
 WriteItems = Callable[..., Path]
 WriteCheckpoint = Callable[..., Path]
