@@ -99,7 +99,7 @@ def build_model_scores(
 
 
 def _scoring(suite: Path, settings: RunSettings, context: dg.AssetExecutionContext) -> Scoring:
-    from eval_ops.suites import load_suite
+    from assets.work.suite_files import load_suite
 
     return Scoring(load_suite(suite), settings.device, settings.threads, context.run.run_id)
 

@@ -1,41 +1,11 @@
 """Finds every fault of a settings mapping at once and says each in one plain sentence."""
 
 import difflib
-from collections.abc import Callable, Collection, Hashable, Mapping
-from pathlib import Path
-from typing import Any, cast
+from collections.abc import Callable, Collection
 
-import yaml
 from pydantic import ValidationError
 
 Place = tuple[int | str, ...]
-
-
-class UniqueKeyLoader(yaml.SafeLoader):
-    """YAML's safe loader, which refuses a key given twice instead of keeping the last one."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """Build one mapping; a repeated key is a `yaml.YAMLError` that names its line."""
-        seen: set[str] = set()
-        for key, _ in node.value:
-            name = str(key.value)
-            if name in seen:
-                line = key.start_mark.line + 1
-                raise yaml.YAMLError(f"key '{name}' is given twice (again on line {line})")
-            seen.add(name)
-        return super().construct_mapping(node, deep)
-
-
-def parse_yaml(text: str) -> tuple[Mapping[str, Any], str | None]:
-    """Read a YAML mapping: (the mapping, None), or ({}, what is wrong with the text)."""
-    try:
-        loaded: object = yaml.load(text, UniqueKeyLoader)
-    except yaml.YAMLError as error:
-        return {}, f"is not valid YAML: {' '.join(str(error).split())}"
-    if not isinstance(loaded, Mapping):
-        given = "nothing" if loaded is None else f"a {type(loaded).__name__}"
-        return {}, f"holds {given}; it must hold a mapping of keys to values"
-    return cast("Mapping[str, Any]", loaded), None
 
 
 def did_you_mean(word: str, known: Collection[str]) -> str:
@@ -84,15 +54,3 @@ def _sentence(
         return f"{where}: {reason}" if where else reason
     allowed = message.replace("Input should", "it must", 1)
     return f"{where} is {given!r}; {allowed[0].lower()}{allowed[1:]}"
-
-
-def read_text(path: Path) -> tuple[str, str | None]:
-    """Read a UTF-8 text file: (text, None), or ("", what is wrong with the file)."""
-    try:
-        return path.read_text(encoding="utf-8"), None
-    except FileNotFoundError:
-        return "", "does not exist"
-    except UnicodeDecodeError as error:
-        return "", f"is not UTF-8 text (byte {error.start})"
-    except OSError as error:
-        return "", f"cannot be read: {error.strerror or error}"

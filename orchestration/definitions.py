@@ -216,8 +216,8 @@ def _suite_version(path: Path) -> str | None:
 
     Scoring reports the faults. Definitions load before the benchmark items are prepared.
     """
+    from assets.work.suite_files import load_suite
     from eval_ops.errors import EvalError
-    from eval_ops.suites import load_suite
 
     try:
         return load_suite(path).digest

@@ -127,7 +127,7 @@ def collect_entries(
 
 def rank(store: "ArtifactStore", contest: Contest, run: str | None = None) -> Leaderboard:
     """Rank what is live on every suite, publish the tables, point `leaderboard` to them."""
-    from eval_ops.suites import load_suite
+    from assets.work.suite_files import load_suite
 
     tables: dict[str, tuple[Row, ...]] = {}
     sweeps: list[Sweep] = []
@@ -159,7 +159,7 @@ def promote(
     The candidate is chosen on validation items and judged on test items. When the gate says yes,
     `<recipe>/champion` points to its checkpoint; otherwise the champion stays.
     """
-    from eval_ops.suites import load_suite
+    from assets.work.suite_files import load_suite
 
     suite = load_suite(contest.suites[recipe.suite])
     entries, _ = collect_entries(store, contest, suite)

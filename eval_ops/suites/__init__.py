@@ -1,10 +1,10 @@
 """What checkpoints are asked: suites, their items, and the evaluator that asks them.
 
-Read `load_suite`, then `Evaluator`. Only harness.py knows lm-eval.
+Read `check_suite`, then `Evaluator`. Only harness.py knows lm-eval.
 """
 
 from eval_ops.suites.evaluator import Evaluator
 from eval_ops.suites.items import Item, ItemsFile, read_items
-from eval_ops.suites.suites import Benchmark, Suite, load_suite
+from eval_ops.suites.suites import Benchmark, Suite, check_suite
 
-__all__ = ["Benchmark", "Evaluator", "Item", "ItemsFile", "Suite", "load_suite", "read_items"]
+__all__ = ["Benchmark", "Evaluator", "Item", "ItemsFile", "Suite", "check_suite", "read_items"]

@@ -24,7 +24,7 @@ from blake3 import blake3
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from eval_ops.errors import ItemsError, SuiteError
-from eval_ops.faults import Place, list_faults, parse_yaml, read_text
+from eval_ops.faults import Place, list_faults
 from eval_ops.suites.items import Item, read_items, template_fields
 
 DIGEST_FORMAT = 1
@@ -127,13 +127,13 @@ class Suite:
     digest: str
 
 
-def load_suite(path: Path | str) -> Suite:
-    """Read and check a suite file and the items files that it names (relative to it).
+def check_suite(document: object, path: Path) -> Suite:
+    """Check the document of the suite file `path`, and read the items files that it names.
 
-    Raises SuiteError, or ItemsError when only items are at fault; each lists every fault.
+    Items files are relative to the suite file. Raises SuiteError, or ItemsError when only items are
+    at fault; each lists every fault.
     """
-    path = Path(path)
-    definition = _read_definition(path)
+    definition = _definition(document, path)
     benchmarks: list[Benchmark] = []
     faults: list[str] = []
     for entry in definition.benchmarks:
@@ -152,15 +152,13 @@ def load_suite(path: Path | str) -> Suite:
     )
 
 
-def _read_definition(path: Path) -> SuiteDefinition:
-    text, fault = read_text(path)
-    if fault:
-        raise SuiteError(str(path), [f"the suite file {fault}"])
-    mapping, fault = parse_yaml(text)
-    if fault:
-        raise SuiteError(str(path), [f"the suite file {fault}"])
+def _definition(document: object, path: Path) -> SuiteDefinition:
+    if not isinstance(document, Mapping):
+        given = "nothing" if document is None else f"a {type(document).__name__}"
+        problem = f"the suite file holds {given}; it must hold a mapping of keys to values"
+        raise SuiteError(str(path), [problem])
     try:
-        return SuiteDefinition.model_validate(mapping)
+        return SuiteDefinition.model_validate(document)
     except ValidationError as error:
         raise SuiteError(str(path), list_faults(error, _known_keys)) from None
 

@@ -1,4 +1,6 @@
-"""YAML as strangers write it, with bounds: a few lines of aliases can stand for gigabytes.
+"""YAML as strangers write it, with bounds and without keys that are given twice.
+
+A few lines of aliases can stand for gigabytes.
 
 Aliases are shared when they are read, so the text loads at once and only what walks over it, a
 message or a merge key, blows up. What a document would be when written out is counted first.
@@ -6,9 +8,13 @@ message or a merge key, blows up. What a document would be when written out is c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import yaml
+
+from merge_ops.errors import Fault
 
 MAX_TEXT = 512 << 10
 """Characters."""
@@ -20,8 +26,47 @@ MAX_DEPTH = 50
 _OF_VALUES = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
 
 
+class DocumentError(ValueError):
+    """A file or text that is no YAML to be read; carries every fault found, each with its line."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("; ".join(map(str, faults)))
+
+
+def read_documents(path: Path) -> list[Any]:
+    """Every document of a YAML file; empty ones, as after a last `---`, do not count.
+
+    Raises DocumentError, and FileNotFoundError where there is no file.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DocumentError([Fault("", f"the file cannot be read ({reason})")]) from error
+    except UnicodeDecodeError as error:
+        problem = f"the file cannot be read (not UTF-8 text, byte {error.start})"
+        raise DocumentError([Fault("", problem)]) from error
+    return load_documents(text)
+
+
 def load_documents(text: str) -> list[Any]:
-    """Every document of a YAML text. Raises ValueError that says what is wrong with it."""
+    """Every document of a YAML text that is not empty; None where all are.
+
+    Raises DocumentError with what is wrong, a key given twice with its place and its lines.
+    """
+    try:
+        documents = _load(text)
+    except DocumentError:
+        raise
+    except ValueError as error:
+        raise DocumentError([Fault("", str(error))]) from error
+    return [each for each in documents if each is not None] or [None]
+
+
+def _load(text: str) -> list[Any]:
     if len(text) > MAX_TEXT:
         raise ValueError(f"is {len(text)} characters long; at most {MAX_TEXT} are read")
     documents: list[Any] = []
@@ -30,7 +75,10 @@ def load_documents(text: str) -> list[Any]:
         try:
             while loader.check_node():
                 node = cast("yaml.Node", loader.get_node())
-                _Measure().take(node, 1)
+                measure = _Measure()
+                measure.take(node, 1, "")
+                if measure.faults:
+                    raise DocumentError(measure.faults)
                 documents.append(_value(loader, node))
         finally:
             loader.dispose()
@@ -66,14 +114,15 @@ class _ShallowLoader(yaml.SafeLoader):
 
 
 class _Measure:
-    """Counts nodes as if every alias were written out."""
+    """Counts nodes as if every alias were written out, and finds keys that are given twice."""
 
     def __init__(self) -> None:
+        self.faults: list[Fault] = []
         self._sizes: dict[int, int] = {}
         self._open: set[int] = set()
 
-    def take(self, node: yaml.Node, depth: int) -> int:
-        """The size of a node. Raises ValueError beyond a bound."""
+    def take(self, node: yaml.Node, depth: int, where: str) -> int:
+        """The size of a node at a place. Raises ValueError beyond a bound."""
         line = node.start_mark.line + 1
         if depth > MAX_DEPTH:
             raise ValueError(_too_deep())
@@ -83,8 +132,10 @@ class _Measure:
             return self._sizes[id(node)]
         self._open.add(id(node))
         size = 1
-        for part in _parts(node, line):
-            size += self.take(part, depth + 1)
+        if isinstance(node, yaml.MappingNode):
+            self._check_keys(node, where)
+        for part, place in _parts(node, line, where):
+            size += self.take(part, depth + 1, place)
             if size > MAX_NODES:
                 problem = f"stands for more than {MAX_NODES} values, from line {line} on"
                 raise ValueError(f"{problem}; use fewer aliases, or split the file")
@@ -92,13 +143,38 @@ class _Measure:
         self._sizes[id(node)] = size
         return size
 
+    def _check_keys(self, node: yaml.MappingNode, where: str) -> None:
+        """Add a fault for each key that was given before. PyYAML keeps the last one silently."""
+        lines: dict[tuple[str, str], int] = {}
+        for key, _ in _pairs(node):
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            known, line = (str(key.tag), str(key.value)), key.start_mark.line + 1
+            if known in lines:
+                problem = f"is given twice, on line {lines[known]} and on line {line}; remove one"
+                self.faults.append(Fault(_below(where, key), problem))
+            lines.setdefault(known, line)
 
-def _parts(node: yaml.Node, line: int) -> list[yaml.Node]:
+
+def _pairs(node: yaml.MappingNode) -> list[tuple[yaml.Node, yaml.Node]]:
+    return cast("list[tuple[yaml.Node, yaml.Node]]", node.value)
+
+
+def _below(where: str, key: yaml.Node) -> str:
+    """The place of a key's value: `parameters.density`."""
+    name = str(cast(Any, key).value) if isinstance(key, yaml.ScalarNode) else "?"
+    return f"{where}.{name}" if where else name
+
+
+def _parts(node: yaml.Node, line: int, where: str) -> list[tuple[yaml.Node, str]]:
+    """What a node holds, each with its place."""
     value: Any = node.value
     if isinstance(node, yaml.MappingNode):
-        return [part for pair in cast("list[tuple[yaml.Node, yaml.Node]]", value) for part in pair]
+        places = [(pair, _below(where, pair[0])) for pair in _pairs(node)]
+        return [(part, place) for pair, place in places for part in pair]
     if isinstance(node, yaml.SequenceNode):
-        return cast("list[yaml.Node]", value)
+        items = cast("list[yaml.Node]", value)
+        return [(item, f"{where}[{number}]") for number, item in enumerate(items)]
     try:
         cast(str, value).encode()
     except UnicodeEncodeError as error:

@@ -67,6 +67,11 @@ class FolderSource:
         self._open: dict[str, FileIO] = {}
 
     @property
+    def path(self) -> Path:
+        """The folder, or the one file of it that is shown."""
+        return self._folder if self._only is None else self._folder / self._only
+
+    @property
     def location(self) -> str:
         """The folder's path."""
         return str(self._folder)

@@ -7,24 +7,25 @@ This module knows the format; where the bytes live is the business of a `ByteSou
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from functools import cached_property
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import blake3
 
-from merge_ops.checkpoints.byte_sources import ByteSource, read_file
+from merge_ops.checkpoints.byte_sources import ByteSource, FolderSource, read_file
 from merge_ops.checkpoints.header import TensorEntry, read_header
-from merge_ops.checkpoints.strict_json import parse_json_object
+from merge_ops.checkpoints.json_files import JsonFiles
 from merge_ops.errors import CheckpointError, MissingModelError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 SINGLE_FILE = "model.safetensors"
-MAX_SIDE_FILE = 200_000_000
 INDEX_SUFFIX = ".safetensors.index.json"
 _SHARD_SUFFIX = re.compile(r"(-\d+-of-\d+)?\.safetensors$")
 
@@ -131,6 +132,11 @@ class Checkpoint:
     overlays: Mapping[str, TensorSource] = field(default_factory=dict[str, "TensorSource"])
     made_of: tuple[Checkpoint, ...] = ()
 
+    @cached_property
+    def json_files(self) -> JsonFiles:
+        """The JSON files beside the weights."""
+        return JsonFiles(self.source, self.files)
+
     @property
     def stem(self) -> str:
         """What its weight files are called: `model`, or diffusers' and other names."""
@@ -165,24 +171,18 @@ def source_of(checkpoint: Checkpoint, name: str) -> TensorSource | None:
     return checkpoint.overlays.get(name) or Stored(checkpoint, name, entry)
 
 
-def read_json(source: ByteSource, file: str, size: int) -> dict[str, Any]:
-    """A side file's JSON object. Raises CheckpointError when it is none, or far too long."""
-    where = f"{source.location}/{file}"
-    if size > MAX_SIDE_FILE:
-        raise CheckpointError(
-            f"{where}: has {size} bytes, and a side file of a model has at most {MAX_SIDE_FILE};"
-            " restore the file from its source"
-        )
-    return parse_json_object(where, read_file(source, file, 0, size))
-
-
-def open_checkpoint(name: str, source: ByteSource, digest: str | None = None) -> Checkpoint:
+def open_checkpoint(
+    name: str, source: ByteSource | None = None, digest: str | None = None
+) -> Checkpoint:
     """Read a checkpoint's headers (a few KB); no weight is read.
+
+    Without a `source` it is the folder `name`.
 
     Raises MissingModelError where nothing is, CheckpointError where the files contradict the
     format: truncated, header longer than the file, overlapping or missing ranges, an index that
     points outside the folder or to tensors that are not there.
     """
+    source = source or FolderSource(Path(name))
     files = source.sizes()
     if not files:
         raise MissingModelError(
@@ -211,10 +211,10 @@ def open_checkpoint(name: str, source: ByteSource, digest: str | None = None) ->
                     " remove the stale file"
                 )
             tensors[key] = entry
-    config = (
-        read_json(source, "config.json", files["config.json"]) if "config.json" in files else {}
-    )
-    return Checkpoint(name, source, tensors, config, digest, files)
+    found = Checkpoint(name, source, tensors, {}, digest, files)
+    if "config.json" not in files:
+        return found
+    return dataclasses.replace(found, config=found.json_files.read("config.json"))
 
 
 def _weight_files(
@@ -254,7 +254,7 @@ def _indexed(
     source: ByteSource, files: Mapping[str, int], index_file: str
 ) -> dict[str, list[str] | None]:
     """The shards that an index names; each must be there."""
-    index = read_json(source, index_file, files[index_file]).get("weight_map")
+    index = JsonFiles(source, files).read(index_file).get("weight_map")
     if not isinstance(index, dict) or not index:
         raise CheckpointError(f"{source.location}/{index_file}: 'weight_map' is missing")
     shards: dict[str, list[str] | None] = {}

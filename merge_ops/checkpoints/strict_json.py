@@ -45,21 +45,23 @@ def parse_json_object(where: str, data: bytes) -> dict[str, Any]:
     return cast(dict[str, Any], value)
 
 
+def _containers(value: Any) -> list[Any]:
+    """The objects and arrays directly in a value."""
+    if not isinstance(value, dict | list):
+        return []
+    container = cast("dict[str, Any] | list[Any]", value)
+    items = container.values() if isinstance(container, dict) else container
+    # A vocabulary has 150,000 numbers and nothing else, which this tells in a fifth of the time:
+    if {dict, list}.isdisjoint(set(map(type, items))):
+        return []
+    return [each for each in items if isinstance(each, dict | list)]
+
+
 def _is_deeper(value: Any, depth: int) -> bool:
     """Whether containers lie in one another more than `depth` deep. Uses no recursion."""
     level: list[Any] = [value]
     for _ in range(depth + 1):
-        level = [
-            item
-            for each in level
-            if isinstance(each, dict | list)
-            for item in (
-                cast(dict[str, Any], each).values()
-                if isinstance(each, dict)
-                else cast(list[Any], each)
-            )
-            if isinstance(item, dict | list)
-        ]
+        level = [item for each in level for item in _containers(each)]
         if not level:
             return False
     return True

@@ -3,54 +3,69 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any, cast
 
-from merge_ops.checkpoints.checkpoint import Checkpoint, read_json
+from merge_ops.checkpoints.checkpoint import Checkpoint
+from merge_ops.checkpoints.json_files import JsonFiles, Kept
 from merge_ops.errors import CheckpointError
+
+FILES = ("tokenizer.json", "vocab.json")
+_MALFORMED = (ValueError, AttributeError, LookupError, TypeError, OverflowError)
+# Experts are compared with their base one after the other: its vocabulary and each of theirs, and
+# the two of a second merge.
+_known = Kept[Mapping[str, int]](4)
 
 
 def vocabulary(checkpoint: Checkpoint) -> Mapping[str, int] | None:
     """Token → row, from tokenizer.json or vocab.json; None where the checkpoint has neither."""
-    return _vocabulary_of_files(_Reader(checkpoint))
+    file = _file_of(checkpoint)
+    if file is None:
+        return None
+    try:
+        digest = checkpoint.json_files.digest(file)
+    except CheckpointError:
+        return None
+    known = _known.get((digest, file))
+    if known is None:
+        known = _known.keep((digest, file), _vocabulary_in(checkpoint.json_files, file))
+    return known or None
 
 
-class _Reader:
-    """Hashes by identity, so that one checkpoint's vocabulary is read once."""
+def equal_vocabularies(one: Checkpoint, other: Checkpoint) -> bool:
+    """Whether two checkpoints say the same of every token, or one of them says nothing.
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self.checkpoint = checkpoint
-        self._key = (checkpoint.source.location, *sorted(checkpoint.files.items()))
-
-    def __hash__(self) -> int:
-        return hash(self._key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Reader) and self.checkpoint is other.checkpoint
-
-
-_MALFORMED = (ValueError, AttributeError, LookupError, TypeError, OverflowError)
-
-
-@lru_cache(maxsize=32)
-def _vocabulary_of_files(reader: _Reader) -> Mapping[str, int] | None:
-    source, files = reader.checkpoint.source, reader.checkpoint.files
-    if "tokenizer.json" in files:
+    Files of equal bytes are not parsed.
+    """
+    files = _file_of(one), _file_of(other)
+    if None in files:
+        return True
+    if files[0] == files[1]:
         try:
-            table = read_json(source, "tokenizer.json", files["tokenizer.json"])
-            model = cast(dict[str, Any], table.get("model", {}))
-            tokens = _tokens(model.get("vocab"))
-            for added in cast(list[dict[str, Any]], table.get("added_tokens") or []):
-                tokens[str(added["content"])] = int(added["id"])
-        except (CheckpointError, *_MALFORMED):
-            return None
-        return tokens or None
-    if "vocab.json" in files:
-        try:
-            return _tokens(read_json(source, "vocab.json", files["vocab.json"])) or None
-        except (CheckpointError, *_MALFORMED):
-            return None
-    return None
+            digests = [each.json_files.digest(str(files[0])) for each in (one, other)]
+        except CheckpointError:
+            return True  # of which nothing is known
+        if digests[0] == digests[1]:
+            return True
+    ours, theirs = vocabulary(one), vocabulary(other)
+    return ours is None or theirs is None or ours == theirs
+
+
+def _file_of(checkpoint: Checkpoint) -> str | None:
+    return next((file for file in FILES if file in checkpoint.files), None)
+
+
+def _vocabulary_in(files: JsonFiles, file: str) -> Mapping[str, int]:
+    """The vocabulary in a file; empty where it is malformed."""
+    try:
+        table = files.read(file)
+        if file == "vocab.json":
+            return _tokens(table)
+        tokens = _tokens(cast(dict[str, Any], table.get("model", {})).get("vocab"))
+        for added in cast(list[dict[str, Any]], table.get("added_tokens") or []):
+            tokens[str(added["content"])] = int(added["id"])
+    except (CheckpointError, *_MALFORMED):
+        return {}
+    return tokens
 
 
 def _tokens(vocab: object) -> dict[str, int]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 from merge_ops.checkpoints.checkpoint import Stored
 from merge_ops.checkpoints.layout import natural_key
 from merge_ops.errors import Fault
+from merge_ops.methods.parameters import is_gradient
 from merge_ops.recipes.recipe import Recipe
 from merge_ops.sources.adapters import Adapter, pair_roles
 
@@ -70,18 +71,9 @@ def recipe_faults(recipe: Recipe) -> Iterator[Fault]:
     tables |= {f"models[{n}].parameters": each.parameters for n, each in enumerate(recipe.models)}
     for where, table in tables.items():
         for key, setting in table.items():
-            if _is_gradient(setting):
+            if is_gradient(setting):
                 problem = "is a gradient over layers, and adapters do not tell how many layers the"
                 yield Fault(f"{where}.{key}", f"{problem} base has; use filters")
-
-
-def _is_gradient(setting: object) -> bool:
-    if isinstance(setting, dict):
-        return _is_gradient(cast(dict[str, object], setting).get("value"))
-    items = cast(list[object], setting) if isinstance(setting, list) else []
-    if any(isinstance(item, dict) for item in items):
-        return any(map(_is_gradient, items))
-    return len(items) > 1
 
 
 def modules_of(adapters: Sequence[Adapter], faults: list[Fault]) -> dict[str, Module]:

@@ -22,7 +22,7 @@ Memory: one block of rows and what is read into it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isclose, prod
 from typing import TYPE_CHECKING, Any, cast
@@ -43,6 +43,7 @@ from merge_ops.jobs.adapter_agreement import (
 )
 from merge_ops.jobs.adapter_card import adapter_card
 from merge_ops.plans.resolution import ParameterResolver
+from merge_ops.progress import Progress
 from merge_ops.recipes.recipe import DTYPES, Recipe
 from merge_ops.sources.adapter_config import FILE as CONFIG_FILE
 from merge_ops.sources.adapters import PREFIX, WEIGHTS_FILE, Adapter
@@ -53,7 +54,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BLOCK = 1 << 18
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from merge_ops.checkpoints.byte_sources import ByteSink, ByteWriter
+from merge_ops.checkpoints.byte_sources import ByteSink, ByteWriter, FolderSink
 from merge_ops.checkpoints.layout import Shard, index_file
 from merge_ops.errors import OutputError
 from merge_ops.plans.plan import Plan
@@ -39,16 +40,21 @@ class MergeReport:
 
 def merge(
     plan: Plan,
-    sinks: Mapping[str, ByteSink],
+    sinks: Mapping[str, ByteSink] | Path | str,
     settings: StreamSettings | None = None,
     progress: Progress | None = None,
 ) -> MergeReport:
     """Carry out a plan: one whole checkpoint into each coefficient's sink, from one read.
 
+    A folder in place of sinks must be new or empty; a sweep makes a folder in it for each
+    coefficient.
+
     `progress(done, total)` counts bytes of inputs merged. Raises NonFiniteError or CheckpointError
     for bad inputs and OSError for bad places; what the sinks hold then is no checkpoint, and their
     owner throws it away.
     """
+    if not isinstance(sinks, Mapping):
+        sinks = folder_sinks(plan, Path(sinks))
     missing = [each.id for each in plan.coefficients if each.id not in sinks]
     if missing:
         raise OutputError(f"no sink was given for coefficient {missing[0]!r}")
@@ -70,6 +76,17 @@ def merge(
             with sink.open(name, len(data)) as file:
                 file.write(data)
     return MergeReport(time.perf_counter() - started, plan.bytes_read, plan.bytes_written)
+
+
+def folder_sinks(plan: Plan, out: Path) -> dict[str, FolderSink]:
+    """A sink for each coefficient: `out`, or a folder in it where the recipe has a sweep.
+
+    Raises OutputError where something is that would be overwritten.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise OutputError(f"{out} exists and is not empty; name a new folder or empty this one")
+    folders = {each.id: out / each.id if plan.recipe.sweep else out for each in plan.coefficients}
+    return {coefficient: FolderSink(folder) for coefficient, folder in folders.items()}
 
 
 class _WeightWriter:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -29,6 +29,7 @@ from merge_ops.errors import CheckpointError, MissingModelError, NonFiniteError,
 from merge_ops.jobs.task_vectors import BLOCK, delta_blocks, float_tensors, values_of
 from merge_ops.measures.measure import LEAF
 from merge_ops.methods.emr import unified
+from merge_ops.progress import Progress
 from merge_ops.stream.device import open_device
 from merge_ops.stream.rounding import torch_dtype
 
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 MASKS_FILE = "emr_masks.safetensors"
 RESCALE = "rescale"
 FORMAT = "ronghe-emr-masks-1"
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.layout import OutputTensor, lay_out
 from merge_ops.errors import CompatibilityError, Fault
 from merge_ops.jobs.extraction_plan import BLOCK, Extraction, known_source
+from merge_ops.progress import Progress
 from merge_ops.sources.adapter_config import FILE as CONFIG_FILE
 from merge_ops.sources.adapters import HEAD, PREFIX, WEIGHTS_FILE
 from merge_ops.stream.block_reader import read_values
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 REPORT_FILE = "extraction.json"
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

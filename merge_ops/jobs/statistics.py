@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,12 +16,11 @@ import numpy as np
 from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.depth import layer_of
 from merge_ops.jobs.task_vectors import delta_blocks, float_tensors
+from merge_ops.progress import Progress
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

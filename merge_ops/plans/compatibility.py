@@ -14,7 +14,7 @@ from merge_ops.checkpoints.tensor_names import (
     is_vocabulary,
     shape_fault,
 )
-from merge_ops.checkpoints.vocabulary import vocabulary
+from merge_ops.checkpoints.vocabulary import equal_vocabularies, vocabulary
 from merge_ops.errors import CompatibilityError, Fault
 
 # Shapes do not show these, and with different values the same weights compute something else.
@@ -138,9 +138,9 @@ def _warnings(base: Checkpoint, expert: Checkpoint) -> Iterator[str]:
 
 
 def _tokenizer_faults(base: Checkpoint, expert: Checkpoint) -> Iterator[Fault]:
-    ours, theirs = vocabulary(base), vocabulary(expert)
-    if ours is None or theirs is None or ours == theirs:
+    if equal_vocabularies(base, expert):
         return
+    ours, theirs = vocabulary(base) or {}, vocabulary(expert) or {}
     differing = [token for token, number in ours.items() if theirs.get(token) != number]
     extra = [token for token in theirs if token not in ours]
     example = (differing or extra)[0]

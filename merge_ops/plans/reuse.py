@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import blake3
@@ -18,11 +18,11 @@ import blake3
 from merge_ops.checkpoints.checkpoint import Checkpoint, Stored, TensorSource
 from merge_ops.plans.plan import PLAN_VERSION, Plan
 from merge_ops.plans.steps import Copy, Merge, Reuse
+from merge_ops.progress import Progress
 
 KEYS_VERSION = 1
 RUN = 4 << 20
 Digests = Mapping[str, str]
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,85 @@
 """Plans of files of several YAML documents, of which later ones use the results of earlier ones.
 
 All stages are planned from headers before any of them runs: the headers of a result are known from
-its plan.
+its plan. When a stage is merged, the plans of later ones read what was written.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
+from merge_ops.checkpoints.byte_sources import ByteSource
 from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.header import TensorEntry
 from merge_ops.checkpoints.layout import DEFAULT_SHARD_BYTES
 from merge_ops.plans.plan import Plan, plan_merge
+from merge_ops.plans.resume import tensor_places
 from merge_ops.plans.side_files import side_files
 from merge_ops.recipes.stages import Stages
+
+MergeStage = Callable[[Plan], ByteSource]
+"""Merges an earlier stage and returns the place that it was written to."""
+
+
+class ResultFiles:
+    """The files of a stage's result: those beside the weights at once, the weights once merged."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._location = f"the result of '{plan.recipe.name}'"
+        self._files = side_files(plan)
+        self._written: ByteSource | None = None
+
+    @property
+    def location(self) -> str:
+        """For messages."""
+        return self._location if self._written is None else self._written.location
+
+    def sizes(self) -> Mapping[str, int]:
+        """Sizes of the side files."""
+        return {name: len(data) for name, data in self._files.items()}
+
+    def read_into(self, file: str, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer` from `offset` of `file`. Raises OSError for weights not merged yet."""
+        if file in self._files:
+            buffer[:] = self._files[file][offset : offset + len(buffer)]
+        elif self._written is None:
+            raise OSError(f"{self._location} holds no {file} yet")
+        else:
+            self._written.read_into(file, offset, buffer)
+
+    def lie_in(self, written: ByteSource) -> None:
+        """Take the weights from where they were written."""
+        self._written = written
+
+
+@dataclass(frozen=True)
+class StagePlans:
+    """A plan for each recipe of a file, in order, and the files that each earlier one makes."""
+
+    plans: tuple[Plan, ...]
+    results: tuple[ResultFiles, ...]
+
+    @property
+    def result(self) -> Plan:
+        """The plan that the file is for."""
+        return self.plans[-1]
+
+    def with_digests(self, digests: Mapping[ByteSource, str]) -> StagePlans:
+        """The same plans with content digests of models, by the place that each is read from."""
+        known = dict(digests)
+        plans: list[Plan] = []
+        for number, plan in enumerate(self.plans):
+            plans.append(plan.with_digests(known))
+            digest = plans[-1].outputs[0].digest
+            if digest is not None and number < len(self.results):
+                known[self.results[number]] = digest
+        return StagePlans(tuple(plans), self.results)
+
+    def merge_earlier(self, merge_stage: MergeStage) -> None:
+        """Make every earlier result by `merge_stage`, in order."""
+        for plan, result in zip(self.plans, self.results, strict=False):
+            result.lie_in(merge_stage(plan))
 
 
 def plan_stages(
@@ -21,68 +87,27 @@ def plan_stages(
     opened: Mapping[str, Checkpoint],
     shard_bytes: int = DEFAULT_SHARD_BYTES,
     arithmetic: str = "cpu",
-) -> tuple[Plan, ...]:
-    """A plan for each recipe, in order; from headers alone."""
+) -> StagePlans:
+    """A plan for each recipe, in order; from headers alone. Raises as `plan_merge` does."""
     known = dict(opened)
     plans: list[Plan] = []
+    results: list[ResultFiles] = []
     for recipe in stages.recipes:
+        if plans:
+            planned, files = planned_checkpoint(plans[-1])
+            known[planned.name] = planned
+            results.append(files)
         plans.append(plan_merge(recipe, known, shard_bytes=shard_bytes, arithmetic=arithmetic))
-        known[recipe.name] = planned_checkpoint(plans[-1])
-    return tuple(plans)
+    return StagePlans(tuple(plans), tuple(results))
 
 
-def planned_checkpoint(plan: Plan) -> Checkpoint:
-    """What a plan without a sweep will write, known by its headers alone."""
-    tensors: dict[str, TensorEntry] = {}
-    for shard in plan.shards:
-        offset = len(shard.header)
-        for tensor in shard.tensors:
-            tensors[tensor.name] = TensorEntry(
-                tensor.dtype, tensor.shape, shard.file, offset, tensor.nbytes
-            )
-            offset += tensor.nbytes
-    source = _SideFiles(f"the result of '{plan.recipe.name}'", plan)
-    digest = plan.outputs[0].digest
-    return Checkpoint(plan.recipe.name, source, tensors, plan.config, digest, source.sizes())
-
-
-class _SideFiles:
-    """The files beside the weights of a checkpoint that is only planned."""
-
-    def __init__(self, location: str, plan: Plan) -> None:
-        self._location = location
-        self._files = side_files(plan)
-
-    @property
-    def location(self) -> str:
-        """For messages."""
-        return self._location
-
-    def sizes(self) -> Mapping[str, int]:
-        """Sizes of the side files."""
-        return {name: len(data) for name, data in self._files.items()}
-
-    def read_into(self, file: str, offset: int, buffer: memoryview) -> None:
-        """Bytes of a side file; the weights are not there yet."""
-        if file not in self._files:
-            raise OSError(f"{self._location} holds no {file} yet")
-        buffer[:] = self._files[file][offset : offset + len(buffer)]
-
-
-MergeStage = Callable[[Plan], Checkpoint]
-
-
-def run_stages(
-    stages: Stages,
-    opened: Mapping[str, Checkpoint],
-    merge_stage: MergeStage,
-    shard_bytes: int = DEFAULT_SHARD_BYTES,
-    arithmetic: str = "cpu",
-) -> Plan:
-    """Make every earlier result by `merge_stage`, in order; returns the plan of the last."""
-    known = dict(opened)
-    for recipe in stages.earlier:
-        known[recipe.name] = merge_stage(
-            plan_merge(recipe, known, shard_bytes=shard_bytes, arithmetic=arithmetic)
-        )
-    return plan_merge(stages.result, known, shard_bytes=shard_bytes, arithmetic=arithmetic)
+def planned_checkpoint(plan: Plan) -> tuple[Checkpoint, ResultFiles]:
+    """What a plan without a sweep will write, known by its headers alone, and its files."""
+    outputs = [output for shard in plan.shards for output in shard.tensors]
+    places = tensor_places(plan)
+    tensors: dict[str, TensorEntry] = {
+        output.name: place for output, place in zip(outputs, places, strict=True)
+    }
+    files, digest = ResultFiles(plan), plan.outputs[0].digest
+    planned = Checkpoint(plan.recipe.name, files, tensors, plan.config, digest, files.sizes())
+    return planned, files

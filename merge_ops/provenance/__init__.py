@@ -1,1 +1,8 @@
 """What a result says of itself: the model card."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # modules, imported when they are asked for
+    from merge_ops.provenance import model_card
+
+__all__ = ["model_card"]

@@ -53,8 +53,9 @@ def model_card(plan: Plan, output: Output) -> str:
 
 
 def _rows(plan: Plan) -> list[str]:
-    rows = [f"| base | {plan.base.name} | `{plan.base.digest or 'unknown'}` |"]
+    rows = [f"| base | {plan.base.name} | `{plan.digest_of(plan.base) or 'unknown'}` |"]
     for checkpoint in plan.inputs:
         if checkpoint is not plan.base:
-            rows.append(f"| expert | {checkpoint.name} | `{checkpoint.digest or 'unknown'}` |")
+            digest = plan.digest_of(checkpoint) or "unknown"
+            rows.append(f"| expert | {checkpoint.name} | `{digest}` |")
     return rows

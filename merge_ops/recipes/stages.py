@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from merge_ops.errors import Fault, RecipeError
-from merge_ops.recipes.reading import read_documents
+from merge_ops.recipes.reading import recipe_documents
 from merge_ops.recipes.recipe import Recipe
 from merge_ops.recipes.recipe_check import check_recipe
 
@@ -70,9 +70,10 @@ class Stages:
         return tuple(name for name in dict.fromkeys(names) if name not in made)
 
 
-def load_stages(path: Path) -> Stages:
+def load_stages(path: Path | str) -> Stages:
     """Read and check a file of one or more documents. Raises RecipeError with every fault found."""
-    documents = read_documents(path)
+    path = Path(path)
+    documents = recipe_documents(path)
     if len(documents) == 1:
         return Stages((check_recipe(documents[0], path.stem, str(path)),))
     names = [_name(document) for document in documents]

@@ -26,12 +26,12 @@ from merge_ops.checkpoints.checkpoint import (
     Checkpoint,
     Stored,
     TensorSource,
-    read_json,
     source_of,
     stacked_digest,
 )
 from merge_ops.checkpoints.config import untied
 from merge_ops.checkpoints.header import FLOAT_DTYPES, TensorEntry, read_header
+from merge_ops.checkpoints.json_files import JsonFiles
 from merge_ops.checkpoints.tensor_names import find_source, is_embedding, is_head
 from merge_ops.errors import CheckpointError, CompatibilityError, Fault, did_you_mean
 from merge_ops.sources.adapter_config import FILE as CONFIG_FILE
@@ -77,7 +77,7 @@ def read_adapter(name: str, source: ByteSource, digest: str | None = None) -> Ad
     """
     files = source.sizes()
     _check_files(name, source.location, files)
-    raw = read_json(source, CONFIG_FILE, files[CONFIG_FILE])
+    raw = JsonFiles(source, files).read(CONFIG_FILE)
     where = f"{source.location}/{WEIGHTS_FILE}"
     entries = read_header(
         where,

@@ -1,1 +1,5 @@
 """Tokenizers, merged vocabularies and chat templates."""
+
+from merge_ops.vocabularies.output_tokenizer import OutputTokenizer
+
+__all__ = ["OutputTokenizer"]

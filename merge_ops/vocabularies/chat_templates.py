@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from merge_ops.checkpoints.byte_sources import read_file
-from merge_ops.checkpoints.checkpoint import Checkpoint, read_json
+from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.recipes.chat_templates import AUTO, BUILT_IN
 
 TEMPLATE_FILE = "chat_template.jinja"
@@ -33,7 +33,8 @@ def template_of(checkpoint: Checkpoint) -> str | None:
         text = read_file(source, TEMPLATE_FILE, 0, files[TEMPLATE_FILE])
         return text.decode("utf-8", errors="replace").strip() or None
     for file in (CONFIG_FILE, "chat_template.json"):
-        value = read_json(source, file, files[file]).get("chat_template") if file in files else None
+        known = checkpoint.json_files
+        value = known.read(file).get("chat_template") if file in known else None
         if isinstance(value, list):
             value = _default_of(cast(list[Any], value))
         if isinstance(value, str) and value.strip():

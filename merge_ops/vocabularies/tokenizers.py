@@ -11,9 +11,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, cast
 
-from merge_ops.checkpoints.checkpoint import Checkpoint, read_json
+from merge_ops.checkpoints.checkpoint import Checkpoint
+from merge_ops.checkpoints.json_files import JsonFiles, Kept
 from merge_ops.errors import CheckpointError, CompatibilityError, Fault
 
 TOKENIZER_FILE, CONFIG_FILE = "tokenizer.json", "tokenizer_config.json"
@@ -32,8 +34,8 @@ class Tokenizer:
     plain: Mapping[str, int]
     added: Mapping[str, Mapping[str, Any]]
 
-    @property
-    def tokens(self) -> dict[str, int]:
+    @cached_property
+    def tokens(self) -> Mapping[str, int]:
         """Every token and its id."""
         return {**self.plain, **{token: entry["id"] for token, entry in self.added.items()}}
 
@@ -42,6 +44,10 @@ class Tokenizer:
         added = sorted(self.added.values(), key=lambda entry: entry["id"])
         document = {**self.document, "added_tokens": [dict(entry) for entry in added]}
         return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+# The tokenizers of a merge are few: a base's, and one of each expert that has its own.
+_known = Kept[Tokenizer](4)
 
 
 def read_tokenizer(checkpoint: Checkpoint) -> Tokenizer | None:
@@ -61,22 +67,27 @@ def read_tokenizer(checkpoint: Checkpoint) -> Tokenizer | None:
             " AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
         )
     try:
-        document = read_json(checkpoint.source, TOKENIZER_FILE, files[TOKENIZER_FILE])
-        plain = _plain_tokens(document["model"]["vocab"])
-        _check_merges(document["model"])
-        declared = cast(list[dict[str, Any]], document.get("added_tokens") or [])
-        config = (
-            read_json(checkpoint.source, CONFIG_FILE, files[CONFIG_FILE])
-            if CONFIG_FILE in files
-            else {}
-        )
-        added = _added_tokens(plain, [*declared, *_of_config(config)])
+        return _read(checkpoint.json_files)
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise CheckpointError(
             f"{place}/{TOKENIZER_FILE}: is no tokenizer that transformers can load"
             f" ({type(error).__name__}: {error}); restore the file from its source"
         ) from error
-    return Tokenizer(document, plain, added)
+
+
+def _read(files: JsonFiles) -> Tokenizer:
+    """The tokenizer in files; the same one for equal bytes."""
+    digests = tuple(files.digest(file) for file in (TOKENIZER_FILE, CONFIG_FILE) if file in files)
+    known = _known.get(digests)
+    if known is not None:
+        return known
+    document = files.read(TOKENIZER_FILE)
+    plain = _plain_tokens(document["model"]["vocab"])
+    _check_merges(document["model"])
+    declared = cast(list[dict[str, Any]], document.get("added_tokens") or [])
+    config: Mapping[str, Any] = files.read(CONFIG_FILE) if CONFIG_FILE in files else {}
+    added = _added_tokens(plain, [*declared, *_of_config(config)])
+    return _known.keep(digests, Tokenizer(document, plain, added))
 
 
 def _plain_tokens(vocab: Mapping[str, int] | Sequence[Sequence[Any]]) -> dict[str, int]:

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from assets.work.entries import UpstreamModel
+from merge_ops.checkpoints.bounded_yaml import DocumentError, read_documents
 from merge_ops.errors import Fault, did_you_mean
 from orchestration.catalogs.names import BANNED, name_rule
 
@@ -52,14 +52,17 @@ def load_models(path: Path, faults: list[Fault]) -> dict[str, UpstreamModel]:
 
 def _model_entries(path: Path, faults: list[Fault]) -> list[Any]:
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        documents = read_documents(path)
     except FileNotFoundError:
         problem = "does not exist; list the upstream models in it (RONGHE_CATALOG names the folder)"
         faults.append(Fault("models.yaml", problem))
         return []
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        faults.append(Fault("models.yaml", f"cannot be read: {' '.join(str(error).split())}"))
+    except DocumentError as error:
+        for fault in error.faults:
+            where = f"models.yaml: {fault.where}" if fault.where else "models.yaml"
+            faults.append(Fault(where, " ".join(fault.problem.split())))
         return []
+    document = documents[0] if len(documents) == 1 else None
     if not isinstance(document, dict) or not isinstance(document.get("models"), list):
         faults.append(Fault("models.yaml", "must hold `models:`, a list of {name, source, base}"))
         return []

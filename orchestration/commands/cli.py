@@ -61,7 +61,7 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole plan as JSON.")] = False,
 ) -> None:
     """Show what merging CONFIG would do, from headers alone."""
-    from orchestration.commands.merge_command import show_plan
+    from orchestration.commands.plan_command import show_plan
 
     show_plan(config, as_json=as_json)
 
@@ -186,10 +186,6 @@ def refs(
 
 def main() -> None:
     """Run the command line; an error of ours is one message and exit status 2."""
-    from eval_ops.errors import EvalError
-    from merge_ops.errors import RongheError
-    from resources.errors import ResourceError
-
     try:
         app()
     except ModuleNotFoundError as error:
@@ -200,7 +196,13 @@ def main() -> None:
             raise
         print(told, file=sys.stderr)  # noqa: T201
         raise SystemExit(2) from None
-    except (RongheError, EvalError, ResourceError) as error:
+    except Exception as error:
+        from eval_ops.errors import EvalError
+        from merge_ops.errors import RongheError
+        from resources.errors import ResourceError
+
+        if not isinstance(error, RongheError | ResourceError | EvalError):
+            raise
         print(f"{type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
         raise SystemExit(2) from None
     finally:

@@ -3,13 +3,13 @@
 import atexit
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
 import blake3
 
-from merge_ops.checkpoints.byte_sources import FolderSource
+from merge_ops.checkpoints.byte_sources import ByteSource, FolderSource
 from merge_ops.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from merge_ops.checkpoints.pickled_weights import convert_folder, is_pickled
 from merge_ops.errors import CompatibilityError, Fault, FaultsError, MissingModelError
@@ -72,6 +72,14 @@ def open_model(reference: str, digests: Mapping[str, str]) -> Checkpoint:
 
 def _source(path: Path) -> FolderSource:
     return FolderSource(path.parent, path.name) if path.is_file() else FolderSource(path)
+
+
+def places_of(model: Checkpoint) -> Iterator[tuple[ByteSource, Path]]:
+    """The places that a model opened here is read from, each with the folder or file it is."""
+    for part in model.made_of:
+        yield from places_of(part)
+    if isinstance(model.source, FolderSource):
+        yield model.source, model.source.path
 
 
 def content_digest(folder: Path) -> str:

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from eval_ops.suites.suites import load_suite
+from assets.work.suite_files import load_suite
 from examples.quickstart import training
 from examples.quickstart.facts import HERB_CLASSES, HERB_TABLE, herb_facts, numeral
 from examples.quickstart.folders import RECORD, STAGING, Record, exclusive, read_record, replaced

@@ -13,10 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from assets.work.suite_files import load_suite
 from eval_ops.errors import HarnessError, MetricError, NonFiniteError, UnknownTaskError
 from eval_ops.scores import SuiteScores
 from eval_ops.scores.scores import mean_and_stderr
-from eval_ops.suites import Evaluator, Suite, load_suite, read_items
+from eval_ops.suites import Evaluator, Suite, read_items
 
 WriteItems = Callable[..., Path]
 WriteCheckpoint = Callable[..., Path]

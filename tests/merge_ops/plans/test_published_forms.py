@@ -179,7 +179,7 @@ def test_a_published_form_plans(form, opened, tmp_path):
     path = tmp_path / f"{form}.yaml"
     path.write_text(FORMS[form])
     stages = load_stages(path)
-    plan = plan_stages(stages, {name: opened[name] for name in stages.referenced_models})[-1]
+    plan = plan_stages(stages, {name: opened[name] for name in stages.referenced_models}).result
     assert plan.outputs[0].digest
     dtype = {"float16": "F16", "bfloat16": "BF16"}[plan.recipe.dtype]
     assert {tensor.output.dtype for tensor in plan.steps} == {dtype}

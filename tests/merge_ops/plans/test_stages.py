@@ -81,8 +81,8 @@ def test_the_plan_knows_the_headers_that_the_stage_will_have(folders, tmp_path):
         name: open_checkpoint(name, FolderSource(folders["base"].parent / name), f"digest {name}")
         for name in stages.referenced_models
     }
-    first, second = plan_stages(stages, opened)
-    planned = planned_checkpoint(first)
+    first, second = plan_stages(stages, opened).plans
+    planned, _ = planned_checkpoint(first)
     assert planned.digest == first.outputs[0].digest
     assert "both" in [each.name for each in second.inputs]
     done = ronghe("plan", write(tmp_path, TWO_STAGES, folders), "--json")
@@ -131,3 +131,20 @@ def test_a_fault_of_a_later_stage_stops_everything_before_it_begins(folders, tmp
     done = ronghe("merge", config, tmp_path / "out")
     assert done.returncode == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "study.yaml"]
+
+
+def test_digests_that_come_late_give_the_same_plans(folders, tmp_path):
+    stages = stages_of(tmp_path, TWO_STAGES, folders)
+    places = {
+        name: FolderSource(folders["base"].parent / name) for name in stages.referenced_models
+    }
+    early = {name: open_checkpoint(name, places[name], f"digest {name}") for name in places}
+    late = {name: open_checkpoint(name, places[name]) for name in places}
+    plans = plan_stages(stages, late)
+    assert [plan.outputs[0].digest for plan in plans.plans] == [None, None]
+    known = plans.with_digests({place: f"digest {name}" for name, place in places.items()})
+    expected = [plan.outputs for plan in plan_stages(stages, early).plans]
+    assert [plan.outputs for plan in known.plans] == expected
+    assert None not in [output.digest for outputs in expected for output in outputs]
+    part = {place: f"digest {name}" for name, place in list(places.items())[1:]}
+    assert plans.with_digests(part).result.outputs[0].digest is None

@@ -112,6 +112,23 @@ def test_not_even_a_recipe(text, expected):
     assert expected in faults(text)
 
 
+def test_every_key_given_twice_is_named_with_its_place_and_lines():
+    twice = GOOD + "parameters: {lambda: 1}\nslices: [{sources: []}, {sources: [], sources: []}]\n"
+    text = faults(twice.replace("{weight: 0.5,", "{weight: 0.5, weight: 0.6,"))
+    assert text.startswith("study.yaml: 3 faults\n")
+    assert "models[0].parameters.weight is given twice, on line 6 and on line 6" in text
+    assert "parameters is given twice, on line 12 and on line 14; remove one" in text
+    assert "slices[1].sources is given twice, on line 15 and on line 15" in text
+
+
+def test_a_merge_key_may_be_overridden():
+    shared = "shared: &all {weight: 1, density: 0.5}\n"
+    text = GOOD.replace("{weight: 0.5, density: [0.2, 0.8]}", "{<<: *all, density: 0.25}")
+    assert "is no key of a recipe" in faults(shared + text)
+    parameters = parse(text.replace("<<: *all, ", "<<: {weight: 1, density: 0.5}, ")).models[0]
+    assert parameters.parameters == {"weight": 1, "density": 0.25}
+
+
 def test_unreadable_file(tmp_path):
     with pytest.raises(RecipeError, match="the file cannot be read"):
         load_stages(tmp_path / "none.yaml")

@@ -150,6 +150,13 @@ def test_a_missing_catalog_says_where_it_was_looked_for(tmp_path: Path) -> None:
         load_catalog(tmp_path / "nowhere")
 
 
+def test_a_key_given_twice_is_refused_with_its_lines(catalog: Path) -> None:
+    change_models(catalog, "models:\n- name: base\n  source: x\n  source: y\n")
+    expected = r"models\.yaml: models\[0\]\.source is given twice, on line 3 and on line 4"
+    with pytest.raises(CatalogError, match=expected):
+        load_catalog(catalog)
+
+
 def test_names_are_unique(catalog: Path) -> None:
     twice = [{"name": "base", "source": "x"}, {"name": "base", "source": "y"}]
     change_models(catalog, yaml.safe_dump({"models": twice}))

@@ -1,0 +1,30 @@
+"""Suite files: read by the one YAML reader, checked by eval_ops. Knows no Dagster."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from merge_ops.checkpoints.bounded_yaml import DocumentError, read_documents
+
+if TYPE_CHECKING:
+    from eval_ops.suites import Suite
+
+
+def load_suite(path: Path) -> "Suite":
+    """Read and check a suite file and the items files that it names.
+
+    Raises SuiteError, or ItemsError when only items are at fault; each lists every fault.
+    """
+    from eval_ops.errors import SuiteError
+    from eval_ops.suites import check_suite
+
+    try:
+        documents = read_documents(path)
+    except FileNotFoundError as error:
+        raise SuiteError(str(path), ["the suite file does not exist"]) from error
+    except DocumentError as error:
+        faults = [" ".join(str(fault).split()) for fault in error.faults]
+        raise SuiteError(str(path), [f"the suite file {fault}" for fault in faults]) from error
+    if len(documents) > 1:
+        problem = f"the suite file holds {len(documents)} YAML documents; a suite is one"
+        raise SuiteError(str(path), [problem])
+    return check_suite(documents[0], path)

@@ -1,0 +1,106 @@
+"""The JSON files beside a model's weights: each read once, and equal bytes parsed once a process.
+
+Experts of one base model carry the base's tokenizer.json, several megabytes of it, byte for byte.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable, Mapping
+from threading import Lock
+from typing import Any, Generic, TypeVar
+
+import blake3
+
+from merge_ops.checkpoints.byte_sources import ByteSource, read_file
+from merge_ops.checkpoints.strict_json import parse_json_object
+from merge_ops.errors import CheckpointError
+
+MAX_SIDE_FILE = 200_000_000
+MAX_KEPT = 16 << 20
+"""Bytes of text whose parsed form is kept: it takes about ten times as much, and a tokenizer.json
+has 2 to 20 MB."""
+
+Value = TypeVar("Value")
+
+
+class JsonFiles:
+    """The JSON files of one model. What is read from them must not be changed."""
+
+    def __init__(self, source: ByteSource, sizes: Mapping[str, int]) -> None:
+        self._source = source
+        self._sizes = sizes
+        self._digests: dict[str, str] = {}
+
+    def __contains__(self, file: str) -> bool:
+        return file in self._sizes
+
+    def digest(self, file: str) -> str:
+        """The BLAKE3 of a file's bytes. Raises OSError, and CheckpointError when it is too long."""
+        if file not in self._digests:
+            self._digests[file] = _digest(self._bytes(file))
+        return self._digests[file]
+
+    def read(self, file: str) -> Mapping[str, Any]:
+        """The JSON object in a file, the same one for equal bytes.
+
+        Raises CheckpointError when it is none, or far too long.
+        """
+        known = self._digests.get(file)
+        value = _parsed.get(known) if known else None
+        if value is not None:
+            return value
+        data = self._bytes(file)
+        digest = self._digests[file] = _digest(data)
+        value = _parsed.get(digest)
+        if value is None:
+            value = _parsed.keep(digest, parse_json_object(self._place(file), data), len(data))
+        return value
+
+    def _place(self, file: str) -> str:
+        return f"{self._source.location}/{file}"
+
+    def _bytes(self, file: str) -> bytes:
+        size = self._sizes[file]
+        if size > MAX_SIDE_FILE:
+            raise CheckpointError(
+                f"{self._place(file)}: has {size} bytes, and a side file of a model has at most"
+                f" {MAX_SIDE_FILE}; restore the file from its source"
+            )
+        return read_file(self._source, file, 0, size)
+
+
+def _digest(data: bytes) -> str:
+    return blake3.blake3(data).hexdigest()
+
+
+class Kept(Generic[Value]):
+    """Values by a key that says all of what they are, up to a bound; the least used go first.
+
+    `limit` is the most weight that is kept: bytes, or a count.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._lock = Lock()
+        self._values: OrderedDict[Hashable, tuple[Value, int]] = OrderedDict()
+
+    def get(self, key: Hashable) -> Value | None:
+        """The value, or None where there is none any more."""
+        with self._lock:
+            if key not in self._values:
+                return None
+            self._values.move_to_end(key)
+            return self._values[key][0]
+
+    def keep(self, key: Hashable, value: Value, weight: int = 1) -> Value:
+        """Take a value, which is also returned; one heavier than the limit is not kept."""
+        if weight <= self._limit:
+            with self._lock:
+                self._values[key] = value, weight
+                while sum(each for _, each in self._values.values()) > self._limit:
+                    self._values.popitem(last=False)
+        return value
+
+
+_parsed = Kept[Mapping[str, Any]](MAX_KEPT)

@@ -1,0 +1,76 @@
+"""`ronghe plan`: what merging one mergekit-style file would do, without Dagster or a store."""
+
+import json
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from merge_ops.errors import Fault, RecipeError
+from merge_ops.plans.plan import GRADIENTS, Plan
+from merge_ops.plans.stage_plans import plan_stages
+from merge_ops.recipes.stages import Stages, load_stages
+from orchestration.commands.local_models import open_models
+
+
+def show_plan(config: Path, as_json: bool) -> None:
+    """Print a plan, as tables or as JSON."""
+    stages = concrete_stages(config)
+    plans = plan_stages(stages, open_models(str(config), stages.referenced_models)).plans
+    console = Console()
+    if as_json:
+        from merge_ops.plans.plan_json import plan_json
+
+        *earlier, result = [plan_json(plan) for plan in plans]
+        document = {**result, "stages": earlier} if earlier else result
+        console.print_json(json.dumps(document, ensure_ascii=False))
+    else:
+        for plan in plans:
+            _print_plan(console, plan)
+
+
+def _print_plan(console: Console, plan: Plan) -> None:
+    head = Table(title=f"{plan.recipe.name}: {plan.method.name}", title_justify="left")
+    for column in ("role", "model", "tensors", "bytes"):
+        head.add_column(column, justify="right" if column in ("tensors", "bytes") else "left")
+    for each in plan.checkpoints:
+        role = "base" if each is plan.base else "expert"
+        head.add_row(role, each.name, f"{len(each.tensors):,}", f"{each.nbytes:,}")
+    console.print(head)
+    groups: dict[str, list[str]] = {}
+    for step in plan.steps:
+        what = str(step.parameters[0]) if step.parameters else step.action
+        groups.setdefault(what, []).append(step.output.name)
+    body = Table(title="tensors by their parameters (first coefficient)", title_justify="left")
+    body.add_column("parameters", overflow="fold")
+    body.add_column("tensors", justify="right")
+    body.add_column("for example", overflow="fold")
+    for what, names in groups.items():
+        body.add_row(what, str(len(names)), names[0])
+    console.print(body)
+    for name, why in plan.excluded.items():
+        console.print(f"not written: {name} ({why})")
+    if plan.tokenizer and plan.tokenizer.vocabulary:
+        console.print(plan.tokenizer.vocabulary.summary)
+    if plan.recipe.has_gradient:
+        console.print(GRADIENTS)
+    for warning in plan.warnings:
+        console.print(f"[yellow]warning:[/yellow] {warning}")
+    points = ", ".join(each.id for each in plan.coefficients)
+    console.print(f"coefficients: {points}")
+    console.print(
+        f"reads {plan.bytes_read:,} bytes, writes {plan.bytes_written:,} bytes in"
+        f" {len(plan.shards)} file(s) for each coefficient"
+    )
+
+
+def concrete_stages(config: Path) -> Stages:
+    """The stages of a file that lists its models. Raises RecipeError for one that names sets."""
+    stages = load_stages(config)
+    if any(recipe.experts for recipe in stages.recipes):
+        problem = (
+            "names sets of a catalog, which only the catalog's assets can resolve; list `models`"
+            " here, or run `ronghe refresh`"
+        )
+        raise RecipeError(stages.result.subject, [Fault("experts", problem)])
+    return stages

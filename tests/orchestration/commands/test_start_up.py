@@ -1,0 +1,59 @@
+"""What `ronghe plan` and `ronghe merge` load before they begin: start-up is part of every merge."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from tests import checkpoint_factory as factory
+from tests.merging import ROOT
+
+RECIPE = """
+merge_method: ties
+base_model: {0}
+models: [{{model: {1}}}, {{model: {2}}}]
+parameters: {{weight: 0.5, density: 0.4}}
+dtype: bfloat16
+"""
+HEAVY = ["torch", "dagster", "transformers", "pyarrow", "botocore", "scipy", "pandas", "lm_eval"]
+PROGRAM = """
+import json, sys
+sys.argv = ["ronghe", *sys.argv[1:]]
+from orchestration.commands.cli import main
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+print(json.dumps(sorted(sys.modules)), file=sys.stderr)
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    family = factory.write_family(tmp_path / "models", replace(factory.QWEN2, layers=1), experts=2)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(RECIPE.format(family.base, *family.experts))
+    return path
+
+
+def modules_of(*arguments):
+    """Names of all modules that a command has loaded when it is done."""
+    command = [sys.executable, "-c", PROGRAM, *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stderr.splitlines()[-1]))
+
+
+def test_plan_loads_nothing_that_it_does_not_need(recipe):
+    loaded = modules_of("plan", recipe)
+    unwanted = {*HEAVY, "resources", "eval_ops", "assets", "rich.progress", "merge_ops.jobs"}
+    assert loaded & {*unwanted, "merge_ops.stream"} == set()
+    assert "merge_ops.plans.plan" in loaded
+
+
+def test_merge_without_torch_loads_nothing_that_it_does_not_need(recipe, tmp_path):
+    loaded = modules_of("merge", recipe, tmp_path / "out", "--device", "cpu")
+    assert loaded & {*HEAVY, "eval_ops"} == set()
+    assert "merge_ops.stream.stream" in loaded
