@@ -60,6 +60,60 @@ def test_damaged_files(folder, tmp_path, spoil, message):
         open_folder(factory.spoiled(folder, tmp_path / "copy", spoil))
 
 
+INDEX = "model.safetensors.index.json"
+
+
+@pytest.mark.parametrize("index", [{}, {"weight_map": {}}, {"weight_map": ["a"]}])
+def test_an_index_without_a_map(folder, tmp_path, index):
+    with pytest.raises(CheckpointError, match=r"index.json: 'weight_map' is missing"):
+        open_folder(
+            factory.spoiled(
+                folder, tmp_path / "copy", lambda copy: factory.write_json(copy / INDEX, index)
+            )
+        )
+
+
+def test_a_shard_that_is_not_there(folder, tmp_path):
+    index = {"weight_map": {"a": "gone.safetensors"}}
+    with pytest.raises(CheckpointError, match=r"index.json: shard gone.safetensors is not there"):
+        open_folder(
+            factory.spoiled(
+                folder, tmp_path / "copy", lambda copy: factory.write_json(copy / INDEX, index)
+            )
+        )
+
+
+def test_weights_of_another_name(folder, tmp_path):
+    """One loose file is taken, with or without an index of its name; two need an index."""
+
+    def renamed(copy):
+        (copy / "model.safetensors").rename(copy / "diffusion.safetensors")
+
+    def indexed(copy):
+        renamed(copy)
+        places = dict.fromkeys(factory.read_tensors(folder), "diffusion.safetensors")
+        factory.write_json(copy / "diffusion.safetensors.index.json", {"weight_map": places})
+
+    def doubled(copy):
+        renamed(copy)
+        (copy / "other.safetensors").write_bytes((copy / "diffusion.safetensors").read_bytes())
+
+    whole = open_folder(folder)
+    for number, spoil in enumerate((renamed, indexed)):
+        found = open_folder(factory.spoiled(folder, tmp_path / str(number), spoil))
+        assert (found.stem, found.nbytes) == ("diffusion", whole.nbytes)
+    assert whole.nbytes == sum(each.nbytes for each in factory.read_tensors(folder).values())
+    with pytest.raises(MissingModelError, match=r"holds 2 .safetensors files and no index; model"):
+        open_folder(factory.spoiled(folder, tmp_path / "2", doubled))
+
+
+def test_quantized_weights_are_refused(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "q4.gguf").write_bytes(b"GGUF")
+    with pytest.raises(CheckpointError, match=r"holds quantized weights \(q4.gguf\); merge the"):
+        open_folder(tmp_path)
+
+
 def test_nothing_there(tmp_path):
     with pytest.raises(MissingModelError, match="does not exist or is empty"):
         open_folder(tmp_path / "none")

@@ -1,11 +1,18 @@
 """A header by itself: what is allowed up to its limits, and each fault one step beyond."""
 
 import json
+import re
 from typing import Any
 
 import pytest
 
-from merge_ops.checkpoints.header import MAX_DIMENSIONS, MAX_HEADER, TensorEntry, read_header
+from merge_ops.checkpoints.header import (
+    ITEM_SIZES,
+    MAX_DIMENSIONS,
+    MAX_HEADER,
+    TensorEntry,
+    read_header,
+)
 from merge_ops.errors import CheckpointError
 
 Table = dict[str, Any]
@@ -94,6 +101,11 @@ def test_a_size_below_the_greatest_is_a_size() -> None:
     """It is the bytes that do not fit then, not the entry."""
     with pytest.raises(CheckpointError, match=r"is F32 \[9223372036854775807, 0\] but takes 24"):
         read({"x": entry(shape=((1 << 63) - 1, 0))}, 24)
+
+
+def test_an_item_takes_the_bits_of_its_name() -> None:
+    bits = {name: int(re.findall(r"\d+", name)[0]) for name in ITEM_SIZES if name != "BOOL"}
+    assert {name: 8 * size for name, size in ITEM_SIZES.items()} == {**bits, "BOOL": 8}
 
 
 def test_unknown_dtypes_and_sizes_that_do_not_agree() -> None:
