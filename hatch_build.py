@@ -43,7 +43,6 @@ __all__ = [
 ]
 
 ROOT = Path(__file__).parent
-ZIG = "ziglang==0.17.1"
 OLDEST_GLIBC = (2, 17)
 TARGETS = {f"{machine}-linux": machine for machine in ("x86_64", "aarch64")}
 # How the backend tells the hook: hatchling passes no settings on. Not named RONGHE_…, which are
@@ -67,7 +66,7 @@ compile_kernels = _load(ROOT / "merge_ops" / "kernels" / "compile.py")
 def get_requires_for_build_wheel(config_settings: Mapping[str, Any] | None = None) -> list[str]:
     """Ask for zig where it compiles, besides what hatchling asks for."""
     needed = hatchling.get_requires_for_build_wheel(None)
-    zig = [ZIG] if wheel_target(config_settings) in TARGETS else []
+    zig = [compile_kernels.ZIG] if wheel_target(config_settings) in TARGETS else []
     return [*needed, *(each for each in zig if each not in needed)]
 
 
@@ -101,7 +100,7 @@ class RongheHook(BuildHookInterface):
 
     def dependencies(self) -> list[str]:
         """Ask for a compiler, where the machine has none."""
-        return [] if compile_kernels.compiler() else [ZIG]
+        return [] if compile_kernels.compiler() else [compile_kernels.ZIG]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile, and put into the wheel what is not as in the checkout."""

@@ -40,7 +40,7 @@ def build_leaderboard(
 
 
 def _metadata(board: Leaderboard) -> dict[str, Any]:
-    from eval_ops.plots.plots import leaderboard_plot
+    from eval_ops.plots import leaderboard_plot
     from eval_ops.scores.leaderboard import to_markdown
 
     shown: dict[str, Any] = {}
@@ -60,7 +60,7 @@ def _metadata(board: Leaderboard) -> dict[str, Any]:
 
 def _drawn(sweep: Sweep) -> bytes:
     """Draw a sweep's means over its coefficients, as a PNG."""
-    from eval_ops.plots.plots import coefficient_plot
+    from eval_ops.plots import coefficient_plot
 
     hidden = f" ({sweep.hidden} more points not shown)" if sweep.hidden else ""
     return coefficient_plot(

@@ -79,7 +79,7 @@ def build_merge_plan_subset(
 
 
 def _metadata(base: str, study: Study) -> dict[str, Any]:
-    from eval_ops.plots.plots import heatmap
+    from eval_ops.plots import heatmap
 
     interference = study.findings["interference"]
     matrices = (interference["cosine"], interference["sign_conflict"])

@@ -17,7 +17,7 @@ from assets.work.pulling import MODEL
 from assets.work.scoring import ScoredCheckpoint, Scoring, score_model, score_point
 
 if TYPE_CHECKING:
-    from eval_ops.scores.scores import SuiteScores
+    from eval_ops.scores import SuiteScores
 
 
 def build_scores(
@@ -99,7 +99,7 @@ def build_model_scores(
 
 
 def _scoring(suite: Path, settings: RunSettings, context: dg.AssetExecutionContext) -> Scoring:
-    from eval_ops.suites.suites import load_suite
+    from eval_ops.suites import load_suite
 
     return Scoring(load_suite(suite), settings.device, settings.threads, context.run.run_id)
 

@@ -51,7 +51,7 @@ def build_task_vector(
 
 
 def _metadata(expert: str, base: str, stored: "Artifact | None", study: Study) -> dict[str, Any]:
-    from eval_ops.plots.plots import layer_norm_plot
+    from eval_ops.plots import layer_norm_plot
     from merge_ops.jobs.statistics import TensorChange
 
     rows = sorted(study.findings["tensors"], key=lambda row: -row["relative_norm"])

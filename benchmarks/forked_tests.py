@@ -35,9 +35,10 @@ def serve(folder: str, preload: list[str]) -> None:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     gc.freeze()
-    for line in sys.stdin:
-        answers.write(json.dumps(run(json.loads(line))) + "\n")
-        answers.flush()
+    with contextlib.suppress(BrokenPipeError):  # whoever asked is gone
+        for line in sys.stdin:
+            answers.write(json.dumps(run(json.loads(line))) + "\n")
+            answers.flush()
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:

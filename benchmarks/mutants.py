@@ -5,32 +5,32 @@
     python -m benchmarks.mutants main --report               # exit code 0 whatever survives
 
 Each mutant is one change (mutation.py) of one file, in a copy of the tree. Its tests are the
-nearest: the test file that mirrors the module's path, the others of that room, those that import
-the module by its name, and those of `ELSEWHERE`. They run in a fork of a process that has imported
-what is heavy (forked_tests.py). A mutant is killed when a test fails, or when the tests take `HANG`
-times as long as they do on the unchanged tree; a survivor is either equivalent, or what no test
-guards. Verdicts are kept in `--results` and asked again only where the module or its tests change.
+nearest: the test file that mirrors the module's path, and those of `ELSEWHERE`; without these the
+room's, and else those that import the module by its name. With `--wide` it is all of these, which
+takes longer: a second look at what survived the first. They run in a fork of a process that has
+imported what is heavy (forked_tests.py). A mutant is killed when a test fails, or when the tests
+take `HANG` times as long as they do on the unchanged tree; a survivor is either equivalent, or what
+no test guards. Verdicts are kept in `--results`, and asked again only where the module or its tests
+have changed.
 """
 
 import argparse
 import hashlib
 import json
-import os
 import queue
 import random
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from benchmarks.mutation import Mutation, mutations
+from benchmarks.mutation import Mutant, mutations
+from benchmarks.workshop import BrokenTestsError, Verdict, Workshop
 
 PACKAGES = ("merge_ops", "eval_ops", "resources", "assets", "orchestration")
 PRELOAD = (
@@ -38,48 +38,25 @@ PRELOAD = (
     "pydantic", "yaml", "pyarrow.parquet", "matplotlib.figure", "datasets", "lm_eval.evaluator",
 )  # fmt: skip
 ELSEWHERE: Mapping[str, tuple[str, ...]] = {
-    "merge_ops/checkpoints": ("tests/test_fuzz.py",),
+    "merge_ops/arrangement": (
+        "tests/merge_ops/arrangement/test_slices.py",
+        "tests/merge_ops/plans/test_plan.py",
+    ),
     "merge_ops/measures": ("tests/merge_ops/methods/test_contract.py",),
     "merge_ops/provenance": ("tests/merge_ops/plans/test_stages.py",),
+    "merge_ops/errors": ("tests/merge_ops/recipes/test_recipe.py",),
+    "eval_ops/faults": (
+        "tests/eval_ops/suites/test_suites.py",
+        "tests/eval_ops/suites/test_items.py",
+        "tests/eval_ops/scores/test_gates.py",
+    ),
     "assets/work": ("tests/orchestration/test_definitions.py",),
 }
-"""Where a room is guarded besides its own folder."""
+"""Where a room or a module (its path's beginning) is guarded besides its own folder."""
 FAR = ("tests/oracle/", "tests/orchestration/", "tests/examples/", "tests/deploy/")
 """Tests that start servers, daemons or other environments: taken only where they mirror a room."""
 HANG = 10
 """A mutant hangs when it takes so many times as long as no mutant; a busy machine takes fewer."""
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """One change of one file, and the tests to run.
-
-    `line` is what the line reads with the change; `key` names the change, the file and the tests.
-    """
-
-    file: str
-    change: Mutation
-    line: str
-    tests: tuple[str, ...]
-    key: str
-
-    def __str__(self) -> str:
-        before, after = (" ".join(text.split()) for text in (self.change.before, self.change.after))
-        return f"{self.file}:{self.change.line}: {before} → {after}   in   {self.line}"
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What became of a mutant: "killed", "hung" or "survived", and the test that failed."""
-
-    key: str
-    outcome: str
-    by: str
-    seconds: float
-
-
-class BrokenTestsError(Exception):
-    """Tests fail, or are not there, without any mutant."""
 
 
 def changed_lines(root: Path, revision: str, packages: Sequence[str]) -> dict[str, set[int]]:
@@ -97,29 +74,44 @@ def changed_lines(root: Path, revision: str, packages: Sequence[str]) -> dict[st
     return {file: numbers for file, numbers in lines.items() if file.endswith(".py") and numbers}
 
 
-def nearest_tests(root: Path, file: str) -> tuple[str, ...]:
-    """Return the test files of a module, nearest first."""
+def nearest_tests(root: Path, file: str, wide: bool = False) -> tuple[str, ...]:
+    """Return the test files of a module, nearest first; with `wide` all that may know it."""
     path = Path(file)
-    room = root / "tests" / path.parent
-    own = sorted(room.glob("test_*.py"))
-    mirrored = [test for test in own if path.stem in test.stem]
+    room = sorted((root / "tests" / path.parent).glob("test_*.py"))
+    mirrored = [test for test in room if path.stem in test.stem]
+    mapped = [
+        root / test
+        for place, guards in ELSEWHERE.items()
+        if path.with_suffix("").is_relative_to(place)
+        for test in guards
+    ]
+    near = [*mirrored, *mapped]
+    if wide or not mirrored:
+        near += room
+    if wide or not near:
+        near += _naming(root, path)
+    existing = [test.relative_to(root).as_posix() for test in near if test.is_file()]
+    return tuple(dict.fromkeys(existing))
+
+
+def _naming(root: Path, path: Path) -> list[Path]:
+    """Return the tests, none of them far, in which the module's dotted name stands."""
     dotted = re.compile(rf"\b{re.escape('.'.join(path.with_suffix('').parts))}\b")
-    naming = [
+    return [
         test
         for test in sorted((root / "tests").rglob("test_*.py"))
         if not test.relative_to(root).as_posix().startswith(FAR)
         and dotted.search(test.read_text(encoding="utf-8"))
     ]
-    mapped = [root / test for test in ELSEWHERE.get(path.parent.as_posix(), ())]
-    tests = [test for test in (*mirrored, *own, *naming, *mapped) if test.is_file()]
-    return tuple(dict.fromkeys(test.relative_to(root).as_posix() for test in tests))
 
 
-def mutants_of(root: Path, files: Mapping[str, set[int] | None]) -> Iterator[Mutant]:
+def mutants_of(
+    root: Path, files: Mapping[str, set[int] | None], wide: bool = False
+) -> Iterator[Mutant]:
     """Yield the mutants of each file, on the lines given or (None) on all."""
     for file, lines in sorted(files.items()):
         source = (root / file).read_bytes()
-        tests = nearest_tests(root, file)
+        tests = nearest_tests(root, file, wide)
         context = hashlib.sha256(source)
         for test in tests:
             context.update((root / test).read_bytes())
@@ -131,83 +123,13 @@ def mutants_of(root: Path, files: Mapping[str, set[int] | None]) -> Iterator[Mut
                 yield Mutant(file, change, change.line_after(source), tests, digest.hexdigest())
 
 
-class Workshop:
-    """A copy of the tree, and a process that runs tests in it."""
-
-    def __init__(self, root: Path, folder: Path, preload: Sequence[str]) -> None:
-        self._folder = folder
-        _copy_tree(root, folder)
-        self._changes = 0
-        program = Path(__file__).with_name("forked_tests.py")
-        environment = {**os.environ, "PYTHONPATH": str(folder), "HF_HUB_OFFLINE": "1"}
-        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # the unchanged tree is compiled once
-        self._server = subprocess.Popen(
-            [sys.executable, str(program), str(folder), *preload],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-
-    def measure(self, tests: Sequence[str]) -> float:
-        """Return the seconds that tests take unchanged. BrokenTestsError where they fail."""
-        self._run(tests, None, False)  # compiles
-        answer = self._run(tests, None, False)
-        if answer["code"] != 0:
-            raise BrokenTestsError(f"these tests fail without a mutant:\n{answer['output']}")
-        return answer["seconds"]
-
-    def judge(self, mutant: Mutant, bound: float) -> Verdict:
-        """Make the change, run the mutant's tests, and put the file back as it was."""
-        path = self._folder / mutant.file
-        source, times = path.read_bytes(), path.stat()
-        path.write_bytes(mutant.change.apply(source))
-        self._changes += 1  # a time of its own, so that no bytecode is taken for this source's
-        os.utime(path, (times.st_atime, times.st_mtime + 10 * self._changes))
-        try:
-            answer = self._run(mutant.tests, bound, True)
-        finally:
-            path.write_bytes(source)
-            os.utime(path, (times.st_atime, times.st_mtime))
-        code = answer["code"]
-        if code == 5:
-            raise BrokenTestsError(f"{mutant.file}: no test was found in {mutant.tests}")
-        failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", answer["output"], re.MULTILINE)
-        outcome = {0: "survived", "hung": "hung"}.get(code, "killed")
-        return Verdict(mutant.key, outcome, failed[0] if failed else "", answer["seconds"])
-
-    def close(self) -> None:
-        """End the process."""
-        self._server.communicate()
-
-    def _run(self, tests: Sequence[str], bound: float | None, changed: bool) -> dict[str, Any]:
-        assert self._server.stdin is not None
-        assert self._server.stdout is not None
-        job = {"tests": list(tests), "bound": bound, "changed": changed}
-        self._server.stdin.write(json.dumps(job) + "\n")
-        self._server.stdin.flush()
-        line = self._server.stdout.readline()
-        if not line:
-            raise BrokenTestsError("the process that runs the tests ended")
-        return json.loads(line)
-
-
-def _copy_tree(root: Path, folder: Path) -> None:
-    """Copy what git tracks or would add, and the compiled loops, with their times."""
-    command = ["git", "ls-files", "-z", "-co", "--exclude-standard"]
-    listed = subprocess.run(command, cwd=root, capture_output=True, check=True).stdout
-    names = [Path(os.fsdecode(name)) for name in listed.split(b"\0") if name]
-    built = [path.relative_to(root) for path in root.glob("*/**/*.so") if ".venv" not in str(path)]
-    for name in (*names, *built):
-        if (root / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(root / name, folder / name)
-
-
 def judge_all(
     root: Path, waiting: Sequence[Mutant], jobs: int, preload: Sequence[str], results: Path
 ) -> dict[str, Verdict]:
-    """Judge mutants in `jobs` copies of the tree at once, and append each verdict to `results`."""
+    """Judge mutants in `jobs` copies of the tree at once, and append each verdict to `results`.
+
+    Where the tests fail without a mutant the verdict is "broken", is said, and is not kept.
+    """
     todo: queue.SimpleQueue[Mutant] = queue.SimpleQueue()
     for mutant in waiting:
         todo.put(mutant)
@@ -224,9 +146,14 @@ def judge_all(
                     mutant = todo.get_nowait()
                 except queue.Empty:
                     return
-                if mutant.tests not in usual:
-                    usual[mutant.tests] = workshop.measure(mutant.tests)
-                verdict = workshop.judge(mutant, HANG * usual[mutant.tests])
+                try:
+                    if mutant.tests not in usual:
+                        usual[mutant.tests] = workshop.measure(mutant.tests)
+                    verdict = workshop.judge(mutant, HANG * usual[mutant.tests])
+                except BrokenTestsError as error:
+                    print(f"{mutant}: {error}", file=sys.stderr, flush=True)
+                    verdicts[mutant.key] = Verdict(mutant.key, "broken", "", 0.0)
+                    continue
                 with lock, results.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(asdict(verdict)) + "\n")
                     verdicts[mutant.key] = verdict
@@ -238,7 +165,9 @@ def judge_all(
             workshop.close()
 
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-        threads = [threading.Thread(target=work, args=(n, folder)) for n in range(jobs)]
+        threads = [
+            threading.Thread(target=work, args=(n, folder)) for n in range(min(jobs, len(waiting)))
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -264,14 +193,15 @@ def report(mutants: Sequence[Mutant], verdicts: Mapping[str, Verdict]) -> int:
         table.setdefault(mutant.file, Counter())[verdicts[mutant.key].outcome] += 1
     for file, counts in table.items():
         texts = [f"{counts[outcome]} {outcome}" for outcome in ("killed", "hung", "survived")]
+        texts += [f"{counts['broken']} without tests that pass"] if counts["broken"] else []
         print(f"{file}: {', '.join(texts)}")
-    tests: tuple[str, ...] = ()
+    tests: tuple[str, ...] | None = None
     for mutant in survivors:
         if mutant.tests != tests:
             tests = mutant.tests
-            print(f"\nsurvived {' '.join(tests) or 'because no test is near'}:")
+            print(f"\nsurvived {' '.join(tests) or 'since no test is near'}:")
         print(f"  {mutant}")
-    killed = len(mutants) - len(survivors)
+    killed = sum(verdicts[mutant.key].outcome in ("killed", "hung") for mutant in mutants)
     print(f"\n{len(mutants)} mutants, {killed} killed, {len(survivors)} survived")
     return len(survivors)
 
@@ -283,6 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--sample", type=int, metavar="N", help="only N mutants, chosen by --seed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2, choices=(1, 2), help="copies at a time")
+    parser.add_argument("--wide", action="store_true", help="against all tests that may know it")
     parser.add_argument("--report", action="store_true", help="exit with 0 also with survivors")
     parser.add_argument("--results", type=Path, help="default: .ronghe/mutants.jsonl")
     parser.add_argument("--root", type=Path, default=Path(__file__).resolve().parents[1])
@@ -297,7 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     if options.revision:
         files |= changed_lines(root, options.revision, options.packages)
-    mutants = list(mutants_of(root, files))
+    mutants = list(mutants_of(root, files, options.wide))
     if options.sample is not None and options.sample < len(mutants):
         chosen = random.Random(options.seed).sample(range(len(mutants)), options.sample)
         mutants = [mutants[place] for place in sorted(chosen)]
@@ -308,12 +239,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verdicts |= {m.key: Verdict(m.key, "survived", "", 0.0) for m in mutants if not m.tests}
     waiting = [mutant for mutant in mutants if mutant.key not in verdicts]
     print(f"{len(mutants)} mutants, {len(mutants) - len(waiting)} of them known", flush=True)
-    try:
-        verdicts |= judge_all(root, waiting, options.jobs, options.preload, results)
-    except BrokenTestsError as error:
-        print(error, file=sys.stderr)
-        return 2
+    verdicts |= judge_all(root, waiting, options.jobs, options.preload, results)
     survived = report(mutants, verdicts)
+    if any(verdicts[mutant.key].outcome == "broken" for mutant in mutants):
+        return 2
     return 1 if survived and not options.report else 0
 
 

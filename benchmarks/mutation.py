@@ -76,6 +76,24 @@ class Mutation:
         return " ".join(text.split())
 
 
+@dataclass(frozen=True)
+class Mutant:
+    """One change of one file, and the tests to run.
+
+    `line` is what the line reads with the change; `key` names the change, the file and the tests.
+    """
+
+    file: str
+    change: Mutation
+    line: str
+    tests: tuple[str, ...]
+    key: str
+
+    def __str__(self) -> str:
+        before, after = (" ".join(text.split()) for text in (self.change.before, self.change.after))
+        return f"{self.file}:{self.change.line}: {before} → {after}   in   {self.line}"
+
+
 def mutations(source: bytes) -> list[Mutation]:
     """Return every change of a source, in the order of the text; each one still parses."""
     starts = [0]

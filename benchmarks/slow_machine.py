@@ -31,7 +31,7 @@ HEAVIEST = (
     "tests/oracle/test_against_mergekit.py",
     "tests/merge_ops/methods/test_contract.py",
 )
-"""By seconds of a whole run; see CONTRIBUTING.md for how to measure them again."""
+"""By seconds of a whole run at full speed (`--durations=0` tells)."""
 
 
 @contextmanager

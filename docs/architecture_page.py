@@ -137,8 +137,17 @@ def contracts() -> list[Mapping[str, Any]]:
 
 
 def import_rules(rules: Sequence[Mapping[str, Any]]) -> str:
-    """Each contract by its name: layers as a stack, everything else as a sentence."""
-    return "\n\n".join(f"**{rule['name']}**\n\n{import_rule(rule)}" for rule in rules)
+    """Each contract by its name, from the whole house to single rooms."""
+    ordered = sorted(rules, key=depth_of)
+    return "\n\n".join(f"**{rule['name']}**\n\n{import_rule(rule)}" for rule in ordered)
+
+
+def depth_of(rule: Mapping[str, Any]) -> int:
+    """How far inside a contract is at home: layers of all, what is forbidden, inner layers."""
+    containers = rule.get("containers", ())
+    if rule["type"] == "layers" and not containers:
+        return 0
+    return 2 + min((name.count(".") for name in containers), default=-1)
 
 
 def import_rule(rule: Mapping[str, Any]) -> str:

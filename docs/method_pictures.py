@@ -20,7 +20,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from docs.method_examples import input_names, parameters, starts_at_base
+from merge_ops.kernels.torch_arithmetic import TorchArithmetic
 from merge_ops.measures.measure import Block, TensorJob, measure_whole
+from merge_ops.stream.rounding import worked_out
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,6 +39,7 @@ SEED = 3
 STYLE: dict[Any, Any] = {"font.size": 8, "font.family": "DejaVu Sans", "axes.spines.top": False}
 STYLE |= {"axes.spines.right": False, "axes.linewidth": 0.6, "path.simplify": False}
 COLOURS = 224
+ARITHMETIC = TorchArithmetic()
 
 
 def toy(method: MergeMethod) -> list[torch.Tensor]:
@@ -69,11 +72,14 @@ def merged(method: MergeMethod, tensors: list[torch.Tensor]) -> torch.Tensor:
     block = Block(0, 0, shaped)
     known = None
     if method.measure is not None:
-        job = TensorJob("toy.weight", (SIDE, SIDE), tuple(input_names(method)), seed=0)
-        measure = method.measure(job, [chosen])
-        measure_whole(measure, block)
+        names = tuple(input_names(method))
+        measure = method.measure(
+            TensorJob("toy.weight", (SIDE, SIDE), names, 0, ARITHMETIC), [chosen]
+        )
+        measure_whole(measure, block, ARITHMETIC)
         known = measure.at(block, 0)
-    return method.merge(shaped, known, chosen).view(SIDE, SIDE)
+    result = method.function(shaped, known, chosen, ARITHMETIC)
+    return ARITHMETIC.tensor(worked_out(result, ARITHMETIC)).view(SIDE, SIDE)
 
 
 def picture(method: MergeMethod) -> bytes:

@@ -217,7 +217,7 @@ def _suite_version(path: Path) -> str | None:
     Scoring reports the faults. Definitions load before the benchmark items are prepared.
     """
     from eval_ops.errors import EvalError
-    from eval_ops.suites.suites import load_suite
+    from eval_ops.suites import load_suite
 
     try:
         return load_suite(path).digest

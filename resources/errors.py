@@ -21,7 +21,7 @@
     │   ├── MissingSourceError        nothing there
     │   ├── UnsafeWeightsError        weights only as pickles that are not converted
     │   └── SourceChangedError        the files changed while they were read
-    └── ComputeError                a device that cannot be had
+    └── ComputeError                GPUs that cannot be had
 
 Every message says where, what was given, what is allowed and what to do, and never holds a secret.
 Catch by type; the text is for people and may change.
@@ -113,4 +113,4 @@ class SourceChangedError(ModelSourceError):
 
 
 class ComputeError(ResourceError):
-    """A device was asked for that cannot be had."""
+    """GPUs were asked for that cannot be had."""

@@ -6,6 +6,8 @@ from merge_ops.checkpoints.depth import Position
 from merge_ops.measures.measure import Block, TensorJob, measure_whole
 from merge_ops.methods import METHODS
 from merge_ops.methods.parameters import REQUIRED
+from merge_ops.stream.rounding import worked_out
+from tests import arithmetics
 
 OTHER_VALUES = {
     "weight": 0.4, "density": 0.3, "lambda": 0.7, "t": 0.9,
@@ -52,20 +54,30 @@ def other_value(method, name):
     return other or OTHER_VALUES[name]
 
 
-def apply(name, tensors, parameters, seed=5):
-    """The method on flat tensors; methods on rows or tensors see them as 64 columns."""
+def apply(name, tensors, parameters, seed=5, arithmetic=None):
+    """The method on flat tensors, as a tensor; methods on rows or tensors see 64 columns."""
     method, flat = METHODS[name], tensors[0].shape
     if method.span_for([parameters]) != "element":
         tensors = [each.reshape(-1, 64) for each in tensors]
-    block = Block(0, 0, tensors)
+    return merged_whole(name, tensors, parameters, arithmetic, seed).reshape(flat)
+
+
+def merged_whole(name, tensors, parameters, arithmetic=None, seed=7, shape=None, tensor="t"):
+    """The method on tensors in the shape of its span, measured as the stream would; a tensor.
+
+    `shape` is the whole tensor's where it is another.
+    """
+    method, arithmetic = METHODS[name], arithmetic or arithmetics.current()
+    names = tuple(f"e{number}" for number in range(len(tensors)))
+    job = TensorJob(tensor, tuple(shape or tensors[0].shape), names, seed, arithmetic)
+    block = Block(0, 0, [arithmetic.own(each) for each in tensors])
     known = None
     if method.measure is not None:
-        names = tuple(f"e{i}" for i in range(len(tensors)))
-        job = TensorJob("t", tuple(tensors[0].shape), names, seed)
         measure = method.measure(job, [parameters])
-        measure_whole(measure, block)
+        measure_whole(measure, block, arithmetic)
         known = measure.at(block, 0)
-    return method.merge(tensors, known, parameters).reshape(flat)
+    result = method.function(block.inputs, known, parameters, arithmetic)
+    return arithmetic.tensor(worked_out(result, arithmetic))
 
 
 def inputs(method, n=4096, count=3):

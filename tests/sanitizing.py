@@ -26,19 +26,18 @@ STOP = ("-fno-sanitize-recover=all",)
 
 def main(arguments: list[str]) -> int:
     """Compile with sanitizers and run the tests; returns the exit status."""
+    runtime = _runtime()
+    if runtime is None and os.environ.get("CI"):
+        sys.stderr.write("sanitizing: no compiler here has AddressSanitizer; install gcc\n")
+        return 1
     with tempfile.TemporaryDirectory() as folder:
-        runtime = _runtime()
-        if runtime is None and os.environ.get("CI"):
-            sys.stderr.write("sanitizing: no compiler here has AddressSanitizer; install gcc\n")
-            return 1
+        if compile_kernels.compiler() is None:
+            _bring_zig(Path(folder) / "zig")
         try:
             flags = ADDRESS if runtime else UNDEFINED
-            made = compile_kernels.compile_kernels(Path(folder), None, [*flags, *STOP])
+            compile_kernels.compile_kernels(Path(folder), None, [*flags, *STOP])
         except RuntimeError as error:
             sys.stderr.write(f"sanitizing: {error}\n")
-            return 1
-        if not made:
-            sys.stderr.write("sanitizing: no C compiler was found, so NOTHING WAS CHECKED\n")
             return 1
         if runtime is None:
             sys.stderr.write("sanitizing: no AddressSanitizer here: array bounds are NOT CHECKED\n")
@@ -48,6 +47,18 @@ def main(arguments: list[str]) -> int:
             [*command, *(arguments or [TESTS])],
             env={**os.environ, FOLDER_VARIABLE: folder, **_environment(runtime)},
         ).returncode
+
+
+def _bring_zig(folder: Path) -> None:
+    """Have zig at hand, in this process and those it starts, without installing it.
+
+    Raises CalledProcessError where the package index does not give it.
+    """
+    sys.stderr.write(f"sanitizing: there is no C compiler here; fetching {compile_kernels.ZIG}\n")
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(folder)]
+    subprocess.run([*command, compile_kernels.ZIG], check=True)
+    sys.path.append(str(folder))
+    os.environ["PYTHONPATH"] = str(folder)
 
 
 def _runtime() -> str | None:

@@ -1,6 +1,6 @@
 """From recipes and an expert set to published checkpoints. Knows no Dagster."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -140,8 +140,9 @@ class _Merger:
     ) -> MergedSet:
         """Find what the store holds of one concrete recipe, merge and publish the rest."""
         from merge_ops.plans.plan import plan_merge
+        from merge_ops.stream.device import arithmetic_kind
 
-        whole = plan_merge(recipe, models)
+        whole = plan_merge(recipe, models, arithmetic=arithmetic_kind(self.settings.device))
         wanted = [output for output in whole.outputs if output.coefficient in points]
         present = {
             output.coefficient: artifact
@@ -151,7 +152,7 @@ class _Merger:
         missing = [each.coefficient for each in wanted if each.coefficient not in present]
         made, reused = None, 0
         if missing:
-            plan = _restricted(whole, models, missing)
+            plan = whole.with_coefficients(missing)
             if asset is not None:
                 plan = with_reuse(self.store, plan, asset, points)
                 reused = sum(step.action == "reuse" for step in plan.steps)
@@ -179,17 +180,6 @@ class _Merger:
             return _manifest_fields(plan, output, expert_set, self.licences)
 
         return carry_out(self.store, CHECKPOINT, plan, fields, self.settings, self.progress)
-
-
-def _restricted(
-    plan: "Plan", models: Mapping[str, "Checkpoint"], coefficients: Sequence[str]
-) -> "Plan":
-    """The plan for some of its coefficients alone; it is the plan itself where that is all."""
-    from merge_ops.plans.plan import plan_merge
-
-    if len(coefficients) == len(plan.outputs):
-        return plan
-    return plan_merge(plan.recipe, models, coefficients)
 
 
 def expected_tensors(artifact: "Artifact") -> list[str] | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from assets.work import names
 from assets.work.scoring import SCORES, read_scores, score_checkpoint
 from assets.work.whole_models import live_models
+from eval_ops.scores import SuiteScores
 from eval_ops.scores.gates import Decision, decide, parse_gate
 from eval_ops.scores.leaderboard import (
     Entry,
@@ -17,11 +18,10 @@ from eval_ops.scores.leaderboard import (
     to_json,
     to_markdown,
 )
-from eval_ops.scores.scores import SuiteScores
 
 if TYPE_CHECKING:
     from eval_ops.scores.leaderboard import CoefficientPoint, Kind, Row
-    from eval_ops.suites.suites import Suite
+    from eval_ops.suites import Suite
     from resources.store import Artifact, ArtifactStore, Ref
 
 LEADERBOARD = "leaderboard"
@@ -127,7 +127,7 @@ def collect_entries(
 
 def rank(store: "ArtifactStore", contest: Contest, run: str | None = None) -> Leaderboard:
     """Rank what is live on every suite, publish the tables, point `leaderboard` to them."""
-    from eval_ops.suites.suites import load_suite
+    from eval_ops.suites import load_suite
 
     tables: dict[str, tuple[Row, ...]] = {}
     sweeps: list[Sweep] = []
@@ -159,7 +159,7 @@ def promote(
     The candidate is chosen on validation items and judged on test items. When the gate says yes,
     `<recipe>/champion` points to its checkpoint; otherwise the champion stays.
     """
-    from eval_ops.suites.suites import load_suite
+    from eval_ops.suites import load_suite
 
     suite = load_suite(contest.suites[recipe.suite])
     entries, _ = collect_entries(store, contest, suite)

@@ -1,1 +1,13 @@
-"""Pictures of scores for people."""
+"""Pictures of scores and task vectors for people: each `…_plot` returns the bytes of one PNG.
+
+Labels are ASCII, since matplotlib's own fonts have no Chinese: other characters are written as
+escapes (`\\u4e2d`). Colours can be told apart by colour-blind readers. `…_figure` returns the same
+picture as a matplotlib figure, before it is drawn.
+"""
+
+from eval_ops.plots.heatmap import heatmap
+from eval_ops.plots.layer_norms import TensorNorm, layer_norm_plot
+from eval_ops.plots.leaderboard import leaderboard_plot
+from eval_ops.plots.sweep import coefficient_plot
+
+__all__ = ["TensorNorm", "coefficient_plot", "heatmap", "layer_norm_plot", "leaderboard_plot"]

@@ -95,8 +95,7 @@ def rows(entries: Iterable[Entry], confidence: float = 0.95) -> tuple[Row, ...]:
     with the plain average of its own set. Raises PairingError when entries were scored on
     different suites.
     """
-    kept = choose(entries)
-    ordered = sorted(kept, key=_rank)
+    ordered = sorted(choose(entries), key=_rank)
     base = next((entry for entry in ordered if entry.kind == "base"), None)
     best = next((entry for entry in ordered if entry.kind == "expert"), None)
     averages = {entry.expert_set: entry for entry in ordered if entry.kind == "average"}

@@ -1,154 +1,37 @@
-"""The one place that knows lm-eval: runs a suite on checkpoints.
+"""The one place that knows lm-eval: builds its tasks, wraps a model for it, runs it.
 
 lm-eval builds the prompts, asks the model, applies filters and metrics, with its own `evaluate`,
-task objects and Hugging Face model class. What is ours around it: tasks are built once, the model
-stays in memory and only its weights change (live_model.py), and the model class does less for the
-same numbers (lean_model.py).
+task objects and Hugging Face model class. The model class does less for the same numbers
+(running/lean_model.py).
 """
 
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 
 import contextlib
 import functools
-import importlib.metadata
 import logging
-import threading
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from eval_ops.errors import HarnessError, UnknownTaskError
 from eval_ops.faults import did_you_mean
-from eval_ops.running.lean_model import Progress, make_lean
-from eval_ops.running.live_model import LiveModel
-from eval_ops.running.pinning import pinned, set_threads
-from eval_ops.scores.scores import Sample, Score, SuiteScores, summarize
-from eval_ops.suites.samples import read_samples
-from eval_ops.suites.suites import Benchmark, Suite
-
-REMEMBERED = 256
-"""How many checkpoints' scores an `Evaluator` keeps in memory."""
-SMALL_MODEL = 30_000_000
-"""Parameters below which one thread is the fastest."""
+from eval_ops.running import Progress, make_lean
+from eval_ops.suites.suites import Benchmark
 
 
-class Evaluator:
-    """Scores checkpoints on one suite.
-
-    `device` is "cpu" or a torch CUDA device. `threads` pins torch's CPU threads while scoring;
-    None takes `cores` (None: torch's threads as they are), but one for a model of less than 30 M
-    parameters, where more only wait for each other. `batch_size` is the most sequences in one
-    forward pass; fewer are taken where prompts are long or the vocabulary is large. The same
-    checkpoint, suite, threads and batch_size give the same scores to the last bit.
-    """
-
-    def __init__(
-        self,
-        suite: Suite,
-        device: str = "cpu",
-        threads: int | None = None,
-        batch_size: int = 128,
-        cores: int | None = None,
-    ) -> None:
-        self.suite = suite
-        self._device = device
-        self._threads = threads
-        self._cores = cores
-        self._batch_size = batch_size
-        self._tasks: dict[str, dict[str, Any]] = {}
-        self._live = LiveModel(device)
-        self._lm: Any = None
-        self._known: dict[str, SuiteScores] = {}
-        self._lock = threading.Lock()
-
-    def prepare(self) -> None:
-        """Build the suite's lm-eval tasks; `score` does it when it was not done before.
-
-        Call it early to have a wrong suite fail before any work. HarnessError names the benchmark.
-        """
-        if not self._tasks:
-            self._tasks = {
-                benchmark.name: _build_tasks(benchmark) for benchmark in self.suite.benchmarks
-            }
-
-    def score(
-        self, folder: Path | str, progress: Progress | None = None, digest: str | None = None
-    ) -> SuiteScores:
-        """Score the checkpoint in `folder` (Hugging Face style, safetensors) on the suite.
-
-        `progress(done, total)` counts questions put to the model. With `digest`, the checkpoint's,
-        scores that this object gave before are given again without touching the folder.
-
-        Raises CheckpointLoadError when the folder cannot be loaded, NonFiniteError when the model
-        answers with NaN, HarnessError when lm-eval cannot run a benchmark.
-        """
-        with self._lock:
-            if digest is not None and digest in self._known:
-                return self._known[digest]
-            self.prepare()
-            with pinned(self._threads or self._cores, self.suite.seed, self._device):
-                self._load(Path(folder))
-                if self._threads is None and self._lm.model.num_parameters() < SMALL_MODEL:
-                    set_threads(1)
-                scores = self._score(str(folder), progress)
-            if digest is not None:
-                self._known[digest] = scores
-                if len(self._known) > REMEMBERED:
-                    del self._known[next(iter(self._known))]
-            return scores
-
-    def _load(self, folder: Path) -> None:
-        if self._lm is not None and self._live.exchange(folder):
-            return
-        self._lm = None
-        model, tokenizer = self._live.load(folder)
-        settings = {"pretrained": model, "tokenizer": tokenizer, "batch_size": self._batch_size}
-        try:
-            with _quiet_log("lm_eval.models.huggingface"):
-                self._lm = _model_class()(**settings)
-        except Exception as error:  # assertions, missing special tokens and the like
-            raise HarnessError(
-                f"{folder}: lm-eval cannot use this model and tokenizer: "
-                f"{type(error).__name__}: {error}"
-            ) from error
-
-    def _score(self, where: str, progress: Progress | None) -> SuiteScores:
-        tasks: dict[str, Any] = {}
-        limits: dict[str, Sequence[int]] = {}
-        for benchmark in self.suite.benchmarks:
-            for name, task in self._tasks[benchmark.name].items():
-                key = f"{benchmark.name}:{name}"
-                tasks[key] = task
-                task.set_fewshot_seed(self.suite.seed)
-                if benchmark.limit is not None and not benchmark.items:
-                    limits[key] = range(min(benchmark.limit, len(task.eval_docs)))
-        logged = _evaluate(self._lm, tasks, limits, progress, where)
-        samples: list[Sample] = []
-        scores: list[Score] = []
-        for benchmark in self.suite.benchmarks:
-            members = self._tasks[benchmark.name]
-            logs = {name: logged[f"{benchmark.name}:{name}"] for name in members}
-            answers = read_samples(benchmark, members, logs, self.suite.seed, where)
-            samples += answers.samples
-            scores += summarize(answers.samples, answers.metric, answers.version)
-        packages = ("lm_eval", "torch", "transformers")
-        return SuiteScores(
-            suite=self.suite.name,
-            suite_digest=self.suite.digest,
-            scores=tuple(scores),
-            samples=tuple(samples),
-            versions={package: importlib.metadata.version(package) for package in packages},
-        )
-
-
-def _evaluate(
+def evaluate(
     lm: Any,
     tasks: Mapping[str, Any],
     limits: Mapping[str, Sequence[int]],
     progress: Progress | None,
     where: str,
 ) -> Mapping[str, list[dict[str, Any]]]:
-    """Run lm-eval and return its log: for each task, one row a sample and filter."""
+    """Run lm-eval on a model and return its log: for each task, one row a sample and filter.
+
+    `lm` comes from `wrap_model`. `limits` holds, for some tasks, the places of the questions to
+    ask; `where` names the checkpoint, for messages. Raises HarnessError when lm-eval stops.
+    """
     from lm_eval import evaluator
 
     run: Any = evaluator.evaluate
@@ -167,8 +50,27 @@ def _evaluate(
     return results["samples"]
 
 
-def _build_tasks(benchmark: Benchmark) -> dict[str, Any]:
-    """Return lm-eval's task objects of a benchmark by name: one, or a group's."""
+def wrap_model(model: Any, tokenizer: Any, batch_size: int, where: str) -> Any:
+    """Return lm-eval's view of a loaded Hugging Face model, made lean (running/lean_model.py).
+
+    `batch_size` is the most sequences in one forward pass. Raises HarnessError when lm-eval cannot
+    use the model; `where` names the checkpoint in it.
+    """
+    try:
+        with _quiet_log("lm_eval.models.huggingface"):
+            return _model_class()(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+    except Exception as error:  # assertions, missing special tokens and the like
+        raise HarnessError(
+            f"{where}: lm-eval cannot use this model and tokenizer: {type(error).__name__}: {error}"
+        ) from error
+
+
+def build_tasks(benchmark: Benchmark) -> dict[str, Any]:
+    """Return lm-eval's task objects of a benchmark by name: one, or a group's.
+
+    Raises HarnessError, naming the benchmark, when lm-eval cannot prepare them, and
+    UnknownTaskError when it has no task of that name.
+    """
     try:
         if benchmark.items:
             return {"items": _item_task(benchmark)}

@@ -85,9 +85,10 @@ def template_fields(prompt: str) -> tuple[list[str], str | None]:
 
 
 def _parse_lines(text: str, prompt: str) -> tuple[list[Item], list[str]]:
-    fields, wrong = template_fields(prompt)
-    if wrong:
-        return [], [f"the prompt template {prompt!r} cannot be used: {wrong}"]
+    """Return the items of the lines that have no fault, and the faults of the others."""
+    fields, template_fault = template_fields(prompt)
+    if template_fault:
+        return [], [f"the prompt template {prompt!r} cannot be used: {template_fault}"]
     items: list[Item] = []
     faults: list[str] = []
     for number, line in enumerate(text.split("\n"), start=1):
@@ -102,9 +103,9 @@ def _parse_lines(text: str, prompt: str) -> tuple[list[Item], list[str]]:
             faults.append(f"line {number} is a {type(row).__name__}; it must be a JSON object")
             continue
         mapping = cast("dict[str, Any]", row)
-        wrongs = _row_faults(mapping, fields)
-        faults += [f"line {number}: {wrong}" for wrong in wrongs]
-        if not wrongs:
+        row_faults = _row_faults(mapping, fields)
+        faults += [f"line {number}: {fault}" for fault in row_faults]
+        if not row_faults:
             items.append(_item(mapping, prompt, fields))
     return items, faults
 
@@ -121,6 +122,7 @@ def _item(row: Mapping[str, Any], prompt: str, fields: Sequence[str]) -> Item:
 
 
 def _row_faults(row: Mapping[str, Any], fields: Sequence[str]) -> list[str]:
+    """Return what is wrong with one line's object; `fields` are the keys that the prompt uses."""
     faults: list[str] = []
     for key in (*REQUIRED_KEYS, *fields):
         if key not in row:
@@ -166,16 +168,16 @@ def _faults_between(items: Sequence[Item]) -> list[str]:
     faults: list[str] = []
     if not any(item.split == "test" for item in items):
         faults.append("holds no item with split 'test', so there is nothing to report")
-    seen: set[str] = set()
+    ids: set[str] = set()
     asked: dict[tuple[str, str], Item] = {}
     for item in items:
-        if item.id in seen:
+        if item.id in ids:
             faults.append(f"id '{item.id}' is used by more than one item")
-        seen.add(item.id)
-        other = asked.setdefault((item.prompt, item.choices[item.answer]), item)
-        if other.split != item.split:
+        ids.add(item.id)
+        first = asked.setdefault((item.prompt, item.choices[item.answer]), item)
+        if first.split != item.split:
             faults.append(
-                f"items '{other.id}' and '{item.id}' ask the same question in both splits; "
+                f"items '{first.id}' and '{item.id}' ask the same question in both splits; "
                 "what chooses a coefficient may not be reported as well"
             )
     return faults

@@ -8,7 +8,7 @@ from blake3 import blake3
 
 from eval_ops.errors import MetricError, NonFiniteError
 from eval_ops.faults import did_you_mean
-from eval_ops.scores.scores import Sample
+from eval_ops.scores import Sample
 from eval_ops.suites.suites import Benchmark
 
 Log = Sequence[Mapping[str, Any]]
@@ -91,8 +91,8 @@ def _metric(
     first = logs[task_name][0]
     known = cast("list[str]", list(first["metrics"]))
     filters = list(dict.fromkeys(row["filter"] for row in logs[task_name]))
-    wanted, _, filter_name = (benchmark.metric or "").partition(",")
-    metric = wanted or ("acc" if "acc" in known else known[0])
+    stated, _, filter_name = (benchmark.metric or "").partition(",")
+    metric = stated or ("acc" if "acc" in known else known[0])
     filter_name = filter_name or filters[0]
     place = f"benchmark '{benchmark.name}': metric '{metric}'"
     if metric not in known:
@@ -117,17 +117,18 @@ def _metric(
 
 
 def _sample(benchmark: Benchmark, task: str, row: Mapping[str, Any], metric: str) -> Sample:
+    """Return one row of lm-eval's log as a sample; `task` is empty where there is but one."""
     document = row["doc"]
-    own = bool(benchmark.items)
-    item = document["id"] if own else str(row["doc_id"])
+    has_items = bool(benchmark.items)
+    item = document["id"] if has_items else str(row["doc_id"])
     likelihoods = _likelihoods(row["filtered_resps"])
     target = row["target"]
     return Sample(
         benchmark=benchmark.name,
-        split=document["split"] if own else "",
+        split=document["split"] if has_items else "",
         item=f"{task}/{item}" if task else item,
         value=float(row[metric]),
-        choice=_choice(likelihoods, document, metric) if own else _highest(likelihoods),
+        choice=_choice(likelihoods, document, metric) if has_items else _highest(likelihoods),
         answer=target if isinstance(target, int) and likelihoods else None,
         loglikelihoods=likelihoods,
     )

@@ -46,7 +46,8 @@ from merge_ops.plans.resolution import ParameterResolver
 from merge_ops.recipes.recipe import DTYPES, Recipe
 from merge_ops.sources.adapter_config import FILE as CONFIG_FILE
 from merge_ops.sources.adapters import PREFIX, WEIGHTS_FILE, Adapter
-from merge_ops.stream.block_reader import fetch_stored, torch_dtype
+from merge_ops.stream.block_reader import fetch_stored
+from merge_ops.stream.rounding import torch_dtype
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -27,9 +27,10 @@ from merge_ops.checkpoints.layout import OutputTensor, header_of, index_file, la
 from merge_ops.checkpoints.strict_json import load_json
 from merge_ops.errors import CheckpointError, MissingModelError, NonFiniteError, did_you_mean
 from merge_ops.jobs.task_vectors import BLOCK, delta_blocks, float_tensors, values_of
-from merge_ops.measures.measure import LEAF, leaf_sums
+from merge_ops.measures.measure import LEAF
 from merge_ops.methods.emr import unified
-from merge_ops.stream.block_reader import torch_dtype
+from merge_ops.stream.device import open_device
+from merge_ops.stream.rounding import torch_dtype
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -90,6 +91,7 @@ def write_masks(
     over the whole model; 1 for an expert without any change. One pass in bounded memory; sums in
     float64. Raises CompatibilityError and NonFiniteError.
     """
+    arithmetic = open_device("cpu").arithmetic
     names = float_tensors(base, experts)
     whole, done = sum(base.tensors[name].count for name in names), 0
     before, after = [0.0] * len(experts), [0.0] * len(experts)
@@ -102,8 +104,9 @@ def write_masks(
                 merged = unified(deltas)
                 masks = [(delta.sign() * merged) > 0 for delta in deltas]
                 for expert, (delta, mask) in enumerate(zip(deltas, masks, strict=True)):
-                    before[expert] += sum(leaf_sums(delta.abs()).tolist())
-                    after[expert] += sum(leaf_sums((merged * mask).abs()).tolist())
+                    kept = merged * mask
+                    before[expert] += sum(arithmetic.leaf_sums(delta, None, LEAF).tolist())
+                    after[expert] += sum(arithmetic.leaf_sums(kept, None, LEAF).tolist())
                 file.write(_packed(masks))
             done += base.tensors[name].count
             if progress:

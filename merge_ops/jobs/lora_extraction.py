@@ -27,7 +27,8 @@ from merge_ops.errors import CompatibilityError, Fault
 from merge_ops.jobs.extraction_plan import BLOCK, Extraction, known_source
 from merge_ops.sources.adapter_config import FILE as CONFIG_FILE
 from merge_ops.sources.adapters import HEAD, PREFIX, WEIGHTS_FILE
-from merge_ops.stream.block_reader import read_values, torch_dtype
+from merge_ops.stream.block_reader import read_values
+from merge_ops.stream.rounding import torch_dtype
 
 if TYPE_CHECKING:
     from torch import Tensor

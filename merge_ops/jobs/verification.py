@@ -13,7 +13,7 @@ from merge_ops.checkpoints.byte_sources import FolderSource
 from merge_ops.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from merge_ops.checkpoints.header import FLOAT_DTYPES, ITEM_SIZES, TensorEntry
 from merge_ops.errors import CheckpointError
-from merge_ops.stream.block_reader import torch_dtype
+from merge_ops.stream.rounding import torch_dtype
 
 BLOCK = 1 << 20
 PROBE_TOKENS = 8

@@ -32,6 +32,8 @@ WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Wstrict-prototypes
 PROCESSORS = {"AVX512": "x86-64-v4", "AVX2": "x86-64-v3", "DEFAULT": "x86-64"}
 NEEDED = {"AVX512": {"avx512vl", "avx512bw", "avx512dq", "fma"}, "AVX2": {"avx2", "fma"}}
 INTEL = ("x86_64", "amd64")
+# The one compiler that a package index has, MIT; pinned, so that a wheel's bytes are too.
+ZIG = "ziglang==0.17.1"
 
 
 def source_digest() -> str:

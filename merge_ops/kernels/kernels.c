@@ -1,9 +1,10 @@
 /* The innermost loops of a merge on the CPU, each one pass where torch needs several; those of
    random masks are in kernels_masks.c, sums of what is stored in kernels_stored.c.
 
-   kernels.py calls them, and has the same arithmetic in torch and numpy for where they were not
-   compiled. Both give the same bits: every rounding here is one that stands in the source (compiled
-   with -ffp-contract=off, never with -ffast-math), and sums go over fixed lanes in a fixed order.
+   loops.py calls them; torch_arithmetic.py has the same arithmetic in torch, for where they were not
+   compiled. Both give the same bits on every processor: every rounding here is one that stands in the
+   source (compiled with -ffp-contract=off, never with -ffast-math), no product is fused with a sum,
+   and sums go over fixed lanes in a fixed order.
    Lengths are elements; pointers to outputs never overlap inputs unless said. Compiled with
    -fno-strict-aliasing: floats are looked at as their bits. */
 
@@ -136,7 +137,7 @@ int disjoint_merge(const float *const *parts, struct band *bands, const float *s
                 /* Masks, because signs are chance and a branch on them is guessed wrong. */
                 uint32_t towards = as_bits(part[i] * scaled) ^ sign[i];
                 uint32_t agreeing = towards & ((towards >> 31) - 1);
-                merged[i] = add_product(merged[i], as_float(agreeing), factor);
+                merged[i] += as_float(agreeing) * factor;
                 divisor[i] += as_float(weight & -(uint32_t)(agreeing != 0));
             }
         }

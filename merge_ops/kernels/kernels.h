@@ -25,15 +25,6 @@ static inline uint32_t as_bits(float value) {
     return bits;
 }
 
-/* A product added to a sum: with one rounding where the processor can, as torch does. */
-static inline float add_product(float sum, float value, float weight) {
-#if defined(__FMA__) || defined(__aarch64__)
-    return fmaf(value, weight, sum);
-#else
-    return sum + value * weight;
-#endif
-}
-
 /* out = stored as float32, minus base unless base is null; 1 where a stored value is NaN or
    infinite. */
 static inline int widen(const uint16_t *restrict stored, const float *restrict base, int64_t count,
@@ -67,13 +58,14 @@ static inline void round_to_bfloat16(const float *restrict values, const float *
     }
 }
 
-/* One more term of a weighted sum: the first product is rounded, others are added as above. */
+/* One more term of a weighted sum: the product is rounded, then the sum. Never fused, whatever the
+   processor can: one plan gives one file on all of them. */
 static inline void add_term(const float *restrict part, float weight, int first, int64_t count,
                             float *restrict sum) {
     if (first)
         for (int64_t i = 0; i < count; i++) sum[i] = part[i] * weight;
     else
-        for (int64_t i = 0; i < count; i++) sum[i] = add_product(sum[i], part[i], weight);
+        for (int64_t i = 0; i < count; i++) sum[i] += part[i] * weight;
 }
 
 /* The end of a weighted sum: divided by the divisor, times the scale. */

@@ -1,71 +1,79 @@
-"""The loops in C of random masks; what kernels.py says holds for these too."""
+"""The part of Loops that draws random masks and ranks rows (kernels_masks.c)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import ctypes
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from merge_ops.kernels.loops import loops_for
-from merge_ops.kernels.values import address, count_of, empty_like
+from merge_ops.kernels.arithmetic import Arithmetic, Key
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from torch import Tensor
+
+    from merge_ops.kernels.arithmetic import Values
+
+    Floats = NDArray[np.float32]
 
 
-def keep(key: tuple[int, int], start: int, values: Tensor, threshold: int) -> Tensor | None:
-    """`values` times their random mask (see randomness.py)."""
-    loops = loops_for(values)
-    if loops is None:
-        return None
-    kept = empty_like(values)
-    loops.keep(*key, start, count_of(values), threshold, address(values), address(kept))
-    return kept
+def array_of(values: Values) -> Floats:
+    """Values on the CPU as a contiguous array of the same shape; what is one is not copied."""
+    return np.ascontiguousarray(values, dtype=np.float32)
 
 
-def row_ranks(values: Tensor, ranks: Tensor) -> bool:
-    """Fills `ranks` (int32) with the rank of every |value| in its row; shapes (rows, n)."""
-    loops = loops_for(values)
-    if loops is None:
-        return False
-    if not loops.row_ranks(address(values), *values.shape, address(ranks)):
-        raise MemoryError
-    return True
+def address(array: NDArray[Any] | None) -> int | None:
+    """Where the first element lies in memory; the array must outlive the call in C."""
+    return None if array is None else array.ctypes.data
 
 
-def decide_by_rank(
-    key: tuple[int, int], start: int, values: Tensor, thresholds: NDArray[np.uint32]
-) -> NDArray[np.uint8] | None:
-    """One bit for each entry of rows (rows, n): (rows, ⌈n / 8⌉); see rank_masks.py."""
-    loops = loops_for(values)
-    if loops is None:
-        return None
-    rows, length = values.shape
-    decided = np.empty((rows, -(-length // 8)), dtype=np.uint8)
-    done = loops.decide_by_rank(
-        *key, start, address(values), rows, length, address(thresholds), address(decided)
-    )
-    if not done:
-        raise MemoryError
-    return decided
+class MaskLoops(Arithmetic):
+    """Masks and ranks by the loops of a library; what `Loops` builds on."""
 
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._library = library
 
-def apply_decided(values: Tensor, decided: NDArray[np.uint8], factor: float) -> Tensor | None:
-    """`values`, shape (rows, n), times what `decide_by_rank` decided, times the factor."""
-    loops = loops_for(values)
-    if loops is None:
-        return None
-    kept = empty_like(values)
-    loops.apply_decided(address(values), address(decided), *values.shape, factor, address(kept))
-    return kept
+    def keep_random(self, key: Key, start: int, values: Values, threshold: int) -> Floats:
+        """`values` times their random mask."""
+        array = array_of(values)
+        kept = np.empty(array.shape, dtype=np.float32)
+        self._library.keep(*key, start, array.size, threshold, address(array), address(kept))
+        return kept
 
+    def by_rank(self, table: Floats, values: Values) -> Floats:
+        """What the table has for the rank of every entry in its row. Raises MemoryError."""
+        array = array_of(values)
+        ranks = np.empty(array.shape, dtype=np.int32)
+        if not self._library.row_ranks(address(array), *array.shape, address(ranks)):
+            raise MemoryError
+        return table[ranks]
 
-def decided_sums(values: Tensor, decided: NDArray[np.uint8]) -> NDArray[np.float64] | None:
-    """Σ |values · decided| of every row, shape (rows,), in the order of `leaf_sums`."""
-    loops = loops_for(values)
-    if loops is None:
-        return None
-    sums = np.empty(values.shape[0], dtype=np.float64)
-    loops.decided_sums(address(values), address(decided), *values.shape, address(sums))
-    return sums
+    def decide_by_rank(
+        self, key: Key, start: int, values: Values, thresholds: NDArray[np.uint32]
+    ) -> NDArray[np.uint8]:
+        """One bit for each entry, most of them without ranks. Raises MemoryError."""
+        array = array_of(values)
+        rows, length = array.shape
+        decided = np.empty((rows, -(-length // 8)), dtype=np.uint8)
+        done = self._library.decide_by_rank(
+            *key, start, address(array), rows, length, address(thresholds), address(decided)
+        )
+        if not done:
+            raise MemoryError
+        return decided
+
+    def apply_decided(self, values: Values, decided: Any, factor: float) -> Floats:
+        """`values`, shape (rows, n), times what was decided, times the factor."""
+        array = array_of(values)
+        kept = np.empty(array.shape, dtype=np.float32)
+        self._library.apply_decided(
+            address(array), address(decided), *array.shape, factor, address(kept)
+        )
+        return kept
+
+    def decided_sums(self, values: Values, decided: Any) -> NDArray[np.float64]:
+        """Σ |values · decided| of every row, shape (rows,)."""
+        array = array_of(values)
+        sums = np.empty(array.shape[0], dtype=np.float64)
+        self._library.decided_sums(address(array), address(decided), *array.shape, address(sums))
+        return sums

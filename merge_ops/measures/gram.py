@@ -6,17 +6,15 @@ share for each input, so any number of coefficients costs one measuring pass.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from merge_ops.errors import NoDirectionError
-from merge_ops.measures.measure import Block, Measure, TensorJob, leaf_sums, total
-
-if TYPE_CHECKING:
-    pass
+from merge_ops.measures.measure import LEAF, Block, Measure, TensorJob, total
 
 Matrix = NDArray[np.float64]
 Shares = Callable[[Matrix, Any], list[float]]
@@ -30,6 +28,7 @@ class GramMeasure(Measure):
     """
 
     def __init__(self, job: TensorJob, parameters: Sequence[Any], shares: Shares) -> None:
+        self._arithmetic = job.arithmetic
         self._parameters = parameters
         self._of = shares
         self._tensor = job.tensor
@@ -40,8 +39,8 @@ class GramMeasure(Measure):
 
     def observe(self, block: Block) -> list[Matrix]:
         """Leaf sums of every product."""
-        flat = [each.reshape(-1) for each in block.inputs]
-        return [leaf_sums(flat[i], flat[j]) for i, j in self._pairs]
+        flat = [values.reshape(-1) for values in block.inputs]
+        return [self._arithmetic.leaf_sums(flat[i], flat[j], LEAF) for i, j in self._pairs]
 
     def absorb(self, observations: Sequence[list[Matrix]]) -> None:
         """Put the matrix together and turn it into shares."""
@@ -57,3 +56,16 @@ class GramMeasure(Measure):
     def at(self, block: Block, coefficient: int) -> list[float]:
         """The same shares for every block."""
         return self._shares[coefficient]
+
+
+def inner(first: Matrix, second: Matrix) -> float:
+    """Σ aᵢ bᵢ of two vectors, shape (n,): products are rounded, their sum is rounded once.
+
+    Unlike a product by BLAS, whose order of addition follows from the processor.
+    """
+    return math.fsum((first * second).tolist())
+
+
+def times(matrix: Matrix, vector: Matrix) -> Matrix:
+    """The matrix, shape (m, n), times the vector, shape (n,), each entry as `inner`."""
+    return np.array([inner(row, vector) for row in matrix], dtype=np.float64)

@@ -12,33 +12,33 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from merge_ops.kernels import loops as kernels
-from merge_ops.kernels.values import count_of, joined
+from merge_ops.kernels.arithmetic import Arithmetic, count_of
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
-    from torch import Tensor
 
-SAMPLE_RUNS = 128  # of a tensor's sample, at most
-SAMPLE_ROOM = 256 << 20  # bytes of a sample, all inputs together
-LEAF = 65_536
-LANES = 64
+    from merge_ops.kernels.arithmetic import Values
+
+SAMPLE_RUNS = 128  # of a tensor's sample, at most: each is a read of its own
+SAMPLE_ROOM = 256 << 20  # bytes of a sample, all inputs together: half of a merge's usual memory
+LEAF = 65_536  # elements of a leaf, of which every block is a multiple
 
 
 @dataclass(frozen=True)
 class TensorJob:
-    """What a measure may know of the tensor at hand: its name, shape, inputs and the recipe's seed.
+    """What a measure may know of the tensor at hand, and what it computes with.
 
     `inputs` are the names of the experts (task-vector methods) or checkpoints, in order. Where a
-    method measures the whole model, that is one flat tensor with the elements of all.
+    method measures the whole model, that is one flat tensor with the elements of all. `seed` is the
+    recipe's.
     """
 
     tensor: str
     shape: tuple[int, ...]
     inputs: tuple[str, ...]
     seed: int
+    arithmetic: Arithmetic
 
     @property
     def count(self) -> int:
@@ -56,7 +56,7 @@ class Block:
 
     index: int
     start: int
-    inputs: Sequence[Tensor]
+    inputs: Sequence[Values]
 
     @property
     def count(self) -> int:
@@ -97,7 +97,7 @@ class Measure(ABC):
     sample: int = 0
     group: range | None = None
 
-    def look(self, inputs: Sequence[Tensor]) -> None:  # noqa: B027, most need not look
+    def look(self, inputs: Sequence[Values]) -> None:  # noqa: B027, most need not look
         """See a sample of the inputs, evenly spread over the tensor."""
 
     @abstractmethod
@@ -110,7 +110,7 @@ class Measure(ABC):
 
     @abstractmethod
     def at(self, block: Block, coefficient: int) -> Any:
-        """The `statistics` argument of the method for this block and coefficient."""
+        """What the method sees of this block and coefficient beside its inputs."""
 
 
 class ModelMeasure(Measure):
@@ -121,15 +121,16 @@ class ModelMeasure(Measure):
         """Take in one round's observations, in block order, as they are made."""
 
 
-def measure_whole(measure: Measure, block: Block) -> None:
+def measure_whole(measure: Measure, block: Block, arithmetic: Arithmetic) -> None:
     """Measure a tensor that is one block: as many rounds as wanted, on the data at hand."""
     while measure.wanted:
         seen = block.of(measure.group)
         if measure.sample:
             wanted = sample_size(measure, len(seen.inputs))
             starts, length = sample_runs(block.count, wanted, SAMPLE_RUNS)
-            flat = [each.reshape(-1) for each in seen.inputs]
-            measure.look([joined([each[at : at + length] for at in starts]) for each in flat])
+            flat = [values.reshape(-1) for values in seen.inputs]
+            runs = ([values[at : at + length] for at in starts] for values in flat)
+            measure.look([arithmetic.joined(parts) for parts in runs])
             measure.sample = 0
         measure.absorb([measure.observe(seen)])
 
@@ -148,32 +149,6 @@ def sample_runs(count: int, wanted: int, runs: int) -> tuple[list[int], int]:
     length = min(max(64, wanted // runs), LEAF, count)
     runs = max(1, min(wanted // length, count // length))
     return [(count - length) * number // max(1, runs - 1) for number in range(runs)], length
-
-
-def leaf_sums(values: Tensor, other: Tensor | None = None) -> NDArray[np.float64]:
-    """Σ |values|, or Σ values · other, over consecutive leaves in float64, shape (leaves,).
-
-    Flat float32 tensors; products are float32. Element i of a leaf goes to lane i mod 64, then
-    the upper half of the lanes is added to the lower until one is left: an order that vector
-    registers, numpy and a GPU can all keep.
-    """
-    sums = kernels.leaf_sums(values, other, LEAF)
-    if sums is not None:
-        return sums
-    import torch
-
-    products = torch.as_tensor(values.abs() if other is None else values * other)
-    found: list[float] = []
-    for leaf in torch.split(products, LEAF):
-        rows = leaf[: len(leaf) // LANES * LANES].double().view(-1, LANES)
-        rest = leaf.new_zeros(LANES, dtype=torch.float64)
-        rest[: len(leaf) % LANES] = leaf[rows.numel() :]
-        lanes = np.add.reduce(rows.cpu().numpy(), axis=0) + rest.cpu().numpy()
-        while len(lanes) > 1:
-            half = len(lanes) // 2
-            lanes = lanes[:half] + lanes[half:]
-        found.append(float(lanes[0]))
-    return np.array(found, dtype=np.float64)
 
 
 def total(parts: Iterable[NDArray[np.float64]], before: float = 0.0) -> float:

@@ -7,21 +7,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from merge_ops.measures.measure import Block, Measure, TensorJob
-from merge_ops.measures.rows import as_rows, row_groups, row_sums
-from merge_ops.measures.selection import Selection, observe_all
+from merge_ops.measures.rows import as_rows, row_groups
+from merge_ops.measures.thresholds import ThresholdSearch, look_all, observe_all
 from merge_ops.measures.trimming import INSIDE_LIMIT
 from merge_ops.methods.registry import merge_method
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from merge_ops.kernels.arithmetic import Arithmetic, Values
+
 EPSILON = 1e-8  # added to every probability, as in mergekit
 QUARTERS = (1, 2, 3)
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -29,30 +28,37 @@ class ArceeFusionParameters:
     """None: everything follows from the checkpoints."""
 
 
-def row_divergence(base: Tensor, expert: Tensor) -> Floats:
-    """KL(softmax(expert) + ε ‖ softmax(base) + ε) of every row, in float64 on the CPU.
+def row_divergence(base: Tensor, expert: Tensor) -> Tensor:
+    """KL(softmax(expert) + ε ‖ softmax(base) + ε) of every row, (rows, n) to float32 (rows, 1).
 
-    The divergence of two near rows is the small rest of a sum of larger terms of both signs.
-    In float32 nothing is left of it where weights differ by 1e-4, as fine-tuned ones do.
+    It is found in float64. The divergence of two near rows is the small rest of a sum of larger
+    terms of both signs. In float32 nothing is left of it where weights differ by 1e-4, as
+    fine-tuned ones do.
     """
-    found = np.empty(len(base), dtype=np.float32)
-    for group in row_groups(*base.shape):
-        p, q = (_softmax(each[group]) + EPSILON for each in (expert, base))
-        found[group] = np.maximum(_sums(p * np.log(p / q)), 0.0)  # below zero it is rounding
-    return found
+    from merge_ops.kernels.elementary import logarithm
+
+    divergence = base.new_empty((len(base), 1))
+    for group in row_groups(len(base), base.shape[1]):
+        p, q = (_softmax(rows[group]) + EPSILON for rows in (expert, base))
+        # Below zero it is rounding.
+        divergence[group] = _sums(p * logarithm(p / q)).clamp_min_(0.0).float()
+    return divergence
 
 
-def _softmax(rows: Tensor) -> NDArray[np.float64]:
-    values = rows.cpu().numpy().astype(np.float64)
-    values -= values.max(axis=1, keepdims=True)
-    powers = np.exp(values)
-    return powers / _sums(powers)[:, np.newaxis]
+def _softmax(rows: Tensor) -> Tensor:
+    """The softmax of every row, (rows, n), in float64."""
+    from merge_ops.kernels.elementary import exponential
+
+    values = rows.double()
+    powers = exponential(values - values.amax(dim=1, keepdim=True))
+    return powers.div_(_sums(powers))
 
 
-def _sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    import torch
+def _sums(values: Tensor) -> Tensor:
+    """The sum of every row, float64 (rows, n) to (rows, 1), in an order that follows from n."""
+    from merge_ops.kernels.torch_arithmetic import sums_by_halves
 
-    return row_sums(torch.as_tensor(values))
+    return sums_by_halves(values.unsqueeze(-1))
 
 
 @dataclass(frozen=True)
@@ -67,8 +73,8 @@ class Outstanding:
 class _Rows:
     """The first round's observation: a block's divergences, and the importance of some entries."""
 
-    divergence: Floats
-    sample: Floats
+    divergence: Tensor
+    sample: Values
 
 
 class ImportanceMeasure(Measure):
@@ -81,33 +87,37 @@ class ImportanceMeasure(Measure):
     sample = 0  # divergences need whole rows, and are known from the first round on only
 
     def __init__(self, job: TensorJob, parameters: Sequence[ArceeFusionParameters]) -> None:
+        self._arithmetic = job.arithmetic
         last = job.count - 1
         ranks = [job.count - quarter * last // 4 for quarter in QUARTERS]
         limit = INSIDE_LIMIT // len(QUARTERS)
-        self._quartiles = [Selection(rank, job.count, limit) for rank in ranks]
+        self._quartiles = [
+            ThresholdSearch(job.arithmetic, rank, job.count, limit) for rank in ranks
+        ]
         wanted = max(each.sample for each in self._quartiles)
         self._step = (job.count // max(1, wanted)) | 1  # odd: all columns get into the sample
-        self._divergence: list[Floats] = []
+        self._divergence: list[Tensor] = []
         self._threshold = 0.0
         self.wanted = True
 
     def observe(self, block: Block) -> Any:
         """Divergences and a sample; in later rounds what the block says to every quartile."""
-        base, expert = (as_rows(each) for each in block.inputs)
+        base, expert = self._arithmetic.tensors([as_rows(values) for values in block.inputs])
         if not self._divergence:
             divergence = row_divergence(base, expert)
-            return _Rows(divergence, _flat(base, expert, divergence)[:: self._step].copy())
-        values = _flat(base, expert, self._divergence[block.index])
-        return observe_all([each for each in self._quartiles if each.threshold is None], values)
+            flat = importance(base, expert, divergence).view(-1)
+            return _Rows(divergence, self._arithmetic.copy(flat[:: self._step]))
+        flat = importance(base, expert, self._divergence[block.index]).view(-1)
+        open_ones = [search for search in self._quartiles if search.threshold is None]
+        return observe_all(self._arithmetic, open_ones, self._arithmetic.own(flat))
 
     def absorb(self, observations: Sequence[Any]) -> None:
         """Take one round in; after the last one the threshold is known."""
         if not self._divergence:
             seen = cast("Sequence[_Rows]", observations)
             self._divergence = [each.divergence for each in seen]
-            sample = np.concatenate([each.sample for each in seen])
-            for each in self._quartiles:
-                each.look(sample)
+            sample = self._arithmetic.joined([each.sample for each in seen])
+            look_all(self._arithmetic, self._quartiles, sample)
             return
         open_ones = [each for each in self._quartiles if each.threshold is None]
         for position, each in enumerate(open_ones):
@@ -120,29 +130,18 @@ class ImportanceMeasure(Measure):
 
     def at(self, block: Block, coefficient: int) -> Outstanding:
         """What tells the outstanding entries of this block."""
-        import torch
-
-        divergence = torch.as_tensor(self._divergence[block.index], device=block.inputs[0].device)
-        return Outstanding(divergence.unsqueeze(1), self._threshold)
-
-
-def _flat(base: Tensor, expert: Tensor, divergence: Floats) -> Floats:
-    """The importance of every entry of a block, on the CPU."""
-    import torch
-
-    rows = torch.as_tensor(divergence, device=base.device).unsqueeze(1)
-    return cast(Floats, importance(base, expert, rows).view(-1).cpu().numpy())
+        return Outstanding(self._divergence[block.index], self._threshold)
 
 
 def importance(base: Tensor, expert: Tensor, divergence: Tensor) -> Tensor:
-    """|expert − base| · the divergence of its row."""
+    """|expert − base| · the divergence of its row: (rows, n), (rows, n), (rows, 1) to (rows, n)."""
     return (expert - base).abs_().mul_(divergence)
 
 
 @merge_method(
     "arcee_fusion",
     parameters=ArceeFusionParameters,
-    inputs="checkpoints",
+    sees="checkpoints",
     span="row",
     family="subspace",
     source="https://arcee.ai",
@@ -150,7 +149,10 @@ def importance(base: Tensor, expert: Tensor, divergence: Tensor) -> Tensor:
     exactly=2,
 )
 def arcee_fusion(
-    checkpoints: Sequence[Tensor], statistics: Outstanding, parameters: ArceeFusionParameters
+    checkpoints: Sequence[Values],
+    outstanding: Outstanding,
+    parameters: ArceeFusionParameters,
+    arithmetic: Arithmetic,
 ) -> Tensor:
     """The expert where its importance is at least Q₂ + 1.5 (Q₃ − Q₁), else the base, per tensor.
 
@@ -166,6 +168,6 @@ def arcee_fusion(
     """
     import torch
 
-    base, expert = (as_rows(each) for each in checkpoints)
-    important = importance(base, expert, statistics.divergence) >= statistics.threshold
+    base, expert = arithmetic.tensors([as_rows(values) for values in checkpoints])
+    important = importance(base, expert, outstanding.divergence) >= outstanding.threshold
     return torch.where(important, expert, base)

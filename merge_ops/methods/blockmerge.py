@@ -13,7 +13,7 @@ from merge_ops.methods.parameters import REQUIRED, shared
 from merge_ops.methods.registry import merge_method
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from merge_ops.kernels.arithmetic import Arithmetic, Values
 
 
 @dataclass(frozen=True)
@@ -64,15 +64,18 @@ def share_at(values: Sequence[float], position: int, count: int) -> float:
 @merge_method(
     "blockmerge",
     parameters=BlockmergeParameters,
-    inputs="checkpoints",
+    sees="checkpoints",
     span="element",
     family="basic",
     source="https://github.com/Gryphe/BlockMerge_Gradient",
+    arrays=True,
     exactly=2,
     check=_check,
     at_position=blend_at,
 )
-def blockmerge(checkpoints: Sequence[Tensor], statistics: None, parameters: Blend) -> WeightedSum:
+def blockmerge(
+    checkpoints: Sequence[Values], _: None, parameters: Blend, arithmetic: Arithmetic
+) -> WeightedSum:
     """θ = (1 − r) a + r b, a the base and b the other model, r from `gradient_values` by the
     tensor's position among all.
 

@@ -7,22 +7,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from merge_ops.measures.combination import WeightedSum
-from merge_ops.measures.cuts import Cut
 from merge_ops.measures.measure import TensorJob
-from merge_ops.measures.trimming import (
-    Band,
-    BandMeasure,
+from merge_ops.measures.trimmed_blocks import TrimmedBlock
+from merge_ops.measures.trimming import RankRange, TrimMeasure
+from merge_ops.methods.parameters import REQUIRED, per_input, shared
+from merge_ops.methods.registry import merge_method
+from merge_ops.methods.sparse_parameters import (
     rescale_after_trimming,
     trim_scope,
     trimmed_globally,
 )
-from merge_ops.methods.parameters import REQUIRED, per_input, shared
-from merge_ops.methods.registry import merge_method
 from merge_ops.methods.task_arithmetic import scaled_sum
 from merge_ops.methods.ties import disjoint_merge
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from merge_ops.kernels.arithmetic import Arithmetic, Values
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class BreadcrumbsParameters:
     trim: str = trim_scope()
 
 
-def band(density: float, gamma: float, count: int) -> Band:
+def rank_range(density: float, gamma: float, count: int) -> RankRange:
     """⌊d n⌋ entries below the ⌊γ n⌋ largest; where d + γ > 1 fewer of those, as mergekit does."""
     if density >= 1:
         return count, 0
@@ -51,18 +50,18 @@ def band(density: float, gamma: float, count: int) -> Band:
     return k, k - kept
 
 
-def _measure(job: TensorJob, parameters: Sequence[BreadcrumbsParameters]) -> BandMeasure:
-    bands = [
-        [band(d, g, job.count) for d, g in zip(each.density, each.gamma, strict=True)]
+def _measure(job: TensorJob, parameters: Sequence[BreadcrumbsParameters]) -> TrimMeasure:
+    ranges = [
+        [rank_range(d, g, job.count) for d, g in zip(each.density, each.gamma, strict=True)]
         for each in parameters
     ]
-    return BandMeasure(job, bands, [each.rescale for each in parameters])
+    return TrimMeasure(job, ranges, [each.rescale for each in parameters])
 
 
 @merge_method(
     "breadcrumbs",
     parameters=BreadcrumbsParameters,
-    inputs="task_vectors",
+    sees="trimmed",
     span="element",
     family="subspace",
     source="arXiv:2312.06795",
@@ -72,7 +71,10 @@ def _measure(job: TensorJob, parameters: Sequence[BreadcrumbsParameters]) -> Ban
     unused=("int8_mask",),
 )
 def breadcrumbs(
-    deltas: Sequence[Tensor], statistics: list[Cut], parameters: BreadcrumbsParameters
+    deltas: Sequence[Values],
+    trimmed: list[TrimmedBlock],
+    parameters: BreadcrumbsParameters,
+    arithmetic: Arithmetic,
 ) -> WeightedSum:
     """δ = λ Σ wᵢ δ̂ᵢ, δ̂ without its ⌊γ n⌋ largest entries and then the ⌊d n⌋ largest of the rest.
 
@@ -80,13 +82,13 @@ def breadcrumbs(
     or over all tensors together with `trim: global`. Equal magnitudes count in the order of their
     index.
     """
-    return scaled_sum(statistics, parameters.weight, parameters.normalize, parameters.lambda_)
+    return scaled_sum(trimmed, parameters.weight, parameters.normalize, parameters.lambda_)
 
 
 @merge_method(
     "breadcrumbs_ties",
     parameters=BreadcrumbsParameters,
-    inputs="task_vectors",
+    sees="trimmed",
     span="element",
     family="subspace",
     source="arXiv:2312.06795",
@@ -96,7 +98,12 @@ def breadcrumbs(
     unused=("int8_mask",),
 )
 def breadcrumbs_ties(
-    deltas: Sequence[Tensor], statistics: list[Cut], parameters: BreadcrumbsParameters
-) -> Tensor:
+    deltas: Sequence[Values],
+    trimmed: list[TrimmedBlock],
+    parameters: BreadcrumbsParameters,
+    arithmetic: Arithmetic,
+) -> Values:
     """The entries that breadcrumbs keeps, merged by sign election as ties does."""
-    return disjoint_merge(statistics, parameters.weight, parameters.normalize, parameters.lambda_)
+    return disjoint_merge(
+        arithmetic, trimmed, parameters.weight, parameters.normalize, parameters.lambda_
+    )

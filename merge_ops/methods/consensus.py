@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from merge_ops.errors import Fault
-from merge_ops.measures.cuts import Cut
 from merge_ops.measures.measure import TensorJob
-from merge_ops.measures.selection import kept_count
-from merge_ops.measures.trimming import NONE, BandMeasure
+from merge_ops.measures.thresholds import kept_count
+from merge_ops.measures.trimmed_blocks import TrimmedBlock
+from merge_ops.measures.trimming import NONE, TrimMeasure
 from merge_ops.methods.parameters import per_input, shared
 from merge_ops.methods.registry import merge_method
 from merge_ops.methods.task_arithmetic import scaled_sum
@@ -18,6 +18,8 @@ from merge_ops.methods.ties import disjoint_merge
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from merge_ops.kernels.arithmetic import Arithmetic, Values
 
 
 def _tall_lambda() -> tuple[float, ...]:
@@ -68,22 +70,22 @@ def _check(parameters: ConsensusTaParameters | ConsensusTiesParameters) -> Fault
     )
 
 
-def _measure(job: TensorJob, parameters: Sequence[ConsensusTiesParameters]) -> BandMeasure:
-    bands = [[(kept_count(d, job.count), 0) for d in each.density] for each in parameters]
-    return BandMeasure(job, bands, [NONE for _ in parameters])
+def _measure(job: TensorJob, parameters: Sequence[ConsensusTiesParameters]) -> TrimMeasure:
+    ranges = [[(kept_count(d, job.count), 0) for d in each.density] for each in parameters]
+    return TrimMeasure(job, ranges, [NONE for _ in parameters])
 
 
 @merge_method(
     "consensus_ta",
     parameters=ConsensusTaParameters,
-    inputs="task_vectors",
+    sees="task_vectors",
     span="element",
     family="subspace",
     source="arXiv:2405.07813",
     check=_check,
 )
 def consensus_ta(
-    deltas: Sequence[Tensor], statistics: None, parameters: ConsensusTaParameters
+    deltas: Sequence[Values], _: None, parameters: ConsensusTaParameters, arithmetic: Arithmetic
 ) -> Tensor:
     """δ = λ τ where at least `consensus` experts have |δᵢ| ≥ tall_lambdaᵢ · |τ − δᵢ|, else 0.
 
@@ -91,14 +93,14 @@ def consensus_ta(
     masks), https://arxiv.org/abs/2405.07813. τ = Σ wᵢδᵢ, as task_arithmetic merges. The masks are
     made with τ before it is scaled by λ; the task vectors in them are whole, without weights.
     """
-    merged = scaled_sum(deltas, parameters.weight, parameters.normalize, 1.0).made()
-    return _agreed(merged, deltas, parameters)
+    whole = scaled_sum(deltas, parameters.weight, parameters.normalize, 1.0)
+    return _agreed(whole.made(arithmetic), deltas, parameters, arithmetic)
 
 
 @merge_method(
     "consensus_ties",
     parameters=ConsensusTiesParameters,
-    inputs="task_vectors",
+    sees="trimmed",
     span="element",
     family="subspace",
     source="arXiv:2405.07813",
@@ -106,25 +108,33 @@ def consensus_ta(
     check=_check,
 )
 def consensus_ties(
-    deltas: Sequence[Tensor], statistics: list[Cut], parameters: ConsensusTiesParameters
+    deltas: Sequence[Values],
+    trimmed: list[TrimmedBlock],
+    parameters: ConsensusTiesParameters,
+    arithmetic: Arithmetic,
 ) -> Tensor:
     """consensus_ta with τ as ties merges it: trimmed, signs elected, the agreeing ones added.
 
     Wang et al. 2024, https://arxiv.org/abs/2405.07813. The task vectors of the masks are not
     trimmed. Unlike in ties, `normalize` is off by default: a sum, to be scaled by λ.
     """
-    merged = disjoint_merge(statistics, parameters.weight, parameters.normalize, 1)
-    return _agreed(merged, deltas, parameters)
+    whole = disjoint_merge(arithmetic, trimmed, parameters.weight, parameters.normalize, 1)
+    return _agreed(whole, deltas, parameters, arithmetic)
 
 
 def _agreed(
-    merged: Tensor,
-    deltas: Sequence[Tensor],
+    whole: Values,
+    deltas: Sequence[Values],
     parameters: ConsensusTaParameters | ConsensusTiesParameters,
+    arithmetic: Arithmetic,
 ) -> Tensor:
-    """λ · merged where enough experts agree with it, 0 elsewhere; `merged` is written over."""
+    """λ · `whole` where enough experts agree with it, 0 elsewhere; blocks of equal shapes.
+
+    The merged block is written over.
+    """
+    merged = arithmetic.tensor(whole)
     votes = merged.new_zeros(merged.shape)
-    for delta, limit in zip(deltas, parameters.tall_lambda, strict=True):
+    for delta, limit in zip(arithmetic.tensors(deltas), parameters.tall_lambda, strict=True):
         votes.add_(delta.abs() >= (merged - delta).abs_().mul_(limit))
     merged.mul_(votes >= parameters.consensus)
     return merged.mul_(parameters.lambda_) if parameters.lambda_ != 1 else merged

@@ -4,36 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from merge_ops.measures.combination import WeightedSum
-from merge_ops.measures.measure import Block, Measure, TensorJob, leaf_sums, total
-from merge_ops.measures.randomness import keep, stream_key
-from merge_ops.measures.trimming import l1_factor
+from merge_ops.measures.measure import LEAF, Block, Measure, TensorJob, total
+from merge_ops.measures.randomness import stream_key, threshold_of
+from merge_ops.measures.trimming import L1_NORM, l1_factor
 from merge_ops.methods.parameters import REQUIRED, per_input, shared
 from merge_ops.methods.registry import merge_method
+from merge_ops.methods.sparse_parameters import INVERSE_DENSITY, rescale_after_dropping
 from merge_ops.methods.task_arithmetic import scaled_sum
 from merge_ops.methods.ties import disjoint_merge
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-RESCALE = ("l1_norm", "inverse_density", "none")
-
-
-def rescale_after_dropping() -> Any:
-    """The parameter `rescale` of methods that drop at random."""
-    return shared(
-        "rescale",
-        str,
-        "l1_norm",
-        "how kept entries are scaled up; true means l1_norm as in mergekit",
-        choices=RESCALE,
-        aliases={True: "l1_norm", False: "none"},
-    )
+    from merge_ops.kernels.arithmetic import Arithmetic, Values
 
 
 @dataclass(frozen=True)
@@ -53,13 +40,14 @@ class DropMeasure(Measure):
     """Masks and, for `rescale: l1_norm`, Σ|δ| before and after dropping: one round, or none."""
 
     def __init__(self, job: TensorJob, parameters: Sequence[DareParameters]) -> None:
+        self._arithmetic = job.arithmetic
         self._keys = [stream_key(job.seed, job.tensor, name) for name in job.inputs]
         self._parameters = parameters
         self._pairs = sorted(
             {
                 (expert, density)
                 for each in parameters
-                if each.rescale == "l1_norm"
+                if each.rescale == L1_NORM
                 for expert, density in enumerate(each.density)
                 if density < 1
             }
@@ -73,8 +61,9 @@ class DropMeasure(Measure):
         seen: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
         for expert, density in self._pairs:
             if expert not in sums:
-                sums[expert] = leaf_sums(block.inputs[expert])
-            seen.append((sums[expert], leaf_sums(self._kept(block, expert, density))))
+                sums[expert] = self._arithmetic.leaf_sums(block.inputs[expert], None, LEAF)
+            kept = self._kept(block, expert, density)
+            seen.append((sums[expert], self._arithmetic.leaf_sums(kept, None, LEAF)))
         return seen
 
     def absorb(
@@ -87,7 +76,7 @@ class DropMeasure(Measure):
             self._factors[pair] = l1_factor(before, after)
         self.wanted = False
 
-    def at(self, block: Block, coefficient: int) -> list[Tensor]:
+    def at(self, block: Block, coefficient: int) -> list[Values]:
         """The dropped and rescaled task vectors of this block."""
         parameters = self._parameters[coefficient]
         return [
@@ -95,25 +84,27 @@ class DropMeasure(Measure):
             for expert, density in enumerate(parameters.density)
         ]
 
-    def _dropped(self, block: Block, expert: int, density: float, rescale: str) -> Tensor:
+    def _dropped(self, block: Block, expert: int, density: float, rescale: str) -> Values:
         delta = block.inputs[expert]
         if density >= 1:
             return delta
         kept = self._kept(block, expert, density)
-        if rescale == "l1_norm":
+        if rescale == L1_NORM:
             kept *= self._factors[expert, density]
-        elif rescale == "inverse_density":
+        elif rescale == INVERSE_DENSITY:
             kept /= density
         return kept
 
-    def _kept(self, block: Block, expert: int, density: float) -> Tensor:
-        return keep(self._keys[expert], block.start, block.inputs[expert], density)
+    def _kept(self, block: Block, expert: int, density: float) -> Values:
+        threshold = threshold_of(density)
+        delta = block.inputs[expert]
+        return self._arithmetic.keep_random(self._keys[expert], block.start, delta, threshold)
 
 
 @merge_method(
     "dare_linear",
     parameters=DareParameters,
-    inputs="task_vectors",
+    sees="dropped",
     span="element",
     family="subspace",
     source="arXiv:2311.03099",
@@ -123,7 +114,10 @@ class DropMeasure(Measure):
     unused=("int8_mask",),
 )
 def dare_linear(
-    deltas: Sequence[Tensor], statistics: list[Tensor], parameters: DareParameters
+    deltas: Sequence[Values],
+    dropped: list[Values],
+    parameters: DareParameters,
+    arithmetic: Arithmetic,
 ) -> WeightedSum:
     """δ = λ Σ wᵢ δ̂ᵢ, where δ̂ keeps each entry with chance `density` and scales what is kept.
 
@@ -131,13 +125,13 @@ def dare_linear(
     divides by the density (`rescale: inverse_density`, unbiased); mergekit restores Σ|δ| per tensor
     (`l1_norm`, the default here too). Masks are Philox bits, not mergekit's sequential generator.
     """
-    return scaled_sum(statistics, parameters.weight, parameters.normalize, parameters.lambda_)
+    return scaled_sum(dropped, parameters.weight, parameters.normalize, parameters.lambda_)
 
 
 @merge_method(
     "dare_ties",
     parameters=DareParameters,
-    inputs="task_vectors",
+    sees="dropped",
     span="element",
     family="subspace",
     source="arXiv:2311.03099",
@@ -147,10 +141,15 @@ def dare_linear(
     unused=("int8_mask",),
 )
 def dare_ties(
-    deltas: Sequence[Tensor], statistics: list[Tensor], parameters: DareParameters
-) -> Tensor:
+    deltas: Sequence[Values],
+    dropped: list[Values],
+    parameters: DareParameters,
+    arithmetic: Arithmetic,
+) -> Values:
     """Drop and rescale as dare_linear, then elect a sign and merge the agreeing entries as ties.
 
     Yu et al. 2024; no second trim, and `normalize` is off by default, as in mergekit.
     """
-    return disjoint_merge(statistics, parameters.weight, parameters.normalize, parameters.lambda_)
+    return disjoint_merge(
+        arithmetic, dropped, parameters.weight, parameters.normalize, parameters.lambda_
+    )

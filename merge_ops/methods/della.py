@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,31 +12,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from merge_ops.errors import Fault
-from merge_ops.kernels.values import array_of
 from merge_ops.measures.combination import WeightedSum
 from merge_ops.measures.measure import Block, Measure, TensorJob
-from merge_ops.measures.randomness import stream_key
-from merge_ops.measures.rank_masks import (
-    bytes_of_masks,
-    decide_by_rank,
-    decided_row_sums,
-    keep_decided,
-)
-from merge_ops.measures.rows import absolute_row_sums, as_rows, row_length, row_ranks
-from merge_ops.measures.trimming import l1_factor
-from merge_ops.methods.dare import rescale_after_dropping
+from merge_ops.measures.randomness import stream_key, thresholds
+from merge_ops.measures.rows import as_rows, row_length, row_sums
+from merge_ops.measures.trimming import L1_NORM, l1_factor
 from merge_ops.methods.parameters import REQUIRED, per_input, shared
 from merge_ops.methods.registry import merge_method
+from merge_ops.methods.sparse_parameters import INVERSE_DENSITY, rescale_after_dropping
 from merge_ops.methods.task_arithmetic import scaled_sum
 from merge_ops.methods.ties import disjoint_merge
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from merge_ops.kernels.arithmetic import Arithmetic, Values
 
 Pruning = tuple[int, float, float]
 """(expert, density, epsilon)."""
 
-HELD = 1 << 26  # bytes of masks held between two rounds, over all experts and densities
+# Bytes of masks held between two rounds, over all experts and densities: as many as thresholds.
+HELD = 1 << 26
+
+
+def bytes_of_masks(rows: int, length: int) -> int:
+    """What the masks of so many rows take: one bit for each entry, every row in whole bytes."""
+    return rows * -(-length // 8)
 
 
 @dataclass(frozen=True)
@@ -100,13 +100,14 @@ class PruneMeasure(Measure):
     """
 
     def __init__(self, job: TensorJob, parameters: Sequence[DellaLinearParameters]) -> None:
+        self._arithmetic = job.arithmetic
         self._keys = [stream_key(job.seed, job.tensor, name) for name in job.inputs]
         self._parameters = parameters
         self._prunings: list[Pruning] = sorted(
             {
                 (expert, density, epsilon)
                 for each in parameters
-                if each.rescale == "l1_norm"
+                if each.rescale == L1_NORM
                 for expert, (density, epsilon) in enumerate(
                     zip(each.density, each.epsilon, strict=True)
                 )
@@ -129,9 +130,9 @@ class PruneMeasure(Measure):
             expert = pruning[0]
             delta = as_rows(block.inputs[expert])
             if expert not in before:
-                before[expert] = absolute_row_sums(delta)
+                before[expert] = row_sums(self._arithmetic, delta)
             decided = self._decided(block, pruning)
-            after = decided_row_sums(delta, decided)
+            after = self._arithmetic.decided_sums(delta, decided)
             seen.append(_Seen(before[expert], after, decided if self._holds else None))
         return seen
 
@@ -139,14 +140,14 @@ class PruneMeasure(Measure):
         """How much what is kept grows."""
         for position, pruning in enumerate(self._prunings):
             seen = [each[position] for each in observations]
-            before = float(np.concatenate([each.before for each in seen]).sum())
-            after = float(np.concatenate([each.after for each in seen]).sum())
+            before = math.fsum(np.concatenate([each.before for each in seen]).tolist())
+            after = math.fsum(np.concatenate([each.after for each in seen]).tolist())
             self._factors[pruning] = l1_factor(before, after)
             if self._holds:
                 self._held[pruning] = [each.decided for each in seen]
         self.wanted = False
 
-    def at(self, block: Block, coefficient: int) -> list[Tensor]:
+    def at(self, block: Block, coefficient: int) -> list[Values]:
         """The pruned and rescaled task vectors of this block."""
         each = self._parameters[coefficient]
         return [
@@ -156,18 +157,18 @@ class PruneMeasure(Measure):
             )
         ]
 
-    def _pruned(self, block: Block, pruning: Pruning, rescale: str) -> Tensor:
+    def _pruned(self, block: Block, pruning: Pruning, rescale: str) -> Values:
         expert, density, epsilon = pruning
         delta = as_rows(block.inputs[expert])
         if density >= 1:
             return delta
         decided = self._decided(block, pruning)
-        if rescale == "l1_norm":
-            return keep_decided(delta, decided, self._factors[pruning])
-        kept = keep_decided(delta, decided)
-        if rescale == "inverse_density":
+        if rescale == L1_NORM:
+            return self._arithmetic.apply_decided(delta, decided, self._factors[pruning])
+        kept = self._arithmetic.apply_decided(delta, decided, 1.0)
+        if rescale == INVERSE_DENSITY:
             growth = 1 / keep_chances(density, epsilon, delta.shape[1])
-            kept *= _by_rank(growth.astype(np.float32), delta)
+            kept *= self._arithmetic.by_rank(growth.astype(np.float32), delta)
         return kept
 
     def _decided(self, block: Block, pruning: Pruning) -> Any:
@@ -182,24 +183,16 @@ class PruneMeasure(Measure):
             expert, density, epsilon = pruning
             delta = as_rows(block.inputs[expert])
             chances = keep_chances(density, epsilon, delta.shape[1])
-            decided[pruning] = decide_by_rank(self._keys[expert], block.start, delta, chances)
+            decided[pruning] = self._arithmetic.decide_by_rank(
+                self._keys[expert], block.start, delta, thresholds(chances)
+            )
         return decided[pruning]
-
-
-def _by_rank(table: NDArray[np.float32], values: Tensor) -> Any:
-    """What the table has for the rank of every entry in its row; shape (rows, n)."""
-    ranks: Any = row_ranks(values)
-    if array_of(values) is not None:
-        return table[ranks]
-    import torch
-
-    return torch.as_tensor(table, device=values.device)[ranks]
 
 
 @merge_method(
     "della_linear",
     parameters=DellaLinearParameters,
-    inputs="task_vectors",
+    sees="dropped",
     span="row",
     family="subspace",
     source="arXiv:2406.11617",
@@ -211,7 +204,10 @@ def _by_rank(table: NDArray[np.float32], values: Tensor) -> Any:
     unused=("int8_mask",),
 )
 def della_linear(
-    deltas: Sequence[Tensor], statistics: list[Tensor], parameters: DellaLinearParameters
+    deltas: Sequence[Values],
+    dropped: list[Values],
+    parameters: DellaLinearParameters,
+    arithmetic: Arithmetic,
 ) -> WeightedSum:
     """δ = λ Σ wᵢ δ̂ᵢ; δ̂ keeps an entry with chance (d − ε) + 2 ε r, r its rank in its row, 0 to 1.
 
@@ -227,13 +223,13 @@ def della_linear(
     input and some 50 bytes for each element of one row. Of a tensor 16 bytes are held for each row,
     expert and density, and its masks, one bit for each entry, where all take no more than 64 MiB.
     """
-    return scaled_sum(statistics, parameters.weight, parameters.normalize, parameters.lambda_)
+    return scaled_sum(dropped, parameters.weight, parameters.normalize, parameters.lambda_)
 
 
 @merge_method(
     "della",
     parameters=DellaParameters,
-    inputs="task_vectors",
+    sees="dropped",
     span="row",
     family="subspace",
     source="arXiv:2406.11617",
@@ -245,10 +241,15 @@ def della_linear(
     unused=("int8_mask",),
 )
 def della(
-    deltas: Sequence[Tensor], statistics: list[Tensor], parameters: DellaParameters
-) -> Tensor:
+    deltas: Sequence[Values],
+    dropped: list[Values],
+    parameters: DellaParameters,
+    arithmetic: Arithmetic,
+) -> Values:
     """Drop and rescale as della_linear, then elect a sign and merge the agreeing entries as ties.
 
     Deep et al. 2024; `normalize` is on by default, as in mergekit. Memory: see della_linear.
     """
-    return disjoint_merge(statistics, parameters.weight, parameters.normalize, parameters.lambda_)
+    return disjoint_merge(
+        arithmetic, dropped, parameters.weight, parameters.normalize, parameters.lambda_
+    )

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from merge_ops.methods.parameters import shared
 from merge_ops.methods.registry import merge_method
-from merge_ops.methods.ties import elected_sign
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from merge_ops.kernels.arithmetic import Arithmetic, Values
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,13 @@ class EmrParameters:
 
 
 def unified(deltas: Sequence[Tensor]) -> Tensor:
-    """s · max{|δᵢ| : sign δᵢ = s}, s the sign of Σ δᵢ (plus where that is zero), entry by entry."""
+    """s · max{|δᵢ| : sign δᵢ = s}, s the sign of Σ δᵢ (plus where that is zero), entry by entry.
+
+    Tensors of equal shapes in, a new one of that shape out.
+    """
     import torch
+
+    from merge_ops.kernels.torch_arithmetic import elected_sign
 
     sign = elected_sign(deltas)
     largest = (deltas[0] * sign).clamp_min_(0)
@@ -35,12 +41,14 @@ def unified(deltas: Sequence[Tensor]) -> Tensor:
 @merge_method(
     "emr",
     parameters=EmrParameters,
-    inputs="task_vectors",
+    sees="task_vectors",
     span="element",
     family="subspace",
     source="arXiv:2405.17461",
 )
-def emr(deltas: Sequence[Tensor], statistics: None, parameters: EmrParameters) -> Tensor:
+def emr(
+    deltas: Sequence[Values], _: None, parameters: EmrParameters, arithmetic: Arithmetic
+) -> Tensor:
     """δ = λ · s · max{|δᵢ| : sign δᵢ = s}, s the sign of Σ δᵢ; 0 where nobody has that sign.
 
     Huang et al. 2024, "EMR-Merging", https://arxiv.org/abs/2405.17461: "elect" of elect, mask and
@@ -49,5 +57,5 @@ def emr(deltas: Sequence[Tensor], statistics: None, parameters: EmrParameters) -
     beside its merged checkpoints, `ronghe restore-expert` makes a checkpoint of them. mergekit has
     no such method.
     """
-    merged = unified(deltas)
+    merged = unified(arithmetic.tensors(deltas))
     return merged.mul_(parameters.lambda_) if parameters.lambda_ != 1 else merged

@@ -10,7 +10,7 @@ from merge_ops.methods.parameters import shared
 from merge_ops.methods.registry import merge_method
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from merge_ops.kernels.arithmetic import Arithmetic, Values
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,16 @@ class ExpoParameters:
 @merge_method(
     "expo",
     parameters=ExpoParameters,
-    inputs="task_vectors",
+    sees="task_vectors",
     span="element",
     family="basic",
     source="arXiv:2404.16792",
     arrays=True,
     exactly=1,
 )
-def expo(deltas: Sequence[Tensor], statistics: None, parameters: ExpoParameters) -> Tensor:
+def expo(
+    deltas: Sequence[Values], _: None, parameters: ExpoParameters, arithmetic: Arithmetic
+) -> Values:
     """δ = (1 + extrapolation) · δ₁: the base is the fine-tuned (SFT) model, the expert its aligned
     version.
 

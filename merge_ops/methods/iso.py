@@ -13,6 +13,8 @@ from merge_ops.methods.registry import merge_method
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from merge_ops.kernels.arithmetic import Arithmetic, Values
+
 
 @dataclass(frozen=True)
 class IsoCParameters:
@@ -24,12 +26,15 @@ class IsoCParameters:
 @merge_method(
     "iso_c",
     parameters=IsoCParameters,
-    inputs="task_vectors",
+    sees="task_vectors",
     span="tensor",
+    by_lapack=True,
     family="subspace",
     source="arXiv:2502.04959",
 )
-def iso_c(deltas: Sequence[Tensor], statistics: None, parameters: IsoCParameters) -> Tensor:
+def iso_c(
+    inputs: Sequence[Values], _: None, parameters: IsoCParameters, arithmetic: Arithmetic
+) -> Tensor:
     """δ = λ σ̄ U Vᵀ, where Σ δᵢ = U Σ Vᵀ and σ̄ is the mean of all its singular values.
 
     Marczak et al. 2025, "No Task Left Behind: Isotropic Model Merging",
@@ -38,10 +43,11 @@ def iso_c(deltas: Sequence[Tensor], statistics: None, parameters: IsoCParameters
     Where Σ δᵢ is not of full rank, as with LoRA adapters, its U and V leave room for chance: the
     directions it does not have stay as they are in the base, and count as zeros in σ̄.
     """
-    average = mean(deltas)
+    average = mean(arithmetic.tensors(inputs))
+    count = len(inputs)
     if average.dim() != 2:
         return average.mul_(parameters.lambda_)
-    whole = standing([average.mul_(len(deltas))])
+    whole = standing([average.mul_(count)])
     found = directions(products(whole)[0, 0])
     level = found.values.sum() / whole[0].shape[1]
     square = found.vectors / found.values @ found.vectors.mT * level
@@ -66,12 +72,15 @@ class IsoCtsParameters:
 @merge_method(
     "iso_cts",
     parameters=IsoCtsParameters,
-    inputs="task_vectors",
+    sees="task_vectors",
     span="tensor",
+    by_lapack=True,
     family="subspace",
     source="arXiv:2502.04959",
 )
-def iso_cts(deltas: Sequence[Tensor], statistics: None, parameters: IsoCtsParameters) -> Tensor:
+def iso_cts(
+    inputs: Sequence[Values], _: None, parameters: IsoCtsParameters, arithmetic: Arithmetic
+) -> Tensor:
     """iso_c with its least directions replaced by leading ones of each expert beside the others.
 
     Marczak et al. 2025 (Iso-CTS). Of r directions the first `common_space_fraction` are those of
@@ -81,6 +90,7 @@ def iso_cts(deltas: Sequence[Tensor], statistics: None, parameters: IsoCtsParame
     everything but a matrix is averaged. Directions that a task vector does not have are left out.
     Takes a square matrix T times as wide as the shorter side for T experts, and others like it.
     """
+    deltas = arithmetic.tensors(inputs)
     if deltas[0].dim() != 2:
         return mean(deltas).mul_(parameters.lambda_)
     tall = standing(deltas)

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from merge_ops.kernels.elementary import arc_cosines, cosine, sine, sines_and_cosines
 from merge_ops.measures.combination import WeightedSum
-from merge_ops.measures.gram import GramMeasure, Matrix
+from merge_ops.measures.gram import GramMeasure, Matrix, inner, times
 from merge_ops.methods.parameters import shared
 from merge_ops.methods.registry import merge_method
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from merge_ops.kernels.arithmetic import Arithmetic, Values
 
-OPPOSITE = 1e-12
+OPPOSITE = 1e-12  # of 1 + cos: nearer to opposite, float64 does not know the direction
 
 
 @dataclass(frozen=True)
@@ -44,35 +45,43 @@ def karcher_shares(gram: Matrix, parameters: KarcherParameters) -> list[float]:
         return shares.tolist()
     units = gram[np.ix_(valid, valid)] / np.outer(norms[valid], norms[valid])
     shares[valid] = _mean_direction(units, parameters.max_iter, tol) / norms[valid]
-    return (shares * norms.mean()).tolist()
+    return (shares * (math.fsum(norms.tolist()) / len(norms))).tolist()
 
 
 def _mean_direction(units: Matrix, max_iter: int, tol: float) -> Matrix:
     """The Karcher mean of unit vectors with inner products `units`, as shares of them."""
     count = len(units)
     mean = np.full(count, 1 / count)
-    length = math.sqrt(max(0.0, mean @ units @ mean))
+    length = _length(units, mean)
     mean = mean / length if length >= tol else np.eye(count)[0]
     for _ in range(max_iter):
-        cosines = (units @ mean).clip(-1, 1)
-        angles = np.arccos(cosines)
+        cosines = times(units, mean).clip(-1, 1)
+        angles = arc_cosines(cosines)
         # Where an input is near there is nothing to add, where it is opposite no way is shortest.
         pulls = (angles >= tol) & (1 + cosines > OPPOSITE)
-        growth = np.divide(angles, np.sin(angles), out=np.zeros(count), where=pulls) / count
-        tangent = growth - float(growth @ cosines) * mean
-        length = math.sqrt(max(0.0, tangent @ units @ tangent))
+        growth = (
+            np.divide(angles, sines_and_cosines(angles)[0], out=np.zeros(count), where=pulls)
+            / count
+        )
+        tangent = growth - inner(growth, cosines) * mean
+        length = _length(units, tangent)
         if length < tol:
             break
-        mean = math.cos(length) * mean + math.sin(length) / length * tangent
-        length = math.sqrt(max(0.0, mean @ units @ mean))
+        mean = cosine(length) * mean + sine(length) / length * tangent
+        length = _length(units, mean)
         mean = mean / length if length > tol else mean
     return mean
+
+
+def _length(units: Matrix, shares: Matrix) -> float:
+    """The length of a sum of unit vectors, shape (n,), whose inner products are `units`."""
+    return math.sqrt(max(0.0, inner(shares, times(units, shares))))
 
 
 @merge_method(
     "karcher",
     parameters=KarcherParameters,
-    inputs="checkpoints",
+    sees="checkpoints",
     span="element",
     family="basic",
     source="arXiv:2603.04972",
@@ -81,7 +90,10 @@ def _mean_direction(units: Matrix, max_iter: int, tol: float) -> Matrix:
     base="optional",
 )
 def karcher(
-    checkpoints: Sequence[Tensor], statistics: list[float], parameters: KarcherParameters
+    checkpoints: Sequence[Values],
+    shares: list[float],
+    parameters: KarcherParameters,
+    arithmetic: Arithmetic,
 ) -> WeightedSum:
     """θ = (Σ ‖θᵢ‖ / n) · m, m the point of the unit sphere nearest to all θᵢ/‖θᵢ‖, per tensor.
 
@@ -89,4 +101,4 @@ def karcher(
     mergekit all inputs count alike, a listed or named base with them.
     https://arxiv.org/abs/2603.04972
     """
-    return WeightedSum(checkpoints, statistics)
+    return WeightedSum(checkpoints, shares)

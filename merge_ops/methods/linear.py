@@ -11,7 +11,7 @@ from merge_ops.methods.parameters import REQUIRED, per_input, shared
 from merge_ops.methods.registry import merge_method
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from merge_ops.kernels.arithmetic import Arithmetic, Values
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class LinearParameters:
 @merge_method(
     "linear",
     parameters=LinearParameters,
-    inputs="checkpoints",
+    sees="checkpoints",
     span="element",
     family="basic",
     source="arXiv:2203.05482",
@@ -34,7 +34,7 @@ class LinearParameters:
     base="optional",
 )
 def linear(
-    checkpoints: Sequence[Tensor], statistics: None, parameters: LinearParameters
+    checkpoints: Sequence[Values], _: None, parameters: LinearParameters, arithmetic: Arithmetic
 ) -> WeightedSum:
     """θ = Σ wᵢ θᵢ / Σ wᵢ  (without the division when `normalize` is false).
 

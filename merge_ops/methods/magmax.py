@@ -12,6 +12,8 @@ from merge_ops.methods.registry import merge_method
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from merge_ops.kernels.arithmetic import Arithmetic, Values
+
 
 @dataclass(frozen=True)
 class MagmaxParameters:
@@ -23,12 +25,14 @@ class MagmaxParameters:
 @merge_method(
     "magmax",
     parameters=MagmaxParameters,
-    inputs="task_vectors",
+    sees="task_vectors",
     span="element",
     family="subspace",
     source="arXiv:2407.06322",
 )
-def magmax(deltas: Sequence[Tensor], statistics: None, parameters: MagmaxParameters) -> Tensor:
+def magmax(
+    deltas: Sequence[Values], _: None, parameters: MagmaxParameters, arithmetic: Arithmetic
+) -> Tensor:
     """δ = λ δ* where δ* is, entry by entry, the δᵢ of largest magnitude; the later of equals.
 
     Marczak et al. 2024, "MagMax", https://arxiv.org/abs/2407.06322; λ is 0.5 as in their code.
@@ -36,7 +40,7 @@ def magmax(deltas: Sequence[Tensor], statistics: None, parameters: MagmaxParamet
     """
     import torch
 
-    largest = deltas[0]
-    for delta in deltas[1:]:
+    largest, *others = arithmetic.tensors(deltas)
+    for delta in others:
         largest = torch.where(delta.abs() >= largest.abs(), delta, largest)
     return largest * parameters.lambda_

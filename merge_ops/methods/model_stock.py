@@ -18,9 +18,9 @@ from merge_ops.methods.parameters import shared
 from merge_ops.methods.registry import Span, merge_method
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from merge_ops.kernels.arithmetic import Arithmetic, Values
 
-LEAST = 1e-6
+LEAST = 1e-6  # mergekit's bound of divisors
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ class StockMeasure(Measure):
     """The experts' shares: of the whole tensor after one round, of rows from the block at hand."""
 
     def __init__(self, job: TensorJob, parameters: Sequence[ModelStockParameters]) -> None:
+        self._arithmetic = job.arithmetic
         self._parameters = parameters
         self._whole = GramMeasure(job, parameters, _shares_of_tensor)
         self.wanted = not all(each.filter_wise for each in parameters)
@@ -68,18 +69,15 @@ class StockMeasure(Measure):
         self._whole.absorb(observations)
         self.wanted = False
 
-    def at(self, block: Block, coefficient: int) -> list[float] | Tensor:
-        """A share for every expert; for rows one tensor (rows, 1), which they have in common."""
-        import torch
-
+    def at(self, block: Block, coefficient: int) -> list[float] | Values:
+        """A share for every expert; for rows one, shape (rows, 1), which they have in common."""
         if not self._parameters[coefficient].filter_wise:
             return self._whole.at(block, coefficient)
         rows = [as_rows(each) for each in block.inputs]
         gram = np.empty((len(rows), len(rows), len(rows[0])), dtype=np.float64)
         for i, j in itertools.combinations_with_replacement(range(len(rows)), 2):
-            gram[i, j] = gram[j, i] = row_sums(rows[i] * rows[j])
-        shares = stock_share(gram).astype(np.float32)
-        return torch.as_tensor(shares, device=rows[0].device).unsqueeze(1)
+            gram[i, j] = gram[j, i] = row_sums(self._arithmetic, rows[i], rows[j])
+        return self._arithmetic.from_host(stock_share(gram).astype(np.float32)[:, np.newaxis])
 
 
 def _span(parameters: ModelStockParameters) -> Span:
@@ -89,17 +87,21 @@ def _span(parameters: ModelStockParameters) -> Span:
 @merge_method(
     "model_stock",
     parameters=ModelStockParameters,
-    inputs="task_vectors",
+    sees="task_vectors",
     span="row",
     span_of=_span,
     family="weighted",
     source="arXiv:2403.19522",
+    arrays=True,
     measure=StockMeasure,
     at_least=2,
 )
 def model_stock(
-    deltas: Sequence[Tensor], statistics: list[float] | Tensor, parameters: ModelStockParameters
-) -> Tensor | WeightedSum:
+    deltas: Sequence[Values],
+    shares: list[float] | Values,
+    parameters: ModelStockParameters,
+    arithmetic: Arithmetic,
+) -> Values | WeightedSum:
     """δ = t · mean(δᵢ), t = n c / (1 + (n − 1) c), c the mean cosine between two δ, per tensor.
 
     Jang et al. 2024, "Model Stock", https://arxiv.org/abs/2403.19522. As in mergekit: cosines are
@@ -109,7 +111,9 @@ def model_stock(
     Memory for rows: a block is whole rows, at least one, so a thread holds max(block, row) elements
     of each input.
     """
-    if isinstance(statistics, list):
-        return WeightedSum(deltas, statistics)
-    rows = [as_rows(each) for each in deltas]
-    return WeightedSum(rows, [1.0] * len(rows)).made().mul_(statistics)
+    if isinstance(shares, list):
+        return WeightedSum(deltas, shares)
+    rows = [as_rows(delta) for delta in deltas]
+    merged = WeightedSum(rows, [1.0] * len(rows)).made(arithmetic)
+    merged *= shares
+    return merged

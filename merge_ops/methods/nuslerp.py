@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from merge_ops.kernels.elementary import arc_cosines, sines_and_cosines
 from merge_ops.measures.combination import WeightedSum
 from merge_ops.measures.gram import GramMeasure, Matrix
 from merge_ops.measures.measure import Block, Measure, TensorJob
@@ -18,10 +18,10 @@ from merge_ops.methods.parameters import REQUIRED, per_input, shared
 from merge_ops.methods.registry import Span, merge_method
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from merge_ops.kernels.arithmetic import Arithmetic, Values
 
 NEAR_ZERO = 1e-6  # sum of nuslerp's weights below which it goes half way
-LEAST_NORM = 1e-7
+LEAST_NORM = 1e-7  # mergekit's bound of lengths that divide
 COLINEAR = 1e-12  # of 1 − cos²; in mergekit's float32 no angle that small can be told from none
 
 Sums = NDArray[np.float64]
@@ -47,28 +47,22 @@ class NuslerpParameters:
         return 0.5 if abs(first + second) < NEAR_ZERO else second / (first + second)
 
 
-def arc_shares(t: float, aa: float, bb: float, ab: float) -> tuple[float, float]:
-    """sin((1−t)Ω)/sin Ω and sin(tΩ)/sin Ω; 1 − t and t where the two are colinear."""
-    norms = [max(math.sqrt(max(0.0, square)), LEAST_NORM) for square in (aa, bb)]
-    cosine = max(-1.0, min(1.0, ab / (norms[0] * norms[1])))
-    if 1 - cosine**2 <= COLINEAR:
-        return 1 - t, t
-    angle = math.acos(cosine)
-    return math.sin((1 - t) * angle) / math.sin(angle), math.sin(t * angle) / math.sin(angle)
+def arc_shares(t: float, sums: Sums) -> Sums:
+    """sin((1−t)Ω)/sin Ω and sin(tΩ)/sin Ω of many pairs; 1 − t and t where the two are colinear.
 
-
-def _shares_of_all(t: float, sums: Sums) -> NDArray[np.float32]:
-    """Shares of many pairs, (3, …) of a², b² and ab to (2, …).
-
-    One by one: numpy's sines may differ in the last bit with the place in an array.
+    Their a², b² and ab, shape (3, …), to both shares, shape (2, …).
     """
-    each = [arc_shares(t, *three) for three in sums.reshape(3, -1).T.tolist()]
-    return np.array(each, dtype=np.float32).T.reshape(2, *sums.shape[1:])
+    norms = np.maximum(np.sqrt(np.maximum(sums[:2], 0.0)), LEAST_NORM)
+    cosines = np.clip(sums[2] / (norms[0] * norms[1]), -1.0, 1.0)
+    colinear = 1 - cosines * cosines <= COLINEAR
+    angles = arc_cosines(cosines)
+    whole = np.where(colinear, 1.0, sines_and_cosines(angles)[0])
+    first, second = (sines_and_cosines(part * angles)[0] / whole for part in (1 - t, t))
+    return np.stack([np.where(colinear, 1 - t, first), np.where(colinear, t, second)])
 
 
 def _shares_of_tensor(gram: Matrix, parameters: NuslerpParameters) -> list[float]:
-    sums = float(gram[0, 0]), float(gram[1, 1]), float(gram[0, 1])
-    return list(arc_shares(parameters.t, *sums))
+    return arc_shares(parameters.t, np.array([gram[0, 0], gram[1, 1], gram[0, 1]])).tolist()
 
 
 def _by_column(parameters: NuslerpParameters, shape: tuple[int, ...]) -> bool:
@@ -85,6 +79,7 @@ class ArcMeasure(Measure):
     """
 
     def __init__(self, job: TensorJob, parameters: Sequence[NuslerpParameters]) -> None:
+        self._arithmetic = job.arithmetic
         self._shape = job.shape
         self._parameters = parameters
         self._whole: GramMeasure | None = None
@@ -101,9 +96,12 @@ class ArcMeasure(Measure):
         return whole, self._column_products(block) if self._columns else None
 
     def _column_products(self, block: Block) -> NDArray[np.floating]:
-        matrix = rows_between(self._shape) == 1
-        products = [column_sums(each) if matrix else each for each in _products(block)]
-        return np.stack([each.cpu().numpy() for each in products])
+        """a², b² and ab of every element, as rows: summed over them where that is all there is."""
+        a, b = self._arithmetic.tensors([as_rows(values) for values in block.inputs])
+        products = [a * a, b * b, a * b]
+        if rows_between(self._shape) == 1:
+            products = [column_sums(product) for product in products]
+        return np.stack([product.cpu().numpy() for product in products])
 
     def absorb(
         self, observations: Sequence[tuple[list[Matrix], NDArray[np.floating] | None]]
@@ -120,32 +118,25 @@ class ArcMeasure(Measure):
             self._sums = sums.reshape(3, -1, row_length(self._shape))
             for each in self._parameters:
                 if _by_column(each, self._shape) and each.t not in self._shares:
-                    self._shares[each.t] = _shares_of_all(each.t, self._sums)
+                    self._shares[each.t] = arc_shares(each.t, self._sums).astype(np.float32)
         self.wanted = False
 
-    def at(self, block: Block, coefficient: int) -> Sequence[float | Tensor]:
-        """Two numbers, or two tensors that go with the block's rows."""
+    def at(self, block: Block, coefficient: int) -> Sequence[Any]:
+        """Two numbers, or two values that go with the block's rows: (1 or rows, 1 or n)."""
         parameters = self._parameters[coefficient]
         if parameters.nuslerp_flatten and self._whole:
             return self._whole.at(block, coefficient)
-        import torch
-
-        rows = as_rows(block.inputs[0])
+        rows, other = (as_rows(values) for values in block.inputs)
         if _by_column(parameters, self._shape):
             shares = self._shares[parameters.t]
             if (between := shares.shape[1]) > 1:
                 first = block.start // rows.shape[1]
-                shares = shares[:, np.arange(first, first + len(rows)) % between]
+                shares = shares[:, np.arange(first, first + rows.shape[0]) % between]
         else:
-            sums = np.stack([row_sums(product) for product in _products(block)])
-            shares = _shares_of_all(parameters.t, sums)[:, :, np.newaxis]
-        return list(torch.as_tensor(shares, device=rows.device))
-
-
-def _products(block: Block) -> list[Tensor]:
-    """a², b² and ab of every element, as rows."""
-    a, b = (as_rows(each) for each in block.inputs)
-    return [a * a, b * b, a * b]
+            pairs = (rows, rows), (other, other), (rows, other)
+            sums = np.stack([row_sums(self._arithmetic, *pair) for pair in pairs])
+            shares = arc_shares(parameters.t, sums).astype(np.float32)[:, :, np.newaxis]
+        return [self._arithmetic.from_host(np.ascontiguousarray(share)) for share in shares]
 
 
 def _span(parameters: NuslerpParameters) -> Span:
@@ -155,7 +146,7 @@ def _span(parameters: NuslerpParameters) -> Span:
 @merge_method(
     "nuslerp",
     parameters=NuslerpParameters,
-    inputs="either",
+    sees="either",
     span="row",
     span_of=_span,
     family="basic",
@@ -166,8 +157,11 @@ def _span(parameters: NuslerpParameters) -> Span:
     exactly=2,
 )
 def nuslerp(
-    tensors: Sequence[Tensor], statistics: Sequence[float | Tensor], parameters: NuslerpParameters
-) -> Tensor | WeightedSum:
+    inputs: Sequence[Values],
+    shares: Sequence[Any],
+    parameters: NuslerpParameters,
+    arithmetic: Arithmetic,
+) -> Values | WeightedSum:
     """[sin((1−t)Ω) a + sin(tΩ) b] / sin Ω, t = w_b / (w_a + w_b), Ω the angle between a and b.
 
     Goddard 2024 (mergekit). Unlike slerp it names two models besides a base, and with a base turns
@@ -179,7 +173,9 @@ def nuslerp(
     for each block and column between the two passes; tensors of three dimensions or more, save
     those whose middle ones are 1, keep 12 bytes for each element.
     """
-    first, second = statistics
-    if isinstance(first, float) and isinstance(second, float):
-        return WeightedSum(tensors, (first, second))
-    return (as_rows(tensors[0]) * first).add_(as_rows(tensors[1]) * second)
+    first, second = shares
+    if isinstance(first, float):
+        return WeightedSum(inputs, (first, second))
+    merged = as_rows(inputs[0]) * first
+    merged += as_rows(inputs[1]) * second
+    return merged

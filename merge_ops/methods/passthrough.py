@@ -10,7 +10,7 @@ from merge_ops.methods.parameters import per_input
 from merge_ops.methods.registry import merge_method
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from merge_ops.kernels.arithmetic import Arithmetic, Values
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class PassthroughParameters:
 @merge_method(
     "passthrough",
     parameters=PassthroughParameters,
-    inputs="checkpoints",
+    sees="checkpoints",
     span="element",
     family="basic",
     source="https://github.com/arcee-ai/mergekit#passthrough",
@@ -32,7 +32,10 @@ class PassthroughParameters:
     exactly=1,
 )
 def passthrough(
-    checkpoints: Sequence[Tensor], statistics: None, parameters: PassthroughParameters
-) -> Tensor:
+    checkpoints: Sequence[Values],
+    _: None,
+    parameters: PassthroughParameters,
+    arithmetic: Arithmetic,
+) -> Values:
     """θ' = scale · θ, for exactly one checkpoint."""
     return checkpoints[0] * parameters.scale[0]

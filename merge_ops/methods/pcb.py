@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from merge_ops.kernels.values import on_cpu
 from merge_ops.measures.measure import Block, Measure, TensorJob
-from merge_ops.measures.selection import Selection
+from merge_ops.measures.thresholds import ThresholdSearch
 from merge_ops.measures.trimming import INSIDE_LIMIT
 from merge_ops.methods.parameters import per_input, shared
 from merge_ops.methods.registry import merge_method
@@ -16,8 +15,10 @@ from merge_ops.methods.registry import merge_method
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from merge_ops.kernels.arithmetic import Arithmetic, Values
+
 Range = tuple[float, float]
-LEAST = 1e-12
+LEAST = 1e-12  # a divisor's bound: shares are in [0, 1], and a sum of zeros divides zeros
 
 
 @dataclass(frozen=True)
@@ -32,47 +33,53 @@ class PcbParameters:
 
 
 def claim(delta: Tensor, whole: Tensor, extent: Range, experts: int) -> Tensor:
-    """β = exp(n (u² − 1)) · tanh(δ · Σδ), u being |δ| brought from its `extent` to [0, 1].
+    """β = exp(n (u² − 1)) · tanh(δ · Σδ), u being |δ| brought from its `extent` to [0, 1]; (n,).
 
     The constant e⁻ⁿ, which the paper does not have, cancels later and keeps β in [−1, 1]. `whole`
-    is float64, and all is rounded once to float32: exp and tanh in float32 differ in the last bit
-    from one processor to another, and thresholds are found among these values.
+    is float64, and all is rounded once to float32: thresholds are found among these values, so exp
+    and tanh must not differ from one processor to another.
     """
+    from merge_ops.kernels.elementary import exponential, hyperbolic_tangent
+
     least, most = extent
     intra = delta.double().abs_().sub_(least).div_(most - least if most > least else 1.0)
-    intra.square_().sub_(1).mul_(experts).exp_()
-    return (whole * delta).tanh_().mul_(intra).float()
+    intra = exponential(intra.square_().sub_(1).mul_(experts))
+    return hyperbolic_tangent(whole * delta).mul_(intra).float()
 
 
 class ClaimThreshold:
-    """The k-th largest of `count` signed values, by selections on their positive parts and, where
-    fewer than k are positive, on their negative parts."""
+    """Finds the k-th largest of `count` signed values.
 
-    def __init__(self, k: int, count: int, limit: int) -> None:
-        self._positive = Selection(k, count, limit)
-        self._negative = Selection(count - k + 1, count, limit)
+    It searches among their positive parts and, where fewer than k are positive, among their
+    negative parts.
+    """
+
+    def __init__(self, arithmetic: Arithmetic, k: int, count: int, limit: int) -> None:
+        self._arithmetic = arithmetic
+        self._positive = ThresholdSearch(arithmetic, k, count, limit)
+        self._negative = ThresholdSearch(arithmetic, count - k + 1, count, limit)
         self.sample = self._positive.sample
         self.value: float | None = None
 
     def look(self, values: Tensor) -> None:
-        """Bracket the threshold by a sample."""
-        self._positive.look(on_cpu(values.clamp(min=0)))
-        self._negative.look(on_cpu(values.clamp(max=0)))
+        """Bracket the threshold by a sample, shape (n,)."""
+        self._positive.look(self._arithmetic.own(values.clamp(min=0)))
+        self._negative.look(self._arithmetic.own(values.clamp(max=0)))
 
     def observe(self, values: Tensor) -> Any:
-        """What one block says in this round."""
+        """What one block, shape (n,), says in this round."""
         if self._positive.threshold is None:
-            return self._positive.observe(on_cpu(values.clamp(min=0)))
-        return self._negative.observe(on_cpu(values.clamp(max=0)))
+            return self._positive.observe(self._arithmetic.own(values.clamp(min=0)))
+        return self._negative.observe(self._arithmetic.own(values.clamp(max=0)))
 
     def absorb(self, observations: Sequence[Any]) -> None:
         """Take one round in; sets `value` once it is known."""
         on_positive = self._positive.threshold is None
-        selection = self._positive if on_positive else self._negative
-        selection.absorb(observations)
-        if selection.threshold is None:
+        search = self._positive if on_positive else self._negative
+        search.absorb(observations)
+        if search.threshold is None:
             return
-        found = selection.threshold.value
+        found = search.threshold.value
         if on_positive and found > 0:
             self.value = found
         elif not on_positive:
@@ -86,28 +93,29 @@ class ClaimMeasure(Measure):
     """
 
     def __init__(self, job: TensorJob, parameters: Sequence[PcbParameters]) -> None:
+        self._arithmetic = job.arithmetic
         self._experts = range(len(job.inputs))
         self._density = [each.density for each in parameters]
         pairs = sorted({(i, d) for each in self._density for i, d in enumerate(each)})
         limit = INSIDE_LIMIT // max(1, len(pairs))
         self._thresholds = {
-            pair: ClaimThreshold(claims_kept(pair[1], job.count), job.count, limit)
+            pair: ClaimThreshold(job.arithmetic, claims_kept(pair[1], job.count), job.count, limit)
             for pair in pairs
         }
         self._extents: list[Range] = []
         self._largest: list[float] = []
-        self._sample: Sequence[Tensor] = ()
+        self._sample: Sequence[Values] = ()
         self.wanted = True
         self.sample = max(each.sample for each in self._thresholds.values())
 
-    def look(self, inputs: Sequence[Tensor]) -> None:
+    def look(self, inputs: Sequence[Values]) -> None:
         """Keep the sample until the extents are known."""
         self._sample = inputs
 
     def observe(self, block: Block) -> Any:
         """First the extents of this block, then what it says to every open threshold."""
         if not self._extents:
-            return [_extent(delta.abs()) for delta in block.inputs]
+            return [_extent(delta.abs()) for delta in self._arithmetic.tensors(block.inputs)]
         claims = self._claims(block.inputs, {expert for expert, _ in self._open()})
         return (
             {expert: float(each.max()) for expert, each in claims.items()},
@@ -153,11 +161,12 @@ class ClaimMeasure(Measure):
                 threshold.look(claims[expert])
             self._sample = ()
 
-    def _claims(self, inputs: Sequence[Tensor], experts: set[int]) -> dict[int, Tensor]:
-        whole = inputs[0].double()
-        for delta in inputs[1:]:
+    def _claims(self, inputs: Sequence[Values], experts: set[int]) -> dict[int, Tensor]:
+        deltas = self._arithmetic.tensors(inputs)
+        whole = deltas[0].double()
+        for delta in deltas[1:]:
             whole.add_(delta)
-        return {i: claim(inputs[i], whole, self._extents[i], len(inputs)) for i in sorted(experts)}
+        return {i: claim(deltas[i], whole, self._extents[i], len(deltas)) for i in sorted(experts)}
 
 
 def claims_kept(density: float, count: int) -> int:
@@ -173,13 +182,18 @@ def _extent(magnitude: Tensor) -> Range:
 @merge_method(
     "pcb",
     parameters=PcbParameters,
-    inputs="task_vectors",
+    sees="task_vectors",
     span="element",
     family="weighted",
     source="arXiv:2410.02396",
     measure=ClaimMeasure,
 )
-def pcb(deltas: Sequence[Tensor], statistics: list[Tensor], parameters: PcbParameters) -> Tensor:
+def pcb(
+    deltas: Sequence[Values],
+    shares: list[Tensor],
+    parameters: PcbParameters,
+    arithmetic: Arithmetic,
+) -> Tensor:
     """δ = λ Σ wᵢ sᵢ δᵢ / Σ sᵢ, sᵢ being how strong the claim βᵢ of expert i to an entry is.
 
     Du et al. 2024, "Parameter competition balancing for model merging" (PCB-Merging),
@@ -190,10 +204,11 @@ def pcb(deltas: Sequence[Tensor], statistics: list[Tensor], parameters: PcbParam
     smallest and largest |δ|, we do not. Where all claims kept are equal, each counts as 1.
     mergekit has no such method.
     """
-    merged = deltas[0].new_zeros(deltas[0].shape)
+    merged = shares[0].new_zeros(shares[0].shape)
     divisor = merged.clone()
-    for delta, weight, share in zip(deltas, parameters.weight, statistics, strict=True):
-        merged.addcmul_(delta, share, value=weight)
+    tensors = arithmetic.tensors(deltas)
+    for delta, weight, share in zip(tensors, parameters.weight, shares, strict=True):
+        merged.add_((delta * weight).mul_(share))
         divisor.add_(share)
     merged.div_(divisor.clamp_min_(LEAST))
     return merged.mul_(parameters.lambda_) if parameters.lambda_ != 1 else merged

@@ -16,6 +16,8 @@ from merge_ops.methods.registry import merge_method
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from merge_ops.kernels.arithmetic import Arithmetic, Values
+
 Counts = NDArray[np.int64]
 
 
@@ -29,20 +31,23 @@ class RamParameters:
 @merge_method(
     "ram",
     parameters=RamParameters,
-    inputs="task_vectors",
+    sees="task_vectors",
     span="element",
     family="subspace",
     source="arXiv:2601.13572",
 )
-def ram(deltas: Sequence[Tensor], statistics: None, parameters: RamParameters) -> Tensor:
+def ram(
+    inputs: Sequence[Values], _: None, parameters: RamParameters, arithmetic: Arithmetic
+) -> Tensor:
     """δ = the mean of the δᵢ with |δᵢ| > ε, entry by entry; 0 where there is none.
 
     "Reinforced Agent Merging" 2026, https://arxiv.org/abs/2601.13572.
     """
+    deltas = arithmetic.tensors(inputs)
     changed = [_changed(delta, parameters.epsilon) for delta in deltas]
     merged = deltas[0] * changed[0]
     for delta, mask in zip(deltas[1:], changed[1:], strict=True):
-        merged.addcmul_(delta, mask)
+        merged.add_(delta * mask)
     return merged.div_(_total(changed).clamp_min_(1))
 
 
@@ -59,6 +64,7 @@ class OverlapMeasure(Measure):
     """How many entries each expert changed alone and with others, for every ε of a sweep."""
 
     def __init__(self, job: TensorJob, parameters: Sequence[RamplusParameters]) -> None:
+        self._arithmetic = job.arithmetic
         self._parameters = parameters
         self._epsilons = sorted({each.epsilon for each in parameters})
         self._ratios: dict[float, list[float]] = {}
@@ -66,7 +72,8 @@ class OverlapMeasure(Measure):
 
     def observe(self, block: Block) -> list[Counts]:
         """For every ε an array (experts, 2): own and shared changes in this block."""
-        return [_own_and_shared(block.inputs, epsilon) for epsilon in self._epsilons]
+        deltas = self._arithmetic.tensors(block.inputs)
+        return [_own_and_shared(deltas, epsilon) for epsilon in self._epsilons]
 
     def absorb(self, observations: Sequence[list[Counts]]) -> None:
         """shared / max(own, ε) of every expert; 0 where it has no own change to grow."""
@@ -86,31 +93,36 @@ class OverlapMeasure(Measure):
 @merge_method(
     "ramplus_tl",
     parameters=RamplusParameters,
-    inputs="task_vectors",
+    sees="task_vectors",
     span="element",
     family="subspace",
     source="arXiv:2601.13572",
     measure=OverlapMeasure,
 )
 def ramplus_tl(
-    deltas: Sequence[Tensor], statistics: list[float], parameters: RamplusParameters
+    inputs: Sequence[Values],
+    growths: list[float],
+    parameters: RamplusParameters,
+    arithmetic: Arithmetic,
 ) -> Tensor:
     """ram with each expert's own changes × (1 + r · min(ρᵢ, α)), ρᵢ = shared / own, per tensor.
 
     "Reinforced Agent Merging" 2026, https://arxiv.org/abs/2601.13572; mergekit counts within a
     tensor ("tensor-local"), and so do we.
     """
+    deltas = arithmetic.tensors(inputs)
     changed = [_changed(delta, parameters.epsilon) for delta in deltas]
     count = _total(changed)
     alone = (count == 1).to(count.dtype)
     merged = count.new_zeros(count.shape)
-    for delta, mask, growth in zip(deltas, changed, statistics, strict=True):
-        merged.addcmul_(delta, mask.addcmul_(mask, alone, value=growth - 1))
+    for delta, mask, growth in zip(deltas, changed, growths, strict=True):
+        factor = mask + (mask * alone).mul_(growth - 1)
+        merged.add_(delta * factor)
     return merged.div_(count.clamp_min_(1))
 
 
 def _changed(delta: Tensor, epsilon: float) -> Tensor:
-    """1 where |δ| > ε, 0 elsewhere, as float32."""
+    """1 where |δ| > ε, 0 elsewhere, as float32 of the same shape."""
     return (delta.abs() > epsilon).to(delta.dtype)
 
 

@@ -1,11 +1,14 @@
 """The registry of merge methods, and the shape every method has.
 
-A method is a plain function on float32 tensors: it sees a block of every input (flat, as rows or as
-the whole tensor: its span), what was measured of the whole tensor, and its resolved parameters, and
-returns the merged block, or the weighted sum that it is, which the stream works out and rounds in
-one pass. It does no I/O and knows no dtype, device or thread. For `inputs="task_vectors"` it sees
-expert − base and returns the merged task vector; the stream adds the base. `inputs="either"` sees
-task vectors where the recipe names a base, and whole checkpoints where it does not.
+A method is a plain function on float32 values: it gets a block of every input (flat, as rows or as
+the whole tensor: its span), what its measure knows of that block, its resolved parameters, and the
+arithmetic to compute with. It returns the merged block, or the weighted sum that it is, which the
+stream works out and rounds in one pass. It does no I/O and knows no dtype, device or thread.
+
+What it `sees` are whole `checkpoints`; `task_vectors` (expert − base: then it returns the merged
+task vector, and the stream adds the base); task vectors that its measure has `trimmed` by magnitude
+or `dropped` at random; or `either`: task vectors where the recipe names a base, whole checkpoints
+where it does not.
 """
 
 from __future__ import annotations
@@ -16,17 +19,19 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from merge_ops.checkpoints.depth import Position
 from merge_ops.errors import Fault, UnknownMethodError, did_you_mean
-from merge_ops.measures.combination import WeightedSum, worked_out
+from merge_ops.kernels.linear_algebra import linear_algebra_kind
 from merge_ops.methods.parameters import Parameter, parameters_of
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
+    from merge_ops.kernels.arithmetic import Arithmetic, Values
+    from merge_ops.measures.combination import WeightedSum
     from merge_ops.measures.measure import Measure, ModelWide, TensorJob
 
-MergeFunction = Callable[[Sequence["Tensor"], Any, Any], "Tensor | WeightedSum"]
+MergeFunction = Callable[[Sequence[Any], Any, Any, "Arithmetic"], "Values | WeightedSum"]
+"""(inputs, what the measure knows, parameters, arithmetic) to the merged block."""
 MeasureFactory = Callable[["TensorJob", Sequence[Any]], "Measure"]
 Span = Literal["element", "row", "tensor"]
+Sees = Literal["checkpoints", "task_vectors", "trimmed", "dropped", "either"]
 Function = TypeVar("Function", bound=MergeFunction)
 
 
@@ -39,18 +44,20 @@ class MergeMethod:
     is bounded by blocks, by rows or by tensors accordingly. `measure` builds what the method must
     know of the whole tensor first, or where `model_wide` says so of the whole model: then all
     inputs are read once more. `version` is part of a plan's digest: raise it when a change alters
-    any bit. `check` says what is wrong with parameters that are sound each for itself;
-    `at_position` makes of them what the method gets for one tensor, where that depends on the
-    tensor's position among all. With `arrays` the function and its measure do with numpy arrays as
-    well (values.py) where the loops in C were compiled: such a merge needs no torch. With `span_of`
-    that holds for runs of elements only. With `sums_inputs` it returns a weighted sum of its inputs
-    and looks at no value of them, and nothing is measured: they may be handed to it as stored.
+    any bit. `by_lapack` says that its bits follow from the processor's linear algebra library,
+    which the digest then names too. `check` says what is wrong with parameters that are sound each
+    for itself; `at_position` makes of them what the method gets for one tensor, where that depends
+    on the tensor's position among all. With `arrays` the function and its measure use no torch of
+    their own: where the loops in C were compiled, such a merge does not import it. A method with
+    `span_of` then does so for runs of elements only. With `sums_inputs` it returns a weighted sum
+    of its inputs and looks at no value of them, and nothing is measured: they may be handed to it
+    as stored.
     """
 
     name: str
     function: MergeFunction
     parameters: type
-    inputs: Literal["checkpoints", "task_vectors", "either"]
+    sees: Sees
     span: Span
     family: Literal["basic", "weighted", "subspace", "routing", "calibration"]
     source: str
@@ -62,15 +69,22 @@ class MergeMethod:
     random: bool = False
     arrays: bool = False
     sums_inputs: bool = False
+    by_lapack: bool = False
     version: int = 1
     base: Literal["required", "optional"] = "required"
     exactly: int | None = None
     at_least: int = 1
     unused: tuple[str, ...] = ()
 
-    def merge(self, inputs: Sequence[Tensor], known: Any, parameters: Any) -> Tensor:
-        """What the function makes of a block, as a new tensor."""
-        return worked_out(self.function(inputs, known, parameters))
+    @property
+    def inputs(self) -> Literal["checkpoints", "task_vectors", "either"]:
+        """What is read for it: what it sees, before its measure trims or drops."""
+        return "task_vectors" if self.sees in ("trimmed", "dropped") else self.sees
+
+    @property
+    def identity(self) -> list[object]:
+        """What decides its bits beside inputs and parameters, as plain data for a digest."""
+        return [self.name, self.version, *([linear_algebra_kind()] if self.by_lapack else [])]
 
     @property
     def parameter_specs(self) -> dict[str, Parameter]:
@@ -78,7 +92,7 @@ class MergeMethod:
         return parameters_of(self.parameters)
 
     def works_on_arrays(self, span: Span) -> bool:
-        """Whether it does with arrays for a tensor that needs this span."""
+        """Whether it needs no torch for a tensor that needs this span."""
         return self.arrays and (self.span_of is None or span == "element")
 
     def measures_model(self, parameters: Any) -> bool:

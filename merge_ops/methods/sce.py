@@ -9,22 +9,19 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from merge_ops.kernels import loops as kernels
-from merge_ops.kernels.values import on_cpu, zeros_like
-from merge_ops.measures.cuts import blocks_of
-from merge_ops.measures.measure import Block, Measure, TensorJob, leaf_sums, total
-from merge_ops.measures.selection import Selection, Threshold, observe_all
+from merge_ops.kernels.arithmetic import NOTHING, Arithmetic, Band
+from merge_ops.measures.measure import LEAF, Block, Measure, TensorJob, total
+from merge_ops.measures.thresholds import ThresholdSearch, look_all, observe_all
 from merge_ops.measures.trimming import INSIDE_LIMIT
-from merge_ops.measures.variances import picked_between, squares_above, variance
 from merge_ops.methods.parameters import shared
 from merge_ops.methods.registry import merge_method
-from merge_ops.methods.ties import elected_sign
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from torch import Tensor
 
-SMALL = 1e-6
+    from merge_ops.kernels.arithmetic import Values
+
+SMALL = 1e-6  # mergekit's bound: of a sum of weights, and of the mean squares they follow from
 TINIEST = 2.0**-149  # the smallest float32 above zero
 
 
@@ -46,21 +43,18 @@ class SceParameters:
 class Selected:
     """Which entries of a block are selected, and the experts' weights.
 
-    All are where there is no variance, none where there is no threshold.
+    Those whose variance, shape (n,), is within the band; all where there is no variance.
     """
 
     weights: Sequence[float]
-    block: int
-    variance: Tensor | None
-    threshold: Threshold | None
+    variance: Values | None
+    band: Band
 
-    def keep(self, values: Tensor) -> Tensor:
-        """`values` where they are selected, zero elsewhere."""
+    def keep(self, arithmetic: Arithmetic, values: Values) -> Values:
+        """`values`, shape (n,), where they are selected, zero elsewhere."""
         if self.variance is None:
             return values
-        if self.threshold is None:
-            return zeros_like(values)
-        return self.threshold.apply_to(values, self.variance, self.block)
+        return arithmetic.keep_band(self.variance, self.band, values)
 
 
 def selected_count(nonzero: int, share: float) -> int:
@@ -72,7 +66,7 @@ def selected_count(nonzero: int, share: float) -> int:
 class _Near:
     """Of one block and share: Σδ² by leaf of what is surely selected, and what may be.
 
-    `said` is for the selection. `picked` has the variance and the deltas of the `count` entries
+    `said` is for the search. `picked` has the variance and the deltas of the `count` entries
     that may be selected, in order; it is None where there is too much of it.
     """
 
@@ -94,14 +88,17 @@ class VarianceMeasure(Measure):
     """
 
     def __init__(self, job: TensorJob, parameters: Sequence[SceParameters]) -> None:
+        self._arithmetic = job.arithmetic
         self._count = job.count
         self._experts = len(job.inputs)
         self._topk = [each.select_topk for each in parameters]
         shares = sorted({share for share in self._topk if share < 1})
-        # A value is held by its selection, and with all its deltas.
+        # A value is held by its search, and with all its deltas.
         self._limit = INSIDE_LIMIT // (max(1, len(shares)) * (self._experts + 2))
-        self._selections = {
-            share: Selection(max(1, int(share * job.count)), job.count, self._limit)
+        self._searches = {
+            share: ThresholdSearch(
+                job.arithmetic, max(1, int(share * job.count)), job.count, self._limit
+            )
             for share in shares
         }
         self._counted = False
@@ -109,27 +106,27 @@ class VarianceMeasure(Measure):
         self._held = dict.fromkeys(shares, 0)
         self._lock = Lock()
         self.wanted = True
-        self.sample = max((each.sample for each in self._selections.values()), default=0)
+        self.sample = max((each.sample for each in self._searches.values()), default=0)
 
-    def look(self, inputs: Sequence[Tensor]) -> None:
+    def look(self, inputs: Sequence[Values]) -> None:
         """Bracket every threshold."""
-        spread, differing = variance(inputs)
-        seen = on_cpu(spread)
-        for share, selection in self._selections.items():
-            selection.k = max(1, int(share * (differing / max(1, len(seen))) * self._count))
-            selection.look(seen)
+        spread, differing = self._arithmetic.variance(inputs)
+        for share, search in self._searches.items():
+            search.k = max(1, int(share * (differing / max(1, spread.shape[0])) * self._count))
+        look_all(self._arithmetic, list(self._searches.values()), spread)
 
     def observe(self, block: Block) -> dict[Any, Any]:
-        """What this block says to every open selection, and in the first round to the weights.
+        """What this block says to every open search, and in the first round to the weights.
 
-        With no selection open, Σδ² of what is kept where weights are not known.
+        With no search open, Σδ² of what is kept where weights are not known.
         """
         waiting = self._open()
         if self._counted and not waiting:
             return {share: self._sums(block, share) for share in self._unweighted()}
-        spread, differing = variance(block.inputs)
+        spread, differing = self._arithmetic.variance(block.inputs)
         if self._counted:
-            said = observe_all([self._selections[each] for each in waiting], on_cpu(spread))
+            searches = [self._searches[share] for share in waiting]
+            said = observe_all(self._arithmetic, searches, spread)
             return dict(zip(waiting, said, strict=True))
         found = {share: self._near(block, spread, share) for share in self._unweighted()}
         return {"differing": differing, **found}
@@ -142,14 +139,14 @@ class VarianceMeasure(Measure):
                 self._weigh(share, [seen[share] for seen in observations])
         elif self._counted:
             for share in waiting:
-                self._selections[share].absorb([seen[share] for seen in observations])
+                self._searches[share].absorb([seen[share] for seen in observations])
         else:
             differing = sum(seen["differing"] for seen in observations)
             self._counted = True
-            for share, selection in self._selections.items():
-                selection.k = selected_count(differing, share)
-                if selection.k:
-                    selection.absorb([seen[share].said for seen in observations])
+            for share, search in self._searches.items():
+                search.k = selected_count(differing, share)
+                if search.k:
+                    search.absorb([seen[share].said for seen in observations])
             for share in self._unweighted():
                 self._weigh_near(share, [seen[share] for seen in observations])
         self.wanted = bool(self._unweighted())
@@ -157,37 +154,41 @@ class VarianceMeasure(Measure):
     def at(self, block: Block, coefficient: int) -> Selected:
         """The selected entries of this block."""
         share = self._topk[coefficient]
-        spread = variance(block.inputs)[0] if share < 1 else None
+        spread = self._arithmetic.variance(block.inputs)[0] if share < 1 else None
         return self._selected(block, share, spread, self._weights[share])
 
     def _selected(
-        self, block: Block, share: float, spread: Tensor | None, weights: Sequence[float] = ()
+        self, block: Block, share: float, spread: Values | None, weights: Sequence[float] = ()
     ) -> Selected:
-        threshold = self._selections[share].threshold if share < 1 else None
-        return Selected(weights, block.index, spread, threshold)
+        threshold = self._searches[share].threshold if share < 1 else None
+        return Selected(weights, spread, threshold.band(block.index) if threshold else NOTHING)
 
     def _open(self) -> list[float]:
         """The shares whose threshold is not known; none is needed where nothing is selected."""
-        return [share for share, each in self._selections.items() if not each.threshold and each.k]
+        return [share for share, each in self._searches.items() if not each.threshold and each.k]
 
     def _unweighted(self) -> list[float]:
         return [share for share in sorted(set(self._topk)) if share not in self._weights]
 
     def _sums(self, block: Block, share: float) -> list[NDArray[np.float64]]:
         """Σδ² by leaf of what is selected, for every expert."""
-        chosen = self._selected(block, share, variance(block.inputs)[0])
-        kept = [chosen.keep(delta) for delta in block.inputs]
-        return [leaf_sums(delta, delta) for delta in kept]
+        chosen = self._selected(block, share, self._arithmetic.variance(block.inputs)[0])
+        kept = [chosen.keep(self._arithmetic, delta) for delta in block.inputs]
+        return self._squares(kept)
 
-    def _near(self, block: Block, spread: Tensor, share: float) -> _Near:
-        bracket = self._selections[share].bracket if share < 1 else None
+    def _squares(self, deltas: Sequence[Values]) -> list[NDArray[np.float64]]:
+        """Σδ² by leaf of every expert, each of shape (n,)."""
+        return [self._arithmetic.leaf_sums(delta, delta, LEAF) for delta in deltas]
+
+    def _near(self, block: Block, spread: Values, share: float) -> _Near:
+        bracket = self._searches[share].bracket if share < 1 else None
         if bracket is None:
-            return _Near([leaf_sums(delta, delta) for delta in block.inputs], None, 0, None)
+            return _Near(self._squares(block.inputs), None, 0, None)
         # Entries that do not differ are never selected.
         low, high = max(bracket[0], TINIEST), bracket[1]
-        picked = picked_between(block.inputs, spread, low, high)
-        sums, above = squares_above(block.inputs, spread, high)
-        said = self._selections[share].seen_near(above, picked[0])
+        picked = self._arithmetic.pick_between(spread, low, high, block.inputs)
+        sums, above = self._arithmetic.squares_above(block.inputs, spread, high, LEAF)
+        said = self._searches[share].seen_near(above, picked[0])
         with self._lock:
             self._held[share] += len(picked[0])
             fits = self._held[share] <= self._limit
@@ -198,18 +199,18 @@ class VarianceMeasure(Measure):
         sums = [each.sums for each in seen]
         if share >= 1:
             return self._weigh(share, sums)
-        selection = self._selections[share]
-        if not selection.k:
+        search = self._searches[share]
+        if not search.k:
             self._weights[share] = _weights([0.0] * self._experts)
-        threshold = selection.threshold
+        threshold = search.threshold
         if threshold is None or sum(each.count for each in seen) > self._limit:
             return None
         variances, *deltas = np.concatenate([cast(Any, each.picked) for each in seen], axis=1)
         chosen = variances > np.float32(threshold.value)
         equal = np.flatnonzero(variances == np.float32(threshold.value))
         chosen[equal[: sum(threshold.ties)]] = True
-        some: Any = [delta[chosen] for delta in deltas]
-        return self._weigh(share, [*sums, [leaf_sums(each, each) for each in some]])
+        some = [self._arithmetic.from_host(delta[chosen]) for delta in deltas]
+        return self._weigh(share, [*sums, self._squares(some)])
 
     def _weigh(self, share: float, sums: Sequence[Sequence[NDArray[np.float64]]]) -> None:
         leaves = zip(*sums, strict=True)
@@ -225,7 +226,7 @@ def _weights(means: Sequence[float]) -> list[float]:
 @merge_method(
     "sce",
     parameters=SceParameters,
-    inputs="task_vectors",
+    sees="task_vectors",
     span="element",
     family="weighted",
     source="arXiv:2408.07990",
@@ -235,7 +236,12 @@ def _weights(means: Sequence[float]) -> list[float]:
     at_least=2,
     unused=("int8_mask",),
 )
-def sce(deltas: Sequence[Tensor], statistics: Selected, parameters: SceParameters) -> Tensor:
+def sce(
+    deltas: Sequence[Values],
+    selected: Selected,
+    parameters: SceParameters,
+    arithmetic: Arithmetic,
+) -> Values:
     """δ = Σ wᵢδᵢ / Σ wᵢ over the experts that agree with the sign of Σ δᵢ, on selected entries.
 
     Wan et al. 2024, "FuseChat", https://arxiv.org/abs/2408.07990. Selected are the
@@ -244,20 +250,7 @@ def sce(deltas: Sequence[Tensor], statistics: Selected, parameters: SceParameter
     mean squares sum to less than 1e-6, as those of lightly fine-tuned experts do, all weights are
     equal; and Σ wᵢ counts as at least 1e-6. Equal variances are selected from the lowest index on.
     """
-    weights = statistics.weights
-    ones = [1.0] * len(weights)
-    found = kernels.disjoint_merge(*blocks_of(deltas), ones, weights, weights, SMALL, 1.0)
-    return statistics.keep(_disjoint_merge(deltas, weights) if found is None else found)
-
-
-def _disjoint_merge(deltas: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    import torch
-
-    elected = elected_sign(deltas)
-    merged = torch.zeros_like(elected)
-    divisor = torch.zeros_like(elected)
-    for delta, weight in zip(deltas, weights, strict=True):
-        agreeing = (delta * elected).clamp_min_(0)
-        merged.add_(agreeing, alpha=weight)
-        divisor.add_(agreeing.sign_(), alpha=weight)
-    return merged.div_(divisor.clamp_min_(SMALL)).mul_(elected)
+    weights = selected.weights
+    ones, whole = [1.0] * len(weights), [None] * len(weights)
+    merged = arithmetic.disjoint_merge(deltas, whole, ones, weights, weights, SMALL, 1.0)
+    return selected.keep(arithmetic, merged)

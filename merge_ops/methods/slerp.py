@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from merge_ops.kernels.elementary import arc_cosine, sine
 from merge_ops.measures.combination import WeightedSum
-from merge_ops.measures.measure import Block, Measure, TensorJob, leaf_sums, total
+from merge_ops.measures.measure import LEAF, Block, Measure, TensorJob, total
 from merge_ops.methods.parameters import REQUIRED, shared
 from merge_ops.methods.registry import merge_method
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from merge_ops.kernels.arithmetic import Arithmetic, Values
 
 NEARLY_PARALLEL = 0.9995
 NO_NORM = 1e-8
@@ -42,13 +43,15 @@ class AngleMeasure(Measure):
 
     def __init__(self, job: TensorJob, parameters: Sequence[SlerpParameters]) -> None:
         self.wanted = True
+        self._arithmetic = job.arithmetic
         self._t = [each.t for each in parameters]
         self._shares: list[Angle] = []
 
     def observe(self, block: Block) -> tuple[NDArray[np.float64], ...]:
         """Leaf sums of a², b² and ab."""
         first, second = block.inputs
-        return leaf_sums(first, first), leaf_sums(second, second), leaf_sums(first, second)
+        pairs = (first, first), (second, second), (first, second)
+        return tuple(self._arithmetic.leaf_sums(*pair, LEAF) for pair in pairs)
 
     def absorb(self, observations: Sequence[tuple[NDArray[np.float64], ...]]) -> None:
         """Turn the sums into the two shares for every t."""
@@ -67,14 +70,14 @@ class AngleMeasure(Measure):
 def _shares(t: float, cosine: float) -> Angle:
     if abs(cosine) > NEARLY_PARALLEL:
         return Angle(1 - t, t)
-    angle = math.acos(cosine)
-    return Angle(math.sin((1 - t) * angle) / math.sin(angle), math.sin(t * angle) / math.sin(angle))
+    angle = arc_cosine(cosine)
+    return Angle(sine((1 - t) * angle) / sine(angle), sine(t * angle) / sine(angle))
 
 
 @merge_method(
     "slerp",
     parameters=SlerpParameters,
-    inputs="checkpoints",
+    sees="checkpoints",
     span="element",
     family="basic",
     source="https://en.wikipedia.org/wiki/Slerp",
@@ -83,11 +86,14 @@ def _shares(t: float, cosine: float) -> Angle:
     exactly=2,
 )
 def slerp(
-    checkpoints: Sequence[Tensor], statistics: Angle, parameters: SlerpParameters
+    checkpoints: Sequence[Values],
+    angle: Angle,
+    parameters: SlerpParameters,
+    arithmetic: Arithmetic,
 ) -> WeightedSum:
     """θ = [sin((1−t)Ω) a + sin(tΩ) b] / sin Ω, Ω the angle between a and b, per tensor.
 
     Shoemake 1985. The raw vectors are combined, as in mergekit: norms enter the angle only. Where
     |cos Ω| > 0.9995 it is (1−t) a + t b; a vector shorter than 1e-8 counts as orthogonal.
     """
-    return WeightedSum(checkpoints, (statistics.first, statistics.second))
+    return WeightedSum(checkpoints, (angle.first, angle.second))

@@ -12,12 +12,12 @@ import numpy as np
 
 from merge_ops.errors import NoDirectionError
 from merge_ops.measures.combination import WeightedSum
-from merge_ops.measures.gram import GramMeasure, Matrix
+from merge_ops.measures.gram import GramMeasure, Matrix, inner, times
 from merge_ops.methods.parameters import REQUIRED, per_input, shared
 from merge_ops.methods.registry import merge_method
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from merge_ops.kernels.arithmetic import Arithmetic, Values
 
 
 @dataclass(frozen=True)
@@ -40,17 +40,18 @@ def multislerp_shares(gram: Matrix, parameters: MultislerpParameters) -> list[fl
     if len(weight) == 1:
         return [1.0]
     if parameters.normalize_weights:
-        if weight.sum() == 0:
+        whole = sum(parameters.weight)
+        if whole == 0:
             raise NoDirectionError(
                 f"the weights {list(parameters.weight)} sum to zero, and `normalize_weights`"
                 " divides by that"
             )
-        weight /= weight.sum()
+        weight /= whole
     norms = np.sqrt(np.diag(gram).clip(min=0))
     directions = weight / (norms + parameters.eps)
-    length = math.sqrt(max(0.0, float(directions @ gram @ directions)))
+    length = math.sqrt(max(0.0, inner(directions, times(gram, directions))))
     if length >= parameters.eps:
-        return (directions * (weight @ norms) / length).tolist()
+        return (directions * inner(weight, norms) / length).tolist()
     if len(weight) == 2:
         return weight.tolist()
     raise NoDirectionError(
@@ -62,7 +63,7 @@ def multislerp_shares(gram: Matrix, parameters: MultislerpParameters) -> list[fl
 @merge_method(
     "multislerp",
     parameters=MultislerpParameters,
-    inputs="either",
+    sees="either",
     span="element",
     family="basic",
     source="https://goddard.blog/posts/multislerp-wow-what-a-cool-idea",
@@ -71,11 +72,14 @@ def multislerp_shares(gram: Matrix, parameters: MultislerpParameters) -> list[fl
     base="optional",
 )
 def multislerp(
-    tensors: Sequence[Tensor], statistics: list[float], parameters: MultislerpParameters
+    inputs: Sequence[Values],
+    shares: list[float],
+    parameters: MultislerpParameters,
+    arithmetic: Arithmetic,
 ) -> WeightedSum:
     """(Σ wᵢ‖xᵢ‖) · Σ wᵢuᵢ / ‖Σ wᵢuᵢ‖, uᵢ = xᵢ/‖xᵢ‖, per tensor.
 
     Goddard 2024 (mergekit). Its way over the tangent space at the mean ends where it began: the
     weighted tangents at the weighted mean add up to nothing.
     """
-    return WeightedSum(tensors, statistics)
+    return WeightedSum(inputs, shares)

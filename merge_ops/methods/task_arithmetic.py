@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from merge_ops.measures.combination import WeightedSum
-from merge_ops.measures.cuts import Cut
+from merge_ops.measures.trimmed_blocks import TrimmedBlock
 from merge_ops.methods.parameters import REQUIRED, per_input, shared
 from merge_ops.methods.registry import merge_method
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from merge_ops.kernels.arithmetic import Arithmetic, Values
 
-NEAR_ZERO = 1e-8
+NEAR_ZERO = 1e-8  # a sum of weights below it divides by one: mergekit's bound
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class TaskArithmeticParameters:
 @merge_method(
     "task_arithmetic",
     parameters=TaskArithmeticParameters,
-    inputs="task_vectors",
+    sees="task_vectors",
     span="element",
     family="basic",
     source="arXiv:2212.04089",
@@ -38,7 +38,7 @@ class TaskArithmeticParameters:
     unused=("density", "rescale", "int8_mask"),
 )
 def task_arithmetic(
-    deltas: Sequence[Tensor], statistics: None, parameters: TaskArithmeticParameters
+    deltas: Sequence[Values], _: None, parameters: TaskArithmeticParameters, arithmetic: Arithmetic
 ) -> WeightedSum:
     """δ = λ Σ wᵢ δᵢ  (divided by Σ wᵢ when `normalize`).
 
@@ -49,8 +49,11 @@ def task_arithmetic(
 
 
 def scaled_sum(
-    deltas: Sequence[Tensor | Cut], weight: Sequence[float], normalize: bool, lambda_: float
+    deltas: Sequence[Values | TrimmedBlock],
+    weight: Sequence[float],
+    normalize: bool,
+    lambda_: float,
 ) -> WeightedSum:
-    """λ Σ wᵢ δᵢ, divided by Σ wᵢ when `normalize`; the inputs stay as they are."""
+    """λ Σ wᵢ δᵢ, divided by Σ wᵢ when `normalize`; blocks of equal shapes, to be worked out."""
     divisor = sum(weight) if normalize else 1
     return WeightedSum(deltas, weight, divisor if abs(divisor) >= NEAR_ZERO else 1, lambda_)

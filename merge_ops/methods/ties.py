@@ -6,21 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from merge_ops.kernels import loops as kernels
-from merge_ops.measures.cuts import Cut, blocks_of, made
 from merge_ops.measures.measure import TensorJob
-from merge_ops.measures.selection import kept_count
-from merge_ops.measures.trimming import (
-    BandMeasure,
+from merge_ops.measures.thresholds import kept_count
+from merge_ops.measures.trimmed_blocks import TrimmedBlock, blocks_of
+from merge_ops.measures.trimming import TrimMeasure
+from merge_ops.methods.parameters import REQUIRED, per_input, shared
+from merge_ops.methods.registry import merge_method
+from merge_ops.methods.sparse_parameters import (
     rescale_after_trimming,
     trim_scope,
     trimmed_globally,
 )
-from merge_ops.methods.parameters import REQUIRED, per_input, shared
-from merge_ops.methods.registry import merge_method
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from merge_ops.kernels.arithmetic import Arithmetic, Values
 
 
 @dataclass(frozen=True)
@@ -39,15 +38,15 @@ class TiesParameters:
     trim: str = trim_scope()
 
 
-def _measure(job: TensorJob, parameters: Sequence[TiesParameters]) -> BandMeasure:
-    bands = [[(kept_count(d, job.count), 0) for d in each.density] for each in parameters]
-    return BandMeasure(job, bands, [each.rescale for each in parameters])
+def _measure(job: TensorJob, parameters: Sequence[TiesParameters]) -> TrimMeasure:
+    ranges = [[(kept_count(d, job.count), 0) for d in each.density] for each in parameters]
+    return TrimMeasure(job, ranges, [each.rescale for each in parameters])
 
 
 @merge_method(
     "ties",
     parameters=TiesParameters,
-    inputs="task_vectors",
+    sees="trimmed",
     span="element",
     family="subspace",
     source="arXiv:2306.01708",
@@ -56,7 +55,12 @@ def _measure(job: TensorJob, parameters: Sequence[TiesParameters]) -> BandMeasur
     model_wide=trimmed_globally("density", "rescale"),
     unused=("int8_mask",),
 )
-def ties(deltas: Sequence[Tensor], statistics: list[Cut], parameters: TiesParameters) -> Tensor:
+def ties(
+    deltas: Sequence[Values],
+    trimmed: list[TrimmedBlock],
+    parameters: TiesParameters,
+    arithmetic: Arithmetic,
+) -> Values:
     """Trim each δᵢ to its largest entries, elect a sign per element, average those that agree, × λ.
 
     Yadav et al. 2023, "TIES-Merging", https://arxiv.org/abs/2306.01708. As in mergekit, and unlike
@@ -65,59 +69,25 @@ def ties(deltas: Sequence[Tensor], statistics: list[Cut], parameters: TiesParame
     k count all merged tensors of an expert together, as in the paper; all inputs are then read
     twice. Equal magnitudes at the threshold are kept from the lowest index on, in file order.
     """
-    return disjoint_merge(statistics, parameters.weight, parameters.normalize, parameters.lambda_)
-
-
-def elected_sign(parts: Sequence[Tensor]) -> Tensor:
-    """The sign of Σ partᵢ, entry by entry, as +1 and −1; plus where the sum is zero."""
-    import torch
-
-    total = parts[0] + parts[1] if len(parts) > 1 else parts[0].clone()
-    for part in parts[2:]:
-        total.add_(part)
-    # A sum is −0 only where every part is zero, and there the sign does not matter.
-    return torch.copysign(total.new_ones(()), total)
+    return disjoint_merge(
+        arithmetic, trimmed, parameters.weight, parameters.normalize, parameters.lambda_
+    )
 
 
 def disjoint_merge(
-    deltas: Sequence[Tensor | Cut], weight: Sequence[float], normalize: bool, lambda_: float
-) -> Tensor:
+    arithmetic: Arithmetic,
+    deltas: Sequence[Values | TrimmedBlock],
+    weight: Sequence[float],
+    normalize: bool,
+    lambda_: float,
+) -> Values:
     """λ Σ of the wᵢδᵢ that have the elected sign, divided by their Σ wᵢ when `normalize`.
 
     The sign is that of Σ wᵢδᵢ, plus where that is zero; zeros never agree; a divisor of zero
-    counts as one. Flat float32 tensors of equal length in, a new one out.
+    counts as one. Blocks of equal shapes in, new values of that shape out.
     """
     if normalize and weight[0] > 0 and len(set(weight)) == 1:
         weight = [1.0] * len(weight)  # equal weights cancel
-    found = kernels.disjoint_merge(
-        *blocks_of(deltas),
-        weight,
-        [1.0] * len(weight),
-        weight,
-        min(weight) if normalize else None,
-        lambda_,
-    )
-    if found is not None:
-        return found
-    import torch
-
-    shares = [
-        delta if share == 1 else delta * share
-        for delta, share in zip(made(deltas), weight, strict=True)
-    ]
-    elected = elected_sign(shares)
-    merged = torch.zeros_like(elected)
-    divisor = torch.zeros_like(elected)
-    for part, share in zip(shares, weight, strict=True):
-        agreeing = (part * elected).clamp_min_(0)
-        merged.add_(agreeing)
-        if normalize:
-            divisor.add_(agreeing.sign_(), alpha=share)
-    if normalize:
-        least = min(weight)
-        # Where nobody agrees the sum is zero and any divisor serves; the clamp is the quick way.
-        merged.div_(
-            divisor.clamp_min_(least) if least > 0 else divisor.masked_fill_(divisor == 0, 1)
-        )
-    merged.mul_(elected)
-    return merged.mul_(lambda_) if lambda_ != 1 else merged
+    least = min(weight) if normalize else None
+    ones = [1.0] * len(weight)
+    return arithmetic.disjoint_merge(*blocks_of(deltas), weight, ones, weight, least, lambda_)

@@ -21,6 +21,8 @@ from merge_ops.methods.registry import merge_method
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from merge_ops.kernels.arithmetic import Arithmetic, Values
+
 
 @dataclass(frozen=True)
 class TsvmParameters:
@@ -32,12 +34,15 @@ class TsvmParameters:
 @merge_method(
     "tsvm",
     parameters=TsvmParameters,
-    inputs="task_vectors",
+    sees="task_vectors",
     span="tensor",
+    by_lapack=True,
     family="subspace",
     source="arXiv:2412.00081",
 )
-def tsvm(deltas: Sequence[Tensor], statistics: None, parameters: TsvmParameters) -> Tensor:
+def tsvm(
+    inputs: Sequence[Values], _: None, parameters: TsvmParameters, arithmetic: Arithmetic
+) -> Tensor:
     """δ = λ Ũ Σ Ṽᵀ, Ũ and Ṽ the nearest orthonormal to the experts' leading singular vectors.
 
     Gargiulo et al. 2024, "Task Singular Vectors", https://arxiv.org/abs/2412.00081. Of each of T
@@ -48,6 +53,7 @@ def tsvm(deltas: Sequence[Tensor], statistics: None, parameters: TsvmParameters)
     rank of a LoRA adapter, are left out instead of being drawn by chance. Takes T (T + 1) / 2
     square matrices of the shorter side in float64.
     """
+    deltas = arithmetic.tensors(inputs)
     kept = min(deltas[0].shape) // len(deltas) if deltas[0].dim() == 2 else 0
     if kept == 0:
         return mean(deltas).mul_(parameters.lambda_)

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 
 from merge_ops.checkpoints.tensor_names import is_embedding
 from merge_ops.measures.measure import Block, Measure, TensorJob
+from merge_ops.measures.rows import column_sums, row_sums
 from merge_ops.measures.spectrum import runs
 from merge_ops.methods.parameters import shared
 from merge_ops.methods.registry import merge_method
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from merge_ops.kernels.arithmetic import Arithmetic, Values
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class ChangeMeasure(Measure):
     """Each expert's changes, and from them one share for every column, or entry of a vector."""
 
     def __init__(self, job: TensorJob, parameters: Sequence[WidenParameters]) -> None:
+        self._arithmetic = job.arithmetic
         self._parameters = parameters
         self._by_rows = is_embedding(job.tensor)
         self._changes: Sequence[Tensor] = ()
@@ -45,11 +49,11 @@ class ChangeMeasure(Measure):
         """Significances, shape (experts, columns): of lengths and directions, or of entries."""
         import torch
 
-        base, *experts = block.inputs
+        base, *experts = tensors = self._arithmetic.tensors(block.inputs)
         if base.dim() != 2:
-            return [torch.stack([(each - base).abs() for each in experts])]
-        matrices = [each.mT if self._by_rows else each for each in block.inputs]
-        return [_ranks(each) for each in column_changes(matrices)]
+            return [torch.stack([(expert - base).abs() for expert in experts])]
+        matrices = [tensor.mT if self._by_rows else tensor for tensor in tensors]
+        return [_ranks(changes) for changes in column_changes(matrices)]
 
     def absorb(self, observations: Sequence[Sequence[Tensor]]) -> None:
         """The whole tensor is one block."""
@@ -59,9 +63,9 @@ class ChangeMeasure(Measure):
     def at(self, block: Block, coefficient: int) -> list[Tensor]:
         """Each expert's shares, in a shape that multiplies its task vector."""
         parameters = self._parameters[coefficient]
-        scores = [_scores(each, parameters) for each in self._changes]
+        scores = [_scores(self._arithmetic, each, parameters) for each in self._changes]
         shares = sum(scores[1:], scores[0]) / len(scores)
-        across = block.inputs[0].dim() == 2 and self._by_rows
+        across = len(block.inputs[0].shape) == 2 and self._by_rows
         return [each.unsqueeze(-1) if across else each for each in shares]
 
 
@@ -78,8 +82,8 @@ def column_changes(matrices: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     for run in runs(rows, columns):
         base, *experts = (each[run].double() for each in matrices)
         for position, each in enumerate((base, *experts)):
-            sums[0, position] += each.square().sum(0)
-            sums[1, position] += (each * base).sum(0)
+            sums[0, position] += column_sums(each * each)[0]
+            sums[1, position] += column_sums(each * base)[0]
     lengths = sums[0].sqrt()
     both = lengths[0] * lengths[1:]
     same = ((lengths[0] == 0) & (lengths[1:] == 0)).to(both.dtype)
@@ -99,21 +103,31 @@ def _ranks(changes: Tensor) -> Tensor:
     return torch.zeros_like(places.contiguous()).scatter_(1, order, places)
 
 
-def _scores(significance: Tensor, parameters: WidenParameters) -> Tensor:
-    """Softmax over the experts; what is above the ratio times its model's mean has one score."""
+def _scores(arithmetic: Arithmetic, significance: Tensor, parameters: WidenParameters) -> Tensor:
+    """Softmax over the experts; what is above the ratio times its model's mean has one score.
+
+    Significances, shape (experts, …), none negative, to scores of that shape.
+    """
     import torch
 
-    mean = significance.flatten(1).mean(1, dtype=torch.float64)
-    bar = (mean * parameters.above_average_value_ratio).float()
+    from merge_ops.kernels.elementary import exponential
+
+    flat = significance.flatten(1)
+    mean = row_sums(arithmetic, arithmetic.own(flat)) / flat.shape[1]
+    bar = torch.as_tensor(mean * parameters.above_average_value_ratio).to(significance)
     important = significance > bar.view(-1, *[1] * (significance.dim() - 1))
-    scores = torch.softmax(significance, dim=0)
+    powers = exponential(significance.double() - significance.amax(dim=0).double())
+    whole = powers[0].clone()
+    for power in powers[1:]:
+        whole.add_(power)
+    scores = powers.div_(whole).float()
     return scores.masked_fill_(important, parameters.score_calibration_value)
 
 
 @merge_method(
     "widen",
     parameters=WidenParameters,
-    inputs="checkpoints",
+    sees="checkpoints",
     span="tensor",
     family="weighted",
     source="arXiv:2408.03092",
@@ -121,7 +135,10 @@ def _scores(significance: Tensor, parameters: WidenParameters) -> Tensor:
     at_least=2,
 )
 def widen(
-    checkpoints: Sequence[Tensor], statistics: list[Tensor], parameters: WidenParameters
+    checkpoints: Sequence[Values],
+    shares: list[Tensor],
+    parameters: WidenParameters,
+    arithmetic: Arithmetic,
 ) -> Tensor:
     """θ = θ₀ + Σ sᵢ ⊙ (θᵢ − θ₀), sᵢ the mean of two scores of each column: length and direction.
 
@@ -133,10 +150,8 @@ def widen(
     are input dimensions, and tokens of an embedding; vectors are scored entry by entry on |δᵢ|,
     unranked. Lengths and cosines are in float64, where theirs are in the dtype of the model.
     """
-    import torch
-
-    base, *experts = checkpoints
+    base, *experts = arithmetic.tensors(checkpoints)
     merged = base.clone()
-    for expert, share in zip(experts, statistics, strict=True):
-        torch.addcmul(merged, expert - base, share, out=merged)
+    for expert, share in zip(experts, shares, strict=True):
+        merged.add_((expert - base).mul_(share))
     return merged

@@ -34,7 +34,7 @@ from merge_ops.plans.steps import Copy, Merge, Reuse, Step
 from merge_ops.recipes.recipe import DTYPES, Coefficient, Recipe
 from merge_ops.vocabularies.output_tokenizer import OutputTokenizer, output_tokenizer
 
-PLAN_VERSION = 3
+PLAN_VERSION = 4
 GRADIENTS = (
     "gradients run over the layers of a stack (of a slice); embeddings, final norm and output head"
     " take the FIRST value of a gradient, as in mergekit"
@@ -56,7 +56,8 @@ class Plan:
 
     `outputs` has one entry for each coefficient. `base` gives config and tokenizer, unless
     `tokenizer` says otherwise of the latter. `digests` are those of models that were opened without
-    one, by the place that their files are read from.
+    one, by the place that their files are read from. `arithmetic` is the kind of device whose bits
+    the digests stand for (stream.device).
     """
 
     recipe: Recipe
@@ -68,6 +69,7 @@ class Plan:
     warnings: tuple[str, ...]
     tokenizer: OutputTokenizer | None = None
     digests: Mapping[ByteSource, str] = field(default_factory=dict["ByteSource", str])
+    arithmetic: str = "cpu"
 
     @property
     def method(self) -> MergeMethod:
@@ -165,7 +167,8 @@ class Plan:
         planned = [step.planned for step in self.steps]
         identity = {
             "version": PLAN_VERSION,
-            "method": [self.method.name, self.method.version],
+            "method": self.method.identity,
+            "arithmetic": self.arithmetic,
             "seed": self.recipe.seed if self.method.random else None,
             "base": self.digest_of(self.base),
             "config": self.config,
@@ -205,12 +208,14 @@ def plan_merge(
     checkpoints: Mapping[str, Checkpoint],
     coefficients: Sequence[str] | None = None,
     shard_bytes: int = DEFAULT_SHARD_BYTES,
+    arithmetic: str = "cpu",
 ) -> Plan:
     """Resolve a concrete recipe against opened checkpoints, by the names the recipe uses.
 
     `coefficients` chooses some of the sweep by id (default: all); `shard_bytes` is the most data
-    of a file of the output. Raises CompatibilityError where the checkpoints do not fit, RecipeError
-    where a required parameter has no value.
+    of a file of the output; `arithmetic` is the kind that the merge will compute with. Raises
+    CompatibilityError where the checkpoints do not fit, RecipeError where a required parameter has
+    no value.
     """
     donor = donor_of(recipe, checkpoints)
     arrangement = arrange(recipe, checkpoints)
@@ -237,7 +242,7 @@ def plan_merge(
     ordered = [by_name[output.name] for shard in shards for output in shard.tensors]
     warnings += tokenizer.warnings if tokenizer else ()
     output = (tuple(ordered), tuple(shards), chosen, tuple(warnings), tokenizer)
-    return Plan(recipe, donor, arrangement, *output)
+    return Plan(recipe, donor, arrangement, *output, arithmetic=arithmetic)
 
 
 def _chosen(recipe: Recipe, wanted: Sequence[str] | None) -> tuple[Coefficient, ...]:

@@ -77,7 +77,7 @@ def tensor_keys(plan: Plan, digests: Mapping[str, Digests]) -> tuple[dict[str, s
                 continue
             identity = {
                 "versions": [KEYS_VERSION, PLAN_VERSION],
-                "method": [plan.method.name, plan.method.version],
+                "method": [*plan.method.identity, plan.arithmetic],
                 "random": [plan.recipe.seed, models] if plan.method.random else None,
                 "does": [step.action, on_base],
                 "output": dataclasses.astuple(step.output),

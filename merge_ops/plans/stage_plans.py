@@ -17,13 +17,16 @@ from merge_ops.recipes.stages import Stages
 
 
 def plan_stages(
-    stages: Stages, opened: Mapping[str, Checkpoint], shard_bytes: int = DEFAULT_SHARD_BYTES
+    stages: Stages,
+    opened: Mapping[str, Checkpoint],
+    shard_bytes: int = DEFAULT_SHARD_BYTES,
+    arithmetic: str = "cpu",
 ) -> tuple[Plan, ...]:
     """A plan for each recipe, in order; from headers alone."""
     known = dict(opened)
     plans: list[Plan] = []
     for recipe in stages.recipes:
-        plans.append(plan_merge(recipe, known, shard_bytes=shard_bytes))
+        plans.append(plan_merge(recipe, known, shard_bytes=shard_bytes, arithmetic=arithmetic))
         known[recipe.name] = planned_checkpoint(plans[-1])
     return tuple(plans)
 
@@ -74,9 +77,12 @@ def run_stages(
     opened: Mapping[str, Checkpoint],
     merge_stage: MergeStage,
     shard_bytes: int = DEFAULT_SHARD_BYTES,
+    arithmetic: str = "cpu",
 ) -> Plan:
     """Make every earlier result by `merge_stage`, in order; returns the plan of the last."""
     known = dict(opened)
     for recipe in stages.earlier:
-        known[recipe.name] = merge_stage(plan_merge(recipe, known, shard_bytes=shard_bytes))
-    return plan_merge(stages.result, known, shard_bytes=shard_bytes)
+        known[recipe.name] = merge_stage(
+            plan_merge(recipe, known, shard_bytes=shard_bytes, arithmetic=arithmetic)
+        )
+    return plan_merge(stages.result, known, shard_bytes=shard_bytes, arithmetic=arithmetic)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from merge_ops.checkpoints.checkpoint import DigestOf, Fetch, Stored, TensorSource
+from merge_ops.kernels.linear_algebra import linear_algebra_kind
 
 if TYPE_CHECKING:
     import torch
@@ -65,9 +66,10 @@ class LowRank:
         return (*self.target.parts, self.up, self.down)
 
     def identity(self, digest_of: DigestOf) -> list[object]:
-        """Which tensors, which scale, which way round."""
+        """Which tensors, which scale, which way round, and what multiplies the factors."""
         factors = [self.up.identity(digest_of), self.down.identity(digest_of)]
-        return ["low rank", self.target.identity(digest_of), factors, self.scale, self.transposed]
+        numbers = [self.scale, self.transposed, linear_algebra_kind()]
+        return ["low rank", self.target.identity(digest_of), factors, *numbers]
 
     @property
     def rank(self) -> int:

@@ -1,4 +1,4 @@
-"""Where block arithmetic runs: the CPU, with or without torch, or CUDA when it is there."""
+"""Where block arithmetic runs: the CPU, by the loops in C where they were compiled, or CUDA."""
 
 from __future__ import annotations
 
@@ -11,26 +11,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from merge_ops.errors import DeviceError
+from merge_ops.kernels.arithmetic import Arithmetic
+from merge_ops.kernels.library import library
 
 if TYPE_CHECKING:
-    import torch
+    from merge_ops.kernels.torch_arithmetic import TorchArithmetic
 
 # What the drivers of GPUs that torch may call "cuda" put into /dev: NVIDIA, Tegra, WSL, AMD.
 _GPU_NODES = ("nvidia*", "nvhost*", "nvgpu*", "dxg", "kfd")
 
 
 class Device:
-    """The CPU without torch: blocks are arrays, and a method's loops in C are all that runs."""
+    """The CPU: what a run computes with, and how its threads share the cores.
 
-    arrays = True
-    is_cuda = False
+    `with_torch` says that torch is used at all, be it by sources or by the method.
+    """
 
-    @property
-    def torch_device(self) -> torch.device:
-        """For what has to be a tensor all the same."""
-        import torch
-
-        return torch.device("cpu")
+    def __init__(self, arithmetic: Arithmetic, with_torch: bool) -> None:
+        self.arithmetic = arithmetic
+        self._with_torch = with_torch
 
     @contextmanager
     def stream(self) -> Generator[None]:
@@ -40,44 +39,9 @@ class Device:
     @contextmanager
     def single_threaded(self) -> Generator[None]:
         """Keep torch from splitting one operation: blocks are the parallelism."""
-        yield
-
-    def use_one_core(self) -> None:
-        """Keep torch from splitting operations of this thread."""
-
-
-class TorchDevice(Device):
-    """A torch device, and for CUDA one stream for each worker thread."""
-
-    arrays = False
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self.is_cuda = device.type == "cuda"
-        self._local = threading.local()
-
-    @property
-    def torch_device(self) -> torch.device:
-        """Where tensors are."""
-        return self._device
-
-    @contextmanager
-    def stream(self) -> Generator[None]:
-        """Work of this thread goes on its own CUDA stream; on the CPU this does nothing."""
-        import torch
-
-        if not self.is_cuda:
+        if not self._with_torch:
             yield
             return
-        if not hasattr(self._local, "stream"):
-            self._local.stream = torch.cuda.Stream(self._device)
-        with torch.cuda.stream(self._local.stream):
-            yield
-            self._local.stream.synchronize()
-
-    @contextmanager
-    def single_threaded(self) -> Generator[None]:
-        """Keep torch from splitting one operation: blocks are the parallelism."""
         import torch
 
         before = torch.get_num_threads()
@@ -93,28 +57,77 @@ class TorchDevice(Device):
         What `single_threaded` sets reaches a new thread with its second operation only: its first
         factorisation would be split, and have other bits.
         """
+        if self._with_torch:
+            import torch
+
+            torch.set_num_threads(1)
+
+
+class CudaDevice(Device):
+    """A GPU, and one CUDA stream for each worker thread."""
+
+    def __init__(self, arithmetic: TorchArithmetic) -> None:
+        super().__init__(arithmetic, with_torch=True)
+        self._device = arithmetic.device
+        self._local = threading.local()
+
+    @contextmanager
+    def stream(self) -> Generator[None]:
+        """Work of this thread goes on its own CUDA stream, and has ended afterwards."""
         import torch
 
-        torch.set_num_threads(1)
+        if not hasattr(self._local, "stream"):
+            self._local.stream = torch.cuda.Stream(self._device)
+        with torch.cuda.stream(self._local.stream):
+            yield
+            self._local.stream.synchronize()
 
 
-def open_device(name: str, arrays: bool = False) -> Device:
-    """`auto` (CUDA when there), `cpu` or `cuda[:n]`; on the CPU without torch where `arrays` do.
+def open_device(name: str, with_torch: bool = True) -> Device:
+    """The device `name` (see `choose_device`) with the arithmetic of a run.
 
-    Raises DeviceError where it is not there.
+    On the CPU that is the compiled loops, or torch where they are missing. Without `with_torch`
+    nothing but the arithmetic may need torch. Raises DeviceError where the device is not there.
+    """
+    if choose_device(name).startswith("cuda"):
+        from merge_ops.kernels.torch_arithmetic import TorchArithmetic
+
+        return CudaDevice(TorchArithmetic(choose_device(name)))
+    loops = library()
+    if loops is not None:
+        from merge_ops.kernels.loops import Loops
+
+        return Device(Loops(loops), with_torch)
+    from merge_ops.kernels.torch_arithmetic import TorchArithmetic
+
+    return Device(TorchArithmetic(), with_torch=True)
+
+
+def choose_device(name: str = "auto") -> str:
+    """The device that `auto` (CUDA when there), `cpu` or `cuda[:n]` stands for: cpu or cuda[:n].
+
+    Raises DeviceError where it is unknown or not there.
     """
     if name != "auto" and name != "cpu" and not name.startswith("cuda"):
         raise DeviceError(f"device {name!r} is unknown; allowed: auto, cpu, cuda")
-    if arrays and not may_be_cuda(name):
-        return Device()
+    if not may_be_cuda(name):
+        return "cpu"
     import torch
 
     available: Any = torch.cuda.is_available()
     if name == "auto":
-        name = "cuda" if available else "cpu"
-    if name.startswith("cuda") and not available:
+        return "cuda" if available else "cpu"
+    if not available:
         raise DeviceError(f"device {name!r} was asked for, but torch sees no GPU; use auto or cpu")
-    return TorchDevice(torch.device(name))
+    return name
+
+
+def arithmetic_kind(name: str) -> str:
+    """What decides the bits of a merge on the device `name`: "cpu", or a kind of GPU.
+
+    A plan's digest names it. Raises DeviceError where the device is not there.
+    """
+    return "cpu" if choose_device(name) == "cpu" else open_device(name).arithmetic.kind
 
 
 def may_be_cuda(name: str) -> bool:

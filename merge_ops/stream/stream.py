@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from merge_ops.checkpoints.checkpoint import Stored
-from merge_ops.kernels import loops as kernels
-from merge_ops.kernels.values import joined
+from merge_ops.kernels.library import library
 from merge_ops.measures.measure import (
     SAMPLE_RUNS,
     Block,
@@ -35,13 +34,14 @@ from merge_ops.progress import Meter, Progress
 from merge_ops.stream.block_reader import BlockReader
 from merge_ops.stream.device import Device, may_be_cuda, open_device
 from merge_ops.stream.room import Room, bytes_to_hold, check_room, machine_memory
+from merge_ops.stream.rounding import encoded, is_sum_of_stored
 from merge_ops.stream.settings import StreamSettings
-from merge_ops.stream.stored_sums import is_sum_of_stored
 from merge_ops.stream.whole_model import WholeModel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from torch import Tensor
+
+    from merge_ops.kernels.arithmetic import Arithmetic, Values
 
 SAMPLE_RUN = 4096  # elements of a run of a model's sample, at least
 
@@ -61,7 +61,15 @@ class _Task:
 class _TensorRun:
     """One tensor on its way through the stream: its blocks and what is being measured of it."""
 
-    def __init__(self, plan: Plan, tensor: Step, index: int, block: int, model: WholeModel) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        tensor: Step,
+        index: int,
+        block: int,
+        model: WholeModel,
+        arithmetic: Arithmetic,
+    ) -> None:
         self.tensor = tensor
         self.index = index
         self.empty = 0 in tensor.output.shape
@@ -74,7 +82,8 @@ class _TensorRun:
         self._places = {coefficient: place for place, coefficient in enumerate(own)}
         if plan.method.measure is not None and isinstance(tensor, Merge) and own:
             names = tuple(each.model for each in tensor.inputs)
-            job = TensorJob(tensor.output.name, tensor.output.shape, names, plan.recipe.seed)
+            output, seed = tensor.output, plan.recipe.seed
+            job = TensorJob(output.name, output.shape, names, seed, arithmetic)
             self.measure = plan.method.measure(job, [tensor.parameters[c] for c in own])
 
     @property
@@ -89,7 +98,7 @@ class _TensorRun:
             return self._model.at(self.index, block, coefficient)
         return self.measure and self.measure.at(block, self._places[coefficient])
 
-    def block(self, number: int, start: int, inputs: Sequence[Tensor]) -> Block:
+    def block(self, number: int, start: int, inputs: Sequence[Values]) -> Block:
         """A block in the shape that the method's span asks for."""
         shape = self.tensor.output.shape
         if self.tensor.span == "row":
@@ -122,28 +131,31 @@ def _share(tensor: Step, start: int, count: int) -> int:
 
 def can_do_without_torch(plan: Plan, device: str) -> bool:
     """Whether loops in C are all that the plan's arithmetic needs on this device."""
-    return not may_be_cuda(device) and _on_arrays(plan)
+    return not may_be_cuda(device) and library() is not None and not _needs_torch(plan)
 
 
-def _on_arrays(plan: Plan) -> bool:
+def _needs_torch(plan: Plan) -> bool:
+    """Whether the method, or a source, uses torch itself."""
     steps = [step.planned for step in plan.steps]
-    return (
-        all(not isinstance(step, Merge) or plan.method.works_on_arrays(step.span) for step in steps)
-        and all(isinstance(each, Stored) for step in steps for each in step.sources)
-        and kernels.library() is not None
-    )
+    return any(
+        isinstance(step, Merge) and not plan.method.works_on_arrays(step.span) for step in steps
+    ) or any(not isinstance(source, Stored) for step in steps for source in step.sources)
 
 
 class BlockStream:
-    """Runs one plan. `emit` gets, in file order, a block's bytes for every coefficient."""
+    """Runs one plan. `emit` gets, in file order, a block's bytes for every coefficient.
 
-    def __init__(self, plan: Plan, settings: StreamSettings) -> None:
+    The device is that of the settings unless another is given.
+    """
+
+    def __init__(self, plan: Plan, settings: StreamSettings, device: Device | None = None) -> None:
         check_room(plan, machine_memory())
         self._plan = plan
         self._threads = settings.thread_count()
-        self._device: Device = open_device(settings.device, arrays=_on_arrays(plan))
+        self._device = device or open_device(settings.device, with_torch=_needs_torch(plan))
+        self._arithmetic = self._device.arithmetic
         self._block = settings.block_for(plan.widest, len(plan.coefficients))
-        self._reader = BlockReader(self._block, self._device)
+        self._reader = BlockReader(self._block, self._arithmetic)
         self._memory = settings.memory
         self._room = Room(settings.memory)
 
@@ -176,7 +188,8 @@ class BlockStream:
     def _measured_model(self, pool: ThreadPoolExecutor, meter: Meter) -> WholeModel:
         """Rounds over the whole model, for the coefficients that ask for it."""
         planned = [step.planned for step in self._plan.steps]
-        model = WholeModel(self._plan, [len(_ranges(each, self._block)) for each in planned])
+        blocks = [len(_ranges(each, self._block)) for each in planned]
+        model = WholeModel(self._plan, blocks, self._arithmetic)
         measure = model.measure
         while measure is not None and measure.wanted:
             if measure.sample:
@@ -186,16 +199,16 @@ class BlockStream:
             measure.absorb(self._observations(pool, model, meter))
         return model
 
-    def _sample_of_model(self, model: WholeModel, measure: Measure) -> Sequence[Tensor]:
+    def _sample_of_model(self, model: WholeModel, measure: Measure) -> Sequence[Values]:
         """About as many elements as the measure wants, from every tensor its share."""
-        parts: list[Sequence[Tensor]] = []
+        parts: list[Sequence[Values]] = []
         for index in model.tensors():
             tensor = model.step(index).with_inputs(measure.group)
             wanted = sample_size(measure, len(tensor.inputs))
             share = max(1, wanted * prod(tensor.output.shape) // model.count)
             runs = max(1, min(SAMPLE_RUNS, share // SAMPLE_RUN))
             parts.append(self._reader.sample(tensor, share, runs))
-        return [joined(part) for part in zip(*parts, strict=True)]
+        return [self._arithmetic.joined(runs) for runs in zip(*parts, strict=True)]
 
     def _observations(
         self, pool: ThreadPoolExecutor, model: WholeModel, meter: Meter
@@ -205,7 +218,7 @@ class BlockStream:
         def tasks() -> Iterator[_Task]:
             for index in model.tensors():
                 tensor = model.step(index)
-                run = _TensorRun(self._plan, tensor, index, self._block, model)
+                run = self._run_of(tensor, index, model)
                 for number, (start, count) in enumerate(run.ranges):
                     future = pool.submit(self._observe_model, run, model, number, start, count)
                     yield _Task(index, _share(tensor, start, count), 0, future)
@@ -213,6 +226,9 @@ class BlockStream:
         for task in self._in_order(tasks()):
             yield task.future.result()
             meter.add(task.nbytes)
+
+    def _run_of(self, tensor: Step, index: int, model: WholeModel) -> _TensorRun:
+        return _TensorRun(self._plan, tensor, index, self._block, model, self._arithmetic)
 
     def _observe_model(
         self, run: _TensorRun, model: WholeModel, number: int, start: int, count: int
@@ -226,10 +242,7 @@ class BlockStream:
 
     def _tasks(self, pool: ThreadPoolExecutor, model: WholeModel) -> Iterator[_Task]:
         """Submit blocks in file order; the next tensor is measured before this one is merged."""
-        runs = (
-            _TensorRun(self._plan, tensor, index, self._block, model)
-            for index, tensor in enumerate(self._plan.steps)
-        )
+        runs = (self._run_of(tensor, index, model) for index, tensor in enumerate(self._plan.steps))
         current = next(runs, None)
         if current is not None:
             self._start_round(pool, current)
@@ -300,18 +313,20 @@ class BlockStream:
         self, run: _TensorRun, number: int, start: int, count: int
     ) -> list[NDArray[np.uint8]]:
         tensor, measure, function = run.merge, run.measure, self._plan.method.function
-        if self._device.arrays and is_sum_of_stored(self._plan.method, tensor):
+        if is_sum_of_stored(self._plan.method, tensor):
 
-            def sums_of(stored: Sequence[Any]) -> list[Any]:
-                return [function(stored, None, each) for each in tensor.parameters]
+            def results_of(stored: Sequence[Any]) -> list[Any]:
+                return [
+                    function(stored, None, each, self._arithmetic) for each in tensor.parameters
+                ]
 
-            return self._reader.sum_stored(tensor, start, count, sums_of)
+            return self._reader.sum_stored(tensor, start, count, results_of)
         base, inputs = self._reader.read(tensor, start, count, checked=not run.observed)
         block = run.block(number, start, inputs)
         if measure is not None and measure.wanted:
-            measure_whole(measure, block)
+            measure_whole(measure, block, self._arithmetic)
         results = (
-            function(block.inputs, run.known(block, position), parameters)
+            function(block.inputs, run.known(block, position), parameters, self._arithmetic)
             for position, parameters in enumerate(tensor.parameters)
         )
-        return self._reader.encode(results, block.inputs, base, tensor.output.dtype)
+        return encoded(results, block.inputs, base, tensor.output.dtype, self._arithmetic)

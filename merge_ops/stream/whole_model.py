@@ -14,6 +14,7 @@ from merge_ops.measures.measure import Block, ModelMeasure, TensorJob
 from merge_ops.plans.steps import Merge
 
 if TYPE_CHECKING:
+    from merge_ops.kernels.arithmetic import Arithmetic
     from merge_ops.plans.plan import Plan
 
 
@@ -23,7 +24,7 @@ class WholeModel:
     `blocks` has, for every tensor of the plan, the number of its blocks.
     """
 
-    def __init__(self, plan: Plan, blocks: Sequence[int]) -> None:
+    def __init__(self, plan: Plan, blocks: Sequence[int], arithmetic: Arithmetic) -> None:
         self._places: dict[int, int] = {}
         self._first: dict[int, tuple[int, int]] = {}  # its first block and element, by tensor
         self.measure: ModelMeasure | None = None
@@ -46,7 +47,8 @@ class WholeModel:
         self._places = {coefficient: place for place, coefficient in enumerate(asking)}
         if asking:
             names = tuple(each.model for each in first.inputs)
-            job = TensorJob("the whole model", (self.count,), names, plan.recipe.seed)
+            shape, seed = (self.count,), plan.recipe.seed
+            job = TensorJob("the whole model", shape, names, seed, arithmetic)
             measure = plan.method.measure(job, [parameters[c] for c in asking])
             self.measure = cast(ModelMeasure, measure)
 

@@ -20,6 +20,7 @@ from merge_ops.plans.plan import GRADIENTS, Plan
 from merge_ops.plans.plan_json import plan_json
 from merge_ops.plans.stage_plans import plan_stages, run_stages
 from merge_ops.recipes.stages import Stages, load_stages
+from merge_ops.stream.device import arithmetic_kind
 from merge_ops.stream.settings import StreamSettings
 from merge_ops.stream.stream import can_do_without_torch
 from orchestration.commands.emr_command import check_masks_wanted, write_masks_into
@@ -136,7 +137,7 @@ def run_merge(config: Path, out: Path, options: MergeOptions) -> None:
             _merge(console, plan, {"default": folder}, settings)
             return open_checkpoint(plan.recipe.name, FolderSource(folder), plan.outputs[0].digest)
 
-        plan = run_stages(stages, opened, make, shard_bytes)
+        plan = run_stages(stages, opened, make, shard_bytes, arithmetic_kind(options.device))
         folders = {
             each.id: stage / each.id if plan.recipe.sweep else stage for each in plan.coefficients
         }

@@ -81,7 +81,10 @@ class ArtifactSource:
         self.close()
 
     def __del__(self) -> None:
-        self.close()
+        try:  # noqa: SIM105 - `contextlib` may be gone as well
+            self.close()
+        except (AttributeError, TypeError):
+            pass  # Python takes its modules apart, and what is open ends with the process
 
     def _read(self, file: str, offset: int, data: memoryview) -> None:
         reader, checked = self._opened(file)

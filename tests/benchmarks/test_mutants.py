@@ -94,13 +94,18 @@ def test_only_changed_lines_are_mutated(toy: Path, capfd: pytest.CaptureFixture[
     assert "4 mutants, 4 killed, 0 survived" in output
 
 
-def test_a_change_that_never_ends_is_stopped(toy: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_change_that_never_ends_is_stopped(
+    toy: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.mutants.HANG", 3)  # to wait less; slow ones may hang as well
     (toy / "toy/prices.py").write_text("def drain(n):\n    while n > 0:\n        n -= 1\n")
     (toy / "tests/toy/test_prices.py").write_text(
         "from toy.prices import drain\n\n\ndef test_drain():\n    drain(3)\n"
     )
     assert run(toy, "--all", str(toy / "toy/prices.py"), "--report") == 0
-    assert "1 hung" in capfd.readouterr().out
+    output = capfd.readouterr().out
+    assert " hung" in output
+    assert "0 hung" not in output
 
 
 def test_tests_that_fail_without_a_mutant_are_no_verdict(
@@ -108,36 +113,46 @@ def test_tests_that_fail_without_a_mutant_are_no_verdict(
 ) -> None:
     (toy / "tests/toy/test_prices.py").write_text("def test_it():\n    assert False\n")
     assert run(toy, "--all", str(toy / "toy/prices.py")) == 2
-    assert "these tests fail without a mutant" in capfd.readouterr().err
+    output = capfd.readouterr()
+    assert "toy/prices.py:6: price > 10 → (price >= 10)" in output.err
+    assert "its tests fail without a mutant:\n" in output.err
+    assert "10 mutants, 0 killed, 0 survived" in output.out
+    assert "10 without tests that pass" in output.out
 
 
 def test_a_sample_is_the_same_for_a_seed(toy: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (toy / "tests/toy/test_prices.py").unlink()  # without a test near, none has to be run
     arguments = ["--all", str(toy / "toy/prices.py"), "--report", "--sample", "4"]
+    outputs: list[str] = []
     for seed in ("5", "5", "6"):
-        run(toy, *arguments, "--seed", seed)
-    first, again, other = (
-        line for line in capfd.readouterr().out.splitlines() if line.endswith("of them known")
-    )
-    assert first == "4 mutants, 0 of them known"
-    assert again == "4 mutants, 4 of them known"
-    assert other != again
+        assert run(toy, *arguments, "--seed", seed) == 0
+        outputs.append(capfd.readouterr().out)
+    assert "survived since no test is near:" in outputs[0]
+    assert "4 mutants, 0 killed, 4 survived" in outputs[0]
+    assert outputs[0] == outputs[1]
+    assert outputs[0] != outputs[2]
 
 
 def test_nearest_tests_come_first(tmp_path: Path) -> None:
     texts = {
         "tests/shop/till/test_prices.py": "",
         "tests/shop/till/test_bills.py": "",
-        "tests/shop/test_all.py": "from shop.till.prices import total",
+        "tests/shop/test_all.py": "from shop.till.prices import total\nimport shop.stall.weights",
         "tests/shop/test_other.py": "from shop.till.prices_of_old import total",
     }
     for name, text in texts.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert nearest_tests(tmp_path, "shop/till/prices.py") == (
-        "tests/shop/till/test_prices.py",
-        "tests/shop/till/test_bills.py",
+    prices = ("tests/shop/till/test_prices.py",)
+    room = (*prices, "tests/shop/till/test_bills.py")
+    assert nearest_tests(tmp_path, "shop/till/prices.py") == prices
+    assert set(nearest_tests(tmp_path, "shop/till/taxes.py")) == set(room)
+    assert nearest_tests(tmp_path, "shop/till/prices.py", wide=True) == (
+        *room,
         "tests/shop/test_all.py",
     )
+    assert nearest_tests(tmp_path, "shop/stall/weights.py") == ("tests/shop/test_all.py",)
+    assert nearest_tests(tmp_path, "shop/stall/prices.py") == ()
 
 
 @pytest.mark.parametrize(

@@ -81,14 +81,16 @@ def test_the_map_names_every_package():
 def test_the_layers_are_those_of_the_import_contracts():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     contracts = settings["tool"]["importlinter"]["contracts"]
-    rules = drawn("import rules")
-    for contract in contracts:
-        assert f"**{contract['name']}**" in rules, OUTDATED
-    stacks = [re.findall("│ (.*?) *│", block) for block in re.findall("┌.*?┘", rules, re.DOTALL)]
-    layers = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
-    assert [[layer.replace(" ", "") for layer in stack] for stack in stacks] == [
-        [layer.replace(" ", "") for layer in stack] for stack in layers
-    ], OUTDATED
+    told = re.split(r"^\*\*(.+)\*\*$", drawn("import rules"), flags=re.M)
+    stacks = {
+        name: [row.replace(" ", "") for row in re.findall("│ (.*?) *│", part)]
+        for name, part in zip(told[1::2], told[2::2], strict=True)
+    }
+    layers = {
+        each["name"]: [layer.replace(" ", "") for layer in each.get("layers", ())]
+        for each in contracts
+    }
+    assert stacks == layers, OUTDATED
 
 
 def test_a_page_without_its_marks_is_refused():

@@ -36,6 +36,18 @@ TICKS = """query($name: String!) { sensorOrError(sensorSelector: {sensorName: $n
   ... on Sensor { sensorState { status ticks(limit: 1) { timestamp status } } } } }"""
 LOCATIONS = """{ workspaceOrError { ... on Workspace { locationEntries { loadStatus
   locationOrLoadError { __typename ... on PythonError { message } } } } } }"""
+PATIENCE = {
+    f"DAGSTER_{name}": f"{HANG_SECONDS:.0f}"
+    for name in (
+        "GRPC_TIMEOUT_SECONDS",
+        "REPOSITORY_GRPC_TIMEOUT_SECONDS",
+        "SCHEDULE_GRPC_TIMEOUT_SECONDS",
+        "SENSOR_GRPC_TIMEOUT_SECONDS",
+        "PROXY_SERVER_HEARTBEAT_TIMEOUT",
+        "CODE_SERVER_STARTUP_TIMEOUT",
+    )
+}
+"""Dagster's own bounds, which a slow machine would meet: runs that it gives up are other runs."""
 OVER = {"SUCCESS", "FAILURE", "CANCELED"}
 AT_WORK = {"REQUESTED", "CANCELING", "FAILING"}
 
@@ -136,7 +148,7 @@ def dagster_dev(project: TinyProject, home: Path) -> Iterator[DagsterDev]:
         process = subprocess.Popen(
             [*command, "--host", "127.0.0.1", "--port", str(port)],
             cwd=ROOT,
-            env={**os.environ, **project.environment, "HOME": str(home)},
+            env={**os.environ, **PATIENCE, **project.environment, "HOME": str(home)},
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,

@@ -100,7 +100,12 @@ def _serve() -> None:
     from ray.cluster_utils import Cluster
 
     (port,) = free_ports(1)
-    quick = {"health_check_period_ms": 1000, "health_check_failure_threshold": 3}
+    # A dead node refuses the connection: three checks and it is out. A slow one may take its time.
+    quick = {
+        "health_check_period_ms": 1000,
+        "health_check_failure_threshold": 3,
+        "health_check_timeout_ms": int(HANG_SECONDS * 1000),
+    }
     head = {"num_cpus": 1, "num_gpus": 0, "include_dashboard": True, "dashboard_port": port}
     cluster = Cluster(True, head_node_args={**head, "_system_config": quick})
     nodes = [cluster.add_node(num_cpus=1, num_gpus=1) for _ in range(GPU_NODES)]

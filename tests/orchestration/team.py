@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.merging import ROOT
-from tests.orchestration.dagster_dev import DagsterDev
+from tests.orchestration.dagster_dev import PATIENCE, DagsterDev
 from tests.orchestration.tiny_project import TinyProject
 from tests.postgres_server import PostgresServer
 from tests.storage_servers import S3Server, free_ports
@@ -51,6 +51,7 @@ def make_team(folder: Path, project: TinyProject, postgres: PostgresServer, s3: 
         (folder / name).chmod(0o600)
     settings = {
         **project.environment,
+        **PATIENCE,
         "AWS_REGION": "us-east-1",
         "AWS_ENDPOINT_URL": s3.endpoint,
         "AWS_SHARED_CREDENTIALS_FILE": str(folder / "aws-credentials"),

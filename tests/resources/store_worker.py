@@ -1,6 +1,7 @@
 """What tests run in processes of their own: `python -m tests.resources.store_worker WHAT URI …`."""
 
 import itertools
+import pathlib
 import sys
 import time
 from pathlib import Path
@@ -53,6 +54,15 @@ def pull(uri: str, cache: str, go: str) -> None:
     print(artifact.folder(), flush=True)
 
 
+def leave_open(uri: str) -> None:
+    """Read a little, and leave the source where Python looks after it took our modules apart."""
+    source = ArtifactStore.open(uri).get("checkpoint", "some-digest").source()
+    source.read_into("0", 0, memoryview(bytearray(700_001)))
+    source.read_into("0", 700_001, memoryview(bytearray(700_001)))
+    vars(pathlib)["left open"], vars(sys)["kept"] = source, dict(sys.modules)
+    print("ready", flush=True)
+
+
 def copy_from_hub(model: str, uri: str) -> None:
     """Copy an hf:// model into an artifact; print its revision and files, or the error."""
     store = ArtifactStore.open(uri)
@@ -72,5 +82,5 @@ def _wait_for(go: str) -> None:
 
 
 if __name__ == "__main__":
-    works = (publish, hang, publish_on_and_on, pull, copy_from_hub)
+    works = (publish, hang, publish_on_and_on, pull, leave_open, copy_from_hub)
     {work.__name__: work for work in works}[sys.argv[1]](*sys.argv[2:])

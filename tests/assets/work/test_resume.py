@@ -13,6 +13,7 @@ from resources.store.artifact import Artifact
 from resources.store.artifact_store import ArtifactStore
 from tests import checkpoint_factory as factory
 from tests.merge_processes import MergeProcess, aws_environment, finish, publish_models, run, start
+from tests.resources.processes import line, worker
 
 SHAPE = factory.Shape("qwen2", layers=2, hidden=128, intermediate=8192, tied=True)  # 26 MB
 MIB = 1 << 20
@@ -217,15 +218,21 @@ def test_remains_that_vanish_while_they_are_read_are_done_without(
 
 
 def test_a_living_writer_is_not_resumed(store: ArtifactStore) -> None:
-    """Nor one whose process cannot be seen from here, before it was silent for long."""
-    with store.attempt(CHECKPOINT, "some-digest") as attempt:
+    """Neither this process nor another one; killed, it is. (From elsewhere: test_place_faults.)"""
+    with store.attempt(CHECKPOINT, "our-digest") as attempt:
         with attempt.open("model.safetensors", 2 * MIB) as writer:
             writer.write(bytes(2 * MIB))
-        assert store.unfinished(CHECKPOINT, "some-digest") == []
-        marker = f"{attempt.folder_key}.json"
-        attempt.journal.stop()
-        note = {"kind": CHECKPOINT, "digest": "some-digest", "host": "elsewhere", "pid": 1,
-                "place": "another machine", "started": "1", "files": {}}  # fmt: skip
-        store.place.put(marker, json.dumps(note).encode())
-        assert store.unfinished(CHECKPOINT, "some-digest") == []
-        assert attempt.publish("some-digest").nbytes == 2 * MIB
+            assert store.unfinished(CHECKPOINT, "our-digest") == []
+        assert attempt.publish("our-digest").nbytes == 2 * MIB
+    with worker("hang", store.uri, "their-digest") as process:
+        assert line(process) == "ready"
+        assert store.unfinished(CHECKPOINT, "their-digest") == []
+        process.kill()
+        process.wait()
+        assert store.unfinished(CHECKPOINT, "another-digest") == []
+        (left,) = store.unfinished(CHECKPOINT, "their-digest")
+    assert list(left.check({"config.json": [2]})["config.json"]) == [2]
+    left.close()
+    left.release()
+    assert [garbage.attempt for garbage in store.gc(grace_seconds=0).garbage] == [left.attempt]
+    assert store.unfinished(CHECKPOINT, "their-digest") == []

@@ -1,21 +1,19 @@
+"""Pictures are looked at before they are drawn: bars, lines, labels and numbers of the figure."""
+
 import struct
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
-from eval_ops.plots.figures import ascii_text
-from eval_ops.plots.plots import (
-    _by_kind,
-    _shorten,
-    _tick_labels,
-    coefficient_plot,
-    heatmap,
-    layer_norm_plot,
-    leaderboard_plot,
-)
+from eval_ops.plots import coefficient_plot, heatmap, layer_norm_plot, leaderboard_plot
+from eval_ops.plots.figures import BLUE, GREEN, GREY, ORANGE, SKY, ascii_text
+from eval_ops.plots.heatmap import heatmap_figure
+from eval_ops.plots.layer_norms import layer_norm_figure
+from eval_ops.plots.leaderboard import leaderboard_figure
+from eval_ops.plots.sweep import coefficient_figure
+from eval_ops.scores import Mean, SuiteScores
 from eval_ops.scores.leaderboard import CoefficientPoint, Entry, Row, rows
-from eval_ops.scores.scores import Mean, SuiteScores
 
 ScoresOf = Callable[..., SuiteScores]
 
@@ -32,6 +30,25 @@ def size(png: bytes) -> tuple[int, int]:
     return width, height
 
 
+def colour(artist: Any) -> str:
+    from matplotlib.colors import to_hex
+
+    return to_hex(artist.get_facecolor()).upper()
+
+
+def ticks(axis: Any) -> list[str]:
+    return [label.get_text() for label in axis.get_ticklabels()]
+
+
+def legend(figure: Any) -> list[str]:
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def bars(axes: Any) -> list[tuple[float, float]]:
+    """(place, height) of each upright bar."""
+    return [(bar.get_x() + bar.get_width() / 2, bar.get_height()) for bar in axes.patches]
+
+
 @pytest.fixture
 def table(scores_of: ScoresOf) -> tuple[Row, ...]:
     entries = [
@@ -46,72 +63,196 @@ def table(scores_of: ScoresOf) -> tuple[Row, ...]:
     return rows(entries)
 
 
-def test_leaderboard_plot_grows_with_its_rows_up_to_the_limit(table: tuple[Row, ...]) -> None:
-    heights = [size(leaderboard_plot(table, limit))[1] for limit in (4, 6, 9, 20)]
-    assert heights[0] < heights[1] < heights[2] == heights[3]
-    assert leaderboard_plot(table) == leaderboard_plot(table)
+def test_a_leaderboard_shows_every_row_best_on_top(table: tuple[Row, ...]) -> None:
+    figure = leaderboard_figure(table)
+    (axes,) = figure.axes
+    labels = [ascii_text(row.label, 60) for row in table]
+    assert ticks(axes.yaxis) == labels
+    assert labels[0] == "r1 x+y l=1"
+    assert r"x\$y\$" in labels
+    assert "\\u5e95\\u5ea7" in labels, "Chinese is written as escapes"
+    top, bottom = axes.get_ylim()[1], axes.get_ylim()[0]
+    assert top < 0 < len(table) - 1 < bottom
+    assert [bar.get_width() for bar in axes.patches] == [100 * row.mean.value for row in table]
+    values = [f"{100 * row.mean.value:.1f}" for row in table]
+    assert [text.get_text() for text in axes.texts] == values
+    # The fixture's candidates r1, r3, r5 have all of 4 right: 100 ± 0; the base 1 of 4: 25 ± 25.
+    assert values[:3] == ["100.0"] * 3
+    base = next(place for place, row in enumerate(table) if row.kind == "base")
+    whiskers = axes.collections[0].get_segments()
+    assert whiskers[base].tolist() == [[0.0, base], [50.0, base]]
+    kinds = {"base": GREY, "expert": ORANGE, "average": SKY, "candidate": BLUE}
+    assert [colour(bar) for bar in axes.patches] == [kinds[row.kind].upper() for row in table]
+    assert axes.get_title(loc="left") == "Leaderboard"
+    assert legend(figure) == [
+        "base model",
+        "single expert",
+        "plain average",
+        "merged, coefficient chosen on validation",
+    ]
 
 
 def test_a_long_leaderboard_keeps_what_the_others_are_measured_by(table: tuple[Row, ...]) -> None:
-    kept = _shorten(table, 5)
-    assert [row.label for row in kept] == [
+    figure = leaderboard_figure(table, 5)
+    assert ticks(figure.axes[0].yaxis) == [
         "r1 x+y l=1",
         "r3 x+y l=1",
-        "x$y$",
+        r"x\$y\$",
         "average x+y",
-        "底座",
+        "\\u5e95\\u5ea7",
     ]
-    assert _shorten(table, 9) == list(table)
+    title = figure.axes[0].get_title(loc="left")
+    assert title == "Leaderboard (4 more merged checkpoints not shown)"
+    assert len(ticks(leaderboard_figure(table, len(table)).axes[0].yaxis)) == len(table)
+    # However few rows are asked for: the base, the expert, the best average, and one more.
+    assert len(ticks(leaderboard_figure(table, 1).axes[0].yaxis)) == 4
 
 
-def test_layer_norm_plot() -> None:
-    changes = [
-        Change("model.embed_tokens.weight", None, 0.1),
-        Change("model.layers.0.self_attn.q_proj.weight", 0, 0.2),
-        Change("model.layers.0.self_attn.q_proj.bias", 0, 0.3),
-        Change("model.layers.1.self_attn.q_proj.weight", 1, 0.4),
-        Change("model.layers.1.mlp.experts.0.up_proj.weight", 1, 0.1),
-        Change("model.layers.1.mlp.experts.7.up_proj.weight", 1, 0.3),
-        Change("lm_head.weight", None, 0.5),
-    ]
-    lines, sides = _by_kind(changes)
+def test_a_leaderboard_of_base_models_alone(scores_of: ScoresOf) -> None:
+    figure = leaderboard_figure(rows([Entry("base", "b", scores_of(a=([1], [1])))]))
+    assert legend(figure) == ["base model"]
+    assert [bar.get_width() for bar in figure.axes[0].patches] == [100.0]
+
+
+CHANGES = [
+    Change("model.embed_tokens.weight", None, 0.1),
+    Change("model.layers.0.self_attn.q_proj.weight", 0, 0.2),
+    Change("model.layers.0.self_attn.q_proj.bias", 0, 0.3),
+    Change("model.layers.1.self_attn.q_proj.weight", 1, 0.4),
+    Change("model.layers.1.mlp.experts.0.up_proj.weight", 1, 0.1),
+    Change("model.layers.1.mlp.experts.7.up_proj.weight", 1, 0.3),
+    Change("lm_head.weight", None, 0.5),
+]
+
+
+def test_layer_norms_are_lines_over_layers_and_bars_beside_them() -> None:
+    figure = layer_norm_figure("专家", CHANGES)
+    (axes,) = figure.axes
+    lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
     assert lines == {
-        "q_proj": {0: 0.2, 1: 0.4},
-        "q_proj.bias": {0: 0.3},
-        "experts.up_proj": {1: 0.2},
+        "q_proj": [[0, 0.2], [1, 0.4]],
+        "q_proj.bias": [[0, 0.3]],
+        "experts.up_proj": [[1, pytest.approx(0.2)]],
     }
-    assert sides == {"embed_tokens": 0.1, "lm_head": 0.5}
-    assert size(layer_norm_plot("专家", changes)) == (902, 440)
-    assert size(layer_norm_plot("nothing", [])) == (902, 440)
+    assert legend(figure) == list(lines)
+    assert len({line.get_color() for line in axes.lines}) == 3
+    assert bars(axes) == [(-1, 0.1), (2, 0.5)], "embeddings before the layers, the head after"
+    assert ticks(axes.xaxis) == ["0", "1", "embed_tokens", "lm_head"]
+    assert [label.get_rotation() for label in axes.get_xticklabels()] == [0, 0, 35, 35]
+    assert axes.get_title(loc="left") == "Task vector of \\u4e13\\u5bb6"
+    assert axes.get_ylim()[0] == 0
+
+
+def test_layer_norms_of_nothing_and_of_many_layers() -> None:
+    nothing = layer_norm_figure("nothing", [])
+    assert (nothing.legends, nothing.axes[0].lines[:], ticks(nothing.axes[0].xaxis)) == ([], [], [])
     many = [Change(f"h.{n}.mlp.c_fc.weight", n, 0.1) for n in range(40)]
-    assert size(layer_norm_plot("deep", many)) == (902, 440)
+    many += [Change("wte.weight", None, 0.5), Change("wpe.weight", None, 0.4)]
+    (axes,) = layer_norm_figure("deep", many).axes
+    # Every third of 40 layers is numbered, since at most 16 numbers fit.
+    assert ticks(axes.xaxis) == [*map(str, range(0, 40, 3)), "wte", "wpe"]
+    gap = 40 / 12
+    assert bars(axes) == [(pytest.approx(-2 * gap), 0.5), (pytest.approx(-gap), 0.4)]
+    assert [line.get_label() for line in axes.lines] == ["c_fc"]
+
+
+def test_kinds_of_tensors_look_different() -> None:
+    changes = [Change(f"layers.0.kind_{letter}.weight", 0, 0.1) for letter in "abcdefghijklmnopq"]
+    (axes,) = layer_norm_figure("many kinds", changes).axes
+    looks = {(line.get_color(), line.get_marker(), line.get_linestyle()) for line in axes.lines}
+    assert len(looks) == len(changes)
+
+
+def numbers(axes: Any) -> list[list[str]]:
+    """What is written into the cells of a matrix, row by row."""
+    side = len(ticks(axes.yaxis))
+    cells = {text.get_position(): text.get_text() for text in axes.texts}
+    return [[cells[column, row] for column in range(side)] for row in range(side)]
+
+
+def test_heatmaps_say_their_numbers() -> None:
+    cosine = [[1.0, 0.5], [0.5, 1.0]]
+    conflict = [[0.0, 0.25], [0.25, 0.0]]
+    figure = heatmap_figure(["herbs", "成语"], cosine, conflict)
+    left, right = (axes for axes in figure.axes if axes.get_title())
+    assert (left.get_title(), right.get_title()) == ("cosine", "sign conflict")
+    assert numbers(left) == [["1.00", "0.50"], ["0.50", "1.00"]]
+    assert numbers(right) == [["0.00", "0.25"], ["0.25", "0.00"]]
+    assert left.images[0].get_clim() == (-1, 1)
+    assert right.images[0].get_clim() == (0, 1)
+    assert ticks(left.xaxis) == ticks(right.yaxis) == ["herbs", "\\u6210\\u8bed"]
+    # White ink on the dark red of 1, black on the nearly white of 0.
+    assert [text.get_color() for text in left.texts][:1] == ["white"]
+    assert [text.get_color() for text in right.texts][:1] == ["black"]
 
 
 def test_heatmap_of_names_that_look_alike_when_cut() -> None:
     names = [f"{'very-' * 9}long-{i}-{'name-' * 9}" for i in range(3)]
     matrix = [[1.0, 0.5, -1.0], [0.5, 1.0, 0.0], [-1.0, 0.0, 1.0]]
-    width, height = size(heatmap(names, matrix, matrix))
-    assert width > 1.8 * height
-    assert size(heatmap(["only"], [[1.0]], [[0.0]]))[0] > 300
+    labels = ticks(heatmap_figure(names, matrix, matrix).axes[0].xaxis)
+    assert [label[:8] for label in labels] == ["1: very-", "2: very-", "3: very-"]
 
 
-def test_coefficient_plot() -> None:
+def test_a_sweep_shows_both_means_and_marks_the_choice() -> None:
     points = [
         CoefficientPoint(f"lambda={n}", Mean(n / 4, 0.1), Mean(n / 5, None)) for n in range(4)
     ]
-    assert size(coefficient_plot("ties x+y", points, "lambda=2"))[1] == 374
-    assert coefficient_plot("a", points[:1]) != coefficient_plot("a", points[:1], "lambda=0")
+    figure = coefficient_figure("ties x+y", points, "lambda=2")
+    (axes,) = figure.axes
+    validation, test = axes.containers
+    assert validation[0].get_xydata().tolist() == [[n - 0.05, 25 * n] for n in range(4)]
+    assert test[0].get_ydata().tolist() == [pytest.approx(20 * n) for n in range(4)]
+    segments = [bar.tolist() for bar in validation[2][0].get_segments()]
+    assert segments[2] == [[1.95, pytest.approx(40)], [1.95, pytest.approx(60)]]
+    assert all(low[1] == high[1] for low, high in test[2][0].get_segments()), "no error is known"
+    chosen = [line for line in axes.lines if line.get_label() == "chosen"]
+    assert [(line.get_xdata()[0], line.get_color()) for line in chosen] == [(2, GREEN)]
+    assert sorted(legend(figure)) == ["chosen", "test (reports)", "validation (chooses)"]
+    assert (axes.get_title(loc="left"), axes.get_xlabel()) == ("ties x+y", "lambda")
+    assert ticks(axes.xaxis) == ["0", "1", "2", "3"]
+    unmarked = coefficient_figure("ties x+y", points).axes[0]
+    assert "chosen" not in [line.get_label() for line in unmarked.lines]
 
 
-def test_parameters_that_never_vary_stand_on_the_axis() -> None:
-    assert _tick_labels(["lambda=0.5", "lambda=1.0"]) == (["0.5", "1.0"], "lambda")
-    assert _tick_labels(["density=0.3_my_scale=1e-2", "density=0.3_my_scale=2"]) == (
-        ["1e-2", "2"],
-        "my_scale (density=0.3)",
-    )
-    assert _tick_labels(["a=1_b=1", "a=2_b=2"]) == (["1, 1", "2, 2"], "a, b")
-    assert _tick_labels(["default"]) == (["default"], "coefficient")
-    assert _tick_labels([]) == ([], "coefficient")
+@pytest.mark.parametrize(
+    ("coefficients", "labels", "name"),
+    [
+        (["lambda=0.5", "lambda=1.0"], ["0.5", "1.0"], "lambda"),
+        (
+            ["density=0.3_my_scale=1e-2", "density=0.3_my_scale=2"],
+            ["1e-2", "2"],
+            "my_scale (density=0.3)",
+        ),
+        (["a=1_b=1", "a=2_b=2"], ["1, 1", "2, 2"], "a, b"),
+        (["a=1", "b=1"], ["a=1", "b=1"], "coefficient"),
+        (["lambda=1"], ["1"], "lambda"),
+        (["default"], ["default"], "coefficient"),
+        ([], [], "coefficient"),
+    ],
+)
+def test_parameters_that_never_vary_stand_on_the_axis(
+    coefficients: list[str], labels: list[str], name: str
+) -> None:
+    points = [CoefficientPoint(each, Mean(0.5, 0.1), Mean(0.5, 0.1)) for each in coefficients]
+    axes = coefficient_figure("t", points).axes[0]
+    assert (ticks(axes.xaxis), axes.get_xlabel()) == (labels, name)
+    slanted = any(len(label) > 6 for label in labels)
+    assert {label.get_rotation() for label in axes.get_xticklabels()} <= {30.0 if slanted else 0.0}
+
+
+def test_every_plot_is_a_png_and_the_same_twice(table: tuple[Row, ...]) -> None:
+    points = [CoefficientPoint("l=1", Mean(0.5, 0.1), Mean(0.5, 0.1))]
+    plots = [
+        lambda: leaderboard_plot(table),
+        lambda: layer_norm_plot("专家", CHANGES),
+        lambda: heatmap(["only"], [[1.0]], [[0.0]]),
+        lambda: coefficient_plot("a", points, "l=1"),
+    ]
+    for plot in plots:
+        assert plot() == plot()
+        width, height = size(plot())
+        assert min(width, height) > 200
+    assert size(leaderboard_plot(table, 4))[1] < size(leaderboard_plot(table, 9))[1]
 
 
 def test_ascii_text() -> None:

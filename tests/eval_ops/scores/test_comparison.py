@@ -74,6 +74,32 @@ def test_counting_distinct_values_equals_drawing_items() -> None:
     assert paired_bootstrap({"a": coarse}) == pytest.approx(paired_bootstrap({"a": fine}), abs=8e-3)
 
 
+def test_a_million_answers_are_counted_not_drawn() -> None:
+    """Drawing ten thousand times a million items would take minutes; their counts take none."""
+    values = np.repeat([1.0, 0.0, -1.0], [300_000, 500_000, 200_000])
+    low, high = paired_bootstrap({"a": values})
+    half = 1.96 * values.std() / np.sqrt(len(values))
+    assert (low, high) == (
+        pytest.approx(0.1 - half, abs=0.1 * half),
+        pytest.approx(0.1 + half, abs=0.1 * half),
+    )
+
+
+def test_values_of_many_kinds_are_drawn_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However small the blocks, the same items are drawn."""
+    values = {"a": np.linspace(-1, 2, 100)}
+    whole = paired_bootstrap(values, resamples=500)
+    for block in (1, 250, 100 * 500):
+        monkeypatch.setattr("eval_ops.scores.comparison.BLOCK", block)
+        assert paired_bootstrap(values, resamples=500) == whole
+
+
+def test_no_bound_is_minus_nought() -> None:
+    for values in ([-1.0, *[0.0] * 30], [1.0, *[0.0] * 30], [0.0] * 4, [-0.0] * 4):
+        bounds = paired_bootstrap({"a": np.array(values)})
+        assert "-0.0" not in map(repr, map(float, bounds))
+
+
 answers = st.lists(st.sampled_from([0, 1]), min_size=4, max_size=12)
 shares = st.lists(st.floats(0, 1), min_size=4, max_size=12)
 

@@ -93,9 +93,77 @@ def test_a_decision_can_be_read_by_people_and_programs(
         scores_of(herb_class=right(20), idiom_meaning=right(40)), experts, None, Gate()
     )
     assert json.loads(decision.to_json())["benchmarks"][0]["passed"] is False
+    chinese = decide(experts["herbs"], {"本草": experts["idioms"]}, None, Gate())
+    assert '"expert": "本草"' in chinese.to_json()
     table = decision.to_markdown()
-    assert table.startswith("**the champion stays**\n")
+    assert table.startswith("**the champion stays**\n\n- the mean, 75.0, is not significantly")
+    assert "\n\n| benchmark | candidate | best expert | difference | passed |\n" in table
+    assert "| no |\n" in table
+    assert table.endswith("| yes |\n")
+    assert chinese.to_markdown().startswith("**the champion stays**")
     assert "| herb_class | 50.0 | 95.0 (herbs) | -45.0, 95 % interval" in table
+
+
+def test_reasons_say_the_difference_its_interval_and_the_p_value(
+    scores_of: ScoresOf, experts: dict[str, SuiteScores]
+) -> None:
+    # herb_class: 20 of 40 against 38, so 18 items that only the expert has: p = 2 / 2¹⁸ = 7.6e-06.
+    candidate = scores_of(herb_class=right(20), idiom_meaning=right(40))
+    mean, loss = decide(candidate, experts, None, Gate()).reasons
+    check = decide(candidate, experts, None, Gate()).benchmarks[0].comparison
+    assert check.p_value == 2 / 2**18
+    assert loss == (
+        "herb_class: 50.0 is below 95.0 of the best single expert there, 'herbs', by significantly "
+        "more than the allowed 5 points (difference -45.0, 95 % interval "
+        f"{100 * check.low:+.1f} to {100 * check.high:+.1f}, McNemar p = 7.6e-06)"
+    )
+    # The mean: 60 of 80 against 48; 30 idioms that only the candidate has, 18 herbs that it lost.
+    assert mean.startswith("the mean, 75.0, ")
+    assert mean.endswith(", McNemar p = 0.11)")
+
+
+def test_reasons_say_no_p_value_where_items_are_not_right_or_wrong(scores_of: ScoresOf) -> None:
+    candidate, expert = scores_of(a=([], [0.75] * 40)), scores_of(a=([], [0.5] * 40))
+    decision = decide(candidate, {"x": expert}, None, Gate())
+    assert decision.promote
+    assert decision.reasons == (
+        "the mean, 75.0, is significantly above that of the best single expert 'x', 50.0 "
+        "(difference +25.0, 95 % interval +25.0 to +25.0 points)",
+    )
+    worse = decide(expert, {"x": candidate}, None, Gate())
+    assert worse.reasons[0].startswith("the mean, 50.0, is significantly below that of the best")
+
+
+def test_a_loss_as_large_as_allowed_passes(scores_of: ScoresOf) -> None:
+    # Every item is worth 0.25 less, so the whole interval lies at −0.25: not below −0.25.
+    candidate, expert = scores_of(a=([], [0.5] * 40)), scores_of(a=([], [0.75] * 40))
+    passed = [
+        decide(candidate, {"x": expert}, None, Gate(allowed_loss=allowed)).benchmarks[0].passed
+        for allowed in (0.25, 0.2499)
+    ]
+    assert passed == [True, False]
+
+
+def test_as_many_items_as_asked_for_are_enough(scores_of: ScoresOf) -> None:
+    candidate, experts = scores_of(a=right(20, of=20)), {"x": scores_of(a=right(0, of=20))}
+    assert decide(candidate, experts, None, Gate(minimum_samples=20)).promote
+    assert not decide(candidate, experts, None, Gate(minimum_samples=21)).promote
+
+
+@pytest.mark.parametrize(
+    ("key", "good", "bad"),
+    [
+        ("allowed_loss", [0.0, 1.0], [-0.001, 1.001]),
+        ("confidence", [0.501, 0.999], [0.5, 1.0]),
+        ("minimum_samples", [1], [0, 1.5]),
+    ],
+)
+def test_the_limits_of_settings(key: str, good: list[float], bad: list[float]) -> None:
+    for value in good:
+        assert getattr(parse_gate({key: value}), key) == value
+    for value in bad:
+        with pytest.raises(GateError, match=f"^gate: {key} is {value}; "):
+            parse_gate({key: value})
 
 
 def test_settings(scores_of: ScoresOf) -> None:

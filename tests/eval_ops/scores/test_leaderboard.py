@@ -103,6 +103,25 @@ def test_markdown(entries: list[Entry]) -> None:
     assert to_markdown(()) == "No checkpoint has been scored yet.\n"
 
 
+def test_markdown_is_whole_unless_it_is_cut(entries: list[Entry]) -> None:
+    table = rows(entries)
+    for limit in (None, 5, 6):
+        lines = to_markdown(table, limit).splitlines()
+        numbers = [line.split(" | ")[0] for line in lines if line[2:3].isdigit()]
+        assert numbers == [f"| {number}" for number in range(1, 6)]
+        assert "not shown" not in to_markdown(table, limit)
+    assert "| 3 |" not in to_markdown(table, 2)
+
+
+def test_markdown_of_a_single_model(scores_of: ScoresOf) -> None:
+    table = rows([Entry("base", "a|b", scores_of(a=([], [1])))])
+    assert to_markdown(table).splitlines()[:3] == [
+        "| # | model | kind | a | mean | vs base | vs best expert | vs average |",
+        "| ---: | --- | --- | ---: | ---: | --- | --- | --- |",
+        r"| 1 | a\|b | base | 100.0 | 100.0 | – | – | – |",
+    ]
+
+
 def test_json(entries: list[Entry]) -> None:
     first = json.loads(to_json(rows(entries)))[0]
     assert first["kind"] == "candidate"

@@ -21,6 +21,8 @@ def test_mean_and_standard_error_by_hand() -> None:
     # 3 of 4 right: mean 3/4; squared distances 3 · (1/4)² + (3/4)² = 3/4; variance (3/4) / 3 = 1/4;
     # standard error √(1/4 / 4) = 1/4.
     assert mean_and_stderr([1, 1, 0, 1]) == (0.75, 0.25)
+    # 1 of 2: squared distances 2 · (1/2)² = 1/2, which is the variance; standard error √(1/2 / 2).
+    assert mean_and_stderr([1, 0]) == (0.5, 0.5)
     assert mean_and_stderr([1.0]) == (1.0, None)
 
 
@@ -50,6 +52,21 @@ def test_what_is_not_there(scores_of: ScoresOf) -> None:
     with pytest.raises(PairingError, match=r"'idioms' has no test items"):
         scores.score("idioms")
     bare = SuiteScores.from_json(scores.to_json())
+    with pytest.raises(PairingError, match=r"carry no samples of 'herbs' \(test\)"):
+        bare.values("herbs")
+
+
+def test_a_split_that_was_not_scored_is_told_from_samples_that_were_left_out(
+    scores_of: ScoresOf,
+) -> None:
+    """The first asks for items, the second for the Parquet file."""
+    whole = scores_of(herbs=([], [1, 0]))
+    bare = SuiteScores.from_json(whole.to_json())
+    for scores in (whole, bare):
+        with pytest.raises(PairingError, match=r"'herbs' has no validation items that were scored"):
+            scores.values("herbs", "validation")
+        with pytest.raises(PairingError, match=r"'idioms' has no test items that were scored"):
+            scores.values("idioms")
     with pytest.raises(PairingError, match=r"carry no samples of 'herbs' \(test\)"):
         bare.values("herbs")
 

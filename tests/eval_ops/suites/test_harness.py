@@ -14,10 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from eval_ops.errors import HarnessError, MetricError, NonFiniteError, UnknownTaskError
-from eval_ops.scores.scores import SuiteScores, mean_and_stderr
-from eval_ops.suites.harness import Evaluator
-from eval_ops.suites.items import read_items
-from eval_ops.suites.suites import Suite, load_suite
+from eval_ops.scores import SuiteScores
+from eval_ops.scores.scores import mean_and_stderr
+from eval_ops.suites import Evaluator, Suite, load_suite, read_items
 
 WriteItems = Callable[..., Path]
 WriteCheckpoint = Callable[..., Path]
@@ -227,7 +226,7 @@ def test_requests_of_every_shape_get_the_numbers_of_lm_eval(
     from lm_eval.models.huggingface import HFLM
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from eval_ops.running.lean_model import make_lean
+    from eval_ops.running import make_lean
 
     settings = {
         "pretrained": AutoModelForCausalLM.from_pretrained(folder),

@@ -41,6 +41,49 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
         read_items(tmp_path / "no-such.jsonl")
 
 
+def test_what_is_no_text_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "gbk.jsonl"
+    path.write_bytes(b'{"id": "' + "中".encode("gbk"))
+    with pytest.raises(ItemsError, match=r"gbk\.jsonl: is not UTF-8 text \(byte 8\)$"):
+        read_items(path)
+    with pytest.raises(ItemsError, match=r": cannot be read: Is a directory$"):
+        read_items(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"id": ""}, "id is ''; it must be text, not empty"),
+        ({"id": 3}, "id is 3; it must be text, not empty"),
+        ({"prompt": None}, "prompt is None; it must be text or a number, not empty"),
+        ({"choices": ["1", ""]}, "choices is ['1', '']; it must be a list of texts, none empty"),
+        ({"choices": [1, 2]}, "choices is [1, 2]; it must be a list of texts, none empty"),
+        ({"choices": ["1"]}, "choices is ['1']; it must hold two or more texts, all different"),
+        ({"answer": -1}, "answer is -1; it must be the index of a choice, 0 to 1"),
+        ({"answer": 2}, "answer is 2; it must be the index of a choice, 0 to 1"),
+        ({"answer": True}, "answer is True; it must be the index of a choice, 0 to 1"),
+        ({"answer": "1"}, "answer is '1'; it must be the index of a choice, 0 to 1"),
+        ({"split": "train"}, "split is 'train'; it must be 'validation' or 'test'."),
+    ],
+)
+def test_one_fault_is_one_sentence(tmp_path: Path, changes: dict, fault: str) -> None:
+    path = write(tmp_path / "i.jsonl", GOOD | changes, GOOD | {"id": "b", "prompt": "2+2="})
+    with pytest.raises(ItemsError) as caught:
+        read_items(path)
+    assert caught.value.faults == (f"line 1: {fault}",)
+
+
+def test_the_edges_of_what_an_item_may_be(tmp_path: Path) -> None:
+    rows = [
+        GOOD | {"id": "0", "answer": 0},
+        GOOD | {"id": "1", "prompt": 0, "choices": ["a", "b", "c"], "answer": 2},
+        # The same question with another answer, or in the same split, is no leak.
+        GOOD | {"id": "2", "split": "validation", "choices": ["1", "3"], "answer": 1},
+        GOOD | {"id": "3", "answer": 0},
+    ]
+    assert [item.id for item in read_items(write(tmp_path / "i.jsonl", *rows)).items] == [*"0123"]
+
+
 def test_every_faulty_line_is_named_at_once(tmp_path: Path) -> None:
     path = write(
         tmp_path / "i.jsonl",

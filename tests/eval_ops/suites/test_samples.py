@@ -36,11 +36,11 @@ def test_splits_of_a_share_of_zero_or_a_single_item() -> None:
 
 def tasks_and_logs() -> tuple[dict[str, Any], dict[str, Any]]:
     """Two tasks as lm-eval makes them, and the log it would keep of two answers to each."""
-    from eval_ops.suites.harness import _item_task
-    from eval_ops.suites.items import Item
+    from eval_ops.suites import Item
+    from eval_ops.suites.harness import build_tasks
 
     items = (Item("i", "test", "q", ("a", "b"), 1),)
-    task = _item_task(replace(GROUP, items=items))
+    task = build_tasks(replace(GROUP, items=items))["items"]
     rows = [
         {
             "doc": {},

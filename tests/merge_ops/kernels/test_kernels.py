@@ -1,27 +1,24 @@
-"""The compiled loops and their counterparts in torch and numpy give the same bits."""
+"""Both arithmetics, the loops in C on arrays and torch, give the same bits."""
 
 import ctypes
 import shutil
-import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from merge_ops.kernels import compile as compile_kernels
-from merge_ops.kernels import loops as kernels
-from merge_ops.measures.combination import WeightedSum, grouped, sums_as_bfloat16
-from merge_ops.measures.cuts import Cut
-from merge_ops.measures.measure import LEAF, leaf_sums
-from merge_ops.measures.randomness import keep
-from merge_ops.measures.rows import row_ranks
-from merge_ops.measures.selection import Selection, Threshold, keep_between, observe_all
-from merge_ops.measures.variances import variance
+from merge_ops.kernels.arithmetic import NOTHING, Arithmetic, Band
+from merge_ops.kernels.library import library
+from merge_ops.measures.combination import WeightedSum
+from merge_ops.measures.measure import LEAF
+from merge_ops.measures.thresholds import Threshold, ThresholdSearch, between, observe_all
+from merge_ops.measures.trimmed_blocks import TrimmedBlock
 from merge_ops.methods.ties import disjoint_merge
-from merge_ops.stream.block_reader import BlockReader
-from merge_ops.stream.device import open_device
+from tests.arithmetics import ARITHMETICS, LOOPS, TORCH, same_bits
 
 LENGTHS = (1, 7, 63, 1024, 1025, LEAF, 2 * LEAF + 77)
 
@@ -36,22 +33,19 @@ def values(count: int, seed: int = 0) -> torch.Tensor:
     return made
 
 
-def both(monkeypatch: pytest.MonkeyPatch, work: Callable[[], torch.Tensor]) -> list[torch.Tensor]:
-    """What `work` gives with the compiled loops and without them."""
-    compiled = work()
-    with monkeypatch.context() as without:
-        without.setattr(kernels, "library", lambda: None)
-        return [compiled, work()]
+def both(work: Callable[[Arithmetic], Any]) -> list[Any]:
+    """What `work` gives with either arithmetic."""
+    return [work(arithmetic) for arithmetic in ARITHMETICS.values()]
 
 
-def assert_same_bits(results: Sequence[torch.Tensor]) -> None:
-    first, second = (each.contiguous().view(-1).view(torch.uint8) for each in results)
-    assert torch.equal(first, second)
+def assert_same_bits(results: Sequence[Any]) -> None:
+    first, second = results
+    assert same_bits(first, second)
 
 
 def test_the_loops_were_compiled():
     """`make install` compiles them wherever there is a compiler or a package index."""
-    assert kernels.library() is not None
+    assert library() is not None
 
 
 def test_loops_of_another_source_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -62,12 +56,12 @@ def test_loops_of_another_source_are_not_used(tmp_path: Path, monkeypatch: pytes
     changed.write_bytes(changed.read_bytes() + b"/* changed */\n")
     for made in compile_kernels.compile_kernels():
         ctypes.CDLL(str(made))
-    kernels.library.cache_clear()
-    assert kernels.library() is not None
+    library.cache_clear()
+    assert library() is not None
     changed.write_bytes(b"/* changed again, not compiled */\n")
-    kernels.library.cache_clear()
-    assert kernels.library() is None
-    kernels.library.cache_clear()
+    library.cache_clear()
+    assert library() is None
+    library.cache_clear()
 
 
 @pytest.mark.parametrize("processor", ["AVX512", "AVX2", "DEFAULT"])
@@ -78,24 +72,40 @@ def test_every_processor_was_compiled_for(processor: str):
 
 
 @pytest.mark.parametrize("count", LENGTHS)
-def test_sums_over_leaves(count: int, monkeypatch: pytest.MonkeyPatch):
+def test_sums_over_leaves(count: int):
     a, b = values(count), values(count, 1)
-    assert_same_bits(both(monkeypatch, lambda: torch.from_numpy(leaf_sums(a))))
-    assert_same_bits(both(monkeypatch, lambda: torch.from_numpy(leaf_sums(a, b))))
+    assert_same_bits(both(lambda by: by.leaf_sums(a, None, LEAF)))
+    assert_same_bits(both(lambda by: by.leaf_sums(a, b, LEAF)))
     exact = float((a.double() * b.double()).sum())
     scale = float((a.double() * b.double()).abs().sum())
-    assert abs(float(leaf_sums(a, b).sum()) - exact) <= 2**-23 * scale
+    assert abs(float(LOOPS.leaf_sums(a, b, LEAF).sum()) - exact) <= 2**-23 * scale
+
+
+@pytest.mark.parametrize("length", [1, 7, 64, 1000, 4099])
+def test_sums_over_rows(length: int):
+    rows = values(5 * length).view(5, length)
+    assert_same_bits(both(lambda by: by.leaf_sums(rows, rows, length)))
+
+
+WEIGHTS = [0.3, -0.2, 1.0, 0.7, 0.1]
 
 
 @pytest.mark.parametrize("count", LENGTHS)
 @pytest.mark.parametrize("experts", [1, 2, 5])
-def test_weighted_sums(count: int, experts: int, monkeypatch: pytest.MonkeyPatch):
+def test_weighted_sums(count: int, experts: int):
     parts = [values(count, seed) for seed in range(experts)]
-    weights = [0.3, -0.2, 1.0, 0.7, 0.1][:experts]
     for divisor, scale in ((1, 1), (0.6, 1), (1, 1.3), (0.6, 1.3)):
-        assert_same_bits(
-            both(monkeypatch, lambda d=divisor, s=scale: WeightedSum(parts, weights, d, s).made())
-        )
+        merged = WeightedSum(parts, WEIGHTS[:experts], divisor, scale)
+        assert_same_bits(both(merged.made))
+
+
+def test_a_product_is_rounded_before_it_is_added():
+    """A fused multiply-add would keep the low bits of (1 + 2⁻²³)², which round away."""
+    just_above = 1 + 2.0**-23
+    parts = [torch.full((1000,), -(1 + 2.0**-22)), torch.full((1000,), just_above)]
+    for arithmetic in ARITHMETICS.values():
+        summed = WeightedSum(parts, (1.0, just_above)).made(arithmetic)
+        assert not np.asarray(summed).any()
 
 
 @pytest.mark.parametrize("count", LENGTHS)
@@ -106,63 +116,42 @@ def test_sums_in_one_pass_have_the_bits_of_sums_rounded_by_themselves(
 ):
     parts = [values(count, seed) for seed in range(experts)]
     base = values(count, 9) if with_base else None
-    weights = [0.3, -0.2, 1.0, 0.7, 0.1][:experts]
-    scaled = ((1, 1), (0.6, 1), (1, 1.3), (0.6, -1.3))
-    sums = [WeightedSum(parts, weights, divisor, scale) for divisor, scale in scaled]
-    sums.append(WeightedSum(parts, weights[::-1]))
-    bits = sums_as_bfloat16(sums, base)
-    assert bits is not None
-    for each, found in zip(sums, bits, strict=True):
-        expected = each.made() if base is None else each.made() + base
-        rounded = expected.to(torch.bfloat16).view(torch.int16)
-        assert torch.equal(rounded, torch.from_numpy(found.view(np.int16)))
-
-
-def test_sums_of_the_inputs_go_together():
-    inputs = [values(8, seed) for seed in range(2)]
-    whole = [WeightedSum(inputs, (1.0, scale)) for scale in (1.0, 2.0, 3.0)]
-    cut = WeightedSum((Cut(inputs[0], 0, nothing=True), inputs[1]), (1.0, 1.0))
-    others = [
-        WeightedSum(inputs[:1], (1.0,)),
-        cut,
-        WeightedSum(inputs[::-1], (1.0, 1.0)),
-        values(8),
-    ]
-    results = [*whole[:2], *others, whole[2]]
-    assert [[id(each) for each in group] for group in grouped(results, inputs)] == [
-        [id(each) for each in group]
-        for group in ([*whole[:2]], *([each] for each in others), whole[2:])
-    ]
-
-
-def test_of_other_results_two_are_held_at_a_time():
-    inputs, alive = [values(8)], []
-
-    def results():
-        for seed in range(5):
-            masked = values(8, seed)
-            alive.append(weakref.ref(masked))
-            assert sum(each() is not None for each in alive) <= 2
-            yield WeightedSum([masked], [1.0])
-
-    assert len(BlockReader(LEAF, open_device("cpu")).encode(results(), inputs, None, "BF16")) == 5
+    weights = WEIGHTS[:experts]
+    numbers = [(weights, *scaled) for scaled in ((1, 1), (0.6, 1), (1, 1.3), (0.6, -1.3))]
+    numbers.append((weights[::-1], 1, 1))
+    whole = [None] * experts
+    together = both(lambda by: by.rounded_sums(parts, whole, numbers, base))
+    for each, *rounded in zip(numbers, *together, strict=True):
+        made = torch.as_tensor(LOOPS.weighted_sum(parts, whole, *each))
+        expected = (made if base is None else made + base).to(torch.bfloat16).view(torch.uint8)
+        assert all(np.array_equal(found, expected.numpy()) for found in rounded)
 
 
 @pytest.mark.parametrize("count", LENGTHS)
 @pytest.mark.parametrize("weights", [(1.0,), (0.5, 0.5), (0.6, 0.4), (0.6, -0.4, 1.0), (0.0, 1.0)])
 @pytest.mark.parametrize("normalize", [True, False])
-def test_disjoint_merges(count, weights, normalize, monkeypatch: pytest.MonkeyPatch):
+def test_disjoint_merges(count, weights, normalize):
     parts = [values(count, seed) for seed in range(len(weights))]
     for lambda_ in (1, 0.7):
-        assert_same_bits(
-            both(
-                monkeypatch,
-                lambda scale=lambda_: disjoint_merge(parts, weights, normalize, scale) + 0.0,
-            )
+        merged = both(
+            lambda by, scale=lambda_: disjoint_merge(by, parts, weights, normalize, scale) + 0.0
         )
+        assert_same_bits(merged)
 
 
-def cuts(count: int) -> list[Cut]:
+def test_a_sum_of_agreeing_weights_that_is_zero_divides_by_one(arithmetic):
+    # weights 1 and −1: 2·1 and −3·−1 agree on plus, their weights sum to 0; so 5 stays
+    parts = [torch.tensor([2.0, 4.0]), torch.tensor([-3.0, 0.0])]
+    merged = disjoint_merge(arithmetic, parts, (1.0, -1.0), True, 1.0)
+    assert merged.tolist() == [5.0, 4.0]
+
+
+def test_a_sum_is_divided(arithmetic):
+    summed = WeightedSum([torch.tensor([3.0]), torch.tensor([5.0])], (1.0, 1.0), 2.0)
+    assert summed.made(arithmetic).tolist() == [4.0]
+
+
+def cuts(count: int) -> list[TrimmedBlock]:
     """Parts cut below, above, on both sides with ties at both ends, to nothing, and not at all."""
     parts = [values(count, seed) for seed in range(5)]
     ranked = [each.abs().sort(descending=True).values for each in parts]
@@ -171,122 +160,173 @@ def cuts(count: int) -> list[Cut]:
         value = float(ranked[part][min(k, count - 1)])
         above = int((parts[part].abs() > value).sum())
         equal = int((parts[part].abs() == value).sum())
-        return Threshold(value, (max(0, min(k - above, equal)),), (equal,))
+        return Threshold(value, (max(0, min(k - above, equal)),))
+
+    def times(band: Band, factor: float) -> Band:
+        return band._replace(factor=factor)
 
     return [
-        Cut(parts[0], 0, threshold(0, count // 3), factor=1.7),
-        Cut(parts[1], 0, None, threshold(1, count // 50)),
-        Cut(parts[2], 0, threshold(2, count // 2), threshold(2, count // 40), factor=0.3),
-        Cut(parts[3], 0, nothing=True),
-        Cut(parts[4], 0),
+        TrimmedBlock(parts[0], times(threshold(0, count // 3).band(0), 1.7)),
+        TrimmedBlock(parts[1], between(None, threshold(1, count // 50), 0, count)),
+        TrimmedBlock(
+            parts[2],
+            times(between(threshold(2, count // 2), threshold(2, count // 40), 0, count), 0.3),
+        ),
+        TrimmedBlock(parts[3], NOTHING),
+        TrimmedBlock(parts[4]),
     ]
 
 
 @pytest.mark.parametrize("count", LENGTHS)
-def test_sums_of_cut_parts(count: int, monkeypatch: pytest.MonkeyPatch):
+def test_sums_of_cut_parts(count: int):
     parts, weights = cuts(count), (0.5, 1.25, -0.3, 2.0, 0.7)
-    whole = [each.made() for each in parts]
+    for part in parts:
+        assert_same_bits(both(lambda by, part=part: np.asarray(part.made(by)) + 0.0))
+    whole = [part.made(LOOPS) for part in parts]
     for normalize in (False, True):
-        merged = both(monkeypatch, lambda n=normalize: disjoint_merge(parts, weights, n, 0.9) + 0.0)
+        merged = both(lambda by, n=normalize: disjoint_merge(by, parts, weights, n, 0.9) + 0.0)
         assert_same_bits(merged)
-        assert_same_bits([merged[0], disjoint_merge(whole, weights, normalize, 0.9) + 0.0])
-    merged = both(monkeypatch, lambda: WeightedSum(parts, weights, 1.5, 0.8).made() + 0.0)
+        assert_same_bits([merged[0], disjoint_merge(LOOPS, whole, weights, normalize, 0.9) + 0.0])
+    summed = WeightedSum(parts, weights, 1.5, 0.8)
+    merged = both(lambda by: summed.made(by) + 0.0)
     assert_same_bits(merged)
-    assert_same_bits([merged[0], WeightedSum(whole, weights, 1.5, 0.8).made() + 0.0])
-    bits = sums_as_bfloat16([WeightedSum(parts, weights, 1.5, 0.8)], None)
-    assert bits is not None
-    expected = merged[0].to(torch.bfloat16).view(torch.int16)
+    assert_same_bits([merged[0], WeightedSum(whole, weights, 1.5, 0.8).made(LOOPS) + 0.0])
+    values_, bands = [part.values for part in parts], [part.band for part in parts]
+    expected = torch.as_tensor(merged[0]).to(torch.bfloat16).view(torch.int16)
     zeros = expected & 0x7FFF == 0  # of either sign: +0.0 above made them all positive
-    found = torch.from_numpy(bits[0].view(np.int16))
-    assert torch.equal(found[~zeros], expected[~zeros])
-    assert (found[zeros] & 0x7FFF == 0).all()
+    for (rounded,) in both(lambda by: by.rounded_sums(values_, bands, [summed.numbers], None)):
+        found = torch.from_numpy(rounded.view(np.int16))
+        assert torch.equal(found[~zeros], expected[~zeros])
+        assert (found[zeros] & 0x7FFF == 0).all()
 
 
 @pytest.mark.parametrize("count", LENGTHS)
-def test_variances(count: int, monkeypatch: pytest.MonkeyPatch):
-    parts = [values(count, seed) for seed in range(3)]
-    assert_same_bits(both(monkeypatch, lambda: variance(parts)[0]))
-    assert variance(parts)[1] == np.count_nonzero(variance(parts)[0].numpy())
+@pytest.mark.parametrize("experts", [2, 3])
+def test_variances(count: int, experts: int):
+    parts = [values(count, seed) for seed in range(experts)]
+    (spread, differing), other = both(lambda by: by.variance(parts))
+    assert_same_bits([spread, other[0]])
+    assert differing == other[1] == np.count_nonzero(spread)
+    low, high = sorted(np.quantile(spread, [0.3, 0.8]).astype(np.float32).tolist())
+    assert_same_bits(both(lambda by: by.pick_between(spread, low, high, parts)))
+    (sums, above), (more, larger) = both(lambda by: by.squares_above(parts, spread, high, LEAF))
+    assert above == larger == np.count_nonzero(spread > np.float32(high))
+    assert all(map(same_bits, sums, more))
 
 
 @pytest.mark.parametrize(("start", "count"), [(0, 1), (0, 4096), (5, 1001), (2**33 + 3, 77)])
-def test_random_masks(start: int, count: int, monkeypatch: pytest.MonkeyPatch):
+def test_random_masks(start: int, count: int):
     delta, key = values(count), (2**63 + 5, 77)
-    assert_same_bits(both(monkeypatch, lambda: keep(key, start, delta, 0.3)))
+    assert_same_bits(both(lambda by: by.keep_random(key, start, delta, round(0.3 * 2**32))))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 1), (3, 5), (4, 1024), (2, 3000), (1, 70_001)])
-def test_ranks_in_rows(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch):
+def test_ranks_in_rows(shape: tuple[int, int]):
     rows = values(shape[0] * shape[1]).view(shape)
-    assert_same_bits(both(monkeypatch, lambda: row_ranks(rows)))
+    table = np.arange(shape[1], dtype=np.float32)
+    assert_same_bits(both(lambda by: by.by_rank(table, rows)))
 
 
 @pytest.mark.parametrize("count", LENGTHS)
 @pytest.mark.parametrize("share", [0.01, 0.3, 0.9])
-def test_what_lies_under_a_bracket(count, share, monkeypatch: pytest.MonkeyPatch):
+def test_what_lies_under_a_bracket(count, share):
     delta = values(count)
     k = max(1, int(share * count))
 
-    def found() -> torch.Tensor:
-        selection = Selection(k, count, 1 << 20)
-        selection.look(delta[:: max(1, count // 1000)].numpy())
-        while selection.threshold is None:
-            selection.absorb([selection.observe(delta.numpy())])
-        kept = selection.threshold.apply(delta, 0)
+    def found(by: Arithmetic) -> Any:
+        search = ThresholdSearch(by, k, count, 1 << 20)
+        search.look(delta[:: max(1, count // 1000)].contiguous())
+        while search.threshold is None:
+            search.absorb([search.observe(delta)])
+        kept = by.keep_band(delta, search.threshold.band(0))
         assert int((kept != 0).sum()) <= k
         return kept
 
-    assert_same_bits(both(monkeypatch, found))
+    assert_same_bits(both(found))
 
 
 @pytest.mark.parametrize("count", LENGTHS)
-def test_several_brackets_in_one_pass(count, monkeypatch: pytest.MonkeyPatch):
-    delta = values(count).numpy()
+def test_several_brackets_in_one_pass(count):
+    delta = values(count)
 
-    def found() -> torch.Tensor:
-        selections = [Selection(max(1, int(share * count)), count, 1 << 20) for share in (0.1, 0.5)]
-        for each in selections:
-            each.look(delta[:: max(1, count // 500)])
-        for each, seen in zip(selections, observe_all(selections, delta), strict=True):
+    def found(by: Arithmetic) -> Any:
+        searches = [
+            ThresholdSearch(by, max(1, int(share * count)), count, 1 << 20) for share in (0.1, 0.5)
+        ]
+        for each in searches:
+            each.look(delta[:: max(1, count // 500)].contiguous())
+        for each, seen in zip(searches, observe_all(by, searches, delta), strict=True):
             each.absorb([seen])
             while each.threshold is None:
                 each.absorb([each.observe(delta)])
-        upper, lower = (each.threshold for each in selections)
-        assert upper is not None
-        kept = keep_between(torch.from_numpy(delta), 0, lower, upper)
-        return torch.cat([kept, keep_between(torch.from_numpy(delta), 0, None, upper)]) + 0.0
+        upper, lower = (each.threshold for each in searches)
+        bands = between(lower, upper, 0, count), between(None, upper, 0, count)
+        return np.concatenate([np.asarray(by.keep_band(delta, band)) for band in bands]) + 0.0
 
-    assert_same_bits(both(monkeypatch, found))
+    assert_same_bits(both(found))
+
+
+@pytest.mark.parametrize("above", [None, 0x3C00, 0x7F00])
+def test_histograms_of_bits(above: int | None):
+    delta = values(5000)
+    counts = both(lambda by: by.histogram(delta, 15, above))
+    assert_same_bits(counts)
+    assert counts[0].shape == ((1 << 16) if above is None else (1 << 15),)
+    assert counts[0].sum() == 5000 or above is not None
 
 
 @pytest.mark.parametrize("ties", [0, 1, 3, 100])
-def test_ties_at_the_threshold(ties: int, monkeypatch: pytest.MonkeyPatch):
+def test_ties_at_the_threshold(ties: int):
     delta = torch.tensor([0.5, -1.0, 2.0, 1.0, -0.0, 1.0, -1.0, 3.0] * 300)
     equal = int((delta.abs() == 1.0).sum())
-    threshold = Threshold(1.0, (min(ties, equal),), (equal,))
-    assert_same_bits(both(monkeypatch, lambda: threshold.apply(delta, 0) + 0.0))
+    band = Threshold(1.0, (min(ties, equal),)).band(0)
+    assert_same_bits(both(lambda by: by.keep_band(delta, band) + 0.0))
 
 
+def stored_bytes(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.view(torch.uint8).numpy()
+
+
+@pytest.mark.parametrize("code", ["BF16", "F16", "F32", "F64"])
 @pytest.mark.parametrize("count", LENGTHS)
-def test_bfloat16_in_and_out(count: int, monkeypatch: pytest.MonkeyPatch):
-    stored, base, out = values(count).bfloat16(), values(count, 1), torch.empty(count)
-    assert kernels.from_bfloat16(stored, None, out) is True
-    assert_same_bits([out, stored.float()])
-    assert kernels.from_bfloat16(stored, base, out) is True
-    assert_same_bits([out, stored.float() - base])
+def test_stored_dtypes_in_and_out(count: int, code: str, arithmetic):
+    dtype = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}.get(code)
+    stored, base = values(count).to(dtype or torch.float64), values(count, 1)
+    out = arithmetic.empty((count,))
+    assert arithmetic.widen(stored_bytes(stored), code, None, out) is True
+    assert same_bits(out, stored.float())
+    assert arithmetic.widen(stored_bytes(stored), code, base, out) is True
+    assert same_bits(out, stored.float() - base)
     for bad in (float("nan"), float("inf"), -float("inf")):
         stored[count // 2] = bad
-        assert kernels.from_bfloat16(stored, base, out) is False
-    reader = BlockReader(LEAF, open_device("cpu"))
+        assert arithmetic.widen(stored_bytes(stored), code, base, out) is False
+        assert arithmetic.widen(stored_bytes(stored), code, base, out, checked=False) is True
     full = torch.randn(count, generator=torch.Generator().manual_seed(3))
-    full[0] = 3.3e38 * 1.03  # rounds up to infinity
-    for added in (None, base):
-        assert_same_bits(
-            both(
-                monkeypatch,
-                lambda b=added: torch.from_numpy(reader.encode([full.clone()], [], b, "BF16")[0]),
-            )
-        )
-    bits = kernels.to_bfloat16(torch.full((count,), float("nan")), None)
-    assert bits is not None
-    assert bool(torch.from_numpy(bits).view(torch.bfloat16).isnan().all())
+    full[0] = 3.3e38 * 1.03  # in bfloat16 it rounds up to infinity
+    for origin in (None, base):
+        expected = (full if origin is None else full + origin).to(stored.dtype)
+        with np.errstate(over="ignore"):
+            rounded = arithmetic.rounded(arithmetic.copy(full), origin, code)
+        assert np.array_equal(rounded, stored_bytes(expected))
+
+
+def test_nan_stays_nan_when_it_is_rounded(arithmetic):
+    rounded = arithmetic.rounded(torch.full((1001,), float("nan")), None, "BF16")
+    assert bool(torch.from_numpy(rounded).view(torch.bfloat16).isnan().all())
+
+
+def test_a_large_sum_of_finite_values_is_finite(arithmetic):
+    """The quick check adds all up, and looks again where that overflows."""
+    large = torch.full((1000,), 3e38)
+    assert arithmetic.subtract(large, None) is True
+    large[7] = float("nan")
+    assert arithmetic.subtract(large, None) is False
+
+
+def test_values_are_shared_with_tensors():
+    array = np.arange(4, dtype=np.float32)
+    tensor = LOOPS.tensor(array)
+    tensor += 1
+    assert array.tolist() == [1, 2, 3, 4]
+    assert LOOPS.own(tensor).ctypes.data == array.ctypes.data
+    assert TORCH.tensor(tensor) is tensor

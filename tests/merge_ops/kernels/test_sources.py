@@ -10,7 +10,7 @@ import pytest
 
 import merge_ops.kernels
 from merge_ops.kernels import compile as compile_kernels
-from merge_ops.kernels.loops import library
+from merge_ops.kernels.library import library
 
 SCALARS: dict[str, Any] = {
     "void": None, "int": ctypes.c_int, "float": ctypes.c_float, "double": ctypes.c_double,

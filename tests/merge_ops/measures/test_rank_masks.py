@@ -1,4 +1,4 @@
-"""Masks by rank: the loops in C, which rank only what they must, and full ranks decide the same."""
+"""Masks by rank: the loops in C rank only what they must, and decide as full ranks do."""
 
 from collections.abc import Callable
 
@@ -8,18 +8,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from merge_ops.kernels import loops as kernels
 from merge_ops.measures.measure import LEAF, Block, TensorJob
-from merge_ops.measures.randomness import keep_mask_by_level, stream_key
-from merge_ops.measures.rank_masks import (
-    bytes_of_masks,
-    decide_by_rank,
-    decided_row_sums,
-    keep_decided,
-)
-from merge_ops.measures.rows import absolute_row_sums, row_ranks
+from merge_ops.measures.randomness import stream_key, thresholds
+from merge_ops.measures.rows import row_sums
 from merge_ops.methods import della
-from merge_ops.methods.della import DellaLinearParameters, PruneMeasure, keep_chances
+from merge_ops.methods.della import (
+    DellaLinearParameters,
+    PruneMeasure,
+    bytes_of_masks,
+    keep_chances,
+)
+from tests import philox
+from tests.arithmetics import LOOPS, TORCH, current, same_bits
+
+pytestmark = pytest.mark.usefixtures("arithmetic")
 
 KEY = stream_key(7, "model.layers.0.mlp.up_proj.weight", "herbs")
 LENGTHS = (1, 2, 3, 7, 8, 63, 64, 65, 896, 1024, 1025, 4864, 70_001)
@@ -68,9 +70,13 @@ ROWS: dict[str, Callable[[int, int], torch.Tensor]] = {
 }
 
 
+def decide_by_rank(values: torch.Tensor, start: int, chances) -> np.ndarray:
+    return np.asarray(current().decide_by_rank(KEY, start, values, thresholds(chances)))
+
+
 def by_full_ranks(values: torch.Tensor, start: int, chances) -> np.ndarray:
-    mask = keep_mask_by_level(KEY, start, row_ranks(values), chances)
-    return np.packbits(mask.numpy() != 0, axis=1, bitorder="little")
+    mask = philox.mask_by_rank(KEY, start, values.numpy(), chances)
+    return np.packbits(mask != 0, axis=1, bitorder="little")
 
 
 @pytest.mark.parametrize("length", LENGTHS)
@@ -80,11 +86,9 @@ def test_the_loops_decide_as_full_ranks_do(kind: str, length: int):
     values = ROWS[kind](rows, length)
     for density, epsilon in ((0.5, 0.2), (0.1, 0.0999), (0.5, 0.0), (0.7, 1e-6)):
         chances = keep_chances(density, epsilon, length)
-        decided = decide_by_rank(KEY, 5 * length, values, chances)
+        decided = decide_by_rank(values, 5 * length, chances)
         assert decided.shape == (rows, -(-length // 8))
         assert np.array_equal(decided, by_full_ranks(values, 5 * length, chances))
-        arrays = decide_by_rank(KEY, 5 * length, values.numpy(), chances)  # pyright: ignore
-        assert np.array_equal(decided, arrays)
 
 
 magnitudes = st.one_of(
@@ -98,37 +102,33 @@ magnitudes = st.one_of(
 def test_any_row_is_decided_as_full_ranks_do(row, start, epsilon):
     values = torch.tensor([row, row[::-1]], dtype=torch.float32)
     chances = keep_chances(0.5, epsilon, len(row))
-    decided = decide_by_rank(KEY, start, values, chances)
+    decided = decide_by_rank(values, start, chances)
     assert np.array_equal(decided, by_full_ranks(values, start, chances))
 
 
 def test_equal_magnitudes_are_decided_by_their_index():
     """In a row of zeros the chance rises with the index: from one in ten to nine in ten."""
     zeros = torch.zeros(4000, 64)
-    decided = decide_by_rank(KEY, 0, zeros, keep_chances(0.5, 0.4, 64))
+    decided = decide_by_rank(zeros, 0, keep_chances(0.5, 0.4, 64))
     kept = np.unpackbits(decided, axis=1, bitorder="little").mean(axis=0)
     np.testing.assert_allclose(kept, np.linspace(0.1, 0.9, 64), atol=0.04)
 
 
 @pytest.mark.parametrize("length", LENGTHS)
-def test_what_was_decided_is_kept_and_summed(length: int, monkeypatch: pytest.MonkeyPatch):
+def test_what_was_decided_is_kept_and_summed(length: int):
     values = bfloat16_differences(3, length)
-    decided = decide_by_rank(KEY, 0, values, keep_chances(0.5, 0.2, length))
-
-    def found() -> list[torch.Tensor]:
-        sums = [absolute_row_sums(values), decided_row_sums(values, decided)]
-        return [keep_decided(values, decided, 1.7), *map(torch.from_numpy, sums)]
-
-    compiled = found()
-    with monkeypatch.context() as without:
-        without.setattr(kernels, "library", lambda: None)
-        plain = found()
-    for one, other in zip(compiled, plain, strict=True):
-        assert torch.equal(one.view(torch.uint8), other.view(torch.uint8))
-    kept = np.unpackbits(decided, axis=1, count=length, bitorder="little")
+    limits = thresholds(keep_chances(0.5, 0.2, length))
+    results = []
+    for arithmetic in (LOOPS, TORCH):
+        decided = arithmetic.decide_by_rank(KEY, 0, values, limits)
+        sums = row_sums(arithmetic, values), arithmetic.decided_sums(values, decided)
+        results.append([arithmetic.apply_decided(values, decided, 1.7), *sums])
+    assert all(map(same_bits, *results))
+    packed = decide_by_rank(values, 0, keep_chances(0.5, 0.2, length))
+    kept = np.unpackbits(packed, axis=1, count=length, bitorder="little")
     expected = values.double().abs().numpy()
-    np.testing.assert_allclose(compiled[1], expected.sum(axis=1), rtol=1e-12)
-    np.testing.assert_allclose(compiled[2], (expected * kept).sum(axis=1), rtol=1e-12)
+    np.testing.assert_allclose(results[0][1], expected.sum(axis=1), rtol=1e-12)
+    np.testing.assert_allclose(results[0][2], (expected * kept).sum(axis=1), rtol=1e-12)
 
 
 @pytest.mark.parametrize("held", [True, False])
@@ -138,7 +138,8 @@ def test_masks_are_made_again_where_they_are_not_held(held: bool, monkeypatch: p
     assert bytes_of_masks(rows, length) == rows * length // 8
     monkeypatch.setattr(della, "HELD", 2 * bytes_of_masks(rows, length) - (not held))
     parameters = DellaLinearParameters((1, 1), (0.5, 0.3), (0.2, 0.1), False, "l1_norm", 1)
-    measure = PruneMeasure(TensorJob("t", (rows, length), ("a", "b"), 3), [parameters])
+    job = TensorJob("t", (rows, length), ("a", "b"), 3, current())
+    measure = PruneMeasure(job, [parameters])
     experts = [bfloat16_differences(rows, length), noise(rows, length)]
     blocks = [
         Block(
@@ -155,5 +156,6 @@ def test_masks_are_made_again_where_they_are_not_held(held: bool, monkeypatch: p
         for expert, (density, epsilon) in enumerate(((0.5, 0.2), (0.3, 0.1))):
             key = stream_key(3, "t", "ab"[expert])
             chances = keep_chances(density, epsilon, length)
-            kept = keep_mask_by_level(key, block.start, row_ranks(block.inputs[expert]), chances)
-            assert torch.equal(merged[expert] != 0, (kept * block.inputs[expert]) != 0)
+            delta = block.inputs[expert].numpy()
+            kept = philox.mask_by_rank(key, block.start, delta, chances)
+            assert np.array_equal(np.asarray(merged[expert]) != 0, (kept * delta) != 0)

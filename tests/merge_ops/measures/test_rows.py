@@ -13,9 +13,12 @@ from merge_ops.checkpoints.checkpoint import open_checkpoint
 from merge_ops.checkpoints.header import TensorEntry
 from merge_ops.checkpoints.layout import OutputTensor
 from merge_ops.errors import RecipeError
+from merge_ops.kernels.torch_arithmetic import sums_by_halves
+from merge_ops.kernels.torch_masks import row_ranks
+from merge_ops.measures import rows as of_rows
 from merge_ops.measures.measure import Block, TensorJob, measure_whole
-from merge_ops.measures.randomness import keep_mask, keep_mask_by_level, stream_key
-from merge_ops.measures.rows import _sums_by_halves, column_sums, row_ranks, row_sums
+from merge_ops.measures.randomness import stream_key, thresholds
+from merge_ops.measures.rows import column_sums
 from merge_ops.methods import METHODS
 from merge_ops.methods.arcee_fusion import ArceeFusionParameters, row_divergence
 from merge_ops.methods.dare import DareParameters
@@ -26,12 +29,21 @@ from merge_ops.plans.steps import Merge
 from merge_ops.recipes.reading import parse_recipe
 from merge_ops.stream.stream import _ranges
 from tests import checkpoint_factory as factory
+from tests.arithmetics import current
+from tests.method_settings import merged_whole
+
+pytestmark = pytest.mark.usefixtures("arithmetic")
 
 KEY = stream_key(42, "model.layers.0.mlp.up_proj.weight", "herbs")
 
 
 def normal(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def row_sums(values):
+    """Σ x · 1 of every row, by the arithmetic of the test."""
+    return of_rows.row_sums(current(), values, torch.ones_like(values))
 
 
 def uneven(*shape, seed=0):
@@ -52,9 +64,10 @@ def test_a_row_sum_does_not_depend_on_the_other_rows(rows, length):
 @settings(deadline=None, max_examples=40)
 def test_sums_by_halves_do_not_depend_on_the_other_rows_either(rows, length):
     values = uneven(rows, length, seed=rows)
-    alone = torch.cat([_sums_by_halves(values[k : k + 1]) for k in range(rows)])
-    assert torch.equal(_sums_by_halves(values), alone)
-    torch.testing.assert_close(alone, values.double().sum(1), rtol=1e-9, atol=0)
+    lanes = values.double().unsqueeze(-1)
+    alone = torch.cat([sums_by_halves(lanes[k : k + 1]) for k in range(rows)])
+    assert torch.equal(sums_by_halves(lanes), alone)
+    torch.testing.assert_close(alone[:, 0], values.double().sum(1), rtol=1e-9, atol=0)
 
 
 def test_rows_longer_than_a_leaf():
@@ -103,7 +116,10 @@ def test_ranks_are_those_of_a_stable_sort(rows, length, crowded):
     if crowded:
         magnitude = magnitude.round()
     order = torch.argsort(magnitude, dim=1, stable=True)
-    assert torch.equal(row_ranks(magnitude).long(), order.argsort(dim=1))
+    ranks = order.argsort(dim=1)
+    assert torch.equal(row_ranks(magnitude), ranks)
+    table = np.arange(length, dtype=np.float32)
+    assert np.array_equal(np.asarray(current().by_rank(table, magnitude)), ranks.numpy())
 
 
 def test_equal_values_rank_by_index():
@@ -111,28 +127,32 @@ def test_equal_values_rank_by_index():
 
 
 @pytest.mark.parametrize("chance", [0.01, 0.5, 0.99])
-def test_one_chance_for_all_levels_is_the_plain_mask(chance):
-    levels = torch.arange(70_001, dtype=torch.int32) % 5
-    mask = keep_mask_by_level(KEY, 13, levels, np.full(5, chance))
-    assert torch.equal(mask, keep_mask(KEY, 13, 70_001, chance, torch.device("cpu")))
+def test_one_chance_for_all_ranks_is_the_plain_mask(chance):
+    rows, limits = normal(70, 1001), thresholds(np.full(1001, chance))
+    decided = current().decide_by_rank(KEY, 13, rows, limits)
+    kept = np.asarray(current().apply_decided(rows, decided, 1.0))
+    plain = current().keep_random(KEY, 13, rows.view(-1), int(limits[0]))
+    assert np.array_equal(kept.reshape(-1), np.asarray(plain))
 
 
-def test_each_level_keeps_its_share():
-    chances, n = np.array([0.1, 0.5, 0.8]), 300_000
-    levels = torch.arange(n, dtype=torch.int32) % 3
-    mask = keep_mask_by_level(KEY, 0, levels, chances)
-    for level, chance in enumerate(chances):
-        share = float(mask[level::3].double().mean())
-        assert abs(share - chance) < 5 * (chance * (1 - chance) / (n / 3)) ** 0.5
+def test_each_rank_keeps_its_share():
+    chances, n = np.array([0.1, 0.5, 0.8]), 100_000
+    rows = torch.tensor([[1.0, 2.0, 3.0]]).expand(n, 3).contiguous()
+    decided = current().decide_by_rank(KEY, 0, rows, thresholds(chances))
+    kept = np.asarray(current().apply_decided(rows, decided, 1.0)) != 0
+    for rank, chance in enumerate(chances):
+        assert abs(kept[:, rank].mean() - chance) < 5 * (chance * (1 - chance) / n) ** 0.5
 
 
 def known(name, tensors, parameters, seed=5):
-    measure = METHODS[name].measure(
-        TensorJob("t", tuple(tensors[0].shape), ("e0", "e1")[: len(tensors)], seed), [parameters]
-    )
+    """What the method sees of a whole tensor beside its inputs; what was dropped as tensors."""
+    names = ("e0", "e1")[: len(tensors)]
+    job = TensorJob("t", tuple(tensors[0].shape), names, seed, current())
+    measure = METHODS[name].measure(job, [parameters])
     block = Block(0, 0, tensors)
-    measure_whole(measure, block)
-    return measure.at(block, 0)
+    measure_whole(measure, block, current())
+    seen = measure.at(block, 0)
+    return [torch.as_tensor(each) for each in seen] if METHODS[name].sees == "dropped" else seen
 
 
 @pytest.mark.parametrize("rescale", ["none", "inverse_density"])
@@ -196,8 +216,7 @@ def test_where_nothing_is_dropped_any_epsilon_goes(tmp_path):
 
 
 def threshold_by_sorting(base, expert):
-    rows = torch.as_tensor(row_divergence(base, expert)).unsqueeze(1)
-    importance = ((expert - base).abs() * rows).flatten().sort().values
+    importance = ((expert - base).abs() * row_divergence(base, expert)).flatten().sort().values
     first, median, third = (importance[k * (len(importance) - 1) // 4] for k in (1, 2, 3))
     return float(median + 1.5 * (third - first))
 
@@ -209,7 +228,7 @@ def test_arcee_fusion_finds_the_quartiles_of_a_sort(rows, length, power, crowded
     if crowded:
         expert = base + (expert - base).round() * 0.5
     method = METHODS["arcee_fusion"]
-    job = TensorJob("t", (rows, length), ("base", "e"), 0)
+    job = TensorJob("t", (rows, length), ("base", "e"), 0, current())
     measure = method.measure(job, [ArceeFusionParameters()])
     blocks = [
         Block(k, k * 2**power * length, pair)
@@ -236,7 +255,7 @@ def test_divergence_of_near_rows_is_exact():
     base, change = normal(64, 4096).mul(0.02), normal(64, 4096, seed=1).mul(1e-4)
     p, d = torch.softmax(base.double(), 1), (base + change).double() - base.double()
     expected = ((p * d * d).sum(1) - (p * d).sum(1) ** 2) / 2
-    found = torch.as_tensor(row_divergence(base, base + change)).double()
+    found = row_divergence(base, base + change)[:, 0].double()
     torch.testing.assert_close(found, expected, rtol=2e-3, atol=0)
     single = torch.softmax(base, 1), torch.softmax(base + change, 1)
     rough = (single[1] * (single[1] / single[0]).log()).sum(1).double()
@@ -250,7 +269,7 @@ def test_nuslerp_by_column_is_nuslerp_by_row_of_the_transpose(rows, columns):
 
     def merged(tensors, row_wise):
         parameters = NuslerpParameters((0.3, 0.9), row_wise, False)
-        return METHODS["nuslerp"].merge(tensors, known("nuslerp", tensors, parameters), parameters)
+        return merged_whole("nuslerp", tensors, parameters)
 
     turned = merged([first.T.contiguous(), second.T.contiguous()], False)
     torch.testing.assert_close(merged([first, second], True), turned.T, rtol=1e-6, atol=1e-7)

@@ -1,4 +1,4 @@
-"""What holds of every registered method: one table of settings, one set of promises."""
+"""What holds of every registered method, on both arithmetics: one table, one set of promises."""
 
 import dataclasses
 from pathlib import Path
@@ -20,6 +20,7 @@ from merge_ops.plans.plan import plan_merge
 from merge_ops.recipes.reading import parse_recipe
 from merge_ops.stream.stream import BlockStream, StreamSettings
 from tests import checkpoint_factory as factory
+from tests.arithmetics import ARITHMETICS, streamed
 from tests.method_settings import USUAL, apply, inputs, other_value, usual_parameters, usual_value
 
 # These change singular values; their laws are in test_worked_examples_matrices.py.
@@ -40,14 +41,14 @@ every_method = pytest.mark.parametrize("name", sorted(METHODS))
 
 
 @every_method
-def test_shape_dtype_and_untouched_inputs(name):
+def test_shape_dtype_and_untouched_inputs(name, arithmetic):
     method = METHODS[name]
     tensors = inputs(method)
     before = [tensor.clone() for tensor in tensors]
     out = apply(name, tensors, usual_parameters(method, len(tensors)))
     assert out.shape == tensors[0].shape
     assert out.dtype == torch.float32
-    assert all(torch.equal(old, new) for old, new in zip(before, tensors, strict=True))
+    assert all(map(torch.equal, before, tensors))
     assert all(out.data_ptr() != tensor.data_ptr() for tensor in tensors)
 
 
@@ -60,7 +61,7 @@ def test_shape_dtype_and_untouched_inputs(name):
         if key != "trim"  # shows on several tensors only: test_whole_model.py
     ],
 )
-def test_every_parameter_changes_the_output(name, parameter):
+def test_every_parameter_changes_the_output(name, parameter, arithmetic):
     method = METHODS[name]
     tensors = [tensor * (k + 1) for k, tensor in enumerate(inputs(method))]
     other = other_value(method, parameter)
@@ -79,7 +80,7 @@ def test_every_parameter_changes_the_output(name, parameter):
         if not METHODS[name].random and name not in FLATTENS_OR_CUTS_THE_SPECTRUM
     ],
 )
-def test_merging_equal_inputs_gives_that_input(name):
+def test_merging_equal_inputs_gives_that_input(name, arithmetic):
     method = METHODS[name]
     one = inputs(method)[0]
     count = method.exactly or 3
@@ -97,6 +98,7 @@ def test_merging_equal_inputs_gives_that_input(name):
 
 @given(st.permutations([0, 1, 2]), st.sampled_from(["linear", "task_arithmetic", "ties"]))
 @settings(deadline=None, max_examples=24)
+@pytest.mark.usefixtures("arithmetic")
 def test_the_order_of_experts_does_not_matter(order, name):
     method = METHODS[name]
     # small integers: sums are exact, so the order of addition cannot show
@@ -120,6 +122,7 @@ def test_dare_with_inverse_density_is_unbiased(density, seed):
 
 @given(st.integers(1, 400), st.floats(0.01, 0.99))
 @settings(deadline=None, max_examples=50)
+@pytest.mark.usefixtures("arithmetic")
 def test_ties_keeps_exactly_the_share_asked_for(n, density):
     method = METHODS["ties"]
     values = torch.randn(n, generator=torch.Generator().manual_seed(n))
@@ -127,7 +130,7 @@ def test_ties_keeps_exactly_the_share_asked_for(n, density):
     assert int((out != 0).sum()) == max(1, int(density * n))
 
 
-def test_slerp_ends_at_its_inputs():
+def test_slerp_ends_at_its_inputs(arithmetic):
     method = METHODS["slerp"]
     first, second = inputs(method)
     for t, end in ((0.0, first), (1.0, second)):
@@ -174,14 +177,26 @@ def run(recipe, out, **how):
     return digests, report
 
 
+def planned(recipe):
+    opened = {n: open_checkpoint(n, FolderSource(Path(n))) for n in recipe.referenced_models}
+    return plan_merge(recipe, opened)
+
+
 @every_method
-def test_threads_and_blocks_do_not_change_a_bit(name, family, tmp_path):
-    recipe = recipe_for(name, family)
-    found = {
-        run(recipe, tmp_path / f"{threads}-{block}", threads=threads, block=block)[0]["default"]
+def test_threads_and_blocks_do_not_change_a_bit(name, family, arithmetic):
+    plan = planned(recipe_for(name, family))
+    digests = {
+        streamed(plan, arithmetic, threads=threads, block=block)["default"]
         for threads, block in ((1, 1 << 16), (2, 1 << 16), (4, 1 << 17), (2, 1 << 24))
     }
-    assert len(found) == 1
+    assert len(digests) == 1
+
+
+@every_method
+def test_both_arithmetics_make_the_same_file(name, family):
+    plan = planned(recipe_for(name, family))
+    files = [streamed(plan, each, threads=2, block=1 << 17) for each in ARITHMETICS.values()]
+    assert files[0] == files[1]
 
 
 def with_parameters(recipe, **values):
@@ -196,14 +211,14 @@ def odd_family(tmp_path_factory):
 
 
 @pytest.mark.parametrize("case", [*BY_ROWS, "della", "della_linear", "arcee_fusion"])
-def test_where_rows_end_does_not_change_a_bit(case, odd_family, tmp_path):
+def test_where_rows_end_does_not_change_a_bit(case, odd_family, arithmetic):
     name, values = BY_ROWS.get(case, (case, {}))
-    recipe = with_parameters(recipe_for(name, odd_family), **values)
-    found = {
-        run(recipe, tmp_path / f"{threads}-{block}", threads=threads, block=block)[0]["default"]
-        for threads, block in ((2, 1 << 16), (2, 1 << 17), (2, 1 << 24))
+    plan = planned(with_parameters(recipe_for(name, odd_family), **values))
+    digests = {
+        streamed(plan, arithmetic, threads=2, block=block)["default"]
+        for block in (1 << 16, 1 << 17, 1 << 24)
     }
-    assert len(found) == 1
+    assert len(digests) == 1
 
 
 @pytest.mark.parametrize(
@@ -213,28 +228,29 @@ def test_where_rows_end_does_not_change_a_bit(case, odd_family, tmp_path):
         ("nuslerp", {"nuslerp_flatten": [True, False], "nuslerp_row_wise": [True, False]}),
     ],
 )
-def test_a_sweep_over_spans_equals_each_of_them_alone(name, values, odd_family, tmp_path):
+def test_a_sweep_over_spans_equals_each_of_them_alone(name, values, odd_family, arithmetic):
     recipe = recipe_for(name, odd_family)
-    swept, _ = run(dataclasses.replace(recipe, sweep=values), tmp_path / "sweep", block=1 << 16)
-    for point in dataclasses.replace(recipe, sweep=values).coefficients():
+    sweep = dataclasses.replace(recipe, sweep=values)
+    swept = streamed(planned(sweep), arithmetic, block=1 << 16)
+    for point in sweep.coefficients():
         alone = with_parameters(recipe, **point.values)
-        single, _ = run(alone, tmp_path / point.id, block=1 << 16)
+        single = streamed(planned(alone), arithmetic, block=1 << 16)
         assert swept[point.id] == single["default"], point.id
 
 
 @pytest.mark.parametrize(
     "name", [name for name in sorted(METHODS) if METHODS[name].parameter_specs]
 )
-def test_a_point_of_a_sweep_equals_the_same_merge_alone(name, family, tmp_path):
+def test_a_point_of_a_sweep_equals_the_same_merge_alone(name, family, arithmetic):
     method = METHODS[name]
     keys = ("density", "lambda", "t", "weight", "scale", "tol", "epsilon", "select_topk")
     keys += ("gradient_values", "extrapolation", "filter_wise", "score_calibration_value")
     key = next(k for k in keys if k in method.parameter_specs)
     low, high = SWEPT_OF.get(name, SWEPT)
     sweep = f"sweep: {{{key}: [{low}, {high}]}}"
-    swept, _ = run(recipe_for(name, family, sweep), tmp_path / "sweep")
+    swept = streamed(planned(recipe_for(name, family, sweep)), arithmetic)
     alone = with_parameters(recipe_for(name, family), **{key: yaml.safe_load(str(high))})
-    single, _ = run(alone, tmp_path / "alone")
+    single = streamed(planned(alone), arithmetic)
     assert swept[f"{key}={high}"] == single["default"]
     assert swept[f"{key}={low}"] != swept[f"{key}={high}"] or name in EQUAL_WEIGHTS_CANCEL
 

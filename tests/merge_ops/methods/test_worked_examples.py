@@ -6,9 +6,7 @@ import pytest
 import torch
 
 from merge_ops.errors import NoDirectionError
-from merge_ops.measures.measure import Block, TensorJob, measure_whole
-from merge_ops.measures.randomness import keep_mask, stream_key
-from merge_ops.methods import METHODS
+from merge_ops.measures.randomness import stream_key
 from merge_ops.methods.breadcrumbs import BreadcrumbsParameters
 from merge_ops.methods.dare import DareParameters
 from merge_ops.methods.karcher import KarcherParameters
@@ -23,20 +21,17 @@ from merge_ops.methods.slerp import SlerpParameters
 from merge_ops.methods.spheres import MultislerpParameters
 from merge_ops.methods.task_arithmetic import TaskArithmeticParameters
 from merge_ops.methods.ties import TiesParameters
+from tests import philox
+from tests.method_settings import merged_whole
+
+pytestmark = pytest.mark.usefixtures("arithmetic")
 
 
 def merged(name, inputs, parameters):
-    """One method on whole tensors, measured as the stream would."""
-    method = METHODS[name]
-    tensors = [torch.tensor(each, dtype=torch.float32) for each in inputs]
-    block = Block(0, 0, tensors)
-    known = None
-    if method.measure is not None:
-        names = tuple(f"e{number}" for number in range(len(tensors)))
-        measure = method.measure(TensorJob("t", (block.count,), names, 7), [parameters])
-        measure_whole(measure, block)
-        known = measure.at(block, 0)
-    return method.merge(tensors, known, parameters)
+    """One method on whole flat tensors, measured as the stream would."""
+    return merged_whole(
+        name, [torch.tensor(each, dtype=torch.float32) for each in inputs], parameters
+    )
 
 
 def test_linear():
@@ -134,7 +129,7 @@ def test_ties_keeps_equal_magnitudes_from_the_lowest_index():
 )
 def test_dare_linear(rescale, factor):
     values = [float(number + 1) for number in range(64)]
-    mask = keep_mask(stream_key(7, "t", "e0"), 0, 64, 0.25, torch.device("cpu"))
+    mask = philox.mask(stream_key(7, "t", "e0"), 0, 64, 0.25)
     kept = [value * bit for value, bit in zip(values, mask.tolist(), strict=True)]
     if factor is None:
         factor = sum(values) / sum(kept)  # mergekit: Σ|δ| stays what it was

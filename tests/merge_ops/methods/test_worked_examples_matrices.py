@@ -10,30 +10,25 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from merge_ops.measures.measure import Block, TensorJob, measure_whole
-from merge_ops.measures.trimming import BandMeasure
+from merge_ops.measures.measure import Block, TensorJob
+from merge_ops.measures.trimming import TrimMeasure
 from merge_ops.methods import METHODS
 from merge_ops.methods.iso import IsoCParameters, IsoCtsParameters, common_and_own_counts
 from merge_ops.methods.tsvm import TsvmParameters
 from merge_ops.methods.widen import WidenParameters
+from tests.method_settings import merged_whole
 
 TSVM, ISO_C, WIDEN = TsvmParameters(1.0), IsoCParameters(1.0), WidenParameters(1.0, 1.0)
 SHAPES = st.tuples(st.integers(3, 24), st.integers(3, 24))
 
 
+pytestmark = pytest.mark.usefixtures("arithmetic")
+
+
 def merged(name, inputs, parameters, tensor="t"):
     """One method on whole tensors, measured as the stream would."""
-    method = METHODS[name]
     tensors = [torch.as_tensor(each, dtype=torch.float32) for each in inputs]
-    block = Block(0, 0, tensors)
-    known = None
-    if method.measure is not None:
-        names = tuple(f"e{number}" for number in range(len(tensors)))
-        job = TensorJob(tensor, tuple(tensors[0].shape), names, 7)
-        measure = method.measure(job, [parameters])
-        measure_whole(measure, block)
-        known = measure.at(block, 0)
-    return method.merge(tensors, known, parameters)
+    return merged_whole(name, tensors, parameters, tensor=tensor)
 
 
 def drawn(shape, count=3, seed=0):
@@ -50,16 +45,18 @@ def close(ours, reference, rtol=1e-6):
 # ------------------------------------------------------------------ trim: global
 
 
-def test_trimming_two_tensors_as_one():
+def test_trimming_two_tensors_as_one(arithmetic):
     # of |δ| = 1, 4, 3 | 5, 3, 2 together, ⌊0.5 · 6⌋ = 3 are kept: 5, 4 and the first of the two 3
     blocks = [
         Block(0, 0, [torch.tensor([1.0, -4.0, 3.0])]),
         Block(1, 3, [torch.tensor([5.0, -3.0, 2.0])]),
     ]
-    measure = BandMeasure(TensorJob("the whole model", (6,), ("e",), 0), [[(3, 0)]], ["none"])
+    job = TensorJob("the whole model", (6,), ("e",), 0, arithmetic)
+    measure = TrimMeasure(job, [[(3, 0)]], ["none"])
     while measure.wanted:
         measure.absorb(measure.observe(each) for each in blocks)
-    assert [measure.at(each, 0)[0].made().tolist() for each in blocks] == [[0, -4, 3], [5, 0, 0]]
+    trimmed = [measure.at(each, 0)[0].made(arithmetic) for each in blocks]
+    assert [each.tolist() for each in trimmed] == [[0, -4, 3], [5, 0, 0]]
 
 
 # ------------------------------------------------------------------ tsvm

@@ -13,6 +13,8 @@ from merge_ops.methods.pcb import PcbParameters
 from merge_ops.methods.sce import SceParameters
 from tests.merge_ops.methods.test_worked_examples import merged
 
+pytestmark = pytest.mark.usefixtures("arithmetic")
+
 
 def test_sce():
     # variances [1, 0, 4, 1], 3 of them not zero, ⌊0.67·3⌋ = 2 kept: the 4 and the first 1.

@@ -1,4 +1,4 @@
-"""Selection on what follows from the experts together: variances (sce) and claims (pcb)."""
+"""Thresholds of what follows from the experts together: variances (sce) and claims (pcb)."""
 
 import numpy as np
 import pytest
@@ -6,12 +6,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from merge_ops.kernels import loops as kernels
 from merge_ops.measures.measure import LEAF, Block, TensorJob, sample_runs
-from merge_ops.measures.variances import variance
 from merge_ops.methods.pcb import ClaimMeasure, ClaimThreshold, PcbParameters, pcb
 from merge_ops.methods.sce import SceParameters, VarianceMeasure, sce, selected_count
 from merge_ops.stream.stream import SAMPLE_RUNS
+from tests.arithmetics import LOOPS, TORCH, current
+
+pytestmark = pytest.mark.usefixtures("arithmetic")
 
 PAIRS = st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3)), min_size=1, max_size=200)
 
@@ -29,19 +30,27 @@ def measured(measure, blocks, sample=None):
         measure.look(sample)
     while measure.wanted:
         measure.absorb([measure.observe(each) for each in blocks])
-    return torch.cat([torch.stack(kept(each, measure.at(each, 0))) for each in blocks], dim=1)
+    parts = [[torch.as_tensor(x) for x in kept(each, measure.at(each, 0))] for each in blocks]
+    return torch.cat([torch.stack(part) for part in parts], dim=1)
 
 
 def kept(block, known):
     """The task vectors with all that is not selected set to zero."""
-    return [known.keep(each) for each in block.inputs] if hasattr(known, "keep") else list(known)
+    if not hasattr(known, "keep"):
+        return list(known)
+    return [known.keep(current(), each) for each in block.inputs]
+
+
+def variance(tensors):
+    spread, differing = current().variance(tensors)
+    return torch.as_tensor(spread), differing
 
 
 @given(PAIRS, st.floats(0.05, 0.99), st.integers(1, 40), st.booleans())
 @settings(deadline=None, max_examples=120)
 def test_sce_selects_as_a_stable_sort_of_the_variances(pairs, share, block, sampled):
     tensors = [torch.tensor([float(pair[k]) for pair in pairs]) for k in range(2)]
-    job = TensorJob("t", (len(pairs),), ("a", "b"), 0)
+    job = TensorJob("t", (len(pairs),), ("a", "b"), 0, current())
     measure = VarianceMeasure(job, [SceParameters(share)])
     sample = [each[::3].contiguous() for each in tensors] if sampled else None
     found = measured(measure, blocks_of(tensors, block), sample)
@@ -57,7 +66,7 @@ def test_sce_survives_a_sample_without_any_difference():
     """The estimate of k is far off; the histograms find the threshold all the same."""
     generator = torch.Generator().manual_seed(3)
     tensors = [torch.randn(20_000, generator=generator) for _ in range(3)]
-    job = TensorJob("t", (20_000,), ("a", "b", "c"), 0)
+    job = TensorJob("t", (20_000,), ("a", "b", "c"), 0, current())
     results = []
     for sample in (None, [torch.zeros(500)] * 3, [each[::40].contiguous() for each in tensors]):
         measure = VarianceMeasure(job, [SceParameters(0.25)])
@@ -75,21 +84,23 @@ def test_sce_counts_and_selects_in_one_round_where_half_the_entries_do_not_diffe
     common = torch.randn(50_000, generator=generator)
     other = torch.where(torch.arange(50_000) % 2 == 0, common, common + common.flip(0))
     tensors = [common, other]
-    measure = VarianceMeasure(TensorJob("t", (50_000,), ("a", "b"), 0), [SceParameters(0.3)])
+    measure = VarianceMeasure(
+        TensorJob("t", (50_000,), ("a", "b"), 0, current()), [SceParameters(0.3)]
+    )
     blocks, rounds = blocks_of(tensors, 7000), 0
     measure.look([torch.cat([each[:5000], each[-5000:]]) for each in tensors])
     while measure.wanted:
         measure.absorb([measure.observe(each) for each in blocks])
         rounds += 1
     assert rounds == 1  # the weights are known with the threshold
-    mask = torch.cat([kept(each, measure.at(each, 0))[0] != 0 for each in blocks])
+    mask = torch.cat([torch.as_tensor(kept(x, measure.at(x, 0))[0]) != 0 for x in blocks])
     assert int(mask.sum()) == 7500
 
 
-def weights_of(tensors, size, shares=(0.2,)):
+def weights_of(tensors, size, shares=(0.2,), arithmetic=None):
     """The weights for every share, and the rounds, with blocks of `size` elements."""
     count = tensors[0].numel()
-    job = TensorJob("t", (count,), tuple("abc"[: len(tensors)]), 0)
+    job = TensorJob("t", (count,), tuple("abc"[: len(tensors)]), 0, arithmetic or current())
     measure = VarianceMeasure(job, [SceParameters(share) for share in shares])
     starts, length = sample_runs(count, measure.sample, SAMPLE_RUNS)
     measure.look([torch.cat([each[at : at + length] for at in starts]) for each in tensors])
@@ -120,9 +131,8 @@ def test_the_weights_of_sce_are_the_same_bits_for_any_blocks(
     (weights, rounds), *others = (weights_of(tensors, k * LEAF, shares) for k in (1, 2, 3, 4))
     assert rounds == expected
     assert others == [(weights, rounds)] * 3
-    with monkeypatch.context() as without:
-        without.setattr(kernels, "library", lambda: None)
-        assert weights_of(tensors, 2 * LEAF, shares) == (weights, rounds)
+    for other in (LOOPS, TORCH):
+        assert weights_of(tensors, 2 * LEAF, shares, other) == (weights, rounds)
     spread = variance(tensors)[0]
     for share, found in zip(shares, weights, strict=True):
         k = selected_count(int((spread > 0).sum()), share)
@@ -152,9 +162,12 @@ def test_sce_scaled_by_a_power_of_two_scales():
     outs = []
     for factor in (1.0, 4.0):
         scaled = [each * factor for each in tensors]
-        measure = VarianceMeasure(TensorJob("t", (300,), ("a", "b", "c"), 0), [parameters])
+        measure = VarianceMeasure(
+            TensorJob("t", (300,), ("a", "b", "c"), 0, current()), [parameters]
+        )
         measured(measure, blocks_of(scaled, 300))
-        outs.append(sce(scaled, measure.at(Block(0, 0, scaled), 0), parameters))
+        selected = measure.at(Block(0, 0, scaled), 0)
+        outs.append(torch.as_tensor(sce(scaled, selected, parameters, current())))
     assert torch.equal(outs[0] * 4, outs[1])
 
 
@@ -168,7 +181,7 @@ def test_sce_scaled_by_a_power_of_two_scales():
 def test_the_threshold_of_signed_values_is_that_of_a_sort(numbers, place, block, sampled):
     values = torch.tensor(numbers, dtype=torch.float32)
     k = 1 + int(place * (len(numbers) - 1))
-    threshold = ClaimThreshold(k, len(numbers), 1 << 16)
+    threshold = ClaimThreshold(current(), k, len(numbers), 1 << 16)
     if sampled:
         threshold.look(values[::3].contiguous())
     while threshold.value is None:
@@ -184,11 +197,11 @@ def test_pcb_of_one_expert_keeps_its_largest_entries_as_they_are(n, density):
     """One expert's claims grow with |δ|; its share cancels. The weakest kept claim counts 0."""
     values = torch.randn(n, generator=torch.Generator().manual_seed(n))
     parameters = PcbParameters((1.0,), (density,), 1.0)
-    measure = ClaimMeasure(TensorJob("t", (n,), ("a",), 0), [parameters])
+    measure = ClaimMeasure(TensorJob("t", (n,), ("a",), 0, current()), [parameters])
     block = Block(0, 0, [values])
     while measure.wanted:
         measure.absorb([measure.observe(block)])
-    out = pcb([values], measure.at(block, 0), parameters)
+    out = pcb([values], measure.at(block, 0), parameters, current())
     kept = max(1, n - int((1 - density) * n) - 1)  # where only one is kept it is the largest
     expected = torch.zeros(n)
     places = torch.sort(values.abs(), descending=True, stable=True).indices[:kept]

@@ -1,5 +1,7 @@
 """Thresholds are those of a stable sort, whatever the data, the blocks and the sample say."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +10,11 @@ from hypothesis import strategies as st
 
 from merge_ops.measures import trimming
 from merge_ops.measures.measure import Block, TensorJob
-from merge_ops.measures.selection import Selection, kept_count
-from merge_ops.measures.trimming import BandMeasure
+from merge_ops.measures.thresholds import ThresholdSearch, kept_count
+from merge_ops.measures.trimming import TrimMeasure
+from tests.arithmetics import LOOPS, current
+
+pytestmark = pytest.mark.usefixtures("arithmetic")
 
 LIMIT = 1 << 20
 
@@ -25,8 +30,8 @@ def by_sorting(values: torch.Tensor, density: float) -> torch.Tensor:
 
 def in_blocks(values: torch.Tensor, density: float, block: int, sample: torch.Tensor | None):
     """Trim block by block, as the stream does."""
-    job = TensorJob("t", (len(values),), ("e",), 0)
-    measure = BandMeasure(job, [[(kept_count(density, len(values)), 0)]], ["none"])
+    job = TensorJob("t", (len(values),), ("e",), 0, current())
+    measure = TrimMeasure(job, [[(kept_count(density, len(values)), 0)]], ["none"])
     blocks = [
         Block(number, start, [values[start : start + block]])
         for number, start in enumerate(range(0, len(values), block))
@@ -37,7 +42,8 @@ def in_blocks(values: torch.Tensor, density: float, block: int, sample: torch.Te
     while measure.wanted:
         measure.absorb([measure.observe(each) for each in blocks])
         rounds += 1
-    return torch.cat([measure.at(each, 0)[0].made() for each in blocks]), rounds
+    trimmed = [measure.at(each, 0)[0].made(current()) for each in blocks]
+    return torch.cat([torch.as_tensor(each) for each in trimmed]), rounds
 
 
 def test_kept_count():
@@ -101,5 +107,39 @@ def test_subnormal_magnitudes_are_told_apart():
 
 
 def test_the_sample_stays_small():
-    assert Selection(10, 155_000_000, LIMIT).sample <= 155_000_000 / 4
-    assert Selection(10, 155_000_000, 1 << 24).sample < 2_000_000
+    assert ThresholdSearch(LOOPS, 10, 155_000_000, LIMIT).sample <= 155_000_000 / 4
+    assert ThresholdSearch(LOOPS, 10, 155_000_000, 1 << 24).sample < 2_000_000
+
+
+def test_no_more_is_held_than_the_limit_and_one_block(arithmetic):
+    """Of a block of which all lies within the bracket, whatever the number of blocks."""
+    values = torch.randn(40_000, generator=torch.Generator().manual_seed(5))
+    search = ThresholdSearch(arithmetic, 20_000, len(values), 2500)
+    search.set_bracket(0.0, math.inf)
+    held = []
+    for start in range(0, len(values), 1000):
+        search.take(search.observe(values[start : start + 1000]))
+        held.append(search.held)
+    assert 2500 < max(held) <= 2500 + 1000
+    search.settle()
+    assert search.held == 0
+    assert search.threshold is None  # too much lay inside: it goes on with histograms
+
+
+def test_what_is_held_stays_within_the_limit_over_all_experts(monkeypatch):
+    """Without a sample all lies within every bracket; eight experts are measured together."""
+    monkeypatch.setattr(trimming, "INSIDE_LIMIT", 8000)
+    values = torch.randn(20_000, generator=torch.Generator().manual_seed(6))
+    job = TensorJob("t", (len(values),), tuple(map(str, range(12))), 0, current())
+    measure = TrimMeasure(job, [[(5000, 0)] * 12], ["none"])
+    blocks = [Block(k, 500 * k, [values[500 * k : 500 * k + 500]] * 8) for k in range(40)]
+    held = []
+
+    def observations():
+        for each in blocks:
+            yield measure.observe(each)
+            held.append(measure.held)
+
+    measure.absorb(observations())
+    assert max(held) <= 8000 + 8 * 500
+    assert measure.held == 0

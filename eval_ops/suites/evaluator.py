@@ -1,0 +1,138 @@
+"""Runs a suite on checkpoints, one after the other: tasks are built once, a model is loaded once.
+
+What lm-eval does, building prompts, asking the model, applying filters and metrics, stands in
+harness.py. The model stays in memory and only its weights change (running/live_model.py).
+"""
+
+import importlib.metadata
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from eval_ops.running import LiveModel, Progress, pinned, set_threads
+from eval_ops.scores import Sample, Score, SuiteScores, summarize
+from eval_ops.suites import harness
+from eval_ops.suites.samples import read_samples
+from eval_ops.suites.suites import Benchmark, Suite
+
+REMEMBERED = 256
+"""How many checkpoints' scores an `Evaluator` keeps in memory."""
+SMALL_MODEL = 30_000_000
+"""Parameters below which one thread is the fastest."""
+SCORERS = ("lm_eval", "torch", "transformers")
+"""The software whose versions scores carry."""
+
+
+class Evaluator:
+    """Scores checkpoints on one suite.
+
+    `device` is "cpu" or a torch CUDA device. `threads` pins torch's CPU threads while scoring;
+    None leaves them as they are, but takes one for a model of less than 30 M parameters, where
+    more only wait for each other. `batch_size` is the most sequences in one forward pass; fewer
+    are taken where prompts are long or the vocabulary is large. The same checkpoint, suite,
+    threads and batch_size give the same scores to the last bit.
+    """
+
+    def __init__(
+        self,
+        suite: Suite,
+        device: str = "cpu",
+        threads: int | None = None,
+        batch_size: int = 128,
+        cores: int | None = None,
+    ) -> None:
+        self.suite = suite
+        self._device = device
+        self._threads = threads
+        self._cores = cores
+        self._batch_size = batch_size
+        self._tasks: dict[str, dict[str, Any]] = {}
+        self._live = LiveModel(device)
+        self._lm: Any = None
+        self._known: dict[str, SuiteScores] = {}
+        self._lock = threading.Lock()
+
+    def prepare(self) -> None:
+        """Build the suite's lm-eval tasks; `score` does it when it was not done before.
+
+        Call it early to have a wrong suite fail before any work. HarnessError names the benchmark.
+        """
+        if not self._tasks:
+            self._tasks = {
+                benchmark.name: harness.build_tasks(benchmark)
+                for benchmark in self.suite.benchmarks
+            }
+
+    def score(
+        self, folder: Path | str, progress: Progress | None = None, digest: str | None = None
+    ) -> SuiteScores:
+        """Score the checkpoint in `folder` (Hugging Face style, safetensors) on the suite.
+
+        `progress(done, total)` counts questions put to the model. With `digest`, the checkpoint's,
+        scores that this object gave before are given again without touching the folder.
+
+        Raises CheckpointLoadError when the folder cannot be loaded, NonFiniteError when the model
+        answers with NaN, HarnessError when lm-eval cannot run a benchmark.
+        """
+        with self._lock:
+            if digest is not None and digest in self._known:
+                return self._known[digest]
+            self.prepare()
+            with pinned(self._threads or self._cores, self.suite.seed, self._device):
+                self._load(Path(folder))
+                if self._threads is None and self._lm.model.num_parameters() < SMALL_MODEL:
+                    set_threads(1)
+                scores = self._score(str(folder), progress)
+            if digest is not None:
+                self._known[digest] = scores
+                if len(self._known) > REMEMBERED:
+                    del self._known[next(iter(self._known))]
+            return scores
+
+    def _load(self, folder: Path) -> None:
+        """Exchange the weights of the model in memory, or load another one."""
+        if self._lm is not None and self._live.exchange(folder):
+            return
+        self._lm = None
+        model, tokenizer = self._live.load(folder)
+        self._lm = harness.wrap_model(model, tokenizer, self._batch_size, str(folder))
+
+    def _score(self, where: str, progress: Progress | None) -> SuiteScores:
+        tasks, limits = self._chosen_tasks()
+        logs = harness.evaluate(self._lm, tasks, limits, progress, where)
+        samples: list[Sample] = []
+        scores: list[Score] = []
+        for benchmark in self.suite.benchmarks:
+            members = self._tasks[benchmark.name]
+            own_logs = {name: logs[_key(benchmark, name)] for name in members}
+            answers = read_samples(benchmark, members, own_logs, self.suite.seed, where)
+            samples += answers.samples
+            scores += summarize(answers.samples, answers.metric, answers.version)
+        return SuiteScores(
+            suite=self.suite.name,
+            suite_digest=self.suite.digest,
+            scores=tuple(scores),
+            samples=tuple(samples),
+            versions={package: importlib.metadata.version(package) for package in SCORERS},
+        )
+
+    def _chosen_tasks(self) -> tuple[dict[str, Any], dict[str, Sequence[int]]]:
+        """Return every task by a key of its own, and the places of the questions it is limited to.
+
+        Two benchmarks may ask the same task in two ways, so a task's name is no key.
+        """
+        tasks: dict[str, Any] = {}
+        limits: dict[str, Sequence[int]] = {}
+        for benchmark in self.suite.benchmarks:
+            for name, task in self._tasks[benchmark.name].items():
+                key = _key(benchmark, name)
+                tasks[key] = task
+                task.set_fewshot_seed(self.suite.seed)
+                if benchmark.limit is not None and not benchmark.items:
+                    limits[key] = range(min(benchmark.limit, len(task.eval_docs)))
+        return tasks, limits
+
+
+def _key(benchmark: Benchmark, task: str) -> str:
+    return f"{benchmark.name}:{task}"
