@@ -247,4 +247,4 @@ def _add(part: Part, first: int, block: Tensor) -> None:
             " written"
         )
     into = block[low - first : high - first, part.column : part.column + width]
-    into.add_(values.double().view(-1, width), alpha=part.factor)
+    into.add_(values.double().mul_(part.factor).view(-1, width))

@@ -267,7 +267,7 @@ def _restored(
         origin = values_of(base, name, start, count)
         shared = values_of(merged, name, start, count).sub_(origin)
         mask = torch.as_tensor(masks.bits(name, expert, start, count))
-        values = origin.add_(shared.mul_(mask), alpha=masks.rescale[expert])
+        values = origin.add_(shared.mul_(mask).mul_(masks.rescale[expert]))
         rounded = values.to(torch_dtype(entry.dtype)).view(torch.uint8)
         yield cast("NDArray[np.uint8]", rounded.numpy()).tobytes()
 

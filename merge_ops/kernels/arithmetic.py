@@ -26,9 +26,7 @@ if TYPE_CHECKING:
     Values: TypeAlias = "NDArray[np.float32] | Tensor"
     """Float32 values of one backend: an array on the CPU, or a tensor on its device."""
 
-LANES = (
-    64  # partial sums of a leaf: eight registers of the widest processors, a row of a GPU's warps
-)
+LANES = 64  # partial sums of a leaf: eight of the widest registers
 
 Key = tuple[int, int]
 """The two halves of a random stream's key (measures/randomness.py)."""
