@@ -222,6 +222,20 @@ class Arithmetic(ABC):
         are added throughout.
         """
 
+    # ---------------------------------------------------------------- elementary functions
+
+    @abstractmethod
+    def exponential(self, numbers: Tensor) -> Tensor:
+        """eˣ of contiguous float64 of any shape, in their place; 0 below −700 (elementary.py)."""
+
+    @abstractmethod
+    def logarithm(self, numbers: Tensor) -> Tensor:
+        """ln x of contiguous positive float64 of any shape, in their place."""
+
+    @abstractmethod
+    def hyperbolic_tangent(self, numbers: Tensor) -> Tensor:
+        """tanh x of contiguous float64 of any shape, in their place."""
+
     # ---------------------------------------------------------------- thresholds
 
     @abstractmethod

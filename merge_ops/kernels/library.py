@@ -1,7 +1,8 @@
 """The compiled loops as a library of this process.
 
 kernels.c has the loops (kernels_masks.c those of random masks, kernels_stored.c those on what is
-stored), compile.py makes libraries of them when Ronghe is installed. Calls let go of Python's lock.
+stored, kernels_elementary.c exp, log and tanh), compile.py makes libraries of them when Ronghe is
+installed. Calls let go of Python's lock.
 """
 
 from __future__ import annotations
@@ -58,6 +59,9 @@ _SIGNATURES = {
         (c_uint64, c_uint64, c_int64, c_void_p, c_int64, c_int64, c_void_p, c_void_p),
     ),
     "apply_decided": (None, (c_void_p, c_void_p, c_int64, c_int64, c_float, c_void_p)),
+    "exponential": (None, (c_void_p, c_int64)),
+    "logarithm": (None, (c_void_p, c_int64)),
+    "hyperbolic_tangent": (None, (c_void_p, c_int64)),
     "decided_sums": (None, (c_void_p, c_void_p, c_int64, c_int64, c_void_p)),
 }  # fmt: skip
 

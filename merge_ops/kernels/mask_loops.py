@@ -1,4 +1,7 @@
-"""The part of Loops that draws random masks and ranks rows (kernels_masks.c)."""
+"""The part of Loops that draws random masks, ranks rows, and has exp, log and tanh.
+
+That is kernels_masks.c and kernels_elementary.c.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from merge_ops.kernels.arithmetic import Arithmetic, Key
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from merge_ops.kernels.arithmetic import Values
 
@@ -32,6 +36,21 @@ class MaskLoops(Arithmetic):
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
+
+    def exponential(self, numbers: Tensor) -> Tensor:
+        """eˣ of float64, in their place."""
+        self._library.exponential(numbers.data_ptr(), numbers.numel())
+        return numbers
+
+    def logarithm(self, numbers: Tensor) -> Tensor:
+        """ln x of positive float64, in their place."""
+        self._library.logarithm(numbers.data_ptr(), numbers.numel())
+        return numbers
+
+    def hyperbolic_tangent(self, numbers: Tensor) -> Tensor:
+        """tanh x of float64, in their place."""
+        self._library.hyperbolic_tangent(numbers.data_ptr(), numbers.numel())
+        return numbers
 
     def keep_random(self, key: Key, start: int, values: Values, threshold: int) -> Floats:
         """`values` times their random mask."""

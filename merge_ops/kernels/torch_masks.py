@@ -1,4 +1,4 @@
-"""The part of TorchArithmetic that draws random masks and ranks rows.
+"""The part of TorchArithmetic that draws random masks, ranks rows, and has exp, log and tanh.
 
 Philox4x64-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") in int64, which
 every device has; measures/randomness.py says what its numbers decide.
@@ -6,11 +6,13 @@ every device has; measures/randomness.py says what its numbers decide.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from merge_ops.kernels import elementary
 from merge_ops.kernels.arithmetic import Arithmetic, Key, count_of
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ _MULTIPLIERS = (0xD2E7470EE14C6C93, 0xCA5A826395121157)
 _WEYL = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)
 _ROUNDS = 10
 _MASK = (1 << 64) - 1
+_PIECE = 1 << 14  # float64 numbers of which all that lies between stays in a core's cache
 
 
 class MaskTorch(Arithmetic):
@@ -41,6 +44,18 @@ class MaskTorch(Arithmetic):
     def tensor(self, values: Values) -> Tensor:
         """The same values as a tensor on the device: tensors there are what they are."""
         return torch.as_tensor(values, device=self.device)
+
+    def exponential(self, numbers: Tensor) -> Tensor:
+        """eˣ of float64, in their place."""
+        return _by_pieces(elementary.exponential, numbers)
+
+    def logarithm(self, numbers: Tensor) -> Tensor:
+        """ln x of positive float64, in their place."""
+        return _by_pieces(elementary.logarithm, numbers)
+
+    def hyperbolic_tangent(self, numbers: Tensor) -> Tensor:
+        """tanh x of float64, in their place."""
+        return _by_pieces(elementary.hyperbolic_tangent, numbers)
 
     def keep_random(self, key: Key, start: int, values: Values, threshold: int) -> Tensor:
         """`values` times their random mask."""
@@ -75,6 +90,14 @@ class MaskTorch(Arithmetic):
         """Σ |values · decided| of every row, shape (rows,)."""
         kept = self.apply_decided(values, decided, 1.0)
         return self.leaf_sums(kept, None, kept.shape[1])
+
+
+def _by_pieces(function: Callable[[Tensor], Tensor], numbers: Tensor) -> Tensor:
+    """The function of contiguous numbers, in their place, a few at a time on the CPU."""
+    size = _PIECE if numbers.device.type == "cpu" else max(1, numbers.numel())
+    for piece in torch.split(numbers.view(-1), size):
+        piece.copy_(function(piece))
+    return numbers
 
 
 def row_ranks(values: Tensor) -> Tensor:

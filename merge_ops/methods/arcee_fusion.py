@@ -28,29 +28,25 @@ class ArceeFusionParameters:
     """None: everything follows from the checkpoints."""
 
 
-def row_divergence(base: Tensor, expert: Tensor) -> Tensor:
+def row_divergence(arithmetic: Arithmetic, base: Tensor, expert: Tensor) -> Tensor:
     """KL(softmax(expert) + ε ‖ softmax(base) + ε) of every row, (rows, n) to float32 (rows, 1).
 
     It is found in float64. The divergence of two near rows is the small rest of a sum of larger
     terms of both signs. In float32 nothing is left of it where weights differ by 1e-4, as
     fine-tuned ones do.
     """
-    from merge_ops.kernels.elementary import logarithm
-
     divergence = base.new_empty((len(base), 1))
     for group in row_groups(len(base), base.shape[1]):
-        p, q = (_softmax(rows[group]) + EPSILON for rows in (expert, base))
+        p, q = (_softmax(arithmetic, rows[group]).add_(EPSILON) for rows in (expert, base))
         # Below zero it is rounding.
-        divergence[group] = _sums(p * logarithm(p / q)).clamp_min_(0.0).float()
+        divergence[group] = _sums(arithmetic.logarithm(p / q).mul_(p)).clamp_min_(0.0).float()
     return divergence
 
 
-def _softmax(rows: Tensor) -> Tensor:
+def _softmax(arithmetic: Arithmetic, rows: Tensor) -> Tensor:
     """The softmax of every row, (rows, n), in float64."""
-    from merge_ops.kernels.elementary import exponential
-
     values = rows.double()
-    powers = exponential(values - values.amax(dim=1, keepdim=True))
+    powers = arithmetic.exponential(values.sub_(values.amax(dim=1, keepdim=True)))
     return powers.div_(_sums(powers))
 
 
@@ -104,7 +100,7 @@ class ImportanceMeasure(Measure):
         """Divergences and a sample; in later rounds what the block says to every quartile."""
         base, expert = self._arithmetic.tensors([as_rows(values) for values in block.inputs])
         if not self._divergence:
-            divergence = row_divergence(base, expert)
+            divergence = row_divergence(self._arithmetic, base, expert)
             flat = importance(base, expert, divergence).view(-1)
             return _Rows(divergence, self._arithmetic.copy(flat[:: self._step]))
         flat = importance(base, expert, self._divergence[block.index]).view(-1)

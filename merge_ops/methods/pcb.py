@@ -32,19 +32,19 @@ class PcbParameters:
     lambda_: float = shared("lambda", float, 1.0, "the scale of the merged task vector")
 
 
-def claim(delta: Tensor, whole: Tensor, extent: Range, experts: int) -> Tensor:
+def claim(
+    arithmetic: Arithmetic, delta: Tensor, whole: Tensor, extent: Range, experts: int
+) -> Tensor:
     """β = exp(n (u² − 1)) · tanh(δ · Σδ), u being |δ| brought from its `extent` to [0, 1]; (n,).
 
     The constant e⁻ⁿ, which the paper does not have, cancels later and keeps β in [−1, 1]. `whole`
     is float64, and all is rounded once to float32: thresholds are found among these values, so exp
     and tanh must not differ from one processor to another.
     """
-    from merge_ops.kernels.elementary import exponential, hyperbolic_tangent
-
     least, most = extent
     intra = delta.double().abs_().sub_(least).div_(most - least if most > least else 1.0)
-    intra = exponential(intra.square_().sub_(1).mul_(experts))
-    return hyperbolic_tangent(whole * delta).mul_(intra).float()
+    arithmetic.exponential(intra.square_().sub_(1).mul_(experts))
+    return arithmetic.hyperbolic_tangent(whole * delta).mul_(intra).float()
 
 
 class ClaimThreshold:
@@ -166,7 +166,10 @@ class ClaimMeasure(Measure):
         whole = deltas[0].double()
         for delta in deltas[1:]:
             whole.add_(delta)
-        return {i: claim(deltas[i], whole, self._extents[i], len(deltas)) for i in sorted(experts)}
+        return {
+            i: claim(self._arithmetic, deltas[i], whole, self._extents[i], len(deltas))
+            for i in sorted(experts)
+        }
 
 
 def claims_kept(density: float, count: int) -> int:

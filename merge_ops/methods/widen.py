@@ -110,13 +110,12 @@ def _scores(arithmetic: Arithmetic, significance: Tensor, parameters: WidenParam
     """
     import torch
 
-    from merge_ops.kernels.elementary import exponential
-
     flat = significance.flatten(1)
     mean = row_sums(arithmetic, arithmetic.own(flat)) / flat.shape[1]
     bar = torch.as_tensor(mean * parameters.above_average_value_ratio).to(significance)
     important = significance > bar.view(-1, *[1] * (significance.dim() - 1))
-    powers = exponential(significance.double() - significance.amax(dim=0).double())
+    powers = significance.double() - significance.amax(dim=0).double()
+    arithmetic.exponential(powers)
     whole = powers[0].clone()
     for power in powers[1:]:
         whole.add_(power)

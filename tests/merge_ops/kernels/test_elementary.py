@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from merge_ops.kernels import elementary
+from tests.arithmetics import LOOPS, TORCH, same_bits
 
 RANDOM = np.random.default_rng(1)
 
@@ -59,3 +60,12 @@ def test_one_number_is_as_many():
     assert [elementary.sine(each) for each in x] == sines.tolist()
     assert [elementary.cosine(each) for each in x] == cosines.tolist()
     assert [elementary.arc_cosine(each) for each in x] == elementary.arc_cosines(x).tolist()
+
+
+@pytest.mark.parametrize("name", ["exponential", "logarithm", "hyperbolic_tangent"])
+def test_both_arithmetics_have_the_same_bits(name):
+    x = np.concatenate([spread(-30, 30), NEAR, [0.625, -0.0, 700.0, -700.0, -1e4, 1.0]])
+    x = torch.as_tensor(np.abs(x) + 1e-30 if name == "logarithm" else x)
+    results = [getattr(arithmetic, name)(x.clone()) for arithmetic in (LOOPS, TORCH)]
+    assert same_bits(*results)
+    assert same_bits(results[0], getattr(elementary, name)(x))

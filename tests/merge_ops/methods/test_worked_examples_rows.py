@@ -11,6 +11,7 @@ from merge_ops.methods.della import DellaLinearParameters, DellaParameters, keep
 from merge_ops.methods.model_stock import ModelStockParameters
 from merge_ops.methods.nuslerp import NuslerpParameters
 from tests import philox
+from tests.arithmetics import current
 from tests.method_settings import merged_whole
 
 pytestmark = pytest.mark.usefixtures("arithmetic")
@@ -129,7 +130,9 @@ def test_divergence_of_rows():
     # as a whole keeps its softmax
     base, expert = torch.zeros(2, 2), torch.tensor([[math.log(3), 0.0], [5.0, 5.0]])
     expected = [0.75 * math.log(1.5) + 0.25 * math.log(0.5), 0]
-    assert row_divergence(base, expert)[:, 0].tolist() == pytest.approx(expected, abs=1e-7)
+    assert row_divergence(current(), base, expert)[:, 0].tolist() == pytest.approx(
+        expected, abs=1e-7
+    )
 
 
 def test_arcee_fusion_takes_outstanding_entries_only():
