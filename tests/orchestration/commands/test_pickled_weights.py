@@ -109,3 +109,15 @@ def test_what_is_no_table_of_tensors_is_refused(tmp_path):
     (expert / "pytorch_model.bin.index.json").write_text(json.dumps(weights))
     told = merge(tmp_path, "out", base, expert)
     assert "shard '../base/x.bin' is no .bin file beside the index" in told.stderr
+
+
+def test_a_merge_leaves_no_converted_copy_behind(tmp_path):
+    base, (expert,) = factory.write_family(tmp_path / "models", SHAPE, experts=1)
+    pickle_weights(expert)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    config = tmp_path / "m.yaml"
+    config.write_text(SUM.format(base=base) + EXPERT.format(model=expert))
+    done = ronghe("merge", config, tmp_path / "out", environment={"TMPDIR": str(temporary)})
+    assert done.returncode == 0, done.stderr
+    assert list(temporary.iterdir()) == []
