@@ -16,8 +16,7 @@ from assets.run_settings import RunSettings
 from assets.team_asset import team_asset
 from assets.work import names
 from assets.work.merging import MergedSet, MergeJob, merge_set, point_at
-from merge_ops.recipes.recipe import Recipe
-from merge_ops.recipes.stages import Stages
+from merge_ops.recipes import Recipe, Stages
 
 
 @dataclass(frozen=True)

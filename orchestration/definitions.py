@@ -26,7 +26,7 @@ from assets.task_vectors import build_task_vector
 from assets.upstream import build_upstream_model
 from assets.work.ranking import Contest, RankedRecipe
 from merge_ops.plans.plan import PLAN_VERSION
-from merge_ops.recipes.recipe import Recipe
+from merge_ops.recipes import Recipe
 from orchestration.automation import (
     automation_sensor,
     observe_job,

@@ -12,7 +12,7 @@ from blake3 import blake3
 from assets.work.names import EMR_MASKS
 
 if TYPE_CHECKING:
-    from merge_ops.plans.plan import Plan
+    from merge_ops.plans import Plan
     from resources.store import Artifact, ArtifactStore
 
 

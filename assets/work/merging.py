@@ -10,13 +10,12 @@ from assets.work.emr_masking import EMR_MASKS, PublishedMasks, publish_masks
 from assets.work.pulling import open_models
 from assets.work.resume import carry_out
 from assets.work.reuse import with_reuse
-from merge_ops.recipes.recipe import Recipe
-from merge_ops.recipes.stages import Stages
+from merge_ops.recipes import Recipe, Stages
 
 if TYPE_CHECKING:
     from assets.work.resume import CarriedOut
-    from merge_ops.checkpoints.checkpoint import Checkpoint
-    from merge_ops.plans.plan import Output, Plan
+    from merge_ops.checkpoints import Checkpoint
+    from merge_ops.plans import Output, Plan
     from merge_ops.progress import Progress
     from merge_ops.stream.stream import StreamSettings
     from resources.store import Artifact, ArtifactStore
@@ -116,7 +115,7 @@ def point_at(store: "ArtifactStore", job: MergeJob, merged: MergedSet, run: str)
 
 
 def _opened(name: str, artifact: "Artifact") -> "Checkpoint":
-    from merge_ops.checkpoints.checkpoint import open_checkpoint
+    from merge_ops.checkpoints import open_checkpoint
 
     return open_checkpoint(name, artifact.source(), artifact.digest)
 
@@ -139,7 +138,7 @@ class _Merger:
         asset: str | None = None,
     ) -> MergedSet:
         """Find what the store holds of one concrete recipe, merge and publish the rest."""
-        from merge_ops.plans.plan import plan_merge
+        from merge_ops.plans import plan_merge
         from merge_ops.stream.device import arithmetic_kind
 
         whole = plan_merge(recipe, models, arithmetic=arithmetic_kind(self.settings.device))

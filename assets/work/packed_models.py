@@ -17,8 +17,7 @@ from assets.work.unpickling import copy_unpickled
 from merge_ops.errors import PackedModelError
 
 if TYPE_CHECKING:
-    from merge_ops.sources.packed_index import PackedIndex
-    from merge_ops.sources.packed_source import PackedSource
+    from merge_ops.sources import PackedIndex, PackedSource
     from resources.reading import Progress
     from resources.store import Artifact, ArtifactStore, Pin
     from resources.upstream import ModelSource
@@ -69,8 +68,8 @@ class RestoredModel:
 
     def source(self) -> "PackedSource":
         """Open the files as they were for random access; thread-safe."""
-        from merge_ops.checkpoints.checkpoint import open_checkpoint
-        from merge_ops.sources.packed_source import PackedSource
+        from merge_ops.checkpoints import open_checkpoint
+        from merge_ops.sources import PackedSource
 
         base = open_checkpoint("its base", self._base.source(), self._base.digest)
         return PackedSource(self.packed.source(), base)
@@ -113,11 +112,10 @@ def pull_packed(
     It is packed on its way, into a temporary folder; before anything is published it is restored
     from there and compared with what came, byte for byte. `fields` go into the manifest.
     """
-    from merge_ops.checkpoints.byte_sources import FolderSource
-    from merge_ops.checkpoints.checkpoint import open_checkpoint
+    from merge_ops.checkpoints import FolderSource, open_checkpoint
     from merge_ops.jobs.packing import PackingSink
     from merge_ops.jobs.restoring import Nowhere, restore
-    from merge_ops.sources.packed_source import PackedSource
+    from merge_ops.sources import PackedSource
 
     below = open_checkpoint(str(model.base), base.source(), base.digest)
     with TemporaryDirectory(prefix="ronghe-") as folder:
@@ -139,7 +137,7 @@ def _publish(
     store: "ArtifactStore", folder: Path, index: "PackedIndex", fields: dict[str, Any]
 ) -> "Artifact":
     """Publish, or take the same model as another release packed it, or against another base."""
-    from merge_ops.checkpoints.byte_sources import FolderSource
+    from merge_ops.checkpoints import FolderSource
     from merge_ops.jobs.restoring import copy_files
     from resources.errors import ContentConflictError
     from resources.reading import FileRecord, content_digest

@@ -13,7 +13,7 @@ from merge_ops.errors import CheckpointError
 
 if TYPE_CHECKING:
     from assets.work.packed_models import StoredModel
-    from merge_ops.checkpoints.checkpoint import Checkpoint
+    from merge_ops.checkpoints import Checkpoint
     from resources.store import Artifact, ArtifactStore, Ref
     from resources.upstream import ModelSource
 
@@ -134,8 +134,8 @@ def open_models(
     An adapter is opened over the base. Raises MissingArtifactError, CheckpointError, and
     CompatibilityError for an adapter that does not fit.
     """
-    from merge_ops.checkpoints.checkpoint import open_checkpoint
-    from merge_ops.sources.adapters import is_adapter, open_adapter
+    from merge_ops.checkpoints import open_checkpoint
+    from merge_ops.sources import is_adapter, open_adapter
     from resources.errors import MissingArtifactError
 
     opened: dict[str, Checkpoint] = {}
@@ -156,8 +156,8 @@ def open_models(
 
 def _checked(model: UpstreamModel, artifact: "StoredModel") -> "Checkpoint":
     """A model by its headers, or an adapter without its base. Raises CheckpointError."""
-    from merge_ops.checkpoints.checkpoint import open_checkpoint
-    from merge_ops.sources.adapters import is_adapter, read_adapter
+    from merge_ops.checkpoints import open_checkpoint
+    from merge_ops.sources import is_adapter, read_adapter
 
     if model.kind == "lora":
         if not is_adapter(artifact.files):

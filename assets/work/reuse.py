@@ -11,8 +11,8 @@ from assets.work.names import ref_of
 from merge_ops.plans.reuse import Earlier, reusing, tensor_digests, tensor_keys
 
 if TYPE_CHECKING:
-    from merge_ops.checkpoints.checkpoint import Checkpoint
-    from merge_ops.plans.plan import Plan
+    from merge_ops.checkpoints import Checkpoint
+    from merge_ops.plans import Plan
     from resources.store import ArtifactStore
 
 TENSOR_DIGESTS, TENSOR_KEYS = "tensor_digests", "tensor_keys"
@@ -60,7 +60,7 @@ def _earlier(
     store: "ArtifactStore", asset: str, partition: str | None, table: Mapping[str, str]
 ) -> Earlier | None:
     """The partition's checkpoint, if one of its tensors can be copied and its files are whole."""
-    from merge_ops.checkpoints.checkpoint import open_checkpoint
+    from merge_ops.checkpoints import open_checkpoint
 
     ref = ref_of(store, asset, partition)
     artifact = store.find(ref.kind, ref.digest) if ref is not None else None

@@ -55,7 +55,7 @@ def study_set(store: "ArtifactStore", base: str, expert_set: str, run: str | Non
     Raises CompatibilityError with every fault.
     """
     from merge_ops.jobs.statistics import interference
-    from merge_ops.plans.compatibility import check_compatible
+    from merge_ops.plans import check_compatible
 
     names = expert_set.split("+")
     models = open_models(store, base, names)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from merge_ops.checkpoints.bounded_yaml import DocumentError, read_documents
+from merge_ops.checkpoints import DocumentError, read_documents
 
 if TYPE_CHECKING:
     from eval_ops.suites import Suite

@@ -17,7 +17,7 @@ def copy_unpickled(source: "ModelSource", sink: "FileSink") -> None:
     The store never holds a pickle: those files wait in a temporary folder, where a process of its
     own reads them. Raises CheckpointError where one asks for more than tensors, which is not run.
     """
-    from merge_ops.checkpoints.pickled_weights import convert_folder
+    from merge_ops.checkpoints import convert_folder
     from resources.upstream import FolderModel
 
     with TemporaryDirectory(prefix="ronghe-") as held, TemporaryDirectory(prefix="ronghe-") as out:
@@ -41,7 +41,7 @@ class _Divided:
 
     def open(self, file: str, size: int) -> "AbstractContextManager[FileWriter]":
         """Start a file of `size` bytes, here or there."""
-        from merge_ops.checkpoints.byte_sources import FolderSink
+        from merge_ops.checkpoints import FolderSink
 
         if "/" not in file and file.endswith(PICKLED):
             return FolderSink(self._folder).open(file, size)

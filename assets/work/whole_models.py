@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from assets.work.merging import MergeJob, merge_set
 from assets.work.packed_models import MODEL, stored_model
+from merge_ops.recipes import Stages
 from merge_ops.recipes.recipe_check import check_recipe
-from merge_ops.recipes.stages import Stages
-from merge_ops.sources.adapters import is_adapter
+from merge_ops.sources import is_adapter
 
 if TYPE_CHECKING:
     from assets.work.packed_models import StoredModel

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from assets.work.entries import UpstreamModel
 from merge_ops.errors import FaultsError
-from merge_ops.recipes.recipe import Recipe, set_id
-from merge_ops.recipes.stages import Stages
+from merge_ops.recipes import Recipe, Stages, set_id
 
 
 class CatalogError(FaultsError):

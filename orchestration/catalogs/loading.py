@@ -36,7 +36,7 @@ from pathlib import Path
 
 from assets.work.names import reserved_names
 from merge_ops.errors import Fault, RecipeError
-from merge_ops.recipes.stages import Stages, load_stages
+from merge_ops.recipes import Stages, load_stages
 from orchestration.catalogs.catalog import Catalog, CatalogError
 from orchestration.catalogs.models_file import load_models
 from orchestration.catalogs.names import RECIPE_NAME

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from assets.work.entries import UpstreamModel
-from merge_ops.checkpoints.bounded_yaml import DocumentError, read_documents
+from merge_ops.checkpoints import DocumentError, read_documents
 from merge_ops.errors import Fault, did_you_mean
 from orchestration.catalogs.names import BANNED, name_rule
 

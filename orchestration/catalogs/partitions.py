@@ -15,8 +15,7 @@ from functools import cached_property
 import dagster as dg
 
 from assets.work import names
-from merge_ops.recipes.recipe import Recipe
-from merge_ops.recipes.stages import Stages
+from merge_ops.recipes import Recipe, Stages
 from orchestration.catalogs.catalog import Catalog
 
 EXPERTS, COEFFICIENT = "experts", "coefficient"

@@ -8,8 +8,7 @@ results of other documents. All experts of a file have one base model.
 from collections.abc import Iterable, Iterator
 
 from merge_ops.errors import Fault, did_you_mean
-from merge_ops.recipes.recipe import ALL, ALL_PAIRS, Recipe
-from merge_ops.recipes.stages import Stages
+from merge_ops.recipes import ALL, ALL_PAIRS, Recipe, Stages
 from orchestration.catalogs.catalog import Catalog
 from orchestration.catalogs.names import BANNED, RECIPE_NAME, name_rule
 

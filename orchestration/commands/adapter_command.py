@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from merge_ops.checkpoints.byte_sources import FolderSink, FolderSource
+from merge_ops.checkpoints import FolderSink, FolderSource
 from merge_ops.errors import (
     CheckpointError,
     CompatibilityError,
@@ -16,9 +16,8 @@ from merge_ops.errors import (
 )
 from merge_ops.jobs.adapter_agreement import recipe_faults
 from merge_ops.jobs.adapter_average import plan_average, write_average
-from merge_ops.recipes.recipe import Recipe
-from merge_ops.recipes.stages import load_stages
-from merge_ops.sources.adapters import Adapter, read_adapter
+from merge_ops.recipes import Recipe, load_stages
+from merge_ops.sources import Adapter, read_adapter
 from orchestration.commands.local_models import content_digest, folders_of, readable
 from orchestration.commands.output_folder import check_output, staged
 

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import Progress
 
-from merge_ops.checkpoints.byte_sources import FolderSink, FolderSource
+from merge_ops.checkpoints import FolderSink, FolderSource
 from merge_ops.errors import Fault, SettingsError
 from orchestration.commands.local_models import open_models
 from orchestration.commands.output_folder import check_output, staged
 
 if TYPE_CHECKING:
-    from merge_ops.plans.plan import Plan
+    from merge_ops.plans import Plan
 
 
 def check_masks_wanted(plan: "Plan", masks: Path, out: Path) -> None:

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from merge_ops.checkpoints.byte_sources import FolderSink
+from merge_ops.checkpoints import FolderSink
 from merge_ops.jobs.extraction_plan import ExtractionSettings, plan_extraction
 from merge_ops.jobs.lora_extraction import ExtractionReport, extract
 from orchestration.commands.local_models import open_models

@@ -9,11 +9,16 @@ from pathlib import Path
 
 import blake3
 
-from merge_ops.checkpoints.byte_sources import ByteSource, FolderSource
-from merge_ops.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from merge_ops.checkpoints.pickled_weights import convert_folder, is_pickled
+from merge_ops.checkpoints import (
+    ByteSource,
+    Checkpoint,
+    FolderSource,
+    convert_folder,
+    is_pickled,
+    open_checkpoint,
+)
 from merge_ops.errors import CompatibilityError, Fault, FaultsError, MissingModelError
-from merge_ops.sources.adapters import open_adapter
+from merge_ops.sources import open_adapter
 
 
 def folders_of(reference: str) -> list[str]:

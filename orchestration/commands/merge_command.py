@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from merge_ops.checkpoints.byte_sources import FolderSink, FolderSource
-from merge_ops.checkpoints.checkpoint import Checkpoint
-from merge_ops.plans.plan import Plan
-from merge_ops.plans.stage_plans import StagePlans, plan_stages
+from merge_ops.checkpoints import Checkpoint, FolderSink, FolderSource
+from merge_ops.plans import Plan, StagePlans, plan_stages
 from merge_ops.stream.device import arithmetic_kind
 from merge_ops.stream.settings import StreamSettings
 from merge_ops.stream.stream import can_do_without_torch

@@ -7,9 +7,8 @@ from rich.console import Console
 from rich.table import Table
 
 from merge_ops.errors import Fault, RecipeError
-from merge_ops.plans.plan import GRADIENTS, Plan
-from merge_ops.plans.stage_plans import plan_stages
-from merge_ops.recipes.stages import Stages, load_stages
+from merge_ops.plans import GRADIENTS, Plan, plan_stages
+from merge_ops.recipes import Stages, load_stages
 from orchestration.commands.local_models import open_models
 
 
@@ -19,7 +18,7 @@ def show_plan(config: Path, as_json: bool) -> None:
     plans = plan_stages(stages, open_models(str(config), stages.referenced_models)).plans
     console = Console()
     if as_json:
-        from merge_ops.plans.plan_json import plan_json
+        from merge_ops.plans import plan_json
 
         *earlier, result = [plan_json(plan) for plan in plans]
         document = {**result, "stages": earlier} if earlier else result

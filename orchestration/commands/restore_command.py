@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from assets.work.packed_models import MODEL, stored_model
-from merge_ops.checkpoints.byte_sources import FolderSink
+from merge_ops.checkpoints import FolderSink
 from merge_ops.errors import did_you_mean
 from merge_ops.jobs.restoring import copy_files
 from orchestration.commands.output_folder import check_output, staged
