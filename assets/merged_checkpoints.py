@@ -16,7 +16,7 @@ from assets.run_settings import RunSettings
 from assets.team_asset import team_asset
 from assets.work import names
 from assets.work.merging import MergedSet, MergeJob, merge_set, point_at
-from merge_ops.recipes import Recipe, Stages
+from merge_ops.recipes import Recipe, Steps
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class MergeRecipe:
     the recipe changes every merge; the sweep and the sets, which are partitions, do not count.
     """
 
-    steps: Stages
+    steps: Steps
     base: str
     grid: dg.MultiPartitionsDefinition
     deps: Sequence[dg.AssetDep]

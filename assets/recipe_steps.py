@@ -14,7 +14,7 @@ from assets.run_settings import RunSettings
 from assets.team_asset import team_asset
 from assets.work import names
 from assets.work.merging import MergedSet, MergeJob, merge_set, point_at
-from merge_ops.recipes import Stages
+from merge_ops.recipes import Steps
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class RecipeStep:
     """
 
     recipe: str
-    steps: Stages
+    steps: Steps
     base: str
     sets: dg.StaticPartitionsDefinition | None
     deps: Sequence[dg.AssetDep]

@@ -7,7 +7,7 @@ import dagster as dg
 from pydantic import Field
 
 if TYPE_CHECKING:
-    from merge_ops.stream.stream import StreamSettings
+    from merge_ops.stream import StreamSettings
     from resources.store import ArtifactStore
 
 
@@ -26,7 +26,7 @@ class RunSettings(dg.ConfigurableResource):
 
     def stream(self) -> "StreamSettings":
         """Return how a merge is to be run."""
-        from merge_ops.stream.stream import StreamSettings
+        from merge_ops.stream import StreamSettings
 
         return StreamSettings(threads=self.threads, device=self.device, memory=self.memory)
 

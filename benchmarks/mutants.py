@@ -43,7 +43,7 @@ ELSEWHERE: Mapping[str, tuple[str, ...]] = {
         "tests/merge_ops/plans/test_plan.py",
     ),
     "merge_ops/measures": ("tests/merge_ops/methods/test_contract.py",),
-    "merge_ops/provenance": ("tests/merge_ops/plans/test_stages.py",),
+    "merge_ops/provenance": ("tests/merge_ops/plans/test_step_plans.py",),
     "merge_ops/errors": ("tests/merge_ops/recipes/test_recipe.py",),
     "eval_ops/faults": (
         "tests/eval_ops/suites/test_suites.py",

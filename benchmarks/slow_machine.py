@@ -25,7 +25,7 @@ HEAVIEST = (
     "tests/orchestration/refreshing/test_refresh.py",
     "tests/orchestration/test_ray.py",
     "tests/examples/test_quickstart.py",
-    "tests/orchestration/test_staged_recipes.py",
+    "tests/orchestration/test_recipes_of_steps.py",
     "tests/orchestration/test_kill.py",
     "tests/assets/work/test_faulty_store.py",
     "tests/oracle/test_against_mergekit.py",

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     )
     from merge_ops.jobs.assembly import merge
     from merge_ops.plans.plan import plan_merge
-    from merge_ops.recipes.stages import load_stages as load_recipe
+    from merge_ops.recipes.steps import load_steps as load_recipe
     from merge_ops.stream.settings import StreamSettings
 
 __all__ = [
@@ -45,7 +45,7 @@ __all__ = [
 
 _PLACES = {
     "StreamSettings": ("merge_ops.stream.settings", "StreamSettings"),
-    "load_recipe": ("merge_ops.recipes.stages", "load_stages"),
+    "load_recipe": ("merge_ops.recipes.steps", "load_steps"),
     "merge": ("merge_ops.jobs.assembly", "merge"),
     "open_checkpoint": ("merge_ops.checkpoints.checkpoint", "open_checkpoint"),
     "plan_merge": ("merge_ops.plans.plan", "plan_merge"),

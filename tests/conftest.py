@@ -25,7 +25,7 @@ settings.load_profile("any machine")
 
 LONGEST = (
     "test_team.py", "test_web_and_daemon.py", "test_ray.py", "test_refresh.py",
-    "test_quickstart.py", "test_against_mergekit.py", "test_staged_recipes.py",
+    "test_quickstart.py", "test_against_mergekit.py", "test_recipes_of_steps.py",
     "test_adapters_against_peft.py", "test_faulty_store.py", "test_contract.py",
     "test_packed_experts.py", "test_harness.py", "test_resume.py",
 )  # fmt: skip

@@ -19,7 +19,7 @@ from assets.work.entries import UpstreamModel
 from assets.work.merging import CHECKPOINT, MergeJob, merge_set
 from assets.work.pulling import pull_model
 from merge_ops.recipes.reading import parse_recipe
-from merge_ops.recipes.stages import Stages
+from merge_ops.recipes.steps import Steps
 from merge_ops.stream.settings import StreamSettings
 from resources.store.artifact_store import ArtifactStore
 from tests import checkpoint_factory as factory
@@ -91,7 +91,7 @@ def run(job: MergeProcess, together: Barrier | None = None) -> None:
         together.wait()
     merged = merge_set(
         store,
-        MergeJob(Stages((recipe,)), "base", job.experts, dict.fromkeys(job.coefficients)),
+        MergeJob(Steps((recipe,)), "base", job.experts, dict.fromkeys(job.coefficients)),
         StreamSettings(threads=1, device="cpu"),
         progress,
     )

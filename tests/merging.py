@@ -9,7 +9,7 @@ from pathlib import Path
 from merge_ops.checkpoints.byte_sources import FolderSink
 from merge_ops.jobs.assembly import merge
 from merge_ops.plans.plan import plan_merge
-from merge_ops.recipes.stages import load_stages
+from merge_ops.recipes.steps import load_steps
 from merge_ops.stream.stream import StreamSettings
 from orchestration.commands.local_models import open_models
 from tests.forks import run_forked
@@ -20,7 +20,7 @@ PROGRAM = (sys.executable, "-c", "from orchestration.commands.cli import main; m
 
 def merge_in_process(config: Path, out: Path, settings: StreamSettings | None = None) -> Path:
     """Merges a file without a sweep by the library, on the CPU; returns `out`."""
-    recipe = load_stages(config).result
+    recipe = load_steps(config).result
     settings = settings or StreamSettings(threads=2, device="cpu")
     opened = open_models(recipe.subject, recipe.referenced_models)
     merge(plan_merge(recipe, opened), {"default": FolderSink(out)}, settings)

@@ -7,7 +7,7 @@ from assets.work.entries import UpstreamModel
 from assets.work.merging import MergedCheckpoint, MergeJob, merge_set
 from assets.work.pulling import pull_model
 from merge_ops.recipes.reading import parse_recipe
-from merge_ops.recipes.stages import Stages
+from merge_ops.recipes.steps import Steps
 from merge_ops.stream.stream import StreamSettings
 from resources.store.artifact_store import ArtifactStore
 
@@ -37,5 +37,5 @@ def merge_family(
     recipe = parse_recipe(RECIPE.format(method=method, parameters=parameters), "made", "made.yaml")
     (coefficient,) = recipe.coefficients()
     settings = StreamSettings(threads=threads, device="cpu")
-    job = MergeJob(Stages((recipe,)), "base", "+".join(experts), {coefficient.id: None})
+    job = MergeJob(Steps((recipe,)), "base", "+".join(experts), {coefficient.id: None})
     return merge_set(store, job, settings).checkpoints[0]

@@ -10,14 +10,14 @@ from assets.work.emr_masking import EMR_MASKS, PublishedMasks, publish_masks
 from assets.work.pulling import open_models
 from assets.work.resume import carry_out
 from assets.work.reuse import with_reuse
-from merge_ops.recipes import Recipe, Stages
+from merge_ops.recipes import Recipe, Steps
 
 if TYPE_CHECKING:
     from assets.work.resume import CarriedOut
     from merge_ops.checkpoints import Checkpoint
     from merge_ops.plans import Output, Plan
     from merge_ops.progress import Progress
-    from merge_ops.stream.stream import StreamSettings
+    from merge_ops.stream import StreamSettings
     from resources.store import Artifact, ArtifactStore
 
 CHECKPOINT = "checkpoint"
@@ -32,7 +32,7 @@ class MergeJob:
     to the results; the job has no name where nothing points to them.
     """
 
-    steps: Stages
+    steps: Steps
     base: str
     expert_set: str
     points: Mapping[str, str | None]
@@ -139,7 +139,7 @@ class _Merger:
     ) -> MergedSet:
         """Find what the store holds of one concrete recipe, merge and publish the rest."""
         from merge_ops.plans import plan_merge
-        from merge_ops.stream.device import arithmetic_kind
+        from merge_ops.stream import arithmetic_kind
 
         whole = plan_merge(recipe, models, arithmetic=arithmetic_kind(self.settings.device))
         wanted = [output for output in whole.outputs if output.coefficient in points]

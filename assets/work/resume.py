@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from merge_ops.jobs.assembly import MergeReport
     from merge_ops.plans import Output, Plan
     from merge_ops.progress import Progress
-    from merge_ops.stream.stream import StreamSettings
+    from merge_ops.stream import StreamSettings
     from resources.store import Artifact, ArtifactStore, Unfinished
 
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from assets.work import names
 from assets.work.whole_models import whole_model
 from eval_ops.scores import SuiteScores, scores_digest
-from merge_ops.stream.device import choose_device
+from merge_ops.stream import choose_device
 
 if TYPE_CHECKING:
     from assets.work.packed_models import StoredModel
     from eval_ops.suites import Evaluator, Suite
     from merge_ops.progress import Progress
-    from merge_ops.stream.stream import StreamSettings
+    from merge_ops.stream import StreamSettings
     from resources.store import Artifact, ArtifactStore
 
 SCORES = "scores"
@@ -86,7 +86,7 @@ def _publish(
 def _evaluator(suite: "Suite", device: str, threads: int) -> "Evaluator":
     """The evaluator of a suite, made once a process: it keeps its tasks and a model in memory."""
     from eval_ops.suites import Evaluator
-    from merge_ops.stream.cores import usable_cores
+    from merge_ops.stream import usable_cores
 
     key = (suite.digest, device, threads)
     if key not in _evaluators:

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 
 from assets.work.merging import MergeJob, merge_set
 from assets.work.packed_models import MODEL, stored_model
-from merge_ops.recipes import Stages
-from merge_ops.recipes.recipe_check import check_recipe
+from merge_ops.recipes import Steps, check_recipe
 from merge_ops.sources import is_adapter
 
 if TYPE_CHECKING:
     from assets.work.packed_models import StoredModel
-    from merge_ops.stream.stream import StreamSettings
+    from merge_ops.stream import StreamSettings
     from resources.store import ArtifactStore, Ref
 
 WHOLE_MODEL = "whole_model"
@@ -47,7 +46,7 @@ def whole_model(
     if base is None or not is_adapter(model.files):
         return model
     written = {"merge_method": "passthrough", "models": [{"model": name}]}
-    steps = Stages((check_recipe(written, WHOLE_MODEL, WHOLE_MODEL),))
+    steps = Steps((check_recipe(written, WHOLE_MODEL, WHOLE_MODEL),))
     job = MergeJob(steps, base, name, {"default": None})
     (merged,) = merge_set(store, job, settings).checkpoints
     whole = merged.artifact

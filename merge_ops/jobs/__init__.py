@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # modules, imported when they are asked for
     from merge_ops.jobs import (
+        adapter_agreement,
         adapter_average,
         assembly,
         emr_masks,
@@ -16,6 +17,7 @@ if TYPE_CHECKING:  # modules, imported when they are asked for
     )
 
 __all__ = [
+    "adapter_agreement",
     "adapter_average",
     "assembly",
     "emr_masks",

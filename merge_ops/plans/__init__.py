@@ -3,21 +3,21 @@
 from typing import TYPE_CHECKING
 
 from merge_ops.plans.compatibility import check_compatible
-from merge_ops.plans.plan import GRADIENTS, Output, Plan, plan_merge
-from merge_ops.plans.stage_plans import StagePlans, plan_stages
+from merge_ops.plans.plan import Output, Plan, plan_merge
+from merge_ops.plans.step_plans import StepPlans, plan_steps
 
 if TYPE_CHECKING:  # modules, imported when they are asked for
-    from merge_ops.plans import plan_json, resume, reuse
+    from merge_ops.plans import plan, plan_json, resume, reuse
 
 __all__ = [
-    "GRADIENTS",
     "Output",
     "Plan",
-    "StagePlans",
+    "StepPlans",
     "check_compatible",
+    "plan",
     "plan_json",
     "plan_merge",
-    "plan_stages",
+    "plan_steps",
     "resume",
     "reuse",
 ]

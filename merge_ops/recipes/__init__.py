@@ -2,15 +2,17 @@
 
 from merge_ops.recipes.reading import parse_recipe
 from merge_ops.recipes.recipe import ALL, ALL_PAIRS, Coefficient, Recipe, set_id
-from merge_ops.recipes.stages import Stages, load_stages
+from merge_ops.recipes.recipe_check import check_recipe
+from merge_ops.recipes.steps import Steps, load_steps
 
 __all__ = [
     "ALL",
     "ALL_PAIRS",
     "Coefficient",
     "Recipe",
-    "Stages",
-    "load_stages",
+    "Steps",
+    "check_recipe",
+    "load_steps",
     "parse_recipe",
     "set_id",
 ]

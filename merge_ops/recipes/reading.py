@@ -29,6 +29,6 @@ def parse_recipe(text: str, name: str, subject: str) -> Recipe:
     except DocumentError as error:
         raise RecipeError(subject, error.faults) from error
     if len(documents) != 1:
-        problem = f"holds {len(documents)} YAML documents, and one was expected; load_stages reads"
+        problem = f"holds {len(documents)} YAML documents, and one was expected; load_steps reads"
         raise RecipeError(subject, [Fault("", f"{problem} files of several")])
     return check_recipe(documents[0], name, subject)

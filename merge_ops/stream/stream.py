@@ -111,7 +111,7 @@ class _TensorRun:
 def _ranges(tensor: Step, block: int) -> list[tuple[int, int]]:
     """Runs (start, count) of at most `block` elements; whole rows or all of it where span says.
 
-    Rows come in powers of two, so that their column sums are stages of one sum (`column_sums`).
+    Rows come in powers of two, so that their column sums are steps of one sum (`column_sums`).
     """
     shape = tensor.output.shape
     count = max(1, prod(shape))

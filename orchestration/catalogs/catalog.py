@@ -6,7 +6,7 @@ from pathlib import Path
 
 from assets.work.entries import UpstreamModel
 from merge_ops.errors import FaultsError
-from merge_ops.recipes import Recipe, Stages, set_id
+from merge_ops.recipes import Recipe, Steps, set_id
 
 
 class CatalogError(FaultsError):
@@ -18,18 +18,18 @@ class Catalog:
     """A checked catalog. `models` and `files` are in the order of their names.
 
     `files` are the recipes' files: each one recipe, or several of which later ones use earlier
-    ones' results (merge_ops.plans.stages says which of them are merged for each expert set).
+    ones' results (merge_ops.recipes.steps says which of them are merged for each expert set).
     """
 
     folder: Path
     models: Mapping[str, UpstreamModel]
-    files: Mapping[str, Stages]
+    files: Mapping[str, Steps]
     suites: Mapping[str, Path]
 
     @property
     def recipes(self) -> Mapping[str, Recipe]:
         """Each file is for one recipe: its only one, or its last."""
-        return {name: stages.result for name, stages in self.files.items()}
+        return {name: steps.result for name, steps in self.files.items()}
 
     @property
     def bases(self) -> tuple[str, ...]:
@@ -50,8 +50,8 @@ class Catalog:
 
         It is the one that any of them names, itself or by an expert, or the catalog's only one.
         """
-        stages = self.files[recipe.name]
-        names = [*(each.base_model for each in stages.recipes), *stages.referenced_models]
+        steps = self.files[recipe.name]
+        names = [*(each.base_model for each in steps.recipes), *steps.referenced_models]
         named = [self.models[name].base or name for name in names if name and name in self.models]
         return named[0] if named else self.bases[0]
 

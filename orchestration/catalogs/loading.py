@@ -36,7 +36,7 @@ from pathlib import Path
 
 from assets.work.names import reserved_names
 from merge_ops.errors import Fault, RecipeError
-from merge_ops.recipes import Stages, load_stages
+from merge_ops.recipes import Steps, load_steps
 from orchestration.catalogs.catalog import Catalog, CatalogError
 from orchestration.catalogs.models_file import load_models
 from orchestration.catalogs.names import RECIPE_NAME
@@ -48,21 +48,21 @@ def load_catalog(folder: Path) -> Catalog:
     faults: list[Fault] = []
     models = load_models(folder / "models.yaml", faults)
     suites = {path.stem: path for path in sorted((folder / "suites").glob("*.yaml"))}
-    files: dict[str, Stages] = {}
+    files: dict[str, Steps] = {}
     for path in sorted((folder / "recipes").glob("*.yaml")):
-        stages = _load_file(path, faults)
-        if stages is not None:
-            files[path.stem] = stages
+        steps = _load_file(path, faults)
+        if steps is not None:
+            files[path.stem] = steps
     catalog = Catalog(folder, dict(sorted(models.items())), files, suites)
     if models:
-        for stages in files.values():
-            faults.extend(recipe_faults(catalog, stages))
+        for steps in files.values():
+            faults.extend(recipe_faults(catalog, steps))
     if faults:
         raise CatalogError(f"catalog {folder}", faults)
     return catalog
 
 
-def _load_file(path: Path, faults: list[Fault]) -> Stages | None:
+def _load_file(path: Path, faults: list[Fault]) -> Steps | None:
     place = f"recipes/{path.name}"
     if not RECIPE_NAME.fullmatch(path.stem):
         rule = "a recipe's file name may hold letters, digits and '_' (it names assets)"
@@ -73,15 +73,15 @@ def _load_file(path: Path, faults: list[Fault]) -> Stages | None:
         faults.append(Fault(place, f"{taken} (not allowed: {', '.join(sorted(reserved_names()))})"))
         return None
     try:
-        stages = load_stages(path)
+        steps = load_steps(path)
     except RecipeError as error:
         faults.extend(
             dataclasses.replace(fault, where=f"{place}: {fault.where}" if fault.where else place)
             for fault in error.faults
         )
         return None
-    if stages.result.name != path.stem:
-        problem = f"is '{stages.result.name}'; what a file of the catalog is for has the file's"
+    if steps.result.name != path.stem:
+        problem = f"is '{steps.result.name}'; what a file of the catalog is for has the file's"
         faults.append(Fault(f"{place}: name", f"{problem} name ('{path.stem}'), or none"))
         return None
-    return stages
+    return steps

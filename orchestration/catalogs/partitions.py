@@ -15,7 +15,7 @@ from functools import cached_property
 import dagster as dg
 
 from assets.work import names
-from merge_ops.recipes import Recipe, Stages
+from merge_ops.recipes import Recipe, Steps
 from orchestration.catalogs.catalog import Catalog
 
 EXPERTS, COEFFICIENT = "experts", "coefficient"
@@ -101,7 +101,7 @@ class Partitions:
             return dg.AssetKey("merge_plan")
         return dg.AssetKey(names.merge_plan_subset(recipe.name).split("/"))
 
-    def inputs_of(self, steps: Stages, step: Recipe) -> list[dg.AssetDep]:
+    def inputs_of(self, steps: Steps, step: Recipe) -> list[dg.AssetDep]:
         """List what one step of a recipe depends on: steps, merge plans, models that it names.
 
         Merge plans reach it through the steps where those take experts, so that it runs when they

@@ -8,27 +8,27 @@ results of other documents. All experts of a file have one base model.
 from collections.abc import Iterable, Iterator
 
 from merge_ops.errors import Fault, did_you_mean
-from merge_ops.recipes import ALL, ALL_PAIRS, Recipe, Stages
+from merge_ops.recipes import ALL, ALL_PAIRS, Recipe, Steps
 from orchestration.catalogs.catalog import Catalog
 from orchestration.catalogs.names import BANNED, RECIPE_NAME, name_rule
 
 
-def recipe_faults(catalog: Catalog, stages: Stages) -> Iterator[Fault]:
+def recipe_faults(catalog: Catalog, steps: Steps) -> Iterator[Fault]:
     """Yield every fault of one file of `recipes/`."""
-    recipe, file = stages.result, f"recipes/{stages.result.name}.yaml"
-    takers = [each for each in stages.recipes if each.experts]
+    recipe, file = steps.result, f"recipes/{steps.result.name}.yaml"
+    takers = [each for each in steps.recipes if each.experts]
     if not takers:
-        where = " in every document" if stages.earlier else ""
+        where = " in every document" if steps.earlier else ""
         problem = f"is missing{where}; allowed: {ALL_PAIRS}, {ALL}, lists of names"
         yield Fault(f"{file}: experts", problem)
-    yield from _step_name_faults(catalog, stages, file)
-    one_base = list(_base_faults(catalog, stages, file))
+    yield from _step_name_faults(catalog, steps, file)
+    one_base = list(_base_faults(catalog, steps, file))
     yield from one_base
     if not one_base:
         base = catalog.base_of(recipe)
-        for document in stages.recipes:
-            place = f"{file}: document {document.name}" if stages.earlier else file
-            yield from _name_faults(catalog, stages, document, base, place)
+        for document in steps.recipes:
+            place = f"{file}: document {document.name}" if steps.earlier else file
+            yield from _name_faults(catalog, steps, document, base, place)
         yield from _set_faults(catalog, takers, base, file)
     if recipe.suite is not None and recipe.suite not in catalog.suites:
         hint = did_you_mean(recipe.suite, catalog.suites)
@@ -41,8 +41,8 @@ def recipe_faults(catalog: Catalog, stages: Stages) -> Iterator[Fault]:
     yield from _gate_faults(recipe, file)
 
 
-def _step_name_faults(catalog: Catalog, stages: Stages, file: str) -> Iterator[Fault]:
-    for step in stages.earlier:
+def _step_name_faults(catalog: Catalog, steps: Steps, file: str) -> Iterator[Fault]:
+    for step in steps.earlier:
         where = f"{file}: document {step.name}: name"
         if step.name in catalog.models:
             yield Fault(where, "is the name of a model of the catalog; call the result otherwise")
@@ -50,12 +50,12 @@ def _step_name_faults(catalog: Catalog, stages: Stages, file: str) -> Iterator[F
             yield Fault(where, "may hold letters, digits and '_' (it names an asset)")
 
 
-def _base_faults(catalog: Catalog, stages: Stages, file: str) -> Iterator[Fault]:
+def _base_faults(catalog: Catalog, steps: Steps, file: str) -> Iterator[Fault]:
     """There is one base model whose experts the file merges, and it can be told which."""
-    made, known = {each.name for each in stages.earlier}, ", ".join(catalog.bases) or "none"
+    made, known = {each.name for each in steps.earlier}, ", ".join(catalog.bases) or "none"
     named: dict[str, None] = {}
-    for document in stages.recipes:
-        place = f"{file}: document {document.name}" if stages.earlier else file
+    for document in steps.recipes:
+        place = f"{file}: document {document.name}" if steps.earlier else file
         base = document.base_model
         if base is not None and base not in made:
             model = catalog.models.get(base)
@@ -74,11 +74,11 @@ def _base_faults(catalog: Catalog, stages: Stages, file: str) -> Iterator[Fault]
 
 
 def _name_faults(
-    catalog: Catalog, stages: Stages, document: Recipe, base: str, place: str
+    catalog: Catalog, steps: Steps, document: Recipe, base: str, place: str
 ) -> Iterator[Fault]:
     """What one document names: the base model, experts of it, and results of other documents."""
     experts = catalog.experts_of(base)
-    made = [each.name for each in stages.earlier]
+    made = [each.name for each in steps.earlier]
     named = [name for entry in document.experts if not isinstance(entry, str) for name in entry]
     for name in dict.fromkeys(named):
         if name not in experts:

@@ -16,7 +16,7 @@ from merge_ops.errors import (
 )
 from merge_ops.jobs.adapter_agreement import recipe_faults
 from merge_ops.jobs.adapter_average import plan_average, write_average
-from merge_ops.recipes import Recipe, load_stages
+from merge_ops.recipes import Recipe, load_steps
 from merge_ops.sources import Adapter, read_adapter
 from orchestration.commands.local_models import content_digest, folders_of, readable
 from orchestration.commands.output_folder import check_output, staged
@@ -41,14 +41,14 @@ def run_adapter_average(config: Path, out: Path, factor_wise: bool) -> None:
 
 
 def _recipe(config: Path) -> Recipe:
-    stages = load_stages(config)
-    if stages.earlier:
-        problem = f"holds {len(stages.recipes)} merges; adapters are averaged by a file of one"
+    steps = load_steps(config)
+    if steps.earlier:
+        problem = f"holds {len(steps.recipes)} merges; adapters are averaged by a file of one"
         raise RecipeError(str(config), [Fault("", problem)])
-    faults = list(recipe_faults(stages.result))
+    faults = list(recipe_faults(steps.result))
     if faults:
         raise RecipeError(str(config), faults)
-    return stages.result
+    return steps.result
 
 
 def _read_all(recipe: Recipe) -> list[Adapter]:

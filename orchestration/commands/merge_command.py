@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from merge_ops.checkpoints import Checkpoint, FolderSink, FolderSource
-from merge_ops.plans import Plan, StagePlans, plan_stages
-from merge_ops.stream.device import arithmetic_kind
-from merge_ops.stream.settings import StreamSettings
-from merge_ops.stream.stream import can_do_without_torch
+from merge_ops.plans import Plan, StepPlans, plan_steps
+from merge_ops.stream import StreamSettings, arithmetic_kind, can_do_without_torch
 from orchestration.commands.extras import require
 from orchestration.commands.local_models import content_digest, open_models, places_of
 from orchestration.commands.output_folder import check_output, staged
-from orchestration.commands.plan_command import concrete_stages
+from orchestration.commands.plan_command import concrete_steps
 from orchestration.sizes import parse_size
 
 if TYPE_CHECKING:
@@ -42,10 +40,10 @@ def run_merge(config: Path, out: Path, options: MergeOptions) -> None:
     """Merge one file into `out`; what is there is either a whole result or nothing."""
     limit = parse_size("--memory", options.memory)
     shard_bytes = parse_size("--shard-size", options.shard_size)
-    stages = concrete_stages(config)
+    steps = concrete_steps(config)
     # All faults of headers, before anything heavy is imported or hashed:
-    opened = open_models(str(config), stages.referenced_models)
-    planned = plan_stages(stages, opened, shard_bytes, arithmetic_kind(options.device))
+    opened = open_models(str(config), steps.referenced_models)
+    planned = plan_steps(steps, opened, shard_bytes, arithmetic_kind(options.device))
     check_output(out)
     if options.masks is not None:
         from orchestration.commands.emr_command import check_masks_wanted
@@ -55,8 +53,8 @@ def run_merge(config: Path, out: Path, options: MergeOptions) -> None:
     settings = StreamSettings(options.threads, options.device, limit, options.block)
     console = Console(stderr=True)
     with (
-        staged(out) as stage,
-        TemporaryDirectory(prefix=f".{out.name}.", suffix=".stages", dir=stage.parent) as between,
+        staged(out) as staging,
+        TemporaryDirectory(prefix=f".{out.name}.", suffix=".steps", dir=staging.parent) as between,
     ):
 
         def make(plan: Plan) -> FolderSource:
@@ -67,7 +65,8 @@ def run_merge(config: Path, out: Path, options: MergeOptions) -> None:
         plans.merge_earlier(make)
         plan = plans.result
         folders = {
-            each.id: stage / each.id if plan.recipe.sweep else stage for each in plan.coefficients
+            each.id: staging / each.id if plan.recipe.sweep else staging
+            for each in plan.coefficients
         }
         report = _merge(console, plan, folders, settings)
         if options.masks is not None:
@@ -80,7 +79,7 @@ def run_merge(config: Path, out: Path, options: MergeOptions) -> None:
     )
 
 
-def _with_digests(planned: StagePlans, opened: Mapping[str, Checkpoint], device: str) -> StagePlans:
+def _with_digests(planned: StepPlans, opened: Mapping[str, Checkpoint], device: str) -> StepPlans:
     """The plans with the content digests of all models, and torch imported where one needs it."""
     needs_torch = not all(can_do_without_torch(each, device) for each in planned.plans)
     if needs_torch:

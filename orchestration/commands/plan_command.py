@@ -7,21 +7,22 @@ from rich.console import Console
 from rich.table import Table
 
 from merge_ops.errors import Fault, RecipeError
-from merge_ops.plans import GRADIENTS, Plan, plan_stages
-from merge_ops.recipes import Stages, load_stages
+from merge_ops.plans import Plan, plan_steps
+from merge_ops.plans.plan import GRADIENTS
+from merge_ops.recipes import Steps, load_steps
 from orchestration.commands.local_models import open_models
 
 
 def show_plan(config: Path, as_json: bool) -> None:
     """Print a plan, as tables or as JSON."""
-    stages = concrete_stages(config)
-    plans = plan_stages(stages, open_models(str(config), stages.referenced_models)).plans
+    steps = concrete_steps(config)
+    plans = plan_steps(steps, open_models(str(config), steps.referenced_models)).plans
     console = Console()
     if as_json:
         from merge_ops.plans import plan_json
 
         *earlier, result = [plan_json(plan) for plan in plans]
-        document = {**result, "stages": earlier} if earlier else result
+        document = {**result, "earlier_steps": earlier} if earlier else result
         console.print_json(json.dumps(document, ensure_ascii=False))
     else:
         for plan in plans:
@@ -63,13 +64,13 @@ def _print_plan(console: Console, plan: Plan) -> None:
     )
 
 
-def concrete_stages(config: Path) -> Stages:
-    """The stages of a file that lists its models. Raises RecipeError for one that names sets."""
-    stages = load_stages(config)
-    if any(recipe.experts for recipe in stages.recipes):
+def concrete_steps(config: Path) -> Steps:
+    """The steps of a file that lists its models. Raises RecipeError for one that names sets."""
+    steps = load_steps(config)
+    if any(recipe.experts for recipe in steps.recipes):
         problem = (
             "names sets of a catalog, which only the catalog's assets can resolve; list `models`"
             " here, or run `ronghe refresh`"
         )
-        raise RecipeError(stages.result.subject, [Fault("experts", problem)])
-    return stages
+        raise RecipeError(steps.result.subject, [Fault("experts", problem)])
+    return steps

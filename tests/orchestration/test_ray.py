@@ -14,7 +14,7 @@ import dagster as dg
 import psutil
 
 from assets.work.merging import MergeJob, merge_set
-from merge_ops.recipes.stages import load_stages
+from merge_ops.recipes.steps import load_steps
 from merge_ops.stream.stream import StreamSettings
 from orchestration.definitions import build_definitions
 from orchestration.refreshing.refresh import open_instance
@@ -50,11 +50,11 @@ def local_merges(project: TinyProject) -> Merged:
                 instance=instance, asset_selection=[dg.AssetKey("model")], partition_key=model
             ).success
     store, settings = ArtifactStore.open(project.store), StreamSettings(threads=2, device="cpu")
-    stages = load_stages(project.catalog / "recipes" / "dare_ties.yaml")
-    points = {point.id: None for point in stages.result.coefficients()}
+    steps = load_steps(project.catalog / "recipes" / "dare_ties.yaml")
+    points = {point.id: None for point in steps.result.coefficients()}
     found: Merged = {}
     for each in SETS:
-        merged = merge_set(store, MergeJob(stages, "base", each, points), settings)
+        merged = merge_set(store, MergeJob(steps, "base", each, points), settings)
         for point in merged.checkpoints:
             content = point.artifact.manifest["content_digest"]
             found[f"{point.coefficient}|{each}"] = (point.artifact.digest, content)

@@ -78,7 +78,7 @@ def test_rows_longer_than_a_leaf():
 
 @given(st.integers(1, 300), st.integers(0, 9), st.integers(1, 40))
 @settings(deadline=None, max_examples=80)
-def test_column_sums_of_runs_of_rows_are_stages_of_the_sum_of_all(rows, power, columns):
+def test_column_sums_of_runs_of_rows_are_parts_of_the_sum_of_all(rows, power, columns):
     values = uneven(rows, columns, seed=rows)
     runs = values.split(2**power)
     together = column_sums(torch.cat([column_sums(run) for run in runs]))

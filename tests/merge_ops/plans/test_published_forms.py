@@ -10,8 +10,8 @@ import pytest
 
 from merge_ops.checkpoints.byte_sources import FolderSource
 from merge_ops.checkpoints.checkpoint import open_checkpoint
-from merge_ops.plans.stage_plans import plan_stages
-from merge_ops.recipes.stages import load_stages
+from merge_ops.plans.step_plans import plan_steps
+from merge_ops.recipes.steps import load_steps
 from tests import checkpoint_factory as factory
 
 FORMS = {
@@ -178,8 +178,8 @@ def opened(tmp_path_factory):
 def test_a_published_form_plans(form, opened, tmp_path):
     path = tmp_path / f"{form}.yaml"
     path.write_text(FORMS[form])
-    stages = load_stages(path)
-    plan = plan_stages(stages, {name: opened[name] for name in stages.referenced_models}).result
+    steps = load_steps(path)
+    plan = plan_steps(steps, {name: opened[name] for name in steps.referenced_models}).result
     assert plan.outputs[0].digest
     dtype = {"float16": "F16", "bfloat16": "BF16"}[plan.recipe.dtype]
     assert {tensor.output.dtype for tensor in plan.steps} == {dtype}

@@ -5,7 +5,7 @@ import pytest
 from merge_ops.errors import RecipeError, UnknownMethodError
 from merge_ops.recipes.reading import parse_recipe
 from merge_ops.recipes.recipe import set_id
-from merge_ops.recipes.stages import load_stages
+from merge_ops.recipes.steps import load_steps
 
 GOOD = """
 merge_method: ties
@@ -131,7 +131,7 @@ def test_a_merge_key_may_be_overridden():
 
 def test_unreadable_file(tmp_path):
     with pytest.raises(RecipeError, match="the file cannot be read"):
-        load_stages(tmp_path / "none.yaml")
+        load_steps(tmp_path / "none.yaml")
 
 
 def test_a_sweep_is_the_product_of_its_values():

@@ -24,7 +24,7 @@ from merge_ops.recipes.recipe_check import check_recipe
 
 
 @dataclass(frozen=True)
-class Stages:
+class Steps:
     """The recipes of one file, each after those whose results it uses; the last is the result."""
 
     recipes: tuple[Recipe, ...]
@@ -48,19 +48,19 @@ class Stages:
         """Whether a recipe is merged for each expert set: it says `experts`, or uses what does."""
         return bool(recipe.experts) or any(map(self.takes_experts, self.used_by(recipe)))
 
-    def for_experts(self, names: Sequence[str], base: str) -> Stages:
+    def for_experts(self, names: Sequence[str], base: str) -> Steps:
         """The recipes for one expert set, ready to be planned."""
-        return Stages(
+        return Steps(
             tuple(each.for_experts(names, base) if each.experts else each for each in self.recipes)
         )
 
-    def up_to(self, recipe: Recipe) -> Stages:
+    def up_to(self, recipe: Recipe) -> Steps:
         """What has to be merged for one of the recipes, which then is the result."""
         needed = {recipe.name}
         for each in reversed(self.recipes):  # whoever uses it comes after it
             if each.name in needed:
                 needed.update(used.name for used in self.used_by(each))
-        return Stages(tuple(each for each in self.recipes if each.name in needed))
+        return Steps(tuple(each for each in self.recipes if each.name in needed))
 
     @property
     def referenced_models(self) -> tuple[str, ...]:
@@ -70,12 +70,12 @@ class Stages:
         return tuple(name for name in dict.fromkeys(names) if name not in made)
 
 
-def load_stages(path: Path | str) -> Stages:
+def load_steps(path: Path | str) -> Steps:
     """Read and check a file of one or more documents. Raises RecipeError with every fault found."""
     path = Path(path)
     documents = recipe_documents(path)
     if len(documents) == 1:
-        return Stages((check_recipe(documents[0], path.stem, str(path)),))
+        return Steps((check_recipe(documents[0], path.stem, str(path)),))
     names = [_name(document) for document in documents]
     faults = list(_name_faults([name or path.stem for name in names], names.count(None)))
     recipes: dict[str, Recipe] = {}
@@ -92,7 +92,7 @@ def load_stages(path: Path | str) -> Stages:
         recipes[recipe.name] = recipe
     if faults:
         raise RecipeError(str(path), faults)
-    return Stages(_ordered(recipes, str(path), path.stem if None in names else None))
+    return Steps(_ordered(recipes, str(path), path.stem if None in names else None))
 
 
 def _name(document: object) -> str | None:
@@ -129,13 +129,13 @@ def _ordered(recipes: Mapping[str, Recipe], subject: str, last: str | None) -> t
     faults = [Fault(f"name: {name}", problem) for name in unused if name != result]
     for name in order:
         if name != result:
-            faults += _stage_faults(recipes[name])
+            faults += _step_faults(recipes[name])
     if faults:
         raise RecipeError(subject, faults)
     return tuple(recipes[name] for name in (*(each for each in order if each != result), result))
 
 
-def _stage_faults(recipe: Recipe) -> Iterator[Fault]:
+def _step_faults(recipe: Recipe) -> Iterator[Fault]:
     """What only the result of a file may say."""
     where = f"document {recipe.name}"
     if recipe.sweep:

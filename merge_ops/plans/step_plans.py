@@ -1,7 +1,7 @@
 """Plans of files of several YAML documents, of which later ones use the results of earlier ones.
 
-All stages are planned from headers before any of them runs: the headers of a result are known from
-its plan. When a stage is merged, the plans of later ones read what was written.
+All steps are planned from headers before any of them runs: the headers of a result are known from
+its plan. When a step is merged, the plans of later ones read what was written.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from merge_ops.checkpoints.layout import DEFAULT_SHARD_BYTES
 from merge_ops.plans.plan import Plan, plan_merge
 from merge_ops.plans.resume import tensor_places
 from merge_ops.plans.side_files import side_files
-from merge_ops.recipes.stages import Stages
+from merge_ops.recipes.steps import Steps
 
-MergeStage = Callable[[Plan], ByteSource]
-"""Merges an earlier stage and returns the place that it was written to."""
+MergeStep = Callable[[Plan], ByteSource]
+"""Merges an earlier step and returns the place that it was written to."""
 
 
 class ResultFiles:
-    """The files of a stage's result: those beside the weights at once, the weights once merged."""
+    """The files of a step's result: those beside the weights at once, the weights once merged."""
 
     def __init__(self, plan: Plan) -> None:
         self._location = f"the result of '{plan.recipe.name}'"
@@ -54,7 +54,7 @@ class ResultFiles:
 
 
 @dataclass(frozen=True)
-class StagePlans:
+class StepPlans:
     """A plan for each recipe of a file, in order, and the files that each earlier one makes."""
 
     plans: tuple[Plan, ...]
@@ -65,7 +65,7 @@ class StagePlans:
         """The plan that the file is for."""
         return self.plans[-1]
 
-    def with_digests(self, digests: Mapping[ByteSource, str]) -> StagePlans:
+    def with_digests(self, digests: Mapping[ByteSource, str]) -> StepPlans:
         """The same plans with content digests of models, by the place that each is read from."""
         known = dict(digests)
         plans: list[Plan] = []
@@ -74,31 +74,31 @@ class StagePlans:
             digest = plans[-1].outputs[0].digest
             if digest is not None and number < len(self.results):
                 known[self.results[number]] = digest
-        return StagePlans(tuple(plans), self.results)
+        return StepPlans(tuple(plans), self.results)
 
-    def merge_earlier(self, merge_stage: MergeStage) -> None:
-        """Make every earlier result by `merge_stage`, in order."""
+    def merge_earlier(self, merge_step: MergeStep) -> None:
+        """Make every earlier result by `merge_step`, in order."""
         for plan, result in zip(self.plans, self.results, strict=False):
-            result.lie_in(merge_stage(plan))
+            result.lie_in(merge_step(plan))
 
 
-def plan_stages(
-    stages: Stages,
+def plan_steps(
+    steps: Steps,
     opened: Mapping[str, Checkpoint],
     shard_bytes: int = DEFAULT_SHARD_BYTES,
     arithmetic: str = "cpu",
-) -> StagePlans:
+) -> StepPlans:
     """A plan for each recipe, in order; from headers alone. Raises as `plan_merge` does."""
     known = dict(opened)
     plans: list[Plan] = []
     results: list[ResultFiles] = []
-    for recipe in stages.recipes:
+    for recipe in steps.recipes:
         if plans:
             planned, files = planned_checkpoint(plans[-1])
             known[planned.name] = planned
             results.append(files)
         plans.append(plan_merge(recipe, known, shard_bytes=shard_bytes, arithmetic=arithmetic))
-    return StagePlans(tuple(plans), tuple(results))
+    return StepPlans(tuple(plans), tuple(results))
 
 
 def planned_checkpoint(plan: Plan) -> tuple[Checkpoint, ResultFiles]:

@@ -8,12 +8,12 @@ import torch
 from merge_ops.checkpoints.byte_sources import FolderSource
 from merge_ops.checkpoints.checkpoint import open_checkpoint
 from merge_ops.errors import CompatibilityError, RecipeError
-from merge_ops.plans.stage_plans import plan_stages, planned_checkpoint
-from merge_ops.recipes.stages import load_stages
+from merge_ops.plans.step_plans import plan_steps, planned_checkpoint
+from merge_ops.recipes.steps import load_steps
 from tests import checkpoint_factory as factory
 from tests.merging import ronghe
 
-TWO_STAGES = """
+TWO_STEPS = """
 name: both
 merge_method: linear
 models:
@@ -44,12 +44,12 @@ def write(tmp_path, text, folders):
     return path
 
 
-def stages_of(tmp_path, text, folders):
-    return load_stages(write(tmp_path, text, folders))
+def steps_of(tmp_path, text, folders):
+    return load_steps(write(tmp_path, text, folders))
 
 
 def test_a_later_document_uses_an_earlier_ones_result(folders, tmp_path):
-    config = write(tmp_path, TWO_STAGES, folders)
+    config = write(tmp_path, TWO_STEPS, folders)
     done = ronghe("merge", config, tmp_path / "out")
     assert done.returncode == 0, done.stderr
     base, a, b, c = (factory.read_tensors(folders[name]) for name in ("base", "a", "b", "c"))
@@ -61,34 +61,34 @@ def test_a_later_document_uses_an_earlier_ones_result(folders, tmp_path):
 
 
 def test_documents_may_stand_in_any_order(folders, tmp_path):
-    first, second = TWO_STAGES.split("---")
-    stages = stages_of(tmp_path, f"{second}---{first}", folders)
-    assert [recipe.name for recipe in stages.recipes] == ["both", "study"]
-    assert stages.referenced_models == tuple(str(folders[name]) for name in ("a", "b", "c", "base"))
+    first, second = TWO_STEPS.split("---")
+    steps = steps_of(tmp_path, f"{second}---{first}", folders)
+    assert [recipe.name for recipe in steps.recipes] == ["both", "study"]
+    assert steps.referenced_models == tuple(str(folders[name]) for name in ("a", "b", "c", "base"))
 
 
-def test_a_sweep_of_the_result_reads_the_stage_once(folders, tmp_path):
-    config = write(tmp_path, TWO_STAGES + "sweep: {lambda: [0.5, 1.0]}", folders)
+def test_a_sweep_of_the_result_reads_the_step_once(folders, tmp_path):
+    config = write(tmp_path, TWO_STEPS + "sweep: {lambda: [0.5, 1.0]}", folders)
     done = ronghe("merge", config, tmp_path / "out")
     assert done.returncode == 0, done.stderr
     made = sorted(each.name for each in (tmp_path / "out").iterdir())
     assert made == ["lambda=0.5", "lambda=1.0"]
 
 
-def test_the_plan_knows_the_headers_that_the_stage_will_have(folders, tmp_path):
-    stages = stages_of(tmp_path, TWO_STAGES, folders)
+def test_the_plan_knows_the_headers_that_the_step_will_have(folders, tmp_path):
+    steps = steps_of(tmp_path, TWO_STEPS, folders)
     opened = {
         name: open_checkpoint(name, FolderSource(folders["base"].parent / name), f"digest {name}")
-        for name in stages.referenced_models
+        for name in steps.referenced_models
     }
-    first, second = plan_stages(stages, opened).plans
+    first, second = plan_steps(steps, opened).plans
     planned, _ = planned_checkpoint(first)
     assert planned.digest == first.outputs[0].digest
     assert "both" in [each.name for each in second.inputs]
-    done = ronghe("plan", write(tmp_path, TWO_STAGES, folders), "--json")
-    assert [each["recipe"] for each in json.loads(done.stdout)["stages"]] == ["both"]
+    done = ronghe("plan", write(tmp_path, TWO_STEPS, folders), "--json")
+    assert [each["recipe"] for each in json.loads(done.stdout)["earlier_steps"]] == ["both"]
     folder = tmp_path / "alone"
-    text = TWO_STAGES.split("---")[0]
+    text = TWO_STEPS.split("---")[0]
     assert ronghe("merge", write(tmp_path, text, folders), folder).returncode == 0
     written = open_checkpoint("both", FolderSource(folder))
     assert written.tensors == planned.tensors
@@ -112,21 +112,21 @@ def test_the_plan_knows_the_headers_that_the_stage_will_have(folders, tmp_path):
 )  # fmt: skip
 def test_files_that_cannot_be(change, expected, folders, tmp_path):
     with pytest.raises(RecipeError, match=expected):
-        stages_of(tmp_path, TWO_STAGES.replace(*change), folders)
+        steps_of(tmp_path, TWO_STEPS.replace(*change), folders)
 
 
-def test_a_fault_of_a_later_stage_stops_everything_before_it_begins(folders, tmp_path):
+def test_a_fault_of_a_later_step_stops_everything_before_it_begins(folders, tmp_path):
     other = factory.write_checkpoint(
         tmp_path / "other", factory.base_tensors(factory.LLAMA), factory.LLAMA
     )
-    text = TWO_STAGES.replace("$c", str(other))
-    stages = stages_of(tmp_path, text, folders)
+    text = TWO_STEPS.replace("$c", str(other))
+    steps = steps_of(tmp_path, text, folders)
     opened = {
         name: open_checkpoint(name, FolderSource(tmp_path / name))
-        for name in stages.referenced_models
+        for name in steps.referenced_models
     }
     with pytest.raises(CompatibilityError, match="other"):
-        plan_stages(stages, opened)
+        plan_steps(steps, opened)
     config = write(tmp_path, text, folders)
     done = ronghe("merge", config, tmp_path / "out")
     assert done.returncode == 2
@@ -134,16 +134,14 @@ def test_a_fault_of_a_later_stage_stops_everything_before_it_begins(folders, tmp
 
 
 def test_digests_that_come_late_give_the_same_plans(folders, tmp_path):
-    stages = stages_of(tmp_path, TWO_STAGES, folders)
-    places = {
-        name: FolderSource(folders["base"].parent / name) for name in stages.referenced_models
-    }
+    steps = steps_of(tmp_path, TWO_STEPS, folders)
+    places = {name: FolderSource(folders["base"].parent / name) for name in steps.referenced_models}
     early = {name: open_checkpoint(name, places[name], f"digest {name}") for name in places}
     late = {name: open_checkpoint(name, places[name]) for name in places}
-    plans = plan_stages(stages, late)
+    plans = plan_steps(steps, late)
     assert [plan.outputs[0].digest for plan in plans.plans] == [None, None]
     known = plans.with_digests({place: f"digest {name}" for name, place in places.items()})
-    expected = [plan.outputs for plan in plan_stages(stages, early).plans]
+    expected = [plan.outputs for plan in plan_steps(steps, early).plans]
     assert [plan.outputs for plan in known.plans] == expected
     assert None not in [output.digest for outputs in expected for output in outputs]
     part = {place: f"digest {name}" for name, place in list(places.items())[1:]}

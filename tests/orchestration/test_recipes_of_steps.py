@@ -41,7 +41,7 @@ MIX = {
     "dtype": "float32",
 }
 PAIRS = ("e1+e2", "e2+e3")
-MEAN_STAGE, WARM_STAGE = "mix/step/mean", "mix/step/warm"
+MEAN_STEP, WARM_STEP = "mix/step/mean", "mix/step/warm"
 RESULT = "mix/merged_checkpoint"
 
 
@@ -76,31 +76,31 @@ def rerun(report: RefreshReport) -> dict[str, set[str | None]]:
     return {asset: count.rerun for asset, count in report.counts.items() if count.rerun}
 
 
-def test_stages_are_assets_between_the_plans_and_the_result(project: TinyProject) -> None:
+def test_steps_are_assets_between_the_plans_and_the_result(project: TinyProject) -> None:
     definitions = build_definitions(project.settings())
     dg.Definitions.validate_loadable(definitions)
     graph = definitions.resolve_asset_graph()
-    parents = {name: graph.get(key(name)).parent_keys for name in (MEAN_STAGE, WARM_STAGE, RESULT)}
+    parents = {name: graph.get(key(name)).parent_keys for name in (MEAN_STEP, WARM_STEP, RESULT)}
     assert parents == {
-        MEAN_STAGE: {key("merge_plan")},
-        WARM_STAGE: {key("model")},
-        RESULT: {key(MEAN_STAGE), key(WARM_STAGE)},
+        MEAN_STEP: {key("merge_plan")},
+        WARM_STEP: {key("model")},
+        RESULT: {key(MEAN_STEP), key(WARM_STEP)},
     }
-    sets = graph.get(key(MEAN_STAGE)).partitions_def
+    sets = graph.get(key(MEAN_STEP)).partitions_def
     assert sets is not None
     assert tuple(sets.get_partition_keys()) == PAIRS
-    assert graph.get(key(WARM_STAGE)).partitions_def is None
-    for name in (MEAN_STAGE, WARM_STAGE, RESULT):
+    assert graph.get(key(WARM_STEP)).partitions_def is None
+    for name in (MEAN_STEP, WARM_STEP, RESULT):
         assert graph.get(key(name)).group_name == "mix"
         (check,) = graph.get_check_keys_for_assets({key(name)})
         assert check.name == "checkpoint_is_sound"
 
 
-def test_only_the_stages_and_sets_that_a_change_touches_run(
+def test_only_the_steps_and_sets_that_a_change_touches_run(
     project: TinyProject, instance: dg.DagsterInstance
 ) -> None:
     first = run(project, instance)
-    assert (first[MEAN_STAGE], first[WARM_STAGE]) == (set(PAIRS), {None})
+    assert (first[MEAN_STEP], first[WARM_STEP]) == (set(PAIRS), {None})
     assert first[RESULT] == points(*PAIRS)
     assert run(project, instance) == {}
 
@@ -109,19 +109,19 @@ def test_only_the_stages_and_sets_that_a_change_touches_run(
         "model": {"e3"},
         "task_vector": {"e3"},
         "merge_plan": {"e2+e3"},
-        MEAN_STAGE: {"e2+e3"},
+        MEAN_STEP: {"e2+e3"},
         RESULT: points("e2+e3"),
     }
     project.retrain("e1", seed=78)  # by `warm` it is in every result
     changed = run(project, instance)
-    assert (changed[MEAN_STAGE], changed[WARM_STAGE]) == ({"e1+e2"}, {None})
+    assert (changed[MEAN_STEP], changed[WARM_STEP]) == ({"e1+e2"}, {None})
     assert changed[RESULT] == points(*PAIRS)
 
     write_documents(project, MEAN, {**WARM, "parameters": {"weight": 0.75}}, MIX)
-    assert run(project, instance) == {WARM_STAGE: {None}, RESULT: points(*PAIRS)}
+    assert run(project, instance) == {WARM_STEP: {None}, RESULT: points(*PAIRS)}
 
 
-def test_the_result_is_what_ronghe_merge_makes_and_damaged_stages_stop_it(
+def test_the_result_is_what_ronghe_merge_makes_and_damaged_steps_stop_it(
     project: TinyProject, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     run(project, instance)
@@ -140,23 +140,23 @@ def test_the_result_is_what_ronghe_merge_makes_and_damaged_stages_stop_it(
             assert (folder / file).read_bytes() == artifact.read_bytes(file), file
 
     before = store.digests("checkpoint")
-    for stage, partition in ((MEAN_STAGE, "e1+e2"), (WARM_STAGE, None)):
-        artifact = store.resolve(stage, partition)
+    for step, partition in ((MEAN_STEP, "e1+e2"), (WARM_STEP, None)):
+        artifact = store.resolve(step, partition)
         assert artifact is not None
         file = artifact.folder() / "model.safetensors"
         file.chmod(0o644)
         file.write_bytes(file.read_bytes()[:-64] + b"\xff" * 64)
     with dg.DagsterInstance.ephemeral() as another:  # knows nothing, so it materializes all again
         report = refresh(another, project.settings())
-    stages = (f"{MEAN_STAGE} [e1+e2]", WARM_STAGE)
-    for failure, where in zip(sorted(report.failures), stages, strict=True):
+    steps = (f"{MEAN_STEP} [e1+e2]", WARM_STEP)
+    for failure, where in zip(sorted(report.failures), steps, strict=True):
         assert failure.startswith(f"{where}: check checkpoint_is_sound failed: ")
         assert "has other bytes than were published" in failure
     assert report.counts[RESULT].rerun == set()
     assert store.digests("checkpoint") == before
 
 
-def test_a_stage_that_fails_stops_what_uses_it_and_is_in_the_summary(
+def test_a_step_that_fails_stops_what_uses_it_and_is_in_the_summary(
     project: TinyProject, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     file = tmp_path / "upstream" / "e1" / "model.safetensors"
@@ -164,18 +164,18 @@ def test_a_stage_that_fails_stops_what_uses_it_and_is_in_the_summary(
     tensors["model.norm.weight"][3] = float("nan")
     factory.write_weights(file.parent, tensors)
     report = refresh(instance, project.settings())
-    assert report.counts[WARM_STAGE].failed == {None}
-    assert report.counts[MEAN_STAGE].rerun == {"e2+e3"}
+    assert report.counts[WARM_STEP].failed == {None}
+    assert report.counts[MEAN_STEP].rerun == {"e2+e3"}
     assert report.counts[RESULT].rerun == set()
-    assert any(f.startswith(f"{WARM_STAGE} : NonFiniteError") for f in report.failures)
+    assert any(f.startswith(f"{WARM_STEP} : NonFiniteError") for f in report.failures)
     file.write_bytes(sound)
     assert run(project, instance)[RESULT] == points(*PAIRS)
 
 
-def test_a_result_never_uses_a_stage_of_other_models(
+def test_a_result_never_uses_a_step_of_other_models(
     project: TinyProject, instance: dg.DagsterInstance
 ) -> None:
-    """Run without its stages, it makes those that it needs."""
+    """Run without its steps, it makes those that it needs."""
     job = build_definitions(project.settings()).resolve_implicit_global_asset_job_def()
     store, inputs = ArtifactStore.open(project.store), list[dict[str, str]]()
     for models in (("base", "e1", "e2"), ("e2",)):
@@ -265,18 +265,18 @@ def test_a_result_may_take_the_experts_and_name_models_too(
     average = {**AVERAGE, "experts": [["e1"], ["e2"]], "models": both, "suite": None}
     write_documents(project, WARM, average)
     graph = build_definitions(project.settings()).resolve_asset_graph()
-    parents = {key("merge_plan"), key(WARM_STAGE), key("model")}
+    parents = {key("merge_plan"), key(WARM_STEP), key("model")}
     assert graph.get(key(RESULT)).parent_keys == parents
     run(project, instance)
     project.retrain("e2", seed=6)
     changed = run(project, instance)
-    assert (changed[RESULT], WARM_STAGE in changed) == ({"default|e2"}, False)
+    assert (changed[RESULT], WARM_STEP in changed) == ({"default|e2"}, False)
     project.retrain("e3", seed=8)
     changed = run(project, instance)
-    assert (changed[RESULT], WARM_STAGE in changed) == ({"default|e1", "default|e2"}, False)
+    assert (changed[RESULT], WARM_STEP in changed) == ({"default|e1", "default|e2"}, False)
 
 
-def test_an_arc_goes_from_the_one_expert_of_a_set_to_a_stage(project: TinyProject) -> None:
+def test_an_arc_goes_from_the_one_expert_of_a_set_to_a_step(project: TinyProject) -> None:
     arc = {"merge_method": "slerp", "experts": [["e1"], ["e2"]], "models": [{"model": "warm"}]}
     write_documents(project, WARM, arc | {"parameters": {"t": 0.5}})
     catalog = load_catalog(project.catalog)

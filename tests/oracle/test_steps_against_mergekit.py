@@ -1,4 +1,4 @@
-"""A file of two stages gives what `mergekit-multi` gives."""
+"""A file of two steps gives what `mergekit-multi` gives."""
 
 import subprocess
 from dataclasses import replace
@@ -10,7 +10,7 @@ from tests.checkpoint_factory import LLAMA, read_tensors, write_family
 from tests.merging import ronghe
 from tests.oracle.oracle_environment import oracle_program, write_config
 
-STAGES = """
+STEPS = """
     name: halves
     merge_method: linear
     models:
@@ -27,10 +27,10 @@ STAGES = """
     """
 
 
-def test_two_stages_equal_mergekit_multi(tmp_path: Path) -> None:
+def test_two_steps_equal_mergekit_multi(tmp_path: Path) -> None:
     base, (one, two, three) = write_family(tmp_path / "f", replace(LLAMA, layers=4), experts=3)
     models = {"base": base, "one": one, "two": two, "three": three}
-    config = write_config(tmp_path / "stages.yaml", STAGES, models)
+    config = write_config(tmp_path / "steps.yaml", STEPS, models)
     theirs, between = tmp_path / "theirs", tmp_path / "between"
     command = [oracle_program("mergekit-multi"), config, "--out-path", theirs, "-I", between]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
