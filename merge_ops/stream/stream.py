@@ -22,9 +22,7 @@ from merge_ops.checkpoints.checkpoint import Stored
 from merge_ops.kernels.library import library
 from merge_ops.measures.measure import (
     SAMPLE_RUNS,
-    Block,
     Measure,
-    TensorJob,
     measure_whole,
     sample_size,
 )
@@ -36,12 +34,13 @@ from merge_ops.stream.device import Device, may_be_cuda, open_device
 from merge_ops.stream.room import Room, bytes_to_hold, check_room, machine_memory
 from merge_ops.stream.rounding import encoded, is_sum_of_stored
 from merge_ops.stream.settings import StreamSettings
+from merge_ops.stream.tensor_run import TensorRun, ranges
 from merge_ops.stream.whole_model import WholeModel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from merge_ops.kernels.arithmetic import Arithmetic, Values
+    from merge_ops.kernels.arithmetic import Values
 
 SAMPLE_RUN = 4096  # elements of a run of a model's sample, at least
 
@@ -56,71 +55,6 @@ class _Task:
     nbytes: int
     kept: int
     future: Future[Any]
-
-
-class _TensorRun:
-    """One tensor on its way through the stream: its blocks and what is being measured of it."""
-
-    def __init__(
-        self,
-        plan: Plan,
-        tensor: Step,
-        index: int,
-        block: int,
-        model: WholeModel,
-        arithmetic: Arithmetic,
-    ) -> None:
-        self.tensor = tensor
-        self.index = index
-        self.empty = 0 in tensor.output.shape
-        self.ranges = _ranges(tensor, block)
-        self.measure: Measure | None = None
-        self.round: list[Future[Any]] = []
-        self.observed = model.measure is not None  # all of it was read before, and so checked
-        self._model = model
-        own = [c for c in range(len(tensor.parameters)) if c not in model]
-        self._places = {coefficient: place for place, coefficient in enumerate(own)}
-        if plan.method.measure is not None and isinstance(tensor, Merge) and own:
-            names = tuple(each.model for each in tensor.inputs)
-            output, seed = tensor.output, plan.recipe.seed
-            job = TensorJob(output.name, output.shape, names, seed, arithmetic)
-            self.measure = plan.method.measure(job, [tensor.parameters[c] for c in own])
-
-    @property
-    def merge(self) -> Merge:
-        """The tensor's step, of which it is known that it merges."""
-        assert isinstance(self.tensor, Merge)
-        return self.tensor
-
-    def known(self, block: Block, coefficient: int) -> Any:
-        """What the method must know of this tensor, or of the model, for one block."""
-        if coefficient in self._model:
-            return self._model.at(self.index, block, coefficient)
-        return self.measure and self.measure.at(block, self._places[coefficient])
-
-    def block(self, number: int, start: int, inputs: Sequence[Values]) -> Block:
-        """A block in the shape that the method's span asks for."""
-        shape = self.tensor.output.shape
-        if self.tensor.span == "row":
-            inputs = [each.reshape(-1, shape[-1] if shape else 1) for each in inputs]
-        elif self.tensor.span == "tensor":
-            inputs = [each.reshape(shape) for each in inputs]
-        return Block(number, start, inputs)
-
-
-def _ranges(tensor: Step, block: int) -> list[tuple[int, int]]:
-    """Runs (start, count) of at most `block` elements; whole rows or all of it where span says.
-
-    Rows come in powers of two, so that their column sums are steps of one sum (`column_sums`).
-    """
-    shape = tensor.output.shape
-    count = max(1, prod(shape))
-    if tensor.span == "tensor":
-        block = count
-    elif tensor.span == "row":
-        row = max(1, shape[-1]) if shape else 1
-        block = row << max(0, (block // row).bit_length() - 1)
-    return [(start, min(block, count - start)) for start in range(0, count, block)]
 
 
 def _share(tensor: Step, start: int, count: int) -> int:
@@ -188,7 +122,7 @@ class BlockStream:
     def _measured_model(self, pool: ThreadPoolExecutor, meter: Meter) -> WholeModel:
         """Rounds over the whole model, for the coefficients that ask for it."""
         planned = [step.planned for step in self._plan.steps]
-        blocks = [len(_ranges(each, self._block)) for each in planned]
+        blocks = [len(ranges(each, self._block)) for each in planned]
         model = WholeModel(self._plan, blocks, self._arithmetic)
         measure = model.measure
         while measure is not None and measure.wanted:
@@ -227,11 +161,11 @@ class BlockStream:
             yield task.future.result()
             meter.add(task.nbytes)
 
-    def _run_of(self, tensor: Step, index: int, model: WholeModel) -> _TensorRun:
-        return _TensorRun(self._plan, tensor, index, self._block, model, self._arithmetic)
+    def _run_of(self, tensor: Step, index: int, model: WholeModel) -> TensorRun:
+        return TensorRun(self._plan, tensor, index, self._block, model, self._arithmetic)
 
     def _observe_model(
-        self, run: _TensorRun, model: WholeModel, number: int, start: int, count: int
+        self, run: TensorRun, model: WholeModel, number: int, start: int, count: int
     ) -> Any:
         assert model.measure is not None
         with self._device.stream():
@@ -266,7 +200,7 @@ class BlockStream:
             return 0
         return bytes_to_hold(tensor) if prod(tensor.output.shape) > self._block else 0
 
-    def _start_round(self, pool: ThreadPoolExecutor, run: _TensorRun) -> None:
+    def _start_round(self, pool: ThreadPoolExecutor, run: TensorRun) -> None:
         """Submit one measuring round over all blocks; single blocks are measured when merged."""
         measure = run.measure
         if measure is None or not measure.wanted or len(run.ranges) == 1:
@@ -282,14 +216,14 @@ class BlockStream:
             for number, (start, count) in enumerate(run.ranges)
         ]
 
-    def _finish_measuring(self, pool: ThreadPoolExecutor, run: _TensorRun) -> None:
+    def _finish_measuring(self, pool: ThreadPoolExecutor, run: TensorRun) -> None:
         while run.round and run.measure is not None:
             observations = [future.result() for future in run.round]
             run.round = []
             run.measure.absorb(observations)
             self._start_round(pool, run)
 
-    def _observe_block(self, run: _TensorRun, number: int, start: int, count: int) -> Any:
+    def _observe_block(self, run: TensorRun, number: int, start: int, count: int) -> Any:
         assert run.measure is not None
         with self._device.stream():
             tensor = run.merge.with_inputs(run.measure.group)
@@ -297,7 +231,7 @@ class BlockStream:
             return run.measure.observe(run.block(number, start, inputs))
 
     def _merge_block(
-        self, run: _TensorRun, held: int, number: int, start: int, count: int
+        self, run: TensorRun, held: int, number: int, start: int, count: int
     ) -> list[NDArray[np.uint8]]:
         tensor = run.tensor
         if not isinstance(tensor, Merge):
@@ -310,7 +244,7 @@ class BlockStream:
                 self._reader.release()
 
     def _merged(
-        self, run: _TensorRun, number: int, start: int, count: int
+        self, run: TensorRun, number: int, start: int, count: int
     ) -> list[NDArray[np.uint8]]:
         tensor, measure, function = run.merge, run.measure, self._plan.method.function
         if is_sum_of_stored(self._plan.method, tensor):

@@ -57,7 +57,7 @@ class OddParameters:
     floor: float = shared("floor", float, REQUIRED, "no less", at_most=-4)
 
 
-def odd(tensors, statistics, parameters):
+def odd(tensors, _, parameters, arithmetic):
     """Σ of all, of *matrices*.
 
     A list:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-import merge_ops
 from docs.architecture_page import ROOT
 from tests import checkpoint_factory as factory
 from tests.merging import ronghe
@@ -60,7 +59,6 @@ def test_the_commands_merge(folder):
     assert {"config.json", "tokenizer.json", "README.md"} <= set(os.listdir(folder / "out"))
 
 
-@pytest.mark.skipif(not hasattr(merge_ops, "merge"), reason="merge_ops names no `merge` yet")
 def test_the_lines_of_python_write_the_same_weights(folder):
     first = by_command(folder)
     (folder / "out").rename(folder / "by-command")

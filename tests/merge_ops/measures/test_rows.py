@@ -27,7 +27,7 @@ from merge_ops.methods.nuslerp import NuslerpParameters
 from merge_ops.plans.plan import plan_merge
 from merge_ops.plans.steps import Merge
 from merge_ops.recipes.reading import parse_recipe
-from merge_ops.stream.stream import _ranges
+from merge_ops.stream.tensor_run import ranges as element_ranges
 from tests import checkpoint_factory as factory
 from tests.arithmetics import current
 from tests.method_settings import merged_whole
@@ -99,7 +99,7 @@ def test_blocks_of_rows_are_powers_of_two(rows, length, block):
     shape = (rows, length)
     entry = TensorEntry("F32", shape, "f", 0, 4 * rows * length)
     tensor = Merge(OutputTensor("t", "F32", shape), None, (entry,), (), "row")
-    ranges = _ranges(tensor, block)
+    ranges = element_ranges(tensor, block)
     counts = [count // length for _, count in ranges]
     assert all(count % length == 0 for _, count in ranges)
     assert [start for start, _ in ranges] == [k * counts[0] * length for k in range(len(ranges))]

@@ -17,6 +17,7 @@ from merge_ops.jobs.assembly import merge
 from merge_ops.measures import trimming
 from merge_ops.methods import METHODS
 from merge_ops.plans.plan import plan_merge
+from merge_ops.plans.reuse import tensor_keys
 from merge_ops.recipes.reading import parse_recipe
 from merge_ops.stream.stream import BlockStream, StreamSettings
 from tests import checkpoint_factory as factory
@@ -324,3 +325,20 @@ def test_progress_reaches_the_end(family):
     )
     assert seen[-1] == (plan.bytes_read, plan.bytes_read)
     assert seen == sorted(seen)
+
+
+@pytest.mark.parametrize("name", ["linear", "tsvm"])
+def test_a_kind_of_arithmetic_has_digests_and_reuse_of_its_own(name, family, monkeypatch):
+    """On the CPU that is one kind, but for what rests on the processor's linear algebra."""
+    recipe = recipe_for(name, family)
+    opened = {n: open_checkpoint(n, FolderSource(Path(n)), n) for n in recipe.referenced_models}
+    tensors = {n: dict.fromkeys(opened[n].tensors, n) for n in opened}
+
+    def told(arithmetic):
+        plan = plan_merge(recipe, opened, arithmetic=arithmetic)
+        return plan.outputs[0].digest, tensor_keys(plan, tensors)[0]["model.norm.weight"]
+
+    here = told("cpu")
+    assert all(map(str.__ne__, here, told("cuda, a GPU")))
+    monkeypatch.setenv("MKL_ENABLE_INSTRUCTIONS", "AVX2")
+    assert (told("cpu") == here) == (not METHODS[name].by_lapack)

@@ -1,0 +1,81 @@
+"""One tensor on its way through the stream: its blocks, and what is being measured of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from merge_ops.measures.measure import Block, Measure, TensorJob
+from merge_ops.plans.plan import Plan
+from merge_ops.plans.steps import Merge, Step
+from merge_ops.stream.whole_model import WholeModel
+
+if TYPE_CHECKING:
+    from merge_ops.kernels.arithmetic import Arithmetic, Values
+
+
+class TensorRun:
+    """One tensor on its way through the stream: its blocks and what is being measured of it."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        tensor: Step,
+        index: int,
+        block: int,
+        model: WholeModel,
+        arithmetic: Arithmetic,
+    ) -> None:
+        self.tensor = tensor
+        self.index = index
+        self.empty = 0 in tensor.output.shape
+        self.ranges = ranges(tensor, block)
+        self.measure: Measure | None = None
+        self.round: list[Future[Any]] = []
+        self.observed = model.measure is not None  # all of it was read before, and so checked
+        self._model = model
+        own = [c for c in range(len(tensor.parameters)) if c not in model]
+        self._places = {coefficient: place for place, coefficient in enumerate(own)}
+        if plan.method.measure is not None and isinstance(tensor, Merge) and own:
+            names = tuple(each.model for each in tensor.inputs)
+            output, seed = tensor.output, plan.recipe.seed
+            job = TensorJob(output.name, output.shape, names, seed, arithmetic)
+            self.measure = plan.method.measure(job, [tensor.parameters[c] for c in own])
+
+    @property
+    def merge(self) -> Merge:
+        """The tensor's step, of which it is known that it merges."""
+        assert isinstance(self.tensor, Merge)
+        return self.tensor
+
+    def known(self, block: Block, coefficient: int) -> Any:
+        """What the method must know of this tensor, or of the model, for one block."""
+        if coefficient in self._model:
+            return self._model.at(self.index, block, coefficient)
+        return self.measure and self.measure.at(block, self._places[coefficient])
+
+    def block(self, number: int, start: int, inputs: Sequence[Values]) -> Block:
+        """A block in the shape that the method's span asks for."""
+        shape = self.tensor.output.shape
+        if self.tensor.span == "row":
+            inputs = [each.reshape(-1, shape[-1] if shape else 1) for each in inputs]
+        elif self.tensor.span == "tensor":
+            inputs = [each.reshape(shape) for each in inputs]
+        return Block(number, start, inputs)
+
+
+def ranges(tensor: Step, block: int) -> list[tuple[int, int]]:
+    """Runs (start, count) of at most `block` elements; whole rows or all of it where span says.
+
+    Rows come in powers of two, so that their column sums are steps of one sum (`column_sums`).
+    """
+    shape = tensor.output.shape
+    count = max(1, prod(shape))
+    if tensor.span == "tensor":
+        block = count
+    elif tensor.span == "row":
+        row = max(1, shape[-1]) if shape else 1
+        block = row << max(0, (block // row).bit_length() - 1)
+    return [(start, min(block, count - start)) for start in range(0, count, block)]
