@@ -19,7 +19,7 @@ def show_plan(config: Path, as_json: bool) -> None:
     plans = plan_steps(steps, open_models(str(config), steps.referenced_models)).plans
     console = Console()
     if as_json:
-        from merge_ops.plans import plan_json
+        from merge_ops.plans.plan_json import plan_json
 
         *earlier, result = [plan_json(plan) for plan in plans]
         document = {**result, "earlier_steps": earlier} if earlier else result
