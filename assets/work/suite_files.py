@@ -22,7 +22,7 @@ def load_suite(path: Path) -> "Suite":
     except FileNotFoundError as error:
         raise SuiteError(str(path), ["the suite file does not exist"]) from error
     except DocumentError as error:
-        faults = [" ".join(str(fault).split()) for fault in error.faults]
+        faults = [" ".join(str(fault).split()).removeprefix("the file ") for fault in error.faults]
         raise SuiteError(str(path), [f"the suite file {fault}" for fault in faults]) from error
     if len(documents) > 1:
         problem = f"the suite file holds {len(documents)} YAML documents; a suite is one"

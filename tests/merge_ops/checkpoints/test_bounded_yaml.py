@@ -30,7 +30,8 @@ def depth_of(value: object) -> int:
 
 def test_documents_come_in_order() -> None:
     assert load_documents("a: 1\n---\n- 2\n") == [{"a": 1}, [2]]
-    assert load_documents("") == []
+    assert load_documents("") == [None]
+    assert load_documents("---\n---\n- 2\n") == [[2]]
 
 
 @pytest.mark.parametrize("write", [nested, indented])
