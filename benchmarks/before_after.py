@@ -3,18 +3,20 @@
     python -m benchmarks.before_after ../earlier --methods linear,ties --repeats 5
 
 Each checkout has its own `.venv` (`make install`). Merges are whole processes, `ronghe merge` of
-the one and of the other by turns, after an unmeasured round each. The last columns are the later
-checkout's figure over the earlier one's, of medians: below 1 it became less. On a machine with
-other work look at CPU seconds, not at the wall.
+the one and of the other by turns, `--repeats` times with the one first and as often with the other
+first. The last columns are the later checkout's figure over the earlier one's, of medians: below 1
+it became less. On a machine with other work look at CPU seconds, not at the wall.
 """
 
 import argparse
 import shutil
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 from benchmarks.contest import (
     Contestant,
+    Task,
     by_turns,
     figures,
     markdown,
@@ -54,6 +56,16 @@ def rows_of(method: str, runs: dict[str, list[Run]]) -> list[list[str]]:
     ]
 
 
+def by_both_turns(tasks: Mapping[str, Task], repeats: int, label: str) -> dict[str, list[Run]]:
+    """Measure `repeats` rounds in which the one goes first, and as many in which the other does.
+
+    What a machine does after a merge (writing back pages, slowing down) falls on whoever is second.
+    """
+    first = by_turns(tasks, repeats, label)
+    second = by_turns(dict(reversed(tasks.items())), repeats, label)
+    return {name: [*first[name], *second[name]] for name in tasks}
+
+
 def benchmark(work: Path, arguments: argparse.Namespace) -> None:
     """Every method, both checkouts by turns."""
     folders = models(work, arguments.size, arguments.experts, arguments.layers)
@@ -73,7 +85,7 @@ def benchmark(work: Path, arguments: argparse.Namespace) -> None:
         tasks = {
             each.name: partial(each.merge, config, outputs / each.name) for each in contestants
         }
-        runs = by_turns(tasks, arguments.repeats, method)
+        runs = by_both_turns(tasks, arguments.repeats, method)
         rows += rows_of(method, runs)
         records[method] = runs
         shutil.rmtree(outputs)
