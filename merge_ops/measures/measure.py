@@ -98,7 +98,7 @@ class Measure(ABC):
     group: range | None = None
 
     def look(self, inputs: Sequence[Values]) -> None:  # noqa: B027, most need not look
-        """See a sample of the inputs, evenly spread over the tensor."""
+        """The measure sees a sample of each input, (n,), evenly spread over the tensor."""
 
     @abstractmethod
     def observe(self, block: Block) -> Any:
@@ -152,7 +152,10 @@ def sample_runs(count: int, wanted: int, runs: int) -> tuple[list[int], int]:
 
 
 def total(parts: Iterable[NDArray[np.float64]], before: float = 0.0) -> float:
-    """All leaves added in order, one by one, to what was summed before."""
+    """The total is all leaves, added in order, one by one, to what was summed before.
+
+    Each of the parts has shape (leaves,); the result is one number.
+    """
     result = before
     for part in parts:
         for value in part.tolist():

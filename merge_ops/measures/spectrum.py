@@ -101,7 +101,10 @@ def runs(long: int, short: int) -> list[slice]:
 
 
 def mean(tensors: Sequence[Tensor]) -> Tensor:
-    """The plain average: what these methods do to vectors."""
+    """The mean is the plain average, entry by entry: what these methods do to vectors.
+
+    Tensors of equal shapes in, a new one of that shape out.
+    """
     total = tensors[0].clone()
     for each in tensors[1:]:
         total.add_(each)

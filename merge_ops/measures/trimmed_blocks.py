@@ -30,6 +30,6 @@ class TrimmedBlock:
 
 
 def blocks_of(parts: Sequence[Values | TrimmedBlock]) -> tuple[list[Values], list[Band | None]]:
-    """The blocks of trimmed and whole parts, and the band of each."""
+    """Every part gives its block, in the shape it has, and its band: None where it is whole."""
     blocks = [part.values if isinstance(part, TrimmedBlock) else part for part in parts]
     return blocks, [part.band if isinstance(part, TrimmedBlock) else None for part in parts]

@@ -75,7 +75,7 @@ class TrimMeasure(ModelMeasure):
         return sum(search.held for search in self._searches.values())
 
     def look(self, inputs: Sequence[Values]) -> None:
-        """Bracket every threshold."""
+        """The sample, one (n,) for each expert that is measured now, brackets every threshold."""
         for expert, cuts in self._open().items():
             searches = [self._searches[cut] for cut in cuts]
             look_all(self._arithmetic, searches, inputs[expert - self._first])

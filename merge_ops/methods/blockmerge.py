@@ -84,6 +84,8 @@ def blockmerge(
     from the names: embeddings, layers by number and within a layer by name, then the rest. A tensor
     is in a layer by its place in a stack of layers, there wherever its name contains "layer".
     Vocabularies must agree; there common rows are blended.
+
+    Both blocks are (n,); the result is (n,).
     """
     first, second = checkpoints
     return WeightedSum((first, second), (1 - parameters.share, parameters.share))

@@ -81,6 +81,8 @@ def breadcrumbs(
     Davari & Belilovsky 2023, "Model Breadcrumbs", https://arxiv.org/abs/2312.06795; per tensor,
     or over all tensors together with `trim: global`. Equal magnitudes count in the order of their
     index.
+
+    Blocks are (n,), one whole and one trimmed for each expert; the result is (n,).
     """
     return scaled_sum(trimmed, parameters.weight, parameters.normalize, parameters.lambda_)
 
@@ -103,7 +105,10 @@ def breadcrumbs_ties(
     parameters: BreadcrumbsParameters,
     arithmetic: Arithmetic,
 ) -> Values:
-    """The entries that breadcrumbs keeps, merged by sign election as ties does."""
+    """The entries that breadcrumbs keeps, merged by sign election as ties does.
+
+    Blocks are (n,), one whole and one trimmed for each expert; the result is (n,).
+    """
     return disjoint_merge(
         arithmetic, trimmed, parameters.weight, parameters.normalize, parameters.lambda_
     )

@@ -92,6 +92,8 @@ def consensus_ta(
     Wang et al. 2024, "Localizing task information for improved model merging and compression" (TALL
     masks), https://arxiv.org/abs/2405.07813. τ = Σ wᵢδᵢ, as task_arithmetic merges. The masks are
     made with τ before it is scaled by λ; the task vectors in them are whole, without weights.
+
+    Blocks are (n,), one for each expert; the result is (n,).
     """
     whole = scaled_sum(deltas, parameters.weight, parameters.normalize, 1.0)
     return _agreed(whole.made(arithmetic), deltas, parameters, arithmetic)
@@ -117,6 +119,8 @@ def consensus_ties(
 
     Wang et al. 2024, https://arxiv.org/abs/2405.07813. The task vectors of the masks are not
     trimmed. Unlike in ties, `normalize` is off by default: a sum, to be scaled by λ.
+
+    Blocks are (n,), one whole and one trimmed for each expert; the result is (n,).
     """
     whole = disjoint_merge(arithmetic, trimmed, parameters.weight, parameters.normalize, 1)
     return _agreed(whole, deltas, parameters, arithmetic)

@@ -69,7 +69,7 @@ class DropMeasure(Measure):
     def absorb(
         self, observations: Sequence[list[tuple[NDArray[np.float64], NDArray[np.float64]]]]
     ) -> None:
-        """How much what is kept grows."""
+        """The leaf sums, each of shape (leaves,), give the factors by which what is kept grows."""
         for position, pair in enumerate(self._pairs):
             before = total([seen[position][0] for seen in observations])
             after = total([seen[position][1] for seen in observations])
@@ -124,6 +124,8 @@ def dare_linear(
     Yu et al. 2024, "Language models are super Mario", https://arxiv.org/abs/2311.03099. The paper
     divides by the density (`rescale: inverse_density`, unbiased); mergekit restores Σ|δ| per tensor
     (`l1_norm`, the default here too). Masks are Philox bits, not mergekit's sequential generator.
+
+    Blocks are (n,), one before and one after dropping for each expert; the result is (n,).
     """
     return scaled_sum(dropped, parameters.weight, parameters.normalize, parameters.lambda_)
 
@@ -149,6 +151,8 @@ def dare_ties(
     """Drop and rescale as dare_linear, then elect a sign and merge the agreeing entries as ties.
 
     Yu et al. 2024; no second trim, and `normalize` is off by default, as in mergekit.
+
+    Blocks are (n,), one before and one after dropping for each expert; the result is (n,).
     """
     return disjoint_merge(
         arithmetic, dropped, parameters.weight, parameters.normalize, parameters.lambda_

@@ -249,6 +249,8 @@ def della(
     """Drop and rescale as della_linear, then elect a sign and merge the agreeing entries as ties.
 
     Deep et al. 2024; `normalize` is on by default, as in mergekit. Memory: see della_linear.
+
+    Blocks, one before and one after dropping for each expert, and the result are (rows, columns).
     """
     return disjoint_merge(
         arithmetic, dropped, parameters.weight, parameters.normalize, parameters.lambda_

@@ -56,6 +56,8 @@ def emr(
     it by a mask and a scale of its own: `ronghe merge --masks` writes them, a catalog keeps them
     beside its merged checkpoints, `ronghe restore-expert` makes a checkpoint of them. mergekit has
     no such method.
+
+    Blocks are (n,), one for each expert; the result is (n,).
     """
     merged = unified(arithmetic.tensors(deltas))
     return merged.mul_(parameters.lambda_) if parameters.lambda_ != 1 else merged

@@ -46,5 +46,7 @@ def expo(
     https://arxiv.org/abs/2404.16792: θ = θ_aligned + α (θ_aligned − θ_sft), our `extrapolation`
     being their α, which they choose on a development set, mostly from 0.1 to 0.5. It is
     task_arithmetic with one expert of weight 1 + α. mergekit has no such method.
+
+    The one block is (n,); the result is (n,).
     """
     return deltas[0] * (1 + parameters.extrapolation)

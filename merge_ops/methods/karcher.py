@@ -100,5 +100,7 @@ def karcher(
     Found by m ← cos‖T‖ m + sin‖T‖ T/‖T‖ with T = Σ (1/n) (φᵢ/sin φᵢ)(uᵢ − cos φᵢ m). As in
     mergekit all inputs count alike, a listed or named base with them.
     https://arxiv.org/abs/2603.04972
+
+    Blocks are (n,), one for each checkpoint; the result is (n,).
     """
     return WeightedSum(checkpoints, shares)

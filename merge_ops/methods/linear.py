@@ -40,6 +40,8 @@ def linear(
 
     Wortsman et al. 2022, "Model soups", https://arxiv.org/abs/2203.05482. As in mergekit the sum
     is taken first and divided once; weights whose sum is zero are refused when the plan is made.
+
+    Blocks are (n,), one for each checkpoint; the result is (n,).
     """
     divisor = sum(parameters.weight) if parameters.normalize else 1
     return WeightedSum(checkpoints, parameters.weight, divisor)

@@ -37,6 +37,8 @@ def magmax(
 
     Marczak et al. 2024, "MagMax", https://arxiv.org/abs/2407.06322; λ is 0.5 as in their code.
     mergekit has no such method.
+
+    Blocks are (n,), one for each expert; the result is (n,).
     """
     import torch
 

@@ -38,6 +38,8 @@ def nearswap(
     """δ' = ω δ with ω = min(1, t / max(|δ|, 1e-6)): δ up to t whole, larger ones cut to ±t.
 
     alchemonaut 2024. mergekit writes it as ω b + (1 − ω) a, which is a + ω (b − a).
+
+    The one block is (n,); the result is (n,).
     """
     delta = deltas[0]
     share = 1.0 / arithmetic.at_least(abs(delta), LEAST)

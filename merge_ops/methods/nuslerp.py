@@ -106,7 +106,11 @@ class ArcMeasure(Measure):
     def absorb(
         self, observations: Sequence[tuple[list[Matrix], NDArray[np.floating] | None]]
     ) -> None:
-        """Turn the sums into shares."""
+        """The sums become shares.
+
+        Leaf sums have shape (leaves,); products have shape (3, rows, columns), with one row where
+        the block was summed over its rows.
+        """
         if self._whole:
             self._whole.absorb([whole for whole, _ in observations])
         if self._columns:

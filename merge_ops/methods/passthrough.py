@@ -37,5 +37,8 @@ def passthrough(
     parameters: PassthroughParameters,
     arithmetic: Arithmetic,
 ) -> Values:
-    """θ' = scale · θ, for exactly one checkpoint."""
+    """θ' = scale · θ, for exactly one checkpoint.
+
+    The one block is (n,); the result is (n,).
+    """
     return checkpoints[0] * parameters.scale[0]

@@ -109,7 +109,7 @@ class ClaimMeasure(Measure):
         self.sample = max(each.sample for each in self._thresholds.values())
 
     def look(self, inputs: Sequence[Values]) -> None:
-        """Keep the sample until the extents are known."""
+        """The measure keeps the sample, one (n,) for each expert, until the extents are known."""
         self._sample = inputs
 
     def observe(self, block: Block) -> Any:
@@ -206,6 +206,8 @@ def pcb(
     over the whole flattened model, we take them over each tensor; its code first clips the 0.01 %
     smallest and largest |δ|, we do not. Where all claims kept are equal, each counts as 1.
     mergekit has no such method.
+
+    Blocks and shares are (n,), one of each for each expert; the result is (n,).
     """
     merged = shares[0].new_zeros(shares[0].shape)
     divisor = merged.clone()

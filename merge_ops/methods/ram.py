@@ -42,6 +42,8 @@ def ram(
     """δ = the mean of the δᵢ with |δᵢ| > ε, entry by entry; 0 where there is none.
 
     "Reinforced Agent Merging" 2026, https://arxiv.org/abs/2601.13572.
+
+    Blocks are (n,), one for each expert; the result is (n,).
     """
     deltas = arithmetic.tensors(inputs)
     changed = [_changed(delta, parameters.epsilon) for delta in deltas]
@@ -109,6 +111,8 @@ def ramplus_tl(
 
     "Reinforced Agent Merging" 2026, https://arxiv.org/abs/2601.13572; mergekit counts within a
     tensor ("tensor-local"), and so do we.
+
+    Blocks are (n,), one for each expert; the result is (n,).
     """
     deltas = arithmetic.tensors(inputs)
     changed = [_changed(delta, parameters.epsilon) for delta in deltas]

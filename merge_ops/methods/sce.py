@@ -109,7 +109,7 @@ class VarianceMeasure(Measure):
         self.sample = max((each.sample for each in self._searches.values()), default=0)
 
     def look(self, inputs: Sequence[Values]) -> None:
-        """Bracket every threshold."""
+        """The sample, one (n,) for each expert, brackets every threshold."""
         spread, differing = self._arithmetic.variance(inputs)
         for share, search in self._searches.items():
             search.k = max(1, int(share * (differing / max(1, spread.shape[0])) * self._count))

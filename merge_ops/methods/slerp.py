@@ -54,7 +54,7 @@ class AngleMeasure(Measure):
         return tuple(self._arithmetic.leaf_sums(*pair, LEAF) for pair in pairs)
 
     def absorb(self, observations: Sequence[tuple[NDArray[np.float64], ...]]) -> None:
-        """Turn the sums into the two shares for every t."""
+        """The leaf sums, each of shape (leaves,), give the two shares for every t."""
         aa, bb, ab = (total([seen[k] for seen in observations]) for k in range(3))
         norm_a = math.sqrt(aa) if math.sqrt(aa) > NO_NORM else 1.0
         norm_b = math.sqrt(bb) if math.sqrt(bb) > NO_NORM else 1.0
@@ -95,5 +95,7 @@ def slerp(
 
     Shoemake 1985. The raw vectors are combined, as in mergekit: norms enter the angle only. Where
     |cos Ω| > 0.9995 it is (1−t) a + t b; a vector shorter than 1e-8 counts as orthogonal.
+
+    Both blocks are (n,); the result is (n,).
     """
     return WeightedSum(checkpoints, (angle.first, angle.second))

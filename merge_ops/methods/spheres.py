@@ -81,5 +81,7 @@ def multislerp(
 
     Goddard 2024 (mergekit). Its way over the tangent space at the mean ends where it began: the
     weighted tangents at the weighted mean add up to nothing.
+
+    Blocks are (n,), one for each model; the result is (n,).
     """
     return WeightedSum(inputs, shares)

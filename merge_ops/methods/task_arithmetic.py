@@ -44,6 +44,8 @@ def task_arithmetic(
 
     Ilharco et al. 2023, "Editing models with task arithmetic", https://arxiv.org/abs/2212.04089.
     Negative weights unlearn. A sum of weights within 1e-8 of zero divides by one, as in mergekit.
+
+    Blocks are (n,), one for each expert; the result is (n,).
     """
     return scaled_sum(deltas, parameters.weight, parameters.normalize, parameters.lambda_)
 

@@ -68,6 +68,8 @@ def ties(
     in the election, a sum of zero elects plus, and the mean is weighted. With `trim: global` n and
     k count all merged tensors of an expert together, as in the paper; all inputs are then read
     twice. Equal magnitudes at the threshold are kept from the lowest index on, in file order.
+
+    Blocks are (n,), one whole and one trimmed for each expert; the result is (n,).
     """
     return disjoint_merge(
         arithmetic, trimmed, parameters.weight, parameters.normalize, parameters.lambda_

@@ -56,7 +56,10 @@ class ChangeMeasure(Measure):
         return [_ranks(changes) for changes in column_changes(matrices)]
 
     def absorb(self, observations: Sequence[Sequence[Tensor]]) -> None:
-        """The whole tensor is one block."""
+        """The measure keeps the significances of the one block, which is the whole tensor.
+
+        Each has shape (experts, columns), or (experts, …) where the tensor is no matrix.
+        """
         (self._changes,) = observations
         self.wanted = False
 
