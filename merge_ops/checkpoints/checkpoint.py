@@ -111,7 +111,7 @@ class Stored:
         return [digest_of(self.checkpoint), self.name]
 
     def fill(self, fetch: Fetch, start: int, into: Tensor) -> None:
-        """Read it."""
+        """It reads elements [start, start + n) of the tensor to `into`, flat float32 (n,)."""
         into.copy_(fetch(self, start, into.numel()))
 
 

@@ -111,7 +111,7 @@ class _WeightWriter:
         self._current = -1
 
     def take(self, tensor: int, blocks: Sequence[NDArray[np.uint8]]) -> None:
-        """Append one block for every coefficient."""
+        """It appends one block for every coefficient, each the flat bytes of some elements."""
         while self._current < 0 or tensor > self._last[self._current]:
             self._next_shard()
         data = [memoryview(cast(bytes, block)) for block in blocks]

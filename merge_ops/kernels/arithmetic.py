@@ -97,23 +97,23 @@ class Arithmetic(ABC):
 
     @abstractmethod
     def at_least(self, values: Values, bound: float) -> Values:
-        """The values, in their place, with those below the bound raised to it."""
+        """The bound replaces values below it, in their place; contiguous, of any shape."""
 
     @abstractmethod
     def at_most(self, values: Values, bound: float) -> Values:
-        """The values, in their place, with those above the bound lowered to it."""
+        """The bound replaces values above it, in their place; contiguous, of any shape."""
 
     @abstractmethod
     def tensor(self, values: Values) -> Tensor:
         """The same values as a torch tensor of the same shape, which shares their memory."""
 
     def tensors(self, values: Sequence[Values]) -> list[Tensor]:
-        """Each of the values as `tensor`."""
+        """The values become tensors, each of its own shape, as by `tensor`."""
         return [self.tensor(part) for part in values]
 
     @abstractmethod
     def own(self, values: Values) -> Values:
-        """What a method made (a tensor it may be) as values of this backend; memory is shared."""
+        """What a method made becomes values here, of the same shape; memory may be shared."""
 
     @abstractmethod
     def on_host(self, values: Values) -> NDArray[np.float32]:
@@ -121,13 +121,13 @@ class Arithmetic(ABC):
 
     @abstractmethod
     def from_host(self, array: NDArray[np.float32]) -> Values:
-        """An array as values of this backend; what may stay where it is is not copied."""
+        """An array becomes values of the same shape; what may stay where it is is not copied."""
 
     # ---------------------------------------------------------------- in and out
 
     @abstractmethod
     def staging(self, nbytes: int) -> NDArray[np.uint8]:
-        """Memory on the host that files are read into."""
+        """Memory on the host that files are read into, shape (nbytes,)."""
 
     @abstractmethod
     def widen(
@@ -138,20 +138,20 @@ class Arithmetic(ABC):
         out: Values,
         checked: bool = True,
     ) -> bool:
-        """`out` = stored bytes (of a safetensors dtype) as float32, minus `base` if given.
+        """`out` = flat bytes (of a safetensors dtype) as float32, minus `base` if given, both (n,).
 
-        Flat, (n,). Returns whether all that is stored is finite; without `checked` it says True.
+        Returns whether all that is stored is finite; without `checked` it says True.
         """
 
     @abstractmethod
     def subtract(self, values: Values, base: Values | None, checked: bool = True) -> bool:
-        """`values` -= `base` if given, flat (n,); returns whether all were finite, as `widen`."""
+        """`values` -= `base` if given, both (n,); returns whether all were finite, as `widen`."""
 
     @abstractmethod
     def rounded(self, values: Values, base: Values | None, code: str) -> NDArray[np.uint8]:
-        """`values` (plus `base`), flat (n,), rounded once to a safetensors dtype, as new bytes.
+        """`values` (plus `base`), both (n,), rounded once to a safetensors dtype, as flat bytes.
 
-        The values may be overwritten.
+        The values may be overwritten, and the bytes may lie in their memory.
         """
 
     # ---------------------------------------------------------------- sums
@@ -167,7 +167,8 @@ class Arithmetic(ABC):
     ) -> Values:
         """Σ wᵢ xᵢ / divisor · scale as new values; of a part with a band only that counts.
 
-        Parts of equal shapes; every product and every sum is rounded.
+        Parts and result have one shape, (n,) if there are bands. Every product and every sum is
+        rounded.
         """
 
     @abstractmethod
@@ -178,9 +179,10 @@ class Arithmetic(ABC):
         sums: Sequence[Sum],
         base: Values | None,
     ) -> list[NDArray[np.uint8]]:
-        """Several `weighted_sum`s of the same flat parts, each `rounded` to bfloat16.
+        """Several `weighted_sum`s of the same parts, each `rounded` to bfloat16: bytes, (2 n,).
 
-        Where parts have bands there is one sum.
+        Parts have one shape of n elements, (n,) if there are bands; then there is one sum. `base`
+        is (n,).
         """
 
     @abstractmethod
@@ -192,7 +194,7 @@ class Arithmetic(ABC):
     ) -> tuple[list[NDArray[np.uint8]], bool]:
         """`rounded_sums` of bfloat16 parts as they are stored, shape (n,), each minus the base.
 
-        Beside them whether all that is stored is finite.
+        `base` is (n,) too, each result (2 n,). Beside them whether all that is stored is finite.
         """
 
     @abstractmethod
@@ -210,7 +212,7 @@ class Arithmetic(ABC):
 
         Of a part with a band only that counts. The sum is divided by the shares of those that agree
         unless `divide_by_at_least` is None; that is the smallest divisor, or where it is not
-        positive, one takes the place of zero. Flat parts in, new values out.
+        positive, one takes the place of zero. Parts and the new result are (n,).
         """
 
     @abstractmethod
@@ -219,7 +221,7 @@ class Arithmetic(ABC):
 
         Products are float32, sums float64. On the CPU element i of a leaf goes to lane i mod 64,
         then the upper half of the lanes is added to the lower until one is left; on a GPU halves
-        are added throughout.
+        are added throughout. Inputs have one shape, and are taken flat.
         """
 
     # ---------------------------------------------------------------- elementary functions
@@ -242,7 +244,7 @@ class Arithmetic(ABC):
     def keep_band(self, by: Values, band: Band, values: Values | None = None) -> Values:
         """`values`, or else `by`, where |by| is within the band, times its factor; 0 elsewhere.
 
-        Shapes (n,).
+        All shapes are (n,); the result is new.
         """
 
     @abstractmethod
@@ -271,7 +273,7 @@ class Arithmetic(ABC):
 
     @abstractmethod
     def variance(self, parts: Sequence[Values]) -> tuple[Values, int]:
-        """The variance over the parts of every entry, shape (n,): in float64, rounded to float32.
+        """Parts, (n,), give the variance of every entry, (n,): in float64, rounded to float32.
 
         Beside it the number of entries where it is not zero.
         """
@@ -280,7 +282,7 @@ class Arithmetic(ABC):
     def pick_between(
         self, by: Values, low: float, high: float, parts: Sequence[Values]
     ) -> NDArray[np.float32]:
-        """`by` and the parts where 0 ≤ low ≤ `by` ≤ high, in order; (1 + parts, found), on host."""
+        """`by` and parts, (n,), where 0 ≤ low ≤ `by` ≤ high, in order: array (1 + parts, found)."""
 
     @abstractmethod
     def squares_above(
@@ -288,7 +290,7 @@ class Arithmetic(ABC):
     ) -> tuple[list[NDArray[np.float64]], int]:
         """For every part the `leaf_sums` of its squares where `by` > `above`; shapes (n,).
 
-        Beside them how many these entries are.
+        Each result is (leaves,); beside them how many these entries are.
         """
 
     # ---------------------------------------------------------------- random masks and ranks
@@ -297,12 +299,12 @@ class Arithmetic(ABC):
     def keep_random(self, key: Key, start: int, values: Values, threshold: int) -> Values:
         """`values`, shape (n,), times 1 where an element's number is below the threshold, else 0.
 
-        The numbers are those of elements from `start` on (measures/randomness.py).
+        The numbers are those of elements from `start` on (measures/randomness.py). Result: (n,).
         """
 
     @abstractmethod
     def by_rank(self, table: NDArray[np.float32], values: Values) -> Values:
-        """What `table`, shape (n,), has for the rank of every entry in its row, shape (rows, n).
+        """What `table`, (n,), has for each entry's rank in its row; `values` and result: (rows, n).
 
         Ranks are by magnitude: 0 for the smallest of a row; equals in the order of their index.
         """
@@ -319,8 +321,8 @@ class Arithmetic(ABC):
 
     @abstractmethod
     def apply_decided(self, values: Values, decided: Any, factor: float) -> Values:
-        """`values`, shape (rows, n), times what was decided, times the factor."""
+        """`values`, shape (rows, n), times what was decided, times the factor: new values."""
 
     @abstractmethod
     def decided_sums(self, values: Values, decided: Any) -> NDArray[np.float64]:
-        """Σ |values · decided| of every row, shape (rows,), in the order of `leaf_sums`."""
+        """Σ |values · decided| of every row, (rows, n) to (rows,), in the order of `leaf_sums`."""

@@ -54,35 +54,35 @@ class Loops(MaskLoops):
         return np.concatenate([array_of(part) for part in parts])
 
     def at_least(self, values: Values, bound: float) -> Floats:
-        """The values, in their place, with those below the bound raised to it."""
+        """The bound replaces values below it, in their place; contiguous, of any shape."""
         array = array_of(values)
         return np.maximum(array, np.float32(bound), out=array)
 
     def at_most(self, values: Values, bound: float) -> Floats:
-        """The values, in their place, with those above the bound lowered to it."""
+        """The bound replaces values above it, in their place; contiguous, of any shape."""
         array = array_of(values)
         return np.minimum(array, np.float32(bound), out=array)
 
     def tensor(self, values: Values) -> Tensor:
-        """The same memory as a tensor on the CPU."""
+        """The result is the values as a tensor on the CPU, of the same shape and memory."""
         import torch
 
         return torch.as_tensor(array_of(values))
 
     def own(self, values: Values) -> Floats:
-        """The same memory as an array."""
+        """The result is an array of the same shape, and of the same memory if contiguous."""
         return array_of(values)
 
     def on_host(self, values: Values) -> Floats:
-        """Arrays are there."""
+        """The result is the values as a contiguous array of the same shape."""
         return array_of(values)
 
     def from_host(self, array: Floats) -> Floats:
-        """Arrays are there."""
+        """The result is the array as it is, of any shape."""
         return array
 
     def staging(self, nbytes: int) -> NDArray[np.uint8]:
-        """Memory that files are read into."""
+        """Memory that files are read into, shape (nbytes,)."""
         return np.empty(nbytes, dtype=np.uint8)
 
     def widen(
@@ -93,7 +93,7 @@ class Loops(MaskLoops):
         out: Values,
         checked: bool = True,
     ) -> bool:
-        """`out` = stored bytes as float32, minus `base`; whether all that is stored is finite."""
+        """Flat bytes less `base` become `out`, both (n,); returns whether the bytes are finite."""
         if code == "BF16":
             origin = None if base is None else array_of(base)
             bad = self._library.from_bfloat16(
@@ -105,7 +105,7 @@ class Loops(MaskLoops):
         return self.subtract(out, base, checked)
 
     def subtract(self, values: Values, base: Values | None, checked: bool = True) -> bool:
-        """`values` -= `base`; whether all of the values were finite."""
+        """`base` is taken from `values`, both (n,); returns whether all values were finite."""
         array = array_of(values)
         # One cheap sum finds any NaN or infinity; only if it does is it worth looking at each.
         with np.errstate(over="ignore", invalid="ignore"):
@@ -116,7 +116,7 @@ class Loops(MaskLoops):
         return finite
 
     def rounded(self, values: Values, base: Values | None, code: str) -> NDArray[np.uint8]:
-        """`values` (plus `base`) rounded once to a safetensors dtype, as new bytes."""
+        """`values` (plus `base`), both (n,), are rounded once to a dtype; returns flat bytes."""
         array = array_of(values).reshape(-1)
         if code == "BF16":
             origin = None if base is None else array_of(base)
@@ -135,7 +135,7 @@ class Loops(MaskLoops):
         divisor: float,
         scale: float,
     ) -> Floats:
-        """Σ wᵢ xᵢ / divisor · scale, each part looked at once."""
+        """One pass makes Σ wᵢ xᵢ / divisor · scale. Shapes as in `Arithmetic.weighted_sum`."""
         arrays = [array_of(part) for part in parts]
         merged = np.empty(arrays[0].shape, dtype=np.float32)
         self._library.weighted_sum(
@@ -151,7 +151,7 @@ class Loops(MaskLoops):
         sums: Sequence[Sum],
         base: Values | None,
     ) -> list[NDArray[np.uint8]]:
-        """Weighted sums made and rounded strip by strip: none is held in float32."""
+        """Each strip is summed and rounded at once. Shapes as in `Arithmetic.rounded_sums`."""
         arrays = [array_of(part) for part in parts]
         origin = None if base is None else array_of(base)
         outs = [np.empty(arrays[0].size, dtype=np.uint16) for _ in sums]
@@ -167,7 +167,7 @@ class Loops(MaskLoops):
         sums: Sequence[Sum],
         base: NDArray[np.uint16] | None,
     ) -> tuple[list[NDArray[np.uint8]], bool]:
-        """Weighted sums of stored bfloat16: no block is ever made float32. Raises MemoryError."""
+        """No whole part (n,) is made float32; each result is bytes, (2 n,). Raises MemoryError."""
         outs = [np.empty(len(stored[0]), dtype=np.uint16) for _ in sums]
         bad = self._library.sums_of_bfloat16(
             _pointers(stored), address(base), len(stored), len(stored[0]), len(sums),
@@ -187,7 +187,7 @@ class Loops(MaskLoops):
         divide_by_at_least: float | None,
         lambda_: float,
     ) -> Floats:
-        """Sign election and the sum of those that agree, in one pass. Raises MemoryError."""
+        """One pass elects signs and adds what agrees, (n,) from (n,). Raises MemoryError."""
         arrays = [array_of(part) for part in parts]
         merged = np.empty(arrays[0].shape, dtype=np.float32)
         done = self._library.disjoint_merge(
@@ -200,14 +200,14 @@ class Loops(MaskLoops):
         return merged
 
     def leaf_sums(self, values: Values, other: Values | None, leaf: int) -> NDArray[np.float64]:
-        """Σ values · other, or Σ |values|, over leaves of so many elements."""
+        """C adds values · other, or |values|, by leaves. Shapes as in `Arithmetic.leaf_sums`."""
         first, second = array_of(values), None if other is None else array_of(other)
         sums = np.empty(-(-first.size // leaf), dtype=np.float64)
         self._library.leaf_sums(address(first), address(second), first.size, leaf, address(sums))
         return sums
 
     def keep_band(self, by: Values, band: Band, values: Values | None = None) -> Floats:
-        """`values`, or else `by`, where |by| is within the band; zero elsewhere."""
+        """`values`, or else `by`, are kept where |by| is within the band, else 0; all are (n,)."""
         measured = array_of(by)
         source = measured if values is None else array_of(values)
         kept = np.empty(measured.shape, dtype=np.float32)
@@ -223,7 +223,7 @@ class Loops(MaskLoops):
     def under_brackets(
         self, values: Values, brackets: Sequence[tuple[float, float]]
     ) -> list[Bracketed]:
-        """What |values| are under every bracket, in one pass."""
+        """One pass counts |values|, shape (n,), under every bracket."""
         array = array_of(values)
         ends = np.array(brackets, dtype=np.float32).view(np.uint32)
         inside = [np.empty(array.size, dtype=np.float32) for _ in brackets]
@@ -240,7 +240,7 @@ class Loops(MaskLoops):
         ]
 
     def histogram(self, values: Values, bits: int, above: int | None) -> NDArray[np.int64]:
-        """How many magnitudes have each number in the upper or the lowest bits."""
+        """Numbers in the bits of |values| are counted. Shapes as in `Arithmetic.histogram`."""
         numbers = np.abs(array_of(values)).view(np.uint32)
         upper = numbers >> np.uint32(bits)
         if above is None:
@@ -248,18 +248,18 @@ class Loops(MaskLoops):
         return np.bincount(numbers[upper == above] & ((1 << bits) - 1), minlength=1 << bits)
 
     def count_equal(self, values: Values, magnitude: float) -> int:
-        """How many magnitudes are equal to a float32."""
+        """The result is how many of |values|, shape (n,), are equal to a float32."""
         return int(np.count_nonzero(np.abs(array_of(values)) == np.float32(magnitude)))
 
     def order_statistics(self, values: Values, places: Sequence[int]) -> list[float]:
-        """What stands at these places of the magnitudes in ascending order."""
+        """The result is what stands at these places of |values|, (n,), in ascending order."""
         magnitudes = np.abs(array_of(values))
         if places:
             magnitudes.partition(sorted(set(places)))
         return magnitudes[list(places)].tolist()
 
     def variance(self, parts: Sequence[Values]) -> tuple[Floats, int]:
-        """The variance over the parts of every entry, and how many are not zero."""
+        """Parts, (n,), give the variance of every entry, (n,), and how many are not zero."""
         arrays = [array_of(part) for part in parts]
         spread = np.empty(arrays[0].shape, dtype=np.float32)
         differing = self._library.variance(
@@ -268,7 +268,7 @@ class Loops(MaskLoops):
         return spread, differing
 
     def pick_between(self, by: Values, low: float, high: float, parts: Sequence[Values]) -> Floats:
-        """`by` and the parts where `by` is in a range, in order."""
+        """`by` and parts, (n,), are picked where `by` is in range, in order: (1 + parts, found)."""
         measured, arrays = array_of(by), [array_of(part) for part in parts]
         if high < low:
             return np.empty((1 + len(arrays), 0), dtype=np.float32)
@@ -282,7 +282,7 @@ class Loops(MaskLoops):
     def squares_above(
         self, parts: Sequence[Values], by: Values, above: float, leaf: int
     ) -> tuple[list[NDArray[np.float64]], int]:
-        """Leaf sums of the squares where `by` is larger, and how many entries these are."""
+        """Squares where `by` is larger are added. Shapes as in `Arithmetic.squares_above`."""
         measured, arrays = array_of(by), [array_of(part) for part in parts]
         sums = np.empty((len(arrays), -(-measured.size // leaf)), dtype=np.float64)
         larger = self._library.squares_above(

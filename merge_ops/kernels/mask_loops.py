@@ -27,7 +27,10 @@ def array_of(values: Values) -> Floats:
 
 
 def address(array: NDArray[Any] | None) -> int | None:
-    """Where the first element lies in memory; the array must outlive the call in C."""
+    """The result is where the first element of an array, of any shape, lies in memory.
+
+    The array must outlive the call in C.
+    """
     return None if array is None else array.ctypes.data
 
 
@@ -38,29 +41,32 @@ class MaskLoops(Arithmetic):
         self._library = library
 
     def exponential(self, numbers: Tensor) -> Tensor:
-        """eˣ of float64, in their place."""
+        """eˣ takes the place of every x. Shapes as in `Arithmetic.exponential`."""
         self._library.exponential(numbers.data_ptr(), numbers.numel())
         return numbers
 
     def logarithm(self, numbers: Tensor) -> Tensor:
-        """ln x of positive float64, in their place."""
+        """ln x takes the place of every x. Shapes as in `Arithmetic.logarithm`."""
         self._library.logarithm(numbers.data_ptr(), numbers.numel())
         return numbers
 
     def hyperbolic_tangent(self, numbers: Tensor) -> Tensor:
-        """tanh x of float64, in their place."""
+        """tanh x takes the place of every x. Shapes as in `Arithmetic.hyperbolic_tangent`."""
         self._library.hyperbolic_tangent(numbers.data_ptr(), numbers.numel())
         return numbers
 
     def keep_random(self, key: Key, start: int, values: Values, threshold: int) -> Floats:
-        """`values` times their random mask."""
+        """The random mask multiplies `values`. Shapes as in `Arithmetic.keep_random`."""
         array = array_of(values)
         kept = np.empty(array.shape, dtype=np.float32)
         self._library.keep(*key, start, array.size, threshold, address(array), address(kept))
         return kept
 
     def by_rank(self, table: Floats, values: Values) -> Floats:
-        """What the table has for the rank of every entry in its row. Raises MemoryError."""
+        """The table says what each entry gets for its rank in its row. Raises MemoryError.
+
+        Shapes as in `Arithmetic.by_rank`.
+        """
         array = array_of(values)
         ranks = np.empty(array.shape, dtype=np.int32)
         if not self._library.row_ranks(address(array), *array.shape, address(ranks)):
@@ -70,7 +76,10 @@ class MaskLoops(Arithmetic):
     def decide_by_rank(
         self, key: Key, start: int, values: Values, thresholds: NDArray[np.uint32]
     ) -> NDArray[np.uint8]:
-        """One bit for each entry, most of them without ranks. Raises MemoryError."""
+        """Each entry gets one bit, most of them without ranks. Raises MemoryError.
+
+        Shapes as in `Arithmetic.decide_by_rank`.
+        """
         array = array_of(values)
         rows, length = array.shape
         decided = np.empty((rows, -(-length // 8)), dtype=np.uint8)
@@ -82,7 +91,7 @@ class MaskLoops(Arithmetic):
         return decided
 
     def apply_decided(self, values: Values, decided: Any, factor: float) -> Floats:
-        """`values`, shape (rows, n), times what was decided, times the factor."""
+        """`values`, shape (rows, n), times what was decided, times the factor: new values."""
         array = array_of(values)
         kept = np.empty(array.shape, dtype=np.float32)
         self._library.apply_decided(
@@ -91,7 +100,7 @@ class MaskLoops(Arithmetic):
         return kept
 
     def decided_sums(self, values: Values, decided: Any) -> NDArray[np.float64]:
-        """Σ |values · decided| of every row, shape (rows,)."""
+        """The result is Σ |values · decided| of every row, (rows, n) to (rows,)."""
         array = array_of(values)
         sums = np.empty(array.shape[0], dtype=np.float64)
         self._library.decided_sums(address(array), address(decided), *array.shape, address(sums))

@@ -45,27 +45,27 @@ class TorchArithmetic(MaskTorch):
         return torch.cat(self.tensors(parts))
 
     def at_least(self, values: Values, bound: float) -> Tensor:
-        """The values, in their place, with those below the bound raised to it."""
+        """The bound replaces values below it, in their place; contiguous, of any shape."""
         return self.tensor(values).clamp_min_(bound)
 
     def at_most(self, values: Values, bound: float) -> Tensor:
-        """The values, in their place, with those above the bound lowered to it."""
+        """The bound replaces values above it, in their place; contiguous, of any shape."""
         return self.tensor(values).clamp_max_(bound)
 
     def own(self, values: Values) -> Tensor:
-        """Tensors they are."""
+        """The result is the values as a tensor of the same shape."""
         return self.tensor(values)
 
     def on_host(self, values: Values) -> NDArray[np.float32]:
-        """The values as an array; on the CPU it shares their memory."""
+        """The result is an array of the same shape; on the CPU it shares the values' memory."""
         return self.tensor(values).cpu().numpy()
 
     def from_host(self, array: NDArray[np.float32]) -> Tensor:
-        """An array as a tensor on the device; on the CPU it shares the array's memory."""
+        """The result is a tensor of the same shape; on the CPU it shares the array's memory."""
         return torch.as_tensor(array).to(self.device)
 
     def staging(self, nbytes: int) -> NDArray[np.uint8]:
-        """Memory that files are read into; pinned where it goes on to a GPU."""
+        """Memory that files are read into, (nbytes,); pinned where it goes on to a GPU."""
         pinned = self.device.type == "cuda"
         return torch.empty(nbytes, dtype=torch.uint8, pin_memory=pinned).numpy()
 
@@ -77,13 +77,13 @@ class TorchArithmetic(MaskTorch):
         out: Values,
         checked: bool = True,
     ) -> bool:
-        """`out` = stored bytes as float32, minus `base`; whether all that is stored is finite."""
+        """Flat bytes less `base` become `out`, both (n,); returns whether the bytes are finite."""
         raw = torch.as_tensor(stored).view(_DTYPES[code])
         self.tensor(out).copy_(raw, non_blocking=True)
         return self.subtract(out, base, checked)
 
     def subtract(self, values: Values, base: Values | None, checked: bool = True) -> bool:
-        """`values` -= `base`; whether all of the values were finite."""
+        """`base` is taken from `values`, both (n,); returns whether all values were finite."""
         tensor = self.tensor(values)
         # One cheap sum finds any NaN or infinity; only if it does is it worth looking at each.
         finite = not checked or bool(tensor.sum().isfinite())
@@ -93,7 +93,7 @@ class TorchArithmetic(MaskTorch):
         return finite
 
     def rounded(self, values: Values, base: Values | None, code: str) -> NDArray[np.uint8]:
-        """`values` (plus `base`) rounded once to a safetensors dtype, as new bytes."""
+        """`values` (plus `base`), both (n,), are rounded once to a dtype; returns flat bytes."""
         tensor = self.tensor(values).reshape(-1)
         if base is not None:
             tensor += self.tensor(base)
@@ -108,7 +108,7 @@ class TorchArithmetic(MaskTorch):
         divisor: float,
         scale: float,
     ) -> Tensor:
-        """Σ wᵢ xᵢ / divisor · scale; a product is made before it is added, so that both round."""
+        """A product is made, then added, so that both round; parts and result have one shape."""
         merged: Tensor | None = None
         for part, band, weight in zip(parts, bands, weights, strict=True):
             product = self._counting(part, band) * weight
@@ -129,7 +129,7 @@ class TorchArithmetic(MaskTorch):
         sums: Sequence[Sum],
         base: Values | None,
     ) -> list[NDArray[np.uint8]]:
-        """Weighted sums, one after the other, each rounded to bfloat16."""
+        """One sum after the other is made and rounded. Shapes as in `Arithmetic.rounded_sums`."""
         return [
             self.rounded(self.weighted_sum(parts, bands, *numbers), base, "BF16")
             for numbers in sums
@@ -141,7 +141,7 @@ class TorchArithmetic(MaskTorch):
         sums: Sequence[Sum],
         base: NDArray[np.uint16] | None,
     ) -> tuple[list[NDArray[np.uint8]], bool]:
-        """`rounded_sums` of stored bfloat16, made float32 first."""
+        """Stored bfloat16, (n,), is made float32 first; each result is bytes, (2 n,)."""
         finite, origin = True, None
         if base is not None:
             origin = self.empty(base.shape)
@@ -162,7 +162,7 @@ class TorchArithmetic(MaskTorch):
         divide_by_at_least: float | None,
         lambda_: float,
     ) -> Tensor:
-        """Sign election over scaled parts, and the sum of those that agree."""
+        """Scaled parts elect a sign, and those that agree are added; parts and result are (n,)."""
         scaled = [
             counting if factor == 1 else counting * factor
             for counting, factor in zip(map(self._counting, parts, bands), scale, strict=True)
@@ -185,7 +185,7 @@ class TorchArithmetic(MaskTorch):
         return merged.mul_(lambda_) if lambda_ != 1 else merged
 
     def leaf_sums(self, values: Values, other: Values | None, leaf: int) -> NDArray[np.float64]:
-        """Σ values · other, or Σ |values|, over leaves; every leaf by lanes, then by halves."""
+        """Every leaf is added by lanes, then by halves. Shapes as in `Arithmetic.leaf_sums`."""
         tensor = self.tensor(values).reshape(-1)
         products = tensor.abs() if other is None else tensor * self.tensor(other).reshape(-1)
         whole = len(products) // leaf * leaf
@@ -195,7 +195,7 @@ class TorchArithmetic(MaskTorch):
         return np.concatenate(parts) if parts else np.empty(0)
 
     def keep_band(self, by: Values, band: Band, values: Values | None = None) -> Tensor:
-        """`values`, or else `by`, where |by| is within the band; zero elsewhere."""
+        """`values`, or else `by`, are kept where |by| is within the band, else 0; all are (n,)."""
         measured = self.tensor(by)
         source = measured if values is None else self.tensor(values)
         magnitude = measured.abs()
@@ -214,7 +214,7 @@ class TorchArithmetic(MaskTorch):
     def under_brackets(
         self, values: Values, brackets: Sequence[tuple[float, float]]
     ) -> list[Bracketed]:
-        """What |values| are under every bracket; only those inside leave the device."""
+        """|values|, (n,), are counted for every bracket; only those inside leave the device."""
         magnitude = self.tensor(values).abs()
         seen: list[Bracketed] = []
         for low, high in brackets:
@@ -227,7 +227,7 @@ class TorchArithmetic(MaskTorch):
         return seen
 
     def histogram(self, values: Values, bits: int, above: int | None) -> NDArray[np.int64]:
-        """How many magnitudes have each number in the upper or the lowest bits."""
+        """Numbers in the bits of |values| are counted. Shapes as in `Arithmetic.histogram`."""
         numbers = self.tensor(values).abs().view(torch.int32)
         upper = numbers >> bits
         if above is None:
@@ -238,16 +238,16 @@ class TorchArithmetic(MaskTorch):
         return counts.cpu().numpy()
 
     def count_equal(self, values: Values, magnitude: float) -> int:
-        """How many magnitudes are equal to a float32."""
+        """The result is how many of |values|, shape (n,), are equal to a float32."""
         return int((self.tensor(values).abs() == magnitude).sum())
 
     def order_statistics(self, values: Values, places: Sequence[int]) -> list[float]:
-        """What stands at these places of the magnitudes in ascending order."""
+        """The result is what stands at these places of |values|, (n,), in ascending order."""
         magnitudes = self.tensor(values).abs()
         return [float(torch.kthvalue(magnitudes, place + 1).values) for place in places]
 
     def variance(self, parts: Sequence[Values]) -> tuple[Tensor, int]:
-        """The variance over the parts of every entry, and how many are not zero."""
+        """Parts, (n,), give the variance of every entry, (n,), and how many are not zero."""
         tensors = self.tensors(parts)
         spread = torch.empty_like(tensors[0])
         for start in range(0, len(spread), _PIECE):
@@ -265,7 +265,7 @@ class TorchArithmetic(MaskTorch):
     def pick_between(
         self, by: Values, low: float, high: float, parts: Sequence[Values]
     ) -> NDArray[np.float32]:
-        """`by` and the parts where `by` is in a range, in order; only these leave the device."""
+        """Of `by` and parts, (n,), only what is in range leaves the device: (1 + parts, found)."""
         measured = self.tensor(by)
         places = torch.nonzero((measured >= low) & (measured <= high)).flatten()
         picked = torch.stack([each[places] for each in (measured, *self.tensors(parts))])
@@ -274,7 +274,7 @@ class TorchArithmetic(MaskTorch):
     def squares_above(
         self, parts: Sequence[Values], by: Values, above: float, leaf: int
     ) -> tuple[list[NDArray[np.float64]], int]:
-        """Leaf sums of the squares where `by` is larger, and how many entries these are."""
+        """Squares where `by` is larger are added. Shapes as in `Arithmetic.squares_above`."""
         larger = self.tensor(by) > above
         kept = [part * larger for part in self.tensors(parts)]
         return [self.leaf_sums(part, part, leaf) for part in kept], int(larger.sum())

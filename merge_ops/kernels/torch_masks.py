@@ -42,35 +42,35 @@ class MaskTorch(Arithmetic):
             self.kind = f"cuda, {name}, torch {torch.__version__}"
 
     def tensor(self, values: Values) -> Tensor:
-        """The same values as a tensor on the device: tensors there are what they are."""
+        """The result is a tensor of the same shape on the device; what is one there is returned."""
         return torch.as_tensor(values, device=self.device)
 
     def exponential(self, numbers: Tensor) -> Tensor:
-        """eˣ of float64, in their place."""
+        """eˣ takes the place of every x. Shapes as in `Arithmetic.exponential`."""
         return _by_pieces(elementary.exponential, numbers)
 
     def logarithm(self, numbers: Tensor) -> Tensor:
-        """ln x of positive float64, in their place."""
+        """ln x takes the place of every x. Shapes as in `Arithmetic.logarithm`."""
         return _by_pieces(elementary.logarithm, numbers)
 
     def hyperbolic_tangent(self, numbers: Tensor) -> Tensor:
-        """tanh x of float64, in their place."""
+        """tanh x takes the place of every x. Shapes as in `Arithmetic.hyperbolic_tangent`."""
         return _by_pieces(elementary.hyperbolic_tangent, numbers)
 
     def keep_random(self, key: Key, start: int, values: Values, threshold: int) -> Tensor:
-        """`values` times their random mask."""
+        """The random mask multiplies `values`. Shapes as in `Arithmetic.keep_random`."""
         tensor = self.tensor(values)
         wanted = torch.tensor(threshold, device=self.device).expand(len(tensor))
         return _below(key, start, wanted).mul_(tensor)
 
     def by_rank(self, table: NDArray[np.float32], values: Values) -> Tensor:
-        """What the table has for the rank of every entry in its row."""
+        """The table says what each entry gets for its rank. Shapes as in `Arithmetic.by_rank`."""
         return torch.as_tensor(table).to(self.device)[row_ranks(self.tensor(values))]
 
     def decide_by_rank(
         self, key: Key, start: int, values: Values, thresholds: NDArray[np.uint32]
     ) -> Tensor:
-        """One bit for each entry, by the ranks of all."""
+        """Each entry gets a bit, by its rank. Shapes as in `Arithmetic.decide_by_rank`."""
         rows = self.tensor(values)
         table = torch.as_tensor(thresholds.astype(np.int64)).to(self.device)
         mask = _below(key, start, table[row_ranks(rows)].view(-1)).view(rows.shape)
@@ -79,7 +79,7 @@ class MaskTorch(Arithmetic):
         return (bits.view(len(bits), -1, 8) << places).sum(dim=2, dtype=torch.uint8)
 
     def apply_decided(self, values: Values, decided: Any, factor: float) -> Tensor:
-        """`values`, shape (rows, n), times what was decided, times the factor."""
+        """`values`, shape (rows, n), times what was decided, times the factor: new values."""
         rows = self.tensor(values)
         places = torch.arange(8, device=self.device, dtype=torch.uint8)
         bits = (decided[:, :, None] >> places) & 1
@@ -87,7 +87,7 @@ class MaskTorch(Arithmetic):
         return mask.mul_(rows).mul_(factor)
 
     def decided_sums(self, values: Values, decided: Any) -> NDArray[np.float64]:
-        """Σ |values · decided| of every row, shape (rows,)."""
+        """The result is Σ |values · decided| of every row, (rows, n) to (rows,)."""
         kept = self.apply_decided(values, decided, 1.0)
         return self.leaf_sums(kept, None, kept.shape[1])
 

@@ -49,7 +49,7 @@ class DamagedPieceError(ValueError):
 
 
 def encode_difference(expert: NDArray[np.uint8], base: NDArray[np.uint8], dtype: str) -> bytes:
-    """Code the bytes of `expert`, given as many bytes of the base; b"" when they are equal."""
+    """It codes the bytes of `expert` by as many of the base, both flat; b"" when they are equal."""
     theirs, own = _unsigned(base, dtype), _unsigned(expert, dtype)
     if np.array_equal(theirs, own):
         return b""
@@ -70,7 +70,7 @@ def encode_difference(expert: NDArray[np.uint8], base: NDArray[np.uint8], dtype:
 
 
 def decode_difference(coded: bytes | memoryview, values: NDArray[np.uint8], dtype: str) -> None:
-    """Turn the base's bytes in `values` into the expert's. Raises DamagedPieceError."""
+    """It turns the base's bytes in `values`, flat, into the expert's. Raises DamagedPieceError."""
     if not len(coded):
         return
     target = _unsigned(values, dtype)
@@ -106,12 +106,15 @@ def decode_difference(coded: bytes | memoryview, values: NDArray[np.uint8], dtyp
 
 
 def encode_whole(data: NDArray[np.uint8], size: int) -> bytes:
-    """Code bytes by themselves: items of `size` bytes, lowest bytes first."""
+    """It codes flat bytes by themselves: items of `size` bytes, lowest bytes first."""
     return _bundle([np.ascontiguousarray(data[place::size]) for place in range(size)])
 
 
 def decode_whole(coded: bytes | memoryview, into: NDArray[np.uint8], size: int) -> None:
-    """Fill `into` with what was coded. Raises DamagedPieceError."""
+    """It fills `into`, flat bytes, with what was coded: items of `size` bytes.
+
+    Raises DamagedPieceError.
+    """
     streams = _unbundle(coded, [len(into) // size] * size)
     if any(len(stream) != len(into) // size for stream in streams):
         raise DamagedPieceError("it has another length than the tensor")

@@ -105,7 +105,7 @@ class GatheredRows:
         return ["rows", self.rows.digest, [each.identity(digest_of) for each in self.donors]]
 
     def fill(self, fetch: Fetch, start: int, into: Tensor) -> None:
-        """Gather the rows that elements [start, start + n) lie in."""
+        """It gathers elements [start, start + n) from their rows into `into`, flat float32 (n,)."""
         end, width = start + into.numel(), prod(self.shape[1:])
         for first, last in self._runs(start // width, -(-end // width)):
             begin, stop = max(start, first * width), min(end, last * width)

@@ -77,7 +77,7 @@ class LowRank:
         return self.down.shape[0]
 
     def fill(self, fetch: Fetch, start: int, into: Tensor) -> None:
-        """Read the target's elements and add the product's, tile by tile."""
+        """It writes the target's elements plus the product's to `into`, flat (n,), tile by tile."""
         import torch
 
         self.target.fill(fetch, start, into)
@@ -154,7 +154,7 @@ class ScaledSum:
         return ["scaled sum", *parts, self.scale]
 
     def fill(self, fetch: Fetch, start: int, into: Tensor) -> None:
-        """Read both and add."""
+        """It writes the sum of both to `into`, flat float32 (n,)."""
         self.target.fill(fetch, start, into)
         into.add_(fetch(self.change, start, into.numel()).mul(self.scale))
 

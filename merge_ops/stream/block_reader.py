@@ -88,7 +88,7 @@ class BlockReader:
         )
 
     def raw(self, tensor: Step, source: TensorSource, start: int, count: int) -> NDArray[np.uint8]:
-        """The bytes of a tensor that is copied from one of its sources."""
+        """It gives `count` elements, as flat bytes, of a tensor that is copied from a source."""
         if not isinstance(source, Stored):
             values, finite = self._load(0, source, [start], count, None, checked=True)
             if not finite:
@@ -120,9 +120,10 @@ class BlockReader:
         count: int,
         results_of: Callable[[Sequence[NDArray[np.uint16]]], Iterable[Values | WeightedSum]],
     ) -> list[NDArray[np.uint8]]:
-        """Elements [start, start + count) of a tensor that `is_sum_of_stored`, merged and rounded.
+        """It merges and rounds elements [start, start + count) of a tensor that `is_sum_of_stored`.
 
-        `results_of` gives the method's sums of inputs as they are stored. Raises as `read` does.
+        `results_of` gives the method's sums of inputs as they are stored, each (count,). Each
+        result is flat bytes, (2 count,). Raises as `read` does.
         """
         stored: list[NDArray[np.uint16]] = []
         for slot, source in enumerate(tensor.sources):

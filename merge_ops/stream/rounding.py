@@ -39,7 +39,7 @@ def torch_dtype(code: str) -> torch.dtype:
 
 
 def worked_out(result: Values | WeightedSum, arithmetic: Arithmetic) -> Values:
-    """What a method returned, as values."""
+    """It makes values of what a method returned: those, or the sum, of the same shape."""
     if isinstance(result, WeightedSum):
         return result.made(arithmetic)
     return arithmetic.own(result)
@@ -73,7 +73,10 @@ def encoded(
 def grouped(
     results: Iterable[Values | WeightedSum], inputs: Sequence[Values]
 ) -> Iterator[list[Values | WeightedSum]]:
-    """Results in order: sums of the inputs, which take no memory, together, others one by one."""
+    """It groups results in order: sums of the inputs together, which take no memory; others alone.
+
+    Results and inputs are blocks of any shape, and stay as they are.
+    """
     sums: list[Values | WeightedSum] = []
     for result in results:
         if isinstance(result, WeightedSum) and _is_of(result, inputs):
