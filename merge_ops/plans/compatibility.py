@@ -31,7 +31,9 @@ def check_compatible(
     vocabularies: Vocabularies = "equal",
     same_tensors: bool = True,
 ) -> list[str]:
-    """Compare every expert with `base`; returns warnings or raises CompatibilityError.
+    """Compare every expert with `base` and return the warnings.
+
+    Raises CompatibilityError with everything that does not fit.
 
     Checked: the same tensors with the same shapes (unless told not to), float dtypes, configs that
     give the weights the same meaning, and tokenizers with the same vocabulary. Another vocabulary
@@ -69,7 +71,7 @@ def _quantized(checkpoint: Checkpoint) -> Iterator[Fault]:
 
 
 def differing_vocabulary(base: Checkpoint, expert: Checkpoint) -> bool:
-    """Whether rows of equal number stand for different tokens, or one has more rows."""
+    """Return whether equal row numbers mean different tokens, or one model has more rows."""
     return next(_vocabulary_faults(base, expert), None) is not None
 
 
