@@ -13,7 +13,10 @@ from typing import Any, cast
 
 
 def convert(source: str, target: str) -> None:
-    """One file. Raises what torch raises for it, ValueError where it holds more than tensors."""
+    """Convert the pickled file `source` to the safetensors file `target`.
+
+    Raises what torch raises for the file, and ValueError where it holds more than tensors.
+    """
     import torch
     from safetensors import torch as safetensors_torch
 
