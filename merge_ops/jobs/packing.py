@@ -82,7 +82,10 @@ class PackingSink:
         self.pool = ThreadPoolExecutor(self.threads, "pack")
 
     def open(self, file: str, size: int) -> ByteWriter:
-        """Start a file of exactly `size` bytes."""
+        """Start a file of exactly `size` bytes, and return its writer.
+
+        Raises PackedModelError for a file name that packed models use themselves.
+        """
         if file == INDEX_FILE or file.endswith(DATA_SUFFIX):
             raise PackedModelError(
                 f"the model has a file {file!r}, a name that packed models use; say `store: full`"

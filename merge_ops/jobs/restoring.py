@@ -18,10 +18,10 @@ READ = 1 << 21  # bytes restored by one thread at a time
 
 
 class Nowhere:
-    """A sink that keeps nothing, to see whether a model can be restored."""
+    """This sink keeps nothing; it serves to see whether a model can be restored."""
 
     def open(self, file: str, size: int) -> ByteWriter:
-        """Start a file."""
+        """Start a file and return a writer that forgets its bytes."""
         return _Nothing()
 
 

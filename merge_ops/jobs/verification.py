@@ -21,7 +21,7 @@ PROBE_TOKENS = 8
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found: how many tensors and parameters, and every problem in words."""
+    """A verification holds counts of tensors and parameters, and every problem in words."""
 
     tensors: int
     parameters: int
@@ -31,11 +31,11 @@ class Verification:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing is wrong."""
+        """Return whether there is no problem."""
         return not self.problems
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data."""
+        """Return the verification as plain data."""
         return {**dataclasses.asdict(self), "passed": self.passed}
 
 
