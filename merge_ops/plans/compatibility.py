@@ -33,12 +33,13 @@ def check_compatible(
 ) -> list[str]:
     """Compare every expert with `base` and return the warnings.
 
-    Raises CompatibilityError with everything that does not fit.
+    It checks that no model is quantized, that all have the same tensors with the same shapes
+    (unless `same_tensors` is false), that their configs give the weights the same meaning, and that
+    their tokenizers have the same vocabulary. Another vocabulary is a fault where `vocabularies` is
+    "equal", a warning where it is "reported", and nothing where it is "merged", as a recipe can ask
+    for.
 
-    Checked: the same tensors with the same shapes (unless told not to), float dtypes, configs that
-    give the weights the same meaning, and tokenizers with the same vocabulary. Another vocabulary
-    is a fault where `vocabularies` must be "equal", a warning where it is "reported", and nothing
-    where the recipe has them "merged".
+    Raises CompatibilityError with everything that does not fit.
     """
     faults: list[Fault] = []
     warnings: list[str] = []

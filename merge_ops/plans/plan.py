@@ -220,12 +220,12 @@ def plan_merge(
     shard_bytes: int = DEFAULT_SHARD_BYTES,
     arithmetic: str = "cpu",
 ) -> Plan:
-    """Resolve a concrete recipe against opened checkpoints, by the names the recipe uses.
+    """Resolve a concrete recipe against opened checkpoints and return its plan.
 
-    `coefficients` chooses some of the sweep by id (default: all); `shard_bytes` is the most data
-    of a file of the output; `arithmetic` is the kind that the merge will compute with. Raises
-    CompatibilityError where the checkpoints do not fit, RecipeError where a required parameter has
-    no value.
+    `checkpoints` has them by the names that the recipe uses. `coefficients` chooses some of the
+    sweep by id (default: all). `shard_bytes` is the most data of a file of the output. `arithmetic`
+    is the kind that the merge will compute with. Raises CompatibilityError where the checkpoints do
+    not fit, RecipeError where a required parameter has no value.
     """
     donor = donor_of(recipe, checkpoints)
     arrangement = arrange(recipe, checkpoints)

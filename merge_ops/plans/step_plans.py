@@ -23,9 +23,9 @@ MergeStep = Callable[[Plan], ByteSource]
 
 
 class ResultFiles:
-    """The files of a step's result can be read before the step is merged.
+    """Result files are a step's result as a byte source, made before the step is merged.
 
-    Files beside the weights can be read at once, weights only after the merge.
+    The files beside the weights can be read at once, the weights once the step is merged.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -43,7 +43,10 @@ class ResultFiles:
         return {name: len(data) for name, data in self._files.items()}
 
     def read_into(self, file: str, offset: int, buffer: memoryview) -> None:
-        """Fill `buffer` from `offset` of `file`. Raises OSError for weights not merged yet."""
+        """Fill `buffer` with the bytes of `file` from `offset`.
+
+        Raises OSError for weights that are not merged yet.
+        """
         if file in self._files:
             buffer[:] = self._files[file][offset : offset + len(buffer)]
         elif self._written is None:
@@ -52,7 +55,7 @@ class ResultFiles:
             self._written.read_into(file, offset, buffer)
 
     def lie_in(self, written: ByteSource) -> None:
-        """Take the weights from where they were written."""
+        """Read the weights from `written` from now on, where the merge has written them."""
         self._written = written
 
 
@@ -83,7 +86,7 @@ class StepPlans:
         return StepPlans(tuple(plans), self.results)
 
     def merge_earlier(self, merge_step: MergeStep) -> None:
-        """Make every earlier result by `merge_step`, in order."""
+        """Merge every earlier step with `merge_step`, in order."""
         for plan, result in zip(self.plans, self.results, strict=False):
             result.lie_in(merge_step(plan))
 
