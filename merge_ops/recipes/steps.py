@@ -77,7 +77,10 @@ class Steps:
 
 
 def load_steps(path: Path | str) -> Steps:
-    """Read and check a file of one or more documents. Raises RecipeError with every fault found."""
+    """Read and check a file of one or more documents, and return its recipes.
+
+    Raises RecipeError with every fault that was found.
+    """
     path = Path(path)
     documents = recipe_documents(path)
     if len(documents) == 1:
