@@ -29,17 +29,17 @@ def stack_slices(
     ]
     places = [*slices[0].outside(before=True), *slices[-1].outside(before=False)]
     layers: list[tuple[Checkpoint, int]] = []
-    for each in slices:
-        places += each.layers(first=len(layers))
-        layers += each.origins()
+    for stacked in slices:
+        places += stacked.layers(first=len(layers))
+        layers += stacked.origins()
     skipped: dict[str, str] = {}
-    for each in slices:
-        for member in each.group.members:
+    for stacked in slices:
+        for member in stacked.group.members:
             skipped.update(excluded(member))
     written = {place.name for place in places}
     skipped = {name: why for name, why in skipped.items() if name not in written}
     ordered = sorted(places, key=lambda place: natural_key(place.name))
-    groups = tuple(each.group for each in slices)
+    groups = tuple(stacked.group for stacked in slices)
     return Arrangement(tuple(ordered), groups, tuple(layers), skipped)
 
 
