@@ -42,7 +42,7 @@ class ByteWriter(Protocol):
     """
 
     def write(self, data: memoryview | bytes) -> object:
-        """Append bytes."""
+        """Append bytes to the file."""
         ...
 
     def __enter__(self) -> ByteWriter: ...

@@ -114,7 +114,7 @@ class Stored:
         return [digest_of(self.checkpoint), self.name]
 
     def fill(self, fetch: Fetch, start: int, into: Tensor) -> None:
-        """Read it."""
+        """Read elements [start, start + n) into `into`, flat float32 of n elements."""
         into.copy_(fetch(self, start, into.numel()))
 
 
@@ -180,13 +180,12 @@ def source_of(checkpoint: Checkpoint, name: str) -> TensorSource | None:
 def open_checkpoint(
     name: str, source: ByteSource | None = None, digest: str | None = None
 ) -> Checkpoint:
-    """Read a checkpoint's headers (a few KB); no weight is read.
+    """Read a checkpoint's headers (a few KB) and return it; no weight is read.
 
-    Without a `source` it is the folder `name`.
-
-    Raises MissingModelError where nothing is, CheckpointError where the files contradict the
-    format: truncated, header longer than the file, overlapping or missing ranges, an index that
-    points outside the folder or to tensors that are not there.
+    Without a `source` it is the folder `name`. Raises MissingModelError where nothing is,
+    CheckpointError where the files contradict the format: truncated, header longer than the file,
+    overlapping or missing ranges, an index that points outside the folder or to tensors that are
+    not there.
     """
     source = source or FolderSource(Path(name))
     files = source.sizes()

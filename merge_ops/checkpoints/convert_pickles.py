@@ -35,7 +35,10 @@ def convert(source: str, target: str) -> None:
 
 
 def main(paths: list[str]) -> int:
-    """Convert each pair of paths."""
+    """Convert each pair of paths and return the exit status: 0, or 3 where one is refused.
+
+    What was wrong with it is written to stderr.
+    """
     for source, target in zip(paths[::2], paths[1::2], strict=True):
         try:
             convert(source, target)

@@ -101,7 +101,10 @@ class Kept(Generic[Value]):
             return self._values[key][0]
 
     def keep(self, key: Hashable, value: Value, weight: int = 1) -> Value:
-        """Take a value, which is also returned; one heavier than the limit is not kept."""
+        """Hold a value and return it.
+
+        A value heavier than the limit is returned, but not held.
+        """
         if weight <= self._limit:
             with self._lock:
                 self._values[key] = value, weight

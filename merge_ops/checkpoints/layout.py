@@ -56,6 +56,8 @@ def lay_out(
 ) -> list[Shard]:
     """Pack tensors, in the given order, into shards of at most `shard_bytes` of data.
 
+    Returns the shards in order.
+
     The files are called `stem`.safetensors, or `stem`-00001-of-0000n.safetensors. A tensor larger
     than a shard gets one of its own. Within a shard wider dtypes come first, so that every tensor
     starts at a multiple of its item size.
