@@ -102,7 +102,10 @@ def refusals(raw: Mapping[str, Any]) -> Iterator[Fault]:
 
 
 def parse_adapter_config(raw: Mapping[str, Any], faults: list[Fault]) -> AdapterConfig:
-    """Read the config; what is wrong with it goes to `faults`, each with what is allowed."""
+    """Read the config and return it.
+
+    What is wrong with it goes to `faults`, each with what is allowed.
+    """
 
     def number(key: str, value: object, integer: bool) -> float:
         right = isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -77,7 +77,10 @@ class LowRank:
         return self.down.shape[0]
 
     def fill(self, fetch: Fetch, start: int, into: Tensor) -> None:
-        """Read the target's elements and add the product's, tile by tile."""
+        """Fill `into`, flat, with the target's elements from `start`, plus the product's.
+
+        The product is computed tile by tile.
+        """
         import torch
 
         self.target.fill(fetch, start, into)
@@ -157,7 +160,7 @@ class ScaledSum:
         return ["scaled sum", *parts, self.scale]
 
     def fill(self, fetch: Fetch, start: int, into: Tensor) -> None:
-        """Read both and add."""
+        """Fill `into`, flat, with the target's elements from `start`, plus the scaled change."""
         self.target.fill(fetch, start, into)
         into.add_(fetch(self.change, start, into.numel()).mul(self.scale))
 

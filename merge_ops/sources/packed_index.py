@@ -142,9 +142,9 @@ def is_packed(files: Mapping[str, object]) -> bool:
 
 
 def parse_index(data: bytes, where: str) -> PackedIndex:
-    """Read an index and check that it is whole in itself; `where` names it in messages.
+    """Read an index, check that it is whole in itself, and return it.
 
-    Raises PackedModelError where it is damaged or of a later version.
+    `where` names it in messages. Raises PackedModelError where it is damaged or of a later version.
     """
     try:
         raw: Any = json.loads(data)
