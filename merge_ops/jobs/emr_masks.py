@@ -89,7 +89,7 @@ def write_masks(
     sink: ByteSink,
     progress: Progress | None = None,
 ) -> tuple[float, ...]:
-    """Write the mask file of `experts` into `sink`; returns the scales.
+    """Write the mask file of `experts` into `sink`, and return the experts' scales.
 
     maskᵢ = 1[δᵢ · τ > 0] with τ the task vector that `emr` merges, and scaleᵢ = Σ|δᵢ| / Σ|maskᵢ τ|
     over the whole model; 1 for an expert without any change. One pass in bounded memory; sums in
@@ -163,7 +163,11 @@ def _mask_bytes(count: int, experts: int) -> int:
 
 
 def open_masks(source: ByteSource) -> Masks:
-    """Read the header and the scales of a mask file. Raises CheckpointError."""
+    """Read the header and the scales of a mask file and return the masks.
+
+    Raises MissingModelError where there is no file, CheckpointError where it is damaged or no mask
+    file.
+    """
     where, size = f"{source.location}/{MASKS_FILE}", source.sizes().get(MASKS_FILE)
     if size is None:
         raise MissingModelError(f"{where} is not there; write_masks writes it from the experts")

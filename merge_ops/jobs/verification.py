@@ -40,9 +40,10 @@ class Verification:
 
 
 def verify_checkpoint(folder: Path, expected: Collection[str] | None = None) -> Verification:
-    """Check a checkpoint folder; `expected` are the tensor names it must have, no more, no fewer.
+    """Check a checkpoint folder and return what was found.
 
-    Problems are returned, not raised: a check reports them all. No remote code is run.
+    `expected` are the tensor names that it must have, no more, no fewer. Problems are returned, not
+    raised: a check reports them all. No remote code is run.
     """
     source = FolderSource(folder)
     try:
