@@ -22,7 +22,10 @@ from merge_ops.recipes.recipe import ModelEntry, Recipe, Section
 
 
 def arrange(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> Arrangement:
-    """Resolve `models`, `slices` or `modules`. Raises RecipeError where they cannot be met."""
+    """Resolve `models`, `slices` or `modules` of a recipe and return the arrangement.
+
+    Raises RecipeError where they cannot be met.
+    """
     donor = donor_of(recipe, checkpoints)
     if not recipe.modules:
         return _section(recipe, checkpoints, donor, recipe.section, lambda tensor: True)
@@ -50,7 +53,10 @@ def arrange(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> Arrangemen
 
 
 def donor_of(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> Checkpoint:
-    """The model that gives config and tokenizer: the base, or the first that the recipe names."""
+    """Return the model that gives config and tokenizer.
+
+    It is the base, or else the first model that the recipe names.
+    """
     return checkpoints[recipe.base_model or recipe.merged_models[0]]
 
 

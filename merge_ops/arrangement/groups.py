@@ -12,12 +12,12 @@ from merge_ops.recipes.recipe import ModelEntry, Parameters, Recipe
 
 @dataclass(frozen=True)
 class Group:
-    """Models that are merged with one another: of the whole file, or of one slice.
+    """A group is the models that are merged with one another: of a section, or of one slice.
 
-    `base` is the model that task vectors are differences to, None for methods on checkpoints.
-    `own` are the parameters written at each input, `levels` those of the slice and the module, from
-    the innermost out; the recipe's own come after them. `base_name` is the base model that the
-    recipe names, whatever the method.
+    `base` is the model that task vectors are differences to, None for methods on checkpoints. `own`
+    are the parameters written at each input, `levels` those of the slice and the module, from the
+    innermost out; the recipe's own come after them. `base_name` is the base model that the recipe
+    names, whatever the method.
     """
 
     where: str
@@ -29,20 +29,20 @@ class Group:
 
     @property
     def on_task_vectors(self) -> bool:
-        """Whether the method sees expert − base here."""
+        """Return whether the method sees expert − base in this group."""
         return self.base is not None
 
     @property
     def members(self) -> tuple[Checkpoint, ...]:
-        """Base (where there is one) and inputs."""
+        """Return the base (where there is one) and the inputs."""
         return (self.base, *self.inputs) if self.base is not None else self.inputs
 
 
 @dataclass(frozen=True)
 class Place:
-    """One tensor of the output: its depth for gradients, and what it is called in each model.
+    """A place is one tensor of the output: its depth for gradients, its name in each model.
 
-    `names` follow the group's inputs. Without a group the tensor is copied.
+    `names` follows the group's inputs. Without a group the tensor is copied.
     """
 
     name: str
@@ -54,7 +54,11 @@ class Place:
 
 @dataclass(frozen=True)
 class Arrangement:
-    """All places in natural order, and for each output layer (model, its layer there)."""
+    """An arrangement holds all places of the output in natural order, and their groups.
+
+    `layers` holds for each output layer the model it comes from and its number there; without
+    slices it is None. `excluded` holds the reason for each tensor that is not written.
+    """
 
     places: tuple[Place, ...]
     groups: tuple[Group, ...]
@@ -70,10 +74,13 @@ def make_group(
     where: str,
     levels: tuple[Parameters, ...],
 ) -> Group:
-    """The base and the inputs in order. Raises RecipeError where the method wants more or fewer."""
+    """Make the group of a base and inputs, in order, and return it.
+
+    Raises RecipeError where the method merges more or fewer models.
+    """
     base = checkpoints[base_name] if base_name else None
-    own = {entry.model: entry.parameters for entry in entries}
-    listed = list(own)
+    parameters_of = {entry.model: entry.parameters for entry in entries}
+    listed = list(parameters_of)
     on_task_vectors = recipe.on_task_vectors
     if on_task_vectors:
         listed = [name for name in listed if name != base_name]
@@ -84,7 +91,7 @@ def make_group(
         where,
         base if on_task_vectors else None,
         tuple(checkpoints[name] for name in listed),
-        tuple(own.get(name, {}) for name in listed),
+        tuple(parameters_of.get(name, {}) for name in listed),
         levels,
         checkpoints[base_name].name if base_name else None,
     )

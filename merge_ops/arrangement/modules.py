@@ -15,7 +15,7 @@ AUDIO = frozenset({"audio_tower", "audio_encoder", "audio_model"})
 
 
 def in_module(module: str, tensor: str) -> bool:
-    """Whether a tensor belongs to a module."""
+    """Return whether a tensor belongs to a module, by their names."""
     parts = frozenset(tensor.split("."))
     projector = bool(parts & PROJECTOR)
     vision = bool(parts & VISION) and not projector

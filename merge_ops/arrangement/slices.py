@@ -19,23 +19,27 @@ def stack_slices(
     section: Section,
     holds: Callable[[str], bool],
 ) -> Arrangement:
-    """Slices one behind the other, each a group of its own; of the tensors that `holds` says."""
+    """Stack the slices of a section, each a group of its own, and return the arrangement.
+
+    Only tensors take part for which `holds` is true. Raises RecipeError where a slice cannot be
+    met.
+    """
     slices = [
         _Slice(recipe, checkpoints, section, number, holds) for number in range(len(section.slices))
     ]
     places = [*slices[0].outside(before=True), *slices[-1].outside(before=False)]
     layers: list[tuple[Checkpoint, int]] = []
-    for each in slices:
-        places += each.layers(first=len(layers))
-        layers += each.origins()
+    for stacked in slices:
+        places += stacked.layers(first=len(layers))
+        layers += stacked.origins()
     skipped: dict[str, str] = {}
-    for each in slices:
-        for member in each.group.members:
+    for stacked in slices:
+        for member in stacked.group.members:
             skipped.update(excluded(member))
     written = {place.name for place in places}
     skipped = {name: why for name, why in skipped.items() if name not in written}
     ordered = sorted(places, key=lambda place: natural_key(place.name))
-    groups = tuple(each.group for each in slices)
+    groups = tuple(stacked.group for stacked in slices)
     return Arrangement(tuple(ordered), groups, tuple(layers), skipped)
 
 
@@ -77,25 +81,25 @@ class _Slice:
     def _checked_stack(self, checkpoints: Mapping[str, Checkpoint]) -> str:
         """The stack's name, the same in all sources, long enough in each."""
         stack: str | None = None
-        for position, each in enumerate(self._entry.sources):
-            stacks = layers_of(filter(self._holds, checkpoints[each.model].tensors))
+        for position, source in enumerate(self._entry.sources):
+            stacks = layers_of(filter(self._holds, checkpoints[source.model].tensors))
             where = f"sources[{position}].layer_range"
             if len(stacks) != 1:
-                found = ", ".join(stacks) or "none"
+                names = ", ".join(stacks) or "none"
                 raise self._fault(
                     where,
-                    f"needs a model with one stack of layers; {each.model} has: {found}. Name the"
+                    f"needs a model with one stack of layers; {source.model} has: {names}. Name the"
                     " part to be sliced under `modules`",
                 )
-            (name, depth), end = next(iter(stacks.items())), each.layer_range[1]
+            (name, depth), end = next(iter(stacks.items())), source.layer_range[1]
             if end > depth:
                 raise self._fault(
-                    where, f"ends at {end}; {each.model} has {depth} layers (0 to {depth} may be"
+                    where, f"ends at {end}; {source.model} has {depth} layers (0 to {depth} may be"
                     " given: the end is not included)",
                 )  # fmt: skip
             if stack is not None and name != stack:
                 raise self._fault(
-                    where, f"is of '{name}' in {each.model}, but of '{stack}' in the first source"
+                    where, f"is of '{name}' in {source.model}, but of '{stack}' in the first source"
                 )
             stack = name
         assert stack is not None
@@ -133,18 +137,18 @@ class _Slice:
 
     def _parts(self, leader: Checkpoint, offset: int) -> list[str]:
         """Names of a layer's tensors within the layer, the same in every model."""
-        found: dict[str, list[str]] = {}
+        names_of: dict[str, list[str]] = {}
         for model in self.group.members:
             prefix = self._layer(model, offset)
             names = (name for name in model.tensors if name.startswith(prefix))
             skipped = excluded(model)
-            found[model.name] = [name[len(prefix) :] for name in names if name not in skipped]
-        for model, parts in found.items():
-            extra = sorted(set(parts) - set(found[leader.name]))
+            names_of[model.name] = [name[len(prefix) :] for name in names if name not in skipped]
+        for model, parts in names_of.items():
+            extra = sorted(set(parts) - set(names_of[leader.name]))
             if extra:
                 problem = f"has '{extra[0]}' in the layer, which {leader.name} lacks there; nothing"
                 raise self._fault("sources", f"cannot be merged: {model} {problem} is dropped")
-        return found[leader.name]
+        return names_of[leader.name]
 
     def _layer(self, checkpoint: Checkpoint, offset: int) -> str:
         return f"{self._stack}.{self._first[checkpoint.name] + offset}."

@@ -27,7 +27,10 @@ _OF_VALUES = (ValueError, LookupError, TypeError, AttributeError, ArithmeticErro
 
 
 class DocumentError(ValueError):
-    """A file or text that is no YAML to be read; carries every fault found, each with its line."""
+    """A file or text cannot be read as YAML.
+
+    `faults` holds every fault that was found, each with its line.
+    """
 
     def __init__(self, faults: Sequence[Fault]) -> None:
         self.faults = tuple(faults)
@@ -35,9 +38,11 @@ class DocumentError(ValueError):
 
 
 def read_documents(path: Path) -> list[Any]:
-    """Every document of a YAML file; empty ones, as after a last `---`, do not count.
+    """Read every YAML document of a file.
 
-    Raises DocumentError, and FileNotFoundError where there is no file.
+    Returns those that are not empty, or one None where all are; a document is empty after a last
+    `---`, for example. Raises DocumentError with every fault, and FileNotFoundError where there is
+    no file.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -53,9 +58,10 @@ def read_documents(path: Path) -> list[Any]:
 
 
 def load_documents(text: str) -> list[Any]:
-    """Every document of a YAML text that is not empty; None where all are.
+    """Read every YAML document of a text.
 
-    Raises DocumentError with what is wrong, a key given twice with its place and its lines.
+    Returns those that are not empty, or one None where all are empty. Raises DocumentError with
+    every fault; for a key given twice it names the place and the lines.
     """
     try:
         documents = _load(text)

@@ -16,15 +16,18 @@ from merge_ops.errors import OutputError
 
 
 class ByteSource(Protocol):
-    """A place that holds the files of one checkpoint; reads are thread-safe."""
+    """A byte source holds the files of one checkpoint.
+
+    Several threads may read from it at once.
+    """
 
     @property
     def location(self) -> str:
-        """Where this is, for messages."""
+        """Return the place that messages name."""
         ...
 
     def sizes(self) -> Mapping[str, int]:
-        """Every file's relative POSIX path and its size in bytes."""
+        """Return every file's size in bytes, by its relative POSIX path."""
         ...
 
     def read_into(self, file: str, offset: int, buffer: memoryview) -> None:
@@ -33,10 +36,13 @@ class ByteSource(Protocol):
 
 
 class ByteWriter(Protocol):
-    """One file being written in order; left with an exception, it publishes nothing."""
+    """A byte writer takes one file in order.
+
+    When its block ends with an exception, it publishes nothing.
+    """
 
     def write(self, data: memoryview | bytes) -> object:
-        """Append bytes."""
+        """Append bytes to the file."""
         ...
 
     def __enter__(self) -> ByteWriter: ...
@@ -51,15 +57,18 @@ class ByteWriter(Protocol):
 
 
 class ByteSink(Protocol):
-    """A place that takes the files of one checkpoint."""
+    """A byte sink takes the files of one checkpoint."""
 
     def open(self, file: str, size: int) -> ByteWriter:
-        """Start the file `file` of exactly `size` bytes."""
+        """Start the file `file` of exactly `size` bytes, and return its writer."""
         ...
 
 
 class FolderSource:
-    """A local folder, read by `pread` from files that stay open; `only` hides all but one file."""
+    """A folder source reads a local folder with `preadv`, from files that stay open.
+
+    `only` hides all files but one.
+    """
 
     def __init__(self, folder: Path, only: str | None = None) -> None:
         self._folder = folder
@@ -68,16 +77,19 @@ class FolderSource:
 
     @property
     def path(self) -> Path:
-        """The folder, or the one file of it that is shown."""
+        """Return the folder, or the one file of it that is shown."""
         return self._folder if self._only is None else self._folder / self._only
 
     @property
     def location(self) -> str:
-        """The folder's path."""
+        """Return the folder's path."""
         return str(self._folder)
 
     def sizes(self) -> Mapping[str, int]:
-        """Sizes of all regular files below the folder, hidden ones left out."""
+        """Return the sizes of all regular files below the folder, without hidden ones.
+
+        An absent folder has no files.
+        """
         if not self._folder.is_dir():
             return {}
         if self._only is not None:
@@ -90,7 +102,10 @@ class FolderSource:
         return found
 
     def read_into(self, file: str, offset: int, buffer: memoryview) -> None:
-        """Fill `buffer` from `offset` of `file`."""
+        """Fill `buffer` with the bytes of `file` from `offset`.
+
+        Raises OSError where the file ends before.
+        """
         opened = self._open.get(file)
         if opened is None:
             fresh = FileIO(self._folder / file)
@@ -105,7 +120,7 @@ class FolderSource:
             done += count
 
     def close(self) -> None:
-        """Close the files."""
+        """Close the open files."""
         while self._open:
             self._open.popitem()[1].close()
 
@@ -114,13 +129,17 @@ class FolderSource:
 
 
 class FolderSink:
-    """A local folder that files are written into, in place."""
+    """A folder sink writes files into a local folder, in place."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def open(self, file: str, size: int) -> ByteWriter:
-        """Start `file`; its blocks are reserved at once, so a full disk shows before any work."""
+        """Start the file `file` of exactly `size` bytes, and return its writer.
+
+        Reserves all its blocks at once, so a full disk shows before any work. Raises OutputError
+        where they cannot be reserved.
+        """
         path = self._folder / file
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = path.open("wb", buffering=0)
@@ -138,7 +157,10 @@ class FolderSink:
 
 
 def read_file(source: ByteSource, file: str, offset: int, length: int) -> bytes:
-    """`length` bytes of a small range."""
+    """Read `length` bytes of a file from `offset` and return them.
+
+    It is meant for small ranges.
+    """
     buffer = bytearray(length)
     source.read_into(file, offset, memoryview(buffer))
     return bytes(buffer)

@@ -37,35 +37,38 @@ DigestOf = Callable[["Checkpoint"], "str | None"]
 
 
 class TensorSource(Protocol):
-    """One tensor of one model. `fill` must give the same bits for every way to cut it in blocks."""
+    """A tensor source gives the values of one tensor of one model.
+
+    `fill` must give the same bits for every way to cut the tensor in blocks.
+    """
 
     @property
     def model(self) -> str:
-        """Name of the model, for messages and random streams."""
+        """Return the name of the model, for messages and random streams."""
         ...
 
     @property
     def dtype(self) -> str:
-        """Its safetensors dtype code."""
+        """Return the safetensors dtype code."""
         ...
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Its shape."""
+        """Return the shape."""
         ...
 
     @property
     def nbytes(self) -> int:
-        """Bytes read to have all of it once."""
+        """Return how many bytes are read to have the whole tensor once."""
         ...
 
     @property
     def parts(self) -> tuple[Stored, ...]:
-        """The stored tensors it is made of."""
+        """Return the stored tensors that the values are made of."""
         ...
 
     def identity(self, digest_of: DigestOf) -> list[object]:
-        """Plain data that decides every bit: the models' digests, names, numbers."""
+        """Return plain data that decides every bit: the models' digests, names, numbers."""
         ...
 
     def fill(self, fetch: Fetch, start: int, into: Tensor) -> None:
@@ -75,7 +78,7 @@ class TensorSource(Protocol):
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor as it lies in a file of a checkpoint."""
+    """A stored tensor lies in a file of a checkpoint."""
 
     checkpoint: Checkpoint
     name: str
@@ -83,44 +86,44 @@ class Stored:
 
     @property
     def model(self) -> str:
-        """The checkpoint's name."""
+        """Return the checkpoint's name."""
         return self.checkpoint.name
 
     @property
     def dtype(self) -> str:
-        """As stored."""
+        """Return the dtype code as stored."""
         return self.entry.dtype
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """As stored."""
+        """Return the shape as stored."""
         return self.entry.shape
 
     @property
     def nbytes(self) -> int:
-        """Its bytes in the file."""
+        """Return the bytes of the tensor in the file."""
         return self.entry.nbytes
 
     @property
     def parts(self) -> tuple[Stored, ...]:
-        """Itself."""
+        """Return this tensor alone."""
         return (self,)
 
     def identity(self, digest_of: DigestOf) -> list[object]:
-        """The checkpoint's digest and the tensor's name."""
+        """Return the checkpoint's digest and the tensor's name."""
         return [digest_of(self.checkpoint), self.name]
 
     def fill(self, fetch: Fetch, start: int, into: Tensor) -> None:
-        """It reads elements [start, start + n) of the tensor to `into`, flat float32 (n,)."""
+        """Read elements [start, start + n) into `into`, flat float32 of n elements."""
         into.copy_(fetch(self, start, into.numel()))
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint known by its headers: tensors by name, its config, and where it is.
+    """A checkpoint is known by its headers: its tensors by name, its config and its place.
 
-    `overlays` are tensors that are computed when they are read, as an adapter's are; then `made_of`
-    are the base and the adapter, which together make the digest.
+    `overlays` are tensors that are computed when they are read, as those of an adapter are. Then
+    `made_of` holds the base and the adapter, whose digests together make the digest.
     """
 
     name: str
@@ -134,37 +137,40 @@ class Checkpoint:
 
     @cached_property
     def json_files(self) -> JsonFiles:
-        """The JSON files beside the weights."""
+        """Return the JSON files beside the weights."""
         return JsonFiles(self.source, self.files)
 
     @property
     def stem(self) -> str:
-        """What its weight files are called: `model`, or diffusers' and other names."""
+        """Return the stem of the weight files' names: `model`, or another as in diffusers."""
         files = {entry.file for entry in self.tensors.values()} or {SINGLE_FILE}
         return _SHARD_SUFFIX.sub("", PurePosixPath(min(files)).name)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all tensors."""
+        """Return the bytes of all tensors."""
         return sum(entry.nbytes for entry in self.tensors.values())
 
     @property
     def ties_embeddings(self) -> bool:
-        """Whether the output head is the input embedding (`tie_word_embeddings`)."""
+        """Return whether the output head is the input embedding (`tie_word_embeddings`)."""
         text = self.config.get("text_config")
         nested: Mapping[str, Any] = cast(Mapping[str, Any], text) if isinstance(text, dict) else {}
         return bool(self.config.get("tie_word_embeddings", nested.get("tie_word_embeddings")))
 
 
 def stacked_digest(digests: Sequence[str | None]) -> str | None:
-    """The digest of a model that is made of several; None where one of theirs is not known."""
+    """Return the digest of a model that is made of several models.
+
+    It is None where the digest of one of them is not known.
+    """
     if None in digests:
         return None
     return blake3.blake3("+".join(map(str, digests)).encode()).hexdigest()
 
 
 def source_of(checkpoint: Checkpoint, name: str) -> TensorSource | None:
-    """Where a tensor's values come from; None where there is no such tensor."""
+    """Return the source of a tensor's values, or None where there is no such tensor."""
     entry = checkpoint.tensors.get(name)
     if entry is None:
         return None
@@ -174,13 +180,12 @@ def source_of(checkpoint: Checkpoint, name: str) -> TensorSource | None:
 def open_checkpoint(
     name: str, source: ByteSource | None = None, digest: str | None = None
 ) -> Checkpoint:
-    """Read a checkpoint's headers (a few KB); no weight is read.
+    """Read a checkpoint's headers (a few KB) and return it; no weight is read.
 
-    Without a `source` it is the folder `name`.
-
-    Raises MissingModelError where nothing is, CheckpointError where the files contradict the
-    format: truncated, header longer than the file, overlapping or missing ranges, an index that
-    points outside the folder or to tensors that are not there.
+    Without a `source` it is the folder `name`. Raises MissingModelError where nothing is,
+    CheckpointError where the files contradict the format: truncated, header longer than the file,
+    overlapping or missing ranges, an index that points outside the folder or to tensors that are
+    not there.
     """
     source = source or FolderSource(Path(name))
     files = source.sizes()
@@ -197,24 +202,24 @@ def open_checkpoint(
         )
     tensors: dict[str, TensorEntry] = {}
     for file, expected in _weight_files(name, source, files).items():
-        found = _header(source, file, files[file])
-        if expected is not None and set(expected) - set(found):
-            absent = sorted(set(expected) - set(found))[0]
+        entries = _header(source, file, files[file])
+        if expected is not None and set(expected) - set(entries):
+            absent = sorted(set(expected) - set(entries))[0]
             raise CheckpointError(
                 f"{source.location}: the index says tensor '{absent}' is in {file}, which does not"
                 " hold it; the download is incomplete or files of two revisions are mixed"
             )
-        for key, entry in found.items():
+        for key, entry in entries.items():
             if key in tensors:
                 raise CheckpointError(
                     f"{source.location}: tensor '{key}' is in {tensors[key].file} and in {file};"
                     " remove the stale file"
                 )
             tensors[key] = entry
-    found = Checkpoint(name, source, tensors, {}, digest, files)
+    checkpoint = Checkpoint(name, source, tensors, {}, digest, files)
     if "config.json" not in files:
-        return found
-    return dataclasses.replace(found, config=found.json_files.read("config.json"))
+        return checkpoint
+    return dataclasses.replace(checkpoint, config=checkpoint.json_files.read("config.json"))
 
 
 def _weight_files(

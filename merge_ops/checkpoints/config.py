@@ -20,12 +20,12 @@ def merged_config(
     has_head: bool,
     dtype: str | None,
 ) -> dict[str, Any]:
-    """The base's config with what differs now.
+    """Return the base's config, changed where the output differs from the base.
 
-    `layers` are, for a stack put together anew, the model and the layer number each layer comes
-    from: the layer count and lists with an entry for each layer (`layer_types`, …) follow. An
-    output head that was written (`has_head`) is not tied any more. `dtype` is what was written, if
-    all of it is one.
+    `layers` is given for a new stack: for each layer the model and the layer number it comes from.
+    The layer count and lists with an entry for each layer (`layer_types`, …) follow it. An output
+    head that was written (`has_head`) is not tied any more. `dtype` is the dtype of the output
+    where all of it has one.
     """
     config = dict(base.config)
     if dtype:
@@ -38,7 +38,10 @@ def merged_config(
 
 
 def with_vocabulary(config: Mapping[str, Any], rows: int) -> dict[str, Any]:
-    """The config of a model whose embedding has so many rows, wherever it counts them."""
+    """Return the config of a model whose embedding has `rows` rows.
+
+    Every count of the rows in the config is changed.
+    """
     changed = {**config, **{key: rows for key in VOCABULARY_SIZES if key in config}}
     text = config.get(TEXT)
     if isinstance(text, dict):
@@ -47,7 +50,7 @@ def with_vocabulary(config: Mapping[str, Any], rows: int) -> dict[str, Any]:
 
 
 def untied(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config whose output head is a tensor of its own."""
+    """Return the config of a model whose output head is a tensor of its own."""
     changed = {**config, "tie_word_embeddings": False}
     if isinstance(config.get(TEXT), dict) and "tie_word_embeddings" in config[TEXT]:
         changed[TEXT] = {**config[TEXT], "tie_word_embeddings": False}

@@ -13,7 +13,10 @@ from typing import Any, cast
 
 
 def convert(source: str, target: str) -> None:
-    """One file. Raises what torch raises for it, ValueError where it holds more than tensors."""
+    """Convert the pickled file `source` to the safetensors file `target`.
+
+    Raises what torch raises for the file, and ValueError where it holds more than tensors.
+    """
     import torch
     from safetensors import torch as safetensors_torch
 
@@ -32,7 +35,10 @@ def convert(source: str, target: str) -> None:
 
 
 def main(paths: list[str]) -> int:
-    """Convert each pair of paths."""
+    """Convert each pair of paths and return the exit status: 0, or 3 where one is refused.
+
+    What was wrong with it is written to stderr.
+    """
     for source, target in zip(paths[::2], paths[1::2], strict=True):
         try:
             convert(source, target)

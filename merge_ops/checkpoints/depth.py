@@ -16,8 +16,11 @@ _NORM = re.compile(r"norm|\bln_")
 
 @dataclass(frozen=True)
 class Position:
-    """Where one tensor stands: its depth (see `depths`), and its position among all tensors in
-    order (see `in_order`) and among those of its kind: in layers, or outside."""
+    """A position says where one tensor stands in its model.
+
+    `depth` is that of `depths`. `position` counts all tensors in order (see `in_order`), and
+    `position_in_kind` those of the tensor's kind: in layers, or outside them.
+    """
 
     tensor: str
     depth: float
@@ -29,13 +32,16 @@ class Position:
 
 
 def layer_of(name: str) -> tuple[str, int] | None:
-    """The stack and the layer number: `model.layers.3.mlp.up_proj.weight` → (`model.layers`, 3)."""
+    """Return a tensor's stack and layer number, or None where it lies in no layer.
+
+    `model.layers.3.mlp.up_proj.weight` gives (`model.layers`, 3).
+    """
     found = _LAYER.match(name)
     return (found.group(1), int(found.group(2))) if found else None
 
 
 def layers_of(names: Iterable[str]) -> Mapping[str, int]:
-    """The stacks of layers and how many layers each has: {`model.layers`: 24}."""
+    """Return how many layers each stack of layers has: {`model.layers`: 24}."""
     counts: dict[str, int] = {}
     for name in names:
         place = layer_of(name)
@@ -45,10 +51,10 @@ def layers_of(names: Iterable[str]) -> Mapping[str, int]:
 
 
 def depths(names: Iterable[str]) -> Mapping[str, float]:
-    """Depth t of every tensor for gradients: layer / (layers − 1) within its stack.
+    """Return the depth t of every tensor, where gradients are evaluated.
 
-    As in mergekit 0.1.5, t is 0 for tensors outside the layers (embeddings, final norm, lm_head)
-    and 1 in a stack of one layer.
+    t is layer / (layers − 1) within the tensor's stack. As in mergekit 0.1.5, t is 0 for tensors
+    outside the layers (embeddings, final norm, lm_head) and 1 in a stack of one layer.
     """
     places = {name: layer_of(name) for name in names}
     last = {stack: count - 1 for stack, count in layers_of(places).items()}
@@ -62,8 +68,11 @@ def depths(names: Iterable[str]) -> Mapping[str, float]:
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:
-    """Names from input to output: embeddings; layers by number, within a layer by name; then what
-    is left, norms first."""
+    """Return the names from input to output.
+
+    Embeddings come first, then layers by number and by name within a layer, then the rest, norms
+    first.
+    """
 
     def key(name: str) -> tuple[int, str, int, tuple[tuple[int, int | str], ...]]:
         stack, layer = layer_of(name) or ("", -1)
@@ -75,7 +84,7 @@ def in_order(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def positions(names: Iterable[str]) -> Mapping[str, Position]:
-    """The position of every tensor of a model."""
+    """Return the position of every tensor of a model."""
     order = in_order(names)
     at = depths(order)
     inside = {name: layer_of(name) is not None for name in order}

@@ -25,7 +25,7 @@ MAX_DIMENSIONS = 64
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """Where one tensor lies: dtype code, shape, and the byte range in its file."""
+    """A tensor entry says where one tensor lies: dtype code, shape, byte range in a file."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -35,17 +35,18 @@ class TensorEntry:
 
     @property
     def count(self) -> int:
-        """Number of elements."""
+        """Return the number of elements."""
         return prod(self.shape)
 
 
 def read_header(
     where: str, file: str, size: int, read: Callable[[int, int], bytes]
 ) -> dict[str, TensorEntry]:
-    """The tensors of one file of `size` bytes; `read(offset, length)` gives its bytes.
+    """Read the header of one file of `size` bytes and return its tensors by name.
 
-    `where` names the file in messages. Raises CheckpointError where the header is truncated,
-    longer than the file, malformed, or does not cover the data exactly once.
+    `read(offset, length)` gives bytes of the file. `where` names the file in messages. Raises
+    CheckpointError where the header is truncated, longer than the file, malformed, or does not
+    cover the data exactly once.
     """
     if size < 8:
         raise CheckpointError(f"{where}: {size} bytes are no safetensors file; download it again")

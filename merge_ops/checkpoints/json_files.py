@@ -25,7 +25,10 @@ Value = TypeVar("Value")
 
 
 class JsonFiles:
-    """The JSON files of one model. What is read from them must not be changed."""
+    """A `JsonFiles` reads the JSON files of one model.
+
+    Values that it returns are shared, so callers must not change them.
+    """
 
     def __init__(self, source: ByteSource, sizes: Mapping[str, int]) -> None:
         self._source = source
@@ -36,15 +39,18 @@ class JsonFiles:
         return file in self._sizes
 
     def digest(self, file: str) -> str:
-        """The BLAKE3 of a file's bytes. Raises OSError, and CheckpointError when it is too long."""
+        """Return the BLAKE3 of a file's bytes.
+
+        Raises OSError, and CheckpointError where the file is too long.
+        """
         if file not in self._digests:
             self._digests[file] = _digest(self._bytes(file))
         return self._digests[file]
 
     def read(self, file: str) -> Mapping[str, Any]:
-        """The JSON object in a file, the same one for equal bytes.
+        """Return the JSON object in a file, the same object for equal bytes.
 
-        Raises CheckpointError when it is none, or far too long.
+        Raises CheckpointError where the file holds no JSON object, or is far too long.
         """
         known = self._digests.get(file)
         value = _parsed.get(known) if known else None
@@ -75,9 +81,10 @@ def _digest(data: bytes) -> str:
 
 
 class Kept(Generic[Value]):
-    """Values by a key that says all of what they are, up to a bound; the least used go first.
+    """A bounded memory holds values by key and drops the least used first.
 
-    `limit` is the most weight that is kept: bytes, or a count.
+    A key must say all of what its value is. `limit` is the most weight that it holds: bytes, or a
+    count.
     """
 
     def __init__(self, limit: int) -> None:
@@ -86,7 +93,7 @@ class Kept(Generic[Value]):
         self._values: OrderedDict[Hashable, tuple[Value, int]] = OrderedDict()
 
     def get(self, key: Hashable) -> Value | None:
-        """The value, or None where there is none any more."""
+        """Return the value, or None where it is not held (any more)."""
         with self._lock:
             if key not in self._values:
                 return None
@@ -94,7 +101,10 @@ class Kept(Generic[Value]):
             return self._values[key][0]
 
     def keep(self, key: Hashable, value: Value, weight: int = 1) -> Value:
-        """Take a value, which is also returned; one heavier than the limit is not kept."""
+        """Hold a value and return it.
+
+        A value heavier than the limit is returned, but not held.
+        """
         if weight <= self._limit:
             with self._lock:
                 self._values[key] = value, weight

@@ -17,7 +17,7 @@ PYTORCH = MappingProxyType({"format": "pt"})
 
 @dataclass(frozen=True)
 class OutputTensor:
-    """A tensor to be written: name, dtype code and shape."""
+    """An output tensor is a tensor to be written: name, dtype code and shape."""
 
     name: str
     dtype: str
@@ -25,13 +25,13 @@ class OutputTensor:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its data."""
+        """Return the bytes of its data."""
         return prod(self.shape) * ITEM_SIZES[self.dtype]
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One file: its name, its header bytes and its tensors in data order."""
+    """A shard is one file of the output: its name, header bytes and tensors in data order."""
 
     file: str
     header: bytes
@@ -39,12 +39,12 @@ class Shard:
 
     @property
     def size(self) -> int:
-        """Bytes of the whole file."""
+        """Return the bytes of the whole file."""
         return len(self.header) + sum(tensor.nbytes for tensor in self.tensors)
 
 
 def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
-    """Sort key by which layer 2 comes before layer 10."""
+    """Return a sort key that puts layer 2 before layer 10."""
     parts = re.split(r"(\d+)", name)
     return tuple((0, int(part)) if part.isdigit() else (1, part) for part in parts)
 
@@ -55,6 +55,8 @@ def lay_out(
     stem: str = "model",
 ) -> list[Shard]:
     """Pack tensors, in the given order, into shards of at most `shard_bytes` of data.
+
+    Returns the shards in order.
 
     The files are called `stem`.safetensors, or `stem`-00001-of-0000n.safetensors. A tensor larger
     than a shard gets one of its own. Within a shard wider dtypes come first, so that every tensor
@@ -79,7 +81,7 @@ def lay_out(
 
 
 def header_of(tensors: Sequence[OutputTensor], metadata: Mapping[str, str] = PYTORCH) -> bytes:
-    """The header of a safetensors file that holds `tensors` one behind the other."""
+    """Return the header of a safetensors file that holds `tensors` one after the other."""
     table: dict[str, object] = {"__metadata__": dict(metadata)}
     position = 0
     for tensor in tensors:
@@ -96,7 +98,7 @@ def header_of(tensors: Sequence[OutputTensor], metadata: Mapping[str, str] = PYT
 
 
 def index_file(shards: Sequence[Shard]) -> Mapping[str, bytes]:
-    """The index beside several shards, as {file name: bytes}; empty for one."""
+    """Return the index beside several shards as {file name: bytes}; one shard has none."""
     if len(shards) == 1:
         return {}
     total = sum(tensor.nbytes for shard in shards for tensor in shard.tensors)

@@ -26,7 +26,10 @@ _FOREIGN = re.compile(r"GLOBAL (\S+) was not an allowed global")
 
 
 def is_pickled(files: Collection[str]) -> bool:
-    """Whether a folder with these files has weights as PEFT or transformers pickle them, only."""
+    """Return whether a folder with these files has its weights in pickles alone.
+
+    Pickles count under the names that PEFT and transformers give them.
+    """
     if any(file.endswith(".safetensors") for file in files):
         return False
     return any(name in files for name in (ADAPTER, SINGLE, INDEX))

@@ -17,7 +17,10 @@ _MAY_BE_HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def load_json(data: bytes) -> Any:
-    """The value of a JSON text. Raises ValueError or RecursionError."""
+    """Return the value of a JSON text.
+
+    Raises ValueError or RecursionError where the text is no strict JSON.
+    """
     text = data.decode("utf-8")
     value = json.loads(text)
     if _MAY_BE_HALF.search(text):
@@ -26,7 +29,10 @@ def load_json(data: bytes) -> Any:
 
 
 def parse_json_object(where: str, data: bytes) -> dict[str, Any]:
-    """The JSON object in a side file that `where` names in messages. Raises CheckpointError."""
+    """Return the JSON object in a side file that messages call `where`.
+
+    Raises CheckpointError where there is none, or where it is nested too deep.
+    """
     try:
         value = load_json(data)
     except (ValueError, RecursionError) as error:

@@ -38,27 +38,30 @@ ASK_FOR_POLICY = (
 
 
 def is_embedding(name: str) -> bool:
-    """Whether a tensor is the input embedding, by its name."""
+    """Return whether a tensor is the input embedding, by its name."""
     return name.endswith(EMBEDDING_NAMES)
 
 
 def is_head(name: str) -> bool:
-    """Whether a tensor is the output head, by its name."""
+    """Return whether a tensor is the output head, by its name."""
     return name in HEAD_NAMES or name.endswith(".lm_head.weight")
 
 
 def is_vocabulary(name: str) -> bool:
-    """Whether a tensor has a row for each token, by its name."""
+    """Return whether a tensor has a row for each token, by its name."""
     return is_embedding(name) or is_head(name) or name.endswith(FURTHER_VOCABULARY_NAMES)
 
 
 def is_buffer(name: str) -> bool:
-    """Buffers that old checkpoints carry and every loader recomputes."""
+    """Return whether a tensor is a buffer of old checkpoints, by its name.
+
+    Every loader computes these buffers anew.
+    """
     return name.endswith((".rotary_emb.inv_freq", ".attn.masked_bias"))
 
 
 def excluded(checkpoint: Checkpoint) -> Mapping[str, str]:
-    """Tensors that are not merged, each with the reason."""
+    """Return the tensors that are not merged, each with the reason."""
     reasons: dict[str, str] = {}
     has_embedding = any(is_embedding(name) for name in checkpoint.tensors)
     for name in checkpoint.tensors:
@@ -70,7 +73,7 @@ def excluded(checkpoint: Checkpoint) -> Mapping[str, str]:
 
 
 def own_heads(checkpoints: Iterable[Checkpoint]) -> set[str]:
-    """Output heads that any of the checkpoints keeps for itself, not tied to the embedding."""
+    """Return the output heads that any of the checkpoints has untied from its embedding."""
     return {
         name
         for checkpoint in checkpoints
@@ -80,7 +83,10 @@ def own_heads(checkpoints: Iterable[Checkpoint]) -> set[str]:
 
 
 def find_source(checkpoint: Checkpoint, name: str) -> TensorSource | None:
-    """The tensor `name`; for a missing output head of a tied checkpoint, its input embedding."""
+    """Return the source of the tensor `name`, or None where the checkpoint lacks it.
+
+    Where a tied checkpoint does not store its output head, the input embedding is the source.
+    """
     source = source_of(checkpoint, name)
     if source is None and is_head(name) and checkpoint.ties_embeddings:
         embedding = next((each for each in checkpoint.tensors if is_embedding(each)), name)
@@ -91,7 +97,7 @@ def find_source(checkpoint: Checkpoint, name: str) -> TensorSource | None:
 def shape_fault(
     base: Checkpoint, expert: Checkpoint, name: str, ours: tuple[int, ...], theirs: tuple[int, ...]
 ) -> Fault:
-    """That a tensor has another shape in an expert than in the base."""
+    """Return the fault that a tensor has another shape in an expert than in the base."""
     sizes = f"{list(theirs)}, but {list(ours)} in {base.name}"
     if is_vocabulary(name) and ours[1:] == theirs[1:]:
         return Fault(expert.name, f"has another vocabulary: '{name}' is {sizes}. {ASK_FOR_POLICY}")

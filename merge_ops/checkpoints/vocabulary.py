@@ -17,7 +17,10 @@ _known = Kept[Mapping[str, int]](4)
 
 
 def vocabulary(checkpoint: Checkpoint) -> Mapping[str, int] | None:
-    """Token → row, from tokenizer.json or vocab.json; None where the checkpoint has neither."""
+    """Return the row of each token, from tokenizer.json or vocab.json.
+
+    It is None where the checkpoint has no such file, or none that can be used.
+    """
     file = _file_of(checkpoint)
     if file is None:
         return None
@@ -32,9 +35,9 @@ def vocabulary(checkpoint: Checkpoint) -> Mapping[str, int] | None:
 
 
 def equal_vocabularies(one: Checkpoint, other: Checkpoint) -> bool:
-    """Whether two checkpoints say the same of every token, or one of them says nothing.
+    """Return whether two checkpoints give every token the same row.
 
-    Files of equal bytes are not parsed.
+    They count as equal where one of them has no vocabulary. Files of equal bytes are not parsed.
     """
     files = _file_of(one), _file_of(other)
     if None in files:

@@ -23,7 +23,7 @@ ONE_MODEL = ("base_model_name_or_path", "revision", "task_type")
 
 @dataclass(frozen=True)
 class Taker:
-    """The factors that one adapter has for a module, and their scale."""
+    """A taker holds the factors that one adapter has for a module, and their scale."""
 
     roles: Mapping[str, Stored]
     rank: int
@@ -32,7 +32,11 @@ class Taker:
 
 @dataclass(frozen=True)
 class Module:
-    """A module that adapters change: names of A and B, its [out, in], its takers by number."""
+    """A module is a part of the model that adapters change.
+
+    `pair` are the names of A and B, `size` is [out, in], and `takers` holds the factors by the
+    adapter's number.
+    """
 
     name: str
     pair: tuple[str, str]
@@ -41,17 +45,20 @@ class Module:
 
     @property
     def has_shift(self) -> bool:
-        """Whether an adapter trains a bias of its low-rank layer (`lora_bias`)."""
+        """Return whether an adapter trains a bias of its low-rank layer (`lora_bias`)."""
         return any("lora_B.bias" in taker.roles for taker in self.takers.values())
 
     def rank(self, factor_wise: bool) -> int:
-        """The rank of the average: the largest of the adapters', or their sum."""
+        """Return the rank of the average: the largest rank of the adapters, or their sum.
+
+        It is the largest where they are averaged factor by factor (`factor_wise`).
+        """
         ranks = [taker.rank for taker in self.takers.values()]
         return max(ranks) if factor_wise else sum(ranks)
 
 
 def recipe_faults(recipe: Recipe) -> Iterator[Fault]:
-    """What a recipe asks for that an average of adapters cannot give."""
+    """Yield a fault for all that a recipe asks for and an average of adapters cannot give."""
     if recipe.merge_method != METHOD:
         problem = f"is {recipe.merge_method!r}; adapters are averaged into an adapter by 'linear'"
         how = "for other methods name models as 'base+adapter', with `ronghe merge`"
@@ -77,7 +84,10 @@ def recipe_faults(recipe: Recipe) -> Iterator[Fault]:
 
 
 def modules_of(adapters: Sequence[Adapter], faults: list[Fault]) -> dict[str, Module]:
-    """Every module that any adapter changes; differing shapes and kinds go to `faults`."""
+    """Return every module that any adapter changes, by name in natural order.
+
+    Modules whose shapes or kinds differ between adapters go to `faults`.
+    """
     names = {name for adapter in adapters for name in adapter.factors}
     modules: dict[str, Module] = {}
     for number, adapter in enumerate(adapters):
@@ -101,9 +111,12 @@ def modules_of(adapters: Sequence[Adapter], faults: list[Fault]) -> dict[str, Mo
 def whole_tensors(
     adapters: Sequence[Adapter], modules: Mapping[str, Module], faults: list[Fault]
 ) -> dict[str, tuple[Stored, ...]]:
-    """Tensors that are saved whole, from every adapter; what some lack goes to `faults`."""
+    """Return the tensors that are saved whole, from every adapter, by name.
+
+    Tensors that some adapters lack, or whose shapes differ, go to `faults`.
+    """
     names = {name for adapter in adapters for name in adapter.whole}
-    found: dict[str, tuple[Stored, ...]] = {}
+    tensors: dict[str, tuple[Stored, ...]] = {}
     for name in sorted(names, key=natural_key):
         lacking = [each.checkpoint.name for each in adapters if name not in each.whole]
         if lacking:
@@ -123,8 +136,8 @@ def whole_tensors(
         if module in modules and any(_saves(adapter, module) for adapter in adapters):
             problem = "is changed by factors in one adapter and is one of `modules_to_save` in"
             faults.append(Fault(f"'{module}'", f"{problem} another; PEFT does either"))
-        found[name] = stored
-    return found
+        tensors[name] = stored
+    return tensors
 
 
 def _saves(adapter: Adapter, module: str) -> bool:
@@ -135,7 +148,10 @@ def _saves(adapter: Adapter, module: str) -> bool:
 def check_adapters(
     recipe: Recipe, adapters: Sequence[Adapter], modules: Mapping[str, Module], faults: list[Fault]
 ) -> None:
-    """Whether the adapters' configs can be one: for one base, one kind of layer."""
+    """Add to `faults` each setting in which the adapters cannot be one adapter.
+
+    They must be for one base and have one kind of layer.
+    """
     for key, usual in ONE_FOR_ALL.items():
         stated = [bool(adapter.stated.get(key, usual)) for adapter in adapters]
         if len(set(stated)) > 1:
@@ -164,12 +180,12 @@ def _stated(adapter: Adapter, key: str) -> str | None:
 
 
 def _differ(key: str, adapters: Sequence[Adapter], stated: Sequence[object], how: str) -> Fault:
-    said = [
+    statements = [
         f"{value!r} in {adapter.checkpoint.name}"
         for adapter, value in zip(adapters, stated, strict=True)
         if value is not None
     ]
-    return Fault(key, f"is {', '.join(said)}; {how}")
+    return Fault(key, f"is {', '.join(statements)}; {how}")
 
 
 def averaged_config(
@@ -179,16 +195,17 @@ def averaged_config(
     ranks: Mapping[str, int],
     whole: Sequence[str],
 ) -> dict[str, Any]:
-    """adapter_config.json, with a scale of 1 for every module; modules are named in full.
+    """Return the adapter_config.json of the average, with a scale of 1 for every module.
 
-    The rank that most modules have is `r`; the others stand in both patterns.
+    Modules are named in full. The rank that most modules have is `r`; the others stand in both
+    patterns.
     """
     counts = list(ranks.values())
     rank = max(sorted(set(counts)), key=counts.count)
     others = {_pattern(name, ranks): each for name, each in ranks.items() if each != rank}
     saved = [each for adapter in adapters for each in adapter.config.modules_to_save]
     biases = [str(adapter.stated.get("bias") or "none") for adapter in adapters]
-    kept = [name for name in whole if name.endswith(".bias")]
+    whole_biases = [name for name in whole if name.endswith(".bias")]
 
     def first(key: str) -> Any:
         return next((each.stated[key] for each in adapters if each.stated.get(key)), None)
@@ -208,7 +225,7 @@ def averaged_config(
         "use_rslora": False,
         "fan_in_fan_out": bool(first("fan_in_fan_out")),
         "lora_dropout": 0.0,
-        "bias": ("all" if "all" in biases else "lora_only") if kept else "none",
+        "bias": ("all" if "all" in biases else "lora_only") if whole_biases else "none",
         "lora_bias": any(module.has_shift for module in modules.values()),
         "ensure_weight_tying": bool(first("ensure_weight_tying")),
         "target_modules": list(ranks),

@@ -58,7 +58,10 @@ BLOCK = 1 << 18
 
 @dataclass(frozen=True)
 class Part:
-    """One input of an output tensor: `factor` times it is added at (row, column)."""
+    """A part is one input of an output tensor.
+
+    `factor` times the input is added at (row, column).
+    """
 
     stored: Stored
     factor: float
@@ -68,7 +71,7 @@ class Part:
 
 @dataclass(frozen=True)
 class AveragedTensor:
-    """One output tensor and what it is the sum of."""
+    """An averaged tensor is one output tensor with the parts that it is the sum of."""
 
     output: OutputTensor
     parts: tuple[Part, ...]
@@ -76,7 +79,10 @@ class AveragedTensor:
 
 @dataclass(frozen=True)
 class AdapterAverage:
-    """What the averaged adapter will be: config, tensors, the rank of each module, README.md."""
+    """An adapter average is the plan of the averaged adapter.
+
+    It holds its config, its tensors, the rank of each module and its README.md (`card`).
+    """
 
     config: Mapping[str, Any]
     tensors: tuple[AveragedTensor, ...]
@@ -85,17 +91,17 @@ class AdapterAverage:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all tensors."""
+        """Return the bytes of all tensors."""
         return sum(tensor.output.nbytes for tensor in self.tensors)
 
 
 def plan_average(
     recipe: Recipe, adapters: Sequence[Adapter], factor_wise: bool = False
 ) -> AdapterAverage:
-    """Resolve a `linear` recipe whose models are `adapters`, in order. Reads no weight.
+    """Resolve a `linear` recipe whose models are `adapters`, in order, and return the plan.
 
-    Raises RecipeError where the recipe asks for more than an average, CompatibilityError with every
-    reason why these adapters have none.
+    Reads no weight. Raises RecipeError where the recipe asks for more than an average,
+    CompatibilityError with every reason why these adapters have none.
     """
     asked = list(recipe_faults(recipe))
     if asked:

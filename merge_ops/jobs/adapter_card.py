@@ -15,7 +15,10 @@ from merge_ops.sources.adapters import Adapter
 def adapter_card(
     recipe: Recipe, adapters: Sequence[Adapter], base: str | None, factor_wise: bool
 ) -> str:
-    """Markdown for an average of adapters, with front matter: inputs, digests and the recipe."""
+    """Return the README.md of an average of adapters: Markdown with front matter.
+
+    It states the inputs, the digests and the recipe.
+    """
     front: dict[str, Any] = {"base_model": base} if base else {}
     front |= {"library_name": "peft", "tags": ["lora", "merge", "ronghe", recipe.merge_method]}
     inputs = [each.checkpoint for each in adapters]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MergeReport:
-    """What a merge did: bytes of weights read and written, and wall seconds."""
+    """A merge report states what a merge did: bytes of weights read and written, wall seconds."""
 
     seconds: float
     bytes_read: int
@@ -34,7 +34,7 @@ class MergeReport:
 
     @property
     def megabytes_per_second(self) -> float:
-        """Bytes read and written, in 10⁶ a second."""
+        """Return the bytes read and written, in 10⁶ a second."""
         return (self.bytes_read + self.bytes_written) / 1e6 / max(self.seconds, 1e-9)
 
 
@@ -44,14 +44,15 @@ def merge(
     settings: StreamSettings | None = None,
     progress: Progress | None = None,
 ) -> MergeReport:
-    """Carry out a plan: one whole checkpoint into each coefficient's sink, from one read.
+    """Carry out a plan: write one whole checkpoint into each coefficient's sink, from one read.
 
-    A folder in place of sinks must be new or empty; a sweep makes a folder in it for each
-    coefficient.
+    `sinks` holds a sink for each coefficient id, or is a folder. A folder must be new or empty; a
+    sweep makes a folder in it for each coefficient. `progress(done, total)` counts bytes of inputs
+    merged.
 
-    `progress(done, total)` counts bytes of inputs merged. Raises NonFiniteError or CheckpointError
-    for bad inputs and OSError for bad places; what the sinks hold then is no checkpoint, and their
-    owner throws it away.
+    Returns what was read and written. Raises OutputError where a sink is missing or the folder is
+    not empty, NonFiniteError or CheckpointError for bad inputs, and OSError for bad places. After
+    an error the sinks hold no checkpoint, and their owner throws them away.
     """
     if not isinstance(sinks, Mapping):
         sinks = folder_sinks(plan, Path(sinks))
@@ -79,9 +80,10 @@ def merge(
 
 
 def folder_sinks(plan: Plan, out: Path) -> dict[str, FolderSink]:
-    """A sink for each coefficient: `out`, or a folder in it where the recipe has a sweep.
+    """Return a sink for each coefficient, by its id.
 
-    Raises OutputError where something is that would be overwritten.
+    It is `out`, or a folder in `out` where the recipe has a sweep. Raises OutputError where `out`
+    exists and is not an empty folder.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(f"{out} exists and is not empty; name a new folder or empty this one")

@@ -46,7 +46,7 @@ FORMAT = "ronghe-emr-masks-1"
 
 @dataclass(frozen=True)
 class Masks:
-    """An opened mask file: the experts' names and scales, and where each tensor's bits are."""
+    """Masks are an opened mask file: the experts' names and scales, and the place of the bits."""
 
     source: ByteSource
     experts: tuple[str, ...]
@@ -54,7 +54,10 @@ class Masks:
     tensors: dict[str, TensorEntry]
 
     def bits(self, name: str, expert: int, start: int, count: int) -> NDArray[np.bool_]:
-        """One expert's mask of entries [start, start + count); `start` begins a leaf."""
+        """Return one expert's mask of the entries [start, start + count), flat.
+
+        `start` begins a leaf.
+        """
         entry, runs = self.tensors[name], len(self.experts)
         parts: list[NDArray[np.bool_]] = []
         for at in range(start, start + count, LEAF):
@@ -68,9 +71,10 @@ class Masks:
 
 
 def masked_models(plan: Plan) -> tuple[Checkpoint, tuple[Checkpoint, ...]] | None:
-    """The base and the experts that a plan by `emr` needs masks of; None for other plans.
+    """Return the base and the experts that a plan by `emr` needs masks of.
 
-    Slices and modules put layers of one model beside other layers of another, and have none.
+    It is None for plans of other methods, and for slices and modules, which put layers of one model
+    beside other layers of another.
     """
     if plan.recipe.merge_method != "emr" or not plan.recipe.merges_whole_models:
         return None
@@ -85,7 +89,7 @@ def write_masks(
     sink: ByteSink,
     progress: Progress | None = None,
 ) -> tuple[float, ...]:
-    """Write the mask file of `experts` into `sink`; returns the scales.
+    """Write the mask file of `experts` into `sink`, and return the experts' scales.
 
     maskᵢ = 1[δᵢ · τ > 0] with τ the task vector that `emr` merges, and scaleᵢ = Σ|δᵢ| / Σ|maskᵢ τ|
     over the whole model; 1 for an expert without any change. One pass in bounded memory; sums in
@@ -159,7 +163,11 @@ def _mask_bytes(count: int, experts: int) -> int:
 
 
 def open_masks(source: ByteSource) -> Masks:
-    """Read the header and the scales of a mask file. Raises CheckpointError."""
+    """Read the header and the scales of a mask file and return the masks.
+
+    Raises MissingModelError where there is no file, CheckpointError where it is damaged or no mask
+    file.
+    """
     where, size = f"{source.location}/{MASKS_FILE}", source.sizes().get(MASKS_FILE)
     if size is None:
         raise MissingModelError(f"{where} is not there; write_masks writes it from the experts")

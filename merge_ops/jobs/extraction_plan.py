@@ -31,7 +31,11 @@ BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class ExtractionSettings:
-    """The largest rank, where the singular values go, and which tensors by regular expression."""
+    """Extraction settings say how an adapter is extracted.
+
+    `rank` is the largest rank, `distribute_scale` says where the singular values go, and `include`
+    and `exclude` choose tensors by regular expression.
+    """
 
     rank: int = 128
     distribute_scale: bool = True
@@ -49,7 +53,7 @@ class ExtractionSettings:
             raise SettingsError("extracting an adapter", faults)
 
     def wants(self, name: str) -> bool:
-        """Whether a tensor's changes are to be kept."""
+        """Return whether a tensor's changes are to be kept."""
         if any(re.search(pattern, name) for pattern in self.exclude):
             return False
         return not self.include or any(re.search(pattern, name) for pattern in self.include)
@@ -57,7 +61,10 @@ class ExtractionSettings:
 
 @dataclass(frozen=True)
 class Extraction:
-    """What an adapter will hold: ranks by module, tensors kept whole, and what is left out."""
+    """An extraction is the plan of an adapter that is made of a tuned model.
+
+    It holds ranks by module, tensors kept whole, and what is left out.
+    """
 
     base: Checkpoint
     tuned: Checkpoint
@@ -81,10 +88,10 @@ def _check_shapes(base: Checkpoint, tuned: Checkpoint) -> None:
 def plan_extraction(
     base: Checkpoint, tuned: Checkpoint, settings: ExtractionSettings
 ) -> Extraction:
-    """See which tensors differ and how each can be kept. Reads both models once.
+    """Find which tensors differ and how each can be kept, and return the plan.
 
-    Raises CompatibilityError where they do not fit, where a difference can be kept in no adapter,
-    and where there is nothing to decompose.
+    Reads both models once. Raises CompatibilityError where they do not fit, where no adapter can
+    keep a difference, and where there is nothing to decompose.
     """
     check_compatible(base, [tuned], vocabularies="reported")  # an adapter has no tokenizer
     _check_shapes(base, tuned)
@@ -128,7 +135,10 @@ def _by_token(name: str) -> bool:
 
 
 def known_source(checkpoint: Checkpoint, name: str) -> TensorSource:
-    """A tensor that the plan names; a tied head is the embedding."""
+    """Return the source of a tensor that the plan names.
+
+    That of a tied head is the embedding.
+    """
     source = find_source(checkpoint, name)
     assert source is not None  # check_compatible has been through all names
     return source

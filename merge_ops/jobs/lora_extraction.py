@@ -39,7 +39,10 @@ REPORT_FILE = "extraction.json"
 
 @dataclass(frozen=True)
 class MatrixError:
-    """How well one matrix is met: its rank, ‖Δ‖ and ‖Δ − B A‖ / ‖Δ‖ (Frobenius norms)."""
+    """A matrix error says how near the low-rank product comes to one matrix.
+
+    It holds the rank, ‖Δ‖ and ‖Δ − B A‖ / ‖Δ‖ (Frobenius norms).
+    """
 
     name: str
     rank: int
@@ -49,7 +52,10 @@ class MatrixError:
 
 @dataclass(frozen=True)
 class ExtractionReport:
-    """The error of each matrix, and over all of them; tensors kept whole and left out."""
+    """An extraction report holds the error of each matrix and the error over all of them.
+
+    It also names the tensors that were kept whole and those that were left out.
+    """
 
     matrices: tuple[MatrixError, ...]
     whole: tuple[str, ...]
@@ -57,12 +63,12 @@ class ExtractionReport:
     relative_error: float = field(default=0.0)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data."""
+        """Return the report as plain data."""
         return dataclasses.asdict(self)
 
 
 def extract(plan: Extraction, sink: ByteSink, progress: Progress | None = None) -> ExtractionReport:
-    """Decompose and write a PEFT folder, matrix by matrix, with a report beside it."""
+    """Decompose each matrix, write a PEFT folder with a report beside it, return the report."""
     (shard,) = lay_out(list(_outputs(plan)), shard_bytes=1 << 62)
     errors: list[MatrixError] = []
     pending: dict[str, Tensor] = {}
@@ -93,7 +99,10 @@ def extract(plan: Extraction, sink: ByteSink, progress: Progress | None = None) 
 
 
 def adapter_config(plan: Extraction) -> dict[str, Any]:
-    """adapter_config.json; modules are named in full, so that nothing else matches."""
+    """Return the adapter_config.json of an extraction.
+
+    Modules are named in full, so that nothing else matches.
+    """
     rank = max(plan.ranks.values())
     smaller = {module: each for module, each in plan.ranks.items() if each != rank}
     biases = any(key.endswith(".base_layer.bias") for key in plan.whole.values())

@@ -60,12 +60,12 @@ class _Piece:
 
 
 class PackingSink:
-    """Takes a model's files one after the other and writes them packed into `folder`.
+    """A packing sink takes a model's files one after the other and packs them into `folder`.
 
-    `base` is a full checkpoint whose digest is known; `called` is what messages call the model.
-    Use it as a context manager, and `finish` it.
-    Raises CheckpointError for a damaged weight file, PackedModelError for a file name that packed
-    models use themselves.
+    `base` is a full checkpoint whose digest is known; `called` is what messages call the model. Use
+    it as a context manager, and `finish` it. Raises CheckpointError for a damaged weight file,
+    PackedModelError for a base without a digest and for a file name that packed models use
+    themselves.
     """
 
     def __init__(
@@ -82,7 +82,10 @@ class PackingSink:
         self.pool = ThreadPoolExecutor(self.threads, "pack")
 
     def open(self, file: str, size: int) -> ByteWriter:
-        """Start a file of exactly `size` bytes."""
+        """Start a file of exactly `size` bytes, and return its writer.
+
+        Raises PackedModelError for a file name that packed models use themselves.
+        """
         if file == INDEX_FILE or file.endswith(DATA_SUFFIX):
             raise PackedModelError(
                 f"the model has a file {file!r}, a name that packed models use; say `store: full`"
@@ -92,7 +95,7 @@ class PackingSink:
         return _SideWriter(self, file, size)
 
     def finish(self) -> PackedIndex:
-        """Write the index beside the files."""
+        """Write the index beside the files and return it."""
         index = PackedIndex(self.digest, tuple(self.files))
         text = json.dumps(index.to_json(), ensure_ascii=False, separators=(",", ":"))
         (self.folder / INDEX_FILE).write_text(text + "\n", encoding="utf-8")

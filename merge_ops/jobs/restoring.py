@@ -18,10 +18,10 @@ READ = 1 << 21  # bytes restored by one thread at a time
 
 
 class Nowhere:
-    """A sink that keeps nothing, to see whether a model can be restored."""
+    """This sink keeps nothing; it serves to see whether a model can be restored."""
 
     def open(self, file: str, size: int) -> ByteWriter:
-        """Start a file."""
+        """Start a file and return a writer that forgets its bytes."""
         return _Nothing()
 
 
@@ -39,9 +39,9 @@ class _Nothing:
 def restore(
     source: PackedSource, sink: ByteSink, threads: int = 0, progress: Progress | None = None
 ) -> None:
-    """Write a packed model's files into `sink` as they were.
+    """Write a packed model's files into `sink` as they were before packing.
 
-    Raises PackedModelError where one would not be, to the byte, what it was.
+    Raises PackedModelError where the bytes of a file would differ from what they were.
     """
     hashes = copy_files(source, sink, threads, progress)
     for file in source.index.files:
@@ -55,7 +55,10 @@ def restore(
 def copy_files(
     source: ByteSource, sink: ByteSink, threads: int = 0, progress: Progress | None = None
 ) -> dict[str, str]:
-    """Write every file of `source` into `sink`, reading ahead in threads; the files' blake3."""
+    """Write every file of `source` into `sink` and return the files' BLAKE3 by path.
+
+    Threads read ahead.
+    """
     hashes: dict[str, str] = {}
     sizes = source.sizes()
     total, done = sum(sizes.values()), 0

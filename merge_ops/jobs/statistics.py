@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TensorChange:
-    """How far one tensor moved: L2 norms, the largest |δ|, and how many entries changed at all."""
+    """A tensor change says how far one tensor moved from the base.
+
+    It holds L2 norms, the largest |δ|, and how many entries changed at all.
+    """
 
     name: str
     layer: int | None
@@ -38,7 +41,7 @@ class TensorChange:
 
 @dataclass(frozen=True)
 class TaskVectorStatistics:
-    """A task vector, tensor by tensor."""
+    """Task-vector statistics describe a task vector, tensor by tensor."""
 
     base: str
     expert: str
@@ -46,27 +49,27 @@ class TaskVectorStatistics:
 
     @property
     def norm(self) -> float:
-        """L2 norm of the whole task vector."""
+        """Return the L2 norm of the whole task vector."""
         return math.sqrt(sum(tensor.norm**2 for tensor in self.tensors))
 
     @property
     def changed_share(self) -> float:
-        """Share of all entries that differ from the base."""
+        """Return the share of all entries that differ from the base."""
         total = sum(tensor.n for tensor in self.tensors)
         return sum(tensor.changed for tensor in self.tensors) / max(1, total)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data."""
+        """Return the statistics as plain data."""
         whole = {"norm": self.norm, "changed_share": self.changed_share}
         return {**dataclasses.asdict(self), **whole}
 
 
 @dataclass(frozen=True)
 class Interference:
-    """How the task vectors of one expert set relate.
+    """Interference says how the task vectors of one expert set relate.
 
-    `cosine[i][j]` is the cosine between the whole task vectors; `sign_conflict[i][j]` the share of
-    entries where both changed and in opposite directions, among those where both changed.
+    `cosine[i][j]` is the cosine between two whole task vectors. `sign_conflict[i][j]` looks at the
+    entries where both changed: it is the share of them that changed in opposite directions.
     """
 
     names: tuple[str, ...]
@@ -75,14 +78,17 @@ class Interference:
     norms: tuple[float, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data."""
+        """Return the interference as plain data."""
         return dataclasses.asdict(self)
 
 
 def task_vector_statistics(
     base: Checkpoint, expert: Checkpoint, progress: Progress | None = None
 ) -> TaskVectorStatistics:
-    """Norms, extremes and counts of expert − base for every float tensor."""
+    """Return norms, extremes and counts of expert − base for every float tensor.
+
+    Raises CompatibilityError where the expert lacks one of these tensors.
+    """
     changes: list[TensorChange] = []
     names = float_tensors(base, (expert,))
     whole, done = sum(base.tensors[name].count for name in names), 0
@@ -108,7 +114,11 @@ def task_vector_statistics(
 def interference(
     base: Checkpoint, experts: Sequence[Checkpoint], progress: Progress | None = None
 ) -> Interference:
-    """Cosines and sign conflicts between the experts' task vectors, over all float tensors."""
+    """Return cosines and sign conflicts between the experts' task vectors.
+
+    They are taken over all float tensors. Raises CompatibilityError where an expert lacks one of
+    them.
+    """
     size = len(experts)
     gram = np.zeros((size, size))
     both = np.zeros((size, size))

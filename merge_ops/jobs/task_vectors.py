@@ -20,9 +20,10 @@ BLOCK = 1 << 18
 
 
 def float_tensors(base: Checkpoint, experts: Sequence[Checkpoint]) -> list[str]:
-    """The float tensors of `base` in order, without those by token where vocabularies differ.
+    """Return the names of the float tensors of `base`, in natural order.
 
-    Raises CompatibilityError where an expert lacks one.
+    Tensors with a row for each token are left out where vocabularies differ. Raises
+    CompatibilityError where an expert lacks a tensor or has another shape for it.
     """
     skipped: Mapping[str, str] = excluded(base)
     names = [
@@ -48,7 +49,7 @@ def float_tensors(base: Checkpoint, experts: Sequence[Checkpoint]) -> list[str]:
 def delta_blocks(
     base: Checkpoint, experts: Sequence[Checkpoint], name: str
 ) -> Iterator[tuple[Tensor, list[Tensor]]]:
-    """The base and every expert − base, block by block, as flat float32 tensors."""
+    """Yield the base and every expert − base, block by block, as flat float32 tensors."""
     whole = base.tensors[name].count
     for start in range(0, whole, BLOCK):
         count = min(BLOCK, whole - start)
@@ -58,7 +59,7 @@ def delta_blocks(
 
 
 def values_of(checkpoint: Checkpoint, name: str, start: int, count: int) -> Tensor:
-    """Elements [start, start + count) of a float tensor, as a float32 tensor of their own."""
+    """Return elements [start, start + count) of a float tensor, flat, as new float32 values."""
     source = find_source(checkpoint, name)
     assert source is not None  # float_tensors has been through all of them
     return read_values(source, start, count)

@@ -21,7 +21,7 @@ PROBE_TOKENS = 8
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found: how many tensors and parameters, and every problem in words."""
+    """A verification holds counts of tensors and parameters, and every problem in words."""
 
     tensors: int
     parameters: int
@@ -31,18 +31,19 @@ class Verification:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing is wrong."""
+        """Return whether there is no problem."""
         return not self.problems
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data."""
+        """Return the verification as plain data."""
         return {**dataclasses.asdict(self), "passed": self.passed}
 
 
 def verify_checkpoint(folder: Path, expected: Collection[str] | None = None) -> Verification:
-    """Check a checkpoint folder; `expected` are the tensor names it must have, no more, no fewer.
+    """Check a checkpoint folder and return what was found.
 
-    Problems are returned, not raised: a check reports them all. No remote code is run.
+    `expected` are the tensor names that it must have, no more, no fewer. Problems are returned, not
+    raised: a check reports them all. No remote code is run.
     """
     source = FolderSource(folder)
     try:

@@ -31,12 +31,15 @@ def check_compatible(
     vocabularies: Vocabularies = "equal",
     same_tensors: bool = True,
 ) -> list[str]:
-    """Compare every expert with `base`; returns warnings or raises CompatibilityError.
+    """Compare every expert with `base` and return the warnings.
 
-    Checked: the same tensors with the same shapes (unless told not to), float dtypes, configs that
-    give the weights the same meaning, and tokenizers with the same vocabulary. Another vocabulary
-    is a fault where `vocabularies` must be "equal", a warning where it is "reported", and nothing
-    where the recipe has them "merged".
+    It checks that no model is quantized, that all have the same tensors with the same shapes
+    (unless `same_tensors` is false), that their configs give the weights the same meaning, and that
+    their tokenizers have the same vocabulary. Another vocabulary is a fault where `vocabularies` is
+    "equal", a warning where it is "reported", and nothing where it is "merged", as a recipe can ask
+    for.
+
+    Raises CompatibilityError with everything that does not fit.
     """
     faults: list[Fault] = []
     warnings: list[str] = []
@@ -69,7 +72,7 @@ def _quantized(checkpoint: Checkpoint) -> Iterator[Fault]:
 
 
 def differing_vocabulary(base: Checkpoint, expert: Checkpoint) -> bool:
-    """Whether rows of equal number stand for different tokens, or one has more rows."""
+    """Return whether equal row numbers mean different tokens, or one model has more rows."""
     return next(_vocabulary_faults(base, expert), None) is not None
 
 

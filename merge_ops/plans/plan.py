@@ -43,7 +43,7 @@ GRADIENTS = (
 
 @dataclass(frozen=True)
 class Output:
-    """One checkpoint that the plan makes."""
+    """An output is one checkpoint that the plan makes."""
 
     coefficient: str
     values: Mapping[str, Any]
@@ -52,12 +52,12 @@ class Output:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything a merge will do: one step for each tensor, in file order.
+    """A plan states everything that a merge will do: one step for each tensor, in file order.
 
-    `outputs` has one entry for each coefficient. `base` gives config and tokenizer, unless
-    `tokenizer` says otherwise of the latter. `digests` are those of models that were opened without
-    one, by the place that their files are read from. `arithmetic` is the kind of device whose bits
-    the digests stand for (stream.device).
+    `outputs` has one entry for each coefficient. `base` gives the config, and the tokenizer unless
+    `tokenizer` replaces it. `digests` holds the digests of models that were opened without one, by
+    the place that their files are read from. `arithmetic` is the kind of device whose bits the
+    digests stand for (stream.device).
     """
 
     recipe: Recipe
@@ -73,40 +73,43 @@ class Plan:
 
     @property
     def method(self) -> MergeMethod:
-        """The merge method."""
+        """Return the merge method."""
         return self.recipe.method
 
     @cached_property
     def inputs(self) -> tuple[Checkpoint, ...]:
-        """The checkpoints that the method combines, in order, each once."""
+        """Return the checkpoints that the method combines, in order, each once."""
         found = [each for group in self.arrangement.groups for each in group.inputs]
         return tuple({checkpoint.name: checkpoint for checkpoint in found}.values())
 
     @cached_property
     def widest(self) -> int:
-        """The most inputs that any tensor has."""
+        """Return the largest number of inputs that any tensor has."""
         return max((len(group.inputs) for group in self.arrangement.groups), default=1)
 
     @property
     def excluded(self) -> Mapping[str, str]:
-        """Tensors of the inputs that are not written, each with the reason."""
+        """Return the input tensors that are not written, each with the reason."""
         return self.arrangement.excluded
 
     @cached_property
     def checkpoints(self) -> tuple[Checkpoint, ...]:
-        """Every model that takes part, each once: the base first, then the inputs."""
+        """Return every model that takes part, each once: first the base, then the inputs."""
         members = [each for group in self.arrangement.groups for each in group.members]
         unique = {each.name: each for each in (self.base, *self.inputs, *members)}
         return tuple(unique.values())
 
     @property
     def model_names(self) -> tuple[str, ...]:
-        """Names of base and inputs."""
+        """Return the names of the base and the inputs."""
         return tuple(checkpoint.name for checkpoint in self.checkpoints)
 
     @cached_property
     def config(self) -> Mapping[str, Any]:
-        """The output's config.json: the base's, true to the dtype, layers and head written."""
+        """Return the output's config.json.
+
+        It is the base's config, changed to state the dtype, the layers and the head as written.
+        """
         heads = any(is_head(step.output.name) for step in self.steps)
         written = self.recipe.out_dtype or self.recipe.dtype
         config = merged_config(self.base, self.arrangement.layers, heads, written)
@@ -114,24 +117,27 @@ class Plan:
 
     @property
     def bytes_read(self) -> int:
-        """Bytes of all input tensors, each counted once."""
+        """Return the bytes of all input tensors, each counted once."""
         return sum(step.nbytes for step in self.steps)
 
     @property
     def bytes_written(self) -> int:
-        """Bytes of weights written, over all coefficients."""
+        """Return the bytes of weights that are written for all coefficients together."""
         return sum(shard.size for shard in self.shards) * len(self.coefficients)
 
     @cached_property
     def outputs(self) -> tuple[Output, ...]:
-        """Every coefficient with its digest; None where an input's digest is not known."""
+        """Return an output for every coefficient.
+
+        Its digest is None where the digest of an input is not known.
+        """
         return tuple(
             Output(each.id, each.values, self._digest(position))
             for position, each in enumerate(self.coefficients)
         )
 
     def digest_of(self, checkpoint: Checkpoint) -> str | None:
-        """The content digest of a model of the plan; None where it is not known."""
+        """Return the content digest of a model of the plan, or None where it is not known."""
         if not self.digests:
             return checkpoint.digest
         if checkpoint.made_of:
@@ -139,14 +145,15 @@ class Plan:
         return self.digests.get(checkpoint.source, checkpoint.digest)
 
     def with_digests(self, digests: Mapping[ByteSource, str]) -> Plan:
-        """The same plan with content digests of its models, by the place that each is read from.
+        """Return the same plan with the content digests of its models.
 
-        So a plan can be made, and its faults shown, before anything is hashed.
+        `digests` names them by the place that each model is read from. So a plan can be made, and
+        its faults can be shown, before anything is hashed.
         """
         return dataclasses.replace(self, digests={**self.digests, **digests})
 
     def with_coefficients(self, ids: Collection[str]) -> Plan:
-        """The plan of some of its coefficients only, given by id, in the plan's order."""
+        """Return the plan for the coefficients with these ids only, in the plan's order."""
         positions = [at for at, each in enumerate(self.coefficients) if each.id in ids]
 
         def chosen(step: Step) -> Step:
@@ -199,7 +206,10 @@ def _parameters_of(step: Merge | Copy, positions: Sequence[int]) -> Merge | Copy
 
 
 def plain_parameters(parameters: Sequence[Any], position: int) -> dict[str, Any]:
-    """One coefficient's parameters of a tensor as plain data; empty for what is copied."""
+    """Return one coefficient's parameters of a tensor as plain data.
+
+    A tensor that is copied has none: the result is empty.
+    """
     return dataclasses.asdict(parameters[position]) if parameters else {}
 
 
@@ -210,12 +220,12 @@ def plan_merge(
     shard_bytes: int = DEFAULT_SHARD_BYTES,
     arithmetic: str = "cpu",
 ) -> Plan:
-    """Resolve a concrete recipe against opened checkpoints, by the names the recipe uses.
+    """Resolve a concrete recipe against opened checkpoints and return its plan.
 
-    `coefficients` chooses some of the sweep by id (default: all); `shard_bytes` is the most data
-    of a file of the output; `arithmetic` is the kind that the merge will compute with. Raises
-    CompatibilityError where the checkpoints do not fit, RecipeError where a required parameter has
-    no value.
+    `checkpoints` has them by the names that the recipe uses. `coefficients` chooses some of the
+    sweep by id (default: all). `shard_bytes` is the most data of a file of the output. `arithmetic`
+    is the kind that the merge will compute with. Raises CompatibilityError where the checkpoints do
+    not fit, RecipeError where a required parameter has no value.
     """
     donor = donor_of(recipe, checkpoints)
     arrangement = arrange(recipe, checkpoints)
@@ -269,27 +279,33 @@ def _plan_tensor(
     """One tensor of the output; what does not fit is added to `faults`."""
     group = place.group
     leader = group.members[0] if group else donor
-    own = find_source(leader, place.base_name)
-    assert own is not None  # places come from the leader's own tensors
-    if group is None or own.dtype not in FLOAT_DTYPES:
-        return Copy(OutputTensor(place.name, own.dtype, own.shape), own)
-    found = [find_source(each, name) for each, name in zip(group.inputs, place.names, strict=True)]
+    leader_source = find_source(leader, place.base_name)
+    assert leader_source is not None  # places come from the leader's own tensors
+    if group is None or leader_source.dtype not in FLOAT_DTYPES:
+        return Copy(
+            OutputTensor(place.name, leader_source.dtype, leader_source.shape), leader_source
+        )
+    input_sources = [
+        find_source(each, name) for each, name in zip(group.inputs, place.names, strict=True)
+    ]
     if tokenizer is not None:
-        own, found = tokenizer.align(place.name, group, own, found)
+        leader_source, input_sources = tokenizer.align(
+            place.name, group, leader_source, input_sources
+        )
     sources: list[TensorSource] = []
-    for checkpoint, name, source in zip(group.inputs, place.names, found, strict=True):
+    for checkpoint, name, source in zip(group.inputs, place.names, input_sources, strict=True):
         if source is None:
             faults.append(Fault(checkpoint.name, f"lacks '{name}', which {leader.name} has"))
-        elif source.shape != own.shape:
-            faults.append(shape_fault(leader, checkpoint, name, own.shape, source.shape))
+        elif source.shape != leader_source.shape:
+            faults.append(shape_fault(leader, checkpoint, name, leader_source.shape, source.shape))
         else:
             sources.append(source)
-    wanted = recipe.out_dtype or recipe.dtype
-    dtype = DTYPES[wanted] if wanted else own.dtype
+    dtype_name = recipe.out_dtype or recipe.dtype
+    dtype = DTYPES[dtype_name] if dtype_name else leader_source.dtype
     parameters = resolver.resolve(place, group, position)
     return Merge(
-        OutputTensor(place.name, dtype, own.shape),
-        own if group.on_task_vectors else None,
+        OutputTensor(place.name, dtype, leader_source.shape),
+        leader_source if group.on_task_vectors else None,
         tuple(sources),
         parameters,
         recipe.method.span_for(parameters),

@@ -10,7 +10,7 @@ from merge_ops.plans.plan import GRADIENTS, Plan, plain_parameters
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:
-    """The plan as plain data, for people and for `ronghe plan --json`."""
+    """Return the plan as plain data, for people and for `ronghe plan --json`."""
     return {
         "recipe": plan.recipe.name,
         "method": plan.method.name,

@@ -13,10 +13,11 @@ from merge_ops.recipes.recipe import Coefficient, Parameters, Recipe
 
 
 class ParameterResolver:
-    """Parameters of every tensor, by mergekit's precedence.
+    """A resolver finds the parameters of every tensor by mergekit's rules of precedence.
 
-    The input's own come first, then the slice's, the module's and the recipe's. A sweep's value
-    stands at the recipe's level. What cannot be resolved is collected and raised once.
+    The input's own parameters come first, then those of the slice, of the module and of the recipe.
+    A value of the sweep stands at the recipe's level. Faults are collected; `raise_faults` raises
+    them all at once.
     """
 
     def __init__(self, recipe: Recipe, points: Sequence[Coefficient]) -> None:
@@ -27,10 +28,10 @@ class ParameterResolver:
         self._known: dict[tuple[Any, ...], Any] = {}
 
     def resolve(self, place: Place, group: Group, position: Position) -> tuple[Any, ...]:
-        """One parameter object for each coefficient; equal ones are shared.
+        """Return one parameter object for each coefficient; equal ones are one object.
 
-        Filters of an input's parameters look at the tensor's name in that input, those of shared
-        ones at its name in the output.
+        A filter in an input's parameters matches the tensor's name in that input. A filter in
+        shared parameters matches its name in the output.
         """
         found = tuple(self._one(place, group, top) for top in self._tops)
         at_position = self._recipe.method.at_position

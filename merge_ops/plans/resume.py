@@ -20,14 +20,17 @@ from merge_ops.plans.steps import Merge, Reuse, Step
 
 @dataclass(frozen=True)
 class Remains:
-    """What an unfinished merge of one coefficient left: by file, the ends of finished tensors."""
+    """Remains are what an unfinished merge of one coefficient left.
+
+    They hold, for each file, the ends of the tensors that were finished.
+    """
 
     source: ByteSource
     reached: Mapping[str, Collection[int]]
 
 
 def tensor_places(plan: Plan) -> list[TensorEntry]:
-    """Where each tensor of the plan will lie, in file order."""
+    """Return where each tensor of the plan will lie, in file order."""
     places: list[TensorEntry] = []
     for shard in plan.shards:
         position = len(shard.header)
@@ -39,9 +42,10 @@ def tensor_places(plan: Plan) -> list[TensorEntry]:
 
 
 def resuming(plan: Plan, remains: Sequence[Remains | None]) -> Plan:
-    """The plan with those tensors copied that were finished for every one of its coefficients.
+    """Return the plan that copies each tensor that was finished for every coefficient.
 
-    `remains` follow the plan's coefficients. Results and digests are the plan's own.
+    `remains` follows the order of the plan's coefficients. The result and its digests stay the
+    same.
     """
     found = [each for each in remains if each is not None]
     if len(found) < len(plan.coefficients):

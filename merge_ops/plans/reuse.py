@@ -27,19 +27,19 @@ Digests = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Earlier:
-    """An earlier checkpoint of the same kind, and the keys of its tensors."""
+    """An `Earlier` holds an earlier checkpoint of the same kind and the keys of its tensors."""
 
     checkpoint: Checkpoint
     keys: Mapping[str, str]
 
 
 def tensor_digests(checkpoint: Checkpoint, progress: Progress | None = None) -> dict[str, str]:
-    """The BLAKE3 of every stored tensor's dtype, shape and bytes, by name. Reads all of them once.
+    """Return the BLAKE3 of every stored tensor's dtype, shape and bytes, by name.
 
-    Tensors that are computed while they are read have none. Raises OSError where a file cannot be
-    read.
+    Reads every stored tensor once. Tensors that are computed while they are read have no digest.
+    Raises OSError where a file cannot be read.
     """
-    found: dict[str, str] = {}
+    digests: dict[str, str] = {}
     stored = {n: e for n, e in checkpoint.tensors.items() if n not in checkpoint.overlays}
     done, whole = 0, sum(entry.nbytes for entry in stored.values())
     buffer = memoryview(bytearray(RUN))
@@ -49,18 +49,18 @@ def tensor_digests(checkpoint: Checkpoint, progress: Progress | None = None) -> 
             part = buffer[: min(RUN, entry.nbytes - start)]
             checkpoint.source.read_into(entry.file, entry.offset + start, part)
             hasher.update(part)
-        found[name] = hasher.hexdigest()
+        digests[name] = hasher.hexdigest()
         done += entry.nbytes
         if progress:
             progress(done, whole)
-    return found
+    return digests
 
 
 def tensor_keys(plan: Plan, digests: Mapping[str, Digests]) -> tuple[dict[str, str], ...]:
-    """For every coefficient the key of each tensor, by name.
+    """Return for every coefficient the key of each tensor, by name.
 
-    `digests` are `tensor_digests` by model. Tensors whose inputs are not all known, or whose method
-    measures the whole model, have none.
+    `digests` holds the result of `tensor_digests` for each model. A tensor has no key where its
+    inputs are not all known, or where its method measures the whole model.
     """
     keys: tuple[dict[str, str], ...] = tuple({} for _ in plan.coefficients)
     for step in (each.planned for each in plan.steps):
@@ -101,9 +101,10 @@ def _content(plan: Plan, source: TensorSource, digests: Mapping[str, Digests]) -
 def reusing(
     plan: Plan, keys: Sequence[Mapping[str, str]], earlier: Sequence[Earlier | None]
 ) -> Plan:
-    """The plan with tensors copied that an earlier checkpoint of every coefficient has already.
+    """Return the plan that copies what the earlier checkpoints already have.
 
-    `keys` and `earlier` follow the plan's coefficients. Results and digests are the plan's own.
+    `keys` and `earlier` follow the order of the plan's coefficients. A tensor is copied only where
+    an earlier checkpoint of every coefficient has it. The result and its digests stay the same.
     """
     found = [each for each in earlier if each is not None]
     if len(found) < len(plan.coefficients):

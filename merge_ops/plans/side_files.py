@@ -17,7 +17,11 @@ SIDE_FILES = (
 
 
 def side_files(plan: Plan) -> dict[str, bytes]:
-    """Config and generation config of the base, and the tokenizer's files, as {name: bytes}."""
+    """Return the files beside the weights, as {name: bytes}.
+
+    These are the output's config, and what the base has beside its weights: generation config,
+    tokenizer, code, licence.
+    """
     base = plan.base
     files: dict[str, bytes] = {}
     if base.config:

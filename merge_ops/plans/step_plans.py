@@ -23,7 +23,10 @@ MergeStep = Callable[[Plan], ByteSource]
 
 
 class ResultFiles:
-    """The files of a step's result: those beside the weights at once, the weights once merged."""
+    """Result files are a step's result as a byte source, made before the step is merged.
+
+    The files beside the weights can be read at once, the weights once the step is merged.
+    """
 
     def __init__(self, plan: Plan) -> None:
         self._location = f"the result of '{plan.recipe.name}'"
@@ -32,15 +35,18 @@ class ResultFiles:
 
     @property
     def location(self) -> str:
-        """For messages."""
+        """Return the place that messages name."""
         return self._location if self._written is None else self._written.location
 
     def sizes(self) -> Mapping[str, int]:
-        """Sizes of the side files."""
+        """Return the sizes of the side files."""
         return {name: len(data) for name, data in self._files.items()}
 
     def read_into(self, file: str, offset: int, buffer: memoryview) -> None:
-        """Fill `buffer` from `offset` of `file`. Raises OSError for weights not merged yet."""
+        """Fill `buffer` with the bytes of `file` from `offset`.
+
+        Raises OSError for weights that are not merged yet.
+        """
         if file in self._files:
             buffer[:] = self._files[file][offset : offset + len(buffer)]
         elif self._written is None:
@@ -49,24 +55,27 @@ class ResultFiles:
             self._written.read_into(file, offset, buffer)
 
     def lie_in(self, written: ByteSource) -> None:
-        """Take the weights from where they were written."""
+        """Read the weights from `written` from now on, where the merge has written them."""
         self._written = written
 
 
 @dataclass(frozen=True)
 class StepPlans:
-    """A plan for each recipe of a file, in order, and the files that each earlier one makes."""
+    """Step plans hold a plan for each recipe of a file, and the files of earlier results."""
 
     plans: tuple[Plan, ...]
     results: tuple[ResultFiles, ...]
 
     @property
     def result(self) -> Plan:
-        """The plan that the file is for."""
+        """Return the plan of the file's result."""
         return self.plans[-1]
 
     def with_digests(self, digests: Mapping[ByteSource, str]) -> StepPlans:
-        """The same plans with content digests of models, by the place that each is read from."""
+        """Return the same plans with the content digests of their models.
+
+        `digests` names them by the place that each model is read from.
+        """
         known = dict(digests)
         plans: list[Plan] = []
         for number, plan in enumerate(self.plans):
@@ -77,7 +86,7 @@ class StepPlans:
         return StepPlans(tuple(plans), self.results)
 
     def merge_earlier(self, merge_step: MergeStep) -> None:
-        """Make every earlier result by `merge_step`, in order."""
+        """Merge every earlier step with `merge_step`, in order."""
         for plan, result in zip(self.plans, self.results, strict=False):
             result.lie_in(merge_step(plan))
 
@@ -88,7 +97,10 @@ def plan_steps(
     shard_bytes: int = DEFAULT_SHARD_BYTES,
     arithmetic: str = "cpu",
 ) -> StepPlans:
-    """A plan for each recipe, in order; from headers alone. Raises as `plan_merge` does."""
+    """Plan each recipe in order and return the plans.
+
+    Reads headers alone. Raises what `plan_merge` raises.
+    """
     known = dict(opened)
     plans: list[Plan] = []
     results: list[ResultFiles] = []
@@ -102,7 +114,10 @@ def plan_steps(
 
 
 def planned_checkpoint(plan: Plan) -> tuple[Checkpoint, ResultFiles]:
-    """What a plan without a sweep will write, known by its headers alone, and its files."""
+    """Return the checkpoint that a plan without a sweep will write, and its files.
+
+    The checkpoint is known by its headers alone.
+    """
     outputs = [output for shard in plan.shards for output in shard.tensors]
     places = tensor_places(plan)
     tensors: dict[str, TensorEntry] = {

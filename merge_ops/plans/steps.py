@@ -14,7 +14,7 @@ from merge_ops.methods.registry import Span
 
 @dataclass(frozen=True)
 class Merge:
-    """A tensor that the method makes of one input for each expert.
+    """A merge step makes one tensor with the method, from one input for each expert.
 
     `base` is the base model's tensor for methods on task vectors, else None. `parameters` holds,
     for each coefficient, an instance of the method's parameter class. `span` is what the method
@@ -31,29 +31,29 @@ class Merge:
 
     @property
     def planned(self) -> Merge:
-        """Itself."""
+        """Return this step."""
         return self
 
     @property
     def sources(self) -> tuple[TensorSource, ...]:
-        """Base (where there is one) and inputs."""
+        """Return the base (where there is one) and the inputs."""
         return self.inputs if self.base is None else (self.base, *self.inputs)
 
     def with_inputs(self, group: range | None) -> Merge:
-        """The step with some of its inputs only, or with all."""
+        """Return the step with the inputs of `group` only, or with all where it is None."""
         if group is None or len(group) == len(self.inputs):
             return self
         return dataclasses.replace(self, inputs=tuple(self.inputs[number] for number in group))
 
     @cached_property
     def nbytes(self) -> int:
-        """Bytes read to have all sources once."""
+        """Return how many bytes are read to have all sources once."""
         return sum(source.nbytes for source in self.sources)
 
 
 @dataclass(frozen=True)
 class Copy:
-    """A tensor that comes out as `source` is, equal for every coefficient."""
+    """A copy step writes a tensor as its `source` is, the same for every coefficient."""
 
     action: ClassVar[Literal["copy"]] = "copy"
     span: ClassVar[Span] = "element"
@@ -64,25 +64,26 @@ class Copy:
 
     @property
     def planned(self) -> Copy:
-        """Itself."""
+        """Return this step."""
         return self
 
     @property
     def sources(self) -> tuple[TensorSource, ...]:
-        """The one source."""
+        """Return the one source."""
         return (self.source,)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the source."""
+        """Return the bytes of the source."""
         return self.source.nbytes
 
 
 @dataclass(frozen=True)
 class Reuse:
-    """A tensor whose bytes lie in checkpoints that were made before: `made`, one a coefficient.
+    """A reuse step copies a tensor from checkpoints that were made before.
 
-    `planned` is the step that would give the same bytes.
+    `made` holds one earlier tensor for each coefficient. `planned` is the step that would give the
+    same bytes.
     """
 
     action: ClassVar[Literal["reuse"]] = "reuse"
@@ -94,17 +95,17 @@ class Reuse:
 
     @property
     def output(self) -> OutputTensor:
-        """The tensor that the step writes."""
+        """Return the tensor that the step writes."""
         return self.planned.output
 
     @property
     def sources(self) -> tuple[TensorSource, ...]:
-        """The earlier tensors, one for each coefficient."""
+        """Return the earlier tensors, one for each coefficient."""
         return self.made
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the earlier tensors."""
+        """Return the bytes of the earlier tensors."""
         return sum(stored.nbytes for stored in self.made)
 
 

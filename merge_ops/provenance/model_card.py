@@ -14,7 +14,10 @@ from merge_ops.recipes.document import recipe_document
 
 
 def model_card(plan: Plan, output: Output) -> str:
-    """Markdown with Hugging Face front matter: inputs, digests, recipe, coefficient."""
+    """Return the README.md of an output: Markdown with Hugging Face front matter.
+
+    It states the inputs, the digests, the recipe and the coefficient.
+    """
     front: dict[str, Any] = {
         "base_model": list(plan.model_names),
         "library_name": "transformers",

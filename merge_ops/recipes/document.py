@@ -8,7 +8,7 @@ from merge_ops.recipes.recipe import Parameters, Recipe, Section
 
 
 def recipe_document(recipe: Recipe, values: Parameters) -> dict[str, Any]:
-    """The recipe of this one coefficient, as mergekit writes it."""
+    """Return the recipe of one coefficient as mergekit would write it."""
     document: dict[str, Any] = {"merge_method": recipe.merge_method}
     if recipe.base_model:
         document["base_model"] = recipe.base_model

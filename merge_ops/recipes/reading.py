@@ -12,7 +12,10 @@ from merge_ops.recipes.recipe_check import check_recipe
 
 
 def recipe_documents(path: Path) -> list[Any]:
-    """The YAML documents of a file, not checked yet. Raises RecipeError."""
+    """Return the YAML documents of a file without checking them as recipes.
+
+    Raises RecipeError where the file cannot be read or is no sound YAML.
+    """
     try:
         return read_documents(path)
     except FileNotFoundError as error:
@@ -23,7 +26,11 @@ def recipe_documents(path: Path) -> list[Any]:
 
 
 def parse_recipe(text: str, name: str, subject: str) -> Recipe:
-    """A recipe from YAML text; `subject` is what messages call it. Raises RecipeError."""
+    """Return the checked recipe of a YAML text.
+
+    `subject` is the name that messages give the text. Raises RecipeError where the text is no sound
+    YAML, holds not exactly one document, or is no valid recipe.
+    """
     try:
         documents = load_documents(text)
     except DocumentError as error:

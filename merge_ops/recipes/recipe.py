@@ -28,7 +28,7 @@ ALL_PAIRS, ALL = "all-pairs", "all"
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """One entry of `models:`: a model reference and its own parameters."""
+    """A model entry is one entry of `models:`: a model reference and its own parameters."""
 
     model: str
     parameters: Parameters = field(default_factory=dict[str, Any])
@@ -36,7 +36,7 @@ class ModelEntry:
 
 @dataclass(frozen=True)
 class SliceSource:
-    """One model of a slice: its layers [first, end) and its own parameters."""
+    """A slice source is one model of a slice: its layers [first, end) and its parameters."""
 
     model: str
     layer_range: tuple[int, int]
@@ -45,7 +45,7 @@ class SliceSource:
 
 @dataclass(frozen=True)
 class SliceEntry:
-    """One entry of `slices:`: layers of several models, merged into layers of the output."""
+    """A slice entry merges layers of several models into layers of the output."""
 
     sources: tuple[SliceSource, ...]
     base_model: str | None = None
@@ -54,9 +54,9 @@ class SliceEntry:
 
 @dataclass(frozen=True)
 class Section:
-    """What is merged with what: the whole recipe, or one entry of `modules:`.
+    """A section states what is merged with what: the whole recipe, or one entry of `modules:`.
 
-    Either `models` or `slices`; `where` begins the place in messages.
+    It has either `models` or `slices`. Places in messages begin with `where`.
     """
 
     models: tuple[ModelEntry, ...] = ()
@@ -66,7 +66,7 @@ class Section:
 
     @property
     def model_names(self) -> list[str]:
-        """Every model it names, in order, repeated as written."""
+        """Return every model that the section names, in order, repeated as written."""
         names = [entry.model for entry in self.models]
         for entry in self.slices:
             names += [each.model for each in entry.sources]
@@ -76,7 +76,10 @@ class Section:
 
 @dataclass(frozen=True)
 class Coefficient:
-    """One point of a sweep: `density=0.3_lambda=1.0` and the values it stands for."""
+    """A coefficient is one point of a sweep: its id, and the values that the id stands for.
+
+    An id looks like `density=0.3_lambda=1.0`.
+    """
 
     id: str
     values: Parameters
@@ -84,7 +87,10 @@ class Coefficient:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A checked recipe. `experts` is empty in a plain mergekit file, `models` may be in ours."""
+    """A recipe is one checked document of a recipe file.
+
+    `experts` is empty in a plain mergekit file; `models` may be empty in ours.
+    """
 
     name: str
     subject: str
@@ -107,28 +113,31 @@ class Recipe:
 
     @property
     def referenced_models(self) -> tuple[str, ...]:
-        """Every model the recipe names, in order, once each; those of `tokenizer` come last."""
+        """Return every model that the recipe names, in order, each once.
+
+        Models that only `tokenizer` names come last.
+        """
         named = self.tokenizer.model_names if self.tokenizer else ()
         return tuple(dict.fromkeys([*self.merged_models, *named]))
 
     @property
     def merged_models(self) -> tuple[str, ...]:
-        """Every model whose weights are merged, in order, once each."""
+        """Return every model whose weights are merged, in order, each once."""
         names = [name for each in self.sections for name in each.model_names]
         return tuple(dict.fromkeys([*names, *([self.base_model] if self.base_model else [])]))
 
     @property
     def sections(self) -> tuple[Section, ...]:
-        """The modules, or the whole recipe as one section."""
+        """Return the sections of `modules`, or the whole recipe as one section."""
         return tuple(self.modules.values()) or (self.section,)
 
     @property
     def section(self) -> Section:
-        """The recipe's own `models` or `slices`."""
+        """Return the recipe's own `models` or `slices` as a section."""
         return Section(self.models, self.slices)
 
     def coefficients(self) -> tuple[Coefficient, ...]:
-        """The points of the sweep, in order; one called `default` where there is none."""
+        """Return the points of the sweep in order, or one point `default` without a sweep."""
         if not self.sweep:
             return (Coefficient("default", {}),)
         names = sorted(self.sweep)
@@ -141,13 +150,13 @@ class Recipe:
 
     @property
     def on_task_vectors(self) -> bool:
-        """Whether the method sees expert − base, and not whole checkpoints."""
+        """Return whether the method sees expert − base instead of whole checkpoints."""
         either = self.method.inputs == "either" and self.base_model is not None
         return either or self.method.inputs == "task_vectors"
 
     @property
     def has_gradient(self) -> bool:
-        """Whether any parameter runs over the layers."""
+        """Return whether any parameter is a gradient over the layers."""
         specs = self.method.parameter_specs
         tables = [self.parameters]
         for section in self.sections:
@@ -165,13 +174,17 @@ class Recipe:
 
     @property
     def merges_whole_models(self) -> bool:
-        """Whether all models must have the same tensors: with `models` alone."""
+        """Return whether all models must have the same tensors.
+
+        They must where the recipe has neither `slices` nor `modules`.
+        """
         return not self.slices and not self.modules
 
     def expert_sets(self, expert_names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-        """The sets `experts:` asks for, each sorted; duplicates are one set.
+        """Return the expert sets that `experts:` asks for, each sorted, equal ones once.
 
-        A method of exactly so many models gets the sets that have them, with those listed beside.
+        A method of exactly n models gets only the sets that make n models together with the models
+        that the recipe lists.
         """
         names = sorted(expert_names)
         sets: list[tuple[str, ...]] = []
@@ -190,10 +203,11 @@ class Recipe:
         return tuple(dict.fromkeys(each for each in sets if each))
 
     def for_experts(self, names: Sequence[str], base: str) -> Recipe:
-        """The recipe for one expert set: models listed by name, ready to be planned.
+        """Return the recipe for one expert set, ready to be planned.
 
-        Entries of `models:` come first and keep their parameters. slerp, which goes from one model
-        to another, starts at the first expert of the set.
+        It lists its models by name. Models of `models:` outside the set come first; all listed
+        models keep their parameters. slerp, which goes from one model to another, starts at the
+        first expert of the set.
         """
         own = {entry.model: entry for entry in self.models}
         experts = [own.get(name, ModelEntry(name)) for name in sorted(names)]
@@ -206,7 +220,7 @@ class Recipe:
 
 
 def set_id(names: Sequence[str]) -> str:
-    """An expert set's id: sorted names joined by `+`."""
+    """Return the id of an expert set: its sorted names joined by `+`."""
     return "+".join(sorted(names))
 
 

@@ -26,7 +26,10 @@ MAX_COEFFICIENTS = 4096
 
 
 def check_recipe(value: Any, name: str, subject: str) -> Recipe:
-    """The recipe a parsed YAML document describes. Raises RecipeError or UnknownMethodError."""
+    """Return the recipe that a parsed YAML document describes.
+
+    Raises RecipeError with all faults, or UnknownMethodError.
+    """
     if not isinstance(value, dict):
         raise RecipeError(subject, [Fault("", "is no mapping of keys to values")])
     document = cast(dict[str, Any], value)

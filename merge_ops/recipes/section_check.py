@@ -17,7 +17,10 @@ SOURCE_KEYS = ("model", "layer_range", "parameters")
 
 
 def section_faults(document: Mapping[str, Any], method: MergeMethod) -> Iterator[Fault]:
-    """Faults of `models`, `slices` or `modules`: one of them is there, unless `experts` is."""
+    """Yield the faults of `models`, `slices` or `modules`.
+
+    One of them must be there, unless `experts` is.
+    """
     given = [key for key in FORMS if document.get(key) is not None]
     if len(given) > 1:
         yield Fault(given[1], f"cannot stand beside `{given[0]}`; a recipe has one of them")
@@ -150,7 +153,10 @@ def _unknown_keys(
 def parameter_faults(
     where: str, table: Any, method: MergeMethod, of_model: bool
 ) -> Iterator[Fault]:
-    """Faults of a `parameters:` table, of a model (`of_model`) or of what lies above it."""
+    """Yield the faults of a `parameters:` table.
+
+    The table belongs to a model (`of_model`) or to what lies above it.
+    """
     if table is None:
         return
     if not isinstance(table, dict):
@@ -171,14 +177,14 @@ def parameter_faults(
 
 
 def unknown_parameter(key: str, method: MergeMethod) -> str:
-    """That `key` is no parameter of the method, with the nearest one."""
+    """Say that `key` is no parameter of the method, and name the nearest one."""
     specs = method.parameter_specs
     hint = did_you_mean(key, specs)
     return f"is no parameter of {method.name}.{hint} Known: {', '.join(specs)}"
 
 
 def section_of(table: Mapping[str, Any], where: str = "") -> Section:
-    """The section that a checked table describes."""
+    """Return the section that a checked table describes."""
     entries = cast(list[dict[str, Any]], table.get("models") or [])
     slices = cast(list[dict[str, Any]], table.get("slices") or [])
     return Section(

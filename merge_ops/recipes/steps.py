@@ -25,37 +25,43 @@ from merge_ops.recipes.recipe_check import check_recipe
 
 @dataclass(frozen=True)
 class Steps:
-    """The recipes of one file, each after those whose results it uses; the last is the result."""
+    """Steps are the recipes of one file, each after those whose results it uses.
+
+    The last recipe makes the file's result.
+    """
 
     recipes: tuple[Recipe, ...]
 
     @property
     def result(self) -> Recipe:
-        """The recipe that the file is for."""
+        """Return the recipe that makes the file's result."""
         return self.recipes[-1]
 
     @property
     def earlier(self) -> tuple[Recipe, ...]:
-        """The recipes whose results only later ones use."""
+        """Return the recipes whose results only later recipes use."""
         return self.recipes[:-1]
 
     def used_by(self, recipe: Recipe) -> tuple[Recipe, ...]:
-        """The recipes whose results this one names, in order."""
+        """Return the recipes whose results this recipe names, in order."""
         named = set(recipe.referenced_models)
         return tuple(each for each in self.earlier if each.name in named)
 
     def takes_experts(self, recipe: Recipe) -> bool:
-        """Whether a recipe is merged for each expert set: it says `experts`, or uses what does."""
+        """Return whether a recipe is merged for each expert set.
+
+        It is where it has `experts`, or uses the result of a recipe that is.
+        """
         return bool(recipe.experts) or any(map(self.takes_experts, self.used_by(recipe)))
 
     def for_experts(self, names: Sequence[str], base: str) -> Steps:
-        """The recipes for one expert set, ready to be planned."""
+        """Return the recipes for one expert set, ready to be planned."""
         return Steps(
             tuple(each.for_experts(names, base) if each.experts else each for each in self.recipes)
         )
 
     def up_to(self, recipe: Recipe) -> Steps:
-        """What has to be merged for one of the recipes, which then is the result."""
+        """Return the steps that are needed for `recipe`, which is then the result."""
         needed = {recipe.name}
         for each in reversed(self.recipes):  # whoever uses it comes after it
             if each.name in needed:
@@ -64,14 +70,17 @@ class Steps:
 
     @property
     def referenced_models(self) -> tuple[str, ...]:
-        """Every model of the outside that any recipe names, in order, once each."""
+        """Return every model from outside the file that any recipe names, in order, each once."""
         made = {recipe.name for recipe in self.earlier}
         names = [name for recipe in self.recipes for name in recipe.referenced_models]
         return tuple(name for name in dict.fromkeys(names) if name not in made)
 
 
 def load_steps(path: Path | str) -> Steps:
-    """Read and check a file of one or more documents. Raises RecipeError with every fault found."""
+    """Read and check a file of one or more documents, and return its recipes.
+
+    Raises RecipeError with every fault that was found.
+    """
     path = Path(path)
     documents = recipe_documents(path)
     if len(documents) == 1:

@@ -30,9 +30,10 @@ ROW_KEYS = {ZERO: ("kind",), MODEL_TOKEN: ("kind", "model", "token", "token_id")
 
 @dataclass(frozen=True)
 class TokenRow:
-    """A row to take: of `model`, its row for `token` or the row `token_id`; no model: zeros.
+    """A token row names the embedding row that a token takes.
 
-    With neither `token` nor `token_id` it is the row of the very token that the rule is for.
+    It is the row of `model` for `token`, or the row `token_id` of `model`; without a model it is
+    zeros. With neither `token` nor `token_id` it is the row of the token that the rule is for.
     """
 
     model: str | None = None
@@ -42,9 +43,10 @@ class TokenRow:
 
 @dataclass(frozen=True)
 class TokenRule:
-    """One entry of `tokens`: where models without the token (with `force`: all) take it from.
+    """A token rule is one entry of `tokens`: it says where models take the row of a token from.
 
-    Without a row the usual rule for missing tokens holds; the entry only adds the token.
+    It holds for models without the token, with `force` for all models. Without a row the usual rule
+    for missing tokens holds, and the entry only adds the token.
     """
 
     row: TokenRow | None = None
@@ -53,7 +55,10 @@ class TokenRule:
 
 @dataclass(frozen=True)
 class TokenizerPolicy:
-    """Which vocabulary the merged checkpoint has; `written` are the recipe's own keys."""
+    """A tokenizer policy states which vocabulary the merged checkpoint has.
+
+    `written` holds the recipe's own keys.
+    """
 
     source: str = UNION
     rules: Mapping[str, TokenRule] = field(default_factory=dict[str, TokenRule])
@@ -62,14 +67,14 @@ class TokenizerPolicy:
 
     @property
     def model_names(self) -> tuple[str, ...]:
-        """Models it names, each once."""
+        """Return the models that the policy names, each once."""
         named = [] if self.source in (BASE, UNION) else [self.source]
         named += [rule.row.model for rule in self.rules.values() if rule.row and rule.row.model]
         return tuple(dict.fromkeys(named))
 
 
 def policy_faults(document: Mapping[str, Any]) -> Iterator[Fault]:
-    """Faults of the keys `tokenizer`, `tokenizer_source` and `chat_template`."""
+    """Yield the faults of the keys `tokenizer`, `tokenizer_source` and `chat_template`."""
     source, table = document.get("tokenizer_source"), document.get("tokenizer")
     if source is not None and table is not None:
         problem = "cannot stand beside `tokenizer`; move it there as `tokenizer: {source: …}`"
@@ -169,7 +174,7 @@ def _unknown(where: str, table: Mapping[str, Any], known: tuple[str, ...]) -> It
 
 
 def policy_of(document: Mapping[str, Any]) -> TokenizerPolicy | None:
-    """The policy of a checked recipe; None where it says nothing of a tokenizer."""
+    """Return the policy of a checked recipe, or None where it does not name a tokenizer."""
     source = document.get("tokenizer_source")
     if source is not None:
         return TokenizerPolicy(source, written={"tokenizer_source": source})

@@ -33,7 +33,10 @@ CHANGED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """The part of adapter_config.json that decides the numbers, in PEFT's words."""
+    """An adapter config is the part of adapter_config.json that decides the numbers.
+
+    Its fields have PEFT's names.
+    """
 
     r: int
     lora_alpha: float
@@ -46,11 +49,17 @@ class AdapterConfig:
     alpha_pattern: Mapping[str, float]
 
     def rank_of(self, module: str) -> int:
-        """The rank of a module: its pattern's, or `r`."""
+        """Return the rank of a module: that of a pattern which matches, or `r`.
+
+        Raises PatternError where a pattern needs more steps than are allowed.
+        """
         return int(_by_pattern(self.rank_pattern, module, self.r))
 
     def scale_of(self, module: str) -> float:
-        """alpha / r of a module, or alpha / sqrt(r) with `use_rslora`."""
+        """Return the scale of a module: alpha / r, or alpha / sqrt(r) with `use_rslora`.
+
+        Raises PatternError where a pattern needs more steps than are allowed.
+        """
         alpha, rank = _by_pattern(self.alpha_pattern, module, self.lora_alpha), self.rank_of(module)
         return alpha / math.sqrt(rank) if self.use_rslora else alpha / rank
 
@@ -73,7 +82,7 @@ def _short(value: object) -> str:
 
 
 def refusals(raw: Mapping[str, Any]) -> Iterator[Fault]:
-    """Everything in the config that no weights of the base's shape could stand for."""
+    """Yield a fault for every setting that no weights of the base's shape can express."""
     kind = str(raw.get("peft_type", ""))
     if kind.upper() not in KINDS:
         hint = did_you_mean(kind.upper(), KINDS)
@@ -93,7 +102,10 @@ def refusals(raw: Mapping[str, Any]) -> Iterator[Fault]:
 
 
 def parse_adapter_config(raw: Mapping[str, Any], faults: list[Fault]) -> AdapterConfig:
-    """Read the config; what is wrong with it goes to `faults`, each with what is allowed."""
+    """Read the config and return it.
+
+    What is wrong with it goes to `faults`, each with what is allowed.
+    """
 
     def number(key: str, value: object, integer: bool) -> float:
         right = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -107,20 +119,20 @@ def parse_adapter_config(raw: Mapping[str, Any], faults: list[Fault]) -> Adapter
         return 1
 
     def table(key: str, integer: bool) -> dict[str, float]:
-        found: dict[str, float] = {}
+        numbers: dict[str, float] = {}
         given: Any = raw.get(key) or {}
         if not isinstance(given, dict):
             problem = f"is {_short(given)}; it must be a mapping of module names to numbers"
             faults.append(Fault(f"{FILE}: {key}", problem))
-            return found
+            return numbers
         for pattern, value in cast(dict[str, object], given).items():
             try:
                 module_pattern(pattern)
             except PatternError as error:
                 faults.append(Fault(f"{FILE}: {key}", f"holds {_short(pattern)}, {error}"))
                 continue
-            found[pattern] = number(f"{key}.{pattern}", value, integer)
-        return found
+            numbers[pattern] = number(f"{key}.{pattern}", value, integer)
+        return numbers
 
     saved: Any = raw.get("modules_to_save") or []
     names: Any = [saved] if isinstance(saved, str) else saved

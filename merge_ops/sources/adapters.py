@@ -51,10 +51,11 @@ _WRAPPER = re.compile(r"\.(?:base_layer|modules_to_save)(?=\.[^.]+$)")
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter folder by its config and header, before it meets a base.
+    """An adapter is known by its config and header, before it meets a base.
 
-    `factors` are the tensors of low-rank changes by module and role, `whole` those that replace a
-    tensor of the base, by that tensor's name. `stated` is all that adapter_config.json says.
+    `factors` holds the tensors of low-rank changes by module and role. `whole` holds the tensors
+    that replace a tensor of the base, by that tensor's name. `stated` holds all that
+    adapter_config.json says.
     """
 
     config: AdapterConfig
@@ -65,15 +66,15 @@ class Adapter:
 
 
 def is_adapter(files: Collection[str]) -> bool:
-    """Whether a folder with these files is an adapter and no checkpoint."""
+    """Return whether a folder with these files is an adapter and no checkpoint."""
     return CONFIG_FILE in files and "config.json" not in files
 
 
 def read_adapter(name: str, source: ByteSource, digest: str | None = None) -> Adapter:
-    """Read config and header of an adapter folder; `name` is for messages.
+    """Read the config and the header of an adapter folder and return the adapter.
 
-    Raises CheckpointError where files are missing or damaged, CompatibilityError with every reason
-    why it is no LoRA that can be merged.
+    `name` is for messages. Raises CheckpointError where files are missing or damaged,
+    CompatibilityError with every reason why it is no LoRA that can be merged.
     """
     files = source.sizes()
     _check_files(name, source.location, files)
@@ -99,9 +100,9 @@ def read_adapter(name: str, source: ByteSource, digest: str | None = None) -> Ad
 def open_adapter(
     name: str, base: Checkpoint, source: ByteSource, digest: str | None = None
 ) -> Checkpoint:
-    """The checkpoint that `base` is with an adapter on it, under a name of its own.
+    """Return the checkpoint that `base` becomes with an adapter on it, called `name`.
 
-    Its digest is made of both digests where both are known. Raises what `read_adapter` does, and
+    Its digest is made of both digests where both are known. Raises what `read_adapter` raises, and
     CompatibilityError with every tensor that does not fit the base.
     """
     adapter = read_adapter(name, source, digest)
@@ -156,7 +157,7 @@ def _sorted_out(
     whole: dict[str, Stored] = {}
     for key, entry in checkpoint.tensors.items():
         stored, name = Stored(checkpoint, key, entry), key.removeprefix(PREFIX)
-        found = _FACTOR.fullmatch(name)
+        factor = _FACTOR.fullmatch(name)
         if name == key:
             faults.append(Fault(f"'{key}'", f"does not start with {PREFIX}, as PEFT's names do"))
         elif "lora_magnitude_vector" in name:
@@ -164,8 +165,8 @@ def _sorted_out(
             faults.append(Fault(f"'{key}'", f"{problem} be merged here"))
         elif entry.dtype not in FLOAT_DTYPES:
             faults.append(Fault(f"'{key}'", f"is {entry.dtype}; a float dtype is expected"))
-        elif found:
-            factors.setdefault(found["module"], {})[found["role"]] = stored
+        elif factor:
+            factors.setdefault(factor["module"], {})[factor["role"]] = stored
         elif ".lora_" in name:
             faults.append(Fault(f"'{key}'", "is no lora_A, lora_B, lora_embedding_A or _B of PEFT"))
         else:
@@ -206,7 +207,7 @@ def _factor_faults(
 
 
 def pair_roles(roles: Mapping[str, Stored]) -> tuple[str, str]:
-    """Names of A and B, for an embedding or for any other module."""
+    """Return the roles of A and B, for an embedding or for any other module."""
     if roles.keys() & {"lora_embedding_A", "lora_embedding_B"}:
         return "lora_embedding_A", "lora_embedding_B"
     return "lora_A.weight", "lora_B.weight"

@@ -45,11 +45,14 @@ _local = threading.local()
 
 
 class DamagedPieceError(ValueError):
-    """The bytes are no coded piece, or of another one."""
+    """The bytes are no coded piece, or the coded piece of another tensor."""
 
 
 def encode_difference(expert: NDArray[np.uint8], base: NDArray[np.uint8], dtype: str) -> bytes:
-    """It codes the bytes of `expert` by as many of the base, both flat; b"" when they are equal."""
+    """Code the bytes of `expert`, flat, as a difference from as many bytes of the base.
+
+    Returns the coded bytes, b"" where both are equal.
+    """
     theirs, own = _unsigned(base, dtype), _unsigned(expert, dtype)
     if np.array_equal(theirs, own):
         return b""
@@ -70,7 +73,10 @@ def encode_difference(expert: NDArray[np.uint8], base: NDArray[np.uint8], dtype:
 
 
 def decode_difference(coded: bytes | memoryview, values: NDArray[np.uint8], dtype: str) -> None:
-    """It turns the base's bytes in `values`, flat, into the expert's. Raises DamagedPieceError."""
+    """Turn the base's bytes in `values` into the expert's, in place.
+
+    Raises DamagedPieceError where `coded` does not fit them.
+    """
     if not len(coded):
         return
     target = _unsigned(values, dtype)
@@ -106,14 +112,17 @@ def decode_difference(coded: bytes | memoryview, values: NDArray[np.uint8], dtyp
 
 
 def encode_whole(data: NDArray[np.uint8], size: int) -> bytes:
-    """It codes flat bytes by themselves: items of `size` bytes, lowest bytes first."""
+    """Code flat bytes by themselves and return the coded bytes.
+
+    They are items of `size` bytes; the lowest bytes of all items come first.
+    """
     return _bundle([np.ascontiguousarray(data[place::size]) for place in range(size)])
 
 
 def decode_whole(coded: bytes | memoryview, into: NDArray[np.uint8], size: int) -> None:
-    """It fills `into`, flat bytes, with what was coded: items of `size` bytes.
+    """Fill `into` with what `encode_whole` coded.
 
-    Raises DamagedPieceError.
+    Raises DamagedPieceError where the lengths differ.
     """
     streams = _unbundle(coded, [len(into) // size] * size)
     if any(len(stream) != len(into) // size for stream in streams):

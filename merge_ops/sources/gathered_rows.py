@@ -26,9 +26,10 @@ LEAF = 1 << 16
 
 @dataclass(frozen=True, eq=False)
 class RowMap:
-    """For each output row the model (its position, or ZERO, AVERAGE, MEAN) and the row there.
+    """A row map says for each output row which row of which model it takes.
 
-    `averages` lists, for the AVERAGE rows, the (model, row) pairs.
+    `origin` holds the model's position, or ZERO, AVERAGE or MEAN, and `row` the row there.
+    `averages` lists the (model, row) pairs of the AVERAGE rows.
     """
 
     origin: NDArray[np.int32]
@@ -37,7 +38,7 @@ class RowMap:
 
     @cached_property
     def starts(self) -> NDArray[np.int64]:
-        """First rows of the runs that one read fetches, and the number of rows at the end."""
+        """Return the first row of each run that one read fetches, and then the number of rows."""
         same = self.origin[1:] == self.origin[:-1]
         follows = (self.row[1:] == self.row[:-1] + 1) & (self.origin[1:] >= 0)
         filled = (self.origin[1:] == ZERO) | (self.origin[1:] == MEAN)
@@ -46,13 +47,13 @@ class RowMap:
 
     @cached_property
     def digest(self) -> str:
-        """Covers every number in it."""
+        """Return a digest that covers every number in the map."""
         table = sorted((row, tuple(pairs)) for row, pairs in self.averages.items())
         content = self.origin.astype("<i4").tobytes() + self.row.astype("<i4").tobytes()
         return blake3.blake3(content + repr(table).encode()).hexdigest()
 
     def is_identity(self, model: int, rows: int) -> bool:
-        """Whether it gives `model`'s tensor of so many rows as it is."""
+        """Return whether the map gives `model`'s tensor of `rows` rows as it is."""
         return (
             len(self.row) == rows
             and bool((self.origin == model).all())
@@ -62,7 +63,7 @@ class RowMap:
 
 @dataclass(frozen=True, eq=False)
 class GatheredRows:
-    """`own`, one model's tensor, brought to the merged vocabulary.
+    """Gathered rows bring `own`, one model's tensor, to the merged vocabulary.
 
     `donors` are all models' tensors, by the positions that the map uses. Rows stay where they are
     until they are read; a run of rows that lie together is one read.
@@ -76,36 +77,36 @@ class GatheredRows:
 
     @property
     def model(self) -> str:
-        """The model whose tensor this is."""
+        """Return the name of the model whose tensor this is."""
         return self.own.model
 
     @property
     def dtype(self) -> str:
-        """The model's own."""
+        """Return the dtype code of the model's own tensor."""
         return self.own.dtype
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """As many rows as the merged vocabulary has."""
+        """Return the shape: the rows of the merged vocabulary, then the model's own sizes."""
         return (len(self.rows.row), *self.own.shape[1:])
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its rows."""
+        """Return the bytes of its rows."""
         return prod(self.shape) * ITEM_SIZES[self.dtype]
 
     @property
     def parts(self) -> tuple[Stored, ...]:
-        """Those of the model itself, then those of the others."""
+        """Return the stored parts of the model's own tensor, then those of the others."""
         others = [part for each in self.donors if each is not self.own for part in each.parts]
         return (*self.own.parts, *others)
 
     def identity(self, digest_of: DigestOf) -> list[object]:
-        """The map and all tensors it may take rows from."""
+        """Return the digest of the map, and all tensors that it may take rows from."""
         return ["rows", self.rows.digest, [each.identity(digest_of) for each in self.donors]]
 
     def fill(self, fetch: Fetch, start: int, into: Tensor) -> None:
-        """It gathers elements [start, start + n) from their rows into `into`, flat float32 (n,)."""
+        """Fill `into`, flat, with the elements from `start` on, gathered from their rows."""
         end, width = start + into.numel(), prod(self.shape[1:])
         for first, last in self._runs(start // width, -(-end // width)):
             begin, stop = max(start, first * width), min(end, last * width)

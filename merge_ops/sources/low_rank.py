@@ -32,10 +32,10 @@ CACHE_BYTES = 16 << 20
 
 @dataclass(frozen=True)
 class LowRank:
-    """target + scale · up @ down, with up of shape [out, r] and down of shape [r, in].
+    """A low-rank source is target + scale · up @ down, up [out, r] and down [r, in].
 
     `transposed` is for weights kept as [in, out]: embeddings and Conv1D layers, to which the
-    product is added as down^T up^T. Computed in float32; `dtype` is the target's.
+    product is added as down^T up^T. It is computed in float32; `dtype` is the target's.
     """
 
     model: str
@@ -47,37 +47,40 @@ class LowRank:
 
     @property
     def dtype(self) -> str:
-        """The target's."""
+        """Return the dtype code of the target."""
         return self.target.dtype
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The target's."""
+        """Return the shape of the target."""
         return self.target.shape
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the target and of both factors."""
+        """Return the bytes of the target and of both factors."""
         return self.target.nbytes + self.up.nbytes + self.down.nbytes
 
     @property
     def parts(self) -> tuple[Stored, ...]:
-        """The target's and the factors."""
+        """Return the stored parts of the target, and both factors."""
         return (*self.target.parts, self.up, self.down)
 
     def identity(self, digest_of: DigestOf) -> list[object]:
-        """Which tensors, which scale, which way round, and what multiplies the factors."""
+        """Return the tensors, the scale, the orientation and the kind of linear algebra."""
         factors = [self.up.identity(digest_of), self.down.identity(digest_of)]
         numbers = [self.scale, self.transposed, linear_algebra_kind()]
         return ["low rank", self.target.identity(digest_of), factors, *numbers]
 
     @property
     def rank(self) -> int:
-        """r."""
+        """Return the rank r."""
         return self.down.shape[0]
 
     def fill(self, fetch: Fetch, start: int, into: Tensor) -> None:
-        """It writes the target's elements plus the product's to `into`, flat (n,), tile by tile."""
+        """Fill `into`, flat, with the target's elements from `start`, plus the product's.
+
+        The product is computed tile by tile.
+        """
         import torch
 
         self.target.fill(fetch, start, into)
@@ -110,7 +113,7 @@ class LowRank:
         return torch.stack(runs, dim=1)
 
     def right(self, fetch: Fetch) -> Tensor:
-        """All of the right factor, [r, columns], contiguous."""
+        """Return the whole right factor, [r, columns], contiguous."""
         if not self.transposed:
             columns = self.shape[1]
             return fetch(self.down, 0, self.rank * columns).view(self.rank, columns)
@@ -121,7 +124,10 @@ class LowRank:
 
 @dataclass(frozen=True)
 class ScaledSum:
-    """target + scale · change, element by element: the bias that `lora_bias` trains."""
+    """A scaled sum is target + scale · change, element by element.
+
+    It is the bias that `lora_bias` trains.
+    """
 
     model: str
     target: TensorSource
@@ -130,31 +136,31 @@ class ScaledSum:
 
     @property
     def dtype(self) -> str:
-        """The target's."""
+        """Return the dtype code of the target."""
         return self.target.dtype
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The target's."""
+        """Return the shape of the target."""
         return self.target.shape
 
     @property
     def nbytes(self) -> int:
-        """Bytes of both."""
+        """Return the bytes of the target and the change."""
         return self.target.nbytes + self.change.nbytes
 
     @property
     def parts(self) -> tuple[Stored, ...]:
-        """The target's and the change."""
+        """Return the stored parts of the target, and the change."""
         return (*self.target.parts, self.change)
 
     def identity(self, digest_of: DigestOf) -> list[object]:
-        """Which tensors and which scale."""
+        """Return the tensors and the scale."""
         parts = [each.identity(digest_of) for each in (self.target, self.change)]
         return ["scaled sum", *parts, self.scale]
 
     def fill(self, fetch: Fetch, start: int, into: Tensor) -> None:
-        """It writes the sum of both to `into`, flat float32 (n,)."""
+        """Fill `into`, flat, with the target's elements from `start`, plus the scaled change."""
         self.target.fill(fetch, start, into)
         into.add_(fetch(self.change, start, into.numel()).mul(self.scale))
 
@@ -164,15 +170,15 @@ _local = threading.local()
 
 def _cached(source: LowRank, fetch: Fetch, device: torch.device) -> Tensor:
     """The right factor, from this thread's memory of those it used last."""
-    kept: OrderedDict[tuple[int, str], tuple[LowRank, Tensor]] | None
-    kept = getattr(_local, "kept", None)
-    if kept is None:
-        kept = OrderedDict[tuple[int, str], tuple[LowRank, "Tensor"]]()
-        _local.kept = kept
+    factors: OrderedDict[tuple[int, str], tuple[LowRank, Tensor]] | None
+    factors = getattr(_local, "kept", None)
+    if factors is None:
+        factors = OrderedDict[tuple[int, str], tuple[LowRank, "Tensor"]]()
+        _local.kept = factors
     key = (id(source), str(device))
-    found = kept.pop(key, None)
-    right = found[1] if found is not None and found[0] is source else source.right(fetch)
-    kept[key] = (source, right)
-    while len(kept) > 1 and sum(each.nbytes for _, each in kept.values()) > CACHE_BYTES:
-        kept.popitem(last=False)
+    cached = factors.pop(key, None)
+    right = cached[1] if cached is not None and cached[0] is source else source.right(fetch)
+    factors[key] = (source, right)
+    while len(factors) > 1 and sum(each.nbytes for _, each in factors.values()) > CACHE_BYTES:
+        factors.popitem(last=False)
     return right

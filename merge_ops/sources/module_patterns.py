@@ -43,12 +43,15 @@ _PLACES = frozenset(("^", "$", "\\A", "\\Z", "\\b", "\\B"))
 
 
 class PatternError(ValueError):
-    """A pattern that is no regular expression, or one that cannot be matched in bounded work."""
+    """A pattern is no regular expression, or cannot be matched in bounded work."""
 
 
 @lru_cache(maxsize=4096)
 def module_pattern(text: str) -> ModulePattern:
-    """Read a pattern as PEFT does; raises PatternError where that is not possible."""
+    """Read a pattern as PEFT does and return it.
+
+    Raises PatternError where it is too long, sets flags inside, or is no regular expression.
+    """
     if len(text) > MAX_LENGTH or text.count("(") > MAX_GROUPS:
         most = f"at most {MAX_LENGTH} characters and {MAX_GROUPS} groups are read"
         raise PatternError(f"which is too long ({most}); name the modules one by one")
@@ -67,15 +70,18 @@ def module_pattern(text: str) -> ModulePattern:
 
 @dataclass(frozen=True)
 class ModulePattern:
-    """A pattern ready to be asked: `usual` where `re` has few ways to go, or the parts of it."""
+    """A module pattern is a regular expression that is ready to be matched.
+
+    `usual` is compiled where `re` has few ways to go; elsewhere `parts` holds the parts.
+    """
 
     usual: re.Pattern[str] | None
     parts: _Part | None
 
     def means(self, module: str) -> bool:
-        """Whether the pattern ends the module's name, as PEFT has it.
+        """Return whether the pattern matches the end of the module's name, as PEFT has it.
 
-        Raises PatternError where that takes more than `MAX_STEPS`.
+        Raises PatternError where that takes more than `MAX_STEPS` steps.
         """
         if self.usual is not None and len(module) <= MAX_PLAIN:
             return self.usual.match(module) is not None

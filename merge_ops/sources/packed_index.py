@@ -32,16 +32,17 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 
 
 def piece_bytes(dtype: str) -> int:
-    """Bytes of a whole piece."""
+    """Return the bytes of a whole piece."""
     return PIECE * ITEM_SIZES[dtype]
 
 
 @dataclass(frozen=True)
 class Section:
-    """A header (`name` None) or a tensor: its bytes in the file, and the length of each piece.
+    """A section describes a tensor, or a header (`name` None), of a packed file.
 
-    `start` is its first byte in the original file, `at` the first byte of its first piece in the
-    data file. With `from_base` the pieces are differences.
+    `nbytes` are its bytes in the original file, `lengths` those of each coded piece. `start` is its
+    first byte in the original file, `at` the first byte of its first piece in the data file. With
+    `from_base` the pieces are differences.
     """
 
     name: str | None
@@ -54,22 +55,25 @@ class Section:
 
     @property
     def piece(self) -> int:
-        """Bytes of a piece, but for the last."""
+        """Return the bytes of every piece but the last."""
         return piece_bytes(self.dtype)
 
     @cached_property
     def offsets(self) -> tuple[int, ...]:
-        """Where each piece starts in the data file, and where the last one ends."""
+        """Return where each piece starts in the data file, and where the last one ends."""
         return tuple(accumulate(self.lengths, initial=self.at))
 
     def bounds(self, piece: int) -> tuple[int, int]:
-        """First and last byte (exclusive) of a piece, within the section."""
+        """Return the first byte and the end (exclusive) of a piece, within the section."""
         return piece * self.piece, min(self.nbytes, (piece + 1) * self.piece)
 
 
 @dataclass(frozen=True)
 class OriginalFile:
-    """A file as it was before: path, bytes, blake3; its sections, or None for a side file."""
+    """An original file is a file as it was before packing: its path, bytes and BLAKE3.
+
+    `sections` are None for a side file, which is kept as it is.
+    """
 
     path: str
     size: int
@@ -78,7 +82,7 @@ class OriginalFile:
 
     @property
     def packed_size(self) -> int:
-        """Bytes of its data file; its own where it is a side file."""
+        """Return the bytes of its data file, or of the file itself where it is a side file."""
         if self.sections is None:
             return self.size
         return sum(sum(section.lengths) for section in self.sections)
@@ -86,23 +90,26 @@ class OriginalFile:
 
 @dataclass(frozen=True)
 class PackedIndex:
-    """All files of the model, and the digest of the base they are differences from."""
+    """A packed index lists all files of a model, and the digest of the base.
+
+    The packed tensors are differences from that base.
+    """
 
     base: str
     files: tuple[OriginalFile, ...]
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the model as it was."""
+        """Return the bytes of the model as it was."""
         return sum(file.size for file in self.files)
 
     @property
     def packed_nbytes(self) -> int:
-        """Bytes of its files as they are now, without the index."""
+        """Return the bytes of its files as they are now, without the index."""
         return sum(file.packed_size for file in self.files)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data, for INDEX_FILE."""
+        """Return plain data for INDEX_FILE."""
         return {
             "format": FORMAT,
             "version": VERSION,
@@ -130,14 +137,14 @@ def _plain(sections: Sequence[Section]) -> list[dict[str, Any]]:
 
 
 def is_packed(files: Mapping[str, object]) -> bool:
-    """Whether a folder with these files is a packed model."""
+    """Return whether a folder with these files is a packed model."""
     return INDEX_FILE in files
 
 
 def parse_index(data: bytes, where: str) -> PackedIndex:
-    """Read an index and check that it is whole in itself; `where` names it in messages.
+    """Read an index, check that it is whole in itself, and return it.
 
-    Raises PackedModelError where it is damaged or of a later version.
+    `where` names it in messages. Raises PackedModelError where it is damaged or of a later version.
     """
     try:
         raw: Any = json.loads(data)
@@ -181,16 +188,16 @@ def _file(raw: Any) -> OriginalFile:
 def _section(raw: Any, start: int, at: int) -> Section:
     name, dtype, lengths = raw["name"], raw["dtype"], tuple(raw["lengths"])
     from_base = _right(type(raw["from_base"]) is bool, raw["from_base"])
-    found = Section(name, dtype, raw["nbytes"], from_base, lengths, start, at)
+    section = Section(name, dtype, raw["nbytes"], from_base, lengths, start, at)
     fits = (
         (name is None or isinstance(name, str))
-        and _is_count(found.nbytes)
-        and found.nbytes % ITEM_SIZES[dtype] == 0
+        and _is_count(section.nbytes)
+        and section.nbytes % ITEM_SIZES[dtype] == 0
         and all(_is_count(length) for length in lengths)
-        and len(lengths) == -(-found.nbytes // found.piece)
-        and not (found.from_base and (name is None or dtype not in EXPONENTS))
+        and len(lengths) == -(-section.nbytes // section.piece)
+        and not (section.from_base and (name is None or dtype not in EXPONENTS))
     )
-    return _right(fits, found)
+    return _right(fits, section)
 
 
 def _is_count(value: Any) -> bool:

@@ -44,9 +44,10 @@ _Key = tuple[str, int, int]
 
 
 def read_index(source: ByteSource) -> PackedIndex:
-    """The index of the packed model at `source`, checked against the sizes of its files.
+    """Read the index of the packed model at `source` and return it.
 
-    Raises PackedModelError.
+    Raises PackedModelError where there is none, where it is damaged, or where the sizes of the
+    files differ from it.
     """
     where, sizes = f"{source.location}/{INDEX_FILE}", source.sizes()
     if INDEX_FILE not in sizes:
@@ -64,10 +65,11 @@ def read_index(source: ByteSource) -> PackedIndex:
 
 
 class PackedSource:
-    """The model packed at `source` as it was; a ByteSource, safe between threads.
+    """A packed source reads the model packed at `source` as it was before.
 
-    `base` is the checkpoint it was packed against. Raises PackedModelError where that is another
-    one, or the index is damaged; reads raise it where a piece is damaged.
+    It is a ByteSource, and several threads may read it at once. `base` is the checkpoint that it
+    was packed against. Raises PackedModelError where that is another one, or the index is damaged;
+    reads raise it where a piece is damaged.
     """
 
     def __init__(self, source: ByteSource, base: Checkpoint) -> None:
@@ -86,32 +88,35 @@ class PackedSource:
 
     @property
     def location(self) -> str:
-        """Where the packed files are."""
+        """Return where the packed files are."""
         return self._source.location
 
     def sizes(self) -> Mapping[str, int]:
-        """The model's files as they were, by path."""
+        """Return the bytes of the model's files as they were, by path."""
         return {file.path: file.size for file in self.index.files}
 
     def read_into(self, file: str, offset: int, buffer: memoryview) -> None:
-        """Fill `buffer` with the bytes that the file had from `offset`."""
-        found = self._files.get(file)
-        if found is None or offset < 0 or offset + len(buffer) > found.size:
-            what = "there is no such file" if found is None else f"it has {found.size} bytes"
+        """Fill `buffer` with the bytes that the file had from `offset`.
+
+        Raises OSError where the file had none there, PackedModelError where a piece is damaged.
+        """
+        original = self._files.get(file)
+        if original is None or offset < 0 or offset + len(buffer) > original.size:
+            what = "there is no such file" if original is None else f"it has {original.size} bytes"
             raise OSError(
                 f"{self.location}: {file}, bytes {offset} to {offset + len(buffer)}: {what}"
             )
-        if found.sections is None:
+        if original.sections is None:
             self._source.read_into(file, offset, buffer)
             return
         end = offset + len(buffer)
         number = int(np.searchsorted(self._starts[file], offset, side="right")) - 1
         while offset < end:
-            section = found.sections[number]
+            section = original.sections[number]
             stop = min(end, section.start + section.nbytes)
             if stop > offset:
                 part = buffer[len(buffer) - (end - offset) : len(buffer) - (end - stop)]
-                self._read(found, number, offset - section.start, np.frombuffer(part, np.uint8))
+                self._read(original, number, offset - section.start, np.frombuffer(part, np.uint8))
                 offset = stop
             number += 1
 

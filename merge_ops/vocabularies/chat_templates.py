@@ -15,10 +15,11 @@ CONFIG_FILE = "tokenizer_config.json"
 
 
 def resolve_template(asked: str, models: Sequence[Checkpoint]) -> str | None:
-    """The Jinja text that `chat_template` asks for.
+    """Return the Jinja text that `chat_template` asks for.
 
-    `auto` is what most of the models have; of equally frequent ones the first in the recipe's
-    order (mergekit's order varies from run to run). None: no model has any.
+    `auto` is the template that most of the models have; of equally frequent ones it is the first in
+    the recipe's order (mergekit's order varies from run to run). It is None where no model has a
+    template.
     """
     if asked != AUTO:
         return BUILT_IN.get(asked, asked)
@@ -27,7 +28,10 @@ def resolve_template(asked: str, models: Sequence[Checkpoint]) -> str | None:
 
 
 def template_of(checkpoint: Checkpoint) -> str | None:
-    """A model's chat template (the one called `default` of several), without outer blanks."""
+    """Return a model's chat template without outer blanks, or None where it has none.
+
+    Of several templates it is the one called `default`.
+    """
     source, files = checkpoint.source, checkpoint.files
     if TEMPLATE_FILE in files:
         text = read_file(source, TEMPLATE_FILE, 0, files[TEMPLATE_FILE])

@@ -38,9 +38,10 @@ SUBJECT = "merged vocabulary"
 
 @dataclass(frozen=True)
 class MergedVocabulary:
-    """Tokens of the output, and those of every model merged, by name.
+    """A merged vocabulary holds the tokens of the output and those of every merged model.
 
-    `tokenizer` is None where the donor's tokenizer files stay as they are.
+    `known` holds the tokens of each model by the model's name. `tokenizer` is None where the
+    donor's tokenizer files stay as they are.
     """
 
     policy: TokenizerPolicy
@@ -52,22 +53,23 @@ class MergedVocabulary:
 
     @property
     def rows(self) -> int:
-        """Rows of the embeddings: one for each id, and the padding."""
+        """Return the rows of the embeddings: one for each id, and the padding."""
         multiple = self.policy.pad_to_multiple_of or 1
         return -(-(max(self.tokens.values()) + 1) // multiple) * multiple
 
     @property
     def summary(self) -> str:
-        """One line for people."""
+        """Return one line that describes the vocabulary to people."""
         source = self.policy.source
         return f"vocabulary: {source}, {len(self.tokens):,} tokens, {self.rows:,} rows"
 
     def sources(
         self, name: str, group: Group, found: Mapping[str, TensorSource]
     ) -> dict[str, TensorSource]:
-        """Sources of the tensor `name` by model, with the rows of the merged vocabulary.
+        """Return the source of the tensor `name` for each model, by the model's name.
 
-        Raises CompatibilityError where a row that is needed is not there.
+        Each has the rows of the merged vocabulary. Raises CompatibilityError where a row that is
+        needed is not there.
         """
         members = tuple(dict.fromkeys(each.name for each in group.members if each.name in found))
         sources = tuple(found[member] for member in members)
@@ -86,33 +88,34 @@ def merge_vocabularies(
     models: Sequence[Checkpoint],
     donor: Checkpoint | None,
 ) -> MergedVocabulary:
-    """The output's vocabulary; `models` are those merged, in the recipe's order.
+    """Return the output's vocabulary.
 
-    `donor` is the model that the policy names as the source, if it names one.
+    `models` are those that are merged, in the recipe's order. `donor` is the model that the policy
+    names as the source, if it names one.
 
     Raises CheckpointError for tokenizers that cannot be read, CompatibilityError for a base without
-    one.
+    a tokenizer.
     """
     warnings: list[str] = []
-    own = read_tokenizer(base)
-    if own is None:
+    base_tokenizer = read_tokenizer(base)
+    if base_tokenizer is None:
         problem = "has no tokenizer.json; a merged vocabulary starts from the base's"
         raise CompatibilityError(SUBJECT, [Fault(base.name, problem)])
-    stripped = without_unused(own, _embedding_rows(base), base.name)
+    stripped = without_unused(base_tokenizer, _embedding_rows(base), base.name)
     read = {base.name: stripped}
     for model in models if donor is None else (*models, donor):
         if model.name in read:
             continue
-        found = read_tokenizer(model)
-        if found is None:
+        model_tokenizer = read_tokenizer(model)
+        if model_tokenizer is None:
             warnings.append(f"{model.name} has no tokenizer; its vocabulary is taken as the base's")
-        read[model.name] = found or stripped
+        read[model.name] = model_tokenizer or stripped
     others = [(read[model.name], _embedding_rows(model)) for model in models]
-    before, output = own, stripped
+    before, output = base_tokenizer, stripped
     if policy.source == UNION:
         output = union(stripped, [each for each in others if each[0] is not stripped])
     elif donor is not None:
-        before = output = own if donor.name == base.name else read[donor.name]
+        before = output = base_tokenizer if donor.name == base.name else read[donor.name]
     output = with_tokens(output, [token for token in policy.rules if token not in output.plain])
     changed = (output.plain, output.added) != (before.plain, before.added)
     tokens = {name: tokenizer.tokens for name, tokenizer in read.items()}
@@ -240,7 +243,10 @@ class _RowMaps:
 
 
 def unknown_vocabulary_tensors(checkpoint: Checkpoint) -> list[str]:
-    """Tensors outside the layers that are as long as the embedding but not known by their names."""
+    """Return the tensors that may have a row for each token, though no name says so.
+
+    They lie outside the layers and are as long as the embedding.
+    """
     rows = _embedding_rows(checkpoint)
     return [
         name

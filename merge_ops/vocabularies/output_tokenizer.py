@@ -34,7 +34,10 @@ GENERATION = "generation_config.json"
 
 @dataclass(frozen=True)
 class OutputTokenizer:
-    """`files` replace the base's tokenizer files; None where those stay as they are."""
+    """An output tokenizer is what the recipe's tokenizer keys make of the base's tokenizer.
+
+    `files` replace the base's tokenizer files; None where those stay as they are.
+    """
 
     base: Checkpoint
     vocabulary: MergedVocabulary | None
@@ -43,13 +46,17 @@ class OutputTokenizer:
 
     @property
     def digest(self) -> str | None:
-        """Covers the files; None where they are the base's own."""
+        """Return a digest that covers the files, or None where they are the base's own."""
         return files_digest(self.files) if self.files is not None else None
 
     def align(
         self, name: str, group: Group, own: TensorSource, found: Sequence[TensorSource | None]
     ) -> tuple[TensorSource, list[TensorSource | None]]:
-        """The leader's source and the inputs'; of vocabulary tensors, with the output's rows."""
+        """Return the leader's source and the inputs' sources.
+
+        Those of vocabulary tensors have the output's rows. Raises CompatibilityError where a row
+        that is needed is not there.
+        """
         if self.vocabulary is None or not is_vocabulary(name):
             return own, list(found)
         by_name = {group.members[0].name: own}
@@ -60,24 +67,26 @@ class OutputTokenizer:
         return aligned[group.members[0].name], [aligned.get(each.name) for each in group.inputs]
 
     def configured(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """The config with the rows written and with ids of special tokens that moved."""
+        """Return the config with the rows as written, and with the new ids of special tokens."""
         if self.vocabulary is None:
             return dict(config)
         return with_vocabulary(self._renumbered(config), self.vocabulary.rows)
 
     def beside(self, files: Mapping[str, bytes]) -> dict[str, bytes]:
-        """The base's files beside the weights, with this tokenizer's in place of its own."""
-        kept = dict(files)
+        """Return the base's files, with this tokenizer's in place of the base's tokenizer."""
+        output_files = dict(files)
         if self.files is not None:
-            kept = {name: data for name, data in files.items() if not is_tokenizer_file(name)}
-            kept |= self.files
-        if GENERATION in kept:
+            output_files = {
+                name: data for name, data in files.items() if not is_tokenizer_file(name)
+            }
+            output_files |= self.files
+        if GENERATION in output_files:
             where = f"{self.base.source.location}/{GENERATION}"
-            before = parse_json_object(where, kept[GENERATION])
+            before = parse_json_object(where, output_files[GENERATION])
             after = self._renumbered(before)
             if after != before:
-                kept[GENERATION] = (json.dumps(after, indent=2) + "\n").encode()
-        return kept
+                output_files[GENERATION] = (json.dumps(after, indent=2) + "\n").encode()
+        return output_files
 
     def _renumbered(self, config: Mapping[str, Any]) -> dict[str, Any]:
         if self.vocabulary is None or self.vocabulary.donor is self.base:
@@ -85,7 +94,7 @@ class OutputTokenizer:
         return renumbered(config, self.vocabulary.known[self.base.name], self.vocabulary.tokens)
 
     def to_json(self) -> dict[str, Any] | None:
-        """Plain data, for people."""
+        """Return plain data for people, or None where no vocabulary is merged."""
         known = self.vocabulary
         return (
             {"tokens": len(known.tokens), "rows": known.rows, **known.policy.written}
@@ -100,7 +109,7 @@ def output_tokenizer(
     checkpoints: Mapping[str, Checkpoint],
     arrangement: Arrangement,
 ) -> OutputTokenizer | None:
-    """What `tokenizer` and `chat_template` ask for; None where the recipe has neither.
+    """Return what `tokenizer` and `chat_template` ask for, or None without both keys.
 
     Raises CheckpointError for tokenizers that cannot be read, CompatibilityError for models whose
     vocabularies cannot be merged so.

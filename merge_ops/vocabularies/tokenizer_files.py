@@ -24,7 +24,7 @@ STAY = (CONFIG_FILE, "special_tokens_map.json", TEMPLATE_FILE, "chat_template.js
 
 
 def is_tokenizer_file(name: str) -> bool:
-    """Whether a file beside the weights belongs to the tokenizer."""
+    """Return whether a file beside the weights belongs to the tokenizer."""
     path = PurePosixPath(name)
     of_code = path.suffix == ".py" or len(path.parts) > 1
     return not of_code and any(path.match(pattern) for pattern in PATTERNS)
@@ -33,10 +33,11 @@ def is_tokenizer_file(name: str) -> bool:
 def tokenizer_files(
     donor: Checkpoint, tokenizer: Tokenizer | None, template: str | None
 ) -> dict[str, bytes]:
-    """The donor's files by name; with `tokenizer` its tokens, with `template` that chat template.
+    """Return the donor's tokenizer files by name, with the changes asked for.
 
-    Other forms of a changed vocabulary (tokenizer.model, vocab.json, …) would contradict
-    tokenizer.json and are left out.
+    With `tokenizer` they have its tokens, with `template` they have that chat template. Other forms
+    of a changed vocabulary (tokenizer.model, vocab.json, …) would contradict tokenizer.json and are
+    left out.
     """
     files = {
         name: read_file(donor.source, name, 0, size)
@@ -59,7 +60,7 @@ def tokenizer_files(
 
 
 def files_digest(files: Mapping[str, bytes]) -> str:
-    """Covers names and content."""
+    """Return a digest that covers the names and the content."""
     hasher = blake3.blake3()
     for name, data in files.items():
         hasher.update(f"{name}\0{len(data)}\0".encode() + data)
@@ -86,9 +87,10 @@ def _bytes(value: object) -> bytes:
 def renumbered(
     config: Mapping[str, Any], before: Mapping[str, int], after: Mapping[str, int]
 ) -> dict[str, Any]:
-    """A config whose token ids (`eos_token_id`, …) were those of one vocabulary, in another's.
+    """Return a config with its token ids (`eos_token_id`, …) in another vocabulary.
 
-    An id without a token, or with one that is gone, stays as it was.
+    The ids were those of `before` and become those of `after`. An id without a token, or with one
+    that is gone, stays as it was.
     """
     tokens = {number: token for token, number in before.items()}
 

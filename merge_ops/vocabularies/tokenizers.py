@@ -28,7 +28,11 @@ SETTINGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """tokenizer.json of a model: its text, plain tokens with ids, and entries of added tokens."""
+    """A tokenizer is a model's tokenizer.json, read.
+
+    `document` is the whole of it, `plain` are the plain tokens with their ids, `added` the entries
+    of the added tokens.
+    """
 
     document: Mapping[str, Any]
     plain: Mapping[str, int]
@@ -36,11 +40,11 @@ class Tokenizer:
 
     @cached_property
     def tokens(self) -> Mapping[str, int]:
-        """Every token and its id."""
+        """Return every token with its id."""
         return {**self.plain, **{token: entry["id"] for token, entry in self.added.items()}}
 
     def rewritten(self) -> bytes:
-        """tokenizer.json with these tokens."""
+        """Return the bytes of tokenizer.json with these added tokens."""
         added = sorted(self.added.values(), key=lambda entry: entry["id"])
         document = {**self.document, "added_tokens": [dict(entry) for entry in added]}
         return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
@@ -51,9 +55,9 @@ _known = Kept[Tokenizer](4)
 
 
 def read_tokenizer(checkpoint: Checkpoint) -> Tokenizer | None:
-    """The tokenizer of a model; None where it has none at all.
+    """Read the tokenizer of a model and return it, or None where the model has none at all.
 
-    Raises CheckpointError where there is no tokenizer.json but another kind of tokenizer, or where
+    Raises CheckpointError where there is another kind of tokenizer but no tokenizer.json, or where
     ids in it are not those that loading would give.
     """
     files, place = checkpoint.files, checkpoint.source.location
@@ -149,7 +153,10 @@ def _of_config(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def without_unused(tokenizer: Tokenizer, rows: int, model: str) -> Tokenizer:
-    """The tokenizer without tokens that an embedding of so many rows does not hold."""
+    """Return the tokenizer without the tokens that an embedding of `rows` rows lacks.
+
+    Raises CompatibilityError where a plain token would have to go and the tokenizer is no BPE.
+    """
     unused = {token for token, number in tokenizer.tokens.items() if number >= rows}
     if not unused:
         return tokenizer
@@ -174,10 +181,10 @@ def _is_kept(merge: str | Sequence[str], unused: set[str]) -> bool:
 
 
 def union(base: Tokenizer, others: Sequence[tuple[Tokenizer, int]]) -> Tokenizer:
-    """The base's tokens, then those of the others (each with the rows it has) in their order.
+    """Return the tokenizer with the base's tokens, then those of the others in their order.
 
-    Tokens that an embedding has no row for are left out. A token that any model has as an added
-    one is added, with the settings of the first.
+    `others` holds each tokenizer with the rows of its embedding; tokens without a row are left out.
+    A token that any model has as an added one is added, with the settings of the first such model.
     """
     entries: dict[str, Mapping[str, Any]] = dict(base.added)
     for other, rows in others:
@@ -201,9 +208,10 @@ def with_tokens(
     wanted: Sequence[str],
     entries: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Tokenizer:
-    """The tokenizer with further added tokens, in this order; settings of known ones stay.
+    """Return the tokenizer with the tokens `wanted` added, in this order.
 
-    `entries` has the settings of some; the others are text like any other.
+    Tokens that are added already keep their settings. `entries` has the settings of some tokens;
+    the others are text like any other.
     """
     added = dict(tokenizer.added)
     plain = tokenizer.plain
