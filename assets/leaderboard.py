@@ -20,7 +20,7 @@ def build_leaderboard(
     @team_asset(
         LEADERBOARD,
         condition,
-        deps=[dg.AssetDep(dg.AssetKey(name.split("/"))) for name in scored],
+        deps=[dg.AssetDep(dg.AssetKey.from_user_string(name)) for name in scored],
         group="results",
         code_version=code_version,
         kind="markdown",

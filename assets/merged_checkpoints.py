@@ -53,7 +53,7 @@ class MergeRecipe:
     @property
     def key(self) -> dg.AssetKey:
         """Key of the merged checkpoints."""
-        return dg.AssetKey(self.asset.split("/"))
+        return dg.AssetKey.from_user_string(self.asset)
 
     def job(self, expert_set: str, points: Mapping[str, str]) -> MergeJob:
         """Describe what a run merges for one set; `points` are partition keys by coefficient."""

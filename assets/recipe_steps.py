@@ -41,7 +41,7 @@ class RecipeStep:
     @property
     def key(self) -> dg.AssetKey:
         """Key of what the step makes."""
-        return dg.AssetKey(self.asset.split("/"))
+        return dg.AssetKey.from_user_string(self.asset)
 
     def job(self, partition: str | None) -> MergeJob:
         """Describe what a run of one partition merges (None: the step has no partitions)."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -134,11 +134,6 @@ def _plain(sections: Sequence[Section]) -> list[dict[str, Any]]:
         }
         for each in sections
     ]
-
-
-def is_packed(files: Mapping[str, object]) -> bool:
-    """Return whether a folder with these files is a packed model."""
-    return INDEX_FILE in files
 
 
 def parse_index(data: bytes, where: str) -> PackedIndex:

@@ -89,10 +89,11 @@ def open_device(name: str, with_torch: bool = True) -> Device:
     On the CPU that is the compiled loops, or torch where they are missing. Without `with_torch`
     nothing but the arithmetic may need torch. Raises DeviceError where the device is not there.
     """
-    if choose_device(name).startswith("cuda"):
+    chosen = choose_device(name)
+    if chosen != "cpu":
         from merge_ops.kernels.torch_arithmetic import TorchArithmetic
 
-        return CudaDevice(TorchArithmetic(choose_device(name)))
+        return CudaDevice(TorchArithmetic(chosen))
     loops = library()
     if loops is not None:
         from merge_ops.kernels.loops import Loops

@@ -99,7 +99,7 @@ class Partitions:
         """Return the asset that a file's expert sets come from."""
         if self.merges_every_set(recipe):
             return dg.AssetKey("merge_plan")
-        return dg.AssetKey(names.merge_plan_subset(recipe.name).split("/"))
+        return dg.AssetKey.from_user_string(names.merge_plan_subset(recipe.name))
 
     def inputs_of(self, steps: Steps, step: Recipe) -> list[dg.AssetDep]:
         """List what one step of a recipe depends on: steps, merge plans, models that it names.
@@ -108,7 +108,7 @@ class Partitions:
         have run, and not before. A model that it names touches all its partitions.
         """
         used, result = steps.used_by(step), steps.result
-        keys = [dg.AssetKey(names.step(result.name, each.name).split("/")) for each in used]
+        keys = [dg.AssetKey.from_user_string(names.step(result.name, each.name)) for each in used]
         if step.experts and not any(map(steps.takes_experts, used)):
             keys.append(self.plan_key(result))
         base = self.catalog.base_of(result)

@@ -40,7 +40,7 @@ def load_waiting(
     values = instance.daemon_cursor_storage.get_cursor_values({WAITING})
     waiting: dict[dg.AssetKey, set[str | None]] = {}
     for name, partitions in json.loads(values.get(WAITING, "{}")).items():
-        key = dg.AssetKey(name.split("/"))
+        key = dg.AssetKey.from_user_string(name)
         if key not in graph.materializable_asset_keys:
             continue
         definition = graph.get(key).partitions_def
