@@ -27,11 +27,12 @@ import pyarrow
 
 from benchmarks.contest import markdown
 from merge_ops.checkpoints.byte_sources import ByteSource, FolderSink, FolderSource
-from merge_ops.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from merge_ops.checkpoints.checkpoint import Checkpoint
+from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.jobs.assembly import merge
 from merge_ops.jobs.packing import PackingSink
 from merge_ops.jobs.restoring import Nowhere, copy_files, restore
-from merge_ops.plans.plan import plan_merge
+from merge_ops.plans.planning import plan_merge
 from merge_ops.recipes.reading import parse_recipe
 from merge_ops.sources.packed_source import PackedSource
 from merge_ops.stream.stream import StreamSettings

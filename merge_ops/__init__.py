@@ -17,7 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from merge_ops.checkpoints.checkpoint import open_checkpoint
+    from merge_ops.checkpoints.opening import open_checkpoint
     from merge_ops.errors import (
         CheckpointError,
         CompatibilityError,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         RongheError,
     )
     from merge_ops.jobs.assembly import merge
-    from merge_ops.plans.plan import plan_merge
+    from merge_ops.plans.planning import plan_merge
     from merge_ops.recipes.steps import load_steps as load_recipe
     from merge_ops.stream.settings import StreamSettings
 
@@ -47,8 +47,8 @@ _PLACES = {
     "StreamSettings": ("merge_ops.stream.settings", "StreamSettings"),
     "load_recipe": ("merge_ops.recipes.steps", "load_steps"),
     "merge": ("merge_ops.jobs.assembly", "merge"),
-    "open_checkpoint": ("merge_ops.checkpoints.checkpoint", "open_checkpoint"),
-    "plan_merge": ("merge_ops.plans.plan", "plan_merge"),
+    "open_checkpoint": ("merge_ops.checkpoints.opening", "open_checkpoint"),
+    "plan_merge": ("merge_ops.plans.planning", "plan_merge"),
 }
 
 

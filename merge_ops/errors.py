@@ -39,6 +39,23 @@ class Fault:
         return f"{self.where} {self.problem}" if self.where else self.problem
 
 
+@dataclass(frozen=True, order=True)
+class Caution:
+    """One thing to look at before a result is used: it does not stop the work.
+
+    `where` is the model or the key, `problem` what was seen and what follows from it, `advice` what
+    to do where it was not meant.
+    """
+
+    where: str
+    problem: str
+    advice: str
+
+    def __str__(self) -> str:
+        told = f"{self.where} {self.problem}" if self.where else self.problem
+        return f"{told}. {self.advice}" if self.advice else told
+
+
 class FaultsError(RongheError):
     """An error that reports every fault of one file or pairing at once."""
 

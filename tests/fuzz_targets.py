@@ -13,11 +13,12 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from merge_ops.checkpoints.checkpoint import Checkpoint, open_checkpoint, source_of
+from merge_ops.checkpoints.checkpoint import Checkpoint, source_of
 from merge_ops.checkpoints.header import ITEM_SIZES
+from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.checkpoints.vocabulary import vocabulary
 from merge_ops.jobs.emr_masks import FORMAT, MASKS_FILE, open_masks
-from merge_ops.plans.plan import plan_merge
+from merge_ops.plans.planning import plan_merge
 from merge_ops.plans.side_files import side_files
 from merge_ops.provenance.model_card import model_card
 from merge_ops.recipes.reading import parse_recipe

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from merge_ops.checkpoints.byte_sources import FolderSink
 from merge_ops.jobs.assembly import merge
-from merge_ops.plans.plan import plan_merge
+from merge_ops.plans.planning import plan_merge
 from merge_ops.recipes.steps import load_steps
 from merge_ops.stream.stream import StreamSettings
 from orchestration.commands.local_models import open_models

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from merge_ops.checkpoints.bounded_yaml import load_documents
-from merge_ops.checkpoints.checkpoint import open_checkpoint
+from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.errors import CheckpointError, CompatibilityError, RecipeError
 from merge_ops.recipes.reading import parse_recipe
 from merge_ops.sources.adapters import read_adapter

@@ -8,9 +8,9 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
 from merge_ops.checkpoints.byte_sources import FolderSink, FolderSource
-from merge_ops.checkpoints.checkpoint import open_checkpoint
+from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.jobs.assembly import merge
-from merge_ops.plans.plan import plan_merge
+from merge_ops.plans.planning import plan_merge
 from merge_ops.recipes.reading import parse_recipe
 from merge_ops.stream.stream import StreamSettings
 from tests import checkpoint_factory as factory

@@ -60,12 +60,12 @@ def study_set(store: "ArtifactStore", base: str, expert_set: str, run: str | Non
     names = expert_set.split("+")
     models = open_models(store, base, names)
     experts = [models[name] for name in names]
-    warnings = check_compatible(models[base], experts, vocabularies="reported")
+    cautions = check_compatible(models[base], experts, vocabularies="reported")
 
     def look() -> dict[str, Any]:
         return {
             "interference": interference(models[base], experts).to_json(),
-            "warnings": warnings,
+            "warnings": [str(caution) for caution in cautions],
             "bytes_read": sum(model.nbytes for model in models.values()),
             "bytes_of_one_output": models[base].nbytes,
         }

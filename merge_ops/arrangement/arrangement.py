@@ -16,7 +16,7 @@ from merge_ops.arrangement.slices import stack_slices
 from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.depth import depths
 from merge_ops.checkpoints.layout import natural_key
-from merge_ops.checkpoints.tensor_names import excluded, own_heads
+from merge_ops.checkpoints.ties import excluded, own_heads
 from merge_ops.errors import Fault, RecipeError
 from merge_ops.recipes.recipe import ModelEntry, Recipe, Section
 

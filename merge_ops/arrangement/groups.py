@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from merge_ops.checkpoints.checkpoint import Checkpoint
-from merge_ops.errors import Fault, RecipeError
+from merge_ops.errors import Caution, Fault, RecipeError
 from merge_ops.recipes.recipe import ModelEntry, Parameters, Recipe
 
 
@@ -57,13 +57,15 @@ class Arrangement:
     """An arrangement holds all places of the output in natural order, and their groups.
 
     `layers` holds for each output layer the model it comes from and its number there; without
-    slices it is None. `excluded` holds the reason for each tensor that is not written.
+    slices it is None. `excluded` holds the reason for each tensor that is not written,
+    `cautions` what a person should look at.
     """
 
     places: tuple[Place, ...]
     groups: tuple[Group, ...]
     layers: tuple[tuple[Checkpoint, int], ...] | None = None
     excluded: Mapping[str, str] = field(default_factory=dict[str, str])
+    cautions: tuple[Caution, ...] = ()
 
 
 def make_group(

@@ -8,7 +8,7 @@ from merge_ops.arrangement.groups import Arrangement, Place, make_group
 from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.depth import layer_of, layers_of
 from merge_ops.checkpoints.layout import natural_key
-from merge_ops.checkpoints.tensor_names import excluded, own_heads
+from merge_ops.checkpoints.ties import excluded, own_heads
 from merge_ops.errors import Fault, RecipeError
 from merge_ops.recipes.recipe import ModelEntry, Recipe, Section, SliceEntry
 

@@ -7,20 +7,20 @@ This module knows the format; where the bytes live is the business of a `ByteSou
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import blake3
 
-from merge_ops.checkpoints.byte_sources import ByteSource, FolderSource, read_file
-from merge_ops.checkpoints.header import TensorEntry, read_header
+from merge_ops.checkpoints.byte_sources import ByteSource
+from merge_ops.checkpoints.header import TensorEntry
 from merge_ops.checkpoints.json_files import JsonFiles
-from merge_ops.errors import CheckpointError, MissingModelError
+
+from merge_ops.errors import Caution
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -123,7 +123,8 @@ class Checkpoint:
     """A checkpoint is known by its headers: its tensors by name, its config and its place.
 
     `overlays` are tensors that are computed when they are read, as those of an adapter are. Then
-    `made_of` holds the base and the adapter, whose digests together make the digest.
+    `made_of` holds the base and the adapter, whose digests together make the digest. `cautions` are
+    what was seen of the folder that a person should look at.
     """
 
     name: str
@@ -134,6 +135,7 @@ class Checkpoint:
     files: Mapping[str, int] = field(default_factory=dict[str, int])
     overlays: Mapping[str, TensorSource] = field(default_factory=dict[str, "TensorSource"])
     made_of: tuple[Checkpoint, ...] = ()
+    cautions: tuple[Caution, ...] = ()
 
     @cached_property
     def json_files(self) -> JsonFiles:
@@ -175,117 +177,3 @@ def source_of(checkpoint: Checkpoint, name: str) -> TensorSource | None:
     if entry is None:
         return None
     return checkpoint.overlays.get(name) or Stored(checkpoint, name, entry)
-
-
-def open_checkpoint(
-    name: str, source: ByteSource | None = None, digest: str | None = None
-) -> Checkpoint:
-    """Read a checkpoint's headers (a few KB) and return it; no weight is read.
-
-    Without a `source` it is the folder `name`. Raises MissingModelError where nothing is,
-    CheckpointError where the files contradict the format: truncated, header longer than the file,
-    overlapping or missing ranges, an index that points outside the folder or to tensors that are
-    not there.
-    """
-    source = source or FolderSource(Path(name))
-    files = source.sizes()
-    if not files:
-        raise MissingModelError(
-            f"model '{name}': {source.location} does not exist or is empty; give a folder with"
-            " config.json and .safetensors files"
-        )
-    if "adapter_config.json" in files and "config.json" not in files:
-        raise CheckpointError(
-            f"model '{name}': {source.location} is a LoRA adapter, which is no model"
-            " without its base; name both, as 'base+adapter' (`ronghe merge-adapters` merges"
-            " adapters alone, into an adapter)"
-        )
-    tensors: dict[str, TensorEntry] = {}
-    for file, expected in _weight_files(name, source, files).items():
-        entries = _header(source, file, files[file])
-        if expected is not None and set(expected) - set(entries):
-            absent = sorted(set(expected) - set(entries))[0]
-            raise CheckpointError(
-                f"{source.location}: the index says tensor '{absent}' is in {file}, which does not"
-                " hold it; the download is incomplete or files of two revisions are mixed"
-            )
-        for key, entry in entries.items():
-            if key in tensors:
-                raise CheckpointError(
-                    f"{source.location}: tensor '{key}' is in {tensors[key].file} and in {file};"
-                    " remove the stale file"
-                )
-            tensors[key] = entry
-    checkpoint = Checkpoint(name, source, tensors, {}, digest, files)
-    if "config.json" not in files:
-        return checkpoint
-    return dataclasses.replace(checkpoint, config=checkpoint.json_files.read("config.json"))
-
-
-def _weight_files(
-    name: str, source: ByteSource, files: Mapping[str, int]
-) -> dict[str, list[str] | None]:
-    """The files that hold weights, each with the tensors its index promises (None: no index)."""
-    here = [file for file in files if "/" not in file]
-    indexes = [file for file in here if file.endswith(INDEX_SUFFIX)]
-    index_file = f"model{INDEX_SUFFIX}"
-    if index_file in indexes or len(indexes) == 1:
-        return _indexed(source, files, index_file if index_file in indexes else indexes[0])
-    if SINGLE_FILE in files:
-        return {SINGLE_FILE: None}
-    loose = [file for file in here if file.endswith(".safetensors")]
-    if len(loose) == 1:
-        return {loose[0]: None}
-    pickles = [file for file in files if file.endswith((".bin", ".pt", ".pth"))]
-    if pickles and not loose:
-        raise CheckpointError(
-            f"model '{name}': {source.location} holds pickled weights ({pickles[0]}), which can run"
-            " code when opened; convert it to safetensors first"
-        )
-    quantized = [file for file in here if file.endswith(".gguf")]
-    if quantized and not loose:
-        raise CheckpointError(
-            f"model '{name}': {source.location} holds quantized weights ({quantized[0]}); merge the"
-            " unquantized safetensors checkpoint and quantize the result"
-        )
-    what = "no .safetensors file" if not loose else f"{len(loose)} .safetensors files and no index"
-    raise MissingModelError(
-        f"model '{name}': {source.location} holds {what}; {SINGLE_FILE} or shards with {index_file}"
-        " are expected"
-    )
-
-
-def _indexed(
-    source: ByteSource, files: Mapping[str, int], index_file: str
-) -> dict[str, list[str] | None]:
-    """The shards that an index names; each must be there."""
-    index = JsonFiles(source, files).read(index_file).get("weight_map")
-    if not isinstance(index, dict) or not index:
-        raise CheckpointError(f"{source.location}/{index_file}: 'weight_map' is missing")
-    shards: dict[str, list[str] | None] = {}
-    for tensor, shard in cast(dict[str, object], index).items():
-        file = _inside(source, index_file, shard)
-        if file not in files:
-            raise CheckpointError(
-                f"{source.location}/{index_file}: shard {file} is not there; download it again"
-            )
-        promised = shards.setdefault(file, [])
-        assert promised is not None
-        promised.append(tensor)
-    return shards
-
-
-def _inside(source: ByteSource, index_file: str, shard: object) -> str:
-    path = PurePosixPath(str(shard))
-    if not isinstance(shard, str) or path.is_absolute() or ".." in path.parts or "\\" in shard:
-        raise CheckpointError(
-            f"{source.location}/{index_file}: shard {shard!r} lies outside the folder; an index may"
-            " only name files beside it"
-        )
-    return path.as_posix()
-
-
-def _header(source: ByteSource, file: str, size: int) -> dict[str, TensorEntry]:
-    return read_header(
-        f"{source.location}/{file}", file, size, lambda at, n: read_file(source, file, at, n)
-    )

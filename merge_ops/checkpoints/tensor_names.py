@@ -5,9 +5,7 @@ A head that is tied to the embedding is the embedding; a checkpoint may store it
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-
-from merge_ops.checkpoints.checkpoint import Checkpoint, TensorSource, source_of
+from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.errors import Fault
 
 EMBEDDING_NAMES = (
@@ -50,48 +48,6 @@ def is_head(name: str) -> bool:
 def is_vocabulary(name: str) -> bool:
     """Return whether a tensor has a row for each token, by its name."""
     return is_embedding(name) or is_head(name) or name.endswith(FURTHER_VOCABULARY_NAMES)
-
-
-def is_buffer(name: str) -> bool:
-    """Return whether a tensor is a buffer of old checkpoints, by its name.
-
-    Every loader computes these buffers anew.
-    """
-    return name.endswith((".rotary_emb.inv_freq", ".attn.masked_bias"))
-
-
-def excluded(checkpoint: Checkpoint) -> Mapping[str, str]:
-    """Return the tensors that are not merged, each with the reason."""
-    reasons: dict[str, str] = {}
-    has_embedding = any(is_embedding(name) for name in checkpoint.tensors)
-    for name in checkpoint.tensors:
-        if is_buffer(name):
-            reasons[name] = "a buffer that loading recomputes"
-        elif is_head(name) and checkpoint.ties_embeddings and has_embedding:
-            reasons[name] = "tied to the input embedding, which is written once"
-    return reasons
-
-
-def own_heads(checkpoints: Iterable[Checkpoint]) -> set[str]:
-    """Return the output heads that any of the checkpoints has untied from its embedding."""
-    return {
-        name
-        for checkpoint in checkpoints
-        for name in checkpoint.tensors
-        if is_head(name) and name not in excluded(checkpoint)
-    }
-
-
-def find_source(checkpoint: Checkpoint, name: str) -> TensorSource | None:
-    """Return the source of the tensor `name`, or None where the checkpoint lacks it.
-
-    Where a tied checkpoint does not store its output head, the input embedding is the source.
-    """
-    source = source_of(checkpoint, name)
-    if source is None and is_head(name) and checkpoint.ties_embeddings:
-        embedding = next((each for each in checkpoint.tensors if is_embedding(each)), name)
-        return source_of(checkpoint, embedding)
-    return source
 
 
 def shape_fault(

@@ -13,14 +13,8 @@ from dataclasses import dataclass
 from merge_ops.checkpoints.checkpoint import Checkpoint, TensorSource
 from merge_ops.checkpoints.header import FLOAT_DTYPES
 from merge_ops.checkpoints.layout import natural_key
-from merge_ops.checkpoints.tensor_names import (
-    excluded,
-    find_source,
-    is_embedding,
-    is_head,
-    own_heads,
-    shape_fault,
-)
+from merge_ops.checkpoints.tensor_names import is_embedding, is_head, shape_fault
+from merge_ops.checkpoints.ties import excluded, find_source, own_heads
 from merge_ops.errors import CompatibilityError, Fault, SettingsError
 from merge_ops.plans.compatibility import check_compatible
 from merge_ops.sources.adapters import HEAD, PREFIX

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from merge_ops.checkpoints.byte_sources import FolderSource
-from merge_ops.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.header import FLOAT_DTYPES, ITEM_SIZES, TensorEntry
+from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.errors import CheckpointError
 from merge_ops.stream.rounding import torch_dtype
 

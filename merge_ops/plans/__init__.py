@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING
 
 from merge_ops.plans.compatibility import check_compatible
-from merge_ops.plans.plan import Output, Plan, plan_merge
+from merge_ops.plans.plan import Output, Plan
+from merge_ops.plans.planning import plan_merge
 from merge_ops.plans.step_plans import StepPlans, plan_steps
 
 if TYPE_CHECKING:  # modules, imported when they are asked for

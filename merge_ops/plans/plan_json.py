@@ -24,7 +24,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "excluded": dict(plan.excluded),
         "vocabulary": plan.tokenizer.to_json() if plan.tokenizer else None,
         "notes": [GRADIENTS] if plan.recipe.has_gradient else [],
-        "warnings": list(plan.warnings),
+        "warnings": [str(caution) for caution in plan.cautions],
         "tensors": [
             {
                 "name": step.output.name,

@@ -13,7 +13,8 @@ from merge_ops.checkpoints.byte_sources import ByteSource
 from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.header import TensorEntry
 from merge_ops.checkpoints.layout import DEFAULT_SHARD_BYTES
-from merge_ops.plans.plan import Plan, plan_merge
+from merge_ops.plans.plan import Plan
+from merge_ops.plans.planning import plan_merge
 from merge_ops.plans.resume import tensor_places
 from merge_ops.plans.side_files import side_files
 from merge_ops.recipes.steps import Steps

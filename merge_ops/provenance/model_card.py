@@ -50,8 +50,8 @@ def model_card(plan: Plan, output: Output) -> str:
     if plan.excluded:
         lines += ["", "Not written:", ""]
         lines += [f"- `{name}`: {why}" for name, why in sorted(plan.excluded.items())]
-    if plan.warnings:
-        lines += ["", "Warnings:", "", *(f"- {warning}" for warning in plan.warnings)]
+    if plan.cautions:
+        lines += ["", "Warnings:", "", *(f"- {caution}" for caution in plan.cautions)]
     return "\n".join(lines) + "\n"
 
 

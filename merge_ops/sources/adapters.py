@@ -32,7 +32,8 @@ from merge_ops.checkpoints.checkpoint import (
 from merge_ops.checkpoints.config import untied
 from merge_ops.checkpoints.header import FLOAT_DTYPES, TensorEntry, read_header
 from merge_ops.checkpoints.json_files import JsonFiles
-from merge_ops.checkpoints.tensor_names import find_source, is_embedding, is_head
+from merge_ops.checkpoints.tensor_names import is_embedding, is_head
+from merge_ops.checkpoints.ties import find_source
 from merge_ops.errors import CheckpointError, CompatibilityError, Fault, did_you_mean
 from merge_ops.sources.adapter_config import FILE as CONFIG_FILE
 from merge_ops.sources.adapter_config import AdapterConfig, parse_adapter_config, refusals

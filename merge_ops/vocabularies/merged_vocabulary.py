@@ -19,7 +19,7 @@ from merge_ops.arrangement.groups import Group
 from merge_ops.checkpoints.checkpoint import Checkpoint, TensorSource
 from merge_ops.checkpoints.depth import layer_of
 from merge_ops.checkpoints.tensor_names import is_embedding, is_vocabulary
-from merge_ops.errors import CompatibilityError, Fault
+from merge_ops.errors import Caution, CompatibilityError, Fault
 from merge_ops.recipes.vocabulary_policy import UNION, TokenizerPolicy, TokenRow
 from merge_ops.sources.gathered_rows import AVERAGE, MEAN, ZERO, GatheredRows, RowMap
 from merge_ops.vocabularies.tokenizers import (
@@ -49,7 +49,7 @@ class MergedVocabulary:
     tokenizer: Tokenizer | None
     tokens: Mapping[str, int]
     known: Mapping[str, Mapping[str, int]]
-    warnings: tuple[str, ...]
+    cautions: tuple[Caution, ...]
 
     @property
     def rows(self) -> int:
@@ -96,7 +96,7 @@ def merge_vocabularies(
     Raises CheckpointError for tokenizers that cannot be read, CompatibilityError for a base without
     a tokenizer.
     """
-    warnings: list[str] = []
+    cautions: list[Caution] = []
     base_tokenizer = read_tokenizer(base)
     if base_tokenizer is None:
         problem = "has no tokenizer.json; a merged vocabulary starts from the base's"
@@ -108,7 +108,13 @@ def merge_vocabularies(
             continue
         model_tokenizer = read_tokenizer(model)
         if model_tokenizer is None:
-            warnings.append(f"{model.name} has no tokenizer; its vocabulary is taken as the base's")
+            cautions.append(
+                Caution(
+                    model.name,
+                    "has no tokenizer; its vocabulary is taken as the base's",
+                    "Put its tokenizer.json into the folder where it has another",
+                )
+            )
         read[model.name] = model_tokenizer or stripped
     others = [(read[model.name], _embedding_rows(model)) for model in models]
     before, output = base_tokenizer, stripped
@@ -120,7 +126,7 @@ def merge_vocabularies(
     changed = (output.plain, output.added) != (before.plain, before.added)
     tokens = {name: tokenizer.tokens for name, tokenizer in read.items()}
     return MergedVocabulary(
-        policy, donor or base, output if changed else None, output.tokens, tokens, tuple(warnings)
+        policy, donor or base, output if changed else None, output.tokens, tokens, tuple(cautions)
     )
 
 

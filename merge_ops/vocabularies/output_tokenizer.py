@@ -12,7 +12,7 @@ from merge_ops.checkpoints.checkpoint import Checkpoint, TensorSource
 from merge_ops.checkpoints.config import with_vocabulary
 from merge_ops.checkpoints.strict_json import parse_json_object
 from merge_ops.checkpoints.tensor_names import is_vocabulary
-from merge_ops.errors import CompatibilityError, Fault
+from merge_ops.errors import Caution, CompatibilityError, Fault
 from merge_ops.recipes.recipe import Recipe
 from merge_ops.recipes.vocabulary_policy import BASE, UNION
 from merge_ops.vocabularies.chat_templates import resolve_template
@@ -42,7 +42,7 @@ class OutputTokenizer:
     base: Checkpoint
     vocabulary: MergedVocabulary | None
     files: Mapping[str, bytes] | None
-    warnings: tuple[str, ...]
+    cautions: tuple[Caution, ...]
 
     @property
     def digest(self) -> str | None:
@@ -119,20 +119,26 @@ def output_tokenizer(
         return None
     models = [checkpoints[name] for name in recipe.merged_models]
     vocabulary: MergedVocabulary | None = None
-    warnings: list[str] = []
+    cautions: list[Caution] = []
     if policy is not None:
         source = None if policy.source in (BASE, UNION) else checkpoints[policy.source]
         vocabulary = merge_vocabularies(policy, base, models, source)
-        warnings += vocabulary.warnings
+        cautions += vocabulary.cautions
         _check_tensors(base, arrangement)
     template = resolve_template(recipe.chat_template, models) if recipe.chat_template else None
     if recipe.chat_template and template is None:
-        warnings.append("chat_template is auto, but no model has a chat template; none is written")
+        cautions.append(
+            Caution(
+                "chat_template",
+                "is auto, but no model has a chat template; none is written",
+                "Name a template, or give its text",
+            )
+        )
     donor = vocabulary.donor if vocabulary else base
     tokenizer = vocabulary.tokenizer if vocabulary else None
     same = donor is base and tokenizer is None and template is None
     files = None if same else tokenizer_files(donor, tokenizer, template)
-    return OutputTokenizer(base, vocabulary, files, tuple(warnings))
+    return OutputTokenizer(base, vocabulary, files, tuple(cautions))
 
 
 def _check_tensors(base: Checkpoint, arrangement: Arrangement) -> None:

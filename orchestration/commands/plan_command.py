@@ -54,8 +54,8 @@ def _print_plan(console: Console, plan: Plan) -> None:
         console.print(plan.tokenizer.vocabulary.summary)
     if plan.recipe.has_gradient:
         console.print(GRADIENTS)
-    for warning in plan.warnings:
-        console.print(f"[yellow]warning:[/yellow] {warning}")
+    for caution in plan.cautions:
+        console.print(f"[yellow]warning:[/yellow] {caution}")
     points = ", ".join(each.id for each in plan.coefficients)
     console.print(f"coefficients: {points}")
     console.print(

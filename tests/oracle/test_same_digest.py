@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from merge_ops.checkpoints.byte_sources import FolderSource
-from merge_ops.checkpoints.checkpoint import open_checkpoint
+from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.jobs.assembly import merge
-from merge_ops.plans.plan import plan_merge
+from merge_ops.plans.planning import plan_merge
 from merge_ops.recipes.reading import parse_recipe
 from merge_ops.stream.stream import StreamSettings
 from tests.checkpoint_factory import QWEN2, Shape, write_family

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from merge_ops.checkpoints.byte_sources import FolderSink, FolderSource
-from merge_ops.checkpoints.checkpoint import open_checkpoint
+from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.errors import MissingModelError, OutputError, SettingsError
 from merge_ops.jobs.emr_masks import MASKS_FILE, open_masks, restore, write_masks
 from merge_ops.jobs.task_vectors import BLOCK

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from assets.work.merging import CHECKPOINT
-from merge_ops.checkpoints.checkpoint import open_checkpoint
+from merge_ops.checkpoints.opening import open_checkpoint
 from resources.store.artifact import Artifact
 from resources.store.artifact_store import ArtifactStore
 from tests import checkpoint_factory as factory

@@ -9,9 +9,9 @@ from transformers import AutoModelForCausalLM
 
 from merge_ops.arrangement.modules import in_module
 from merge_ops.checkpoints.byte_sources import FolderSource
-from merge_ops.checkpoints.checkpoint import open_checkpoint
+from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.errors import CompatibilityError, RecipeError
-from merge_ops.plans.plan import plan_merge
+from merge_ops.plans.planning import plan_merge
 from merge_ops.provenance.model_card import model_card
 from merge_ops.recipes.reading import parse_recipe
 from tests import checkpoint_factory as factory

@@ -12,7 +12,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from merge_ops.checkpoints.byte_sources import FolderSink, FolderSource
-from merge_ops.checkpoints.checkpoint import open_checkpoint, source_of
+from merge_ops.checkpoints.checkpoint import source_of
+from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.errors import CompatibilityError, NonFiniteError, RecipeError
 from merge_ops.jobs.adapter_average import BLOCK, plan_average, write_average
 from merge_ops.recipes.reading import parse_recipe

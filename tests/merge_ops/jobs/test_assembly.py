@@ -8,12 +8,12 @@ import torch
 import yaml
 
 from merge_ops.checkpoints.byte_sources import FolderSink, FolderSource
-from merge_ops.checkpoints.checkpoint import open_checkpoint
+from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.errors import OutputError
 from merge_ops.jobs.assembly import merge
 from merge_ops.jobs.statistics import interference, task_vector_statistics
 from merge_ops.jobs.verification import verify_checkpoint
-from merge_ops.plans.plan import plan_merge
+from merge_ops.plans.planning import plan_merge
 from merge_ops.recipes.reading import parse_recipe
 from tests import checkpoint_factory as factory
 

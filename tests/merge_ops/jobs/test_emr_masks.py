@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 
 from merge_ops.checkpoints.byte_sources import FolderSink, FolderSource
-from merge_ops.checkpoints.checkpoint import open_checkpoint
+from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.errors import CheckpointError, MissingModelError, NonFiniteError
 from merge_ops.jobs.emr_masks import MASKS_FILE, open_masks, restore, write_masks
 from tests import checkpoint_factory as factory

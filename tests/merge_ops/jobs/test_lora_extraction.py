@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from merge_ops.checkpoints.byte_sources import FolderSink, FolderSource
-from merge_ops.checkpoints.checkpoint import open_checkpoint
+from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.errors import CompatibilityError, SettingsError
 from merge_ops.jobs.extraction_plan import ExtractionSettings, plan_extraction
 from merge_ops.jobs.lora_extraction import extract

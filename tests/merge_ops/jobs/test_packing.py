@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from merge_ops.checkpoints.byte_sources import FolderSink, FolderSource
-from merge_ops.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.header import ITEM_SIZES
+from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.errors import CheckpointError, NonFiniteError, PackedModelError
 from merge_ops.jobs.assembly import merge
 from merge_ops.jobs.packing import PackingSink
 from merge_ops.jobs.restoring import copy_files, restore
-from merge_ops.plans.plan import plan_merge
+from merge_ops.plans.planning import plan_merge
 from merge_ops.recipes.reading import parse_recipe
 from merge_ops.sources import packed_source
 from merge_ops.sources.difference_coding import (

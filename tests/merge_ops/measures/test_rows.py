@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from merge_ops.checkpoints.byte_sources import FolderSource
-from merge_ops.checkpoints.checkpoint import open_checkpoint
 from merge_ops.checkpoints.header import TensorEntry
 from merge_ops.checkpoints.layout import OutputTensor
+from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.errors import RecipeError
 from merge_ops.kernels.torch_arithmetic import sums_by_halves
 from merge_ops.kernels.torch_masks import row_ranks
@@ -24,7 +24,7 @@ from merge_ops.methods.arcee_fusion import ArceeFusionParameters, row_divergence
 from merge_ops.methods.dare import DareParameters
 from merge_ops.methods.della import DellaLinearParameters, keep_chances
 from merge_ops.methods.nuslerp import NuslerpParameters
-from merge_ops.plans.plan import plan_merge
+from merge_ops.plans.planning import plan_merge
 from merge_ops.plans.steps import Merge
 from merge_ops.recipes.reading import parse_recipe
 from merge_ops.stream.tensor_run import ranges as element_ranges

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from merge_ops.checkpoints.byte_sources import FolderSink, FolderSource
-from merge_ops.checkpoints.checkpoint import open_checkpoint
+from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.errors import NonFiniteError, SettingsError
 from merge_ops.jobs.assembly import merge
 from merge_ops.measures import trimming
 from merge_ops.methods import METHODS
-from merge_ops.plans.plan import plan_merge
+from merge_ops.plans.planning import plan_merge
 from merge_ops.plans.reuse import tensor_keys
 from merge_ops.recipes.reading import parse_recipe
 from merge_ops.stream.stream import BlockStream, StreamSettings

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from merge_ops.checkpoints.byte_sources import FolderSource
-from merge_ops.checkpoints.checkpoint import open_checkpoint
+from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.errors import CompatibilityError, RecipeError
 from merge_ops.plans.step_plans import plan_steps, planned_checkpoint
 from merge_ops.recipes.steps import load_steps

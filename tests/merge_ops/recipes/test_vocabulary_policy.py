@@ -7,7 +7,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from merge_ops.checkpoints.byte_sources import FolderSource
-from merge_ops.checkpoints.checkpoint import open_checkpoint
+from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.errors import RecipeError
 from merge_ops.recipes.chat_templates import BUILT_IN
 from merge_ops.recipes.reading import parse_recipe

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from merge_ops.checkpoints.byte_sources import FolderSource
-from merge_ops.checkpoints.checkpoint import open_checkpoint, source_of
+from merge_ops.checkpoints.checkpoint import source_of
+from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.errors import CheckpointError, CompatibilityError, NonFiniteError
-from merge_ops.plans.plan import plan_merge
+from merge_ops.plans.planning import plan_merge
 from merge_ops.recipes.reading import parse_recipe
 from merge_ops.sources.adapters import open_adapter
 from merge_ops.stream.block_reader import fetch_stored

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from merge_ops.checkpoints.byte_sources import FolderSource
-from merge_ops.checkpoints.checkpoint import open_checkpoint
+from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.kernels import compile as compile_kernels
 from merge_ops.methods import METHODS
-from merge_ops.plans.plan import plan_merge
+from merge_ops.plans.planning import plan_merge
 from merge_ops.recipes.reading import parse_recipe
 from merge_ops.stream.device import may_be_cuda
 from tests import checkpoint_factory as factory

@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from merge_ops.checkpoints.byte_sources import FolderSink, FolderSource
-from merge_ops.checkpoints.checkpoint import open_checkpoint
+from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.errors import DeviceError
 from merge_ops.jobs.assembly import merge
 from merge_ops.measures.randomness import stream_key, threshold_of, thresholds
 from merge_ops.measures.thresholds import ThresholdSearch
 from merge_ops.methods import METHODS
 from merge_ops.methods.della import keep_chances
-from merge_ops.plans.plan import plan_merge
+from merge_ops.plans.planning import plan_merge
 from merge_ops.recipes.reading import parse_recipe
 from merge_ops.stream.device import arithmetic_kind, choose_device, open_device
 from merge_ops.stream.stream import StreamSettings

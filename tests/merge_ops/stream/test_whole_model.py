@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from merge_ops.checkpoints.byte_sources import FolderSink, FolderSource
-from merge_ops.checkpoints.checkpoint import open_checkpoint
+from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.errors import NonFiniteError, RecipeError
 from merge_ops.jobs.assembly import merge
 from merge_ops.measures import trimming
 from merge_ops.methods import METHODS
-from merge_ops.plans.plan import plan_merge
+from merge_ops.plans.planning import plan_merge
 from merge_ops.recipes.reading import parse_recipe
 from merge_ops.stream.stream import BlockStream, StreamSettings
 from tests import checkpoint_factory as factory

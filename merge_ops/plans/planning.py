@@ -1,0 +1,123 @@
+"""Planning: a recipe and opened checkpoints become a plan, or every fault is listed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from merge_ops.arrangement.arrangement import arrange, donor_of
+from merge_ops.arrangement.groups import Place
+from merge_ops.checkpoints.checkpoint import Checkpoint, TensorSource
+from merge_ops.checkpoints.depth import Position, positions
+from merge_ops.checkpoints.header import FLOAT_DTYPES
+from merge_ops.checkpoints.layout import DEFAULT_SHARD_BYTES, OutputTensor, lay_out
+from merge_ops.checkpoints.tensor_names import shape_fault
+from merge_ops.checkpoints.ties import find_source
+from merge_ops.errors import CompatibilityError, Fault, RecipeError
+from merge_ops.plans.compatibility import check_compatible
+from merge_ops.plans.model_wide import check_one_for_all
+from merge_ops.plans.plan import Plan
+from merge_ops.plans.resolution import ParameterResolver
+from merge_ops.plans.steps import Copy, Merge, Step
+from merge_ops.recipes.recipe import DTYPES, Coefficient, Recipe
+from merge_ops.vocabularies.output_tokenizer import OutputTokenizer, output_tokenizer
+
+
+def plan_merge(
+    recipe: Recipe,
+    checkpoints: Mapping[str, Checkpoint],
+    coefficients: Sequence[str] | None = None,
+    shard_bytes: int = DEFAULT_SHARD_BYTES,
+    arithmetic: str = "cpu",
+) -> Plan:
+    """Resolve a concrete recipe against opened checkpoints and return its plan.
+
+    `checkpoints` has them by the names that the recipe uses. `coefficients` chooses some of the
+    sweep by id (default: all). `shard_bytes` is the most data of a file of the output. `arithmetic`
+    is the kind that the merge will compute with. Raises CompatibilityError where the checkpoints do
+    not fit, RecipeError where a required parameter has no value.
+    """
+    donor = donor_of(recipe, checkpoints)
+    arrangement = arrange(recipe, checkpoints)
+    others = [checkpoints[name] for name in recipe.merged_models]
+    others = [each for each in others if each is not donor]
+    vocabularies = "merged" if recipe.tokenizer else "equal"
+    cautions = [caution for each in (donor, *others) for caution in each.cautions]
+    cautions += arrangement.cautions
+    cautions += check_compatible(donor, others, vocabularies, recipe.merges_whole_models)
+    tokenizer = output_tokenizer(recipe, donor, checkpoints, arrangement)
+    chosen = _chosen(recipe, coefficients)
+    resolver = ParameterResolver(recipe, chosen)
+    faults: list[Fault] = []
+    at = positions([place.name for place in arrangement.places])
+    steps = [
+        _plan_tensor(recipe, donor, place, at[place.name], resolver, tokenizer, faults)
+        for place in arrangement.places
+    ]
+    if faults:
+        names = ", ".join(each.name for each in (donor, *others))
+        raise CompatibilityError(f"models {names} cannot be merged", faults)
+    resolver.raise_faults()
+    check_one_for_all(recipe, steps)
+    shards = lay_out([step.output for step in steps], shard_bytes, donor.stem)
+    by_name: dict[str, Step] = {step.output.name: step for step in steps}
+    ordered = [by_name[output.name] for shard in shards for output in shard.tensors]
+    cautions += tokenizer.cautions if tokenizer else ()
+    output = (tuple(ordered), tuple(shards), chosen, tuple(cautions), tokenizer)
+    return Plan(recipe, donor, arrangement, *output, arithmetic=arithmetic)
+
+
+def _chosen(recipe: Recipe, wanted: Sequence[str] | None) -> tuple[Coefficient, ...]:
+    points = recipe.coefficients()
+    if wanted is None:
+        return points
+    known = {point.id: point for point in points}
+    unknown = [each for each in wanted if each not in known]
+    if unknown:
+        problem = f"has no coefficient {unknown[0]!r}; known: {', '.join(known)}"
+        raise RecipeError(recipe.subject, [Fault("sweep", problem)])
+    return tuple(known[each] for each in wanted)
+
+
+def _plan_tensor(
+    recipe: Recipe,
+    donor: Checkpoint,
+    place: Place,
+    position: Position,
+    resolver: ParameterResolver,
+    tokenizer: OutputTokenizer | None,
+    faults: list[Fault],
+) -> Merge | Copy:
+    """One tensor of the output; what does not fit is added to `faults`."""
+    group = place.group
+    leader = group.members[0] if group else donor
+    leader_source = find_source(leader, place.base_name)
+    assert leader_source is not None  # places come from the leader's own tensors
+    if group is None or leader_source.dtype not in FLOAT_DTYPES:
+        return Copy(
+            OutputTensor(place.name, leader_source.dtype, leader_source.shape), leader_source
+        )
+    input_sources = [
+        find_source(each, name) for each, name in zip(group.inputs, place.names, strict=True)
+    ]
+    if tokenizer is not None:
+        leader_source, input_sources = tokenizer.align(
+            place.name, group, leader_source, input_sources
+        )
+    sources: list[TensorSource] = []
+    for checkpoint, name, source in zip(group.inputs, place.names, input_sources, strict=True):
+        if source is None:
+            faults.append(Fault(checkpoint.name, f"lacks '{name}', which {leader.name} has"))
+        elif source.shape != leader_source.shape:
+            faults.append(shape_fault(leader, checkpoint, name, leader_source.shape, source.shape))
+        else:
+            sources.append(source)
+    dtype_name = recipe.out_dtype or recipe.dtype
+    dtype = DTYPES[dtype_name] if dtype_name else leader_source.dtype
+    parameters = resolver.resolve(place, group, position)
+    return Merge(
+        OutputTensor(place.name, dtype, leader_source.shape),
+        leader_source if group.on_task_vectors else None,
+        tuple(sources),
+        parameters,
+        recipe.method.span_for(parameters),
+    )
