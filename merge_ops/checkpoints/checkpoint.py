@@ -19,7 +19,6 @@ import blake3
 from merge_ops.checkpoints.byte_sources import ByteSource
 from merge_ops.checkpoints.header import TensorEntry
 from merge_ops.checkpoints.json_files import JsonFiles
-
 from merge_ops.errors import Caution
 
 if TYPE_CHECKING:
