@@ -106,7 +106,7 @@ class Plan:
         """
         heads = any(is_head(step.output.name) for step in self.steps)
         written = self.recipe.out_dtype or self.recipe.dtype
-        config = merged_config(self.base, self.arrangement.layers, heads, written)
+        config = merged_config(self.base, self.arrangement.stacks, heads, written)
         return self.tokenizer.configured(config) if self.tokenizer else config
 
     @property
