@@ -5,7 +5,7 @@ A tensor is merged, copied, named among those that are not written, or a fault.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.layout import natural_key
@@ -73,25 +73,25 @@ def outside_modules(
 
 
 def gap_caution(
-    ranges: Sequence[tuple[str, int, int]], depths: Mapping[str, int], made: int
+    ranges: Sequence[tuple[str, int, int]], layers: Mapping[str, Collection[int]], made: int
 ) -> Caution | None:
     """Return a caution where slices leave out layers, or None.
 
-    `ranges` are (model, first, end) of all sources, `depths` the layers that each model has. A
-    number that is in a slice of any model is not left out: stacking the lower layers of one model
-    and the upper ones of another leaves out none.
+    `ranges` are (model, first, end) of all sources, `layers` the numbers of the layers that each
+    model has. A number that is in a slice of any model is not left out: stacking the lower layers
+    of one model and the upper ones of another leaves out none.
     """
     taken = {number for _, first, end in ranges for number in range(first, end)}
-    left = [number for number in range(max(depths.values())) if number not in taken]
+    left = sorted(frozenset[int]().union(*layers.values()) - taken)
     if not left:
         return None
-    holders = [model for model, depth in depths.items() if depth > left[0]]
+    holders = [model for model, numbers in layers.items() if not taken.issuperset(numbers)]
     plural = len(left) > 1
     which = f"layers {_numbers(left)}" if plural else f"layer {left[0]}"
     return Caution(
         "",
-        f"{which} of {' and '.join(holders)} {'are' if plural else 'is'} in no slice; the result has"
-        f" {made} layer{'' if made == 1 else 's'}",
+        f"{which} of {' and '.join(holders)} {'are' if plural else 'is'} in no slice; the result"
+        f" has {made} layer{'' if made == 1 else 's'}",
         "The end of a layer_range is not included: [0, 2] takes layers 0 and 1",
     )
 
@@ -109,8 +109,9 @@ def repeat_caution(sources: Sequence[frozenset[tuple[str, int]]]) -> Caution | N
         seen.add(layer)
     if not twice:
         return None
-    plural = len(twice) > 1
-    which = f"layers {_numbers(sorted(set(twice)))}" if plural else f"layer {twice[0]}"
+    numbers = sorted(set(twice))
+    plural = len(numbers) > 1
+    which = f"layers {_numbers(numbers)}" if plural else f"layer {numbers[0]}"
     return Caution(
         "",
         f"{which} of the same models {'are' if plural else 'is'} merged by more than one slice; the"

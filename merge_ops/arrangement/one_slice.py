@@ -18,7 +18,7 @@ class Slice:
     """A slice is one range of layers of each of its models.
 
     `stack` is the name of their stack, `count` the number of layers, `depths` how many layers each
-    model has. Raises RecipeError where the models have no such layers.
+    model has, and `numbers` which. Raises RecipeError where the models have no such layers.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class Slice:
         start, end = self._entry.sources[0].layer_range
         self.count = end - start
         self.depths: dict[str, int] = {}
+        self.numbers: dict[str, frozenset[int]] = {}
         self.stack = self._checked_stack(checkpoints)
 
     def _fault(self, where: str, problem: str) -> RecipeError:
@@ -91,6 +92,8 @@ class Slice:
                 )
             stack = name
             self.depths[checkpoint.name] = depth
+            places = filter(None, map(layer_of, names))
+            self.numbers[checkpoint.name] = frozenset(at for _, at in places if at < depth)
         assert stack is not None
         return stack
 
@@ -191,6 +194,9 @@ class Slice:
             skipped = excluded(model)
             names_of[model.name] = [name[len(prefix) :] for name in names if name not in skipped]
         for model, parts in names_of.items():
+            if not parts:
+                number = self._first[model] + offset
+                raise self._fault("sources", f"take layer {number} of {model}, which has none")
             extra = sorted(set(parts) - set(names_of[leader.name]))
             if extra:
                 problem = f"has '{extra[0]}' in the layer, which {leader.name} lacks there; nothing"

@@ -97,8 +97,8 @@ def _count(further: list[Place], layers: int) -> int:
 
 def _layer_cautions(recipe: Recipe, slices: list[Slice], made: int) -> list[Caution]:
     ranges = [each for stacked in slices for each in stacked.ranges()]
-    depths = {model: depth for stacked in slices for model, depth in stacked.depths.items()}
-    found = [gap_caution(ranges, depths, made)]
+    numbers = {model: found for stacked in slices for model, found in stacked.numbers.items()}
+    found = [gap_caution(ranges, numbers, made)]
     if recipe.method.name != "passthrough":
         found.append(repeat_caution([each for stacked in slices for each in stacked.sources()]))
     return [caution for caution in found if caution is not None]
