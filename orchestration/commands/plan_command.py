@@ -35,13 +35,18 @@ def show_plan(config: Path, as_json: bool) -> None:
 
 
 def _print_plan(console: Console, plan: Plan) -> None:
-    head = Table(title=shown(f"{plan.recipe.name}: {plan.method.name}"), title_justify="left")
+    _say(console, f"{plan.recipe.name}: {plan.method.name}")
+    head = Table()
     for column in ("role", "model", "tensors", "bytes"):
         head.add_column(column, justify="right" if column in ("tensors", "bytes") else "left")
     for each in plan.checkpoints:
         cells = (plan.role_of(each), each.name, f"{len(each.tensors):,}", f"{each.nbytes:,}")
         head.add_row(*map(shown, cells))
     console.print(head)
+    first = ""
+    if len(plan.coefficients) > 1:
+        first = f" (coefficient {plan.coefficients[0].id}, the first of {len(plan.coefficients)})"
+    _say(console, f"tensors by their parameters{first}")
     console.print(parameter_table(plan))
     for why, names in _by_reason(plan.excluded).items():
         listed = ", ".join(names[:MOST_NAMED])
@@ -55,13 +60,13 @@ def _print_plan(console: Console, plan: Plan) -> None:
         console.print(Text("warning: ", style="yellow") + shown(caution), soft_wrap=True)
     _say(console, f"coefficients: {', '.join(each.id for each in plan.coefficients)}")
     count = len(plan.coefficients)
-    written = plan.bytes_written // count if count else 0
-    each, of_all = (" for each coefficient", f", {plan.bytes_written:,} bytes for all {count}")
-    _say(
-        console,
+    written = plan.bytes_written // count
+    cost = (
         f"reads {plan.bytes_read:,} bytes, writes {written:,} bytes in {len(plan.shards)} file(s)"
-        + (each + of_all if count > 1 else ""),
     )
+    if count > 1:
+        cost += f" for each coefficient, {plan.bytes_written:,} bytes for all {count}"
+    _say(console, cost)
 
 
 def _say(console: Console, text: object) -> None:

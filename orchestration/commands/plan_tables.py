@@ -47,10 +47,7 @@ def shown(text: object) -> Text:
 
 def parameter_table(plan: Plan) -> Table:
     """Return the table of a plan's parameters, for the first coefficient."""
-    title = "tensors by their parameters"
-    if len(plan.coefficients) > 1:
-        title += f" (coefficient {plan.coefficients[0].id}, the first of {len(plan.coefficients)})"
-    table = Table(title=shown(title), title_justify="left")
+    table = Table()
     table.add_column("parameters", overflow="fold")
     table.add_column("tensors", justify="right")
     table.add_column("for example", overflow="fold")
