@@ -49,8 +49,9 @@ def layout_difference(
     """Return what makes names of two models two layouts of one, or None where nothing does.
 
     `ours` are names that only the model called `base` has, `theirs` those that only the other has.
-    `entries` are the tensors of both: where both are known, shapes must agree. Every kind of name
-    of the smaller side must be explained.
+    `entries` are the tensors of both: shapes must agree. Where the other's are not known, as for an
+    adapter, only the fronts of names may differ. Every kind of name of the smaller side must be
+    explained.
     """
     told: list[str] = []
     known: tuple[set[str], set[str]] = set(), set()
@@ -145,7 +146,9 @@ def _paired(
     for _, our_kind, their_kind in sorted(scored):
         if our_kind in pairs or their_kind in used:
             continue
-        if _fit(ours[our_kind], theirs[their_kind], entries):
+        if _alike(our_kind, their_kind, len(theirs[their_kind]) if entries[1] else 1) and _fit(
+            ours[our_kind], theirs[their_kind], entries
+        ):
             pairs[our_kind] = their_kind
             used.add(their_kind)
     return [(kind, pairs[kind]) for kind in ours if kind in pairs]
@@ -176,6 +179,16 @@ def _common(ours: Sequence[str], theirs: Sequence[str]) -> tuple[int, int]:
     while start < shortest - end and ours[start] == theirs[start]:
         start += 1
     return start, end
+
+
+def _alike(ours: str, theirs: str, count: int) -> bool:
+    """Whether two kinds differ by more than one slip of a name.
+
+    They share what follows the differing part, a module and its tensor at least, or are the same
+    change in `count` layers.
+    """
+    _, end = _common(ours.split("."), theirs.split("."))
+    return end >= 2 or count > 1
 
 
 def _fit(ours: Sequence[str], theirs: Sequence[str], entries: tuple[Shapes, Shapes]) -> bool:
