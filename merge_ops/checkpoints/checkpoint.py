@@ -123,7 +123,8 @@ class Checkpoint:
 
     `overlays` are tensors that are computed when they are read, as those of an adapter are. Then
     `made_of` holds the base and the adapter, whose digests together make the digest. `cautions` are
-    what was seen of the folder that a person should look at.
+    what was seen of the folder that a person should look at. `left_out` holds the reason for each
+    tensor of the folder that takes no part.
     """
 
     name: str
@@ -135,6 +136,7 @@ class Checkpoint:
     overlays: Mapping[str, TensorSource] = field(default_factory=dict[str, "TensorSource"])
     made_of: tuple[Checkpoint, ...] = ()
     cautions: tuple[Caution, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @cached_property
     def json_files(self) -> JsonFiles:
