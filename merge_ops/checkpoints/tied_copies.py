@@ -40,7 +40,7 @@ def find_copies(
     copies: dict[str, str] = {}
     for name, other in _pairs(tensors, heads_may_be, inputs_may_be):
         known = copies.get(other, other)
-        if name not in copies and _equal(source, tensors[name], tensors[known]):
+        if name not in copies and equal_bytes(source, tensors[name], tensors[known]):
             copies[name] = known
     return copies
 
@@ -63,7 +63,12 @@ def _pairs(
             yield from ((name, other) for other in bias_partners(name) if other in tensors)
 
 
-def _equal(source: ByteSource, one: TensorEntry, other: TensorEntry) -> bool:
+def equal_bytes(source: ByteSource, one: TensorEntry, other: TensorEntry) -> bool:
+    """Return whether two tensors of a model are equal bit for bit.
+
+    Reads blocks of both up to the first difference, and nothing where dtypes or shapes differ.
+    Raises CheckpointError where they cannot be read.
+    """
     if one.dtype != other.dtype or one.shape != other.shape:
         return False
     done, block = 0, FIRST_BLOCK
@@ -81,6 +86,6 @@ def _bytes_of(source: ByteSource, entry: TensorEntry, start: int, count: int) ->
         return read_file(source, entry.file, entry.offset + start, count)
     except OSError as error:
         raise CheckpointError(
-            f"{source.location}/{entry.file} cannot be read ({error}); its head had to be compared"
-            " with its embedding. Fetch the file again"
+            f"{source.location}/{entry.file} cannot be read ({error}); two of its tensors had to be"
+            " compared, which may be one. Fetch the file again"
         ) from error

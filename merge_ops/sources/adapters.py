@@ -35,6 +35,7 @@ from merge_ops.checkpoints.header import FLOAT_DTYPES, TensorEntry, read_header
 from merge_ops.checkpoints.json_files import JsonFiles
 from merge_ops.checkpoints.tensor_names import is_head, is_vocabulary
 from merge_ops.checkpoints.tie_names import dependents, is_input, is_output
+from merge_ops.checkpoints.tied_copies import equal_bytes
 from merge_ops.checkpoints.ties import find_source, tied_tensors
 from merge_ops.errors import CheckpointError, CompatibilityError, Fault, did_you_mean
 from merge_ops.sources.adapter_config import FILE as CONFIG_FILE
@@ -54,6 +55,7 @@ _FACTOR = re.compile(
     r"(?P<module>.+)\.(?P<role>lora_A\.weight|lora_B\.weight|lora_B\.bias"
     r"|lora_embedding_A|lora_embedding_B)"
 )
+_ORIGINAL = re.compile(r"\.original_module\.(?=[^.]+$)")
 _WRAPPER = re.compile(r"\.(?:base_layer|modules_to_save)(?=\.[^.]+$)")
 
 
@@ -172,6 +174,8 @@ def _sorted_out(
         factor = _FACTOR.fullmatch(name)
         if name == key:
             faults.append(Fault(f"'{key}'", f"does not start with {PREFIX}, as PEFT's names do"))
+        elif _is_original(key, checkpoint.tensors):
+            continue
         elif "lora_magnitude_vector" in name:
             problem = "belongs to DoRA, which rescales each row by a learned magnitude and cannot"
             faults.append(Fault(f"'{key}'", f"{problem} be merged here"))
@@ -183,13 +187,20 @@ def _sorted_out(
             faults.append(Fault(f"'{key}'", "is no lora_A, lora_B, lora_embedding_A or _B of PEFT"))
         else:
             other = whole.setdefault(_WRAPPER.sub("", name), stored)
-            if other is not stored:
-                faults.append(Fault(f"'{key}'", f"is the same tensor as '{other.name}'"))
+            if other is not stored and not equal_bytes(checkpoint.source, entry, other.entry):
+                problem = f"is the same tensor as '{other.name}', with other values"
+                faults.append(Fault(f"'{key}'", problem))
     if not checkpoint.tensors:
         faults.append(Fault(WEIGHTS_FILE, "holds no tensor"))
     for module, roles in factors.items():
         faults.extend(_factor_faults(config, module, roles))
     return factors, whole
+
+
+def _is_original(key: str, tensors: Collection[str]) -> bool:
+    """Whether a tensor is what a module was before, which PEFT keeps beside the one saved whole."""
+    saved = {_ORIGINAL.sub(part, key) for part in (".modules_to_save.", ".")} - {key}
+    return any(name in tensors for name in saved)
 
 
 def _factor_faults(

@@ -29,13 +29,17 @@ class OracleCase:
 
 @dataclass(frozen=True)
 class PeftCase:
-    """One adapter for PEFT to merge into `out`; with a config PEFT makes the adapter first."""
+    """One adapter for PEFT to merge into `out`; with a config PEFT makes the adapter first.
+
+    With `rows` the base is lengthened to so many before the adapter is made or loaded.
+    """
 
     name: str
     base: Path
     adapter: Path
     out: Path
     config: Mapping[str, object] | None = None
+    rows: int | None = None
 
 
 def write_config(path: Path, text: str, models: dict[str, Path]) -> Path:
