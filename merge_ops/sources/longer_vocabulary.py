@@ -87,7 +87,7 @@ def rows_of(
             continue
         if source.shape[0] != wanted and source.shape[0] in {rows, *_rows_after(changed)}:
             shapes = f"is {list(overlays[tensor].shape)}, but {[rows, *source.shape[1:]]} in"
-            problem = f"{shapes} {base.name}, and '{name}' keeps {source.shape[0]} rows"
+            problem = f"{shapes} {base.name}, and '{name}' has {source.shape[0]} rows"
             advice = "save every tensor with a row for each token (modules_to_save: embed_tokens"
             advice += f" and lm_head), or {longer_base(wanted)}"
             faults.append(Fault(f"'{tensor}'", f"{problem}; {advice}"))
