@@ -92,8 +92,10 @@ def _section(
         skipped |= {name: why for name, why in excluded(checkpoint).items() if holds(name)}
     # A head that any model keeps for itself is written: where it is tied, the embedding stands in.
     heads = {name for name in own_heads(group.members) if holds(name)}
-    skipped = {name: why for name, why in skipped.items() if name not in heads}
     mine = {name for name in donor.tensors if holds(name)}
+    # What another model stores as a copy may be the only one that the donor has.
+    own = heads | (mine - excluded(donor).keys())
+    skipped = {name: why for name, why in skipped.items() if name not in own}
     faults: tuple[Fault, ...] = ()
     if recipe.modules:
         faults = tuple(module_faults(donor, group.members, holds))
