@@ -11,7 +11,11 @@ from merge_ops.checkpoints.tensor_names import is_vocabulary, shape_fault
 from merge_ops.checkpoints.ties import excluded, find_source
 from merge_ops.errors import Caution, CompatibilityError, Fault
 from merge_ops.plans.config_agreement import config_cautions, config_faults
-from merge_ops.plans.vocabulary_agreement import tokenizer_faults, vocabulary_faults
+from merge_ops.plans.vocabulary_agreement import (
+    tokenizer_faults,
+    vocabulary_cautions,
+    vocabulary_faults,
+)
 
 MAX_NAMED = 5
 Vocabularies = Literal["equal", "reported", "merged"]
@@ -47,6 +51,8 @@ def check_compatible(
             cautions.extend(
                 Caution(fault.where, fault.problem, "") for fault in vocabulary_faults(base, expert)
             )
+        if vocabularies != "merged":
+            cautions.extend(vocabulary_cautions(base, expert))
         cautions.extend(config_cautions(base, expert))
     if faults:
         names = ", ".join(checkpoint.name for checkpoint in (base, *experts))
