@@ -86,7 +86,7 @@ def put(folder: Path, files) -> Path:
     return folder
 
 
-def model(folder: Path, files, rows=len(WORDS), config=None) -> Checkpoint:
+def model(folder: Path, files, rows=8, config=None) -> Checkpoint:
     """A model that is an embedding of `rows` rows, with these files beside it; opened."""
     put(folder, {"config.json": config or {"model_type": "toy", "vocab_size": rows}, **files})
     save_file({EMBEDDING: torch.ones(rows, 2)}, folder / "model.safetensors")

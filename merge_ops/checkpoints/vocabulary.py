@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -132,10 +131,9 @@ def vocabularies_of(checkpoint: Checkpoint) -> dict[str, VocabularyFile]:
     files = files_by_form(folder.files)
     if not files:
         return {}
-    known = folder.json_files
-    config = known.read(CONFIG_FILE) if CONFIG_FILE in known else {}
-    special = known.read(SPECIAL_FILE) if SPECIAL_FILE in known else {}
-    added = known.read(ADDED_FILE) if ADDED_FILE in known else {}
+    config, special, added = (
+        _object_in(folder, file) for file in (CONFIG_FILE, SPECIAL_FILE, ADDED_FILE)
+    )
     try:
         decoder = _decoder(config)
         listed = {str(token): int(row) for token, row in added.items()}
@@ -186,6 +184,10 @@ def _folder_of(checkpoint: Checkpoint) -> Checkpoint:
     if files_by_form(adapter.files) and any(map(is_vocabulary, checkpoint.overlays)):
         return adapter
     return _folder_of(under)
+
+
+def _object_in(folder: Checkpoint, file: str) -> Mapping[str, Any]:
+    return folder.json_files.read(file) if file in folder.json_files else {}
 
 
 def _decoder(config: Mapping[str, Any]) -> dict[str, int]:

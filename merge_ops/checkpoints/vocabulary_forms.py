@@ -4,7 +4,7 @@
     vocab.json               {token: row}; added_tokens.json beside it (GPT-2, Qwen)
     vocab.txt                one token a line (BERT)
     tokenizer.model, …       SentencePiece: piece n is row n (Llama, T5, ChatGLM, Baichuan)
-    *.tiktoken               a token in base64 and its rank a line (Qwen 1; also as *.model, Llama 3)
+    *.tiktoken               a token in base64 and its rank a line (Qwen 1; Llama 3 as *.model)
     tekken.json              special tokens, then tokens in base64 by rank (Mistral)
 
 Tokens of bytes are spelt as byte-level tokenizers spell them in tokenizer.json, so that forms can

@@ -10,7 +10,7 @@ from merge_ops.checkpoints.header import FLOAT_DTYPES
 from merge_ops.checkpoints.tensor_names import is_vocabulary, shape_fault
 from merge_ops.checkpoints.ties import excluded, find_source
 from merge_ops.errors import Caution, CompatibilityError, Fault
-from merge_ops.plans.config_agreement import config_cautions, config_faults
+from merge_ops.plans.config_agreement import config_cautions, config_faults, joined_cautions
 from merge_ops.plans.vocabulary_agreement import (
     tokenizer_faults,
     vocabulary_cautions,
@@ -57,7 +57,7 @@ def check_compatible(
     if faults:
         names = ", ".join(checkpoint.name for checkpoint in (base, *experts))
         raise CompatibilityError(f"models {names} cannot be merged", faults)
-    return cautions
+    return joined_cautions(cautions)
 
 
 def _quantized(checkpoint: Checkpoint) -> Iterator[Fault]:

@@ -107,7 +107,7 @@ def _compared(base: Checkpoint, expert: Checkpoint) -> Iterator[Fault | Caution]
         if len(read) < 2:
             return
         limit = _rows_of_both(base, expert)
-        difference = _difference(ours.form == theirs.form, *read, limit)
+        difference = _difference(ours.form == theirs.form, read[0], read[1], limit)
         if difference is None:
             return
         if difference.certain or not last:

@@ -96,7 +96,7 @@ def test_the_preferred_of_several_forms():
         "tiktoken": "b.tiktoken",
         "tekken.json": "tekken.json",
     }
-    assert list(files_by_form([*names, "tokenizer.json"]))[0] == "tokenizer.json"
+    assert next(iter(files_by_form([*names, "tokenizer.json"]))) == "tokenizer.json"
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,10 @@ def pair(tmp_path, ours, theirs, rows=8):
     return base, folders.model(tmp_path / "e1", theirs, rows)
 
 
+def named(models):
+    return {each.name: each for each in models}
+
+
 def told(base, expert):
     """The faults and the cautions, as texts."""
     faults = [str(each) for each in tokenizer_faults(base, expert)]
@@ -38,7 +42,7 @@ def told(base, expert):
 @pytest.mark.parametrize("file", sorted(folders.FORMS))
 def test_exchanged_tokens_are_a_fault_in_every_form(tmp_path, file):
     form = folders.FORMS[file]
-    models = dict(zip(("base", "e1"), pair(tmp_path, {file: form()}, {file: form(SWAPPED)})))
+    models = named(pair(tmp_path, {file: form()}, {file: form(SWAPPED)}))
     with pytest.raises(CompatibilityError, match="e1 has another vocabulary than base: 2 tokens"):
         plan_merge(parse_recipe(RECIPE, "r", "r.yaml"), models)
     assert differing_vocabulary(*models.values())
@@ -47,7 +51,7 @@ def test_exchanged_tokens_are_a_fault_in_every_form(tmp_path, file):
 @pytest.mark.parametrize("file", sorted(folders.FORMS))
 def test_equal_files_give_no_word(tmp_path, file):
     files = {file: folders.FORMS[file]()}
-    models = dict(zip(("base", "e1"), pair(tmp_path, files, files)))
+    models = named(pair(tmp_path, files, files))
     assert plan_merge(parse_recipe(RECIPE, "r", "r.yaml"), models).cautions == ()
 
 
