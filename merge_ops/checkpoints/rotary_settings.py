@@ -45,7 +45,7 @@ def rotary_settings(config: Mapping[str, Any]) -> dict[str, Rotary]:
     `config` is one level of a config.json.
     """
     stated = config.get("rope_parameters") or config.get("rope_scaling")
-    written = cast(Mapping[str, Any], stated) if isinstance(stated, dict) else {}
+    written: Mapping[str, Any] = cast(Mapping[str, Any], stated) if isinstance(stated, dict) else {}
     by_layer = {
         kind: cast(Mapping[str, Any], part)
         for kind, part in written.items()

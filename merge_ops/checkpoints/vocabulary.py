@@ -84,7 +84,7 @@ class VocabularyFile:
         know as well. Raises CheckpointError where the file holds no vocabulary of its form.
         """
         rows = dict(self.rows())
-        taken = frozenset(rows.values()) if self.form == TOKENIZER and self.stated else frozenset()
+        taken = frozenset(rows.values() if self.form == TOKENIZER and self.stated else ())
         further = {token: row for token, row in self.stated.items() if token not in rows}
         named = [token for token, row in further.items() if row in taken]
         unsure = {token for token in further if self.in_code or token.startswith(_OF_CLASS)}

@@ -113,7 +113,9 @@ def test_keys_at_the_top_and_in_text_config_are_the_same_keys():
     new = {"model_type": "qwen2_vl", "text_config": text, "vision_config": vision}
     assert told(flat, new) == ([], [])
     assert told(new, flat) == ([], [])
-    faults, cautions = told(flat, changed(new, "text_config", num_attention_heads=8, rope_theta=7.0))
+    faults, cautions = told(
+        flat, changed(new, "text_config", num_attention_heads=8, rope_theta=7.0)
+    )
     assert "num_attention_heads 8 in config.json (text_config)" in faults[0]
     assert "rope_theta 7.0 in config.json (text_config)" in cautions[0]
     other = {**new, "llm_config": new["text_config"]}
@@ -223,7 +225,9 @@ def test_defaults_are_those_of_transformers(kind):
     row = {"model_type": kind}
     heads = first("num_attention_heads", "n_head", "num_heads", "n_heads")
     assert class_default(row, HEADS) == heads
-    norms = first("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_eps", "norm_epsilon")
+    norms = first(
+        "rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_eps", "norm_epsilon"
+    )
     assert class_default(row, EPSILON) == norms
     act = first("hidden_act", "hidden_activation", "activation_function", "activation")
     assert class_default(row, ACTIVATION) == act
@@ -292,8 +296,9 @@ def test_another_base_is_seen_in_every_notation(name):
         theta = 7.0 if other else 10000.0
         _, cautions = told({**PLAIN, **other}, {**PLAIN, **ROTARY[name]})
         found = [each for each in cautions if "rope_theta" in each]
-        assert f"500000{'' if name == 'integer' else '.0'} in config.json, base has {theta}" in (
-            found[0]
+        assert (
+            f"500000{'' if name == 'integer' else '.0'} in config.json, base has {theta}"
+            in (found[0])
         )
 
 
