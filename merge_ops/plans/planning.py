@@ -19,6 +19,7 @@ from merge_ops.plans.float_islands import island_cautions
 from merge_ops.plans.model_wide import check_one_for_all
 from merge_ops.plans.plan import Plan
 from merge_ops.plans.resolution import ParameterResolver
+from merge_ops.plans.side_files import side_file_cautions
 from merge_ops.plans.steps import Copy, Merge, Step
 from merge_ops.recipes.recipe import DTYPES, Coefficient, Recipe
 from merge_ops.vocabularies.output_tokenizer import OutputTokenizer, output_tokenizer
@@ -66,6 +67,7 @@ def plan_merge(
     ordered = [by_name[output.name] for shard in shards for output in shard.tensors]
     cautions += tokenizer.cautions if tokenizer else ()
     cautions += island_cautions(recipe, steps)
+    cautions += side_file_cautions(donor)
     output = (tuple(ordered), tuple(shards), chosen, tuple(cautions), tokenizer)
     return Plan(recipe, donor, arrangement, *output, arithmetic=arithmetic)
 
