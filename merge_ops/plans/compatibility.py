@@ -10,8 +10,14 @@ from merge_ops.checkpoints.header import FLOAT_DTYPES
 from merge_ops.checkpoints.tensor_names import is_vocabulary, shape_fault
 from merge_ops.checkpoints.ties import excluded, find_source
 from merge_ops.errors import Caution, CompatibilityError, Fault
-from merge_ops.plans.config_agreement import config_cautions, config_faults, joined_cautions
+from merge_ops.plans.config_agreement import (
+    config_cautions,
+    config_faults,
+    configured_first,
+    joined_cautions,
+)
 from merge_ops.plans.vocabulary_agreement import (
+    tokenized_first,
     tokenizer_faults,
     vocabulary_cautions,
     vocabulary_faults,
@@ -41,18 +47,20 @@ def check_compatible(
     cautions: list[Caution] = []
     for checkpoint in (base, *experts):
         faults.extend(_quantized(checkpoint))
+    described = configured_first(base, experts)
+    worded = tokenized_first(base, experts)
     for expert in experts:
         if same_tensors:
             faults.extend(_tensor_faults(base, expert, vocabularies == "equal"))
-        faults.extend(config_faults(base, expert))
+        faults.extend(config_faults(described, expert))
         if vocabularies == "equal":
-            faults.extend(tokenizer_faults(base, expert))
+            faults.extend(tokenizer_faults(worded, expert))
         elif vocabularies == "reported":
             cautions.extend(
                 Caution(fault.where, fault.problem, "") for fault in vocabulary_faults(base, expert)
             )
         if vocabularies != "merged":
-            cautions.extend(vocabulary_cautions(base, expert))
+            cautions.extend(vocabulary_cautions(worded, expert))
         cautions.extend(config_cautions(base, expert))
     if faults:
         names = ", ".join(checkpoint.name for checkpoint in (base, *experts))

@@ -6,7 +6,7 @@ file leaves out means its class's default, where that is known.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from merge_ops.checkpoints.checkpoint import Checkpoint
@@ -89,6 +89,11 @@ class _Difference(NamedTuple):
     ours: Any
     theirs: Any
     sure: bool = True
+
+
+def configured_first(base: Checkpoint, experts: Sequence[Checkpoint]) -> Checkpoint:
+    """Return the model that others are compared with: the base, or the first that has a config."""
+    return next((each for each in (base, *experts) if each.config), base)
 
 
 def config_faults(base: Checkpoint, expert: Checkpoint) -> Iterator[Fault]:

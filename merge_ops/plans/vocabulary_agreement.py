@@ -8,7 +8,7 @@ where that cannot be known, it is said.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from merge_ops.checkpoints.checkpoint import Checkpoint
@@ -42,6 +42,11 @@ class _Difference:
     missing: tuple[str, ...]
     new: tuple[str, ...]
     certain: bool
+
+
+def tokenized_first(base: Checkpoint, experts: Sequence[Checkpoint]) -> Checkpoint:
+    """Return the model that others are compared with: the base, or the first with a tokenizer."""
+    return next((each for each in (base, *experts) if vocabulary_files(each)), base)
 
 
 def differing_vocabulary(base: Checkpoint, expert: Checkpoint) -> bool:

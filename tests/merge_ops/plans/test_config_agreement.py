@@ -379,6 +379,12 @@ def test_equal_warnings_of_several_experts_are_one():
     ]
 
 
+def test_experts_of_a_base_without_a_config_are_compared_with_one_another():
+    experts = [model("e1", LLAMA), model("e2", {**LLAMA, "num_attention_heads": 8})]
+    with pytest.raises(CompatibilityError, match=r"e2 has num_attention_heads 8 .* e1 has 4"):
+        check_compatible(model("base", {}), experts)
+
+
 def test_all_faults_are_told_at_once():
     ours, theirs = nested("text_config"), nested("text_config")
     theirs["text_config"] |= {"num_attention_heads": 8, "num_key_value_heads": 4}

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from merge_ops.checkpoints.byte_sources import FolderSource
 from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.errors import CheckpointError, CompatibilityError
+from merge_ops.plans.compatibility import check_compatible
 from merge_ops.plans.planning import plan_merge
 from merge_ops.plans.vocabulary_agreement import (
     differing_vocabulary,
@@ -229,6 +230,15 @@ def test_tokens_that_the_other_may_have_too_are_a_caution(tmp_path, ours, theirs
 
 def test_a_model_without_a_tokenizer_is_taken_as_it_is(tmp_path):
     assert told(*pair(tmp_path, spm(), {})) == ([], [])
+
+
+def test_experts_of_a_base_without_a_tokenizer_are_compared_with_one_another(tmp_path):
+    base, first = pair(tmp_path, {}, spm())
+    other = {"tokenizer.model": folders.sentencepiece(SWAPPED)}
+    second = folders.model(tmp_path / "e2", other)
+    with pytest.raises(CompatibilityError, match="e2 has another vocabulary than e1: 2 tokens"):
+        check_compatible(base, [first, second])
+    assert check_compatible(base, [first, first]) == []
 
 
 @pytest.mark.parametrize(
