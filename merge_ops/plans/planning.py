@@ -15,14 +15,10 @@ from merge_ops.checkpoints.name_alignment import named_alike
 from merge_ops.checkpoints.tensor_names import shape_fault
 from merge_ops.checkpoints.ties import find_source
 from merge_ops.errors import CompatibilityError, Fault, RecipeError
-<<<<<<< HEAD
 from merge_ops.plans.compatibility import check_compatible, check_weights
-from merge_ops.plans.integer_agreement import integer_faults
-=======
-from merge_ops.plans.compatibility import check_compatible
 from merge_ops.plans.ending_agreement import ending_cautions
 from merge_ops.plans.float_islands import island_cautions
->>>>>>> configs
+from merge_ops.plans.integer_agreement import integer_faults
 from merge_ops.plans.model_wide import check_one_for_all
 from merge_ops.plans.plan import Plan
 from merge_ops.plans.resolution import ParameterResolver
