@@ -24,7 +24,7 @@ _ENCODER = ("te", "te1", "te2", "text_encoder", "text_encoder_2")
 
 @dataclass(frozen=True)
 class Target:
-    """A target is where a module's weight lies: a tensor, or one of three equal ranges of its rows."""
+    """A target is a tensor, or one of three equal ranges of its rows: a module's weight."""
 
     tensor: str
     third: int | None = None
@@ -76,6 +76,6 @@ def _paths(module: str) -> Iterator[tuple[str, int | None]]:
 
 
 def is_encoder(base: Checkpoint) -> bool:
-    """Return whether a model is one text encoder by itself; transformers 5 leaves `text_model.` out."""
+    """Return whether a model is one text encoder by itself, with or without `text_model.`."""
     embedding = "embeddings.token_embedding.weight"
     return embedding in base.tensors or f"text_model.{embedding}" in base.tensors
