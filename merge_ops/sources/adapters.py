@@ -40,6 +40,10 @@ from merge_ops.errors import CheckpointError, CompatibilityError, Fault, did_you
 from merge_ops.sources.adapter_config import FILE as CONFIG_FILE
 from merge_ops.sources.adapter_config import AdapterConfig, parse_adapter_config, refusals
 from merge_ops.sources.adapter_names import fit_faults, named_for
+from merge_ops.sources.diffusion_adapters import (
+    holds_diffusion_adapter,
+    open_diffusion_adapter,
+)
 from merge_ops.sources.low_rank import LowRank, ScaledSum
 from merge_ops.sources.module_patterns import PatternError
 
@@ -111,6 +115,8 @@ def open_adapter(
     Its digest is made of both digests where both are known. Raises what `read_adapter` raises, and
     CompatibilityError with every tensor that does not fit the base.
     """
+    if holds_diffusion_adapter(source):
+        return open_diffusion_adapter(name, base, source, digest)
     adapter = named_for(read_adapter(name, source, digest), base)
     faults = list(fit_faults(adapter, base))
     if faults:

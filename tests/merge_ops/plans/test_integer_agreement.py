@@ -102,7 +102,7 @@ def test_other_dtypes_and_shapes_are_refused_by_name(tmp_path):
     models = models_of(
         tmp_path, a={"model.t": torch.arange(4)}, b={"model.t": torch.arange(4).int()}
     )
-    with pytest.raises(CompatibilityError, match="b holds 'model.t' as I32, a as I64"):
+    with pytest.raises(CompatibilityError, match=r"b holds 'model.t' as I32, a as I64"):
         planned(MODELS, models)
     (tmp_path / "n").mkdir()
     models = models_of(
