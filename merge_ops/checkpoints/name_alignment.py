@@ -9,12 +9,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 
-from merge_ops.checkpoints.buffers import is_buffer, is_obsolete
+from merge_ops.checkpoints.buffers import is_buffer, is_counter, is_obsolete
 from merge_ops.checkpoints.checkpoint import Checkpoint, TensorSource, source_of
 from merge_ops.checkpoints.header import TensorEntry
 from merge_ops.checkpoints.name_prefixes import body_renaming
 
-LEFT_OUT = "a buffer that loading recomputes, and that the model which gives the names has not"
+LEFT_OUT = "a buffer that loading recomputes; the model that gives the names has none"
 
 
 def named_alike(base: Checkpoint, models: Iterable[Checkpoint]) -> list[Checkpoint]:
@@ -22,7 +22,8 @@ def named_alike(base: Checkpoint, models: Iterable[Checkpoint]) -> list[Checkpoi
 
     Names that differ by the prefix of the body alone become the base's. A buffer of the base is
     lent to each model, whether it has one or not, so that the base's values are copied and never
-    averaged. A buffer that the base lacks is left out, and stands in `left_out`.
+    averaged. A buffer that the base lacks is left out, and stands in `left_out`. A counter of steps
+    is treated as a buffer: it need not agree, and the base's is as good as any.
     """
     lent: dict[str, TensorSource] = {}
     for name, entry in base.tensors.items():
@@ -57,7 +58,7 @@ def _named_like(
 
 
 def _is_kept_buffer(name: str, entry: TensorEntry) -> bool:
-    return is_buffer(name, entry) and not is_obsolete(name)
+    return is_counter(name) or (is_buffer(name, entry) and not is_obsolete(name))
 
 
 def _renaming(base: Checkpoint, model: Checkpoint) -> dict[str, str]:

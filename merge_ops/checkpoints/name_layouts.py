@@ -22,7 +22,7 @@ _FUSED = re.compile(r"\.experts\.(?!\d)\w+(\.weight|\.bias)?$")
 # So many rules can be told in one sentence, and more of them are none.
 MAX_RULES = 8
 # Strangers' headers may hold a million kinds of names, and names of a million parts.
-MAX_KINDS = 5_000
+MAX_KINDS = 1_000
 MAX_PARTS = 32
 MAX_ALIKE = 64
 SAVE_AGAIN = (
@@ -110,6 +110,8 @@ def _renaming(
     our_kinds, their_kinds = _kinds(ours), _kinds(theirs)
     if max(len(our_kinds), len(their_kinds)) > MAX_KINDS:
         return None
+    if any(kind.count(".") >= MAX_PARTS for kind in (*our_kinds, *their_kinds)):
+        return None
     pairs = _paired(our_kinds, their_kinds, entries)
     rules = dict.fromkeys(_rule(*pair) for pair in pairs)
     if len(pairs) < min(len(our_kinds), len(their_kinds)) or len(rules) > MAX_RULES:
@@ -156,7 +158,7 @@ def _paired(
 
 def _keys(kind: str) -> Iterator[tuple[str, tuple[str, ...]]]:
     """What two kinds must share one of: an end of two parts or more, or all but the last one."""
-    parts = tuple(kind.split("."))[:MAX_PARTS]
+    parts = tuple(kind.split("."))
     for start in range(max(1, len(parts) - 1)):
         yield "end", parts[start:]
     for end in (len(parts) - 1, len(parts) - 2):

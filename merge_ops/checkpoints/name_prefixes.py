@@ -49,8 +49,6 @@ BASE_MODEL_PREFIXES = frozenset(
 # Wrappers lie in one another, but not deeper than this; a name of a stranger may repeat one a
 # million times.
 MAX_WRAPPERS = 8
-# A prefix that half of all names have is among the commonest.
-MAX_CANDIDATES = 16
 ADAPTER_PARTS = (".lora_", ".base_layer.", ".original_module.", ".modules_to_save.")
 
 
@@ -138,7 +136,8 @@ def body_renaming(
     """
     apart = [name for name in theirs if name not in ours]
     best: dict[str, str] = {}
-    for prefix, take_off in _candidates(ours, apart):
+    least = -(-min(len(ours), len(theirs)) // 2)
+    for prefix, take_off in _candidates(ours, apart, least):
         if known_prefixes_only and prefix not in BASE_MODEL_PREFIXES:
             continue
         found: dict[str, str] = {}
@@ -148,14 +147,16 @@ def body_renaming(
                 found[name] = new
         if len(found) > len(best) and not any(new in theirs for new in found.values()):
             best = found
-    return best if 2 * len(best) >= min(len(ours), len(theirs)) else {}
+    return best if len(best) >= least else {}
 
 
-def _candidates(ours: Iterable[str], apart: Iterable[str]) -> Iterator[tuple[str, bool]]:
-    """The commonest prefixes of one or two parts, and whether each is taken off or put before."""
+def _candidates(
+    ours: Iterable[str], apart: Iterable[str], least: int
+) -> Iterator[tuple[str, bool]]:
+    """Prefixes of one or two parts that so many names have; whether each is taken off or put on."""
     for names, take_off in ((apart, True), (ours, False)):
         counts: Counter[str] = Counter()
         for name in names:
             parts = name.split(".", 2)
             counts.update(".".join(parts[:end]) + "." for end in range(1, len(parts)))
-        yield from ((prefix, take_off) for prefix, _ in counts.most_common(MAX_CANDIDATES))
+        yield from ((prefix, take_off) for prefix, count in counts.items() if count >= least)

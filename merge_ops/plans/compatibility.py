@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
+from merge_ops.arrangement.groups import Place
 from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.header import FLOAT_DTYPES
 from merge_ops.checkpoints.name_alignment import named_alike
@@ -85,6 +86,28 @@ def check_weights(checkpoints: Sequence[Checkpoint]) -> None:
     faults = [fault for fault in found if fault is not None]
     if faults:
         raise _refusal(unique, faults)
+
+
+def check_layouts(places: Iterable[Place]) -> None:
+    """Check that no model lacks tensors only because it is another layout than the others.
+
+    It is for slices and modules, where each place has names of its own in each model. Raises
+    CompatibilityError with one fault for each such model.
+    """
+    wanted: dict[str, tuple[Checkpoint, Checkpoint, list[str]]] = {}
+    for place in places:
+        group = place.group
+        for model, name in zip(group.inputs if group else (), place.names, strict=False):
+            if group is not None and find_source(model, name) is None:
+                wanted.setdefault(model.name, (model, group.members[0], []))[2].append(name)
+    faults: list[Fault] = []
+    for model, leader, absent in wanted.values():
+        others = [name for name in model.tensors if name not in leader.tensors]
+        layout = layout_difference(leader.name, absent, others, (leader.tensors, model.tensors))
+        if layout is not None and layout.ours == frozenset(absent):
+            faults.append(Fault(model.name, f"{layout.problem}. {SAVE_AGAIN}"))
+    if faults:
+        raise _refusal([model for model, _, _ in wanted.values()], faults)
 
 
 def _refusal(checkpoints: Sequence[Checkpoint], faults: Sequence[Fault]) -> CompatibilityError:

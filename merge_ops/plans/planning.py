@@ -15,7 +15,7 @@ from merge_ops.checkpoints.name_alignment import named_alike
 from merge_ops.checkpoints.tensor_names import shape_fault
 from merge_ops.checkpoints.ties import find_source
 from merge_ops.errors import CompatibilityError, Fault, RecipeError
-from merge_ops.plans.compatibility import check_compatible, check_weights
+from merge_ops.plans.compatibility import check_compatible, check_layouts, check_weights
 from merge_ops.plans.ending_agreement import ending_cautions
 from merge_ops.plans.float_islands import island_cautions
 from merge_ops.plans.integer_agreement import integer_faults
@@ -52,6 +52,7 @@ def plan_merge(
     cautions = [caution for each in (donor, *others) for caution in each.cautions]
     cautions += arrangement.cautions
     cautions += check_compatible(donor, others, vocabularies, recipe.merges_whole_models)
+    check_layouts(arrangement.places)
     tokenizer = output_tokenizer(recipe, donor, checkpoints, arrangement)
     cautions += ending_cautions(recipe, donor, others, tokenizer)
     chosen = _chosen(recipe, coefficients)

@@ -141,6 +141,8 @@ def test_counters_may_differ(tmp_path):
     first = write(tmp_path / "a", {WEIGHT: torch.ones(3, 4), name: torch.tensor(7)})
     second = write(tmp_path / "b", {WEIGHT: torch.ones(3, 4), name: torch.tensor(9)})
     assert merged(tmp_path, LINEAR, first, second)[name] == 7
+    third = write(tmp_path / "c", {WEIGHT: torch.ones(3, 4)})  # torch before 0.4.1 had none
+    assert name not in merged(tmp_path, LINEAR, third, second)
 
 
 @pytest.mark.parametrize("old", ["base", "expert"])

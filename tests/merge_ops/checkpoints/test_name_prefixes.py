@@ -1,4 +1,4 @@
-"""Prefixes of wrappers are taken off at opening; a body's prefix is matched, in pairs and adapters."""
+"""Prefixes of wrappers are taken off at opening; a body's prefix is matched."""
 
 from pathlib import Path
 
@@ -38,7 +38,10 @@ def inside(name: str, part: str) -> str:
         ([f"state_dict.model.{name}" for name in PLAIN], "state_dict.model."),
         ([f"base_model.model.{name}" for name in PLAIN], "base_model.model."),
         ([inside(name, "_orig_mod") for name in PLAIN], "_orig_mod."),
-        ([inside(name, "_checkpoint_wrapped_module") for name in PLAIN], "_checkpoint_wrapped_module."),
+        (
+            [inside(name, "_checkpoint_wrapped_module") for name in PLAIN],
+            "_checkpoint_wrapped_module.",
+        ),
         ([name.replace("model.", "model._orig_mod.") for name in PLAIN], "_orig_mod."),
         (["model.bert.embeddings.weight", "model.classifier.weight"], "model."),
     ],
@@ -92,7 +95,8 @@ def test_wrapped_models_give_the_average_and_load(tmp_path, first, second):
     recipe.write_text(LINEAR.format(base, expert))
     out = merge_in_process(recipe, tmp_path / "out")
     model, report = AutoModelForCausalLM.from_pretrained(out, output_loading_info=True)
-    assert not report["missing_keys"] and not report["unexpected_keys"]
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
     for name, values in model.state_dict().items():
         mean = (before[0][name].double() + before[1][name].double()) / 2
         assert torch.allclose(values.double(), mean, atol=1e-7)
@@ -103,7 +107,8 @@ def test_a_caution_says_what_was_taken_off(tmp_path):
     plain = open_checkpoint("base", FolderSource(base))
     wrap(base, "module._orig_mod.")
     found = open_checkpoint("base", FolderSource(base))
-    assert set(found.tensors) == set(plain.tensors) and not plain.cautions
+    assert set(found.tensors) == set(plain.tensors)
+    assert not plain.cautions
     (caution,) = found.cautions
     assert "hold 'module._orig_mod.', which no loader expects, and it was taken off" in str(caution)
     assert "Save the inner model" in caution.advice
@@ -143,7 +148,8 @@ def gpt2(folder: Path, seed: int, prefix: bool, **extra: torch.Tensor) -> factor
 
     torch.manual_seed(seed)
     config = GPT2Config(
-        vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=32, bos_token_id=1, eos_token_id=2
+        vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=32, bos_token_id=1,
+        eos_token_id=2,
     )  # fmt: skip
     model = GPT2LMHeadModel(config)
     model.save_pretrained(folder)

@@ -16,11 +16,15 @@ from tests import checkpoint_factory as factory
 from tests.adapter_factory import lora_tensors, write_adapter
 
 RECIPE = "merge_method: linear\nmodels: [{model: a}, {model: b}]\nparameters: {weight: 1}"
+MODULES = (
+    "merge_method: linear\nparameters: {weight: 1}\n"
+    "modules: {text_decoder: {models: [{model: a}, {model: b}]}}"
+)
 LLAMA = factory.LLAMA.tensor_shapes()
 Rename = Callable[[str], str]
 
 
-def refusal(tmp_path, first, second):
+def refusal(tmp_path, first, second, recipe=RECIPE):
     """The faults of a merge of two models, given as shapes by name."""
     models = {}
     for name, shapes in (("a", first), ("b", second)):
@@ -29,7 +33,7 @@ def refusal(tmp_path, first, second):
         factory.write_weights(tmp_path / name, tensors)
         models[name] = open_checkpoint(name, FolderSource(tmp_path / name))
     with pytest.raises(CompatibilityError) as raised:
-        plan_merge(parse_recipe(RECIPE, "r", "r.yaml"), models)
+        plan_merge(parse_recipe(recipe, "r", "r.yaml"), models)
     return [str(fault) for fault in raised.value.faults]
 
 
@@ -115,6 +119,12 @@ def test_one_sentence_says_which_names_changed(tmp_path, case, turned):
     assert "more tensors" not in fault
 
 
+def test_modules_of_two_layouts_are_one_sentence(tmp_path):
+    faults = refusal(tmp_path, gemma(False), gemma(True), MODULES)
+    assert len(faults) == 1
+    assert "b is another layout of the same model than a: " in faults[0]
+
+
 def test_what_the_layout_does_not_explain_is_named_beside_it(tmp_path):
     faults = refusal(tmp_path, qwen(False), qwen(True) | {"audio.conv.weight": (3, 3)})
     assert len(faults) == 2
@@ -168,5 +178,5 @@ def test_a_slip_of_a_name_is_no_layout(tmp_path):
     }
     write_adapter(tmp_path / "lora", named, r=4)
     below = open_checkpoint("base", FolderSource(base))
-    with pytest.raises(CompatibilityError, match="Did you mean '.*up_proj.weight'"):
+    with pytest.raises(CompatibilityError, match=r"Did you mean '.*up_proj.weight'"):
         open_adapter("base+lora", below, FolderSource(tmp_path / "lora"))
