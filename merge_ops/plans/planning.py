@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 from merge_ops.arrangement.arrangement import arrange, donor_of
@@ -15,6 +16,7 @@ from merge_ops.checkpoints.ties import find_source
 from merge_ops.errors import CompatibilityError, Fault, RecipeError
 from merge_ops.plans.compatibility import check_compatible
 from merge_ops.plans.model_wide import check_one_for_all
+from merge_ops.plans.one_model import content_cautions, with_one_name_each
 from merge_ops.plans.plan import Plan
 from merge_ops.plans.resolution import ParameterResolver
 from merge_ops.plans.steps import Copy, Merge, Step
@@ -36,6 +38,7 @@ def plan_merge(
     is the kind that the merge will compute with. Raises CompatibilityError where the checkpoints do
     not fit, RecipeError where a required parameter has no value.
     """
+    recipe = with_one_name_each(recipe, checkpoints)
     donor = donor_of(recipe, checkpoints)
     arrangement = arrange(recipe, checkpoints)
     others = [checkpoints[name] for name in recipe.merged_models]
@@ -63,7 +66,9 @@ def plan_merge(
     ordered = [by_name[output.name] for shard in shards for output in shard.tensors]
     cautions += tokenizer.cautions if tokenizer else ()
     output = (tuple(ordered), tuple(shards), chosen, tuple(cautions), tokenizer)
-    return Plan(recipe, donor, arrangement, *output, arithmetic=arithmetic)
+    plan = Plan(recipe, donor, arrangement, *output, arithmetic=arithmetic)
+    same = content_cautions(plan)
+    return dataclasses.replace(plan, cautions=(*plan.cautions, *same)) if same else plan
 
 
 def _chosen(recipe: Recipe, wanted: Sequence[str] | None) -> tuple[Coefficient, ...]:

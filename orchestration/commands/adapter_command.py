@@ -19,6 +19,7 @@ from merge_ops.jobs.adapter_average import plan_average, write_average
 from merge_ops.recipes import Recipe, load_steps
 from merge_ops.sources import Adapter, read_adapter
 from orchestration.commands.local_models import content_digest, folders_of, readable
+from orchestration.commands.missing_models import local_path, missing_model
 from orchestration.commands.output_folder import check_output, staged
 
 
@@ -55,9 +56,9 @@ def _read_all(recipe: Recipe) -> list[Adapter]:
     """Every adapter of the recipe; what is wrong with any of them is reported at once."""
     names = [entry.model for entry in recipe.models]
     missing = [
-        f"'{name}': there is no folder {Path(name).absolute()}"
+        missing_model(name)
         for name in names
-        if not Path(name).is_dir() and len(folders_of(name)) == 1
+        if not local_path(name).is_dir() and len(folders_of(name)) == 1
     ]
     if missing:
         raise MissingModelError(f"{recipe.subject}: model " + "; model ".join(missing))
