@@ -60,6 +60,12 @@ class Steps:
             tuple(each.for_experts(names, base) if each.experts else each for each in self.recipes)
         )
 
+    def with_seed(self, seed: int | None) -> Steps:
+        """Return the steps with another seed, or as they are where it is None."""
+        if seed is None:
+            return self
+        return Steps(tuple(dataclasses.replace(each, seed=seed) for each in self.recipes))
+
     def up_to(self, recipe: Recipe) -> Steps:
         """Return the steps that are needed for `recipe`, which is then the result."""
         needed = {recipe.name}
