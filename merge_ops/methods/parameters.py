@@ -62,9 +62,10 @@ class Parameter:
     def check(self, value: object) -> Scalar:
         """`value` as this parameter's type. Raises ValueError saying what is allowed."""
         if self.choices:
-            known = self.aliases.get(value, value) if isinstance(value, bool | str) else value
-            if known in self.choices:
-                return cast(str, known)
+            known = value if value in self.choices or not self.aliases else true_or_false(value)
+            named = self.aliases.get(known, known) if isinstance(known, bool | str) else known
+            if named in self.choices:
+                return cast(str, named)
         elif self.kind is bool:
             known = true_or_false(value)
             if isinstance(known, bool):

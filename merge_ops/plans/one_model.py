@@ -29,7 +29,7 @@ def with_one_name_each(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) ->
     first: dict[object, str] = {}
     names: dict[str, str] = {}
     for name in recipe.referenced_models:
-        place = place_of(checkpoints[name])
+        place = place_of(checkpoints[name]) if name in checkpoints else None
         chosen = name if place is None else first.setdefault(place, name)
         if chosen != name:
             names[name] = chosen
@@ -49,7 +49,7 @@ def place_of(checkpoint: Checkpoint) -> object | None:
 
 
 def content_cautions(plan: Plan) -> tuple[Caution, ...]:
-    """Return a caution for every two models of a group that hold the same, where that is known."""
+    """Return a caution for each model that holds what another of its group holds."""
     return tuple(
         Caution(second.name, *_told(group, first)) for group, first, second in _equal_pairs(plan)
     )
@@ -69,14 +69,15 @@ def refuse_equal_content(plan: Plan) -> None:
 
 
 def _equal_pairs(plan: Plan) -> Iterator[tuple[Group, Checkpoint, Checkpoint]]:
-    """Every two models of a group with one digest: the earlier one, and the other."""
-    told: set[tuple[str, str]] = set()
+    """Models that hold what an earlier one of their group holds, each once, with that one."""
+    told: set[str] = set()
     for group in plan.arrangement.groups:
         for first, second in combinations(group.members, 2):
-            digest, pair = plan.digest_of(first), (first.name, second.name)
-            if digest is not None and digest == plan.digest_of(second) and pair not in told:
-                told.add(pair)
-                yield group, first, second
+            digest = plan.digest_of(first)
+            if digest is None or second.name in told or digest != plan.digest_of(second):
+                continue
+            told.add(second.name)
+            yield group, first, second
 
 
 def _told(group: Group, first: Checkpoint) -> tuple[str, str]:

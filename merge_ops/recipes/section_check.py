@@ -80,11 +80,19 @@ def _model_list_faults(where: str, models: Any, method: MergeMethod) -> Iterator
     for position, entry in enumerate(cast(list[Any], models)):
         here = f"{where}[{position}]"
         if not isinstance(entry, dict):
-            yield Fault(here, f"is {entry!r}; it must be a mapping with 'model'")
+            yield Fault(here, f"is {entry!r}; it must be a mapping with 'model'{_as_model(entry)}")
             continue
         table = cast(dict[str, Any], entry)
         yield from _unknown_keys(here, table, MODEL_KEYS, "a model", method)
         yield from _member_faults(here, table, method, seen, f"{where}[{{}}]", position)
+
+
+def _as_model(entry: Any) -> str:
+    """What a text in a list of models should have been: `model: base`."""
+    if not isinstance(entry, str):
+        return ""
+    name = entry.removeprefix("model:").removeprefix("model：")
+    return f": write `- model: {name}`" + (", with a space" if name != entry else "")
 
 
 def _slice_faults(where: str, entry: Any, method: MergeMethod) -> Iterator[Fault]:

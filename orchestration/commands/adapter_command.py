@@ -64,7 +64,13 @@ def _read_all(recipe: Recipe) -> list[Adapter]:
         raise MissingModelError(f"{recipe.subject}: model " + "; model ".join(missing))
     adapters: list[Adapter] = []
     faults: list[Fault] = []
+    first: dict[Path, str] = {}
     for name in names:
+        other = first.setdefault(local_path(name).resolve(), name)
+        if other != name:
+            problem = f"is the same adapter as '{other}', and would count twice; list it once"
+            faults.append(Fault(f"model '{name}'", problem))
+            continue
         if len(folders_of(name)) > 1:
             problem = "names a base as well; adapters are averaged without one: name the adapter"
             faults.append(Fault(f"model '{name}'", problem))

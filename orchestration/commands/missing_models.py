@@ -34,7 +34,7 @@ def missing_model(folder: str) -> str:
 def _way_out(folder: str, path: Path) -> str:
     variable = _VARIABLE.search(str(path))
     page, windows = _HUB_PAGE.match(folder), _WINDOWS.fullmatch(folder)
-    if path.is_symlink():
+    if os.path.islink(path):
         return f". It is a link to {os.readlink(path)}, which is gone"
     if page:
         return f". That is a page of the Hub; its model is called {page[1]}"

@@ -28,6 +28,15 @@ DIALECT = {
           - {model: $two, parameters: {weight: "0.25"}}
         parameters: {normalize: "Yes", int8_mask: "off", lambda: 2}
         """,
+    "dialect-rescale-as-a-number": """
+        base_model: $base
+        dtype: float32
+        merge_method: ties
+        models:
+          - {model: $one, parameters: {weight: 1, density: 0.5}}
+          - {model: $two, parameters: {weight: 1, density: 0.25}}
+        parameters: {rescale: 1.0, normalize: 0.0}
+        """,
     "dialect-booleans-by-layer": """
         merge_method: nuslerp
         models:
