@@ -57,10 +57,9 @@ def foreign_file(document: Mapping[Any, Any]) -> Fault | None:
     if "merge_method" in document:
         return None
     entries: Any = document.get("experts")
-    if isinstance(entries, list):
-        tables = [each for each in cast(list[Any], entries) if isinstance(each, dict)]
-        if any("source_model" in each for each in tables):
-            return Fault("", MOE)
+    listed = cast(list[Any], entries) if isinstance(entries, list) else []
+    if any(isinstance(each, dict) and "source_model" in each for each in listed):
+        return Fault("", MOE)
     if isinstance(document.get("models"), dict):
         return Fault("", CATALOG)
     for key, told in _BY_KEY.items():

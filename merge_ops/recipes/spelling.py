@@ -43,7 +43,7 @@ def reference(value: Any) -> Any:
     What is no sound reference is returned as it is; `reference_faults` says what is wrong with it.
     """
     if not isinstance(value, dict) or any(reference_faults("", value)):
-        return value
+        return cast(Any, value)
     table = cast(Table, value)
     if "path" in table:
         return _path(table)

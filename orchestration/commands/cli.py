@@ -73,9 +73,12 @@ def merge(
 
     Options of mergekit-yaml are taken: docs/coming-from-mergekit.md.
     """
+    from dataclasses import replace
+
     from orchestration.commands.merge_command import MergeOptions, run_merge
 
-    settings = MergeOptions(threads, device, memory, shard_size, block or None, masks, force, seed)
+    settings = MergeOptions(threads, device, memory, shard_size, block or None, masks)
+    settings = replace(settings, force=force, seed=seed)
     run_merge(config, out, settings)
 
 

@@ -28,10 +28,11 @@ def local_path(folder: str) -> Path:
 def missing_model(folder: str) -> str:
     """Say that a reference leads nowhere, and how to go on."""
     path = local_path(folder)
-    return f"'{folder}': there is no folder {path.absolute()}{_way_out(folder, path)}"
+    return f"'{folder}': there is no folder {path.absolute()}{way_out(folder, path)}"
 
 
-def _way_out(folder: str, path: Path) -> str:
+def way_out(folder: str, path: Path) -> str:
+    """Say what a reference that leads nowhere looks like, or nothing. `path` is what it means."""
     variable = _VARIABLE.search(str(path))
     page, windows = _HUB_PAGE.match(folder), _WINDOWS.fullmatch(folder)
     if os.path.islink(path):
