@@ -26,17 +26,18 @@ _BESIDE = re.compile(
 )
 
 
-def check_output(out: Path, force: bool = False, inputs: Iterable[Path] = ()) -> None:
+def check_output(out: Path, force: bool | None = None, inputs: Iterable[Path] = ()) -> None:
     """Raise OutputError where something is that would be overwritten.
 
-    With `force` an old result may be there. `inputs` are what is read for the new one, which may
-    not lie in it.
+    With `force` an old result may be there; None stands for a command that cannot replace any.
+    `inputs` are what is read for the new one, which may not lie in it.
     """
     if not out.is_symlink() and (not out.exists() or (out.is_dir() and not any(out.iterdir()))):
         return
     if not force:
         way = "name a new folder or empty this one"
-        hint = ", or give --force to replace an old result" if _is_result(out) else ""
+        replaceable = force is not None and _is_result(out)
+        hint = ", or give --force to replace an old result" if replaceable else ""
         raise OutputError(f"{out} exists and is not empty; {way}{hint}")
     _check_replaceable(out)
     within = [each for each in inputs if _lies_in(each, out) or _lies_in(out, each)]

@@ -122,11 +122,13 @@ def test_what_is_read_is_never_replaced(place):
 def test_without_force_the_way_is_named(place):
     out = old_result(place / "out")
     with pytest.raises(OutputError, match="or give --force to replace an old result"):
-        check_output(out)
+        check_output(out, force=False)
+    with pytest.raises(OutputError, match=r"name a new folder or empty this one$"):
+        check_output(out)  # a command without --force
     (place / "text").mkdir()
     (place / "text" / "a.txt").write_text("x")
     with pytest.raises(OutputError, match=r"name a new folder or empty this one$"):
-        check_output(place / "text")
+        check_output(place / "text", force=False)
 
 
 def test_by_the_command_line(tmp_path):
