@@ -7,18 +7,24 @@ from collections.abc import Mapping, Sequence
 
 from merge_ops.arrangement.arrangement import arrange, donor_of
 from merge_ops.arrangement.groups import Place
+from merge_ops.checkpoints.buffers import is_buffer
 from merge_ops.checkpoints.checkpoint import Checkpoint, TensorSource
 from merge_ops.checkpoints.depth import Position, positions
 from merge_ops.checkpoints.header import FLOAT_DTYPES
 from merge_ops.checkpoints.layout import DEFAULT_SHARD_BYTES, OutputTensor, lay_out
+from merge_ops.checkpoints.name_alignment import named_alike
 from merge_ops.checkpoints.tensor_names import shape_fault
 from merge_ops.checkpoints.ties import find_source
 from merge_ops.errors import CompatibilityError, Fault, RecipeError
-from merge_ops.plans.compatibility import check_compatible
+from merge_ops.plans.compatibility import check_compatible, check_weights
+from merge_ops.plans.ending_agreement import ending_cautions
+from merge_ops.plans.float_islands import island_cautions
+from merge_ops.plans.integer_agreement import integer_faults
 from merge_ops.plans.model_wide import check_one_for_all
 from merge_ops.plans.one_model import content_cautions, with_one_name_each
 from merge_ops.plans.plan import Plan
 from merge_ops.plans.resolution import ParameterResolver
+from merge_ops.plans.side_files import side_file_cautions
 from merge_ops.plans.steps import Copy, Merge, Step
 from merge_ops.recipes.recipe import DTYPES, Coefficient, Recipe
 from merge_ops.vocabularies.output_tokenizer import OutputTokenizer, output_tokenizer
@@ -40,6 +46,8 @@ def plan_merge(
     """
     recipe = with_one_name_each(recipe, checkpoints)
     donor = donor_of(recipe, checkpoints)
+    check_weights([donor, *(checkpoints[name] for name in recipe.merged_models)])
+    checkpoints = dict(zip(checkpoints, named_alike(donor, checkpoints.values()), strict=True))
     arrangement = arrange(recipe, checkpoints)
     others = [checkpoints[name] for name in recipe.merged_models]
     others = [each for each in others if each is not donor]
@@ -48,10 +56,12 @@ def plan_merge(
     cautions += arrangement.cautions
     cautions += check_compatible(donor, others, vocabularies, recipe.merges_whole_models)
     tokenizer = output_tokenizer(recipe, donor, checkpoints, arrangement)
+    cautions += ending_cautions(recipe, donor, others, tokenizer)
     chosen = _chosen(recipe, coefficients)
     resolver = ParameterResolver(recipe, chosen)
-    faults: list[Fault] = []
-    at = positions([place.name for place in arrangement.places])
+    faults: list[Fault] = list(arrangement.faults)
+    depth_of = {place.name: place.depth for place in arrangement.places}
+    at = positions(depth_of, depth_of)
     steps = [
         _plan_tensor(recipe, donor, place, at[place.name], resolver, tokenizer, faults)
         for place in arrangement.places
@@ -65,6 +75,8 @@ def plan_merge(
     by_name: dict[str, Step] = {step.output.name: step for step in steps}
     ordered = [by_name[output.name] for shard in shards for output in shard.tensors]
     cautions += tokenizer.cautions if tokenizer else ()
+    cautions += island_cautions(recipe, steps)
+    cautions += side_file_cautions(donor)
     output = (tuple(ordered), tuple(shards), chosen, tuple(cautions), tokenizer)
     plan = Plan(recipe, donor, arrangement, *output, arithmetic=arithmetic)
     same = content_cautions(plan)
@@ -97,7 +109,10 @@ def _plan_tensor(
     leader = group.members[0] if group else donor
     leader_source = find_source(leader, place.base_name)
     assert leader_source is not None  # places come from the leader's own tensors
-    if group is None or leader_source.dtype not in FLOAT_DTYPES:
+    if group is not None and leader_source.dtype not in FLOAT_DTYPES:
+        faults.extend(integer_faults(leader, place.base_name, group.inputs, place.names))
+        group = None
+    if group is None or is_buffer(place.base_name, leader_source):
         return Copy(
             OutputTensor(place.name, leader_source.dtype, leader_source.shape), leader_source
         )
