@@ -116,6 +116,14 @@ class OutputError(RongheError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """` Did you mean 'x'?` for the nearest known word, or an empty string."""
-    near = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.6)
-    return f" Did you mean '{near[0]}'?" if near else ""
+    """` Did you mean 'x'?` for the nearest known word, or an empty string.
+
+    Capitals, dashes and spaces do not count: `DARE-TIES` is near `dare_ties`.
+    """
+    plain = {_plain(each): each for each in reversed(list(known))}
+    near = difflib.get_close_matches(_plain(str(word)), list(plain), n=1, cutoff=0.6)
+    return f" Did you mean '{plain[near[0]]}'?" if near else ""
+
+
+def _plain(word: str) -> str:
+    return word.strip().lower().replace("-", "_").replace(" ", "_")

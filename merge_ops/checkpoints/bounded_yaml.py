@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import yaml
 
+from merge_ops.checkpoints.yaml_slips import odd_character, slip_in
 from merge_ops.errors import Fault
 
 MAX_TEXT = 512 << 10
@@ -52,7 +53,7 @@ def read_documents(path: Path) -> list[Any]:
         reason = error.strerror or str(error)
         raise DocumentError([Fault("", f"the file cannot be read ({reason})")]) from error
     except UnicodeDecodeError as error:
-        problem = f"the file cannot be read (not UTF-8 text, byte {error.start})"
+        problem = f"the file cannot be read (not UTF-8 text, byte {error.start}); save it as UTF-8"
         raise DocumentError([Fault("", problem)]) from error
     return load_documents(text)
 
@@ -89,9 +90,12 @@ def _load(text: str) -> list[Any]:
         finally:
             loader.dispose()
     except yaml.YAMLError as error:
-        raise ValueError(f"is not valid YAML: {error}") from error
+        told = str(error)
+        raise ValueError(f"is not valid YAML: {told}{slip_in(text, told)}") from error
     except RecursionError as error:
         raise ValueError(_too_deep()) from error
+    if any(isinstance(each, str) for each in documents) and (slip := slip_in(text)):
+        raise ValueError(f"holds no keys with values{slip}")
     return documents
 
 
@@ -156,6 +160,9 @@ class _Measure:
             if not isinstance(key, yaml.ScalarNode):
                 continue
             known, line = (str(key.tag), str(key.value)), key.start_mark.line + 1
+            odd = odd_character(known[1]) if cast(Any, key).style is None else None
+            if odd is not None:
+                self.faults.append(Fault(_below(where, key), f"on line {line} holds {odd}"))
             if known in lines:
                 problem = f"is given twice, on line {lines[known]} and on line {line}; remove one"
                 self.faults.append(Fault(_below(where, key), problem))

@@ -16,16 +16,27 @@ MAX_DEPTH = 100
 _MAY_BE_HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-def load_json(data: bytes) -> Any:
+def load_json(data: bytes, one_value_each: bool = False) -> Any:
     """Return the value of a JSON text.
 
-    Raises ValueError or RecursionError where the text is no strict JSON.
+    Raises ValueError or RecursionError where the text is no strict JSON; with `one_value_each` also
+    where it gives a key two values, of which one reader takes the first and another the last.
     """
     text = data.decode("utf-8")
-    value = json.loads(text)
+    value = json.loads(text, object_pairs_hook=_one_value_each if one_value_each else None)
     if _MAY_BE_HALF.search(text):
         json.dumps(value, ensure_ascii=False).encode()
     return value
+
+
+def _one_value_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of its pairs. A key that is given twice must have one value."""
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        for key, value in pairs:
+            if value != table[key]:
+                raise ValueError(f"the key {key!r} is given twice, with different values")
+    return table
 
 
 def parse_json_object(where: str, data: bytes) -> dict[str, Any]:
@@ -34,7 +45,7 @@ def parse_json_object(where: str, data: bytes) -> dict[str, Any]:
     Raises CheckpointError where there is none, or where it is nested too deep.
     """
     try:
-        value = load_json(data)
+        value = load_json(data, one_value_each=True)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{where}: not valid JSON ({error}); restore the file from its source"

@@ -62,12 +62,14 @@ class Parameter:
     def check(self, value: object) -> Scalar:
         """`value` as this parameter's type. Raises ValueError saying what is allowed."""
         if self.choices:
-            known = self.aliases.get(value, value) if isinstance(value, bool | str) else value
-            if known in self.choices:
-                return cast(str, known)
+            known = value if value in self.choices or not self.aliases else true_or_false(value)
+            named = self.aliases.get(known, known) if isinstance(known, bool | str) else known
+            if named in self.choices:
+                return cast(str, named)
         elif self.kind is bool:
-            if isinstance(value, bool):
-                return value
+            known = true_or_false(value)
+            if isinstance(known, bool):
+                return known
         else:
             number = _number(value)
             if number is not None and self._within(number):
@@ -94,6 +96,23 @@ def _number(value: object) -> float | None:
         return float(value)
     except (ValueError, OverflowError):
         return None
+
+
+TRUE = ("true", "yes", "on", "y", "t", "1")
+FALSE = ("false", "no", "off", "n", "f", "0")
+
+
+def true_or_false(value: object) -> object:
+    """A bool for what mergekit takes as one, and prints into its cards: `1.0`, `0`, `"yes"`.
+
+    These are the numbers 1 and 0, and true, yes, on, y, t, 1 and their opposites as text in any
+    case. Any other value is returned as it is.
+    """
+    if isinstance(value, int | float) and value in (0, 1):
+        return bool(value)
+    if isinstance(value, str) and value.lower() in (*TRUE, *FALSE):
+        return value.lower() in TRUE
+    return value
 
 
 def shared(name: str, kind: type, default: object, meaning: str, **limits: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 from merge_ops.arrangement.arrangement import arrange, donor_of
@@ -20,6 +21,7 @@ from merge_ops.plans.ending_agreement import ending_cautions
 from merge_ops.plans.float_islands import island_cautions
 from merge_ops.plans.integer_agreement import integer_faults
 from merge_ops.plans.model_wide import check_one_for_all
+from merge_ops.plans.one_model import content_cautions, with_one_name_each
 from merge_ops.plans.plan import Plan
 from merge_ops.plans.resolution import ParameterResolver
 from merge_ops.plans.side_files import side_file_cautions
@@ -42,6 +44,7 @@ def plan_merge(
     is the kind that the merge will compute with. Raises CompatibilityError where the checkpoints do
     not fit, RecipeError where a required parameter has no value.
     """
+    recipe = with_one_name_each(recipe, checkpoints)
     donor = donor_of(recipe, checkpoints)
     check_weights([donor, *(checkpoints[name] for name in recipe.merged_models)])
     checkpoints = dict(zip(checkpoints, named_alike(donor, checkpoints.values()), strict=True))
@@ -76,7 +79,9 @@ def plan_merge(
     cautions += island_cautions(recipe, steps)
     cautions += side_file_cautions(donor)
     output = (tuple(ordered), tuple(shards), chosen, tuple(cautions), tokenizer)
-    return Plan(recipe, donor, arrangement, *output, arithmetic=arithmetic)
+    plan = Plan(recipe, donor, arrangement, *output, arithmetic=arithmetic)
+    same = content_cautions(plan)
+    return dataclasses.replace(plan, cautions=(*plan.cautions, *same)) if same else plan
 
 
 def _chosen(recipe: Recipe, wanted: Sequence[str] | None) -> tuple[Coefficient, ...]:

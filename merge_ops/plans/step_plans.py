@@ -13,6 +13,7 @@ from merge_ops.checkpoints.byte_sources import ByteSource
 from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.header import TensorEntry
 from merge_ops.checkpoints.layout import DEFAULT_SHARD_BYTES
+from merge_ops.plans.one_model import refuse_equal_content
 from merge_ops.plans.plan import Plan
 from merge_ops.plans.planning import plan_merge
 from merge_ops.plans.result_files import ResultFiles
@@ -38,12 +39,14 @@ class StepPlans:
     def with_digests(self, digests: Mapping[ByteSource, str]) -> StepPlans:
         """Return the same plans with the content digests of their models.
 
-        `digests` names them by the place that each model is read from.
+        `digests` names them by the place that each model is read from. Raises RecipeError where two
+        models that are merged with one another hold the same files.
         """
         known = dict(digests)
         plans: list[Plan] = []
         for number, plan in enumerate(self.plans):
             plans.append(plan.with_digests(known))
+            refuse_equal_content(plans[-1])
             digest = plans[-1].outputs[0].digest
             if digest is not None and number < len(self.results):
                 known[self.results[number]] = digest

@@ -8,20 +8,13 @@ from typing import Any, cast
 from merge_ops.errors import Fault, RecipeError, did_you_mean
 from merge_ops.methods import MergeMethod, method_named
 from merge_ops.methods.parameters import setting_faults
+from merge_ops.recipes.foreign_files import foreign_file
+from merge_ops.recipes.misplaced import RECIPE_KEYS, unknown_key, unknown_parameter
 from merge_ops.recipes.recipe import ALL, ALL_PAIRS, DTYPES, Recipe
-from merge_ops.recipes.section_check import (
-    parameter_faults,
-    section_faults,
-    section_of,
-    unknown_parameter,
-)
+from merge_ops.recipes.section_check import parameter_faults, section_faults, section_of
+from merge_ops.recipes.spelling import as_written_here, reference_faults
 from merge_ops.recipes.vocabulary_policy import policy_faults, policy_of
 
-KEYS = (
-    "name", "merge_method", "base_model", "models", "slices", "modules", "parameters", "dtype",
-    "out_dtype", "tokenizer", "tokenizer_source", "chat_template", "experts", "sweep", "suite",
-    "gate", "seed",
-)  # fmt: skip
 MAX_COEFFICIENTS = 4096
 
 
@@ -32,7 +25,10 @@ def check_recipe(value: Any, name: str, subject: str) -> Recipe:
     """
     if not isinstance(value, dict):
         raise RecipeError(subject, [Fault("", "is no mapping of keys to values")])
-    document = cast(dict[str, Any], value)
+    foreign = foreign_file(cast(dict[Any, Any], value))
+    if foreign is not None:
+        raise RecipeError(subject, [foreign])
+    document = as_written_here(cast(dict[str, Any], value))
     faults = list(_key_faults(document))
     method_name = document.get("merge_method")
     if not isinstance(method_name, str):
@@ -60,9 +56,8 @@ def _method(name: str, faults: list[Fault]) -> MergeMethod | None:
 
 def _key_faults(document: Mapping[str, Any]) -> Iterator[Fault]:
     for key in document:
-        if key not in KEYS:
-            hint = did_you_mean(key, KEYS)
-            yield Fault(str(key), f"is no key of a recipe.{hint} Known: {', '.join(KEYS)}")
+        if key not in RECIPE_KEYS:
+            yield Fault(str(key), unknown_key(key, RECIPE_KEYS, "a recipe"))
 
 
 def _parameters(document: Mapping[str, Any], method: MergeMethod) -> Iterator[Fault]:
@@ -153,7 +148,6 @@ def _expert_entries(value: Any) -> list[Any]:
 
 def _scalars(document: Mapping[str, Any], method: MergeMethod) -> Iterator[Fault]:
     kinds: dict[str, tuple[Callable[[Any], bool], str]] = {
-        "base_model": (lambda value: isinstance(value, str) and bool(value), "the name of a model"),
         "dtype": (lambda value: value in tuple(DTYPES), f"one of {', '.join(DTYPES)}"),
         "out_dtype": (lambda value: value in tuple(DTYPES), f"one of {', '.join(DTYPES)}"),
         "name": (lambda value: isinstance(value, str) and bool(value), "a name"),
@@ -164,10 +158,19 @@ def _scalars(document: Mapping[str, Any], method: MergeMethod) -> Iterator[Fault
     for key, (sound, allowed) in kinds.items():
         value = document.get(key)
         if value is not None and not sound(value):
-            hint = did_you_mean(str(value), DTYPES) if key.endswith("dtype") else ""
+            hint = _dtype_hint(str(value)) if key.endswith("dtype") else ""
             yield Fault(key, f"is {value!r}; it must be {allowed}.{hint}")
+    if document.get("base_model") is not None:
+        yield from reference_faults("base_model", document["base_model"])
     if "experts" not in document and method.base == "required" and not document.get("base_model"):
         yield Fault("base_model", f"is missing; {method.name} needs one")
+
+
+def _dtype_hint(value: str) -> str:
+    """` Did you mean 'bfloat16'?` for `bf16`, and the like."""
+    short = {"fp32": "float32", "fp16": "float16", "half": "float16", "bf16": "bfloat16"}
+    named = short.get(value.lower().replace("float", "fp"))
+    return f" Did you mean '{named}'?" if named else did_you_mean(value, DTYPES)
 
 
 def _build(document: Mapping[str, Any], method: MergeMethod, name: str, subject: str) -> Recipe:

@@ -5,15 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
-from merge_ops.errors import Fault, did_you_mean
+from merge_ops.errors import Fault
 from merge_ops.methods import MergeMethod
-from merge_ops.methods.parameters import setting_faults
+from merge_ops.methods.parameters import setting_faults, true_or_false
+from merge_ops.recipes.misplaced import (
+    HARMLESS,
+    MEMORY_SWITCH,
+    MODEL_KEYS,
+    MODULE_KEYS,
+    SLICE_KEYS,
+    SOURCE_KEYS,
+    unknown_key,
+    unknown_parameter,
+)
 from merge_ops.recipes.recipe import ModelEntry, Section, SliceEntry, SliceSource
+from merge_ops.recipes.spelling import other_method_fault, reference_faults
 
 FORMS = ("models", "slices", "modules")
-MODULE_KEYS = ("models", "slices", "parameters")
-SLICE_KEYS = ("sources", "base_model", "parameters")
-SOURCE_KEYS = ("model", "layer_range", "parameters")
 
 
 def section_faults(document: Mapping[str, Any], method: MergeMethod) -> Iterator[Fault]:
@@ -44,7 +52,7 @@ def _module_faults(where: str, module: Any, method: MergeMethod) -> Iterator[Fau
         yield Fault(where, "must be a mapping with 'models' or 'slices'")
         return
     table = cast(dict[str, Any], module)
-    yield from _unknown_keys(where, table, MODULE_KEYS, "a module")
+    yield from _unknown_keys(where, table, MODULE_KEYS, "a module", method)
     if (table.get("models") is None) == (table.get("slices") is None):
         yield Fault(where, "must have either 'models' or 'slices'")
     yield from _form_faults(f"{where}.", table, method)
@@ -72,11 +80,19 @@ def _model_list_faults(where: str, models: Any, method: MergeMethod) -> Iterator
     for position, entry in enumerate(cast(list[Any], models)):
         here = f"{where}[{position}]"
         if not isinstance(entry, dict):
-            yield Fault(here, f"is {entry!r}; it must be a mapping with 'model'")
+            yield Fault(here, f"is {entry!r}; it must be a mapping with 'model'{_as_model(entry)}")
             continue
         table = cast(dict[str, Any], entry)
-        yield from _unknown_keys(here, table, ("model", "parameters"), "a model")
+        yield from _unknown_keys(here, table, MODEL_KEYS, "a model", method)
         yield from _member_faults(here, table, method, seen, f"{where}[{{}}]", position)
+
+
+def _as_model(entry: Any) -> str:
+    """What a text in a list of models should have been: `model: base`."""
+    if not isinstance(entry, str):
+        return ""
+    name = entry.removeprefix("model:").removeprefix("model：")
+    return f": write `- model: {name}`" + (", with a space" if name != entry else "")
 
 
 def _slice_faults(where: str, entry: Any, method: MergeMethod) -> Iterator[Fault]:
@@ -84,11 +100,10 @@ def _slice_faults(where: str, entry: Any, method: MergeMethod) -> Iterator[Fault
         yield Fault(where, f"is {entry!r}; it must be a mapping with 'sources'")
         return
     table = cast(dict[str, Any], entry)
-    yield from _unknown_keys(where, table, SLICE_KEYS, "a slice")
+    yield from _unknown_keys(where, table, SLICE_KEYS, "a slice", method)
     yield from parameter_faults(f"{where}.parameters", table.get("parameters"), method, False)
-    base = table.get("base_model")
-    if base is not None and (not isinstance(base, str) or not base):
-        yield Fault(f"{where}.base_model", "must name a model")
+    if table.get("base_model") is not None:
+        yield from reference_faults(f"{where}.base_model", table["base_model"])
     sources = table.get("sources")
     if not isinstance(sources, list) or not sources:
         yield Fault(f"{where}.sources", "must be a list of {model, layer_range}, at least one")
@@ -101,7 +116,7 @@ def _slice_faults(where: str, entry: Any, method: MergeMethod) -> Iterator[Fault
             yield Fault(here, f"is {source!r}; it must be a mapping with 'model' and 'layer_range'")
             continue
         of = cast(dict[str, Any], source)
-        yield from _unknown_keys(here, of, SOURCE_KEYS, "a source")
+        yield from _unknown_keys(here, of, SOURCE_KEYS, "a source", method)
         yield from _member_faults(here, of, method, seen, f"{where}.sources[{{}}]", position)
         bounds = _layer_range(of.get("layer_range"))
         if bounds is None:
@@ -125,10 +140,9 @@ def _member_faults(
 ) -> Iterator[Fault]:
     """Faults of a model's name and parameters; `seen` are the names before it."""
     model = table.get("model")
-    if not isinstance(model, str) or not model:
-        yield Fault(f"{where}.model", "must name a model")
-    elif model in seen:
+    if isinstance(model, str) and model in seen:
         yield Fault(f"{where}.model", f"is {model!r} again, as in {places.format(seen[model])}")
+    yield from reference_faults(f"{where}.model", model)
     seen.setdefault(str(model), position)
     yield from parameter_faults(f"{where}.parameters", table.get("parameters"), method, True)
 
@@ -142,12 +156,13 @@ def _layer_range(value: Any) -> tuple[int, int] | None:
 
 
 def _unknown_keys(
-    where: str, table: Mapping[str, Any], known: Sequence[str], what: str
+    where: str, table: Mapping[str, Any], known: Sequence[str], what: str, method: MergeMethod
 ) -> Iterator[Fault]:
     for key in table:
-        if key not in known:
-            hint = did_you_mean(key, known)
-            yield Fault(f"{where}.{key}", f"is no key of {what} ({', '.join(known)}).{hint}")
+        if key == "merge_method":
+            yield other_method_fault(f"{where}.{key}", table[key], method.name)
+        elif key not in known:
+            yield Fault(f"{where}.{key}", unknown_key(key, known, what))
 
 
 def parameter_faults(
@@ -165,22 +180,14 @@ def parameter_faults(
     specs = method.parameter_specs
     for key, setting in cast(dict[str, Any], table).items():
         here = f"{where}.{key}"
-        if key in method.unused:
-            if key != "int8_mask":  # mergekit's memory switch: no result depends on it
-                yield Fault(here, f"has no effect on {method.name}; remove it")
-        elif key not in specs:
+        if key not in specs:
+            if key == MEMORY_SWITCH or (key in HARMLESS and true_or_false(setting) is False):
+                continue  # no result depends on it, or it says what is done anyway
             yield Fault(here, unknown_parameter(key, method))
         elif of_model and not specs[key].per_input:
             yield Fault(here, "is one value for the whole merge; move it to the top `parameters`")
         else:
             yield from setting_faults(here, specs[key], setting)
-
-
-def unknown_parameter(key: str, method: MergeMethod) -> str:
-    """Say that `key` is no parameter of the method, and name the nearest one."""
-    specs = method.parameter_specs
-    hint = did_you_mean(key, specs)
-    return f"is no parameter of {method.name}.{hint} Known: {', '.join(specs)}"
 
 
 def section_of(table: Mapping[str, Any], where: str = "") -> Section:

@@ -60,6 +60,12 @@ class Steps:
             tuple(each.for_experts(names, base) if each.experts else each for each in self.recipes)
         )
 
+    def with_seed(self, seed: int | None) -> Steps:
+        """Return the steps with another seed, or as they are where it is None."""
+        if seed is None:
+            return self
+        return Steps(tuple(dataclasses.replace(each, seed=seed) for each in self.recipes))
+
     def up_to(self, recipe: Recipe) -> Steps:
         """Return the steps that are needed for `recipe`, which is then the result."""
         needed = {recipe.name}
@@ -133,6 +139,9 @@ def _ordered(recipes: Mapping[str, Recipe], subject: str, last: str | None) -> t
         raise RecipeError(subject, [Fault("", f"documents use one another: {circle}")]) from error
     used = {each for names in uses.values() for each in names}
     unused = [name for name in recipes if name not in used]
+    faults = [fault for each in recipes.values() for fault in _stage_faults(each, unused)]
+    if faults:
+        raise RecipeError(subject, faults)
     result = last or unused[0]
     problem = f"is used by no other document, and the result is '{result}'; remove one of them"
     faults = [Fault(f"name: {name}", problem) for name in unused if name != result]
@@ -142,6 +151,15 @@ def _ordered(recipes: Mapping[str, Recipe], subject: str, last: str | None) -> t
     if faults:
         raise RecipeError(subject, faults)
     return tuple(recipes[name] for name in (*(each for each in order if each != result), result))
+
+
+def _stage_faults(recipe: Recipe, unused: Sequence[str]) -> Iterator[Fault]:
+    """Models that are written as the folder in which mergekit-multi keeps a document's result."""
+    for model in recipe.referenced_models:
+        folder, _, name = model.replace("\\", "/").rstrip("/").rpartition("/")
+        if folder and name in unused and name != recipe.name:
+            problem = f"is where mergekit-multi keeps the result of document {name}; write `{name}`"
+            yield Fault(f"document {recipe.name}: model '{model}'", problem)
 
 
 def _step_faults(recipe: Recipe) -> Iterator[Fault]:

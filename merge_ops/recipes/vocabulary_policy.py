@@ -20,6 +20,7 @@ from typing import Any, cast
 
 from merge_ops.errors import Fault, did_you_mean
 from merge_ops.recipes.chat_templates import AUTO, BUILT_IN
+from merge_ops.recipes.spelling import reference_faults
 
 BASE, UNION = "base", "union"
 KEYS = ("source", "tokens", "pad_to_multiple_of")
@@ -113,8 +114,13 @@ def _table_faults(value: Any) -> Iterator[Fault]:
 
 
 def _source_faults(where: str, value: Any) -> Iterator[Fault]:
-    if not isinstance(value, str) or not value:
+    if isinstance(value, dict):
+        yield from reference_faults(where, value)
+    elif not isinstance(value, str) or not value:
         yield Fault(where, f"is {value!r}; it must be {BASE}, {UNION} or the name of a model")
+    elif value.startswith("model:"):
+        told = f"write {value.removeprefix('model:')!r}, the model's name alone"
+        yield Fault(where, f"is {value!r}, as an earlier mergekit had it; {told}")
 
 
 def _rule_faults(where: str, value: Any) -> Iterator[Fault]:
@@ -147,8 +153,10 @@ def _row_faults(where: str, row: Mapping[str, Any]) -> Iterator[Fault]:
     if kind == ZERO:
         return
     model, token, number = row.get("model"), row.get("token"), row.get("token_id")
-    if not isinstance(model, str) or not model:
+    if model is None:
         yield Fault(f"{where}.model", f"is {model!r}; it must be the name of a model")
+    else:
+        yield from reference_faults(f"{where}.model", model)
     if (token is None) == (number is None):
         yield Fault(where, "must have either `token` or `token_id`")
     if token is not None and (not isinstance(token, str) or not token):

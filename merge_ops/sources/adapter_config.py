@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from merge_ops.errors import Fault, did_you_mean
+from merge_ops.errors import Fault
 from merge_ops.sources.module_patterns import PatternError, module_pattern
 
 FILE = "adapter_config.json"
@@ -85,8 +85,7 @@ def refusals(raw: Mapping[str, Any]) -> Iterator[Fault]:
     """Yield a fault for every setting that no weights of the base's shape can express."""
     kind = str(raw.get("peft_type", ""))
     if kind.upper() not in KINDS:
-        hint = did_you_mean(kind.upper(), KINDS)
-        problem = f"is {kind or 'missing'!r}; only LORA adapters can be merged into weights.{hint}"
+        problem = f"is {kind or 'missing'!r}; only LORA adapters can be merged into weights"
         yield Fault(f"{FILE}: peft_type", problem)
         return
     for key, why in NOT_LINEAR.items():

@@ -19,6 +19,7 @@ from merge_ops.jobs.adapter_average import plan_average, write_average
 from merge_ops.recipes import Recipe, load_steps
 from merge_ops.sources import Adapter, read_adapter
 from orchestration.commands.local_models import content_digest, folders_of, readable
+from orchestration.commands.missing_models import local_path, missing_model
 from orchestration.commands.output_folder import check_output, staged
 
 
@@ -55,15 +56,21 @@ def _read_all(recipe: Recipe) -> list[Adapter]:
     """Every adapter of the recipe; what is wrong with any of them is reported at once."""
     names = [entry.model for entry in recipe.models]
     missing = [
-        f"'{name}': there is no folder {Path(name).absolute()}"
+        missing_model(name)
         for name in names
-        if not Path(name).is_dir() and len(folders_of(name)) == 1
+        if not local_path(name).is_dir() and len(folders_of(name)) == 1
     ]
     if missing:
         raise MissingModelError(f"{recipe.subject}: model " + "; model ".join(missing))
     adapters: list[Adapter] = []
     faults: list[Fault] = []
+    first: dict[Path, str] = {}
     for name in names:
+        other = first.setdefault(local_path(name).resolve(), name)
+        if other != name:
+            problem = f"is the same adapter as '{other}', and would count twice; list it once"
+            faults.append(Fault(f"model '{name}'", problem))
+            continue
         if len(folders_of(name)) > 1:
             problem = "names a base as well; adapters are averaged without one: name the adapter"
             faults.append(Fault(f"model '{name}'", problem))

@@ -4,9 +4,10 @@ import gc as garbage
 import sys
 from gc import freeze
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 app = typer.Typer(
     help="Ronghe (融合): merge models, score what comes out, keep the lineage.",
@@ -36,7 +37,20 @@ def _options(
 Config = Annotated[Path, typer.Argument(help="A mergekit-style YAML file.", show_default=False)]
 
 
-@app.command()
+class _MergeCommand(TyperCommand):
+    """`ronghe merge` takes the options of mergekit-yaml beside its own."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the command line, with mergekit's options written as ours."""
+        from orchestration.commands.mergekit_options import translated
+
+        arguments, notes = translated(args)
+        for note in notes:
+            typer.echo(f"note: {note}", err=True)
+        return super().parse_args(ctx, arguments)
+
+
+@app.command(cls=_MergeCommand)
 def merge(
     config: Config,
     out: Annotated[Path, typer.Argument(help="The output folder; new or empty.")],
@@ -47,12 +61,24 @@ def merge(
     masks: Annotated[
         Path | None, typer.Option(help="Of a merge by emr: a new folder for masks and scales.")
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace an old result; it stays until this is whole.")
+    ] = False,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="The seed of random methods, instead of the recipe's.")
+    ] = None,
     block: Annotated[int, typer.Option(hidden=True)] = 0,
 ) -> None:
-    """Merge CONFIG into OUT. A `sweep` writes OUT/<coefficient>/ for every point."""
+    """Merge CONFIG into OUT. A `sweep` writes OUT/<coefficient>/ for every point.
+
+    Options of mergekit-yaml are taken: docs/coming-from-mergekit.md.
+    """
+    from dataclasses import replace
+
     from orchestration.commands.merge_command import MergeOptions, run_merge
 
     settings = MergeOptions(threads, device, memory, shard_size, block or None, masks)
+    settings = replace(settings, force=force, seed=seed)
     run_merge(config, out, settings)
 
 

@@ -19,6 +19,7 @@ from merge_ops.checkpoints import (
 )
 from merge_ops.errors import CompatibilityError, Fault, FaultsError, MissingModelError
 from merge_ops.sources import open_adapter
+from orchestration.commands.missing_models import is_there, local_path, missing_model
 
 
 def folders_of(reference: str) -> list[str]:
@@ -28,7 +29,7 @@ def folders_of(reference: str) -> list[str]:
     `base+one+two` is adapter two on what adapter one makes of the base.
     """
     base, plus, adapter = reference.rpartition("+")
-    if not plus or not base or not adapter or Path(reference).exists():
+    if not plus or not base or not adapter or is_there(local_path(reference)):
         return [reference]
     return [*folders_of(base), adapter]
 
@@ -43,10 +44,10 @@ def open_models(
     with adapters.
     """
     missing = [
-        f"'{reference}': there is no folder {Path(folder).absolute()}"
+        missing_model(folder)
         for reference in references
         for folder in folders_of(reference)
-        if not Path(folder).exists()
+        if not is_there(local_path(folder))
     ]
     if missing:
         raise MissingModelError(f"{subject}: model " + "; model ".join(missing))
@@ -98,7 +99,7 @@ def content_digest(folder: Path) -> str:
 
 def readable(folder: str) -> Path:
     """The folder or file, or a temporary folder that its pickled weights are converted into."""
-    path = Path(folder)
+    path = local_path(folder)
     if path.is_file():
         return path
     pickled = is_pickled([each.name for each in path.iterdir()])

@@ -34,17 +34,20 @@ class MergeOptions:
     shard_size: str
     block: int | None = None
     masks: Path | None = None
+    force: bool = False
+    seed: int | None = None
 
 
 def run_merge(config: Path, out: Path, options: MergeOptions) -> None:
     """Merge one file into `out`; what is there is either a whole result or nothing."""
     limit = parse_size("--memory", options.memory)
     shard_bytes = parse_size("--shard-size", options.shard_size)
-    steps = concrete_steps(config)
+    steps = concrete_steps(config).with_seed(options.seed)
     # All faults of headers, before anything heavy is imported or hashed:
     opened = open_models(str(config), steps.referenced_models)
     planned = plan_steps(steps, opened, shard_bytes, arithmetic_kind(options.device))
-    check_output(out)
+    read = [path for model in opened.values() for _, path in places_of(model)]
+    check_output(out, options.force, [config, *read])
     if options.masks is not None:
         from orchestration.commands.emr_command import check_masks_wanted
 
@@ -53,7 +56,7 @@ def run_merge(config: Path, out: Path, options: MergeOptions) -> None:
     settings = StreamSettings(options.threads, options.device, limit, options.block)
     console = Console(stderr=True)
     with (
-        staged(out) as staging,
+        staged(out, options.force) as staging,
         TemporaryDirectory(prefix=f".{out.name}.", suffix=".steps", dir=staging.parent) as between,
     ):
 

@@ -33,7 +33,7 @@ from tests.checkpoint_factory import (
     write_family,
 )
 from tests.merging import merge_in_process
-from tests.oracle import cases_matrix, cases_rows, cases_slices, cases_sparse
+from tests.oracle import cases_dialect, cases_matrix, cases_rows, cases_slices, cases_sparse
 from tests.oracle.cases import DTYPES, REFUSED
 from tests.oracle.cases import EXACT as WHOLE
 from tests.oracle.cases import REFUSED_BY_US as REFUSED_BY_US_WHOLE
@@ -41,6 +41,7 @@ from tests.oracle.cases import TRIMMED as TRIMMED_WHOLE
 from tests.oracle.oracle_environment import OracleCase, merge_with_mergekit, write_config
 
 EXACT = WHOLE | cases_slices.SLICES | cases_sparse.EXACT | cases_rows.ROWS | cases_matrix.MATRIX
+EXACT |= cases_dialect.DIALECT
 TRIMMED = TRIMMED_WHOLE | cases_slices.TRIMMED_SLICES | cases_matrix.TRIMMED_MATRIX
 REFUSED_BY_US = REFUSED_BY_US_WHOLE | cases_sparse.REFUSED_BY_US
 FRANKENMERGES = cases_slices.FRANKENMERGES

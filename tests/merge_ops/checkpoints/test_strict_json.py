@@ -63,3 +63,9 @@ def test_whole_characters_are_read_however_they_are_written() -> None:
 def test_values_that_are_no_object(data: bytes) -> None:
     with pytest.raises(CheckpointError, match=r"^f: a JSON object was expected; restore"):
         parse_json_object("f", data)
+
+
+def test_a_key_has_one_value():
+    with pytest.raises(CheckpointError, match="the key 'a' is given twice, with different values"):
+        parse_json_object("config.json", b'{"b": {"a": 1, "a": 2}}')
+    assert parse_json_object("config.json", b'{"a": [1], "a": [1]}') == {"a": [1]}

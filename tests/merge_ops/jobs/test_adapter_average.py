@@ -448,6 +448,11 @@ def test_the_command_line_reports_all_that_is_wrong_and_writes_nothing(base, tmp
         "names a base as well",
     ):
         assert message in told.stderr
+    (tmp_path / "link").symlink_to("a")
+    config, out = command(tmp_path, tmp_path / "a", tmp_path / "link", f"{tmp_path}/./a")
+    told = ronghe("merge-adapters", config, out)
+    assert told.stderr.count("is the same adapter as ") == 2
+    assert "and would count twice; list it once" in told.stderr
     config, out = command(tmp_path, tmp_path / "gone", tmp_path / "lost")
     told = ronghe("merge-adapters", config, out)
     assert f"there is no folder {tmp_path}/gone" in told.stderr

@@ -69,7 +69,7 @@ def test_unknown_method():
     ("change", "expected"),
     [
         (("lambda: 1.1", "lambda: .inf"), "parameters.lambda is inf; it must be a finite number"),
-        (("normalize: false", "normalize: 1"), "normalize is 1; it must be true or false"),
+        (("normalize: false", "normalize: 2"), "normalize is 2; it must be true or false"),
         (("weight: 0.5,", "weight: 0.5, normalize: true,"), "move it to the top `parameters`"),
         (("base_model: base", ""), "base_model is missing; ties needs one"),
         (("- model: b", "- model: a"), "models[1].model is 'a' again"),

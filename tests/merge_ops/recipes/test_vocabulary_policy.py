@@ -60,7 +60,7 @@ def test_every_key_of_mergekit():
         ("tokenizer: {tokens: {1: {}}}", "tokenizer.tokens.1 is named by 1; put the token in"),
         ("tokenizer: {tokens: {x: y}}", "tokenizer.tokens.x is 'y'; it must be a mapping of"),
         ("tokenizer: {tokens: {x: {froce: true}}}", "x.froce is no key here (source, force). Did"),
-        ("tokenizer: {tokens: {x: {force: 1}}}", "x.force is 1; it must be true or false"),
+        ("tokenizer: {tokens: {x: {force: 2}}}", "x.force is 2; it must be true or false"),
         ("tokenizer: {tokens: {x: {force: true}}}", "x.force needs a `source`"),
         ("tokenizer: {tokens: {x: {source: 1}}}", "x.source is 1; it must be the name of a model"),
         (

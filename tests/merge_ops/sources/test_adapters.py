@@ -251,7 +251,9 @@ def test_not_a_number_names_both_folders(base, tmp_path):
 
 REFUSED_CONFIGS = [
     ({"peft_type": "IA3"}, "peft_type is 'IA3'; only LORA adapters can be merged"),
-    ({"peft_type": "ADALORA"}, "peft_type is 'ADALORA'"),
+    ({"peft_type": "ADALORA"}, "(?s)^(?!.*Did you mean).*peft_type is 'ADALORA'"),
+    ({"peft_type": "LOHA"}, "(?s)^(?!.*Did you mean).*peft_type is 'LOHA'; only LORA"),
+    ({"peft_type": "RANDLORA"}, "(?s)^(?!.*Did you mean).*peft_type is 'RANDLORA'; only LORA"),
     ({"peft_type": "PROMPT_TUNING"}, "peft_type is 'PROMPT_TUNING'"),
     ({"use_dora": True}, "use_dora is set, which cannot be merged here: DoRA"),
     ({"layer_replication": [[0, 2], [1, 3]]}, "layer_replication is set"),
