@@ -21,7 +21,8 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from merge_ops.checkpoints.byte_sources import ByteSource, read_file
+from merge_ops.checkpoints.adapter_names import OF_OTHERS, PEFT_PREFIX
+from merge_ops.checkpoints.byte_sources import ByteSource
 from merge_ops.checkpoints.checkpoint import (
     Checkpoint,
     Stored,
@@ -30,7 +31,9 @@ from merge_ops.checkpoints.checkpoint import (
     stacked_digest,
 )
 from merge_ops.checkpoints.config import untied
-from merge_ops.checkpoints.header import FLOAT_DTYPES, TensorEntry, read_header
+from merge_ops.checkpoints.file_names import ADAPTER_FILES, INDEX, PICKLE, PICKLE_INDEX, SINGLE
+from merge_ops.checkpoints.folder_verdict import FolderVerdict, read_folder
+from merge_ops.checkpoints.header import FLOAT_DTYPES, TensorEntry
 from merge_ops.checkpoints.json_files import JsonFiles
 from merge_ops.checkpoints.tensor_names import is_embedding, is_head
 from merge_ops.checkpoints.ties import find_source
@@ -41,7 +44,8 @@ from merge_ops.sources.low_rank import LowRank, ScaledSum
 from merge_ops.sources.module_patterns import PatternError
 
 WEIGHTS_FILE = "adapter_model.safetensors"
-PREFIX = "base_model.model."
+PREFIX = PEFT_PREFIX
+_OF_A_MODEL = frozenset({SINGLE, INDEX, PICKLE, PICKLE_INDEX})
 HEAD = "lm_head.weight"
 _FACTOR = re.compile(
     r"(?P<module>.+)\.(?P<role>lora_A\.weight|lora_B\.weight|lora_B\.bias"
@@ -67,8 +71,14 @@ class Adapter:
 
 
 def is_adapter(files: Collection[str]) -> bool:
-    """Return whether a folder with these files is an adapter and no checkpoint."""
-    return CONFIG_FILE in files and "config.json" not in files
+    """Return whether a folder with these files is an adapter and no checkpoint.
+
+    It has an adapter's config, and its weights or no config of a model, and no model's weights.
+    What the tensors say, and whether both are there, is the business of `read_folder`.
+    """
+    if CONFIG_FILE not in files or not _OF_A_MODEL.isdisjoint(files):
+        return False
+    return "config.json" not in files or any(file in files for file in ADAPTER_FILES)
 
 
 def read_adapter(name: str, source: ByteSource, digest: str | None = None) -> Adapter:
@@ -77,17 +87,12 @@ def read_adapter(name: str, source: ByteSource, digest: str | None = None) -> Ad
     `name` is for messages. Raises CheckpointError where files are missing or damaged,
     CompatibilityError with every reason why it is no LoRA that can be merged.
     """
-    files = source.sizes()
+    reading = read_folder(source, adapter=True)
+    files = reading.files
+    _check_kind(name, reading.verdict)
     _check_files(name, source.location, files)
     raw = JsonFiles(source, files).read(CONFIG_FILE)
-    where = f"{source.location}/{WEIGHTS_FILE}"
-    entries = read_header(
-        where,
-        WEIGHTS_FILE,
-        files[WEIGHTS_FILE],
-        lambda at, n: read_file(source, WEIGHTS_FILE, at, n),
-    )
-    checkpoint = Checkpoint(name, source, entries, {}, digest, files)
+    checkpoint = Checkpoint(name, source, reading.tensors, {}, digest, files)
     faults = list(refusals(raw))
     if not any(fault.where.endswith("peft_type") for fault in faults):
         config = parse_adapter_config(raw, faults)
@@ -135,6 +140,17 @@ def open_adapter(
         base, name=name, tensors=tensors, config=config, digest=both,
         overlays={**base.overlays, **overlays}, made_of=(base, adapter.checkpoint),
     )  # fmt: skip
+
+
+def _check_kind(name: str, verdict: FolderVerdict) -> None:
+    """Refuse what is damaged, and adapters of other programs than PEFT by their kind."""
+    if verdict.faults and verdict.kind not in ("empty", "no_weights", "adapter"):
+        raise CheckpointError("; ".join(verdict.faults))
+    if verdict.adapter in OF_OTHERS:
+        raise CheckpointError(
+            f"model '{name}': {verdict.location} ({verdict.weights[0]}) is a {verdict.adapter},"
+            f" and only PEFT's LoRA is merged here; {OF_OTHERS[verdict.adapter]}"
+        )
 
 
 def _check_files(name: str, location: str, files: Mapping[str, int]) -> None:

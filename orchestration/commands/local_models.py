@@ -13,9 +13,14 @@ from merge_ops.checkpoints import (
     ByteSource,
     Checkpoint,
     FolderSource,
-    convert_folder,
-    is_pickled,
     open_checkpoint,
+)
+from merge_ops.checkpoints.folder_verdict import read_folder
+from merge_ops.checkpoints.pickled_weights import (
+    PICKLES,
+    convert_file,
+    convert_folder,
+    may_be_pickled,
 )
 from merge_ops.errors import CompatibilityError, Fault, FaultsError, MissingModelError
 from merge_ops.sources import open_adapter
@@ -71,7 +76,8 @@ def open_model(reference: str, digests: Mapping[str, str]) -> Checkpoint:
     model = open_checkpoint(name, _source(readable(folder)), digests.get(folder))
     for adapter in adapters:
         name = f"{name}+{adapter}"
-        model = open_adapter(name, model, FolderSource(readable(adapter)), digests.get(adapter))
+        place = readable(_folder_of(adapter), adapter=True)
+        model = open_adapter(name, model, FolderSource(place), digests.get(adapter))
     return model
 
 
@@ -96,19 +102,44 @@ def content_digest(folder: Path) -> str:
     return open_model_source(str(folder.absolute()), relative_to=Path.cwd()).revision()
 
 
-def readable(folder: str) -> Path:
-    """The folder or file, or a temporary folder that its pickled weights are converted into."""
+def _folder_of(adapter: str) -> str:
+    """The folder of an adapter, which may be named by its file of weights."""
+    path = Path(adapter)
+    return str(path.parent) if path.is_file() and path.stem == "adapter_model" else adapter
+
+
+def readable(folder: str, adapter: bool = False) -> Path:
+    """The folder or file, or a temporary one that its pickled weights are converted into.
+
+    With `adapter` only those of an adapter count. Where the folder is none that can be read, it is
+    returned as it is, and whoever opens it says why.
+    """
     path = Path(folder)
     if path.is_file():
+        return _converted_file(path.resolve()) if path.suffix in PICKLES else path
+    if not may_be_pickled([each.name for each in path.iterdir()]):
         return path
-    pickled = is_pickled([each.name for each in path.iterdir()])
-    return _converted(path.resolve()) if pickled else path
+    verdict = read_folder(FolderSource(path), adapter).verdict
+    if verdict.faults or not verdict.pickled:
+        return path
+    return _converted(path.resolve(), adapter)
 
 
 @lru_cache(maxsize=64)
-def _converted(folder: Path) -> Path:
+def _converted(folder: Path, adapter: bool) -> Path:
     """A temporary folder with the same weights as safetensors; it is there until we end."""
+    out = _temporary()
+    convert_folder(folder, out, adapter=adapter)
+    return out
+
+
+@lru_cache(maxsize=64)
+def _converted_file(file: Path) -> Path:
+    """A temporary file with the same weights as safetensors; it is there until we end."""
+    return convert_file(file, _temporary())
+
+
+def _temporary() -> Path:
     out = Path(tempfile.mkdtemp(prefix="ronghe-"))
     atexit.register(shutil.rmtree, out, ignore_errors=True)
-    convert_folder(folder, out)
     return out
