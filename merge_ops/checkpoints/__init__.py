@@ -1,10 +1,9 @@
 """The format of a checkpoint folder: headers, layout, tensors, configs, pickled weights."""
 
-from merge_ops.checkpoints import folder_verdict, pickled_weights
+from merge_ops.checkpoints import folder_facts, folder_verdict, pickled_weights
 from merge_ops.checkpoints.bounded_yaml import DocumentError, read_documents
 from merge_ops.checkpoints.byte_sources import ByteSource, FolderSink, FolderSource
 from merge_ops.checkpoints.checkpoint import Checkpoint
-from merge_ops.checkpoints.depth import Position
 from merge_ops.checkpoints.opening import open_checkpoint
 
 __all__ = [
@@ -13,7 +12,7 @@ __all__ = [
     "DocumentError",
     "FolderSink",
     "FolderSource",
-    "Position",
+    "folder_facts",
     "folder_verdict",
     "open_checkpoint",
     "pickled_weights",

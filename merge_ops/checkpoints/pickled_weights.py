@@ -30,12 +30,12 @@ from merge_ops.checkpoints.file_names import (
 )
 from merge_ops.errors import CheckpointError
 
-__all__ = ["PICKLES", "convert_file", "convert_folder", "may_be_pickled"]
+__all__ = ["PICKLES", "convert_file", "convert_folder", "is_pickled"]
 
 _FOREIGN = re.compile(r"GLOBAL (\S+) was not an allowed global")
 
 
-def may_be_pickled(files: Collection[str]) -> bool:
+def is_pickled(files: Collection[str]) -> bool:
     """Return whether the weights of a folder with these files may be pickles.
 
     They are not where transformers finds safetensors; else `read_folder` tells for certain.

@@ -1,10 +1,6 @@
 """Local models of a mergekit file; `base+adapter` is a base with a LoRA adapter on it."""
 
-import atexit
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 
 import blake3
@@ -15,15 +11,9 @@ from merge_ops.checkpoints import (
     FolderSource,
     open_checkpoint,
 )
-from merge_ops.checkpoints.folder_verdict import read_folder
-from merge_ops.checkpoints.pickled_weights import (
-    PICKLES,
-    convert_file,
-    convert_folder,
-    may_be_pickled,
-)
 from merge_ops.errors import CompatibilityError, Fault, FaultsError, MissingModelError
 from merge_ops.sources import open_adapter
+from orchestration.commands.readable_models import absent, folder_of_adapter, readable
 
 
 def folders_of(reference: str) -> list[str]:
@@ -48,7 +38,7 @@ def open_models(
     with adapters.
     """
     missing = [
-        f"'{reference}': there is no folder {Path(folder).absolute()}"
+        f"'{reference}': {absent(Path(folder))}"
         for reference in references
         for folder in folders_of(reference)
         if not Path(folder).exists()
@@ -73,10 +63,10 @@ def open_model(reference: str, digests: Mapping[str, str]) -> Checkpoint:
     """Open one model: a folder, or a base with adapters on it."""
     folder, *adapters = folders_of(reference)
     name = folder
-    model = open_checkpoint(name, _source(readable(folder)), digests.get(folder))
+    model = open_checkpoint(name, _source(readable(Path(folder))), digests.get(folder))
     for adapter in adapters:
         name = f"{name}+{adapter}"
-        place = readable(_folder_of(adapter), adapter=True)
+        place = readable(folder_of_adapter(Path(adapter)), adapter=True)
         model = open_adapter(name, model, FolderSource(place), digests.get(adapter))
     return model
 
@@ -100,46 +90,3 @@ def content_digest(folder: Path) -> str:
     from resources.upstream import open_model_source
 
     return open_model_source(str(folder.absolute()), relative_to=Path.cwd()).revision()
-
-
-def _folder_of(adapter: str) -> str:
-    """The folder of an adapter, which may be named by its file of weights."""
-    path = Path(adapter)
-    return str(path.parent) if path.is_file() and path.stem == "adapter_model" else adapter
-
-
-def readable(folder: str, adapter: bool = False) -> Path:
-    """The folder or file, or a temporary one that its pickled weights are converted into.
-
-    With `adapter` only those of an adapter count. Where the folder is none that can be read, it is
-    returned as it is, and whoever opens it says why.
-    """
-    path = Path(folder)
-    if path.is_file():
-        return _converted_file(path.resolve()) if path.suffix in PICKLES else path
-    if not may_be_pickled([each.name for each in path.iterdir()]):
-        return path
-    verdict = read_folder(FolderSource(path), adapter).verdict
-    if verdict.faults or not verdict.pickled:
-        return path
-    return _converted(path.resolve(), adapter)
-
-
-@lru_cache(maxsize=64)
-def _converted(folder: Path, adapter: bool) -> Path:
-    """A temporary folder with the same weights as safetensors; it is there until we end."""
-    out = _temporary()
-    convert_folder(folder, out, adapter=adapter)
-    return out
-
-
-@lru_cache(maxsize=64)
-def _converted_file(file: Path) -> Path:
-    """A temporary file with the same weights as safetensors; it is there until we end."""
-    return convert_file(file, _temporary())
-
-
-def _temporary() -> Path:
-    out = Path(tempfile.mkdtemp(prefix="ronghe-"))
-    atexit.register(shutil.rmtree, out, ignore_errors=True)
-    return out
