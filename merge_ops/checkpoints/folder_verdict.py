@@ -159,7 +159,9 @@ def _read(source: ByteSource, files: Mapping[str, int], adapter: bool) -> Folder
     for file in unfinished_weights(files, choice.promised):
         fault = f"{at}/{file} is still being downloaded by aria2 ({file}.aria2); let it finish"
         return FolderReading(FolderVerdict(at, "incomplete", faults=(fault,)), files)
-    config = JsonFiles(source, files).read("config.json") if "config.json" in here else {}
+    config: Mapping[str, Any] = {}
+    if "config.json" in here:
+        config = JsonFiles(source, files).read("config.json")
     if choice.pickled:
         return FolderReading(_pickled(at, here, choice, bool(of_adapter), config), files)
     tensors = _headers(source, files, choice)

@@ -27,6 +27,7 @@ from merge_ops.checkpoints.file_names import (
     loose_pickles,
     of_training,
     plain_name,
+    ranks_of,
     reason_to_pass_over,
     shard_of,
     top_level,
@@ -245,7 +246,7 @@ def _loose(folder: _Folder) -> WeightChoice:
     pickles = [file for file in loose_pickles(folder.files) if file not in ADAPTER_FILES]
     if len(pickles) == 1:
         return WeightChoice({pickles[0]: None}, f"{pickles[0]} is the only file of weights")
-    if pickles:
+    if pickles and pickles != ranks_of(pickles):  # slices of one model are told elsewhere
         fault = (
             f"{folder.at} holds {len(pickles)} files of pickled weights and no index"
             f" ({_some(pickles)}); name the one that is meant, such as {folder.at}/{pickles[0]}"

@@ -146,7 +146,7 @@ def _check_kind(name: str, verdict: FolderVerdict) -> None:
     """Refuse what is damaged, and adapters of other programs than PEFT by their kind."""
     if verdict.faults and verdict.kind not in ("empty", "no_weights", "adapter"):
         raise CheckpointError("; ".join(verdict.faults))
-    if verdict.adapter in OF_OTHERS:
+    if verdict.adapter is not None and verdict.adapter in OF_OTHERS:
         raise CheckpointError(
             f"model '{name}': {verdict.location} ({verdict.weights[0]}) is a {verdict.adapter},"
             f" and only PEFT's LoRA is merged here; {OF_OTHERS[verdict.adapter]}"

@@ -85,7 +85,7 @@ def wanted_files(names: Iterable[str], location: str) -> list[str]:
         for path in paths
         if len(path.parts) == 1
         and CONVERTIBLE.fullmatch(path.name)
-        and not (loadable and path.name.startswith("pytorch_model"))
+        and not loadable
         and not (ADAPTER in chosen and path.name.startswith("adapter_model"))
     ]
     if any(name.endswith(".safetensors") for name in chosen):
