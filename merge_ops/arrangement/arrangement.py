@@ -76,8 +76,10 @@ def _section(
         skipped.update(excluded(checkpoint))
     # A head that any model keeps for itself is written: where it is tied, the embedding stands in.
     heads = {name for name in own_heads(group.members) if holds(name)}
-    skipped = {name: why for name, why in skipped.items() if name not in heads}
     mine = {name for name in donor.tensors if holds(name)}
+    # What another model stores as a copy may be the only one that the donor has.
+    own = heads | (mine - excluded(donor).keys())
+    skipped = {name: why for name, why in skipped.items() if name not in own}
     kept = sorted((mine | heads) - skipped.keys(), key=natural_key)
     at = depths(kept)
     places = tuple(Place(each, at[each], group, each, (each,) * len(group.inputs)) for each in kept)

@@ -59,13 +59,12 @@ _SIGNS = re.compile(
 _DIFFUSION = ("model.diffusion_model.", "first_stage_model.", "conditioner.", "cond_stage_model.")
 
 
+OF_IMAGES = ("kohya LoRA", "diffusers LoRA")
+"""Adapters of image models, which are merged into their base without a config of their own."""
 OF_OTHERS: Mapping[str, str] = {
-    "kohya LoRA": "merge it into its base with kohya's networks/merge_lora.py or sdxl_merge_lora.py"
-    " (or diffusers' `load_lora_weights` and `fuse_lora`), and name the checkpoint that comes out",
+    **dict.fromkeys(OF_IMAGES, "name it with its base, as 'base+adapter'"),
     "LyCORIS adapter": "merge it into its base with LyCORIS' tools/merge.py, and name what"
     " comes out",
-    "diffusers LoRA": "load it with diffusers' `load_lora_weights`, call `fuse_lora()` and name the"
-    " part of the pipeline that is saved then",
     "ComfyUI LoRA": "save the model with it (node `ModelSave`) and name that file",
     "MLX LoRA": "merge it with `mlx_lm.fuse`, and name the model that comes out",
     "NeMo LoRA": "convert it with NeMo to the form of Hugging Face, and name that",

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from merge_ops.checkpoints.checkpoint import Checkpoint
+from merge_ops.checkpoints.tie_defaults import KEY, NESTED, always_ties
 
 LAYER_COUNTS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 VOCABULARY_SIZES = ("vocab_size", "padded_vocab_size")
@@ -50,10 +51,17 @@ def with_vocabulary(config: Mapping[str, Any], rows: int) -> dict[str, Any]:
 
 
 def untied(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the config of a model whose output head is a tensor of its own."""
-    changed = {**config, "tie_word_embeddings": False}
-    if isinstance(config.get(TEXT), dict) and "tie_word_embeddings" in config[TEXT]:
-        changed[TEXT] = {**config[TEXT], "tie_word_embeddings": False}
+    """Return the config of a model whose output head is a tensor of its own.
+
+    Models of encoder and decoder keep theirs: in them the key ties the input embeddings as well, or
+    scales the output (T5). Where such a head is stored, they load it.
+    """
+    if config.get("is_encoder_decoder") or always_ties(config):
+        return dict(config)
+    changed = {**config, KEY: False}
+    for part in NESTED:
+        if isinstance(config.get(part), dict):
+            changed[part] = untied(cast(dict[str, Any], config[part]))
     return changed
 
 

@@ -13,14 +13,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from merge_ops.checkpoints.adapter_names import (
+    OF_IMAGES,
     PEFT_PREFIX,
     AdapterNames,
     adapter_names,
     is_diffusion_checkpoint,
 )
-from merge_ops.checkpoints.byte_sources import ByteSource, read_file
+from merge_ops.checkpoints.byte_sources import ByteSource
 from merge_ops.checkpoints.file_names import ADAPTER_CONFIG, ADAPTER_FILES, top_level
-from merge_ops.checkpoints.header import TensorEntry, read_header
+from merge_ops.checkpoints.header import TensorEntry
 from merge_ops.checkpoints.json_files import JsonFiles
 from merge_ops.checkpoints.unready_files import (
     dead_links,
@@ -31,6 +32,7 @@ from merge_ops.checkpoints.unready_files import (
     unfinished_weights,
 )
 from merge_ops.checkpoints.weight_files import WeightChoice, choose_weights, model_weights
+from merge_ops.checkpoints.weight_headers import weight_headers
 from merge_ops.checkpoints.without_weights import parts_with_weights, without_weights
 from merge_ops.errors import Caution, CheckpointError, PackedModelError
 
@@ -78,6 +80,11 @@ class FolderVerdict:
     def mergeable(self) -> bool:
         """Return whether nothing speaks against merging it."""
         return not self.faults
+
+    @property
+    def of_image_model(self) -> bool:
+        """Return whether it is an adapter of an image model, which has no adapter_config.json."""
+        return self.adapter in OF_IMAGES
 
     def to_json(self) -> dict[str, Any]:
         """Return the verdict as JSON values."""
@@ -164,7 +171,7 @@ def _read(source: ByteSource, files: Mapping[str, int], adapter: bool) -> Folder
         config = JsonFiles(source, files).read("config.json")
     if choice.pickled:
         return FolderReading(_pickled(at, here, choice, bool(of_adapter), config), files)
-    tensors = _headers(source, files, choice)
+    tensors = weight_headers(source, files, choice.promised)
     return FolderReading(_known(at, here, choice, tensors, config), files, tensors, config)
 
 
@@ -306,29 +313,3 @@ def _cautions_of_model(
             )
         )
     return found
-
-
-def _headers(
-    source: ByteSource, files: Mapping[str, int], choice: WeightChoice
-) -> dict[str, TensorEntry]:
-    """The tensors of the chosen files; each in one of them, and all that the index promises."""
-    tensors: dict[str, TensorEntry] = {}
-    for file, expected in choice.promised.items():
-        where = f"{source.location}/{file}"
-        entries = read_header(
-            where, file, files[file], lambda at, n, file=file: read_file(source, file, at, n)
-        )
-        absent = sorted(set(expected or ()) - set(entries))
-        if absent:
-            raise CheckpointError(
-                f"{source.location}: the index says tensor '{absent[0]}' is in {file}, which does"
-                " not hold it; the download is incomplete or files of two revisions are mixed"
-            )
-        for key, entry in entries.items():
-            if key in tensors:
-                raise CheckpointError(
-                    f"{source.location}: tensor '{key}' is in {tensors[key].file} and in {file};"
-                    " remove the stale file"
-                )
-            tensors[key] = entry
-    return tensors

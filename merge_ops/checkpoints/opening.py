@@ -9,6 +9,7 @@ from merge_ops.checkpoints.adapter_names import OF_OTHERS
 from merge_ops.checkpoints.byte_sources import ByteSource, FolderSource
 from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.folder_verdict import FolderVerdict, read_folder
+from merge_ops.checkpoints.name_prefixes import without_wrappers
 from merge_ops.errors import CheckpointError, MissingModelError
 
 
@@ -28,9 +29,10 @@ def open_checkpoint(
     cautions = tuple(
         dataclasses.replace(each, where=f"model '{name}'") for each in reading.verdict.cautions
     )
-    return Checkpoint(
+    checkpoint = Checkpoint(
         name, source, reading.tensors, reading.config, digest, reading.files, cautions=cautions
     )
+    return without_wrappers(checkpoint)
 
 
 def raise_unless_model(name: str, verdict: FolderVerdict) -> None:

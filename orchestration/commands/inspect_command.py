@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from merge_ops.checkpoints import ByteSource, FolderSource
-from merge_ops.checkpoints.folder_facts import model_facts
+from merge_ops.checkpoints.folder_facts import further_faults, model_facts
 from merge_ops.checkpoints.folder_verdict import KINDS, FolderReading, FolderVerdict, read_folder
 from merge_ops.errors import RongheError
 
@@ -24,7 +24,9 @@ def show_folder(path: Path, as_json: bool) -> None:
     source = FolderSource(path.parent, path.name) if path.is_file() else FolderSource(path)
     reading = read_folder(source)
     verdict = _with_adapter_faults(source, reading.verdict)
-    facts = model_facts(reading)
+    further = () if verdict.kind == "adapter" else further_faults(source, reading)
+    verdict = replace(verdict, faults=(*verdict.faults, *further))
+    facts = model_facts(source, reading)
     if as_json:
         document = {**verdict.to_json(), "model": facts.to_json() if facts else None}
         print(json.dumps(document, indent=2))  # noqa: T201
@@ -36,7 +38,8 @@ def show_folder(path: Path, as_json: bool) -> None:
 
 def _with_adapter_faults(source: ByteSource, verdict: FolderVerdict) -> FolderVerdict:
     """Add what stands against merging an adapter into any base."""
-    if verdict.kind != "adapter" or verdict.faults or verdict.pickled:
+    known = verdict.pickled or verdict.of_image_model
+    if verdict.kind != "adapter" or verdict.faults or known:
         return verdict
     from merge_ops.sources import read_adapter
 

@@ -67,7 +67,7 @@ def open_model(reference: str, digests: Mapping[str, str]) -> Checkpoint:
     for adapter in adapters:
         name = f"{name}+{adapter}"
         place = readable(folder_of_adapter(Path(adapter)), adapter=True)
-        model = open_adapter(name, model, FolderSource(place), digests.get(adapter))
+        model = open_adapter(name, model, _source(place), digests.get(adapter))
     return model
 
 

@@ -11,7 +11,8 @@ from merge_ops.checkpoints.byte_sources import FolderSource
 from merge_ops.checkpoints.folder_verdict import read_folder
 from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.errors import CheckpointError
-from merge_ops.sources.adapters import is_adapter, read_adapter
+from merge_ops.sources.adapter_files import is_adapter
+from merge_ops.sources.adapters import read_adapter
 from tests import checkpoint_factory as factory
 
 Q = "model.layers.0.self_attn.q_proj"
@@ -101,7 +102,9 @@ def test_modules_saved_whole_leave_it_an_adapter():
 @pytest.mark.parametrize("kind", ["kohya LoRA", "LyCORIS adapter", "diffusers LoRA", "MLX LoRA"])
 def test_adapters_of_other_programs_are_refused_by_their_kind(tmp_path, kind):
     folder = write(tmp_path / "a", KINDS[kind], "style.safetensors")
-    with pytest.raises(CheckpointError, match=rf"\(style.safetensors\) is a {kind}, and only PEFT"):
+    with pytest.raises(
+        CheckpointError, match=rf"\(style.safetensors\) is a {kind}, and no adapter"
+    ):
         read_adapter("m", FolderSource(folder))
 
 
