@@ -1,6 +1,7 @@
 """Local folders that are no single sound model are refused before anything is published."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -32,7 +33,7 @@ def base(tmp_path) -> Path:
     return factory.write_family(tmp_path, SHAPE, experts=0).base
 
 
-def pulled(store: ArtifactStore, folder: Path, **entry: object):
+def pulled(store: ArtifactStore, folder: Path, **entry: Any):
     return pull_model(store, UpstreamModel("m", str(folder), **entry), folder.parent)
 
 
