@@ -13,7 +13,7 @@ from merge_ops.errors import CheckpointError
 
 if TYPE_CHECKING:
     from assets.work.packed_models import StoredModel
-    from merge_ops.checkpoints import Checkpoint
+    from merge_ops.checkpoints import ByteSource, Checkpoint
     from resources.store import Artifact, ArtifactStore, Ref
     from resources.upstream import ModelSource
 
@@ -119,11 +119,30 @@ def _pull(
     revision: str,
 ) -> tuple["Artifact", Saving | None]:
     fields = {"licence": model.licence, "revision": revision}
+    _check_before(model, source)
     if base is not None:
         return pull_packed(store, model, source, base, **fields)
     with store.attempt(MODEL) as attempt:
         copy_unpickled(source, attempt)
         return attempt.publish(**fields), None
+
+
+def _check_before(model: UpstreamModel, source: "ModelSource") -> None:
+    """Refuse a local folder for what it is, before any of it is copied. Raises CheckpointError."""
+    from merge_ops.checkpoints import FolderSource
+    from resources.upstream import FolderModel
+
+    if isinstance(source, FolderModel):
+        _refuse(model, FolderSource(source.folder))
+
+
+def _refuse(model: UpstreamModel, source: "ByteSource") -> None:
+    """Raise CheckpointError with the faults of a folder, if it has any."""
+    from merge_ops.checkpoints.folder_verdict import read_folder
+
+    faults = read_folder(source).verdict.faults
+    if faults:
+        raise CheckpointError(f"model '{model.name}' ({model.source}): {'; '.join(faults)}")
 
 
 def open_models(
@@ -161,6 +180,7 @@ def _checked(model: UpstreamModel, artifact: "StoredModel") -> "Checkpoint":
 
     if model.kind == "lora":
         if not is_adapter(artifact.files):
+            _refuse(model, artifact.source())
             raise CheckpointError(
                 f"model '{model.name}' ({model.source}) is listed as a LoRA adapter but its folder"
                 f" is none ({' and '.join(ADAPTER_FILES)}); say `kind: full` or name the adapter's"

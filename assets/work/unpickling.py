@@ -17,7 +17,7 @@ def copy_unpickled(source: "ModelSource", sink: "FileSink") -> None:
     The store never holds a pickle: those files wait in a temporary folder, where a process of its
     own reads them. Raises CheckpointError where one asks for more than tensors, which is not run.
     """
-    from merge_ops.checkpoints import convert_folder
+    from merge_ops.checkpoints.pickled_weights import convert_folder
     from resources.upstream import FolderModel
 
     with TemporaryDirectory(prefix="ronghe-") as held, TemporaryDirectory(prefix="ronghe-") as out:

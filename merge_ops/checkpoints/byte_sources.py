@@ -101,6 +101,25 @@ class FolderSource:
                 found[relative.as_posix()] = path.stat().st_size
         return found
 
+    def dead_links(self) -> Mapping[str, str]:
+        """Return the links at the folder's top whose targets are gone, each with its target."""
+        if self._only is not None or not self._folder.is_dir():
+            return {}
+        return {
+            path.name: os.readlink(path)
+            for path in sorted(self._folder.iterdir())
+            if path.is_symlink() and not path.exists()
+        }
+
+    def unfinished(self) -> tuple[str, ...]:
+        """Return the hidden files that broken downloads from the Hub and ModelScope left."""
+        if self._only is not None:
+            return ()
+        hub = self._folder / ".cache" / "huggingface" / "download"
+        scope = self._folder / "._____temp"
+        places = [*hub.rglob("*.incomplete"), *(scope.iterdir() if scope.is_dir() else ())]
+        return tuple(sorted(path.relative_to(self._folder).as_posix() for path in places))
+
     def read_into(self, file: str, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` with the bytes of `file` from `offset`.
 

@@ -22,7 +22,8 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from merge_ops.checkpoints.byte_sources import ByteSource, read_file
+from merge_ops.checkpoints.adapter_names import PEFT_PREFIX
+from merge_ops.checkpoints.byte_sources import ByteSource
 from merge_ops.checkpoints.checkpoint import (
     Checkpoint,
     Stored,
@@ -31,7 +32,8 @@ from merge_ops.checkpoints.checkpoint import (
     stacked_digest,
 )
 from merge_ops.checkpoints.config import untied
-from merge_ops.checkpoints.header import FLOAT_DTYPES, TensorEntry, read_header
+from merge_ops.checkpoints.folder_verdict import read_folder
+from merge_ops.checkpoints.header import FLOAT_DTYPES, TensorEntry
 from merge_ops.checkpoints.json_files import JsonFiles
 from merge_ops.checkpoints.name_prefixes import without_wrappers
 from merge_ops.checkpoints.placeholders import placeholder_fault
@@ -39,9 +41,10 @@ from merge_ops.checkpoints.tensor_names import is_head, is_vocabulary
 from merge_ops.checkpoints.tie_names import dependents, is_input, is_output
 from merge_ops.checkpoints.tied_copies import equal_bytes
 from merge_ops.checkpoints.ties import find_source, tied_tensors
-from merge_ops.errors import CheckpointError, CompatibilityError, Fault, did_you_mean
+from merge_ops.errors import CompatibilityError, Fault, did_you_mean
 from merge_ops.sources.adapter_config import FILE as CONFIG_FILE
 from merge_ops.sources.adapter_config import AdapterConfig, parse_adapter_config, refusals
+from merge_ops.sources.adapter_files import WEIGHTS_FILE, check_files, check_kind
 from merge_ops.sources.adapter_names import fit_faults, named_for
 from merge_ops.sources.diffusion_adapters import (
     holds_diffusion_adapter,
@@ -56,8 +59,7 @@ from merge_ops.sources.longer_vocabulary import (
 from merge_ops.sources.low_rank import LowRank, ScaledSum
 from merge_ops.sources.module_patterns import PatternError
 
-WEIGHTS_FILE = "adapter_model.safetensors"
-PREFIX = "base_model.model."
+PREFIX = PEFT_PREFIX
 _FACTOR = re.compile(
     r"(?P<module>.+)\.(?P<role>lora_A\.weight|lora_B\.weight|lora_B\.bias"
     r"|lora_embedding_A|lora_embedding_B)"
@@ -82,28 +84,18 @@ class Adapter:
     whole: Mapping[str, Stored]
 
 
-def is_adapter(files: Collection[str]) -> bool:
-    """Return whether a folder with these files is an adapter and no checkpoint."""
-    return CONFIG_FILE in files and "config.json" not in files
-
-
 def read_adapter(name: str, source: ByteSource, digest: str | None = None) -> Adapter:
     """Read the config and the header of an adapter folder and return the adapter.
 
     `name` is for messages. Raises CheckpointError where files are missing or damaged,
     CompatibilityError with every reason why it is no LoRA that can be merged.
     """
-    files = source.sizes()
-    _check_files(name, source.location, files)
+    reading = read_folder(source, adapter=True)
+    files = reading.files
+    check_kind(name, reading.verdict)
+    check_files(name, source.location, files)
     raw = JsonFiles(source, files).read(CONFIG_FILE)
-    where = f"{source.location}/{WEIGHTS_FILE}"
-    entries = read_header(
-        where,
-        WEIGHTS_FILE,
-        files[WEIGHTS_FILE],
-        lambda at, n: read_file(source, WEIGHTS_FILE, at, n),
-    )
-    checkpoint = Checkpoint(name, source, entries, {}, digest, files)
+    checkpoint = Checkpoint(name, source, reading.tensors, {}, digest, files)
     checkpoint = without_wrappers(checkpoint, inside=PREFIX)
     hollow = placeholder_fault(checkpoint)
     faults = [*refusals(raw), *([hollow] if hollow else [])]
@@ -161,19 +153,6 @@ def open_adapter(
     if rows is None and not any(is_input(tensor) for tensor in adapter.whole):
         return stacked
     return with_tokens_of(adapter.checkpoint, stacked, rows)
-
-
-def _check_files(name: str, location: str, files: Mapping[str, int]) -> None:
-    if CONFIG_FILE not in files:
-        raise CheckpointError(
-            f"model '{name}': {location} has no {CONFIG_FILE}; an adapter is a folder with"
-            f" {CONFIG_FILE} and {WEIGHTS_FILE}, as PEFT saves it"
-        )
-    if WEIGHTS_FILE not in files:
-        pickled = [file for file in files if file.endswith((".bin", ".pt", ".pth"))]
-        what = f"pickled weights ({pickled[0]})" if pickled else f"no {WEIGHTS_FILE}"
-        how = ", which can run code when opened; convert it to safetensors" if pickled else ""
-        raise CheckpointError(f"model '{name}': {location} holds {what}{how}")
 
 
 def _sorted_out(

@@ -18,9 +18,10 @@ from merge_ops.jobs.adapter_agreement import recipe_faults
 from merge_ops.jobs.adapter_average import plan_average, write_average
 from merge_ops.recipes import Recipe, load_steps
 from merge_ops.sources import Adapter, read_adapter
-from orchestration.commands.local_models import content_digest, folders_of, readable
-from orchestration.commands.missing_models import local_path, missing_model
+from orchestration.commands.local_models import content_digest, folders_of
+from orchestration.commands.missing_models import is_there, local_path, missing_model
 from orchestration.commands.output_folder import check_output, staged
+from orchestration.commands.readable_models import folder_of_adapter, readable
 
 
 def run_adapter_average(config: Path, out: Path, factor_wise: bool) -> None:
@@ -58,7 +59,7 @@ def _read_all(recipe: Recipe) -> list[Adapter]:
     missing = [
         missing_model(name)
         for name in names
-        if not local_path(name).is_dir() and len(folders_of(name)) == 1
+        if not is_there(local_path(name)) and len(folders_of(name)) == 1
     ]
     if missing:
         raise MissingModelError(f"{recipe.subject}: model " + "; model ".join(missing))
@@ -76,7 +77,7 @@ def _read_all(recipe: Recipe) -> list[Adapter]:
             faults.append(Fault(f"model '{name}'", problem))
             continue
         try:
-            folder = readable(name)
+            folder = readable(folder_of_adapter(local_path(name)), adapter=True)
             read_adapter(name, FolderSource(folder))  # its faults, before it is hashed
             adapters.append(read_adapter(name, FolderSource(folder), content_digest(folder)))
         except FaultsError as error:

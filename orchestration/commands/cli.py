@@ -96,6 +96,17 @@ def plan(
 
 
 @app.command()
+def inspect(
+    folder: Annotated[Path, typer.Argument(help="A model's folder or file.", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,
+) -> None:
+    """Say what FOLDER is and which weights are read. Exit status 1 when it cannot be merged."""
+    from orchestration.commands.inspect_command import show_folder
+
+    show_folder(folder, as_json=as_json)
+
+
+@app.command()
 def extract_lora(
     finetuned: Annotated[str, typer.Argument(help="The fine-tuned model's folder.")],
     base: Annotated[str, typer.Argument(help="Its base model's folder.")],

@@ -1,10 +1,6 @@
 """Local models of a mergekit file; `base+adapter` is a base with a LoRA adapter on it."""
 
-import atexit
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 
 import blake3
@@ -13,13 +9,12 @@ from merge_ops.checkpoints import (
     ByteSource,
     Checkpoint,
     FolderSource,
-    convert_folder,
-    is_pickled,
     open_checkpoint,
 )
 from merge_ops.errors import CompatibilityError, Fault, FaultsError, MissingModelError
 from merge_ops.sources import open_adapter
 from orchestration.commands.missing_models import is_there, local_path, missing_model
+from orchestration.commands.readable_models import folder_of_adapter, readable
 
 
 def folders_of(reference: str) -> list[str]:
@@ -69,10 +64,11 @@ def open_model(reference: str, digests: Mapping[str, str]) -> Checkpoint:
     """Open one model: a folder, or a base with adapters on it."""
     folder, *adapters = folders_of(reference)
     name = folder
-    model = open_checkpoint(name, _source(readable(folder)), digests.get(folder))
+    model = open_checkpoint(name, _source(readable(local_path(folder))), digests.get(folder))
     for adapter in adapters:
         name = f"{name}+{adapter}"
-        model = open_adapter(name, model, _source(readable(adapter)), digests.get(adapter))
+        place = readable(folder_of_adapter(local_path(adapter)), adapter=True)
+        model = open_adapter(name, model, _source(place), digests.get(adapter))
     return model
 
 
@@ -95,21 +91,3 @@ def content_digest(folder: Path) -> str:
     from resources.upstream import open_model_source
 
     return open_model_source(str(folder.absolute()), relative_to=Path.cwd()).revision()
-
-
-def readable(folder: str) -> Path:
-    """The folder or file, or a temporary folder that its pickled weights are converted into."""
-    path = local_path(folder)
-    if path.is_file():
-        return path
-    pickled = is_pickled([each.name for each in path.iterdir()])
-    return _converted(path.resolve()) if pickled else path
-
-
-@lru_cache(maxsize=64)
-def _converted(folder: Path) -> Path:
-    """A temporary folder with the same weights as safetensors; it is there until we end."""
-    out = Path(tempfile.mkdtemp(prefix="ronghe-"))
-    atexit.register(shutil.rmtree, out, ignore_errors=True)
-    convert_folder(folder, out)
-    return out

@@ -18,7 +18,13 @@ from blake3 import blake3
 
 from resources.errors import MissingSourceError, ModelSourceError, SourceChangedError
 from resources.reading import FileRecord, Progress, content_digest
-from resources.upstream.source import MODULE_FOLDER, TEMPLATE_FOLDER, FileSink, wanted_files
+from resources.upstream.source import (
+    MODULE_FOLDER,
+    TEMPLATE_FOLDER,
+    TEXT_SUFFIXES,
+    FileSink,
+    wanted_files,
+)
 
 _PIECE = 16 << 20
 RACY_NS = 2_000_000_000  # the coarsest clock of a file system that is in use: FAT's
@@ -78,6 +84,7 @@ class FolderModel:
                 f"catalog, or make the model first"
             )
         with _readable(self.location):
+            _refuse_dead_links(self.folder)
             names = [path.name for path in self.folder.iterdir() if path.is_file()]
             for folder in filter(Path.is_dir, self.folder.iterdir()):
                 if folder.name == TEMPLATE_FOLDER or MODULE_FOLDER.fullmatch(folder.name):
@@ -161,6 +168,17 @@ class _Hashes:
                         for file, (state, hashed_at, digest) in document["files"].items()
                     }
         return self._known
+
+
+def _refuse_dead_links(folder: Path) -> None:
+    """Refuse a folder whose weights, configs or vocabularies are links to nothing."""
+    for path in sorted(folder.iterdir()):
+        dead = path.is_symlink() and not path.exists()
+        if dead and (path.suffix in TEXT_SUFFIXES or path.suffix in (".safetensors", ".bin")):
+            raise MissingSourceError(
+                f"model source {folder}: {path.name} is a link to {os.readlink(path)}, which is "
+                f"gone (a Hugging Face cache after a clean-up?); download the model again"
+            )
 
 
 @contextlib.contextmanager

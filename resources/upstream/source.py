@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from pathlib import PurePosixPath
 from typing import Protocol
 
-from resources.errors import MissingSourceError, UnsafeWeightsError
+from resources.errors import MissingSourceError, ModelSourceError, UnsafeWeightsError
 from resources.reading import Progress
 
 # What a merge copies beside the weights (merge_ops/plans/side_files.py), without code.
@@ -25,6 +25,14 @@ TEXT_NAMES = re.compile(
 )
 PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
 CONVERTIBLE = re.compile(r"(pytorch_model|adapter_model)(-\d+-of-\d+)?\.bin")
+SINGLE, ADAPTER = "model.safetensors", "adapter_model.safetensors"
+_INDEX = re.compile(r".+\.safetensors\.index\.json")
+_SHARD = re.compile(r"(?P<stem>.+)-\d+-of-(?P<count>\d+)\.safetensors")
+_CONSOLIDATED = re.compile(r"consolidated.*\.safetensors(\.index\.json)?")
+_VARIANT = re.compile(
+    r"model\.(fp16|bf16|fp32|fp8|ema|non_ema)(-\d+-of-\d+)?\.safetensors"
+    r"|model\.safetensors\.index\.[\w-]+\.json"
+)
 TEMPLATE_FOLDER = "additional_chat_templates"
 MODULES_FILE = "modules.json"
 MODULE_FOLDER = re.compile(r"\d{1,2}_[A-Z]\w*")
@@ -74,12 +82,23 @@ def wanted_files(names: Iterable[str], location: str) -> list[str]:
 
     These are safetensors (or `CONVERTIBLE` pickles where there are none) and the plain text beside
     them. MissingSourceError is raised where there are no weights, UnsafeWeightsError where there
-    are only pickles of another kind.
+    are only pickles of another kind. Of several sets of weights the one is taken that transformers
+    loads; ModelSourceError is raised where a single file and a whole set of shards are there.
     """
     paths = [PurePosixPath(name) for name in names]
-    chosen = sorted(path.as_posix() for path in paths if _wanted(path))
+    chosen = _one_set(sorted(path.as_posix() for path in paths if _wanted(path)), location)
+    indexed = any(_INDEX.fullmatch(name) for name in chosen)
+    loadable = SINGLE in chosen or indexed
+    further = [
+        path.name
+        for path in paths
+        if len(path.parts) == 1
+        and CONVERTIBLE.fullmatch(path.name)
+        and not loadable
+        and not (ADAPTER in chosen and path.name.startswith("adapter_model"))
+    ]
     if any(name.endswith(".safetensors") for name in chosen):
-        return chosen
+        return sorted([*chosen, *further])
     pickles = sorted(
         path.name for path in paths if len(path.parts) == 1 and path.suffix in PICKLE_SUFFIXES
     )
@@ -98,6 +117,35 @@ def wanted_files(names: Iterable[str], location: str) -> list[str]:
         f"model source {location} has no .safetensors file; there is {there}. Name a Hugging Face "
         f"style folder, with config.json and *.safetensors"
     )
+
+
+def _one_set(names: list[str], location: str) -> list[str]:
+    """The files without those that are passed over beside others: the rule of transformers.
+
+    model.safetensors comes before shards, plain names before their variants (`model.fp16…`), and
+    both before another layout of the same model (`consolidated…`).
+    """
+    shards = {name: found for name in names if (found := _SHARD.fullmatch(name))}
+    if SINGLE in names:
+        counts: dict[str, int] = {}
+        for found in shards.values():
+            if found["stem"] == "model":
+                counts[found["count"]] = counts.get(found["count"], 0) + 1
+        whole = [count for count, number in counts.items() if int(count) == number]
+        if whole and f"{SINGLE}.index.json" in names:
+            raise ModelSourceError(
+                f"model source {location} holds two sets of weights, {SINGLE} and"
+                f" {int(whole[0])} shards with an index, and both are whole; remove or move the"
+                f" one that is not meant (transformers takes {SINGLE})"
+            )
+        old = {name for name, found in shards.items() if found["stem"] == "model"}
+        if old:
+            old.add(f"{SINGLE}.index.json")
+        names = [name for name in names if name not in old]
+    plain = any(name == SINGLE or name == f"{SINGLE}.index.json" for name in names)
+    if plain:
+        names = [name for name in names if not _CONSOLIDATED.fullmatch(name)]
+    return [name for name in names if not (plain and _VARIANT.fullmatch(name))]
 
 
 def _wanted(path: PurePosixPath) -> bool:

@@ -1,0 +1,95 @@
+"""`ronghe inspect`: what a folder is, in words or as JSON, without Dagster, torch or a store."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from merge_ops.checkpoints import ByteSource, FolderSource
+from merge_ops.checkpoints.folder_facts import further_faults, model_facts
+from merge_ops.checkpoints.folder_verdict import KINDS, FolderReading, FolderVerdict, read_folder
+from merge_ops.errors import RongheError
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_SHOWN = 8
+
+
+def show_folder(path: Path, as_json: bool) -> None:
+    """Print what a folder or file is. Status 1 where it cannot be merged."""
+    source = FolderSource(path.parent, path.name) if path.is_file() else FolderSource(path)
+    reading = read_folder(source)
+    verdict = _with_adapter_faults(source, reading.verdict)
+    further = () if verdict.kind == "adapter" else further_faults(source, reading)
+    verdict = replace(verdict, faults=(*verdict.faults, *further))
+    facts = model_facts(source, reading)
+    if as_json:
+        document = {**verdict.to_json(), "model": facts.to_json() if facts else None}
+        print(json.dumps(document, indent=2))  # noqa: T201
+    else:
+        _print(verdict, reading, facts.to_json() if facts else {})
+    if not verdict.mergeable:
+        raise SystemExit(1)
+
+
+def _with_adapter_faults(source: ByteSource, verdict: FolderVerdict) -> FolderVerdict:
+    """Add what stands against merging an adapter into any base."""
+    known = verdict.pickled or verdict.of_image_model
+    if verdict.kind != "adapter" or verdict.faults or known:
+        return verdict
+    from merge_ops.sources import read_adapter
+
+    try:
+        read_adapter(verdict.location, source)
+    except RongheError as error:
+        return replace(verdict, faults=(str(error),))
+    return verdict
+
+
+def plain(text: object) -> str:
+    """Text of strangers for a terminal: no control characters, and no markup."""
+    return escape(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", str(text)))
+
+
+def _print(verdict: FolderVerdict, reading: FolderReading, facts: dict[str, Any]) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    kind = verdict.adapter or verdict.kind.replace("_", " ")
+    console.print(f"{plain(verdict.location)}: [bold]{plain(kind)}[/bold], {KINDS[verdict.kind]}")
+    for reason in verdict.why:
+        console.print(f"  because {plain(reason)}")
+    if facts:
+        table = Table(show_header=False, box=None, padding=(0, 2))
+        table.add_column(no_wrap=True)
+        table.add_column(overflow="fold")
+        for name, value in facts.items():
+            table.add_row(name.replace("_", " "), plain(_value(value)))
+        console.print(table)
+    for file in verdict.weights[:_SHOWN]:
+        console.print(f"reads {plain(file)} ({reading.files.get(file, 0):,} bytes)")
+    if verdict.weights[_SHOWN:]:
+        console.print(f"reads {len(verdict.weights) - _SHOWN} more files")
+    for file, reason in verdict.passed_over.items():
+        console.print(f"passes over {plain(file)}: {plain(reason)}")
+    for caution in verdict.cautions:
+        console.print(f"[yellow]warning:[/yellow] {plain(caution)}")
+    for fault in verdict.faults:
+        console.print(f"[red]cannot be merged:[/red] {plain(fault)}")
+    if verdict.mergeable:
+        console.print("can be merged" + _how(verdict))
+
+
+def _how(verdict: FolderVerdict) -> str:
+    return f" into its base, as 'base+{plain(verdict.location)}'" * (verdict.kind == "adapter")
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {count}" for name, count in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        shown = ", ".join(map(str, value[:_SHOWN]))
+        return f"{shown} and {len(value) - _SHOWN} more" if value[_SHOWN:] else shown or "none"
+    return f"{value:,}" if isinstance(value, int) else str(value) or "none"
