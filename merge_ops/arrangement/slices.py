@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 from merge_ops.arrangement.groups import Arrangement, Place, make_group
 from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.depth import layer_of, layers_of
 from merge_ops.checkpoints.layout import natural_key
-from merge_ops.checkpoints.ties import excluded, own_heads
+from merge_ops.checkpoints.ties import excluded, find_source, own_heads
 from merge_ops.errors import Fault, RecipeError
 from merge_ops.recipes.recipe import ModelEntry, Recipe, Section, SliceEntry
 
@@ -27,7 +27,11 @@ def stack_slices(
     slices = [
         _Slice(recipe, checkpoints, section, number, holds) for number in range(len(section.slices))
     ]
-    places = [*slices[0].outside(before=True), *slices[-1].outside(before=False)]
+    # A head that any model keeps for itself is written; a tied last slice gives its embedding.
+    members = [member for stacked in slices for member in stacked.group.members]
+    donor = checkpoints[recipe.base_model or recipe.merged_models[0]]
+    heads = own_heads([donor, *members])
+    places = [*slices[0].outside(True, heads), *slices[-1].outside(False, heads)]
     layers: list[tuple[Checkpoint, int]] = []
     for stacked in slices:
         places += stacked.layers(first=len(layers))
@@ -110,10 +114,10 @@ class _Slice:
         leader = self.group.members[0]
         return [(leader, self._first[leader.name] + offset) for offset in range(self._count)]
 
-    def outside(self, before: bool) -> Iterator[Place]:
+    def outside(self, before: bool, heads: Collection[str]) -> Iterator[Place]:
         """The tensors of no layer; embeddings lie before the layers, all others behind them."""
         leader = self.group.members[0]
-        heads = own_heads(self.group.members)
+        heads = {name for name in heads if find_source(leader, name) is not None}
         names = filter(self._holds, dict.fromkeys([*leader.tensors, *heads]))
         skipped = excluded(leader).keys() - heads
         for name in names:
