@@ -126,8 +126,9 @@ class Checkpoint:
 
     `overlays` are tensors that are computed when they are read, as those of an adapter are. Then
     `made_of` holds the base and the adapter, whose digests together make the digest. `cautions` are
-    what was seen of the folder that a person should look at. `distinct` says that no tensor is a
-    copy of another one, as in the result of a merge: so its bytes need not be asked.
+    what was seen of the folder that a person should look at. `left_out` holds the reason for each
+    tensor of the folder that takes no part. `distinct` says that no tensor is a copy of another,
+    as in the result of a merge: so its bytes need not be asked.
     """
 
     name: str
@@ -139,6 +140,7 @@ class Checkpoint:
     overlays: Mapping[str, TensorSource] = field(default_factory=dict[str, "TensorSource"])
     made_of: tuple[Checkpoint, ...] = ()
     cautions: tuple[Caution, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict[str, str])
     distinct: bool = False
 
     @cached_property

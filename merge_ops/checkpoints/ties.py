@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from merge_ops.checkpoints.buffers import is_buffer
+from merge_ops.checkpoints.buffers import is_obsolete
 from merge_ops.checkpoints.checkpoint import Checkpoint, TensorSource, source_of
 from merge_ops.checkpoints.tie_names import (
     bias_partners,
@@ -30,9 +30,9 @@ def tied_tensors(checkpoint: Checkpoint) -> Mapping[str, str]:
 def excluded(checkpoint: Checkpoint) -> Mapping[str, str]:
     """Return the tensors that are not merged, each with the reason."""
     copies = tied_tensors(checkpoint)
-    reasons: dict[str, str] = {}
+    reasons = dict(checkpoint.left_out)
     for name in checkpoint.tensors:
-        if is_buffer(name):
+        if is_obsolete(name):
             reasons[name] = "a buffer that loading recomputes"
         elif name in copies and is_output(name):
             reasons[name] = "tied to the input embedding, which is written once"
