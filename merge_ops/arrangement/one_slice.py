@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 from merge_ops.arrangement.groups import Place, make_group
 from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.depth import layer_of, layers_of
 from merge_ops.checkpoints.layer_counts import counted_layers, further_layers
 from merge_ops.checkpoints.model_parts import predicts_further_tokens
-from merge_ops.checkpoints.ties import excluded, own_heads
+from merge_ops.checkpoints.ties import excluded, find_source
 from merge_ops.errors import Fault, RecipeError
 from merge_ops.recipes.recipe import ModelEntry, Recipe, Section, SliceEntry
 
@@ -119,10 +119,13 @@ class Slice:
         leader = self.group.members[0]
         return [(leader, self._first[leader.name] + offset) for offset in range(self.count)]
 
-    def outside(self, before: bool) -> Iterator[Place]:
-        """Yield the tensors of no layer; embeddings lie before the layers, all others behind."""
+    def outside(self, before: bool, heads: Collection[str]) -> Iterator[Place]:
+        """Yield the tensors of no layer; embeddings lie before the layers, all others behind.
+
+        `heads` are those that a model of the stack keeps for itself.
+        """
         leader = self.group.members[0]
-        heads = own_heads(self.group.members)
+        heads = {name for name in heads if find_source(leader, name) is not None}
         names = filter(self.holds, dict.fromkeys([*leader.tensors, *heads]))
         skipped = excluded(leader).keys() - heads
         for name in names:

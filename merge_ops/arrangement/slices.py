@@ -17,7 +17,7 @@ from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.depth import layer_of
 from merge_ops.checkpoints.layout import natural_key
 from merge_ops.checkpoints.restacking import NewStack, restack
-from merge_ops.checkpoints.ties import excluded
+from merge_ops.checkpoints.ties import excluded, own_heads
 from merge_ops.errors import Caution
 from merge_ops.recipes.recipe import Recipe, Section
 
@@ -40,7 +40,10 @@ def stack_slices(
     first, last = slices[0], slices[-1]
     for other in slices[1:]:
         other.check_stack(first.stack)
-    outside = [*first.outside(before=True), *last.outside(before=False)]
+    # A head that any model keeps for itself is written; a tied last slice gives its embedding.
+    members = [member for stacked in slices for member in stacked.group.members]
+    heads = own_heads([donor, *members])
+    outside = [*first.outside(True, heads), *last.outside(False, heads)]
     layers: list[Place] = []
     origins: list[tuple[Checkpoint, int]] = []
     for stacked in slices:

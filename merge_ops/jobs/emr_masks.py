@@ -25,7 +25,15 @@ from merge_ops.checkpoints.checkpoint import INDEX_SUFFIX, Checkpoint
 from merge_ops.checkpoints.header import TensorEntry, read_header
 from merge_ops.checkpoints.layout import OutputTensor, header_of, index_file, lay_out, natural_key
 from merge_ops.checkpoints.strict_json import load_json
-from merge_ops.errors import CheckpointError, MissingModelError, NonFiniteError, did_you_mean
+from merge_ops.checkpoints.ties import own_heads, tied_tensors
+from merge_ops.errors import (
+    CheckpointError,
+    CompatibilityError,
+    Fault,
+    MissingModelError,
+    NonFiniteError,
+    did_you_mean,
+)
 from merge_ops.jobs.task_vectors import BLOCK, delta_blocks, float_tensors, values_of
 from merge_ops.measures.measure import LEAF
 from merge_ops.methods.emr import unified
@@ -96,6 +104,7 @@ def write_masks(
     float64. Raises CompatibilityError and NonFiniteError.
     """
     arithmetic = open_device("cpu").arithmetic
+    _check_heads(base, experts)
     names = float_tensors(base, experts)
     whole, done = sum(base.tensors[name].count for name in names), 0
     before, after = [0.0] * len(experts), [0.0] * len(experts)
@@ -118,6 +127,20 @@ def write_masks(
         scales = _scales(experts, before, after)
         file.write(np.array(scales, dtype="<f8").tobytes())
     return scales
+
+
+def _check_heads(base: Checkpoint, experts: Sequence[Checkpoint]) -> None:
+    faults = [
+        Fault(
+            expert.name, f"has a '{name}' of its own, which is tied to another tensor in the base"
+        )
+        for expert in experts
+        for name in sorted(own_heads([expert]))
+        if name not in base.tensors or name in tied_tensors(base)
+    ]
+    if faults:
+        problem = f"masks over {base.name} cannot be made: untie its head first, and save it"
+        raise CompatibilityError(problem, faults)
 
 
 def _header(base: Checkpoint, names: Sequence[str], experts: Sequence[str]) -> bytes:

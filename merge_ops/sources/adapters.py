@@ -28,7 +28,6 @@ from merge_ops.checkpoints.checkpoint import (
     Checkpoint,
     Stored,
     TensorSource,
-    source_of,
     stacked_digest,
 )
 from merge_ops.checkpoints.config import untied
@@ -38,14 +37,15 @@ from merge_ops.checkpoints.json_files import JsonFiles
 from merge_ops.checkpoints.name_prefixes import without_wrappers
 from merge_ops.checkpoints.placeholders import placeholder_fault
 from merge_ops.checkpoints.tensor_names import is_head, is_vocabulary
-from merge_ops.checkpoints.tie_names import dependents, is_input, is_output
+from merge_ops.checkpoints.tie_names import is_input
 from merge_ops.checkpoints.tied_copies import equal_bytes
-from merge_ops.checkpoints.ties import find_source, tied_tensors
+from merge_ops.checkpoints.ties import find_source
 from merge_ops.errors import CompatibilityError, Fault, did_you_mean
 from merge_ops.sources.adapter_config import FILE as CONFIG_FILE
 from merge_ops.sources.adapter_config import AdapterConfig, parse_adapter_config, refusals
 from merge_ops.sources.adapter_files import WEIGHTS_FILE, check_files, check_kind
 from merge_ops.sources.adapter_names import fit_faults, named_for
+from merge_ops.sources.adapter_ties import settle_ties
 from merge_ops.sources.diffusion_adapters import (
     holds_diffusion_adapter,
     open_diffusion_adapter,
@@ -134,7 +134,7 @@ def open_adapter(
             faults.append(Fault(f"'{stored.name}'", f"{what}; only equal shapes merge"))
     for module, roles in adapter.factors.items():
         overlays.update(_changed(name, adapter.config, base, module, roles, overlays, faults))
-    _settle_ties(base, adapter, overlays)
+    settle_ties(base, adapter.whole, adapter.config.ensure_weight_tying, overlays)
     rows, row_faults = rows_of(base, overlays)
     faults += row_faults
     if faults:
@@ -279,36 +279,6 @@ def _changed(
 def _absent(base: Checkpoint, tensor: str) -> Fault:
     hint = did_you_mean(tensor, base.tensors)
     return Fault(f"'{tensor}'", f"is changed by the adapter, but {base.name} lacks it.{hint}")
-
-
-def _settle_ties(base: Checkpoint, adapter: Adapter, overlays: dict[str, TensorSource]) -> None:
-    """What becomes of tensors that are tied to those an adapter saves whole: as in PEFT.
-
-    A head of the adapter's own is one from now on, unless the adapter says that both stay tied. An
-    embedding saved whole by itself leaves what was tied to it as it was. A low-rank change goes
-    into the one weight that all of them share.
-    """
-    copies = tied_tensors(base)
-    if adapter.config.ensure_weight_tying and base.ties_embeddings:
-        for head in [tensor for tensor in overlays if is_output(tensor)]:
-            del overlays[head]
-        return
-    for tensor, stored in adapter.whole.items():
-        before = source_of(base, copies.get(tensor, tensor))
-        if before is None or ".base_layer." in stored.name:
-            continue
-        stored_copies = [name for name, other in copies.items() if other == tensor]
-        for other in (*stored_copies, *dependents(tensor, base.config)):
-            untouched = other not in overlays
-            if untouched and (other in copies or _stands_for(base, tensor, other)):
-                overlays[other] = before
-
-
-def _stands_for(base: Checkpoint, tensor: str, other: str) -> bool:
-    """Whether `tensor` is what a base has for `other`, which it does not store."""
-    if other in base.tensors:
-        return False
-    return find_source(base, other) == source_of(base, tensor)
 
 
 def _entry(overlay: TensorSource) -> TensorEntry:

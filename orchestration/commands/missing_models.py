@@ -36,7 +36,8 @@ def way_out(folder: str, path: Path) -> str:
     variable = _VARIABLE.search(str(path))
     page, windows = _HUB_PAGE.match(folder), _WINDOWS.fullmatch(folder)
     if os.path.islink(path):
-        return f". It is a link to {os.readlink(path)}, which is gone; mount it, or download the model again"
+        way = "mount it, or download the model again"
+        return f". It is a link to {os.readlink(path)}, which is gone; {way}"
     if page:
         return f". That is a page of the Hub; its model is called {page[1]}"
     if windows:

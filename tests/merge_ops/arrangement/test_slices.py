@@ -179,6 +179,26 @@ def test_a_head_that_only_an_expert_has_is_merged_and_untied(family, tmp_path):
     torch.testing.assert_close(loaded.lm_head.weight.data, expected)
 
 
+@pytest.mark.parametrize("order", [("loose", "base"), ("base", "loose")])
+def test_a_stack_of_a_tied_and_an_untied_model_has_the_last_ones_head(family, tmp_path, order):
+    """The last slice gives the head; where it is tied, that is its embedding."""
+    loose = factory.write_checkpoint(
+        tmp_path / "loose",
+        factory.expert_tensors(factory.base_tensors(replace(DEEP, tied=False)), 5),
+        replace(DEEP, tied=False),
+    )
+    text = "merge_method: passthrough\nslices:\n"
+    text += "".join(f"  - sources: [{{model: ${name}, layer_range: [0, 2]}}]\n" for name in order)
+    out, tensors = merged(text, tmp_path, base=family.base, loose=loose)
+    heads = {
+        "base": factory.read_tensors(family.base)["model.embed_tokens.weight"],
+        "loose": factory.read_tensors(loose)["lm_head.weight"],
+    }
+    assert torch.equal(tensors["lm_head.weight"], heads[order[-1]])
+    loaded = AutoModelForCausalLM.from_pretrained(out)
+    assert torch.equal(loaded.lm_head.weight.data, heads[order[-1]])
+
+
 # ------------------------------------------------------------------------------ modules
 
 

@@ -9,7 +9,12 @@ from safetensors import safe_open
 
 from merge_ops.checkpoints.byte_sources import FolderSink, FolderSource
 from merge_ops.checkpoints.opening import open_checkpoint
-from merge_ops.errors import CheckpointError, MissingModelError, NonFiniteError
+from merge_ops.errors import (
+    CheckpointError,
+    CompatibilityError,
+    MissingModelError,
+    NonFiniteError,
+)
 from merge_ops.jobs.emr_masks import MASKS_FILE, open_masks, restore, write_masks
 from tests import checkpoint_factory as factory
 from tests.merging import merge_in_process
@@ -170,3 +175,13 @@ def test_nan_has_no_mask(family, tmp_path):
     spoiled = factory.spoiled(family.experts[0], tmp_path / "bad", factory.put_value)
     with pytest.raises(NonFiniteError, match="'bad' or its base holds NaN"):
         write_masks(opened(family.base), [opened(spoiled, "bad")], FolderSink(tmp_path / "out"))
+
+
+def test_a_head_that_the_base_has_not_is_refused(tmp_path):
+    """The masks have no place for it, so the expert would not come back."""
+    tied = replace(SHAPE, tied=True)
+    base = factory.write_checkpoint(tmp_path / "base", factory.base_tensors(tied), tied)
+    own = factory.expert_tensors(factory.base_tensors(SHAPE), 1)
+    loose = factory.write_checkpoint(tmp_path / "loose", own, SHAPE)
+    with pytest.raises(CompatibilityError, match=r"e1 has a 'lm_head.weight' of its own, which is"):
+        write_masks(opened(base), [opened(loose, "e1")], FolderSink(tmp_path / "masks"))

@@ -17,6 +17,7 @@ from merge_ops.checkpoints.byte_sources import FolderSink, FolderSource
 from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.header import ITEM_SIZES
 from merge_ops.checkpoints.opening import open_checkpoint
+from merge_ops.checkpoints.ties import tied_tensors
 from merge_ops.errors import CheckpointError, NonFiniteError, PackedModelError
 from merge_ops.jobs.assembly import merge
 from merge_ops.jobs.packing import PackingSink
@@ -37,6 +38,7 @@ from merge_ops.sources.difference_coding import (
 from merge_ops.sources.packed_index import INDEX_FILE, PIECE, parse_index
 from merge_ops.sources.packed_source import PackedSource
 from merge_ops.stream.stream import StreamSettings
+from tests import checkpoint_factory as factory
 
 BASE = "b" * 64
 DTYPES = sorted(EXPONENTS)
@@ -395,3 +397,18 @@ def test_what_cannot_be_packed_is_told(packed, tmp_path: Path) -> None:
             sink.open("model.safetensors", len(whole)) as writer,
         ):
             writer.write(whole[:-1])
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["own head", "copied head"])
+def test_a_tie_is_told_from_packed_bytes(tmp_path: Path, own: bool) -> None:
+    """Under a config that says tied: the bytes are decoded to see whose head it is."""
+    shape = factory.QWEN2
+    base = factory.write_checkpoint(tmp_path / "base", factory.base_tensors(shape), shape)
+    tensors = factory.expert_tensors(factory.base_tensors(shape), 1)
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"] + (0.1 if own else 0)
+    expert = factory.write_checkpoint(tmp_path / "expert", tensors, shape)
+    source = pack(expert, open_base(base), tmp_path / "packed")
+    checkpoint = open_checkpoint("expert", source)
+    copies = {} if own else {"lm_head.weight": "model.embed_tokens.weight"}
+    assert tied_tensors(checkpoint) == copies
+    assert tied_tensors(open_checkpoint("expert", FolderSource(expert))) == copies
