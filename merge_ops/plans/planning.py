@@ -14,6 +14,7 @@ from merge_ops.checkpoints.tensor_names import shape_fault
 from merge_ops.checkpoints.ties import find_source
 from merge_ops.errors import CompatibilityError, Fault, RecipeError
 from merge_ops.plans.compatibility import check_compatible
+from merge_ops.plans.layer_rules import rule_faults
 from merge_ops.plans.model_wide import check_one_for_all
 from merge_ops.plans.plan import Plan
 from merge_ops.plans.resolution import ParameterResolver
@@ -34,7 +35,7 @@ def plan_merge(
     `checkpoints` has them by the names that the recipe uses. `coefficients` chooses some of the
     sweep by id (default: all). `shard_bytes` is the most data of a file of the output. `arithmetic`
     is the kind that the merge will compute with. Raises CompatibilityError where the checkpoints do
-    not fit, RecipeError where a required parameter has no value.
+    not fit, or their merge not its config, RecipeError where a required parameter has no value.
     """
     donor = donor_of(recipe, checkpoints)
     arrangement = arrange(recipe, checkpoints)
@@ -63,7 +64,11 @@ def plan_merge(
     ordered = [by_name[output.name] for shard in shards for output in shard.tensors]
     cautions += tokenizer.cautions if tokenizer else ()
     output = (tuple(ordered), tuple(shards), chosen, tuple(cautions), tokenizer)
-    return Plan(recipe, donor, arrangement, *output, arithmetic=arithmetic)
+    plan = Plan(recipe, donor, arrangement, *output, arithmetic=arithmetic)
+    wrong = rule_faults(plan)
+    if wrong:
+        raise CompatibilityError(recipe.subject, wrong)
+    return plan
 
 
 def _chosen(recipe: Recipe, wanted: Sequence[str] | None) -> tuple[Coefficient, ...]:

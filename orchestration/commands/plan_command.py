@@ -10,13 +10,21 @@ from merge_ops.errors import Fault, RecipeError
 from merge_ops.plans import Plan, plan_steps
 from merge_ops.plans.plan import GRADIENTS
 from merge_ops.recipes import Steps, load_steps
+from orchestration.commands.cautions import cautions_of, refuse_cautions, show_cautions
 from orchestration.commands.local_models import open_models
 
 
-def show_plan(config: Path, as_json: bool) -> None:
-    """Print a plan, as tables or as JSON."""
+def show_plan(config: Path, as_json: bool, strict: bool = False, verify: bool = False) -> None:
+    """Print a plan, as tables or as JSON; `strict` makes its warnings errors."""
     steps = concrete_steps(config)
     plans = plan_steps(steps, open_models(str(config), steps.referenced_models)).plans
+    if strict:
+        refuse_cautions(str(config), cautions_of(plans))
+    if verify:
+        from orchestration.commands.output_checks import OutputChecks
+
+        with OutputChecks(Console(stderr=True), plans[-1], strict, verify) as checks:
+            checks.look_at_plan(wait=True)
     console = Console()
     if as_json:
         from merge_ops.plans.plan_json import plan_json
@@ -54,8 +62,7 @@ def _print_plan(console: Console, plan: Plan) -> None:
         console.print(plan.tokenizer.vocabulary.summary)
     if plan.recipe.has_gradient:
         console.print(GRADIENTS)
-    for caution in plan.cautions:
-        console.print(f"[yellow]warning:[/yellow] {caution}")
+    show_cautions(console, plan.cautions)
     points = ", ".join(each.id for each in plan.coefficients)
     console.print(f"coefficients: {points}")
     console.print(
