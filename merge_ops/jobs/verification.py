@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
@@ -112,8 +113,7 @@ def _load(folder: Path, config: Mapping[str, Any]) -> tuple[str, tuple[int, ...]
 
 def _class_of(config: Mapping[str, Any]) -> Any:
     """The class of transformers that config.json names; where it knows none, causal models."""
-    import transformers
-
+    transformers: Any = import_module("transformers")
     named = cast("list[Any]", config.get("architectures") or [None])
     found = getattr(transformers, str(named[0]), None)
     known = isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)

@@ -12,8 +12,9 @@ from __future__ import annotations
 import json
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 MEMORY = 6 << 30  # bytes of data; torch and transformers take half a GiB
 MODULES_A_TENSOR = 32  # a model with more for each tensor that is there is not the one described
@@ -42,13 +43,14 @@ class _Loader:
 
     def __init__(self) -> None:
         try:
-            import accelerate  # noqa: F401  # pyright: ignore[reportUnusedImport]
-            import torch
-            import transformers
+            for name in ("accelerate", "safetensors"):  # which the loading below needs
+                import_module(name)
+            torch: Any = import_module("torch")
+            transformers: Any = import_module("transformers")
         except ImportError as error:
             raise _Unknown(f"{error.name} is not installed") from error
-        self._torch: Any = torch
-        self._transformers: Any = transformers
+        self._torch = torch
+        self._transformers = transformers
         transformers.logging.set_verbosity(transformers.logging.CRITICAL)
         transformers.logging.disable_progress_bar()
         self._modules_left = 0
@@ -95,7 +97,7 @@ class _Loader:
     def _classes(self, config: Any, architectures: object) -> list[Any]:
         """The class that the config names, or those that may be meant where it names none."""
         if isinstance(architectures, list) and architectures:
-            name = architectures[0]
+            name = cast("list[object]", architectures)[0]
             found = getattr(self._transformers, name, None) if isinstance(name, str) else None
             base = self._transformers.PreTrainedModel
             sound = isinstance(found, type) and issubclass(found, base)
@@ -106,8 +108,7 @@ class _Loader:
 
     def load(self, folder: Path) -> dict[str, Any]:
         """Return what is wrong with the files of a folder, which are opened, not read."""
-        from safetensors import safe_open
-
+        safe_open: Any = import_module("safetensors").safe_open
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         tensors: list[tuple[str, list[int]]] = []
         for file in sorted(folder.glob("*.safetensors")):
