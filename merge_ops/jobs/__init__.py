@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # modules, imported when they are asked for
         restoring,
         statistics,
         verification,
+        written_files,
     )
 
 __all__ = [
@@ -27,4 +28,5 @@ __all__ = [
     "restoring",
     "statistics",
     "verification",
+    "written_files",
 ]

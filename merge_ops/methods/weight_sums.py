@@ -22,7 +22,11 @@ Check = Callable[[Any], Fault | None]
 
 def nearly_zero(weights: Sequence[float]) -> bool:
     """Return whether the weights sum to zero, or to so little of their sizes that it is none."""
-    return abs(sum(weights)) <= NEARLY_ZERO * sum(abs(weight) for weight in weights)
+    most = max(map(abs, weights))
+    if most == 0:
+        return True
+    shares = [weight / most for weight in weights]  # sums of these do not overflow
+    return abs(sum(shares)) <= NEARLY_ZERO * sum(map(abs, shares))
 
 
 def first_of(*checks: Check) -> Check:
@@ -110,10 +114,12 @@ def _small_subset(weights: Sequence[float]) -> list[float]:
 
     few = list(weights[:MOST_SUBSETS])
     sums, sizes = np.zeros(1, dtype=np.float32), np.zeros(1)
-    for weight in few:  # in the order that the merge adds them
-        sums = np.concatenate([sums, sums + np.float32(weight)])
-        sizes = np.concatenate([sizes, sizes + abs(weight)])
-    (bad,) = np.nonzero((sums != 0) & (np.abs(sums) <= NEARLY_ZERO * sizes))
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found in the result
+        for weight in few:  # in the order that the merge adds them
+            sums = np.concatenate([sums, sums + np.float32(weight)])
+            sizes = np.concatenate([sizes, sizes + abs(weight)])
+        small = (sums != 0) & np.isfinite(sums) & (np.abs(sums) <= NEARLY_ZERO * sizes)
+        (bad,) = np.nonzero(small)
     if not len(bad):
         return []
     return [weight for place, weight in enumerate(few) if int(bad[0]) >> place & 1]

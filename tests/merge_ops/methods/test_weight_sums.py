@@ -112,6 +112,13 @@ def test_the_bound_is_relative():
     assert not nearly_zero([1e-30, 1e-30])
     assert not nearly_zero([0.5, -0.499])
     assert nearly_zero([1e300, -1e300])
+    assert nearly_zero([0.0, 0.0])
+    assert not nearly_zero([1e308, 1e308])
+
+
+def test_weights_that_overflow_are_left_to_the_result(family):
+    for method in ("linear", "ties"):
+        assert plan_of(family, method, [1e308, 1e308, -1e307], base=method == "ties").steps
 
 
 def test_small_sums_that_are_allowed_are_right(family, tmp_path):

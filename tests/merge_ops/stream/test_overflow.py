@@ -98,6 +98,13 @@ def test_a_scale_beyond_float32(tmp_path, arithmetic, method, dtype):
     refusal(plan, arithmetic, r"becomes -?(inf|nan), which float32, that merges are computed in")
 
 
+def test_weights_beyond_float32(tmp_path, arithmetic):
+    text = "merge_method: linear\nmodels: [{model: base, parameters: {weight: 1.0e+308}},"
+    text += " {model: a, parameters: {weight: 1.0e+308}}]"
+    plan = plan_of(tmp_path, text, (torch.bfloat16, {}), a=(torch.bfloat16, {}))
+    refusal(plan, arithmetic, r"element 0 becomes nan, which float32")
+
+
 def test_the_coefficient_of_a_sweep_is_named(tmp_path, arithmetic):
     text = TASK.replace("parameters: {lambda: 2.0}", "sweep: {lambda: [0.5, 1.0, 3.0]}")
     at = {(NAME, 0): 40000.0}, {(NAME, 0): 50000.0}
