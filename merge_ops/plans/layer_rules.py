@@ -29,11 +29,13 @@ def rule_faults(plan: Plan) -> list[Fault]:
     config, was = _text(plan.config), _text(plan.base.config)
     if not config:
         return []
-    rules = (_layer_count, _vocabulary, _width, _head)
+    rules = (_vocabulary, _width, _head)
+    problems = [rule(config, after) for rule in rules if not rule(was, before)]
+    problems.append(_layer_count(config, after, _counted_stack(was, before)))
     faults = [
         Fault("the output", f"{problem}, by the config.json of {plan.base.name}")
-        for rule in rules
-        if (problem := rule(config, after)) and not rule(was, before)
+        for problem in problems
+        if problem
     ]
     if plan.arrangement.layers is not None and not _sizes_by_layer(config):
         faults += _layer_faults(plan.base.name, before, after)
@@ -54,20 +56,19 @@ def _number(config: Mapping[str, Any], keys: Sequence[str]) -> int | None:
     return found[0] if found else None
 
 
-def _stack(shapes: Shapes) -> str | None:
-    """The stack with the most layers; of equals none is the one that the config counts."""
-    counts = layers_of(shapes)
-    most = max(counts.values(), default=0)
-    stacks = [stack for stack, count in counts.items() if count == most]
+def _counted_stack(config: Mapping[str, Any], shapes: Shapes) -> str | None:
+    """The one stack that has as many layers as the config states; none where two or none have."""
+    stated = _number(config, LAYER_COUNTS)
+    stacks = [stack for stack, count in layers_of(shapes).items() if count == stated]
     return stacks[0] if len(stacks) == 1 else None
 
 
-def _layer_count(config: Mapping[str, Any], shapes: Shapes) -> str:
-    stated, stack = _number(config, LAYER_COUNTS), _stack(shapes)
+def _layer_count(config: Mapping[str, Any], shapes: Shapes, stack: str | None) -> str:
+    stated = _number(config, LAYER_COUNTS)
     if stated is None or stack is None:
         return ""
     numbers = {place[1] for name in shapes if (place := layer_of(name)) and place[0] == stack}
-    if numbers == set(range(len(numbers))) and len(numbers) == stated:
+    if numbers == set(range(stated)):
         return ""
     gaps = sorted(set(range(stated)) - numbers)
     lacks = f"; {gaps[0]} is missing" if gaps else ""

@@ -16,7 +16,7 @@ from merge_ops.checkpoints.byte_sources import FolderSource
 from merge_ops.checkpoints.layout import OutputTensor
 from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.errors import CompatibilityError
-from merge_ops.plans import expected_tensors
+from merge_ops.plans import expected_tensors, layer_rules
 from merge_ops.plans.expected_tensors import CHILD, ExpectedTensors, can_look, judged
 from merge_ops.plans.layer_rules import rule_faults
 from merge_ops.plans.planning import plan_merge
@@ -363,6 +363,24 @@ def test_a_layer_that_is_gone(plan):
     drop = [each.output.name for each in plan.steps if ".layers.1." in each.output.name]
     (fault,) = rule_faults(changed(plan, drop))
     assert "has 2 layers in 'model.layers'; 1 is missing, and must have 3" in str(fault)
+
+
+def test_the_layers_that_the_config_counts_are_those_of_the_text():
+    """A tower for pictures may be the higher one, before or after."""
+
+    def shapes(text, pictures):
+        names = [f"model.layers.{n}.norm.weight" for n in range(text)]
+        return dict.fromkeys([*names, *(f"visual.blocks.{n}.norm.weight" for n in range(pictures))])
+
+    for text, pictures in ((36, 32), (28, 32)):
+        config, before = {"num_hidden_layers": text}, shapes(text, pictures)
+        stack = layer_rules._counted_stack(config, before)
+        assert stack == "model.layers"
+        less = {"num_hidden_layers": 24}
+        assert layer_rules._layer_count(less, shapes(24, pictures), stack) == ""
+        told = layer_rules._layer_count(less, shapes(22, pictures), stack)
+        assert told == "has 22 layers in 'model.layers'; 22 is missing, and must have 24"
+    assert layer_rules._counted_stack({"num_hidden_layers": 12}, shapes(12, 12)) is None
 
 
 def test_a_rule_that_the_base_breaks_counts_not(family, tmp_path):
