@@ -251,7 +251,7 @@ ARCHITECTURES = (
         "ViTConfig",
         {**VISION, "num_labels": 5},
         image,
-        ("query", "value"),
+        ("q_proj", "v_proj"),
     ),
     Architecture(
         "gpt2",

@@ -10,8 +10,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
-from merge_ops.checkpoints.config import LAYER_COUNTS, TEXT, VOCABULARY_SIZES
+from merge_ops.checkpoints.config import TEXT, VOCABULARY_SIZES
 from merge_ops.checkpoints.depth import layer_of, layers_of
+from merge_ops.checkpoints.layer_counts import LAYER_COUNTS
 from merge_ops.checkpoints.tensor_names import is_embedding, is_head
 from merge_ops.errors import Fault
 from merge_ops.plans.plan import Plan
@@ -131,6 +132,6 @@ def _by_layer(shapes: Shapes) -> dict[tuple[str, int], dict[str, tuple[int, ...]
     for name, shape in shapes.items():
         place = layer_of(name)
         if place is not None:
-            rest = name[len(f"{place[0]}.{place[1]}.") :]
+            rest = name.removeprefix(f"{place[0]}.{place[1]}.")
             found.setdefault(place, {})[rest] = shape
     return found

@@ -56,9 +56,10 @@ def model_card(plan: Plan, output: Output) -> str:
 
 
 def _rows(plan: Plan) -> list[str]:
-    rows = [f"| base | {plan.base.name} | `{plan.digest_of(plan.base) or 'unknown'}` |"]
+    role = plan.role_of(plan.base)
+    rows = [f"| {role} | {plan.base.name} | `{plan.digest_of(plan.base) or 'unknown'}` |"]
     for checkpoint in plan.inputs:
         if checkpoint is not plan.base:
             digest = plan.digest_of(checkpoint) or "unknown"
-            rows.append(f"| expert | {checkpoint.name} | `{digest}` |")
+            rows.append(f"| {plan.role_of(checkpoint)} | {checkpoint.name} | `{digest}` |")
     return rows

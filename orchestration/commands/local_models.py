@@ -71,7 +71,7 @@ def open_model(reference: str, digests: Mapping[str, str]) -> Checkpoint:
     model = open_checkpoint(name, _source(readable(folder)), digests.get(folder))
     for adapter in adapters:
         name = f"{name}+{adapter}"
-        model = open_adapter(name, model, FolderSource(readable(adapter)), digests.get(adapter))
+        model = open_adapter(name, model, _source(readable(adapter)), digests.get(adapter))
     return model
 
 

@@ -5,7 +5,6 @@ and loads it with `trust_remote_code`. `naming` in the config says whose names a
 ChatGLM2/3 (`chatglm`), Baichuan (`baichuan`) or InternLM2 (`internlm2`).
 """
 
-import torch
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput

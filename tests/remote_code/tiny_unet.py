@@ -126,7 +126,7 @@ class TinyUNet(nn.Module):
     def forward(
         self, image: torch.Tensor, time: torch.Tensor, context: torch.Tensor
     ) -> torch.Tensor:
-        """Noise [batch, 4, h, w] of an image, a time [batch, WIDTH] and a text [batch, m, CONTEXT]."""
+        """An image [batch, 4, h, w], a time [batch, WIDTH], a text [batch, m, CONTEXT]: noise."""
         at = self.time_embedding.linear_2(silu(self.time_embedding.linear_1(time)))
         first = self.down_blocks[0](self.conv_in(image), at, context)
         second = self.down_blocks[1](nn.functional.avg_pool2d(first, 2), at, context)
