@@ -38,7 +38,7 @@ def rule_faults(plan: Plan) -> list[Fault]:
         for problem in problems
         if problem
     ]
-    if plan.arrangement.layers is not None and not _sizes_by_layer(config):
+    if plan.arrangement.stacks and not _sizes_by_layer(config):
         faults += _layer_faults(plan.base.name, before, after)
     return faults
 
@@ -113,8 +113,8 @@ def _layer_faults(base: str, before: Shapes, after: Shapes) -> Iterator[Fault]:
     for stack in {stack for stack, _ in made}:
         kinds = [parts for (its, _), parts in known.items() if its == stack]
         odd = sorted(n for (its, n), parts in made.items() if its == stack and parts not in kinds)
-        if not kinds or not odd:
-            continue
+        if not odd or not kinds or any(kind != kinds[0] for kind in kinds):
+            continue  # where the base's own layers differ, others may
         parts = made[stack, odd[0]]
         nearest = max(kinds, key=lambda kind: len(kind.items() & parts.items()))
         name = sorted(key for key in {**nearest, **parts} if nearest.get(key) != parts.get(key))[0]
