@@ -24,6 +24,7 @@ from merge_ops.checkpoints.layout import Shard
 from merge_ops.checkpoints.tensor_names import is_head
 from merge_ops.errors import Caution
 from merge_ops.methods.registry import MergeMethod
+from merge_ops.plans.parameter_rows import ParameterRow, parameter_rows
 from merge_ops.plans.steps import Copy, Merge, Reuse, Step
 from merge_ops.recipes.recipe import Coefficient, Recipe
 from merge_ops.vocabularies.output_tokenizer import OutputTokenizer
@@ -121,6 +122,14 @@ class Plan:
         written = self.recipe.out_dtype or self.recipe.dtype
         config = merged_config(self.base, self.arrangement.stacks, heads, written)
         return self.tokenizer.configured(config) if self.tokenizer else config
+
+    @cached_property
+    def parameter_rows(self) -> tuple[ParameterRow, ...]:
+        """Return the parameters in words, a row for tensors that are merged alike.
+
+        They are those of the first coefficient.
+        """
+        return parameter_rows(self.steps)
 
     @property
     def bytes_read(self) -> int:
