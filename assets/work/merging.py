@@ -15,7 +15,8 @@ from merge_ops.recipes import Recipe, Steps
 if TYPE_CHECKING:
     from assets.work.resume import CarriedOut
     from merge_ops.checkpoints import Checkpoint
-    from merge_ops.plans import Output, Plan
+    from merge_ops.plans import Plan
+    from merge_ops.plans.plan import Output
     from merge_ops.progress import Progress
     from merge_ops.stream import StreamSettings
     from resources.store import Artifact, ArtifactStore

@@ -14,7 +14,6 @@ if TYPE_CHECKING:  # modules, imported when they are asked for
         restoring,
         statistics,
         verification,
-        written_files,
     )
 
 __all__ = [
@@ -28,5 +27,4 @@ __all__ = [
     "restoring",
     "statistics",
     "verification",
-    "written_files",
 ]

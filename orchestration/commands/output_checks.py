@@ -72,7 +72,7 @@ class OutputChecks:
         Raises CheckpointError where a header is not as planned, CompatibilityError where
         transformers does not load what is there.
         """
-        from merge_ops.jobs.written_files import check_written
+        from merge_ops.jobs.verification import check_written
 
         self.look_at_plan(wait=True)
         for number, folder in enumerate(folders):

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from merge_ops.errors import Caution, CheckpointError, CompatibilityError
-from merge_ops.jobs.written_files import check_written
+from merge_ops.jobs.verification import check_written
 from merge_ops.plans import plan_steps
 from merge_ops.recipes import load_steps
 from orchestration.commands.cautions import printable, refuse_cautions, show_cautions
