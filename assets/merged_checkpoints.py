@@ -108,6 +108,8 @@ def _show(
     for checkpoint in merged.checkpoints:
         shown = of_artifact(checkpoint.artifact, checkpoint.memoized) | of_masks(merged.masks)
         context.add_asset_metadata(shown, partition_key=points[checkpoint.coefficient])
+    for warning in merged.warnings:
+        context.log.warning(f"{merged.expert_set}: {warning}")
     context.log.info(_sentence(merged))
 
 
@@ -138,7 +140,9 @@ def _metadata(merged: list[MergedSet]) -> dict[str, Any]:
         for each in merged
         for point in each.checkpoints
     ]
-    return {"of this run": table(rows), **of_work(seconds, moved)}
+    warnings = dict.fromkeys(warning for each in merged for warning in each.warnings)
+    told = {"warnings": "\n".join(warnings)} if warnings else {}
+    return {"of this run": table(rows), **of_work(seconds, moved), **told}
 
 
 def _sentence(merged: MergedSet) -> str:

@@ -22,7 +22,14 @@ from pathlib import Path
 from benchmarks.processes import COPY, ROOT, Run, RunFailedError, machine, measure, middle
 from benchmarks.shapes import SHAPES, Shape, model_folder
 
-RONGHE = (sys.executable, "-c", "from orchestration.commands.cli import main; main()", "merge")
+# Others do not ask transformers about what they wrote either.
+RONGHE = (
+    sys.executable,
+    "-c",
+    "from orchestration.commands.cli import main; main()",
+    "merge",
+    "--no-verify",
+)
 Task = Callable[[], Run]
 
 

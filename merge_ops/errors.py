@@ -7,7 +7,7 @@
     │   ├── MissingModelError    nothing there at all
     │   └── PackedModelError     a packed model that is damaged, or not given its own base
     ├── CompatibilityError     checkpoints that may not be merged together; every fault found
-    ├── NonFiniteError         NaN or infinity in an input, found while streaming
+    ├── NonFiniteError         NaN or infinity in an input or a result, found while streaming
     ├── NoDirectionError       tensors that cancel out where a method needs their direction
     ├── SettingsError          memory or threads that cannot work
     ├── DeviceError            a device was asked for that is not there
@@ -96,7 +96,7 @@ class CompatibilityError(FaultsError):
 
 
 class NonFiniteError(RongheError):
-    """An input tensor holds NaN or infinity."""
+    """An input tensor holds NaN or infinity, or what is made of finite ones does."""
 
 
 class NoDirectionError(RongheError):

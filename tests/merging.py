@@ -28,8 +28,16 @@ def merge_in_process(config: Path, out: Path, settings: StreamSettings | None = 
 
 
 def ronghe(
-    *arguments: object, environment: Mapping[str, str] | None = None, folder: Path = ROOT
+    *arguments: object,
+    environment: Mapping[str, str] | None = None,
+    folder: Path = ROOT,
+    verify: bool = False,
 ) -> subprocess.CompletedProcess[str]:
-    """Runs the command line in a forked process, in the project's folder or another."""
+    """Runs the command line in a forked process, in the project's folder or another.
+
+    Without `verify` a merge does not ask transformers, which takes seconds to import.
+    """
+    if arguments[:1] == ("merge",) and not verify:
+        arguments = (*arguments, "--no-verify")
     variables = {**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})}
     return run_forked(list(map(str, arguments)), folder, variables)

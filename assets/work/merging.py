@@ -1,7 +1,7 @@
 """From recipes and an expert set to published checkpoints. Knows no Dagster."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,8 @@ from merge_ops.recipes import Recipe, Steps
 if TYPE_CHECKING:
     from assets.work.resume import CarriedOut
     from merge_ops.checkpoints import Checkpoint
-    from merge_ops.plans import Output, Plan
+    from merge_ops.plans import Plan
+    from merge_ops.plans.plan import Output
     from merge_ops.progress import Progress
     from merge_ops.stream import StreamSettings
     from resources.store import Artifact, ArtifactStore
@@ -56,6 +57,7 @@ class MergedSet:
     `inputs` are the digests of base and experts by name. `seconds` and `bytes_*` are 0 when all
     checkpoints were there; of `tensors` tensors `reused` were copied from earlier checkpoints, and
     `resumed` from merges of the same plan that were killed. `masks` are those of merges by emr.
+    `warnings` are those of the plans, each with what to do.
     """
 
     expert_set: str
@@ -68,6 +70,7 @@ class MergedSet:
     tensors: int = 0
     resumed: int = 0
     masks: PublishedMasks | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def megabytes_per_second(self) -> float:
@@ -96,11 +99,14 @@ def merge_set(
     named = dict.fromkeys([*experts, *concrete.referenced_models])
     models = open_models(store, job.base, [name for name in named if name != job.base])
     merger = _Merger(store, settings, job.licences, progress)
+    warnings: list[str] = []
     for step, recipe in zip(job.steps.earlier, concrete.earlier, strict=True):
         made_for = job.expert_set if job.steps.takes_experts(step) else ""
         merged = merger.merge(recipe, models, made_for, {"default": None})
         models[recipe.name] = _opened(recipe.name, merged.checkpoints[0].artifact)
-    return merger.merge(concrete.result, models, job.expert_set, job.points, job.asset)
+        warnings += merged.warnings
+    result = merger.merge(concrete.result, models, job.expert_set, job.points, job.asset)
+    return replace(result, warnings=tuple(dict.fromkeys([*warnings, *result.warnings])))
 
 
 def point_at(store: "ArtifactStore", job: MergeJob, merged: MergedSet, run: str) -> None:
@@ -172,6 +178,7 @@ class _Merger:
             tensors=len(whole.steps),
             resumed=made.resumed if made else 0,
             masks=publish_masks(self.store, whole),
+            warnings=tuple(map(str, whole.cautions)),
         )
 
     def _carry_out(self, plan: "Plan", expert_set: str) -> "CarriedOut":
@@ -203,6 +210,7 @@ def _manifest_fields(
             "parameters": {**plan.recipe.parameters, **output.values},
             "excluded": dict(plan.excluded),
         },
+        "warnings": [str(caution) for caution in plan.cautions],
         "tensors": [step.output.name for step in plan.steps],
         "inputs": {each.name: each.digest for each in plan.checkpoints},
         "licences": {each.name: licences.get(each.name) for each in plan.checkpoints},

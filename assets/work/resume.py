@@ -9,7 +9,8 @@ from merge_ops.plans.resume import Remains, resuming, tensor_places
 
 if TYPE_CHECKING:
     from merge_ops.jobs.assembly import MergeReport
-    from merge_ops.plans import Output, Plan
+    from merge_ops.plans import Plan
+    from merge_ops.plans.plan import Output
     from merge_ops.progress import Progress
     from merge_ops.stream import StreamSettings
     from resources.store import Artifact, ArtifactStore, Unfinished

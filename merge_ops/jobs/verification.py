@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,10 +15,12 @@ from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.header import FLOAT_DTYPES, ITEM_SIZES, TensorEntry
 from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.errors import CheckpointError
+from merge_ops.plans.plan import Plan
 from merge_ops.stream.rounding import torch_dtype
 
 BLOCK = 1 << 20
 PROBE_TOKENS = 8
+MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -54,10 +57,33 @@ def verify_checkpoint(folder: Path, expected: Collection[str] | None = None) -> 
     problems = [*_name_problems(checkpoint, expected), *_value_problems(checkpoint)]
     loaded_as, shape = "", ()
     if not problems:
-        loaded_as, shape, problems = _load(folder)
+        loaded_as, shape, problems = _load(folder, checkpoint.config)
     source.close()
     parameters = sum(entry.count for entry in checkpoint.tensors.values())
     return Verification(len(checkpoint.tensors), parameters, loaded_as, shape, tuple(problems))
+
+
+def check_written(plan: Plan, folder: Path) -> None:
+    """Compare a written checkpoint with its plan: names, dtypes, shapes, and the lengths of files.
+
+    Raises CheckpointError that names what is not as planned.
+    """
+    source = FolderSource(folder)
+    written = open_checkpoint(folder.name, source)
+    source.close()
+    wanted = {step.output.name: (step.output.dtype, step.output.shape) for step in plan.steps}
+    found = {name: (entry.dtype, entry.shape) for name, entry in written.tensors.items()}
+    wrong = sorted(name for name in {**wanted, **found} if wanted.get(name) != found.get(name))
+    if wrong:
+        told = [
+            f"'{name}' is {found.get(name, 'missing')}, planned: {wanted.get(name, 'none')}"
+            for name in wrong[:MOST_NAMED]
+        ]
+        rest = f" and {len(wrong) - MOST_NAMED} more" if len(wrong) > MOST_NAMED else ""
+        raise CheckpointError(
+            f"{folder}: what was written is not what was planned: {'; '.join(told)}{rest}. Nothing"
+            " was published; this is a fault of Ronghe or of the disk, please report it"
+        )
 
 
 def _name_problems(checkpoint: Checkpoint, expected: Collection[str] | None) -> Iterator[str]:
@@ -88,12 +114,9 @@ def _finite(checkpoint: Checkpoint, entry: TensorEntry) -> bool:
     return True
 
 
-def _load(folder: Path) -> tuple[str, tuple[int, ...], list[str]]:
-    """Load with transformers and run one forward pass over a few tokens."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    loader: Any = AutoModelForCausalLM
+def _load(folder: Path, config: Mapping[str, Any]) -> tuple[str, tuple[int, ...], list[str]]:
+    """Load with transformers and, if it takes tokens, run one forward pass over a few."""
+    loader = _class_of(config)
     try:
         model, info = loader.from_pretrained(
             folder, output_loading_info=True, trust_remote_code=False, local_files_only=True
@@ -105,10 +128,40 @@ def _load(folder: Path) -> tuple[str, tuple[int, ...], list[str]]:
         for what in ("missing_keys", "unexpected_keys", "mismatched_keys")
         if info.get(what)
     ]
+    made = _forward(model)
+    if made is None:
+        return type(model).__name__, (), problems
+    if not bool(made.isfinite().all()):
+        problems.append("a forward pass gives NaN or infinity")
+    return type(model).__name__, cast("tuple[int, ...]", tuple(made.shape)), problems
+
+
+def _class_of(config: Mapping[str, Any]) -> Any:
+    """The class of transformers that config.json names; where it knows none, causal models."""
+    transformers: Any = import_module("transformers")
+    named = cast("list[Any]", config.get("architectures") or [None])
+    found = getattr(transformers, str(named[0]), None)
+    known = isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)
+    return found if known else transformers.AutoModelForCausalLM
+
+
+def _forward(model: Any) -> Any:
+    """What a few tokens give, or None of a model that wants something else, such as pictures."""
+    import torch
+
+    if model.main_input_name != "input_ids":
+        return None
     vocabulary = int(model.get_input_embeddings().weight.shape[0])
     tokens = torch.arange(PROBE_TOKENS).remainder(vocabulary).unsqueeze(0)
-    with torch.inference_mode():
-        logits = model.eval()(input_ids=tokens).logits
-    if not bool(logits.isfinite().all()):
-        problems.append("a forward pass gives NaN or infinity")
-    return type(model).__name__, cast("tuple[int, ...]", tuple(logits.shape)), problems
+    inputs = {"input_ids": tokens}
+    if getattr(model.config, "is_encoder_decoder", False):
+        inputs["decoder_input_ids"] = tokens
+    language = model.can_generate()
+    try:
+        with torch.inference_mode():
+            made = model.eval()(**inputs)
+    except Exception:
+        if language:
+            raise
+        return None  # it takes more than tokens
+    return getattr(made, "logits", made[0])

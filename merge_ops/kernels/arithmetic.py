@@ -148,10 +148,12 @@ class Arithmetic(ABC):
         """`values` -= `base` if given, both (n,); returns whether all were finite, as `widen`."""
 
     @abstractmethod
-    def rounded(self, values: Values, base: Values | None, code: str) -> NDArray[np.uint8]:
+    def rounded(
+        self, values: Values, base: Values | None, code: str
+    ) -> tuple[NDArray[np.uint8], bool]:
         """`values` (plus `base`), both (n,), rounded once to a safetensors dtype, as flat bytes.
 
-        The values may be overwritten, and the bytes may lie in their memory.
+        Beside them whether these are finite. Values may be overwritten, and share their memory.
         """
 
     # ---------------------------------------------------------------- sums
@@ -178,11 +180,11 @@ class Arithmetic(ABC):
         bands: Sequence[Band | None],
         sums: Sequence[Sum],
         base: Values | None,
-    ) -> list[NDArray[np.uint8]]:
+    ) -> tuple[list[NDArray[np.uint8]], bool]:
         """Several `weighted_sum`s of the same parts, each `rounded` to bfloat16: bytes, (2 n,).
 
-        Parts have one shape of n elements, (n,) if there are bands; then there is one sum. `base`
-        is (n,).
+        Beside them whether all are finite. Parts have one shape of n elements, (n,) if there are
+        bands; then there is one sum. `base` is (n,).
         """
 
     @abstractmethod
@@ -194,7 +196,7 @@ class Arithmetic(ABC):
     ) -> tuple[list[NDArray[np.uint8]], bool]:
         """`rounded_sums` of bfloat16 parts as they are stored, shape (n,), each minus the base.
 
-        `base` is (n,) too, each result (2 n,). Beside them whether all that is stored is finite.
+        `base` is (n,) too, each result (2 n,). Beside them whether parts and results are finite.
         """
 
     @abstractmethod

@@ -25,8 +25,8 @@ int from_bfloat16(const uint16_t *stored, const float *base, float *out, int64_t
 }
 
 /* See round_to_bfloat16. */
-void to_bfloat16(const float *values, const float *base, uint16_t *out, int64_t count) {
-    round_to_bfloat16(values, base, count, out);
+int to_bfloat16(const float *values, const float *base, uint16_t *out, int64_t count) {
+    return round_to_bfloat16(values, base, count, out);
 }
 
 /* Of |values| under brackets [low, high], whose ends are bits of floats: counts[cut] are how many
@@ -176,20 +176,23 @@ void weighted_sum(const float *const *parts, struct band *bands, const float *we
 }
 
 /* Into out[s] the weighted sum s, plus base unless it is null, rounded as by to_bfloat16; of each in
-   `numbers` its weights, divisor and scale. With bands there is only one. */
-void weighted_sums_to_bfloat16(const float *const *parts, struct band *bands, int64_t experts,
-                               int64_t count, int64_t sums, const float *numbers,
-                               const float *base, uint16_t *const *out) {
+   `numbers` its weights, divisor and scale. With bands there is only one. Returns 1 where a result
+   is NaN or infinite. */
+int weighted_sums_to_bfloat16(const float *const *parts, struct band *bands, int64_t experts,
+                              int64_t count, int64_t sums, const float *numbers,
+                              const float *base, uint16_t *const *out) {
     float merged[TILE];
+    int bad = 0;
     for (int64_t start = 0; start < count; start += TILE) {
         int64_t length = least(TILE, count - start);
         const float *from = base == NULL ? NULL : base + start, *weights = numbers;
         for (int64_t s = 0; s < sums; s++, weights += experts + 2) {
             sum_tile(parts, bands, weights, experts, start, length, weights[experts],
                      weights[experts + 1], merged);
-            round_to_bfloat16(merged, from, length, out[s] + start);
+            bad |= round_to_bfloat16(merged, from, length, out[s] + start);
         }
     }
+    return bad;
 }
 
 /* out = values where |by| is within the band, zero elsewhere. */

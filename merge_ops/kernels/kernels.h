@@ -9,7 +9,8 @@
 #define GROUP 64   /* marks that are looked at together */
 #define LANES 64   /* partial sums of a leaf */
 
-static const uint32_t MAGNITUDE = 0x7fffffffu, INFINITE = 0x7f800000u;
+/* From ROUNDS_UP on a magnitude is rounded to an infinite bfloat16. */
+static const uint32_t MAGNITUDE = 0x7fffffffu, INFINITE = 0x7f800000u, ROUNDS_UP = 0x7f7f8000u;
 
 static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -47,15 +48,19 @@ static inline int widen(const uint16_t *restrict stored, const float *restrict b
 }
 
 /* values plus base unless base is null, rounded to the nearest bfloat16, ties to even. NaN stays
-   NaN. */
-static inline void round_to_bfloat16(const float *restrict values, const float *restrict base,
-                                     int64_t count, uint16_t *restrict out) {
+   NaN. 1 where a result is NaN or infinite. */
+static inline int round_to_bfloat16(const float *restrict values, const float *restrict base,
+                                    int64_t count, uint16_t *restrict out) {
+    uint32_t most = 0;
     for (int64_t i = 0; i < count; i++) {
         float sum = base == NULL ? values[i] : values[i] + base[i];
         uint32_t bits = as_bits(sum);
         uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1)) >> 16;
-        out[i] = (uint16_t)((bits & MAGNITUDE) > INFINITE ? 0x7fc0u : rounded);
+        uint32_t magnitude = bits & MAGNITUDE;
+        out[i] = (uint16_t)(magnitude > INFINITE ? 0x7fc0u : rounded);
+        most = magnitude > most ? magnitude : most;
     }
+    return most >= ROUNDS_UP;
 }
 
 /* One more term of a weighted sum: the product is rounded, then the sum. Never fused, whatever the

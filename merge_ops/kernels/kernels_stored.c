@@ -3,8 +3,8 @@
 #include "kernels.h"
 
 /* Into out[s] the weighted sum s of stored[e] - base, plus base, rounded; without base where that
-   is null. Of each sum `numbers` has its weights, divisor and scale. Returns 1 where a stored value
-   is NaN or infinite, -1 where there was no memory. The same bits as from_bfloat16 and
+   is null. Of each sum `numbers` has its weights, divisor and scale. Returns 1 where a value that
+   is stored or a result is NaN or infinite, -1 where there was no memory. The same bits as from_bfloat16 and
    weighted_sums_to_bfloat16. */
 int sums_of_bfloat16(const uint16_t *const *stored, const uint16_t *base, int64_t experts,
                      int64_t count, int64_t sums, const float *numbers, uint16_t *const *out) {
@@ -22,7 +22,7 @@ int sums_of_bfloat16(const uint16_t *const *stored, const uint16_t *base, int64_
             for (int64_t e = 0; e < experts; e++)
                 add_term(parts + e * TILE, weights[e], e == 0, length, merged);
             end_sum(weights[experts], weights[experts + 1], length, merged);
-            round_to_bfloat16(merged, from, length, out[s] + start);
+            bad |= round_to_bfloat16(merged, from, length, out[s] + start);
         }
     }
     free(parts);

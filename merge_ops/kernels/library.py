@@ -13,7 +13,7 @@ from ctypes import POINTER, c_float, c_int, c_int64, c_uint32, c_uint64, c_void_
 
 _SIGNATURES = {
     "from_bfloat16": (c_int, (c_void_p, c_void_p, c_void_p, c_int64)),
-    "to_bfloat16": (None, (c_void_p, c_void_p, c_void_p, c_int64)),
+    "to_bfloat16": (c_int, (c_void_p, c_void_p, c_void_p, c_int64)),
     "under_brackets": (
         None,
         (c_void_p, c_int64, c_int64, c_void_p, POINTER(c_void_p), c_void_p),
@@ -29,7 +29,7 @@ _SIGNATURES = {
          c_void_p),
     ),
     "weighted_sums_to_bfloat16": (
-        None,
+        c_int,
         (POINTER(c_void_p), c_void_p, c_int64, c_int64, c_int64, POINTER(c_float), c_void_p,
          POINTER(c_void_p)),
     ),

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # bfloat16 as its bits
+_BEYOND = {"F64": np.inf, "F32": np.inf, "F16": 65520}  # magnitudes that become infinite
 
 
 class _Band(ctypes.Structure):
@@ -115,17 +116,25 @@ class Loops(MaskLoops):
                 array -= array_of(base)
         return finite
 
-    def rounded(self, values: Values, base: Values | None, code: str) -> NDArray[np.uint8]:
-        """`values` (plus `base`), both (n,), are rounded once to a dtype; returns flat bytes."""
+    def rounded(
+        self, values: Values, base: Values | None, code: str
+    ) -> tuple[NDArray[np.uint8], bool]:
+        """`values` (plus `base`), both (n,), become flat bytes; beside them if they are finite."""
         array = array_of(values).reshape(-1)
         if code == "BF16":
             origin = None if base is None else array_of(base)
             bits = np.empty(len(array), dtype=np.uint16)
-            self._library.to_bfloat16(address(array), address(origin), address(bits), len(array))
-            return bits.view(np.uint8)
-        if base is not None:
-            array += array_of(base)
-        return array.astype(_DTYPES[code], copy=False).view(np.uint8)
+            bad = self._library.to_bfloat16(
+                address(array), address(origin), address(bits), len(array)
+            )
+            return bits.view(np.uint8), not bad
+        with np.errstate(over="ignore", invalid="ignore"):
+            if base is not None:
+                array += array_of(base)
+            stored = array.astype(_DTYPES[code], copy=False)
+            # NaN passes on through both, and is within no bounds.
+            least, most = (array.min(), array.max()) if len(array) else (0, 0)
+        return stored.view(np.uint8), bool(least > -_BEYOND[code] and most < _BEYOND[code])
 
     def weighted_sum(
         self,
@@ -150,16 +159,16 @@ class Loops(MaskLoops):
         bands: Sequence[Band | None],
         sums: Sequence[Sum],
         base: Values | None,
-    ) -> list[NDArray[np.uint8]]:
+    ) -> tuple[list[NDArray[np.uint8]], bool]:
         """Each strip is summed and rounded at once. Shapes as in `Arithmetic.rounded_sums`."""
         arrays = [array_of(part) for part in parts]
         origin = None if base is None else array_of(base)
         outs = [np.empty(arrays[0].size, dtype=np.uint16) for _ in sums]
-        self._library.weighted_sums_to_bfloat16(
+        bad = self._library.weighted_sums_to_bfloat16(
             _pointers(arrays), _bands(bands), len(arrays), arrays[0].size, len(sums),
             _numbers(sums), address(origin), _pointers(outs),
         )  # fmt: skip
-        return [bits.view(np.uint8) for bits in outs]
+        return [bits.view(np.uint8) for bits in outs], not bad
 
     def rounded_sums_of_stored(
         self,

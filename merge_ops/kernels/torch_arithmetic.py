@@ -92,13 +92,16 @@ class TorchArithmetic(MaskTorch):
             tensor -= self.tensor(base)
         return finite
 
-    def rounded(self, values: Values, base: Values | None, code: str) -> NDArray[np.uint8]:
-        """`values` (plus `base`), both (n,), are rounded once to a dtype; returns flat bytes."""
+    def rounded(
+        self, values: Values, base: Values | None, code: str
+    ) -> tuple[NDArray[np.uint8], bool]:
+        """`values` (plus `base`), both (n,), become flat bytes; beside them if they are finite."""
         tensor = self.tensor(values).reshape(-1)
         if base is not None:
             tensor += self.tensor(base)
-        stored = tensor.to(_DTYPES[code]).contiguous().cpu()
-        return cast("NDArray[np.uint8]", stored.view(torch.uint8).numpy())
+        rounded = tensor.to(_DTYPES[code]).contiguous()
+        finite = bool(rounded.sum(dtype=torch.float32).isfinite()) or bool(rounded.isfinite().all())
+        return cast("NDArray[np.uint8]", rounded.cpu().view(torch.uint8).numpy()), finite
 
     def weighted_sum(
         self,
@@ -128,12 +131,11 @@ class TorchArithmetic(MaskTorch):
         bands: Sequence[Band | None],
         sums: Sequence[Sum],
         base: Values | None,
-    ) -> list[NDArray[np.uint8]]:
+    ) -> tuple[list[NDArray[np.uint8]], bool]:
         """One sum after the other is made and rounded. Shapes as in `Arithmetic.rounded_sums`."""
-        return [
-            self.rounded(self.weighted_sum(parts, bands, *numbers), base, "BF16")
-            for numbers in sums
-        ]
+        merged = (self.weighted_sum(parts, bands, *numbers) for numbers in sums)
+        made = [self.rounded(each, base, "BF16") for each in merged]
+        return [rounded for rounded, _ in made], all(finite for _, finite in made)
 
     def rounded_sums_of_stored(
         self,
@@ -150,7 +152,8 @@ class TorchArithmetic(MaskTorch):
         for bits in stored:
             parts.append(self.empty(bits.shape))
             finite &= self.widen(bits.view(np.uint8), "BF16", origin, parts[-1])
-        return self.rounded_sums(parts, [None] * len(parts), sums, origin), finite
+        rounded, sound = self.rounded_sums(parts, [None] * len(parts), sums, origin)
+        return rounded, finite and sound
 
     def disjoint_merge(
         self,

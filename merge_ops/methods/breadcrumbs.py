@@ -19,6 +19,7 @@ from merge_ops.methods.sparse_parameters import (
 )
 from merge_ops.methods.task_arithmetic import scaled_sum
 from merge_ops.methods.ties import disjoint_merge
+from merge_ops.methods.weight_sums import sum_of_task_vectors, sums_that_agree
 
 if TYPE_CHECKING:
     from merge_ops.kernels.arithmetic import Arithmetic, Values
@@ -67,6 +68,7 @@ def _measure(job: TensorJob, parameters: Sequence[BreadcrumbsParameters]) -> Tri
     source="arXiv:2312.06795",
     arrays=True,
     measure=_measure,
+    check=sum_of_task_vectors,
     model_wide=trimmed_globally("density", "gamma", "rescale"),
     unused=("int8_mask",),
 )
@@ -96,6 +98,7 @@ def breadcrumbs(
     source="arXiv:2312.06795",
     arrays=True,
     measure=_measure,
+    check=sums_that_agree,
     model_wide=trimmed_globally("density", "gamma", "rescale"),
     unused=("int8_mask",),
 )

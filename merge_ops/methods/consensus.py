@@ -15,6 +15,7 @@ from merge_ops.methods.parameters import per_input, shared
 from merge_ops.methods.registry import merge_method
 from merge_ops.methods.task_arithmetic import scaled_sum
 from merge_ops.methods.ties import disjoint_merge
+from merge_ops.methods.weight_sums import first_of, sum_of_task_vectors, sums_that_agree
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -82,7 +83,7 @@ def _measure(job: TensorJob, parameters: Sequence[ConsensusTiesParameters]) -> T
     span="element",
     family="subspace",
     source="arXiv:2405.07813",
-    check=_check,
+    check=first_of(_check, sum_of_task_vectors),
 )
 def consensus_ta(
     deltas: Sequence[Values], _: None, parameters: ConsensusTaParameters, arithmetic: Arithmetic
@@ -107,7 +108,7 @@ def consensus_ta(
     family="subspace",
     source="arXiv:2405.07813",
     measure=_measure,
-    check=_check,
+    check=first_of(_check, sums_that_agree),
 )
 def consensus_ties(
     deltas: Sequence[Values],

@@ -18,6 +18,7 @@ from merge_ops.methods.registry import merge_method
 from merge_ops.methods.sparse_parameters import INVERSE_DENSITY, rescale_after_dropping
 from merge_ops.methods.task_arithmetic import scaled_sum
 from merge_ops.methods.ties import disjoint_merge
+from merge_ops.methods.weight_sums import sum_of_task_vectors, sums_that_agree
 
 if TYPE_CHECKING:
     from merge_ops.kernels.arithmetic import Arithmetic, Values
@@ -110,6 +111,7 @@ class DropMeasure(Measure):
     source="arXiv:2311.03099",
     arrays=True,
     measure=DropMeasure,
+    check=sum_of_task_vectors,
     random=True,
     unused=("int8_mask",),
 )
@@ -139,6 +141,7 @@ def dare_linear(
     source="arXiv:2311.03099",
     arrays=True,
     measure=DropMeasure,
+    check=sums_that_agree,
     random=True,
     unused=("int8_mask",),
 )

@@ -22,6 +22,7 @@ from merge_ops.methods.registry import merge_method
 from merge_ops.methods.sparse_parameters import INVERSE_DENSITY, rescale_after_dropping
 from merge_ops.methods.task_arithmetic import scaled_sum
 from merge_ops.methods.ties import disjoint_merge
+from merge_ops.methods.weight_sums import first_of, sum_of_task_vectors, sums_that_agree
 
 if TYPE_CHECKING:
     from merge_ops.kernels.arithmetic import Arithmetic, Values
@@ -199,7 +200,7 @@ class PruneMeasure(Measure):
     arrays=True,
     version=2,
     measure=PruneMeasure,
-    check=chances_outside,
+    check=first_of(chances_outside, sum_of_task_vectors),
     random=True,
     unused=("int8_mask",),
 )
@@ -236,7 +237,7 @@ def della_linear(
     arrays=True,
     version=2,
     measure=PruneMeasure,
-    check=chances_outside,
+    check=first_of(chances_outside, sums_that_agree),
     random=True,
     unused=("int8_mask",),
 )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from merge_ops.measures.combination import WeightedSum
 from merge_ops.methods.parameters import REQUIRED, per_input, shared
 from merge_ops.methods.registry import merge_method
+from merge_ops.methods.weight_sums import sum_of_all
 
 if TYPE_CHECKING:
     from merge_ops.kernels.arithmetic import Arithmetic, Values
@@ -31,6 +32,7 @@ class LinearParameters:
     source="arXiv:2203.05482",
     arrays=True,
     sums_inputs=True,
+    check=sum_of_all,
     base="optional",
 )
 def linear(
@@ -39,7 +41,8 @@ def linear(
     """θ = Σ wᵢ θᵢ / Σ wᵢ  (without the division when `normalize` is false).
 
     Wortsman et al. 2022, "Model soups", https://arxiv.org/abs/2203.05482. As in mergekit the sum
-    is taken first and divided once; weights whose sum is zero are refused when the plan is made.
+    is taken first and divided once; weights whose sum is zero,
+    or nearly, are refused when the plan is made.
 
     Blocks are (n,), one for each checkpoint; the result is (n,).
     """

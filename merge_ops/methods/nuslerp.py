@@ -16,6 +16,7 @@ from merge_ops.measures.measure import Block, Measure, TensorJob
 from merge_ops.measures.rows import as_rows, column_sums, row_length, row_sums, rows_between
 from merge_ops.methods.parameters import REQUIRED, per_input, shared
 from merge_ops.methods.registry import Span, merge_method
+from merge_ops.methods.weight_sums import sum_of_two
 
 if TYPE_CHECKING:
     from merge_ops.kernels.arithmetic import Arithmetic, Values
@@ -157,6 +158,7 @@ def _span(parameters: NuslerpParameters) -> Span:
     source="https://github.com/arcee-ai/mergekit#nuslerp",
     arrays=True,
     measure=ArcMeasure,
+    check=sum_of_two,
     base="optional",
     exactly=2,
 )

@@ -15,6 +15,7 @@ from merge_ops.measures.combination import WeightedSum
 from merge_ops.measures.gram import GramMeasure, Matrix, inner, times
 from merge_ops.methods.parameters import REQUIRED, per_input, shared
 from merge_ops.methods.registry import merge_method
+from merge_ops.methods.weight_sums import sum_of_directions
 
 if TYPE_CHECKING:
     from merge_ops.kernels.arithmetic import Arithmetic, Values
@@ -69,6 +70,7 @@ def multislerp_shares(gram: Matrix, parameters: MultislerpParameters) -> list[fl
     source="https://goddard.blog/posts/multislerp-wow-what-a-cool-idea",
     arrays=True,
     measure=partial(GramMeasure, shares=multislerp_shares),
+    check=sum_of_directions,
     base="optional",
 )
 def multislerp(

@@ -10,11 +10,10 @@ from merge_ops.measures.combination import WeightedSum
 from merge_ops.measures.trimmed_blocks import TrimmedBlock
 from merge_ops.methods.parameters import REQUIRED, per_input, shared
 from merge_ops.methods.registry import merge_method
+from merge_ops.methods.weight_sums import NEAR_ZERO, sum_of_task_vectors
 
 if TYPE_CHECKING:
     from merge_ops.kernels.arithmetic import Arithmetic, Values
-
-NEAR_ZERO = 1e-8  # a sum of weights below it divides by one: mergekit's bound
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,7 @@ class TaskArithmeticParameters:
     source="arXiv:2212.04089",
     arrays=True,
     sums_inputs=True,
+    check=sum_of_task_vectors,
     unused=("density", "rescale", "int8_mask"),
 )
 def task_arithmetic(
@@ -43,7 +43,8 @@ def task_arithmetic(
     """δ = λ Σ wᵢ δᵢ  (divided by Σ wᵢ when `normalize`).
 
     Ilharco et al. 2023, "Editing models with task arithmetic", https://arxiv.org/abs/2212.04089.
-    Negative weights unlearn. A sum of weights within 1e-8 of zero divides by one, as in mergekit.
+    Negative weights unlearn. As in mergekit a sum of weights of zero divides by one; one that is
+    nearly zero is refused.
 
     Blocks are (n,), one for each expert; the result is (n,).
     """

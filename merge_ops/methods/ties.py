@@ -17,6 +17,7 @@ from merge_ops.methods.sparse_parameters import (
     trim_scope,
     trimmed_globally,
 )
+from merge_ops.methods.weight_sums import sums_that_agree
 
 if TYPE_CHECKING:
     from merge_ops.kernels.arithmetic import Arithmetic, Values
@@ -52,6 +53,7 @@ def _measure(job: TensorJob, parameters: Sequence[TiesParameters]) -> TrimMeasur
     source="arXiv:2306.01708",
     arrays=True,
     measure=_measure,
+    check=sums_that_agree,
     model_wide=trimmed_globally("density", "rescale"),
     unused=("int8_mask",),
 )

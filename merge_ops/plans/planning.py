@@ -20,6 +20,7 @@ from merge_ops.plans.compatibility import check_compatible, check_layouts, check
 from merge_ops.plans.ending_agreement import ending_cautions
 from merge_ops.plans.float_islands import island_cautions
 from merge_ops.plans.integer_agreement import integer_faults
+from merge_ops.plans.layer_rules import rule_faults
 from merge_ops.plans.model_wide import check_one_for_all
 from merge_ops.plans.one_model import content_cautions, with_one_name_each
 from merge_ops.plans.plan import Plan
@@ -42,7 +43,7 @@ def plan_merge(
     `checkpoints` has them by the names that the recipe uses. `coefficients` chooses some of the
     sweep by id (default: all). `shard_bytes` is the most data of a file of the output. `arithmetic`
     is the kind that the merge will compute with. Raises CompatibilityError where the checkpoints do
-    not fit, RecipeError where a required parameter has no value.
+    not fit, or their merge not its config, RecipeError where a required parameter has no value.
     """
     recipe = with_one_name_each(recipe, checkpoints)
     donor = donor_of(recipe, checkpoints)
@@ -80,6 +81,9 @@ def plan_merge(
     cautions += side_file_cautions(donor)
     output = (tuple(ordered), tuple(shards), chosen, tuple(cautions), tokenizer)
     plan = Plan(recipe, donor, arrangement, *output, arithmetic=arithmetic)
+    wrong = rule_faults(plan)
+    if wrong:
+        raise CompatibilityError(recipe.subject, wrong)
     same = content_cautions(plan)
     return dataclasses.replace(plan, cautions=(*plan.cautions, *same)) if same else plan
 

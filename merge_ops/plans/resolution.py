@@ -57,8 +57,6 @@ class ParameterResolver:
         key = (group.on_task_vectors, *values)
         if key not in self._known:
             self._known[key] = self._recipe.method.parameters(*values)
-            if not group.on_task_vectors:
-                self._check_sum(dict(zip(self._specs, values, strict=True)))
             self._check_together(place.name, self._known[key])
         return self._known[key]
 
@@ -83,14 +81,6 @@ class ParameterResolver:
             where, f"has no value{of} for tensor '{tensor}'; {self._recipe.method.name} requires it"
         )
         return 0.0
-
-    def _check_sum(self, spec_values: Mapping[str, Any]) -> None:
-        """A weighted average of whole checkpoints has no meaning where the weights sum to zero."""
-        weights = spec_values.get("weight")
-        if weights and spec_values.get("normalize") and sum(weights) == 0 and not self._missing:
-            self._missing["parameters.weight"] = (
-                f"sums to zero over the models ({list(weights)}), and `normalize` divides by that"
-            )
 
     def _check_together(self, tensor: str, parameters: Any) -> None:
         """What the method itself says about parameters that are sound each for itself."""

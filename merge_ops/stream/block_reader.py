@@ -14,7 +14,8 @@ from merge_ops.errors import CheckpointError, NonFiniteError
 from merge_ops.kernels.arithmetic import Arithmetic
 from merge_ops.measures.combination import WeightedSum
 from merge_ops.measures.measure import sample_runs
-from merge_ops.plans.steps import Merge, Step
+from merge_ops.plans.steps import Merge, Reuse, Step
+from merge_ops.stream.overflow import NotFinite, holds_only_finite, overflow_error
 from merge_ops.stream.rounding import sums_of_stored, torch_dtype
 
 if TYPE_CHECKING:
@@ -93,10 +94,18 @@ class BlockReader:
             values, finite = self._load(0, source, [start], count, None, checked=True)
             if not finite:
                 self._refuse(tensor, source, 0, [start], count)
-            return self._arithmetic.rounded(self._arithmetic.copy(values), None, source.dtype)
+            copied = self._arithmetic.copy(values)
+            rounded, finite = self._arithmetic.rounded(copied, None, source.dtype)
+            if not finite:
+                host = self._arithmetic.on_host(values)
+                error = overflow_error(tensor.output.name, "", start, host, source.dtype)
+                raise error or NotFinite
+            return rounded
         size = ITEM_SIZES[source.dtype]
         data = np.empty(count * size, dtype=np.uint8)
         _fetch(source, start * size, memoryview(cast(bytearray, data)))
+        if not isinstance(tensor, Reuse) and not holds_only_finite(data, source.dtype):
+            self._refuse(tensor, source, 0, [start], count)
         return data
 
     def sample(self, tensor: Merge, wanted: int, runs: int) -> Sequence[Values]:
@@ -123,7 +132,7 @@ class BlockReader:
         """It merges and rounds elements [start, start + count) of a tensor that `is_sum_of_stored`.
 
         `results_of` gives the method's sums of inputs as they are stored, each (count,). Each
-        result is flat bytes, (2 count,). Raises as `read` does.
+        result is flat bytes, (2 count,). Raises as `read` does, and NotFinite for the results.
         """
         stored: list[NDArray[np.uint16]] = []
         for slot, source in enumerate(tensor.sources):
@@ -133,7 +142,8 @@ class BlockReader:
         base = stored.pop(0) if tensor.base is not None else None
         blocks, finite = sums_of_stored(results_of(stored), stored, base, self._arithmetic)
         if not finite:
-            self.read(tensor, start, count)  # which says where
+            self.read(tensor, start, count)  # which says where an input is not
+            raise NotFinite
         return blocks
 
     def _load(

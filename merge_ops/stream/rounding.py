@@ -16,6 +16,7 @@ from merge_ops.checkpoints.checkpoint import Stored
 from merge_ops.kernels.arithmetic import Arithmetic
 from merge_ops.measures.combination import WeightedSum
 from merge_ops.measures.trimmed_blocks import blocks_of
+from merge_ops.stream.overflow import NotFinite
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,17 +57,26 @@ def encoded(
 
     Blocks of n elements in any shape; the base is flat, (n,). Each result is added to the base
     where there is one, and rounded once. Results may be overwritten; of those that are no sums of
-    the inputs two are held at a time.
+    the inputs two are held at a time. Raises NotFinite where what is rounded holds NaN or infinity.
     """
     blocks: list[NDArray[np.uint8]] = []
+    finite = True
     for group in grouped(results, inputs):
         sums = [result for result in group if isinstance(result, WeightedSum)]
         if sums and code == "BF16":
             numbers = [each.numbers for each in sums]
-            blocks += arithmetic.rounded_sums(*blocks_of(sums[0].parts), numbers, base)
-        else:
-            made = (worked_out(result, arithmetic) for result in group)
-            blocks += [arithmetic.rounded(values.reshape(-1), base, code) for values in made]
+            rounded, sound = arithmetic.rounded_sums(*blocks_of(sums[0].parts), numbers, base)
+            blocks += rounded
+            finite = finite and sound
+            continue
+        for result in group:
+            values = worked_out(result, arithmetic)
+            block, sound = arithmetic.rounded(values.reshape(-1), base, code)
+            del values  # two results are held at a time, not three
+            blocks.append(block)
+            finite = finite and sound
+    if not finite:
+        raise NotFinite
     return blocks
 
 
@@ -112,8 +122,8 @@ def sums_of_stored(
 ) -> tuple[list[NDArray[np.uint8]], bool]:
     """The bytes of sums of stored bfloat16 parts, shape (n,), each minus the base, plus the base.
 
-    `results` are what a method with `sums_inputs` returned. Beside them whether all that is stored
-    is finite.
+    `results` are what a method with `sums_inputs` returned. Beside them whether all that is stored,
+    and all that is made of it, is finite.
     """
     numbers = [result.numbers for result in results if isinstance(result, WeightedSum)]
     return arithmetic.rounded_sums_of_stored(stored, numbers, base)

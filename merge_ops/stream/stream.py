@@ -31,8 +31,9 @@ from merge_ops.plans.steps import Merge, Reuse, Step
 from merge_ops.progress import Meter, Progress
 from merge_ops.stream.block_reader import BlockReader
 from merge_ops.stream.device import Device, may_be_cuda, open_device
+from merge_ops.stream.overflow import NotFinite, overflow_error
 from merge_ops.stream.room import Room, bytes_to_hold, check_room, machine_memory
-from merge_ops.stream.rounding import encoded, is_sum_of_stored
+from merge_ops.stream.rounding import encoded, is_sum_of_stored, worked_out
 from merge_ops.stream.settings import StreamSettings
 from merge_ops.stream.tensor_run import TensorRun, ranges
 from merge_ops.stream.whole_model import WholeModel
@@ -168,7 +169,7 @@ class BlockStream:
         self, run: TensorRun, model: WholeModel, number: int, start: int, count: int
     ) -> Any:
         assert model.measure is not None
-        with self._device.stream():
+        with self._device.stream(), np.errstate(all="ignore"):
             tensor = model.step(run.index).with_inputs(model.measure.group)
             _, inputs = self._reader.read(tensor, start, count)
             block = run.block(number, start, inputs)
@@ -225,7 +226,7 @@ class BlockStream:
 
     def _observe_block(self, run: TensorRun, number: int, start: int, count: int) -> Any:
         assert run.measure is not None
-        with self._device.stream():
+        with self._device.stream(), np.errstate(all="ignore"):
             tensor = run.merge.with_inputs(run.measure.group)
             _, inputs = self._reader.read(tensor, start, count)
             return run.measure.observe(run.block(number, start, inputs))
@@ -237,9 +238,12 @@ class BlockStream:
         if not isinstance(tensor, Merge):
             parts = [self._reader.raw(tensor, source, start, count) for source in tensor.sources]
             return parts if isinstance(tensor, Reuse) else parts * len(self._plan.coefficients)
-        with self._room.lend(held), self._device.stream():
+        with self._room.lend(held), self._device.stream(), np.errstate(all="ignore"):
             try:
                 return self._merged(run, number, start, count)
+            except NotFinite:
+                self._refuse_result(run, number, start, count)
+                raise
             finally:
                 self._reader.release()
 
@@ -264,3 +268,19 @@ class BlockStream:
             for position, parameters in enumerate(tensor.parameters)
         )
         return encoded(results, block.inputs, base, tensor.output.dtype, self._arithmetic)
+
+    def _refuse_result(self, run: TensorRun, number: int, start: int, count: int) -> None:
+        """Raise NonFiniteError for a block that was not finite when rounded; it is merged again."""
+        tensor, function = run.merge, self._plan.method.function
+        base, inputs = self._reader.read(tensor, start, count)
+        block = run.block(number, start, inputs)
+        for position, parameters in enumerate(tensor.parameters):
+            made = function(block.inputs, run.known(block, position), parameters, self._arithmetic)
+            values = self._arithmetic.on_host(worked_out(made, self._arithmetic)).reshape(-1)
+            if base is not None:
+                values = values + self._arithmetic.on_host(base)
+            coefficient = self._plan.coefficients[position].id
+            name, dtype = tensor.output.name, tensor.output.dtype
+            error = overflow_error(name, coefficient, start, values, dtype)
+            if error is not None:
+                raise error from None

@@ -67,6 +67,10 @@ def merge(
     seed: Annotated[
         int | None, typer.Option(min=0, help="The seed of random methods, instead of the recipe's.")
     ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings are errors.")] = False,
+    no_verify: Annotated[
+        bool, typer.Option("--no-verify", help="Do not ask transformers whether OUT loads.")
+    ] = False,
     block: Annotated[int, typer.Option(hidden=True)] = 0,
 ) -> None:
     """Merge CONFIG into OUT. A `sweep` writes OUT/<coefficient>/ for every point.
@@ -78,7 +82,7 @@ def merge(
     from orchestration.commands.merge_command import MergeOptions, run_merge
 
     settings = MergeOptions(threads, device, memory, shard_size, block or None, masks)
-    settings = replace(settings, force=force, seed=seed)
+    settings = replace(settings, force=force, seed=seed, strict=strict, verify=not no_verify)
     run_merge(config, out, settings)
 
 
@@ -86,13 +90,17 @@ def merge(
 def plan(
     config: Config,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole plan as JSON.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings are errors.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Ask transformers whether the output would load.")
+    ] = False,
 ) -> None:
     """Show what merging CONFIG would do, from headers alone."""
     # The collector finds nothing in a process so short, and looking costs 6 % of its time.
     garbage.disable()
     from orchestration.commands.plan_command import show_plan
 
-    show_plan(config, as_json=as_json)
+    show_plan(config, as_json=as_json, strict=strict, verify=verify)
 
 
 @app.command()

@@ -14,8 +14,10 @@ from rich.console import Console
 from merge_ops.checkpoints import Checkpoint, FolderSink, FolderSource
 from merge_ops.plans import Plan, StepPlans, plan_steps
 from merge_ops.stream import StreamSettings, arithmetic_kind, can_do_without_torch
+from orchestration.commands.cautions import cautions_of, refuse_cautions, show_cautions
 from orchestration.commands.extras import require
 from orchestration.commands.local_models import content_digest, open_models, places_of
+from orchestration.commands.output_checks import OutputChecks
 from orchestration.commands.output_folder import check_output, staged
 from orchestration.commands.plan_command import concrete_steps
 from orchestration.sizes import parse_size
@@ -36,6 +38,8 @@ class MergeOptions:
     masks: Path | None = None
     force: bool = False
     seed: int | None = None
+    strict: bool = False
+    verify: bool = True
 
 
 def run_merge(config: Path, out: Path, options: MergeOptions) -> None:
@@ -52,9 +56,26 @@ def run_merge(config: Path, out: Path, options: MergeOptions) -> None:
         from orchestration.commands.emr_command import check_masks_wanted
 
         check_masks_wanted(planned.result, options.masks, out)
-    plans = _with_digests(planned, opened, options.device)
-    settings = StreamSettings(options.threads, options.device, limit, options.block)
     console = Console(stderr=True)
+    cautions = cautions_of(planned.plans)
+    if options.strict:
+        refuse_cautions(str(config), cautions)
+    show_cautions(console, cautions)
+    settings = StreamSettings(options.threads, options.device, limit, options.block)
+    with OutputChecks(console, planned.result, options.strict, options.verify) as checks:
+        plans = _with_digests(planned, opened, options.device)
+        _write(console, out, plans, settings, options, checks)
+
+
+def _write(
+    console: Console,
+    out: Path,
+    plans: StepPlans,
+    settings: StreamSettings,
+    options: MergeOptions,
+    checks: OutputChecks,
+) -> None:
+    """Carry out all steps; what was written becomes `out` once it was looked at."""
     with (
         staged(out, options.force) as staging,
         TemporaryDirectory(prefix=f".{out.name}.", suffix=".steps", dir=staging.parent) as between,
@@ -62,7 +83,7 @@ def run_merge(config: Path, out: Path, options: MergeOptions) -> None:
 
         def make(plan: Plan) -> FolderSource:
             folder = Path(between) / plan.recipe.name
-            _merge(console, plan, {"default": folder}, settings)
+            _merge(console, plan, {"default": folder}, settings, checks)
             return FolderSource(folder)
 
         plans.merge_earlier(make)
@@ -71,7 +92,8 @@ def run_merge(config: Path, out: Path, options: MergeOptions) -> None:
             each.id: staging / each.id if plan.recipe.sweep else staging
             for each in plan.coefficients
         }
-        report = _merge(console, plan, folders, settings)
+        report = _merge(console, plan, folders, settings, checks)
+        checks.look_at_files(plan, folders.values())
         if options.masks is not None:
             from orchestration.commands.emr_command import write_masks_into
 
@@ -97,14 +119,23 @@ def _with_digests(planned: StepPlans, opened: Mapping[str, Checkpoint], device: 
 
 
 def _merge(
-    console: Console, plan: Plan, folders: Mapping[str, Path], settings: StreamSettings
+    console: Console,
+    plan: Plan,
+    folders: Mapping[str, Path],
+    settings: StreamSettings,
+    checks: OutputChecks,
 ) -> "MergeReport":
-    """One merge into folders, with a progress bar."""
+    """One merge into folders, with a progress bar; a check that failed ends it."""
     from merge_ops.jobs.assembly import merge
 
     sinks = {key: FolderSink(folder) for key, folder in folders.items()}
     with _progress(console, plan) as advance:
-        return merge(plan, sinks, settings, advance)
+
+        def step(done: int, total: int) -> None:
+            checks.look_at_plan(wait=False)
+            advance(done, total)
+
+        return merge(plan, sinks, settings, step)
 
 
 def _import_torch() -> None:

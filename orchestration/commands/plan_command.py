@@ -6,22 +6,29 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from merge_ops.errors import Fault, RecipeError
 from merge_ops.plans import Plan, plan_steps
 from merge_ops.plans.plan import GRADIENTS
 from merge_ops.recipes import Steps, load_steps
+from orchestration.commands.cautions import cautions_of, refuse_cautions, show_cautions
 from orchestration.commands.local_models import open_models
 from orchestration.commands.plan_tables import parameter_table, shown
 
 MOST_NAMED = 20  # of the tensors that are left out for one reason; --json has all
 
 
-def show_plan(config: Path, as_json: bool) -> None:
-    """Print a plan, as tables or as JSON."""
+def show_plan(config: Path, as_json: bool, strict: bool = False, verify: bool = False) -> None:
+    """Print a plan, as tables or as JSON; `strict` makes its warnings errors."""
     steps = concrete_steps(config)
     plans = plan_steps(steps, open_models(str(config), steps.referenced_models)).plans
+    if strict:
+        refuse_cautions(str(config), cautions_of(plans))
+    if verify:
+        from orchestration.commands.output_checks import OutputChecks
+
+        with OutputChecks(Console(stderr=True), plans[-1], strict, verify) as checks:
+            checks.look_at_plan(wait=True)
     console = Console()
     if as_json:
         from merge_ops.plans.plan_json import plan_json
@@ -56,8 +63,7 @@ def _print_plan(console: Console, plan: Plan) -> None:
         _say(console, plan.tokenizer.vocabulary.summary)
     if plan.recipe.has_gradient:
         _say(console, GRADIENTS)
-    for caution in plan.cautions:
-        console.print(Text("warning: ", style="yellow") + shown(caution), soft_wrap=True)
+    show_cautions(console, plan.cautions)
     _say(console, f"coefficients: {', '.join(each.id for each in plan.coefficients)}")
     count = len(plan.coefficients)
     written = plan.bytes_written // count

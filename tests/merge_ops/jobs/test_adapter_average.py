@@ -271,7 +271,7 @@ def test_dtypes(tmp_path):
     tensors, _ = average(folders, tmp_path / "half", [1, 2], dtype="float16")
     assert {each.dtype for each in tensors.values()} == {torch.float16}
     with pytest.raises(NonFiniteError, match=r"lora_B.weight' does not fit F16; leave out `dtype`"):
-        average(folders, tmp_path / "large", [1, -0.99999999], dtype="float16")
+        average(folders, tmp_path / "large", [1, -0.999997], dtype="float16")
 
 
 def test_the_bias_of_a_low_rank_layer(base, tmp_path):

@@ -120,7 +120,7 @@ def test_sums_in_one_pass_have_the_bits_of_sums_rounded_by_themselves(
     numbers = [(weights, *scaled) for scaled in ((1, 1), (0.6, 1), (1, 1.3), (0.6, -1.3))]
     numbers.append((weights[::-1], 1, 1))
     whole = [None] * experts
-    together = both(lambda by: by.rounded_sums(parts, whole, numbers, base))
+    together = both(lambda by: by.rounded_sums(parts, whole, numbers, base)[0])
     for each, *rounded in zip(numbers, *together, strict=True):
         made = torch.as_tensor(LOOPS.weighted_sum(parts, whole, *each))
         expected = (made if base is None else made + base).to(torch.bfloat16).view(torch.uint8)
@@ -194,7 +194,8 @@ def test_sums_of_cut_parts(count: int):
     values_, bands = [part.values for part in parts], [part.band for part in parts]
     expected = torch.as_tensor(merged[0]).to(torch.bfloat16).view(torch.int16)
     zeros = expected & 0x7FFF == 0  # of either sign: +0.0 above made them all positive
-    for (rounded,) in both(lambda by: by.rounded_sums(values_, bands, [summed.numbers], None)):
+    sums = [summed.numbers]
+    for (rounded,) in both(lambda by: by.rounded_sums(values_, bands, sums, None)[0]):
         found = torch.from_numpy(rounded.view(np.int16))
         assert torch.equal(found[~zeros], expected[~zeros])
         assert (found[zeros] & 0x7FFF == 0).all()
@@ -305,13 +306,14 @@ def test_stored_dtypes_in_and_out(count: int, code: str, arithmetic):
     full[0] = 3.3e38 * 1.03  # in bfloat16 it rounds up to infinity
     for origin in (None, base):
         expected = (full if origin is None else full + origin).to(stored.dtype)
-        with np.errstate(over="ignore"):
-            rounded = arithmetic.rounded(arithmetic.copy(full), origin, code)
+        rounded, finite = arithmetic.rounded(arithmetic.copy(full), origin, code)
+        assert finite == bool(expected.isfinite().all())
         assert np.array_equal(rounded, stored_bytes(expected))
 
 
 def test_nan_stays_nan_when_it_is_rounded(arithmetic):
-    rounded = arithmetic.rounded(torch.full((1001,), float("nan")), None, "BF16")
+    rounded, finite = arithmetic.rounded(torch.full((1001,), float("nan")), None, "BF16")
+    assert not finite
     assert bool(torch.from_numpy(rounded).view(torch.bfloat16).isnan().all())
 
 

@@ -1,0 +1,219 @@
+"""Does the output hold what its architecture expects? transformers is asked, in a child process.
+
+The child (loading_child.py) loads names and shapes on torch's meta device, which takes seconds for
+its imports and hardly any memory. It works while the merge does. What it says of the output is held
+against what it says of the base: a model that was odd before is told of, not refused.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, cast
+
+from merge_ops.errors import Caution, CompatibilityError, Fault
+from merge_ops.plans.plan import Plan
+
+CHILD = Path(__file__).with_name("loading_child.py")
+PATIENCE = 600.0  # seconds for one answer; see docs/timeouts.md
+MOST_NAMED = 5
+_KINDS = ("missing", "unexpected", "mismatched")
+_PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "LANG", "SYSTEMROOT", "TMPDIR", "TEMP", "TMP")
+_WAY_OUT = "`--no-verify` merges without this check"
+
+Answer = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A finding says how transformers would load an output.
+
+    `loaded_as` is the class, empty where none was found; `not_looked` why nothing could be said.
+    """
+
+    loaded_as: str = ""
+    faults: tuple[Fault, ...] = ()
+    cautions: tuple[Caution, ...] = ()
+    not_looked: str = ""
+
+    def raise_faults(self, subject: str) -> None:
+        """Raise CompatibilityError with all faults, where there are any."""
+        if self.faults:
+            raise CompatibilityError(subject, self.faults)
+
+
+class ExpectedTensors:
+    """The check of one plan by a child process, from its start until the context ends."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._pool = ThreadPoolExecutor(1, "expected")
+        self._home = tempfile.TemporaryDirectory(prefix="ronghe-look-")
+        self._child = _start(self._home.name)
+        self._planned: Future[Finding] = self._pool.submit(self._look_at_plan)
+
+    def __enter__(self) -> ExpectedTensors:
+        """Enter the context in which the child runs."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End the child and remove its folder."""
+        self._child.kill()  # a thread that waits for an answer has none
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._child.communicate()
+        self._home.cleanup()
+
+    @property
+    def ready(self) -> bool:
+        """Return whether `of_plan` returns at once."""
+        return self._planned.done()
+
+    def of_plan(self) -> Finding:
+        """Wait for the finding on what the plan will write, and return it."""
+        return self._answer(self._planned)
+
+    def of_files(self, folder: Path) -> Finding:
+        """Return the finding on a folder that was written; its files are opened, not read."""
+        return self._answer(self._pool.submit(self._look_at_files, folder))
+
+    def _answer(self, pending: Future[Finding]) -> Finding:
+        try:
+            return pending.result(timeout=PATIENCE)
+        except TimeoutError:
+            self._child.kill()
+            return Finding(not_looked=f"there was no answer in {PATIENCE:.0f} s")
+
+    def _look_at_plan(self) -> Finding:
+        shapes = [(step.output.name, step.output.shape) for step in self._plan.steps]
+        return self._judged(self._ask(_request(self._plan.config, shapes)))
+
+    def _look_at_files(self, folder: Path) -> Finding:
+        return self._judged(self._ask({"folder": str(folder.absolute())}))
+
+    def _judged(self, output: Answer) -> Finding:
+        if output["state"] == "unknown" or _is_sound(output):
+            return judged(output, output, self._plan.base.name)
+        base = self._plan.base
+        shapes = [(name, entry.shape) for name, entry in base.tensors.items()]
+        return judged(output, self._ask(_request(base.config, shapes)), base.name)
+
+    def _ask(self, request: Mapping[str, Any]) -> Answer:
+        try:
+            to, back = cast("tuple[IO[bytes], IO[bytes]]", (self._child.stdin, self._child.stdout))
+            to.write(json.dumps(request).encode() + b"\n")
+            to.flush()
+            line = back.readline()
+        except OSError as error:
+            return {"state": "unknown", "why": f"the child process is gone ({error})"}
+        if not line:
+            return {"state": "unknown", "why": "the child process ended without an answer"}
+        return json.loads(line)
+
+
+def can_look(plan: Plan) -> bool:
+    """Return whether there is somebody to ask: a config that names a model, and transformers."""
+    return isinstance(plan.config.get("model_type"), str) and all(
+        importlib.util.find_spec(name) is not None for name in ("torch", "transformers")
+    )
+
+
+def judged(output: Answer, base: Answer, base_name: str) -> Finding:
+    """Return the finding that follows from the answers on an output and on its base.
+
+    What is wrong with the output alone is a fault. What is wrong with both, by names without their
+    numbers, is a caution.
+    """
+    if output["state"] == "unknown":
+        return Finding(not_looked=str(output["why"]))
+    if output["state"] == "failed":
+        problem = f"cannot be loaded by transformers ({output['why']})"
+        if base["state"] == "looked":
+            return Finding(faults=(Fault("the output", f"{problem}; {_WAY_OUT}"),))
+        caution = Caution("the output", f"{problem}, and neither can {base_name}", _LOOK)
+        return Finding(cautions=(caution,))
+    name = str(output["loaded_as"])
+    faults: list[Fault] = []
+    cautions: list[Caution] = []
+    for kind in _KINDS:
+        known = {_pattern(each) for each in base.get(kind, ())}
+        new = [each for each in output[kind] if _pattern(each) not in known]
+        old = [each for each in output[kind] if _pattern(each) in known]
+        if base["state"] != "looked":
+            new, old = [], [*output[kind]]
+        if new:
+            faults.append(Fault("the output", f"{_told(kind, new, name)}; {_WAY_OUT}"))
+        if old:
+            problem = f"{_told(kind, old, name)}; so it is with {base_name}"
+            cautions.append(Caution("the output", problem, _LOOK))
+    return Finding(name, tuple(faults), tuple(cautions))
+
+
+_LOOK = "Look whether the base is whole and of the architecture that its config.json names"
+
+
+def _is_sound(answer: Answer) -> bool:
+    return answer["state"] == "looked" and not any(answer[kind] for kind in _KINDS)
+
+
+def _pattern(entry: Any) -> str:
+    return re.sub(r"\d+", "#", entry if isinstance(entry, str) else str(entry[0]))
+
+
+def _told(kind: str, entries: list[Any], name: str) -> str:
+    if kind == "mismatched":
+        shown = [f"'{each[0]}' as {each[1]}, expected {each[2]}" for each in entries[:MOST_NAMED]]
+        return f"has other shapes than {name} of its config.json expects: {_joined(shown, entries)}"
+    shown = [f"'{each}'" for each in entries[:MOST_NAMED]]
+    if kind == "missing":
+        what = "and loading would put random values there"
+        return f"lacks {_joined(shown, entries)}, which {name} of its config.json expects, {what}"
+    return f"has {_joined(shown, entries)}, which {name} of its config.json does not know"
+
+
+def _joined(shown: list[str], entries: list[Any]) -> str:
+    rest = len(entries) - len(shown)
+    return ", ".join(shown) + (f" and {rest} more tensors" if rest else "")
+
+
+def _request(
+    config: Mapping[str, Any], shapes: Iterable[tuple[str, tuple[int, ...]]]
+) -> dict[str, Any]:
+    return {"config": dict(config), "tensors": [[name, list(shape)] for name, shape in shapes]}
+
+
+def _start(home: str) -> subprocess.Popen[bytes]:
+    """The child, with nothing of our environment that could hold a credential."""
+    passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    environment = {
+        **passed,
+        "HOME": home,
+        "HF_HOME": home,
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    return subprocess.Popen(
+        [sys.executable, "-I", str(CHILD)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+        cwd=home,
+    )

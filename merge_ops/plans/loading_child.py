@@ -1,0 +1,182 @@
+"""The program of a child process: would transformers load tensors of these names and shapes?
+
+It stands alone: nothing of Ronghe is imported, and `python -I` starts it by its path. Requests are
+lines of JSON on its input, `{"config": …, "tensors": [[name, shape], …]}` or `{"folder": …}`; each
+gets one line of JSON on its output. Models are made on torch's meta device and hold no values. No
+remote code is run: `auto_map` is dropped, and nothing is reached over a network. What a config may
+make it do is bounded by memory and by the number of modules, never by time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any, cast
+
+MEMORY = 6 << 30  # bytes of data; torch and transformers take half a GiB
+MODULES_A_TENSOR = 32  # a model with more for each tensor that is there is not the one described
+SPARE_MODULES = 20_000
+_NOT_TAKEN = (
+    "auto_map", "quantization_config", "_attn_implementation", "attn_implementation",
+    "_experts_implementation", "transformers_weights", "_name_or_path", "dtype", "torch_dtype",
+)  # fmt: skip
+_FORBIDDEN = (
+    "socket.connect", "socket.bind", "socket.getaddrinfo", "socket.gethostbyname",
+    "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork",
+)  # fmt: skip
+_GUESSES = (
+    "MODEL_FOR_CAUSAL_LM_MAPPING", "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING",
+    "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING", "MODEL_FOR_MASKED_LM_MAPPING",
+    "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING", "MODEL_MAPPING",
+)  # fmt: skip
+
+
+class _Unknown(Exception):
+    """This transformers knows no such architecture, or is not here."""
+
+
+class _Loader:
+    """What transformers says of tensors; it is imported once."""
+
+    def __init__(self) -> None:
+        try:
+            for name in ("accelerate", "safetensors"):  # which the loading below needs
+                import_module(name)
+            torch: Any = import_module("torch")
+            transformers: Any = import_module("transformers")
+        except ImportError as error:
+            raise _Unknown(f"{error.name} is not installed") from error
+        self._torch = torch
+        self._transformers = transformers
+        transformers.logging.set_verbosity(transformers.logging.CRITICAL)
+        transformers.logging.disable_progress_bar()
+        self._modules_left = 0
+        torch.nn.modules.module.register_module_module_registration_hook(self._count)
+        sys.addaudithook(_refuse)
+
+    def _count(self, *_: object) -> None:
+        self._modules_left -= 1
+        if self._modules_left < 0:
+            raise MemoryError("config.json describes a far larger model than the tensors are")
+
+    def look(self, config: dict[str, Any], tensors: list[tuple[str, list[int]]]) -> dict[str, Any]:
+        """Return what is missing, unexpected and mismatched of tensors, by name."""
+        kind = config.get("model_type")
+        mapping = self._transformers.CONFIG_MAPPING
+        if not isinstance(kind, str) or kind not in mapping:
+            raise _Unknown(f"transformers {self._transformers.__version__} knows no {kind!r}")
+        plain = {key: value for key, value in config.items() if key not in _NOT_TAKEN}
+        made = mapping[kind].from_dict(plain)
+        found: dict[str, Any] | None = None
+        for each in self._classes(made, config.get("architectures")):
+            self._modules_left = SPARE_MODULES + MODULES_A_TENSOR * len(tensors)
+            state = {
+                name: self._torch.empty(shape, device="meta", dtype=self._torch.float32)
+                for name, shape in tensors
+            }
+            _, info = each.from_pretrained(
+                None,
+                config=made,
+                state_dict=state,
+                device_map={"": "meta"},
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                local_files_only=True,
+                attn_implementation="eager",
+            )
+            looked = _told(each.__name__, info)
+            if found is None or _count_of(looked) < _count_of(found):
+                found = looked
+        if found is None:
+            raise _Unknown(f"transformers {self._transformers.__version__} has no such class")
+        return found
+
+    def _classes(self, config: Any, architectures: object) -> list[Any]:
+        """The class that the config names, or those that may be meant where it names none."""
+        if isinstance(architectures, list) and architectures:
+            name = cast("list[object]", architectures)[0]
+            found = getattr(self._transformers, name, None) if isinstance(name, str) else None
+            base = self._transformers.PreTrainedModel
+            sound = isinstance(found, type) and issubclass(found, base)
+            return [found] if sound else []
+        mappings = [getattr(self._transformers, name, {}) for name in _GUESSES]
+        found = [each[type(config)] for each in mappings if type(config) in each]
+        return [each[0] if isinstance(each, tuple) else each for each in found]
+
+    def load(self, folder: Path) -> dict[str, Any]:
+        """Return what is wrong with the files of a folder, which are opened, not read."""
+        safe_open: Any = import_module("safetensors").safe_open
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        tensors: list[tuple[str, list[int]]] = []
+        for file in sorted(folder.glob("*.safetensors")):
+            with safe_open(file, framework="pt", device="cpu") as opened:
+                for name in opened.keys():  # noqa: SIM118 (it is no mapping)
+                    tensors.append((name, list(opened.get_slice(name).get_shape())))
+        return self.look(config, tensors)
+
+
+def _told(name: str, info: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "state": "looked",
+        "loaded_as": name,
+        "missing": sorted(map(str, info["missing_keys"])),
+        "unexpected": sorted(map(str, info["unexpected_keys"])),
+        "mismatched": sorted(
+            [str(each[0]), *(list(map(int, shape)) for shape in each[1:])]
+            for each in info["mismatched_keys"]
+        ),
+    }
+
+
+def _count_of(told: dict[str, Any]) -> int:
+    return sum(len(told[key]) for key in ("missing", "unexpected", "mismatched"))
+
+
+def _refuse(event: str, _: object) -> None:
+    if event in _FORBIDDEN:
+        raise PermissionError(f"{event} is not done while a model is looked at")
+
+
+def _bound_memory() -> None:
+    try:
+        import resource
+    except ImportError:  # no Unix
+        return
+    held = [each for each in resource.getrlimit(resource.RLIMIT_DATA) if each >= 0]
+    limit = min([MEMORY, *held])
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+def _answer(loader: _Loader, request: dict[str, Any]) -> dict[str, Any]:
+    try:
+        if "folder" in request:
+            return loader.load(Path(request["folder"]))
+        return loader.look(request["config"], [(name, shape) for name, shape in request["tensors"]])
+    except _Unknown as error:
+        return {"state": "unknown", "why": str(error)}
+    except Exception as error:  # whatever a config makes a library raise is the finding
+        return {"state": "failed", "why": f"{type(error).__name__}: {error}"[:500]}
+
+
+def main() -> None:
+    """Answer requests until the input ends."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)  # what libraries print
+    os.dup2(nowhere, 2)
+    _bound_memory()
+    loader: _Loader | None = None
+    for line in sys.stdin.buffer:
+        try:
+            loader = loader or _Loader()
+            told = _answer(loader, json.loads(line))
+        except _Unknown as error:
+            told = {"state": "unknown", "why": str(error)}
+        print(json.dumps(told), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
