@@ -5,10 +5,12 @@ A card says nothing of times, paths or machines: equal plans have equal cards, t
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import Any
 
 import yaml
 
+from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.plans.plan import Output, Plan
 from merge_ops.recipes.document import recipe_document
 
@@ -19,7 +21,7 @@ def model_card(plan: Plan, output: Output) -> str:
     It states the inputs, the digests, the recipe and the coefficient.
     """
     front: dict[str, Any] = {
-        "base_model": list(plan.model_names),
+        "base_model": _public_names(plan),
         "library_name": "transformers",
         "tags": ["merge", "ronghe", plan.method.name],
     }
@@ -55,10 +57,30 @@ def model_card(plan: Plan, output: Output) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _public_names(plan: Plan) -> list[str]:
+    """The models as the Hub knows them, where that is known; a folder's last name else."""
+    parts = [part for each in plan.checkpoints for part in each.made_of or (each,)]
+    return list(dict.fromkeys(map(_public_name, parts)))
+
+
+def _public_name(checkpoint: Checkpoint) -> str:
+    scheme, _, rest = (checkpoint.origin or "").partition("://")
+    if scheme == "hf":
+        return rest.partition("@")[0]
+    return PurePosixPath(checkpoint.name).name or checkpoint.name
+
+
+def _named(checkpoint: Checkpoint) -> str:
+    """A model as a reader can find it: by its public URI at its commit, or as it was named."""
+    if checkpoint.made_of:
+        return "+".join(_named(part) for part in checkpoint.made_of)
+    return checkpoint.origin or checkpoint.name
+
+
 def _rows(plan: Plan) -> list[str]:
-    rows = [f"| base | {plan.base.name} | `{plan.digest_of(plan.base) or 'unknown'}` |"]
+    rows = [f"| base | {_named(plan.base)} | `{plan.digest_of(plan.base) or 'unknown'}` |"]
     for checkpoint in plan.inputs:
         if checkpoint is not plan.base:
             digest = plan.digest_of(checkpoint) or "unknown"
-            rows.append(f"| expert | {checkpoint.name} | `{digest}` |")
+            rows.append(f"| expert | {_named(checkpoint)} | `{digest}` |")
     return rows

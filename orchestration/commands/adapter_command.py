@@ -11,14 +11,19 @@ from merge_ops.errors import (
     CompatibilityError,
     Fault,
     FaultsError,
-    MissingModelError,
     RecipeError,
 )
 from merge_ops.jobs.adapter_agreement import recipe_faults
 from merge_ops.jobs.adapter_average import plan_average, write_average
 from merge_ops.recipes import Recipe, load_steps
 from merge_ops.sources import Adapter, read_adapter
-from orchestration.commands.local_models import content_digest, folders_of, readable
+from orchestration.commands.local_models import (
+    content_digest,
+    find_places,
+    folders_of,
+    path_of,
+    readable,
+)
 from orchestration.commands.output_folder import check_output, staged
 
 
@@ -54,22 +59,17 @@ def _recipe(config: Path) -> Recipe:
 def _read_all(recipe: Recipe) -> list[Adapter]:
     """Every adapter of the recipe; what is wrong with any of them is reported at once."""
     names = [entry.model for entry in recipe.models]
-    missing = [
-        f"'{name}': there is no folder {Path(name).absolute()}"
-        for name in names
-        if not Path(name).is_dir() and len(folders_of(name)) == 1
-    ]
-    if missing:
-        raise MissingModelError(f"{recipe.subject}: model " + "; model ".join(missing))
+    alone = [name for name in names if len(folders_of(name)) == 1]
+    places = find_places(recipe.subject, alone)
     adapters: list[Adapter] = []
     faults: list[Fault] = []
     for name in names:
-        if len(folders_of(name)) > 1:
+        if name not in places:
             problem = "names a base as well; adapters are averaged without one: name the adapter"
             faults.append(Fault(f"model '{name}'", problem))
             continue
         try:
-            folder = readable(name)
+            folder = readable(path_of(places[name]))
             read_adapter(name, FolderSource(folder))  # its faults, before it is hashed
             adapters.append(read_adapter(name, FolderSource(folder), content_digest(folder)))
         except FaultsError as error:

@@ -15,7 +15,13 @@ from merge_ops.checkpoints import Checkpoint, FolderSink, FolderSource
 from merge_ops.plans import Plan, StepPlans, plan_steps
 from merge_ops.stream import StreamSettings, arithmetic_kind, can_do_without_torch
 from orchestration.commands.extras import require
-from orchestration.commands.local_models import content_digest, open_models, places_of
+from orchestration.commands.local_models import (
+    Download,
+    content_digest,
+    fetch_models,
+    open_models,
+    places_of,
+)
 from orchestration.commands.output_folder import check_output, staged
 from orchestration.commands.plan_command import concrete_steps
 from orchestration.sizes import parse_size
@@ -42,13 +48,14 @@ def run_merge(config: Path, out: Path, options: MergeOptions) -> None:
     shard_bytes = parse_size("--shard-size", options.shard_size)
     steps = concrete_steps(config)
     # All faults of headers, before anything heavy is imported or hashed:
-    opened = open_models(str(config), steps.referenced_models)
+    opened = open_models(str(config), steps.referenced_models, download=Download.LATER)
     planned = plan_steps(steps, opened, shard_bytes, arithmetic_kind(options.device))
     check_output(out)
     if options.masks is not None:
         from orchestration.commands.emr_command import check_masks_wanted
 
         check_masks_wanted(planned.result, options.masks, out)
+    fetch_models(opened)
     plans = _with_digests(planned, opened, options.device)
     settings = StreamSettings(options.threads, options.device, limit, options.block)
     console = Console(stderr=True)

@@ -10,13 +10,14 @@ from merge_ops.errors import Fault, RecipeError
 from merge_ops.plans import Plan, plan_steps
 from merge_ops.plans.plan import GRADIENTS
 from merge_ops.recipes import Steps, load_steps
-from orchestration.commands.local_models import open_models
+from orchestration.commands.local_models import Download, open_models
 
 
 def show_plan(config: Path, as_json: bool) -> None:
     """Print a plan, as tables or as JSON."""
     steps = concrete_steps(config)
-    plans = plan_steps(steps, open_models(str(config), steps.referenced_models)).plans
+    opened = open_models(str(config), steps.referenced_models, download=Download.NEVER)
+    plans = plan_steps(steps, opened).plans
     console = Console()
     if as_json:
         from merge_ops.plans.plan_json import plan_json
