@@ -156,6 +156,6 @@ def _origin_of(path: Path) -> str | None:
 
 def _hint(reference: str, path: Path) -> str:
     variable = _VARIABLE.search(str(path))
-    if path.is_symlink():
+    if os.path.islink(path):
         return f". It is a link to {os.readlink(path)}, which is gone"
     return f". The environment has no variable {variable[1]}" if variable else ""

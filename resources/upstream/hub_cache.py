@@ -72,7 +72,7 @@ def missing_weights(folder: Path) -> str | None:
         name for name in files if CONVERTIBLE.fullmatch(name)
     }
     if not weights:
-        return "its weights"
+        return "every file of weights"
     suffix = ".safetensors" if any(name.endswith(".safetensors") for name in weights) else ".bin"
     wanted = _indexed(folder, [name for name in files if name.endswith(f"{suffix}.index.json")])
     for name in weights:

@@ -1,6 +1,7 @@
 """A model on the Hugging Face Hub, pinned to a commit."""
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,7 +75,9 @@ class HubModel:
 
         with self._clear_errors():
             try:
-                self._pinned = str(self._info(self._revision).sha)
+                found = self._info(self._revision)
+                self._pinned = str(found.sha)
+                self._listed = {file.rfilename: file.size for file in found.siblings or []}
             except OfflineModeIsEnabled:
                 self._pinned = self._snapshot(self._revision, [], offline=True).name
         return self._pinned
@@ -128,7 +131,9 @@ class HubModel:
         """
         commit = self._pinned or self.revision()
         with self._clear_errors():
-            return self._download(commit)
+            folder = self._download(commit)
+        self._note_branch(commit)
+        return folder
 
     def read(self, file: str, offset: int, length: int) -> bytes:
         """Return a range of a file of the pinned commit, by one request; short at its end."""
@@ -175,13 +180,8 @@ class HubModel:
             names = [file.rfilename for file in self._info(commit).siblings or []]
         except OfflineModeIsEnabled:
             folder = self._snapshot(commit, [], offline=True)
-            absent = missing_weights(folder)
-            if absent is not None:
-                raise MissingSourceError(
-                    f"model source {self.location} is in the local cache in part ({absent} is not "
-                    f"in {folder}), and HF_HUB_OFFLINE is set; download the rest where there is a "
-                    f"network (`hf download {self.name}`), or name a folder"
-                ) from None
+            if missing_weights(folder) is not None:
+                raise
             return folder
         files = wanted_files(names, self.location)
         folder = self._snapshot(commit, files, offline=False)
@@ -205,6 +205,23 @@ class HubModel:
             endpoint=hub_endpoint(),
         )
         return Path(str(folder))
+
+    def _note_branch(self, commit: str) -> None:
+        """Note what a branch or tag is, as its client does that is asked for a branch."""
+        if self._revision != commit:
+            note = self.kept_in / "refs" / self._revision
+            with contextlib.suppress(OSError):
+                note.parent.mkdir(parents=True, exist_ok=True)
+                temporary = note.with_name(f"{note.name}.{os.getpid()}")
+                temporary.write_text(commit, encoding="utf-8")
+                temporary.replace(note)
+
+    def _what_is_here(self) -> str:
+        snapshot = cached_snapshot(self.name, self._revision, self._cache)
+        absent = missing_weights(snapshot) if snapshot is not None else None
+        if absent is None:
+            return f"not in the local cache ({self.kept_in})"
+        return f"in the local cache in part ({snapshot} lacks {absent})"
 
     @contextlib.contextmanager
     def _clear_errors(self) -> Iterator[None]:
@@ -234,8 +251,8 @@ class HubModel:
             ) from None
         except (LocalEntryNotFoundError, OfflineModeIsEnabled):
             raise MissingSourceError(
-                f"model source {self.location} is not in the local cache ({self.kept_in}), or not "
-                f"whole, and the Hub ({self.home}) cannot be reached (or HF_HUB_OFFLINE is set); "
+                f"model source {self.location} is {self._what_is_here()}, and "
+                f"the Hub ({self.home}) cannot be reached (or HF_HUB_OFFLINE is set); "
                 f"download it where there is a network (`hf download {self.name}`), try the "
                 f"mirror HF_ENDPOINT=https://hf-mirror.com, or name a folder"
             ) from None
