@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from resources.store import Artifact, ArtifactStore
 
 TASK_VECTOR, MERGE_PLAN = "task_vector", "merge_plan"
-VERSIONS = {TASK_VECTOR: 2, MERGE_PLAN: 1}
+VERSIONS = {TASK_VECTOR: 3, MERGE_PLAN: 2}
 """Raise one when the same inputs would be studied in another way."""
 
 

@@ -123,8 +123,9 @@ class Checkpoint:
 
     `overlays` are tensors that are computed when they are read, as those of an adapter are. Then
     `made_of` holds the base and the adapter, whose digests together make the digest. `cautions` are
-    what was seen of the folder that a person should look at. `origin` is the URI that names the
-    model for others, such as hf://owner/name@commit; it is for people, and in no digest.
+    what was seen of the folder that a person should look at. `left_out` holds the reason for each
+    tensor of the folder that takes no part. `origin` is the URI that names the model for others,
+    such as hf://owner/name@commit; it is for people, and in no digest.
     """
 
     name: str
@@ -136,6 +137,7 @@ class Checkpoint:
     overlays: Mapping[str, TensorSource] = field(default_factory=dict[str, "TensorSource"])
     made_of: tuple[Checkpoint, ...] = ()
     cautions: tuple[Caution, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict[str, str])
     origin: str | None = None
 
     @cached_property

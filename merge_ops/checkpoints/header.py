@@ -17,7 +17,10 @@ from merge_ops.errors import CheckpointError
 ITEM_SIZES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1,
     "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
+    "F8_E4M3FNUZ": 1, "F8_E5M2FNUZ": 1, "C64": 8,
 }  # fmt: skip
+# Floats of less than a byte are quantized weights, whatever the config says.
+QUANTIZED_DTYPES = frozenset({"F4", "F6_E2M3", "F6_E3M2"})
 FLOAT_DTYPES = frozenset({"F64", "F32", "F16", "BF16"})
 MAX_HEADER = 100_000_000
 MAX_DIMENSIONS = 64
@@ -78,6 +81,11 @@ def _entry(where: str, file: str, start: int, key: str, value: Any) -> TensorEnt
     if not (isinstance(dtype, str) and _are_sizes(shape) and _are_sizes([begin, end])):
         raise CheckpointError(
             f"{where}: tensor '{_short(key)}' has a malformed header entry; download the file again"
+        )
+    if dtype in QUANTIZED_DTYPES:
+        raise CheckpointError(
+            f"{where}: tensor '{_short(key)}' is {dtype}, floats of less than a byte: the model is"
+            " quantized; merge the unquantized checkpoint and quantize the result"
         )
     if dtype not in ITEM_SIZES:
         raise CheckpointError(

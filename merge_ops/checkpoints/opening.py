@@ -8,6 +8,7 @@ from pathlib import Path
 from merge_ops.checkpoints.byte_sources import ByteSource, FolderSource, read_file
 from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.header import TensorEntry, read_header
+from merge_ops.checkpoints.name_prefixes import without_wrappers
 from merge_ops.checkpoints.weight_files import weight_files
 from merge_ops.errors import CheckpointError, MissingModelError
 
@@ -52,9 +53,10 @@ def open_checkpoint(
                 )
             tensors[key] = entry
     checkpoint = Checkpoint(name, source, tensors, {}, digest, files)
-    if "config.json" not in files:
-        return checkpoint
-    return dataclasses.replace(checkpoint, config=checkpoint.json_files.read("config.json"))
+    if "config.json" in files:
+        config = checkpoint.json_files.read("config.json")
+        checkpoint = dataclasses.replace(checkpoint, config=config)
+    return without_wrappers(checkpoint)
 
 
 def _header(source: ByteSource, file: str, size: int) -> dict[str, TensorEntry]:

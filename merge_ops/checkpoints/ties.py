@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from merge_ops.checkpoints.buffers import is_buffer
+from merge_ops.checkpoints.buffers import is_obsolete
 from merge_ops.checkpoints.checkpoint import Checkpoint, TensorSource, source_of
 from merge_ops.checkpoints.tensor_names import is_embedding, is_head
 
 
 def excluded(checkpoint: Checkpoint) -> Mapping[str, str]:
     """Return the tensors that are not merged, each with the reason."""
-    reasons: dict[str, str] = {}
+    reasons = dict(checkpoint.left_out)
     has_embedding = any(is_embedding(name) for name in checkpoint.tensors)
     for name in checkpoint.tensors:
-        if is_buffer(name):
+        if is_obsolete(name):
             reasons[name] = "a buffer that loading recomputes"
         elif is_head(name) and checkpoint.ties_embeddings and has_embedding:
             reasons[name] = "tied to the input embedding, which is written once"

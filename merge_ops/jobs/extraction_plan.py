@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from merge_ops.checkpoints.checkpoint import Checkpoint, TensorSource
 from merge_ops.checkpoints.header import FLOAT_DTYPES
 from merge_ops.checkpoints.layout import natural_key
+from merge_ops.checkpoints.name_alignment import named_alike
 from merge_ops.checkpoints.tensor_names import is_embedding, is_head, shape_fault
 from merge_ops.checkpoints.ties import excluded, find_source, own_heads
 from merge_ops.errors import CompatibilityError, Fault, SettingsError
 from merge_ops.plans.compatibility import check_compatible
+from merge_ops.plans.integer_agreement import integer_faults
 from merge_ops.sources.adapters import HEAD, PREFIX
 from merge_ops.stream.block_reader import read_values
 
@@ -87,11 +89,17 @@ def plan_extraction(
     Reads both models once. Raises CompatibilityError where they do not fit, where no adapter can
     keep a difference, and where there is nothing to decompose.
     """
+    base, tuned = _named_alike(base, tuned)
     check_compatible(base, [tuned], vocabularies="reported")  # an adapter has no tokenizer
     _check_shapes(base, tuned)
     names = [name for name in _names(base, tuned) if _differs(base, tuned, name)]
     left_out = [name for name in names if not settings.wants(name)]
-    faults: list[Fault] = []
+    faults = [
+        fault
+        for name in _names(base, tuned)
+        if known_source(base, name).dtype not in FLOAT_DTYPES
+        for fault in integer_faults(base, name, [tuned], [name])
+    ]
     ranks: dict[str, int] = {}
     rest: list[str] = []
     for name in names:
@@ -115,6 +123,14 @@ def plan_extraction(
         rest.append(HEAD)  # PEFT would leave it what it was
     whole, saved = _kept_whole(rest, ranks, tuned)
     return Extraction(base, tuned, settings, ranks, whole, saved, tuple(left_out))
+
+
+def _named_alike(base: Checkpoint, tuned: Checkpoint) -> tuple[Checkpoint, Checkpoint]:
+    """Both with the names of the one that has the prefix of the body: PEFT loads a model so."""
+    ours, theirs = (sum(map(len, each.tensors)) for each in (base, tuned))
+    if ours < theirs:
+        return named_alike(tuned, [base])[0], tuned
+    return base, named_alike(base, [tuned])[0]
 
 
 def _names(base: Checkpoint, tuned: Checkpoint) -> list[str]:
@@ -143,7 +159,7 @@ def _differs(base: Checkpoint, tuned: Checkpoint, name: str) -> bool:
 
     before, after = known_source(base, name), known_source(tuned, name)
     if before.dtype not in FLOAT_DTYPES:
-        return False  # buffers of whole numbers, such as masks
+        return False  # whole numbers agree: integer_faults has looked
     whole = math.prod(before.shape)
     for start in range(0, whole, BLOCK):
         pair = [read_values(each, start, min(BLOCK, whole - start)) for each in (before, after)]

@@ -15,6 +15,7 @@ import numpy as np
 
 from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.depth import layer_of
+from merge_ops.checkpoints.name_alignment import named_alike
 from merge_ops.jobs.task_vectors import delta_blocks, float_tensors
 from merge_ops.progress import Progress
 
@@ -89,6 +90,7 @@ def task_vector_statistics(
 
     Raises CompatibilityError where the expert lacks one of these tensors.
     """
+    (expert,) = named_alike(base, [expert])
     changes: list[TensorChange] = []
     names = float_tensors(base, (expert,))
     whole, done = sum(base.tensors[name].count for name in names), 0
@@ -119,6 +121,7 @@ def interference(
     They are taken over all float tensors. Raises CompatibilityError where an expert lacks one of
     them.
     """
+    experts = named_alike(base, experts)
     size = len(experts)
     gram = np.zeros((size, size))
     both = np.zeros((size, size))

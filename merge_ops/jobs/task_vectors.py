@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from merge_ops.checkpoints.buffers import is_buffer
 from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.header import FLOAT_DTYPES
 from merge_ops.checkpoints.layout import natural_key
@@ -21,7 +22,7 @@ BLOCK = 1 << 18
 
 
 def float_tensors(base: Checkpoint, experts: Sequence[Checkpoint]) -> list[str]:
-    """Return the names of the float tensors of `base`, in natural order.
+    """Return the names of the float tensors of `base`, in natural order, without buffers.
 
     Tensors with a row for each token are left out where vocabularies differ. Raises
     CompatibilityError where an expert lacks a tensor or has another shape for it.
@@ -30,7 +31,10 @@ def float_tensors(base: Checkpoint, experts: Sequence[Checkpoint]) -> list[str]:
     names = [
         name
         for name, entry in base.tensors.items()
-        if name not in skipped and entry.dtype in FLOAT_DTYPES and entry.count
+        if name not in skipped
+        and entry.dtype in FLOAT_DTYPES
+        and entry.count
+        and not is_buffer(name, entry)
     ]
     # Rows of different tokens have no difference; a merge brings them to one vocabulary first.
     if any(differing_vocabulary(base, expert) for expert in experts):

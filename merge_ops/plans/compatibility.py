@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, cast
+from typing import Literal
 
 from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.header import FLOAT_DTYPES
+from merge_ops.checkpoints.name_alignment import named_alike
+from merge_ops.checkpoints.name_layouts import SAVE_AGAIN, layout_difference
+from merge_ops.checkpoints.placeholders import placeholder_fault
+from merge_ops.checkpoints.quantization import quantization_fault
 from merge_ops.checkpoints.tensor_names import is_vocabulary, shape_fault
 from merge_ops.checkpoints.ties import excluded, find_source
 from merge_ops.errors import Caution, CompatibilityError, Fault
@@ -33,10 +37,10 @@ def check_compatible(
 
     Raises CompatibilityError with everything that does not fit.
     """
+    check_weights([base, *experts])
+    experts = named_alike(base, experts)
     faults: list[Fault] = []
-    cautions: list[Caution] = []
-    for checkpoint in (base, *experts):
-        faults.extend(_quantized(checkpoint))
+    cautions = [caution for each in (base, *experts) for caution in _precision_cautions(each)]
     for expert in experts:
         if same_tensors:
             faults.extend(_tensor_faults(base, expert, vocabularies == "equal"))
@@ -49,19 +53,39 @@ def check_compatible(
             )
         cautions.extend(config_cautions(base, expert))
     if faults:
-        names = ", ".join(checkpoint.name for checkpoint in (base, *experts))
-        raise CompatibilityError(f"models {names} cannot be merged", faults)
+        raise _refusal([base, *experts], faults)
     return cautions
 
 
-def _quantized(checkpoint: Checkpoint) -> Iterator[Fault]:
-    quantization = checkpoint.config.get("quantization_config")
-    low = [name for name, entry in checkpoint.tensors.items() if entry.dtype.startswith("F8")]
-    if quantization or low:
-        kind = cast(dict[str, Any], quantization).get("quant_method") if quantization else "FP8"
-        yield Fault(
+def check_weights(checkpoints: Sequence[Checkpoint]) -> None:
+    """Check that every checkpoint holds weights: numbers that mean something, and all of them.
+
+    Raises CompatibilityError with each that is quantized and each that holds placeholders.
+    """
+    unique = list({id(each): each for each in checkpoints}.values())
+    found = [
+        fault
+        for each in unique
+        for fault in (quantization_fault(each), placeholder_fault(each, unique))
+    ]
+    faults = [fault for fault in found if fault is not None]
+    if faults:
+        raise _refusal(unique, faults)
+
+
+def _refusal(checkpoints: Sequence[Checkpoint], faults: Sequence[Fault]) -> CompatibilityError:
+    names = ", ".join(checkpoint.name for checkpoint in checkpoints)
+    return CompatibilityError(f"models {names} cannot be merged", faults)
+
+
+def _precision_cautions(checkpoint: Checkpoint) -> Iterator[Caution]:
+    double = [name for name, entry in checkpoint.tensors.items() if entry.dtype == "F64"]
+    if double:
+        yield Caution(
             checkpoint.name,
-            f"is quantized ({kind}); merge the unquantized checkpoint and quantize the result",
+            f"holds {_named(double)} in float64; a merge computes in float32, and what it merges"
+            " has that precision",
+            "Where all digits matter, leave these tensors out of the merge (passthrough)",
         )
 
 
@@ -73,6 +97,11 @@ def _tensor_faults(base: Checkpoint, expert: Checkpoint, same_vocabulary: bool) 
     extra = [
         name for name in expert.tensors if name not in skipped and find_source(base, name) is None
     ]
+    layout = layout_difference(base.name, missing, extra, (base.tensors, expert.tensors))
+    if layout is not None:
+        yield Fault(expert.name, f"{layout.problem}. {SAVE_AGAIN}")
+        missing = [name for name in missing if name not in layout.ours]
+        extra = [name for name in extra if name not in layout.theirs]
     if missing:
         yield Fault(expert.name, f"lacks {_named(missing)}, which {base.name} has")
     if extra:

@@ -6,14 +6,17 @@ from collections.abc import Mapping, Sequence
 
 from merge_ops.arrangement.arrangement import arrange, donor_of
 from merge_ops.arrangement.groups import Place
+from merge_ops.checkpoints.buffers import is_buffer
 from merge_ops.checkpoints.checkpoint import Checkpoint, TensorSource
 from merge_ops.checkpoints.depth import Position, positions
 from merge_ops.checkpoints.header import FLOAT_DTYPES
 from merge_ops.checkpoints.layout import DEFAULT_SHARD_BYTES, OutputTensor, lay_out
+from merge_ops.checkpoints.name_alignment import named_alike
 from merge_ops.checkpoints.tensor_names import shape_fault
 from merge_ops.checkpoints.ties import find_source
 from merge_ops.errors import CompatibilityError, Fault, RecipeError
-from merge_ops.plans.compatibility import check_compatible
+from merge_ops.plans.compatibility import check_compatible, check_weights
+from merge_ops.plans.integer_agreement import integer_faults
 from merge_ops.plans.model_wide import check_one_for_all
 from merge_ops.plans.plan import Plan
 from merge_ops.plans.resolution import ParameterResolver
@@ -37,6 +40,8 @@ def plan_merge(
     not fit, RecipeError where a required parameter has no value.
     """
     donor = donor_of(recipe, checkpoints)
+    check_weights([donor, *(checkpoints[name] for name in recipe.merged_models)])
+    checkpoints = dict(zip(checkpoints, named_alike(donor, checkpoints.values()), strict=True))
     arrangement = arrange(recipe, checkpoints)
     others = [checkpoints[name] for name in recipe.merged_models]
     others = [each for each in others if each is not donor]
@@ -92,7 +97,10 @@ def _plan_tensor(
     leader = group.members[0] if group else donor
     leader_source = find_source(leader, place.base_name)
     assert leader_source is not None  # places come from the leader's own tensors
-    if group is None or leader_source.dtype not in FLOAT_DTYPES:
+    if group is not None and leader_source.dtype not in FLOAT_DTYPES:
+        faults.extend(integer_faults(leader, place.base_name, group.inputs, place.names))
+        group = None
+    if group is None or is_buffer(place.base_name, leader_source):
         return Copy(
             OutputTensor(place.name, leader_source.dtype, leader_source.shape), leader_source
         )

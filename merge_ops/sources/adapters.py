@@ -32,11 +32,18 @@ from merge_ops.checkpoints.checkpoint import (
 from merge_ops.checkpoints.config import untied
 from merge_ops.checkpoints.header import FLOAT_DTYPES, TensorEntry, read_header
 from merge_ops.checkpoints.json_files import JsonFiles
+from merge_ops.checkpoints.name_prefixes import without_wrappers
+from merge_ops.checkpoints.placeholders import placeholder_fault
 from merge_ops.checkpoints.tensor_names import is_embedding, is_head
 from merge_ops.checkpoints.ties import find_source
 from merge_ops.errors import CheckpointError, CompatibilityError, Fault, did_you_mean
 from merge_ops.sources.adapter_config import FILE as CONFIG_FILE
 from merge_ops.sources.adapter_config import AdapterConfig, parse_adapter_config, refusals
+from merge_ops.sources.adapter_names import fit_faults, named_for
+from merge_ops.sources.diffusion_adapters import (
+    holds_diffusion_adapter,
+    open_diffusion_adapter,
+)
 from merge_ops.sources.low_rank import LowRank, ScaledSum
 from merge_ops.sources.module_patterns import PatternError
 
@@ -88,8 +95,10 @@ def read_adapter(name: str, source: ByteSource, digest: str | None = None) -> Ad
         lambda at, n: read_file(source, WEIGHTS_FILE, at, n),
     )
     checkpoint = Checkpoint(name, source, entries, {}, digest, files)
-    faults = list(refusals(raw))
-    if not any(fault.where.endswith("peft_type") for fault in faults):
+    checkpoint = without_wrappers(checkpoint, inside=PREFIX)
+    hollow = placeholder_fault(checkpoint)
+    faults = [*refusals(raw), *([hollow] if hollow else [])]
+    if not hollow and not any(fault.where.endswith("peft_type") for fault in faults):
         config = parse_adapter_config(raw, faults)
         factors, whole = _sorted_out(checkpoint, config, faults)
         faults.extend(_missing_modules(config, whole))
@@ -106,8 +115,12 @@ def open_adapter(
     Its digest is made of both digests where both are known. Raises what `read_adapter` raises, and
     CompatibilityError with every tensor that does not fit the base.
     """
-    adapter = read_adapter(name, source, digest)
-    faults: list[Fault] = []
+    if holds_diffusion_adapter(source):
+        return open_diffusion_adapter(name, base, source, digest)
+    adapter = named_for(read_adapter(name, source, digest), base)
+    faults = list(fit_faults(adapter, base))
+    if faults:
+        raise CompatibilityError(f"adapter {source.location} does not fit {base.name}", faults)
     overlays: dict[str, TensorSource] = {}
     for tensor, stored in adapter.whole.items():
         before = find_source(base, tensor)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING
 
 from merge_ops.checkpoints.checkpoint import DigestOf, Fetch, Stored, TensorSource
@@ -33,6 +34,9 @@ CACHE_BYTES = 16 << 20
 @dataclass(frozen=True)
 class LowRank:
     """A low-rank source is target + scale · up @ down, up [out, r] and down [r, in].
+
+    A convolution [out, in, height, width] has down [r, in, height, width] and up [out, r, 1, 1]: in
+    memory they are the matrices [r, in · height · width] and [out, r].
 
     `transposed` is for weights kept as [in, out]: embeddings and Conv1D layers, to which the
     product is added as down^T up^T. It is computed in float32; `dtype` is the target's.
@@ -72,6 +76,11 @@ class LowRank:
         return ["low rank", self.target.identity(digest_of), factors, *numbers]
 
     @property
+    def matrix(self) -> tuple[int, int]:
+        """Return the shape of the target as a matrix: rows, and all other axes as columns."""
+        return self.shape[0], prod(self.shape[1:])
+
+    @property
     def rank(self) -> int:
         """Return the rank r."""
         return self.down.shape[0]
@@ -85,7 +94,7 @@ class LowRank:
 
         self.target.fill(fetch, start, into)
         end = start + into.numel()
-        rows, columns = self.shape
+        rows, columns = self.matrix
         if not into.numel():
             return
         height = max(1, min(TILE_ROWS, TILE_ELEMENTS // columns))
@@ -115,9 +124,9 @@ class LowRank:
     def right(self, fetch: Fetch) -> Tensor:
         """Return the whole right factor, [r, columns], contiguous."""
         if not self.transposed:
-            columns = self.shape[1]
+            columns = self.matrix[1]
             return fetch(self.down, 0, self.rank * columns).view(self.rank, columns)
-        columns = self.shape[1]
+        columns = self.matrix[1]
         whole = fetch(self.up, 0, columns * self.rank).view(columns, self.rank)
         return whole.t().contiguous()
 

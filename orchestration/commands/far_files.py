@@ -1,7 +1,7 @@
 """A far model as a source of bytes: headers before it is downloaded, everything after."""
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -9,8 +9,9 @@ from rich.console import Console
 
 from merge_ops.checkpoints import FolderSource
 from merge_ops.errors import MissingModelError
+from orchestration.sizes import size_text
 from resources.reading import Progress
-from resources.upstream import FarModel
+from resources.upstream import FarModel, download_text
 
 _SMALL = 32 << 20
 """Bytes of a file beside the weights that is fetched whole, at once: the largest tokenizers."""
@@ -77,29 +78,13 @@ def fetch(far: FarModel) -> Path:
     downloaded.
     """
     console = Console(stderr=True)
-    folder = far.cached()
-    if folder is not None:
-        return folder
-    sizes = far.sizes()
-    console.print(told(far, sizes), highlight=False, soft_wrap=True, markup=False)
-    _check_room(far, sum(sizes.values()))
+    told = download_text(far)
+    if told is not None:
+        where = f"{told} into {far.kept_in}"
+        console.print(where, highlight=False, soft_wrap=True, markup=False)
+        _check_room(far, sum(far.sizes().values()))
     with _progress(console, far) as progress:
         return far.fetch(progress)
-
-
-def told(far: FarModel, sizes: Mapping[str, int]) -> str:
-    """What a download will be: the model, its revision, how much, from where, and where to."""
-    weights = sum(file.endswith((".safetensors", ".bin")) for file in sizes)
-    return (
-        f"downloading {far.resolved()}: {size_text(sizes.values())} in {len(sizes)} files"
-        f" ({weights} of weights), from {far.home} into {far.kept_in}"
-    )
-
-
-def size_text(sizes: Iterable[int]) -> str:
-    """Bytes as people compare them with a disk or a line: GB, or MB where there are few."""
-    total = sum(sizes)
-    return f"{total / 1e9:,.1f} GB" if total >= 1e8 else f"{total / 1e6:,.1f} MB"
 
 
 def _check_room(far: FarModel, wanted: int) -> None:
@@ -109,7 +94,7 @@ def _check_room(far: FarModel, wanted: int) -> None:
     free = shutil.disk_usage(place).free
     if free < wanted:
         raise MissingModelError(
-            f"{far.resolved()} takes {size_text([wanted])}, and {place} has {size_text([free])}"
+            f"{far.resolved()} takes {size_text(wanted)}, and {place} has {size_text(free)}"
             f" free; free space, or set {far.variable} to a folder on a larger disk"
         )
 

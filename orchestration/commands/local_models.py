@@ -27,8 +27,9 @@ from merge_ops.errors import (
     MissingModelError,
 )
 from merge_ops.sources import open_adapter
-from orchestration.commands.far_files import FarFiles, fetch, size_text
+from orchestration.commands.far_files import FarFiles, fetch
 from orchestration.commands.model_references import Place, is_there, local_path, resolve
+from orchestration.sizes import size_text
 
 
 class Download(Enum):
@@ -127,7 +128,7 @@ def _source(reference: str, place: Place, download: Download) -> ByteSource:
             raise CheckpointError(
                 f"model '{reference}': its weights ({files.location}) are pickled, whose headers"
                 f" cannot be read from afar; `ronghe merge` downloads them"
-                f" ({size_text(files.sizes().values())}), or do it first and plan then"
+                f" ({size_text(sum(files.sizes().values()))}), or do it first and plan then"
             )
     path = readable(path_of(place))
     return FolderSource(path.parent, path.name) if path.is_file() else FolderSource(path)

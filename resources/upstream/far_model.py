@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from resources.errors import ModelSourceError
 from resources.reading import Progress
-from resources.upstream.source import FileSink
+from resources.upstream.source import FileSink, ModelSource
 
 
+@runtime_checkable
 class FarModel(Protocol):
     """A model of the Hub, of ModelScope or of a bucket, and its copy on the local disk.
 
@@ -62,3 +64,23 @@ class FarModel(Protocol):
     def copy_to(self, sink: FileSink, progress: Progress | None = None) -> None:
         """Copy every file of the model into `sink`."""
         ...
+
+
+def download_text(source: ModelSource) -> str | None:
+    """Return what the download of a pinned model will be: its name, how much, from where.
+
+    None for a folder, and for a model whose copy is here.
+    """
+    if not isinstance(source, FarModel) or source.cached() is not None:
+        return None
+    try:
+        sizes = source.sizes()
+    except ModelSourceError:  # whoever downloads it meets the same, or does not need the sizes
+        return f"downloading {source.location}, whose size is not told, from {source.home}"
+    weights = sum(file.endswith((".safetensors", ".bin")) for file in sizes)
+    total = sum(sizes.values())
+    size = f"{total / 1e9:,.1f} GB" if total >= 1e8 else f"{total / 1e6:,.1f} MB"
+    return (
+        f"downloading {source.resolved()}: {size} in {len(sizes)} files ({weights} of weights), "
+        f"from {source.home}"
+    )

@@ -109,7 +109,7 @@ class HubModel:
 
         The revision is then pinned to the commit that the cache has.
         """
-        snapshot = cached_snapshot(self.name, self._revision, self._cache)
+        snapshot = cached_snapshot(self.name, self._pinned or self._revision, self._cache)
         if snapshot is None or missing_weights(snapshot) is not None:
             return None
         self._pinned = snapshot.name

@@ -106,7 +106,7 @@ class ModelScopeModel:
 
     def cached(self) -> Path | None:
         """Return the folder of a copy that was kept before, without a network, or None."""
-        folder = self._copies.find(self._revision)
+        folder = self._copies.find(self._pinned or self._revision)
         if folder is not None:
             self._pinned = folder.name
         return folder

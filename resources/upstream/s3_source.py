@@ -66,7 +66,7 @@ class S3Model:
 
     def cached(self) -> Path | None:
         """Return the folder of a copy that was kept before, of what the bucket holds now."""
-        return self._copies.find(self.revision())
+        return self._copies.find(self._digest())
 
     def doubt(self, folder: Path) -> None:
         """Return None: a copy appears when all of it is there."""

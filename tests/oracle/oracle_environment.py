@@ -15,6 +15,7 @@ from tests.waiting import HANG_SECONDS
 PYTHON = ROOT / ".venv-oracle/bin/python"
 SCRIPT = ROOT / "tests/oracle/run_mergekit.py"
 PEFT_SCRIPT = ROOT / "tests/oracle/run_peft.py"
+DIFFUSERS_SCRIPT = ROOT / "tests/oracle/run_diffusers.py"
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,28 @@ class OracleCase:
 
 @dataclass(frozen=True)
 class PeftCase:
-    """One adapter for PEFT to merge into `out`; with a config PEFT makes the adapter first."""
+    """One adapter for PEFT to merge into `out`; with a config PEFT makes the adapter first.
+
+    `loader` is the base model's class as `module:name`; without it the model is a causal LM.
+    """
 
     name: str
     base: Path
     adapter: Path
     out: Path
     config: Mapping[str, object] | None = None
+    loader: str | None = None
+
+
+@dataclass(frozen=True)
+class DiffusersCase:
+    """Something for diffusers to do: `make`, `fuse` or `rename` (see run_diffusers.py)."""
+
+    name: str
+    do: str
+    out: Path
+    model: Path | None = None
+    file: Path | None = None
 
 
 def write_config(path: Path, text: str, models: dict[str, Path]) -> Path:
@@ -61,6 +77,12 @@ def merge_with_mergekit(work: Path, cases: Sequence[OracleCase]) -> dict[str, st
 def merge_with_peft(work: Path, cases: Sequence[PeftCase]) -> dict[str, str | None]:
     """Makes and merges all adapters in one process; the error's text, or None, by name."""
     return run_in_oracle(PEFT_SCRIPT, work, [asdict(case) for case in cases])
+
+
+def done_by_diffusers(work: Path, *cases: DiffusersCase) -> None:
+    """Has diffusers do all cases in one process. Raises where one fails."""
+    outcomes = run_in_oracle(DIFFUSERS_SCRIPT, work, [asdict(case) for case in cases])
+    assert set(outcomes.values()) == {None}, outcomes
 
 
 def run_in_oracle(

@@ -2,29 +2,34 @@
 
     .venv-oracle/bin/python tests/oracle/run_peft.py CASES.json OUTCOMES.json
 
-CASES.json is a list of {"name", "base", "adapter", "out", "config"}. With a config (`peft_type` and
+CASES.json is a list of {"name", "base", "adapter", "out", "config", "loader"}. A loader is a class
+as `module:name`, or null for AutoModelForCausalLM. With a config (`peft_type` and
 the fields of its class) an adapter with random values is made and saved first; then the adapter is
 merged into its base and the model is saved, in float32. OUTCOMES.json maps each name to null, or to
 the text of the error PEFT stopped with.
 """
 
+import importlib
 import json
 import sys
 from pathlib import Path
 
 import torch
 from peft import PeftModel, get_peft_config, get_peft_model
-from transformers import AutoModelForCausalLM
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 
-def load(base: str) -> torch.nn.Module:
+def load(base: str, loader: str | None) -> torch.nn.Module:
     """The base model, in float32."""
-    return AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    module, name = (loader or "transformers:AutoModelForCausalLM").split(":")
+    found = getattr(importlib.import_module(module), name)
+    return found.from_pretrained(base, dtype=torch.float32)
 
 
-def make(base: str, adapter: str, config: dict[str, object]) -> None:
+def make(base: str, adapter: str, config: dict[str, object], loader: str | None) -> None:
     """Saves an adapter of which every trainable value is drawn anew."""
-    model = get_peft_model(load(base), get_peft_config(config))
+    model = get_peft_model(load(base, loader), get_peft_config(config))
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -39,8 +44,8 @@ def run_case(case: dict[str, object]) -> str | None:
     base, adapter, out = (str(case[key]) for key in ("base", "adapter", "out"))
     try:
         if case["config"]:
-            make(base, adapter, case["config"])
-        merged = PeftModel.from_pretrained(load(base), adapter).merge_and_unload()
+            make(base, adapter, case["config"], case["loader"])
+        merged = PeftModel.from_pretrained(load(base, case["loader"]), adapter).merge_and_unload()
         merged.save_pretrained(out)
     except Exception as error:  # the text is the outcome; the caller says whether it is expected
         return f"{type(error).__name__}: {error}"

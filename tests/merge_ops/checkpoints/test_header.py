@@ -109,7 +109,11 @@ def test_an_item_takes_the_bits_of_its_name() -> None:
 
 
 def test_unknown_dtypes_and_sizes_that_do_not_agree() -> None:
-    with pytest.raises(CheckpointError, match="has the unknown dtype 'F4'; known: F64, F32, F16"):
+    with pytest.raises(CheckpointError, match="has the unknown dtype 'F3'; known: F64, F32, F16"):
+        read({"x": entry("F3")}, 24)
+    with pytest.raises(
+        CheckpointError, match=r"is F4, floats of less than a byte: .* is quantized"
+    ):
         read({"x": entry("F4")}, 24)
     for end in (23, 25):
         with pytest.raises(CheckpointError, match=rf"is F32 \[2, 3\] but takes {end} bytes"):
@@ -136,7 +140,7 @@ def test_the_data_is_covered_once_and_to_its_end() -> None:
 def test_names_are_cut_in_messages_only_where_they_are_long() -> None:
     for length, shown in ((200, "n" * 200), (201, "n" * 200 + "…")):
         with pytest.raises(CheckpointError, match=f"tensor '{shown}' has the unknown dtype"):
-            read({"n" * length: entry("F4")}, 24)
+            read({"n" * length: entry("F3")}, 24)
 
 
 def test_headers_that_cannot_be() -> None:

@@ -489,7 +489,7 @@ def test_what_is_no_model_is_said(reference: str, said: str, tmp_path: Path, mon
 
 def test_a_link_that_leads_nowhere(tmp_path: Path) -> None:
     (tmp_path / "model").symlink_to(tmp_path / "gone")
-    with pytest.raises(MissingModelError, match="It is a link to .*/gone, which is gone"):
+    with pytest.raises(MissingModelError, match=r"It is a link to .*/gone, which is gone"):
         resolve(str(tmp_path / "model"))
 
 
