@@ -16,7 +16,7 @@ from urllib.parse import quote
 from resources.errors import ModelSourceError
 from resources.reading import Progress
 
-SOURCES_VARIABLE = "RONGHE_SOURCES"
+SOURCES_VARIABLE = "XDG_CACHE_HOME"
 _UNFINISHED = ".unfinished"
 
 Pieces = Callable[[str, int], Iterator[memoryview]]
@@ -28,8 +28,8 @@ Check = Callable[[str, Path], None]
 def copies_folder(kind: str, name: str) -> Path:
     """Return the folder that copies of one model are kept in, whether it is there or not."""
     asked = os.environ.get(SOURCES_VARIABLE)
-    root = Path(asked).expanduser() if asked else Path.home() / ".cache" / "ronghe" / "sources"
-    return root / kind / quote(name, safe=" ")
+    root = Path(asked).expanduser() if asked else Path.home() / ".cache"
+    return root / "ronghe" / "sources" / kind / quote(name, safe=" ")
 
 
 class LocalCopies:

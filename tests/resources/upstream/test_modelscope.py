@@ -22,7 +22,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def scope(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A server that has it, as `team/model`."""
-    monkeypatch.setenv("RONGHE_SOURCES", str(tmp_path / "sources"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("resources.upstream.modelscope_source._PAUSE", 0.0)
     with running_modelscope({"team/model": folder}) as running:
         monkeypatch.setenv("MODELSCOPE_ENDPOINT", running.endpoint)
