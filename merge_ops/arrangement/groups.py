@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from merge_ops.checkpoints.checkpoint import Checkpoint
+from merge_ops.checkpoints.restacking import NewStack
 from merge_ops.errors import Caution, Fault, RecipeError
 from merge_ops.recipes.recipe import ModelEntry, Parameters, Recipe
 
@@ -56,16 +57,17 @@ class Place:
 class Arrangement:
     """An arrangement holds all places of the output in natural order, and their groups.
 
-    `layers` holds for each output layer the model it comes from and its number there; without
-    slices it is None. `excluded` holds the reason for each tensor that is not written,
-    `cautions` what a person should look at.
+    `stacks` holds the stacks of layers that slices make. `excluded` holds the reason for each
+    tensor that is not written, `cautions` what a person should look at, and `faults` why the models
+    cannot be merged so.
     """
 
     places: tuple[Place, ...]
     groups: tuple[Group, ...]
-    layers: tuple[tuple[Checkpoint, int], ...] | None = None
+    stacks: tuple[NewStack, ...] = ()
     excluded: Mapping[str, str] = field(default_factory=dict[str, str])
     cautions: tuple[Caution, ...] = ()
+    faults: tuple[Fault, ...] = ()
 
 
 def make_group(

@@ -7,11 +7,7 @@ beginning of its tensors' names.
 
 from __future__ import annotations
 
-VISION = frozenset({"vision_tower", "vision_model", "vision_encoder", "visual", "vit", "vpm"})
-PROJECTOR = frozenset(
-    {"multi_modal_projector", "mm_projector", "mlp1", "merger", "deepstack_merger_list"}
-)
-AUDIO = frozenset({"audio_tower", "audio_encoder", "audio_model"})
+from merge_ops.checkpoints.model_parts import AUDIO, PROJECTOR, VISION
 
 
 def in_module(module: str, tensor: str) -> bool:

@@ -1,16 +1,25 @@
-"""`slices`: ranges of layers of several models, merged and stacked to a depth of their own."""
+"""`slices`: ranges of layers of several models, merged and stacked to a depth of their own.
+
+Parts for multi-token prediction, which some models have behind the layers that config.json counts,
+are merged and stay behind the new stack where all models of the last slice have them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
-from merge_ops.arrangement.groups import Arrangement, Place, make_group
+from merge_ops.arrangement.completeness import gap_caution, repeat_caution
+from merge_ops.arrangement.groups import Arrangement, Place
+from merge_ops.arrangement.one_slice import Slice
+from merge_ops.arrangement.slice_leftovers import further_not_written, outside_not_written
+from merge_ops.arrangement.stack_fit import outside_faults, stack_faults
 from merge_ops.checkpoints.checkpoint import Checkpoint
-from merge_ops.checkpoints.depth import layer_of, layers_of
+from merge_ops.checkpoints.depth import layer_of
 from merge_ops.checkpoints.layout import natural_key
-from merge_ops.checkpoints.ties import excluded, own_heads
-from merge_ops.errors import Fault, RecipeError
-from merge_ops.recipes.recipe import ModelEntry, Recipe, Section, SliceEntry
+from merge_ops.checkpoints.restacking import NewStack, restack
+from merge_ops.checkpoints.ties import excluded
+from merge_ops.errors import Caution
+from merge_ops.recipes.recipe import Recipe, Section
 
 
 def stack_slices(
@@ -18,142 +27,78 @@ def stack_slices(
     checkpoints: Mapping[str, Checkpoint],
     section: Section,
     holds: Callable[[str], bool],
+    donor: Checkpoint,
 ) -> Arrangement:
     """Stack the slices of a section, each a group of its own, and return the arrangement.
 
-    Only tensors take part for which `holds` is true. Raises RecipeError where a slice cannot be
-    met.
+    Only tensors take part for which `holds` is true. `donor` gives the config that describes the
+    stack. Raises RecipeError where a slice cannot be met.
     """
     slices = [
-        _Slice(recipe, checkpoints, section, number, holds) for number in range(len(section.slices))
+        Slice(recipe, checkpoints, section, number, holds) for number in range(len(section.slices))
     ]
-    places = [*slices[0].outside(before=True), *slices[-1].outside(before=False)]
-    layers: list[tuple[Checkpoint, int]] = []
+    first, last = slices[0], slices[-1]
+    for other in slices[1:]:
+        other.check_stack(first.stack)
+    outside = [*first.outside(before=True), *last.outside(before=False)]
+    layers: list[Place] = []
+    origins: list[tuple[Checkpoint, int]] = []
     for stacked in slices:
-        places += stacked.layers(first=len(layers))
-        layers += stacked.origins()
+        layers += stacked.layers(first=len(origins))
+        origins += stacked.origins()
+    further = last.further(first=len(origins))
+    stack = NewStack(first.stack, tuple(origins), _count(further, len(origins)))
+    places = sorted((*outside, *layers, *further), key=lambda place: natural_key(place.name))
+    written = {place.name for place in places}
     skipped: dict[str, str] = {}
     for stacked in slices:
         for member in stacked.group.members:
             skipped.update(excluded(member))
-    written = {place.name for place in places}
-    skipped = {name: why for name, why in skipped.items() if name not in written}
-    ordered = sorted(places, key=lambda place: natural_key(place.name))
-    groups = tuple(stacked.group for stacked in slices)
-    return Arrangement(tuple(ordered), groups, tuple(layers), skipped)
+    lost = outside_not_written(donor, slices, written)
+    unpredicted = further_not_written(slices) if not further else None
+    skipped |= lost.excluded
+    skipped |= unpredicted.excluded if unpredicted else {}
+    reference = donor if first.stack in donor_stacks(donor, holds) else first.group.members[0]
+    faults = (
+        *stack_faults(stack.name, reference, origins),
+        *outside_faults(reference, outside, recipe.tokenizer is not None),
+        *lost.faults,
+    )
+    cautions = (
+        *lost.cautions,
+        *(unpredicted.cautions if unpredicted else ()),
+        *_layer_cautions(recipe, slices, len(origins)),
+        *restack(donor.config, stack)[1],
+    )
+    return Arrangement(
+        tuple(places),
+        tuple(stacked.group for stacked in slices),
+        (stack,),
+        {name: why for name, why in skipped.items() if name not in written},
+        cautions,
+        faults,
+    )
 
 
-class _Slice:
-    """One entry of `slices`, resolved."""
-
-    def __init__(
-        self,
-        recipe: Recipe,
-        checkpoints: Mapping[str, Checkpoint],
-        section: Section,
-        number: int,
-        holds: Callable[[str], bool],
-    ) -> None:
-        self._holds = holds
-        self._entry: SliceEntry = section.slices[number]
-        self._subject = recipe.subject
-        self._where = f"{section.where}slices[{number}]"
-        base_name = self._entry.base_model or recipe.base_model
-        models = [each.model for each in self._entry.sources]
-        if (recipe.on_task_vectors or recipe.method.base == "required") and (
-            base_name not in models
-        ):
-            problem = f"does not list the base model {base_name}; {recipe.method.name} needs its"
-            raise self._fault("sources", f"{problem} layers too: add it with its layer_range")
-        entries = [ModelEntry(each.model, each.parameters) for each in self._entry.sources]
-        levels = (self._entry.parameters, section.parameters)
-        self.group = make_group(recipe, checkpoints, entries, base_name, self._where, levels)
-        self._first = {
-            checkpoints[each.model].name: each.layer_range[0] for each in self._entry.sources
-        }
-        start, end = self._entry.sources[0].layer_range
-        self._count = end - start
-        self._stack = self._checked_stack(checkpoints)
-
-    def _fault(self, where: str, problem: str) -> RecipeError:
-        return RecipeError(self._subject, [Fault(f"{self._where}.{where}", problem)])
-
-    def _checked_stack(self, checkpoints: Mapping[str, Checkpoint]) -> str:
-        """The stack's name, the same in all sources, long enough in each."""
-        stack: str | None = None
-        for position, source in enumerate(self._entry.sources):
-            stacks = layers_of(filter(self._holds, checkpoints[source.model].tensors))
-            where = f"sources[{position}].layer_range"
-            if len(stacks) != 1:
-                names = ", ".join(stacks) or "none"
-                raise self._fault(
-                    where,
-                    f"needs a model with one stack of layers; {source.model} has: {names}. Name the"
-                    " part to be sliced under `modules`",
-                )
-            (name, depth), end = next(iter(stacks.items())), source.layer_range[1]
-            if end > depth:
-                raise self._fault(
-                    where, f"ends at {end}; {source.model} has {depth} layers (0 to {depth} may be"
-                    " given: the end is not included)",
-                )  # fmt: skip
-            if stack is not None and name != stack:
-                raise self._fault(
-                    where, f"is of '{name}' in {source.model}, but of '{stack}' in the first source"
-                )
-            stack = name
-        assert stack is not None
-        return stack
-
-    def origins(self) -> list[tuple[Checkpoint, int]]:
-        """For each layer made: the model whose config describes it, and its number there."""
-        leader = self.group.members[0]
-        return [(leader, self._first[leader.name] + offset) for offset in range(self._count)]
-
-    def outside(self, before: bool) -> Iterator[Place]:
-        """The tensors of no layer; embeddings lie before the layers, all others behind them."""
-        leader = self.group.members[0]
-        heads = own_heads(self.group.members)
-        names = filter(self._holds, dict.fromkeys([*leader.tensors, *heads]))
-        skipped = excluded(leader).keys() - heads
-        for name in names:
-            if layer_of(name) is None and _lies_before(name) == before and name not in skipped:
-                yield Place(name, 0.0, self.group, name, (name,) * len(self.group.inputs))
-
-    def layers(self, first: int) -> Iterator[Place]:
-        """The layers, numbered from `first`; t runs over this slice (a single layer has t = 1)."""
-        leader = self.group.members[0]
-        for offset in range(self._count):
-            depth = offset / (self._count - 1) if self._count > 1 else 1.0
-            prefix = self._layer(leader, offset)
-            for rest in self._parts(leader, offset):
-                yield Place(
-                    f"{self._stack}.{first + offset}.{rest}",
-                    depth,
-                    self.group,
-                    prefix + rest,
-                    tuple(self._layer(each, offset) + rest for each in self.group.inputs),
-                )
-
-    def _parts(self, leader: Checkpoint, offset: int) -> list[str]:
-        """Names of a layer's tensors within the layer, the same in every model."""
-        names_of: dict[str, list[str]] = {}
-        for model in self.group.members:
-            prefix = self._layer(model, offset)
-            names = (name for name in model.tensors if name.startswith(prefix))
-            skipped = excluded(model)
-            names_of[model.name] = [name[len(prefix) :] for name in names if name not in skipped]
-        for model, parts in names_of.items():
-            extra = sorted(set(parts) - set(names_of[leader.name]))
-            if extra:
-                problem = f"has '{extra[0]}' in the layer, which {leader.name} lacks there; nothing"
-                raise self._fault("sources", f"cannot be merged: {model} {problem} is dropped")
-        return names_of[leader.name]
-
-    def _layer(self, checkpoint: Checkpoint, offset: int) -> str:
-        return f"{self._stack}.{self._first[checkpoint.name] + offset}."
+def donor_stacks(donor: Checkpoint, holds: Callable[[str], bool]) -> set[str]:
+    """Return the stacks of the model that gives the config."""
+    return {place[0] for name in donor.tensors if holds(name) and (place := layer_of(name))}
 
 
-def _lies_before(name: str) -> bool:
-    """Embeddings of tokens and positions; GPT-NeoX calls its output head `embed_out`."""
-    return any(part in name for part in ("embed", "wte", "wpe")) and "embed_out" not in name
+def _count(further: list[Place], layers: int) -> int:
+    """How many layers for multi-token prediction are written; those of other names count once."""
+    behind = {
+        place[1]
+        for each in further
+        if (place := layer_of(each.name)) is not None and place[1] >= layers
+    }
+    return len(behind) or bool(further)
+
+
+def _layer_cautions(recipe: Recipe, slices: list[Slice], made: int) -> list[Caution]:
+    ranges = [each for stacked in slices for each in stacked.ranges()]
+    numbers = {model: found for stacked in slices for model, found in stacked.numbers.items()}
+    found = [gap_caution(ranges, numbers, made)]
+    if recipe.method.name != "passthrough":
+        found.append(repeat_caution([each for stacked in slices for each in stacked.sources()]))
+    return [caution for caution in found if caution is not None]

@@ -12,13 +12,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 import blake3
 
 from merge_ops.checkpoints.byte_sources import ByteSource
 from merge_ops.checkpoints.header import TensorEntry
 from merge_ops.checkpoints.json_files import JsonFiles
+from merge_ops.checkpoints.tensor_names import is_head
+from merge_ops.checkpoints.tie_defaults import always_ties, default_tie, stated_tie
+from merge_ops.checkpoints.tied_copies import find_copies
 from merge_ops.errors import Caution
 
 if TYPE_CHECKING:
@@ -124,8 +127,9 @@ class Checkpoint:
     `overlays` are tensors that are computed when they are read, as those of an adapter are. Then
     `made_of` holds the base and the adapter, whose digests together make the digest. `cautions` are
     what was seen of the folder that a person should look at. `left_out` holds the reason for each
-    tensor of the folder that takes no part. `origin` is the URI that names the model for others,
-    such as hf://owner/name@commit; it is for people, and in no digest.
+    tensor of the folder that takes no part. `distinct` says that no tensor is a copy of another,
+    as in the result of a merge: so its bytes need not be asked. `origin` is the URI that names the
+    model for others, such as hf://owner/name@commit; it is for people, and in no digest.
     """
 
     name: str
@@ -138,6 +142,7 @@ class Checkpoint:
     made_of: tuple[Checkpoint, ...] = ()
     cautions: tuple[Caution, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict[str, str])
+    distinct: bool = False
     origin: str | None = None
 
     @cached_property
@@ -147,9 +152,22 @@ class Checkpoint:
 
     @property
     def stem(self) -> str:
-        """Return the stem of the weight files' names: `model`, or another as in diffusers."""
-        files = {entry.file for entry in self.tensors.values()} or {SINGLE_FILE}
-        return _SHARD_SUFFIX.sub("", PurePosixPath(min(files)).name)
+        """Return the stem of the weight files' names: `model`, or another as in diffusers.
+
+        An adapter's files name nothing. Of several stems it is `model`, or that of the index, or
+        that of the largest part.
+        """
+        if self.made_of:
+            return self.made_of[0].stem
+        sizes: dict[str, int] = {}
+        for entry in self.tensors.values():
+            stem = _SHARD_SUFFIX.sub("", PurePosixPath(entry.file).name)
+            sizes[stem] = sizes.get(stem, 0) + entry.nbytes
+        indexed = [each for each in sizes if f"{each}{INDEX_SUFFIX}" in self.files]
+        usual = SINGLE_FILE.removesuffix(".safetensors")
+        if usual in sizes or not sizes:
+            return usual
+        return min(indexed or sizes, key=lambda stem: (-sizes[stem], stem))
 
     @property
     def nbytes(self) -> int:
@@ -158,10 +176,37 @@ class Checkpoint:
 
     @property
     def ties_embeddings(self) -> bool:
-        """Return whether the output head is the input embedding (`tie_word_embeddings`)."""
-        text = self.config.get("text_config")
-        nested: Mapping[str, Any] = cast(Mapping[str, Any], text) if isinstance(text, dict) else {}
-        return bool(self.config.get("tie_word_embeddings", nested.get("tie_word_embeddings")))
+        """Return whether the output head is the input embedding where no head is stored.
+
+        The config says it (`tie_word_embeddings`, also in a nested config); else the default of its
+        class; else a checkpoint without a head is a tied one. A head that is stored may be one of
+        its own all the same: see `ties.own_heads`.
+        """
+        if always_ties(self.config):
+            return True
+        known = stated_tie(self.config)
+        known = default_tie(self.config) if known is None else known
+        if known is None:
+            return bool(self.config) and not any(map(is_head, self.tensors))
+        return known
+
+    @cached_property
+    def copies(self) -> Mapping[str, str]:
+        """Return the stored tensors that are copies, each with the tensor whose copy it is.
+
+        Bytes are read where a tensor may be a copy, and nothing where none may be. Raises
+        CheckpointError where they cannot be read.
+        """
+        if self.made_of:
+            below = self.made_of[0].copies
+            return {name: other for name, other in below.items() if name not in self.overlays}
+        if self.distinct:
+            return {}
+        # What is left out must come back when the result is loaded: by the class's default too.
+        stated = stated_tie(self.config)
+        tied = default_tie(self.config) is True if stated is None else stated
+        inputs = tied or always_ties(self.config)
+        return find_copies(self.source, self.tensors, heads_may_be=tied, inputs_may_be=inputs)
 
 
 def stacked_digest(digests: Sequence[str | None]) -> str | None:

@@ -5,8 +5,12 @@ A head that is tied to the embedding is the embedding; a checkpoint may store it
 
 from __future__ import annotations
 
-from merge_ops.checkpoints.checkpoint import Checkpoint
+from typing import TYPE_CHECKING
+
 from merge_ops.errors import Fault
+
+if TYPE_CHECKING:
+    from merge_ops.checkpoints.checkpoint import Checkpoint
 
 EMBEDDING_NAMES = (
     "embed_tokens.weight",

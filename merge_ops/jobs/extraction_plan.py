@@ -15,11 +15,12 @@ from merge_ops.checkpoints.header import FLOAT_DTYPES
 from merge_ops.checkpoints.layout import natural_key
 from merge_ops.checkpoints.name_alignment import named_alike
 from merge_ops.checkpoints.tensor_names import is_embedding, is_head, shape_fault
-from merge_ops.checkpoints.ties import excluded, find_source, own_heads
+from merge_ops.checkpoints.tie_names import HEAD
+from merge_ops.checkpoints.ties import excluded, find_source, head_is_embedding, own_heads
 from merge_ops.errors import CompatibilityError, Fault, SettingsError
 from merge_ops.plans.compatibility import check_compatible
 from merge_ops.plans.integer_agreement import integer_faults
-from merge_ops.sources.adapters import HEAD, PREFIX
+from merge_ops.sources.adapters import PREFIX
 from merge_ops.stream.block_reader import read_values
 
 BLOCK = 1 << 20
@@ -119,7 +120,8 @@ def plan_extraction(
         faults.append(Fault(tuned.name, problem))
     if faults:
         raise CompatibilityError(f"no adapter can be made of {tuned.name}", faults)
-    if tuned.ties_embeddings and base.ties_embeddings and any(map(is_embedding, rest)):
+    tied = head_is_embedding(tuned) and head_is_embedding(base)
+    if tied and any(map(is_embedding, rest)):
         rest.append(HEAD)  # PEFT would leave it what it was
     whole, saved = _kept_whole(rest, ranks, tuned)
     return Extraction(base, tuned, settings, ranks, whole, saved, tuple(left_out))
@@ -135,8 +137,9 @@ def _named_alike(base: Checkpoint, tuned: Checkpoint) -> tuple[Checkpoint, Check
 
 def _names(base: Checkpoint, tuned: Checkpoint) -> list[str]:
     heads = own_heads([base, tuned])
-    skipped = {**excluded(base), **excluded(tuned)}
-    return sorted(({*base.tensors} | heads) - (skipped.keys() - heads), key=natural_key)
+    own = heads | (base.tensors.keys() - excluded(base).keys())
+    skipped = excluded(base).keys() | excluded(tuned).keys()
+    return sorted((base.tensors.keys() | heads) - (skipped - own), key=natural_key)
 
 
 def _by_token(name: str) -> bool:

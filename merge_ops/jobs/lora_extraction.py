@@ -23,11 +23,13 @@ from typing import TYPE_CHECKING, Any, cast
 from merge_ops.checkpoints.byte_sources import ByteSink
 from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.layout import OutputTensor, lay_out
+from merge_ops.checkpoints.tie_names import HEAD
+from merge_ops.checkpoints.ties import head_is_embedding
 from merge_ops.errors import CompatibilityError, Fault
 from merge_ops.jobs.extraction_plan import BLOCK, Extraction, known_source
 from merge_ops.progress import Progress
 from merge_ops.sources.adapter_config import FILE as CONFIG_FILE
-from merge_ops.sources.adapters import HEAD, PREFIX, WEIGHTS_FILE
+from merge_ops.sources.adapters import PREFIX, WEIGHTS_FILE
 from merge_ops.stream.block_reader import read_values
 from merge_ops.stream.rounding import torch_dtype
 
@@ -119,7 +121,7 @@ def adapter_config(plan: Extraction) -> dict[str, Any]:
         "fan_in_fan_out": False,
         "lora_dropout": 0.0,
         "bias": "lora_only" if biases else "none",
-        "ensure_weight_tying": HEAD in plan.whole and plan.tuned.ties_embeddings,
+        "ensure_weight_tying": HEAD in plan.whole and head_is_embedding(plan.tuned),
         "target_modules": list(plan.ranks),
         "modules_to_save": list(plan.saved_modules) or None,
     }

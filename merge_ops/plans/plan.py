@@ -31,7 +31,8 @@ from merge_ops.vocabularies.output_tokenizer import OutputTokenizer
 PLAN_VERSION = 4
 GRADIENTS = (
     "gradients run over the layers of a stack (of a slice); embeddings, final norm and output head"
-    " take the FIRST value of a gradient, as in mergekit"
+    " take the FIRST value of a gradient, as in mergekit; layers behind those that config.json"
+    " counts take the last"
 )
 
 
@@ -93,6 +94,18 @@ class Plan:
         unique = {each.name: each for each in (self.base, *self.inputs, *members)}
         return tuple(unique.values())
 
+    def role_of(self, checkpoint: Checkpoint) -> str:
+        """Return what a model is in the merge, in words.
+
+        It is a base only where the recipe names it as one; a first model that stands in for it
+        gives the config and the tokenizer, and is an expert as the others are.
+        """
+        if any(group.base_name == checkpoint.name for group in self.arrangement.groups):
+            return "base"
+        if checkpoint is self.base:
+            return "expert (gives config and tokenizer)"
+        return "expert"
+
     @property
     def model_names(self) -> tuple[str, ...]:
         """Return the names of the base and the inputs."""
@@ -106,7 +119,7 @@ class Plan:
         """
         heads = any(is_head(step.output.name) for step in self.steps)
         written = self.recipe.out_dtype or self.recipe.dtype
-        config = merged_config(self.base, self.arrangement.layers, heads, written)
+        config = merged_config(self.base, self.arrangement.stacks, heads, written)
         return self.tokenizer.configured(config) if self.tokenizer else config
 
     @property

@@ -14,7 +14,8 @@ def plan_json(plan: Plan) -> dict[str, Any]:
     return {
         "recipe": plan.recipe.name,
         "method": plan.method.name,
-        "base": _model_json(plan, plan.base),
+        "base": _model_json(plan, plan.base) if plan.role_of(plan.base) == "base" else None,
+        "config_from": plan.base.name,
         "inputs": [_model_json(plan, checkpoint) for checkpoint in plan.inputs],
         "seed": plan.recipe.seed,
         "outputs": [dataclasses.asdict(output) for output in plan.outputs],

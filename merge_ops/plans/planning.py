@@ -52,8 +52,9 @@ def plan_merge(
     tokenizer = output_tokenizer(recipe, donor, checkpoints, arrangement)
     chosen = _chosen(recipe, coefficients)
     resolver = ParameterResolver(recipe, chosen)
-    faults: list[Fault] = []
-    at = positions([place.name for place in arrangement.places])
+    faults: list[Fault] = list(arrangement.faults)
+    depth_of = {place.name: place.depth for place in arrangement.places}
+    at = positions(depth_of, depth_of)
     steps = [
         _plan_tensor(recipe, donor, place, at[place.name], resolver, tokenizer, faults)
         for place in arrangement.places

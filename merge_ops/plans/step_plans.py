@@ -88,5 +88,7 @@ def planned_checkpoint(plan: Plan) -> tuple[Checkpoint, ResultFiles]:
         output.name: place for output, place in zip(outputs, places, strict=True)
     }
     files, digest = ResultFiles(plan), plan.outputs[0].digest
-    planned = Checkpoint(plan.recipe.name, files, tensors, plan.config, digest, files.sizes())
+    planned = Checkpoint(
+        plan.recipe.name, files, tensors, plan.config, digest, files.sizes(), distinct=True
+    )
     return planned, files

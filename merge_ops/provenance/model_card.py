@@ -59,28 +59,34 @@ def model_card(plan: Plan, output: Output) -> str:
 
 def _public_names(plan: Plan) -> list[str]:
     """The models as the Hub knows them, where that is known; a folder's last name else."""
-    parts = [part for each in plan.checkpoints for part in each.made_of or (each,)]
-    return list(dict.fromkeys(map(_public_name, parts)))
+    parts = [part for each in plan.checkpoints for part in _parts(each)]
+    return list(dict.fromkeys(_public_name(name, origin) for name, origin in parts))
 
 
-def _public_name(checkpoint: Checkpoint) -> str:
-    scheme, _, rest = (checkpoint.origin or "").partition("://")
-    if scheme == "hf":
-        return rest.partition("@")[0]
-    return PurePosixPath(checkpoint.name).name or checkpoint.name
+def _public_name(name: str, origin: str | None) -> str:
+    scheme, _, rest = (origin or "").partition("://")
+    return rest.partition("@")[0] if scheme == "hf" else PurePosixPath(name).name or name
 
 
 def _named(checkpoint: Checkpoint) -> str:
     """A model as a reader can find it: by its public URI at its commit, or as it was named."""
-    if checkpoint.made_of:
-        return "+".join(_named(part) for part in checkpoint.made_of)
-    return checkpoint.origin or checkpoint.name
+    return "+".join(origin or name for name, origin in _parts(checkpoint))
+
+
+def _parts(checkpoint: Checkpoint) -> list[tuple[str, str | None]]:
+    """The name and the origin of a model; of a base with adapters, those of each."""
+    if not checkpoint.made_of:
+        return [(checkpoint.name, checkpoint.origin)]
+    base, adapter = checkpoint.made_of
+    own = checkpoint.name.removeprefix(f"{base.name}+")
+    return [*_parts(base), (own, adapter.origin)]
 
 
 def _rows(plan: Plan) -> list[str]:
-    rows = [f"| base | {_named(plan.base)} | `{plan.digest_of(plan.base) or 'unknown'}` |"]
+    role = plan.role_of(plan.base)
+    rows = [f"| {role} | {_named(plan.base)} | `{plan.digest_of(plan.base) or 'unknown'}` |"]
     for checkpoint in plan.inputs:
         if checkpoint is not plan.base:
             digest = plan.digest_of(checkpoint) or "unknown"
-            rows.append(f"| expert | {_named(checkpoint)} | `{digest}` |")
+            rows.append(f"| {plan.role_of(checkpoint)} | {_named(checkpoint)} | `{digest}` |")
     return rows

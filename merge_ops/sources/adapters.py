@@ -8,7 +8,8 @@ shapes PEFT saves, with scale = alpha / r (alpha / sqrt(r) with `use_rslora`):
     Conv1D     W [in, out]     + scale · (B A)^T    `fan_in_fan_out`
     Embedding  W [rows, width] + scale · (B A)^T    lora_embedding_A [r, rows], _B [width, r]
 
-Tensors saved whole (`modules_to_save`, biases, embeddings) replace the base's. Every tensor of the
+Tensors saved whole (`modules_to_save`, biases, embeddings) replace the base's; an embedding and a
+head may have more rows than the base's (see `longer_vocabulary`). Every tensor of the
 adapter is used or named in an error. PEFT rounds the product to the base's dtype before it adds;
 here the sum is float32 and is rounded once, when a result is written.
 """
@@ -34,8 +35,10 @@ from merge_ops.checkpoints.header import FLOAT_DTYPES, TensorEntry, read_header
 from merge_ops.checkpoints.json_files import JsonFiles
 from merge_ops.checkpoints.name_prefixes import without_wrappers
 from merge_ops.checkpoints.placeholders import placeholder_fault
-from merge_ops.checkpoints.tensor_names import is_embedding, is_head
-from merge_ops.checkpoints.ties import find_source
+from merge_ops.checkpoints.tensor_names import is_head, is_vocabulary
+from merge_ops.checkpoints.tie_names import dependents, is_input, is_output
+from merge_ops.checkpoints.tied_copies import equal_bytes
+from merge_ops.checkpoints.ties import find_source, tied_tensors
 from merge_ops.errors import CheckpointError, CompatibilityError, Fault, did_you_mean
 from merge_ops.sources.adapter_config import FILE as CONFIG_FILE
 from merge_ops.sources.adapter_config import AdapterConfig, parse_adapter_config, refusals
@@ -44,16 +47,22 @@ from merge_ops.sources.diffusion_adapters import (
     holds_diffusion_adapter,
     open_diffusion_adapter,
 )
+from merge_ops.sources.longer_vocabulary import (
+    longer_base,
+    replaces_rows,
+    rows_of,
+    with_tokens_of,
+)
 from merge_ops.sources.low_rank import LowRank, ScaledSum
 from merge_ops.sources.module_patterns import PatternError
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 PREFIX = "base_model.model."
-HEAD = "lm_head.weight"
 _FACTOR = re.compile(
     r"(?P<module>.+)\.(?P<role>lora_A\.weight|lora_B\.weight|lora_B\.bias"
     r"|lora_embedding_A|lora_embedding_B)"
 )
+_ORIGINAL = re.compile(r"\.original_module\.(?=[^.]+$)")
 _WRAPPER = re.compile(r"\.(?:base_layer|modules_to_save)(?=\.[^.]+$)")
 
 
@@ -126,28 +135,32 @@ def open_adapter(
         before = find_source(base, tensor)
         if before is None:
             faults.append(_absent(base, tensor))
-        elif before.shape != stored.shape:
+        elif before.shape == stored.shape or replaces_rows(tensor, before, stored):
+            overlays[tensor] = stored
+        else:
             what = f"is {list(stored.shape)}, but {list(before.shape)} in {base.name}"
             faults.append(Fault(f"'{stored.name}'", f"{what}; only equal shapes merge"))
-        else:
-            overlays[tensor] = stored
     for module, roles in adapter.factors.items():
         overlays.update(_changed(name, adapter.config, base, module, roles, overlays, faults))
+    _settle_ties(base, adapter, overlays)
+    rows, row_faults = rows_of(base, overlays)
+    faults += row_faults
     if faults:
         raise CompatibilityError(f"adapter {source.location} does not fit {base.name}", faults)
     config = base.config
-    if base.ties_embeddings:
-        _settle_head(base, adapter, overlays)
-        if any(map(is_head, overlays)):
-            config = untied(config)
+    if base.ties_embeddings and any(map(is_head, overlays)):
+        config = untied(config)
     tensors = dict(base.tensors)
     for tensor, overlay in overlays.items():
         tensors[tensor] = _entry(overlay)
-    both = stacked_digest([base.digest, digest])
-    return dataclasses.replace(
-        base, name=name, tensors=tensors, config=config, digest=both,
+    stacked = dataclasses.replace(
+        base, name=name, tensors=tensors, config=config,
+        digest=stacked_digest([base.digest, digest]),
         overlays={**base.overlays, **overlays}, made_of=(base, adapter.checkpoint),
     )  # fmt: skip
+    if rows is None and not any(is_input(tensor) for tensor in adapter.whole):
+        return stacked
+    return with_tokens_of(adapter.checkpoint, stacked, rows)
 
 
 def _check_files(name: str, location: str, files: Mapping[str, int]) -> None:
@@ -174,6 +187,8 @@ def _sorted_out(
         factor = _FACTOR.fullmatch(name)
         if name == key:
             faults.append(Fault(f"'{key}'", f"does not start with {PREFIX}, as PEFT's names do"))
+        elif _is_original(key, checkpoint.tensors):
+            continue
         elif "lora_magnitude_vector" in name:
             problem = "belongs to DoRA, which rescales each row by a learned magnitude and cannot"
             faults.append(Fault(f"'{key}'", f"{problem} be merged here"))
@@ -185,13 +200,20 @@ def _sorted_out(
             faults.append(Fault(f"'{key}'", "is no lora_A, lora_B, lora_embedding_A or _B of PEFT"))
         else:
             other = whole.setdefault(_WRAPPER.sub("", name), stored)
-            if other is not stored:
-                faults.append(Fault(f"'{key}'", f"is the same tensor as '{other.name}'"))
+            if other is not stored and not equal_bytes(checkpoint.source, entry, other.entry):
+                problem = f"is the same tensor as '{other.name}', with other values"
+                faults.append(Fault(f"'{key}'", problem))
     if not checkpoint.tensors:
         faults.append(Fault(WEIGHTS_FILE, "holds no tensor"))
     for module, roles in factors.items():
         faults.extend(_factor_faults(config, module, roles))
     return factors, whole
+
+
+def _is_original(key: str, tensors: Collection[str]) -> bool:
+    """Whether a tensor is what a module was before, which PEFT keeps beside the one saved whole."""
+    saved = {_ORIGINAL.sub(part, key) for part in (".modules_to_save.", ".")} - {key}
+    return any(name in tensors for name in saved)
 
 
 def _factor_faults(
@@ -257,6 +279,8 @@ def _changed(
     if target.shape != fits or target.dtype not in FLOAT_DTYPES:
         what = f"{target.dtype} {list(target.shape)}"
         problem = f"makes a change of {list(fits)}, but '{weight}' is {what} in {base.name}"
+        if is_vocabulary(weight) and target.shape[1:] == fits[1:]:
+            problem += f"; {longer_base(fits[0])}"
         faults.append(Fault(f"'{PREFIX}{module}.{kind[0]}'", problem))
         return {}
     scale = config.scale_of(module)
@@ -278,21 +302,34 @@ def _absent(base: Checkpoint, tensor: str) -> Fault:
     return Fault(f"'{tensor}'", f"is changed by the adapter, but {base.name} lacks it.{hint}")
 
 
-def _settle_head(base: Checkpoint, adapter: Adapter, overlays: dict[str, TensorSource]) -> None:
-    """On a base whose head is its embedding, what becomes of the head: as in PEFT.
+def _settle_ties(base: Checkpoint, adapter: Adapter, overlays: dict[str, TensorSource]) -> None:
+    """What becomes of tensors that are tied to those an adapter saves whole: as in PEFT.
 
     A head of the adapter's own is one from now on, unless the adapter says that both stay tied. An
-    embedding saved whole by itself leaves the head what it was.
+    embedding saved whole by itself leaves what was tied to it as it was. A low-rank change goes
+    into the one weight that all of them share.
     """
-    heads = [tensor for tensor in overlays if is_head(tensor)]
-    if adapter.config.ensure_weight_tying:
-        for head in heads:
+    copies = tied_tensors(base)
+    if adapter.config.ensure_weight_tying and base.ties_embeddings:
+        for head in [tensor for tensor in overlays if is_output(tensor)]:
             del overlays[head]
-    elif not heads:
-        embedding = next(filter(is_embedding, adapter.whole), None)
-        before = source_of(base, embedding) if embedding else None
-        if before is not None and ".base_layer." not in adapter.whole[str(embedding)].name:
-            overlays[HEAD] = before
+        return
+    for tensor, stored in adapter.whole.items():
+        before = source_of(base, copies.get(tensor, tensor))
+        if before is None or ".base_layer." in stored.name:
+            continue
+        stored_copies = [name for name, other in copies.items() if other == tensor]
+        for other in (*stored_copies, *dependents(tensor, base.config)):
+            untouched = other not in overlays
+            if untouched and (other in copies or _stands_for(base, tensor, other)):
+                overlays[other] = before
+
+
+def _stands_for(base: Checkpoint, tensor: str, other: str) -> bool:
+    """Whether `tensor` is what a base has for `other`, which it does not store."""
+    if other in base.tensors:
+        return False
+    return find_source(base, other) == source_of(base, tensor)
 
 
 def _entry(overlay: TensorSource) -> TensorEntry:

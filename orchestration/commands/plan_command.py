@@ -1,16 +1,21 @@
 """`ronghe plan`: what merging one mergekit-style file would do, without Dagster or a store."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from merge_ops.errors import Fault, RecipeError
 from merge_ops.plans import Plan, plan_steps
 from merge_ops.plans.plan import GRADIENTS
 from merge_ops.recipes import Steps, load_steps
 from orchestration.commands.local_models import Download, open_models
+from orchestration.commands.plan_tables import parameter_table, shown
+
+MOST_NAMED = 20  # of the tensors that are left out for one reason; --json has all
 
 
 def show_plan(config: Path, as_json: bool) -> None:
@@ -31,38 +36,50 @@ def show_plan(config: Path, as_json: bool) -> None:
 
 
 def _print_plan(console: Console, plan: Plan) -> None:
-    head = Table(title=f"{plan.recipe.name}: {plan.method.name}", title_justify="left")
+    _say(console, f"{plan.recipe.name}: {plan.method.name}")
+    head = Table()
     for column in ("role", "model", "tensors", "bytes"):
         head.add_column(column, justify="right" if column in ("tensors", "bytes") else "left")
     for each in plan.checkpoints:
-        role = "base" if each is plan.base else "expert"
-        head.add_row(role, each.name, f"{len(each.tensors):,}", f"{each.nbytes:,}")
+        cells = (plan.role_of(each), each.name, f"{len(each.tensors):,}", f"{each.nbytes:,}")
+        head.add_row(*map(shown, cells))
     console.print(head)
-    groups: dict[str, list[str]] = {}
-    for step in plan.steps:
-        what = str(step.parameters[0]) if step.parameters else step.action
-        groups.setdefault(what, []).append(step.output.name)
-    body = Table(title="tensors by their parameters (first coefficient)", title_justify="left")
-    body.add_column("parameters", overflow="fold")
-    body.add_column("tensors", justify="right")
-    body.add_column("for example", overflow="fold")
-    for what, names in groups.items():
-        body.add_row(what, str(len(names)), names[0])
-    console.print(body)
-    for name, why in plan.excluded.items():
-        console.print(f"not written: {name} ({why})")
+    first = ""
+    if len(plan.coefficients) > 1:
+        first = f" (coefficient {plan.coefficients[0].id}, the first of {len(plan.coefficients)})"
+    _say(console, f"tensors by their parameters{first}")
+    console.print(parameter_table(plan))
+    for why, names in _by_reason(plan.excluded).items():
+        listed = ", ".join(names[:MOST_NAMED])
+        rest = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+        _say(console, f"not written: {listed}{rest} ({why})")
     if plan.tokenizer and plan.tokenizer.vocabulary:
-        console.print(plan.tokenizer.vocabulary.summary)
+        _say(console, plan.tokenizer.vocabulary.summary)
     if plan.recipe.has_gradient:
-        console.print(GRADIENTS)
+        _say(console, GRADIENTS)
     for caution in plan.cautions:
-        console.print(f"[yellow]warning:[/yellow] {caution}")
-    points = ", ".join(each.id for each in plan.coefficients)
-    console.print(f"coefficients: {points}")
-    console.print(
-        f"reads {plan.bytes_read:,} bytes, writes {plan.bytes_written:,} bytes in"
-        f" {len(plan.shards)} file(s) for each coefficient"
+        console.print(Text("warning: ", style="yellow") + shown(caution), soft_wrap=True)
+    _say(console, f"coefficients: {', '.join(each.id for each in plan.coefficients)}")
+    count = len(plan.coefficients)
+    written = plan.bytes_written // count
+    cost = (
+        f"reads {plan.bytes_read:,} bytes, writes {written:,} bytes in {len(plan.shards)} file(s)"
     )
+    if count > 1:
+        cost += f" for each coefficient, {plan.bytes_written:,} bytes for all {count}"
+    _say(console, cost)
+
+
+def _say(console: Console, text: object) -> None:
+    """A line as it is: names in it are no markup, and it is not broken in the middle of one."""
+    console.print(shown(text), soft_wrap=True)
+
+
+def _by_reason(excluded: Mapping[str, str]) -> dict[str, list[str]]:
+    names: dict[str, list[str]] = {}
+    for name, why in excluded.items():
+        names.setdefault(why, []).append(name)
+    return names
 
 
 def concrete_steps(config: Path) -> Steps:

@@ -32,7 +32,8 @@ class OracleCase:
 class PeftCase:
     """One adapter for PEFT to merge into `out`; with a config PEFT makes the adapter first.
 
-    `loader` is the base model's class as `module:name`; without it the model is a causal LM.
+    `loader` is the base model's class as `module:name`; without it the model is a causal LM. With
+    `rows` the base is lengthened to so many before the adapter is made or loaded.
     """
 
     name: str
@@ -41,6 +42,7 @@ class PeftCase:
     out: Path
     config: Mapping[str, object] | None = None
     loader: str | None = None
+    rows: int | None = None
 
 
 @dataclass(frozen=True)

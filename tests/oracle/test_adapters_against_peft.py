@@ -1,11 +1,12 @@
 """A base with an adapter on it equals PEFT's own merge, and mergekit's `model+lora`, in float32."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from merge_ops.checkpoints.byte_sources import FolderSink, FolderSource
 from merge_ops.checkpoints.opening import open_checkpoint
@@ -32,6 +33,7 @@ from tests.oracle.oracle_environment import (
 from tests.oracle.test_against_mergekit import assert_equal, nowhere
 
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+LONGER = 280  # rows of a base that was lengthened before the adapter was made
 USUAL = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 8, "lora_alpha": 16}
 
 # name: (family, what differs from USUAL)
@@ -68,6 +70,39 @@ MERGED = {
     "bias-all": ("qwen2", {"target_modules": ["q_proj", "o_proj"], "bias": "all"}),
     "bias-lora-only": ("qwen2", {"target_modules": ["q_proj", "o_proj"], "bias": "lora_only"}),
     "lora-bias": ("qwen2", {"target_modules": ["q_proj", "v_proj"], "lora_bias": True}),
+    "implied-tie-whole-embedding": (
+        "gemma2",
+        {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]},
+    ),
+    "implied-tie-embedding": ("gemma2", {"target_modules": ["embed_tokens", "q_proj"]}),
+    "implied-tie-head": (
+        "gemma2",
+        {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head"]},
+    ),
+    "own-head-whole-embedding": (
+        "own-head",
+        {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]},
+    ),
+    "own-head-whole-head": (
+        "own-head",
+        {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
+    ),
+    "own-head-embedding": ("own-head", {"target_modules": ["embed_tokens", "q_proj"]}),
+    "copied-head-whole-embedding": (
+        "copied-head",
+        {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]},
+    ),
+    "copied-head-embedding": ("copied-head", {"target_modules": ["embed_tokens", "q_proj"]}),
+    "longer-whole": (
+        "llama",
+        {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head"]},
+    ),
+    "longer-kept-by-the-way": ("llama", {"target_modules": ["q_proj"]}),
+    "longer-tied-embedding": ("qwen2", {"target_modules": ["embed_tokens", "q_proj"]}),
+    "longer-tied-whole": (
+        "qwen2",
+        {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head"]},
+    ),
     "conv1d": ("gpt2", {"target_modules": ["c_attn", "c_proj"], "fan_in_fan_out": True}),
 }
 REFUSED = {
@@ -126,10 +161,17 @@ def merges(tmp_path_factory: pytest.TempPathFactory) -> Merges:
     llama, experts = write_family(work / "llama", LLAMA)
     qwen, _ = write_family(work / "qwen2", QWEN2, experts=0)
     bases = {"llama": llama, "qwen2": qwen, "gpt2": write_gpt2(work / "gpt2")}
+    bases["gemma2"] = write_gemma2(work / "gemma2")
+    embedding = read_tensors(qwen)["model.embed_tokens.weight"]
+    heads = {"own-head": embedding.flip(0).contiguous(), "copied-head": embedding}
+    for name, head in heads.items():
+        tensors = {**read_tensors(qwen), "lm_head.weight": head}
+        bases[name] = write_checkpoint(work / name, tensors, QWEN2)
     asked = {name: (family, config) for name, (family, config, _) in REFUSED.items()}
     cases = [
         PeftCase(name, bases[family], work / "adapters" / name, work / "peft" / name,
-                 {**USUAL, **config} if "peft_type" not in config else config)
+                 {**USUAL, **config} if "peft_type" not in config else config,
+                 LONGER if name.startswith("longer-") else None)
         for name, (family, config) in (MERGED | asked).items()
     ]  # fmt: skip
     return Merges(work, bases, experts[0], merge_with_peft(work, cases))
@@ -140,6 +182,19 @@ def write_gpt2(folder: Path) -> Path:
     torch.manual_seed(0)
     sizes = {"n_layer": 2, "n_embd": 32, "n_head": 4, "vocab_size": 100, "n_positions": 32}
     GPT2LMHeadModel(GPT2Config(**sizes)).save_pretrained(folder)
+    return folder
+
+
+def write_gemma2(folder: Path) -> Path:
+    """A tiny Gemma 2, whose class ties by default and whose config leaves that out."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "head_dim": 8}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 100}
+    Gemma2ForCausalLM(Gemma2Config(**sizes, **heads)).save_pretrained(folder)
+    config = folder / "config.json"
+    said = json.loads(config.read_text(encoding="utf-8"))
+    said.pop("tie_word_embeddings", None)
+    config.write_text(json.dumps(said), encoding="utf-8")
     return folder
 
 
