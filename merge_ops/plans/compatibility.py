@@ -14,8 +14,18 @@ from merge_ops.checkpoints.quantization import quantization_fault
 from merge_ops.checkpoints.tensor_names import is_vocabulary, shape_fault
 from merge_ops.checkpoints.ties import excluded, find_source
 from merge_ops.errors import Caution, CompatibilityError, Fault
-from merge_ops.plans.config_agreement import config_cautions, config_faults
-from merge_ops.plans.vocabulary_agreement import tokenizer_faults, vocabulary_faults
+from merge_ops.plans.config_agreement import (
+    config_cautions,
+    config_faults,
+    configured_first,
+    joined_cautions,
+)
+from merge_ops.plans.vocabulary_agreement import (
+    tokenized_first,
+    tokenizer_faults,
+    vocabulary_cautions,
+    vocabulary_faults,
+)
 
 MAX_NAMED = 5
 Vocabularies = Literal["equal", "reported", "merged"]
@@ -41,20 +51,24 @@ def check_compatible(
     experts = named_alike(base, experts)
     faults: list[Fault] = []
     cautions = [caution for each in (base, *experts) for caution in _precision_cautions(each)]
+    described = configured_first(base, experts)
+    worded = tokenized_first(base, experts)
     for expert in experts:
         if same_tensors:
             faults.extend(_tensor_faults(base, expert, vocabularies == "equal"))
-        faults.extend(config_faults(base, expert))
+        faults.extend(config_faults(described, expert))
         if vocabularies == "equal":
-            faults.extend(tokenizer_faults(base, expert))
+            faults.extend(tokenizer_faults(worded, expert))
         elif vocabularies == "reported":
             cautions.extend(
                 Caution(fault.where, fault.problem, "") for fault in vocabulary_faults(base, expert)
             )
+        if vocabularies != "merged":
+            cautions.extend(vocabulary_cautions(worded, expert))
         cautions.extend(config_cautions(base, expert))
     if faults:
         raise _refusal([base, *experts], faults)
-    return cautions
+    return joined_cautions(cautions)
 
 
 def check_weights(checkpoints: Sequence[Checkpoint]) -> None:

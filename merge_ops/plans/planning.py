@@ -16,10 +16,13 @@ from merge_ops.checkpoints.tensor_names import shape_fault
 from merge_ops.checkpoints.ties import find_source
 from merge_ops.errors import CompatibilityError, Fault, RecipeError
 from merge_ops.plans.compatibility import check_compatible, check_weights
+from merge_ops.plans.ending_agreement import ending_cautions
+from merge_ops.plans.float_islands import island_cautions
 from merge_ops.plans.integer_agreement import integer_faults
 from merge_ops.plans.model_wide import check_one_for_all
 from merge_ops.plans.plan import Plan
 from merge_ops.plans.resolution import ParameterResolver
+from merge_ops.plans.side_files import side_file_cautions
 from merge_ops.plans.steps import Copy, Merge, Step
 from merge_ops.recipes.recipe import DTYPES, Coefficient, Recipe
 from merge_ops.vocabularies.output_tokenizer import OutputTokenizer, output_tokenizer
@@ -50,6 +53,7 @@ def plan_merge(
     cautions += arrangement.cautions
     cautions += check_compatible(donor, others, vocabularies, recipe.merges_whole_models)
     tokenizer = output_tokenizer(recipe, donor, checkpoints, arrangement)
+    cautions += ending_cautions(recipe, donor, others, tokenizer)
     chosen = _chosen(recipe, coefficients)
     resolver = ParameterResolver(recipe, chosen)
     faults: list[Fault] = list(arrangement.faults)
@@ -68,6 +72,8 @@ def plan_merge(
     by_name: dict[str, Step] = {step.output.name: step for step in steps}
     ordered = [by_name[output.name] for shard in shards for output in shard.tensors]
     cautions += tokenizer.cautions if tokenizer else ()
+    cautions += island_cautions(recipe, steps)
+    cautions += side_file_cautions(donor)
     output = (tuple(ordered), tuple(shards), chosen, tuple(cautions), tokenizer)
     return Plan(recipe, donor, arrangement, *output, arithmetic=arithmetic)
 

@@ -1,36 +1,109 @@
-"""The files beside the weights of a planned checkpoint: its config, and what the base model has."""
+"""The files beside the weights of a planned checkpoint: its config, and what the base model has.
+
+One rule says what belongs to a model: plain text and vocabularies, by their suffix or name. Weights
+never do, nor what training left behind, hidden files and the card, which a merge writes anew. Code
+does: it is copied and never run. `resources/upstream/source.py` takes the same from upstream, but
+no code; a test compares the two.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import PurePosixPath
 
 from merge_ops.checkpoints.byte_sources import read_file
+from merge_ops.checkpoints.checkpoint import Checkpoint
+from merge_ops.checkpoints.json_files import MAX_SIDE_FILE
+from merge_ops.errors import Caution
 from merge_ops.plans.plan import Plan
 
-# What a checkpoint needs beside its weights and its config; taken from the base model.
-SIDE_FILES = (
-    "generation_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json",
-    "vocab.*", "merges.txt", "*.model", "*.tiktoken", "chat_template*", "preprocessor_config.json",
-    "processor_config.json", "*.py", "LICENSE*",
-)  # fmt: skip
+SIDE_SUFFIXES = frozenset(
+    (".json", ".txt", ".jinja", ".model", ".spm", ".tiktoken", ".bpe", ".codes", ".vocab", ".py")
+)
+SIDE_NAMES = re.compile(
+    r"(LICEN[CS]E|NOTICE|USE_POLICY|COPYING)[\w .-]*|tokenizer\.model\.[\w.-]+", re.IGNORECASE
+)
+TEMPLATE_FOLDER, CODE_FOLDER = "additional_chat_templates", "custom_generate"
+MODULE_FOLDER = re.compile(r"\d{1,2}_[A-Z]\w*")
+"""The parts of a sentence-transformers model: 1_Pooling, 2_Dense, …"""
+
+# What training and other programs leave, and what describes files that a merge writes anew.
+_LEFT_BY_OTHERS = re.compile(
+    r"config\.json|adapter_config\.json|model_index\.json|.*\.index\.json|trainer_state\.json"
+    r"|train(ing|er)?_(args|config|log|history|loss)\w*\.(json|txt)"
+    r"|(all|train|eval|test|predict)_(results|metrics)\.(json|txt)"
+    r"|(.*[_.-])?logs?(_history)?([_.-].*)?\.(json|txt)|wandb\S*\.json|dataset_infos?\.json"
+    r"|zero_to_fp32\.py",
+    re.IGNORECASE,
+)
+_MISSED = re.compile(r"tokenizer|processor|template", re.IGNORECASE)
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
+
+
+def is_side_file(name: str) -> bool:
+    """Return whether a file belongs to a model beside its weights and its config, by its name.
+
+    `name` is a POSIX path relative to the model's folder.
+    """
+    path = PurePosixPath(name)
+    if len(path.parts) > 2 or any(part.startswith(".") for part in path.parts):
+        return False
+    if len(path.parts) == 2:
+        if path.parts[0] == TEMPLATE_FOLDER:
+            return path.suffix == ".jinja"
+        if path.parts[0] == CODE_FOLDER:
+            return path.suffix == ".py"
+        return bool(MODULE_FOLDER.fullmatch(path.parts[0])) and path.suffix in SIDE_SUFFIXES
+    if SIDE_NAMES.fullmatch(name):
+        return True
+    return path.suffix in SIDE_SUFFIXES and not _LEFT_BY_OTHERS.fullmatch(name)
 
 
 def side_files(plan: Plan) -> dict[str, bytes]:
     """Return the files beside the weights, as {name: bytes}.
 
     These are the output's config, and what the base has beside its weights: generation config,
-    tokenizer, code, licence.
+    tokenizer, processors, templates, code, licence.
     """
     base = plan.base
     files: dict[str, bytes] = {}
     if base.config:
         files["config.json"] = _json_bytes(plan.config)
     for name, size in base.files.items():
-        path = PurePosixPath(name)
-        if len(path.parts) == 1 and any(path.match(pattern) for pattern in SIDE_FILES):
+        if is_side_file(name) and size <= MAX_SIDE_FILE:
             files[name] = read_file(base.source, name, 0, size)
     return plan.tokenizer.beside(files) if plan.tokenizer else files
+
+
+def side_file_cautions(base: Checkpoint) -> list[Caution]:
+    """Return what the base has beside its weights, a person may miss, and no merge takes along.
+
+    These are side files of an unlikely size, weights of a sentence-transformers model's parts, and
+    folders that are called after a tokenizer or a processor.
+    """
+    left = [
+        name for name, size in base.files.items() if is_side_file(name) and size > MAX_SIDE_FILE
+    ]
+    for name in base.files:
+        path = PurePosixPath(name)
+        if len(path.parts) < 2 or is_side_file(name):
+            continue
+        of_part = MODULE_FOLDER.fullmatch(path.parts[0]) and "modules.json" in base.files
+        if of_part and path.suffix in _WEIGHTS:
+            left.append(name)
+        elif _MISSED.search(path.parts[0]):
+            left.append(f"{path.parts[0]}/")
+    if not left:
+        return []
+    named = ", ".join(dict.fromkeys(left))
+    return [
+        Caution(
+            base.name,
+            f"has {named} beside its weights, which no merge takes along",
+            "Copy it into the result where it is needed",
+        )
+    ]
 
 
 def _json_bytes(value: object) -> bytes:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,9 +30,15 @@ from merge_ops.checkpoints.checkpoint import (
 )
 from merge_ops.checkpoints.header import FLOAT_DTYPES, read_header
 from merge_ops.errors import Caution, CheckpointError, CompatibilityError, Fault
+from merge_ops.sources.diffusion_targets import (
+    KOHYA,
+    Target,
+    is_encoder,
+    part_and_path,
+    targets_in,
+)
 from merge_ops.sources.low_rank import LowRank
 from merge_ops.sources.row_ranges import RowRange, WithRows
-from merge_ops.sources.unet_names import clip_names, diffusers_name, original_names
 
 _ROLES = {
     "lora_down.weight": "down",
@@ -50,7 +55,6 @@ _KEY = re.compile(rf"(?P<module>.+?)\.(?P<role>{'|'.join(map(re.escape, _ROLES))
 _PROCESSOR = re.compile(
     r"(?P<module>.+)\.processor\.(?P<part>to_q|to_k|to_v|to_out)_lora\.(?P<role>down|up)\.weight"
 )
-_KOHYA = re.compile(r"lora_(?:unet|te\d?|transformer)_")
 _DIFFUSERS = re.compile(
     r"(?:unet|text_encoder(?:_\d)?|transformer|down_blocks|mid_block|up_blocks)\."
 )
@@ -63,31 +67,13 @@ _FOREIGN = {
     "oft_blocks": "OFT",
     "oft_diag": "OFT",
 }
-# The places of a single-file checkpoint, each with the names that adapters give the part.
-_PLACES = (
-    ("model.diffusion_model.", ("unet", "transformer")),
-    ("conditioner.embedders.0.transformer.", ("te1", "text_encoder")),
-    ("conditioner.embedders.1.model.", ("te2", "text_encoder_2")),
-    ("cond_stage_model.transformer.", ("te", "text_encoder")),
-    ("cond_stage_model.model.", ("te", "text_encoder")),
-)
-_IMAGE = ("unet", "transformer")
-_ENCODER = ("te", "te1", "te2", "text_encoder", "text_encoder_2")
 _ITEM = {"F32": "<f4", "F16": "<f2", "F64": "<f8"}
-
-
-@dataclass(frozen=True)
-class _Target:
-    """Where a module's weight lies: a tensor, or one of three equal ranges of its rows."""
-
-    tensor: str
-    third: int | None = None
 
 
 def is_diffusion_adapter(names: Collection[str]) -> bool:
     """Return whether tensors are those of an image model's adapter, by their names."""
     return any(
-        (_KOHYA.match(name) or _DIFFUSERS.match(name))
+        (KOHYA.match(name) or _DIFFUSERS.match(name))
         and (_KEY.fullmatch(name) or _PROCESSOR.fullmatch(name) or _foreign(name))
         for name in names
     )
@@ -118,14 +104,14 @@ def open_diffusion_adapter(
     adapter = _opened(name, source, digest)
     faults: list[Fault] = []
     modules = _by_module(adapter, faults)
-    targets = _targets(base)
+    targets = targets_in(base)
     held = {part for part, _ in targets}
     overlays: dict[str, TensorSource] = {}
-    changed: dict[_Target, str] = {}
+    changed: dict[Target, str] = {}
     elsewhere: list[str] = []
     lacking: list[str] = []
     for module, factors in modules.items():
-        part, path = _part_and_path(module)
+        part, path = part_and_path(module)
         target = targets.get((part, path))
         if part not in held or (target and _is_of_another_encoder(base, target, factors)):
             elsewhere.append(module)
@@ -214,53 +200,12 @@ def _factor_faults(module: str, roles: Mapping[str, Stored]) -> Iterator[Fault]:
         yield Fault(f"'{module}'", f"has factors {list(down)} and {list(up)}; {expected}")
 
 
-def _part_and_path(module: str) -> tuple[str, str]:
-    """The part of the image model that a module is of, and its path with `_` for dots.
-
-    `lora_te2_text_model_x` gives (te2, text_model_x), `unet.conv_in` gives (unet, conv_in).
-    """
-    part, path = "unet", module
-    if _KOHYA.match(module):
-        part, _, path = module.removeprefix("lora_").partition("_")
-    elif module.startswith(tuple(f"{each}." for each in (*_IMAGE, *_ENCODER))):
-        part, _, path = module.partition(".")
-    return part, path.replace(".", "_")
-
-
-def _targets(base: Checkpoint) -> dict[tuple[str, str], _Target]:
-    """Every module of the base by the part and the path that an adapter may name it by."""
-    targets: dict[tuple[str, str], _Target] = {}
-    alone = _ENCODER if _is_encoder(base) else _IMAGE
-    for tensor, entry in base.tensors.items():
-        if tensor.endswith(".in_proj_weight"):
-            module = tensor.removesuffix("_weight")
-        elif tensor.endswith(".weight") and len(entry.shape) in (2, 4):
-            module = tensor.removesuffix(".weight")
-        else:
-            continue
-        prefix, parts = next(
-            ((prefix, parts) for prefix, parts in _PLACES if tensor.startswith(prefix)), ("", alone)
-        )
-        for path, third in _paths(module.removeprefix(prefix)):
-            for part in parts:
-                targets.setdefault((part, path.replace(".", "_")), _Target(tensor, third))
-    return targets
-
-
-def _is_of_another_encoder(
-    base: Checkpoint, target: _Target, factors: Mapping[str, Stored]
-) -> bool:
+def _is_of_another_encoder(base: Checkpoint, target: Target, factors: Mapping[str, Stored]) -> bool:
     """Whether a change is for the other text encoder of a pipeline, which has another width.
 
     In the folder of one encoder nothing but its shapes tells which of them it is.
     """
-    return _is_encoder(base) and not _fits(base.tensors[target.tensor].shape, factors)
-
-
-def _is_encoder(base: Checkpoint) -> bool:
-    """Whether a model is one text encoder by itself; transformers 5 leaves `text_model.` out."""
-    embedding = "embeddings.token_embedding.weight"
-    return embedding in base.tensors or f"text_model.{embedding}" in base.tensors
+    return is_encoder(base) and not _fits(base.tensors[target.tensor].shape, factors)
 
 
 def _fits(shape: tuple[int, ...], factors: Mapping[str, Stored]) -> bool:
@@ -272,25 +217,13 @@ def _fits(shape: tuple[int, ...], factors: Mapping[str, Stored]) -> bool:
     return plain((factors["up"].shape[0], *factors["down"].shape[1:])) == plain(shape)
 
 
-def _paths(module: str) -> Iterator[tuple[str, int | None]]:
-    yield module, None
-    bare = module.removeprefix("text_model.")  # which transformers 5 leaves out
-    if bare.startswith("encoder.layers."):
-        yield from ((f"text_model.{bare}", None), (bare, None))
-    other = diffusers_name(module)
-    if other:
-        yield other, None
-    yield from ((name, None) for name in original_names(module))
-    yield from clip_names(module)
-
-
 def _change(
     name: str,
     base: Checkpoint,
     adapter: Checkpoint,
     module: str,
     factors: Mapping[str, Stored],
-    target: _Target,
+    target: Target,
     overlays: dict[str, TensorSource],
     faults: list[Fault],
 ) -> None:
@@ -328,7 +261,7 @@ def _number(adapter: Checkpoint, stored: Stored) -> float:
 
 def _cautions(name: str, base: Checkpoint, elsewhere: list[str]) -> Iterator[Caution]:
     if elsewhere:
-        parts = ", ".join(sorted({_part_and_path(module)[0] for module in elsewhere}))
+        parts = ", ".join(sorted({part_and_path(module)[0] for module in elsewhere}))
         yield Caution(
             name,
             f"changes {len(elsewhere)} modules of {parts} too, which {base.name} does not hold;"

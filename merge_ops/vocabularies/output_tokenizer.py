@@ -22,14 +22,18 @@ from merge_ops.vocabularies.merged_vocabulary import (
     merge_vocabularies,
     unknown_vocabulary_tensors,
 )
+from merge_ops.vocabularies.special_ids import (
+    GENERATION,
+    ids_of_tokenizer,
+    side_object,
+    with_ids,
+)
 from merge_ops.vocabularies.tokenizer_files import (
     files_digest,
     is_tokenizer_file,
     renumbered,
     tokenizer_files,
 )
-
-GENERATION = "generation_config.json"
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,17 @@ class OutputTokenizer:
 
     @property
     def digest(self) -> str | None:
-        """Return a digest that covers the files, or None where they are the base's own."""
-        return files_digest(self.files) if self.files is not None else None
+        """Return a digest that covers the files, or None where they are the base's own.
+
+        It covers the ids of generation_config.json that come with another model's tokenizer.
+        """
+        if self.files is None:
+            return None
+        generation = side_object(self.base, GENERATION)
+        after = self.generation(generation)
+        if after == self._renumbered(generation):
+            return files_digest(self.files)
+        return files_digest({**self.files, GENERATION: _json_bytes(after)})
 
     def align(
         self, name: str, group: Group, own: TensorSource, found: Sequence[TensorSource | None]
@@ -70,7 +83,7 @@ class OutputTokenizer:
         """Return the config with the rows as written, and with the new ids of special tokens."""
         if self.vocabulary is None:
             return dict(config)
-        return with_vocabulary(self._renumbered(config), self.vocabulary.rows)
+        return with_vocabulary(self._with_ids(config, "config.json"), self.vocabulary.rows)
 
     def beside(self, files: Mapping[str, bytes]) -> dict[str, bytes]:
         """Return the base's files, with this tokenizer's in place of the base's tokenizer."""
@@ -83,10 +96,22 @@ class OutputTokenizer:
         if GENERATION in output_files:
             where = f"{self.base.source.location}/{GENERATION}"
             before = parse_json_object(where, output_files[GENERATION])
-            after = self._renumbered(before)
+            after = self.generation(before)
             if after != before:
-                output_files[GENERATION] = (json.dumps(after, indent=2) + "\n").encode()
+                output_files[GENERATION] = _json_bytes(after)
         return output_files
+
+    def generation(self, generation: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the base's generation config with the ids of special tokens as written."""
+        return self._with_ids(generation, GENERATION)
+
+    def _with_ids(self, config: Mapping[str, Any], file: str) -> dict[str, Any]:
+        """The base's config with the ids of the tokenizer that is written."""
+        moved = self._renumbered(config)
+        if self.vocabulary is None or self.vocabulary.donor is self.base:
+            return moved
+        donor, tokens = self.vocabulary.donor, self.vocabulary.tokens
+        return with_ids(moved, ids_of_tokenizer(donor, tokens, file))
 
     def _renumbered(self, config: Mapping[str, Any]) -> dict[str, Any]:
         if self.vocabulary is None or self.vocabulary.donor is self.base:
@@ -101,6 +126,10 @@ class OutputTokenizer:
             if known
             else None
         )
+
+
+def _json_bytes(value: object) -> bytes:
+    return (json.dumps(value, indent=2) + "\n").encode()
 
 
 def output_tokenizer(

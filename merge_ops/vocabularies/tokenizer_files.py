@@ -17,8 +17,11 @@ from merge_ops.vocabularies.tokenizers import CONFIG_FILE, TOKENIZER_FILE, Token
 
 PATTERNS = (
     "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt",
-    "*.model", "*.tiktoken", "chat_template*",
+    "*.model", "*.spm", "*.tiktoken", "*.bpe", "*.codes", "*.vocab", "tekken.json",
+    "normalizer.json", "chat_template*",
 )  # fmt: skip
+# Templates for tools and the like, which speak of the tokenizer's tokens.
+TEMPLATE_FOLDER = "additional_chat_templates"
 # What says nothing of the vocabulary itself, and so stays when tokens are added.
 STAY = (CONFIG_FILE, "special_tokens_map.json", TEMPLATE_FILE, "chat_template.json")
 
@@ -26,6 +29,8 @@ STAY = (CONFIG_FILE, "special_tokens_map.json", TEMPLATE_FILE, "chat_template.js
 def is_tokenizer_file(name: str) -> bool:
     """Return whether a file beside the weights belongs to the tokenizer."""
     path = PurePosixPath(name)
+    if path.parts[0] == TEMPLATE_FOLDER:
+        return len(path.parts) == 2 and path.suffix == ".jinja"
     of_code = path.suffix == ".py" or len(path.parts) > 1
     return not of_code and any(path.match(pattern) for pattern in PATTERNS)
 
@@ -46,7 +51,11 @@ def tokenizer_files(
     }
     config = _config(donor, files)
     if tokenizer is not None:
-        files = {name: data for name, data in files.items() if name in STAY}
+        files = {
+            name: data
+            for name, data in files.items()
+            if name in STAY or name.startswith(TEMPLATE_FOLDER)
+        }
         files[TOKENIZER_FILE] = tokenizer.rewritten()
         if "added_tokens_decoder" in config:
             config["added_tokens_decoder"] = _decoder(tokenizer)

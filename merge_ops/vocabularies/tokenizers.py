@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.json_files import JsonFiles, Kept
+from merge_ops.checkpoints.vocabulary_forms import files_by_form
 from merge_ops.errors import CheckpointError, CompatibilityError, Fault
 
 TOKENIZER_FILE, CONFIG_FILE = "tokenizer.json", "tokenizer_config.json"
@@ -62,11 +63,11 @@ def read_tokenizer(checkpoint: Checkpoint) -> Tokenizer | None:
     """
     files, place = checkpoint.files, checkpoint.source.location
     if TOKENIZER_FILE not in files:
-        other = [name for name in files if name.endswith((".model", ".tiktoken", "vocab.json"))]
-        if not other:
+        other = next(iter(files_by_form(files).values()), None)
+        if other is None:
             return None
         raise CheckpointError(
-            f"model '{checkpoint.name}': {place} has {other[0]} but no {TOKENIZER_FILE}, which a"
+            f"model '{checkpoint.name}': {place} has {other} but no {TOKENIZER_FILE}, which a"
             " merged vocabulary needs; convert it with transformers:"
             " AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
         )

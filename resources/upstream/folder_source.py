@@ -18,7 +18,7 @@ from blake3 import blake3
 
 from resources.errors import MissingSourceError, ModelSourceError, SourceChangedError
 from resources.reading import FileRecord, Progress, content_digest
-from resources.upstream.source import TEMPLATE_FOLDER, FileSink, wanted_files
+from resources.upstream.source import MODULE_FOLDER, TEMPLATE_FOLDER, FileSink, wanted_files
 
 _PIECE = 16 << 20
 RACY_NS = 2_000_000_000  # the coarsest clock of a file system that is in use: FAT's
@@ -82,9 +82,10 @@ class FolderModel:
             )
         with _readable(self.location):
             names = [path.name for path in self.folder.iterdir() if path.is_file()]
-            templates = self.folder / TEMPLATE_FOLDER
-            if templates.is_dir():
-                names += [f"{TEMPLATE_FOLDER}/{path.name}" for path in templates.iterdir()]
+            for folder in filter(Path.is_dir, self.folder.iterdir()):
+                if folder.name == TEMPLATE_FOLDER or MODULE_FOLDER.fullmatch(folder.name):
+                    inside = (path.name for path in folder.iterdir() if path.is_file())
+                    names += [f"{folder.name}/{name}" for name in inside]
             return {file: self._state(file) for file in wanted_files(names, self.location)}
 
     def _state(self, file: str) -> FileState:

@@ -22,7 +22,7 @@ from resources.places.s3.bucket import MODEL_SOURCE
 from resources.places.s3.place import S3Place
 from resources.reading import Progress
 from resources.upstream.local_copies import SOURCES_VARIABLE, LocalCopies, copies_folder
-from resources.upstream.source import TEMPLATE_FOLDER, FileSink, wanted_files
+from resources.upstream.source import MODULES_FILE, TEMPLATE_FOLDER, FileSink, wanted_files
 
 _PIECE = 16 << 20  # bytes in memory at once, fetched by two requests at the same time
 _MD5 = re.compile(r'"?([0-9a-f]{32})"?')
@@ -120,6 +120,8 @@ class S3Model:
         """The model's files, from the folder itself and from that of its templates."""
         with self._translated():
             listed = [*self._place.children(""), *self._place.children(TEMPLATE_FOLDER)]
+            if any(entry.key == MODULES_FILE for entry in listed):
+                listed += self._place.walk("")
         entries = {entry.key: entry for entry in listed}
         if not entries:
             raise MissingSourceError(

@@ -15,11 +15,20 @@ from typing import Protocol
 from resources.errors import MissingSourceError, UnsafeWeightsError
 from resources.reading import Progress
 
-TEXT_SUFFIXES = frozenset({".json", ".txt", ".model", ".jinja", ".tiktoken"})
-TEXT_NAMES = re.compile(r"(README|LICENSE|NOTICE|USE_POLICY)[\w .-]*", re.IGNORECASE)
+# What a merge copies beside the weights (merge_ops/plans/side_files.py), without code.
+TEXT_SUFFIXES = frozenset(
+    {".json", ".txt", ".model", ".spm", ".jinja", ".tiktoken", ".bpe", ".codes", ".vocab"}
+)
+TEXT_NAMES = re.compile(
+    r"(README|LICEN[CS]E|NOTICE|USE_POLICY|COPYING)[\w .-]*|tokenizer\.model\.[\w.-]+",
+    re.IGNORECASE,
+)
 PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
 CONVERTIBLE = re.compile(r"(pytorch_model|adapter_model)(-\d+-of-\d+)?\.bin")
 TEMPLATE_FOLDER = "additional_chat_templates"
+MODULES_FILE = "modules.json"
+MODULE_FOLDER = re.compile(r"\d{1,2}_[A-Z]\w*")
+"""The parts of a sentence-transformers model (1_Pooling, 2_Dense, …), which MODULES_FILE lists."""
 
 
 class FileWriter(Protocol):
@@ -103,6 +112,8 @@ def _wanted(path: PurePosixPath) -> bool:
         return False
     if len(path.parts) == 2 and path.parts[0] == TEMPLATE_FOLDER:
         return path.suffix == ".jinja"
+    if len(path.parts) == 2 and MODULE_FOLDER.fullmatch(path.parts[0]):
+        return path.suffix in TEXT_SUFFIXES
     return len(path.parts) == 1 and (
         path.suffix == ".safetensors"
         or path.suffix in TEXT_SUFFIXES

@@ -8,9 +8,10 @@ import pytest
 from merge_ops.checkpoints.byte_sources import FolderSource
 from merge_ops.checkpoints.json_files import Kept
 from merge_ops.checkpoints.opening import open_checkpoint
-from merge_ops.checkpoints.vocabulary import equal_vocabularies, vocabulary
+from merge_ops.checkpoints.vocabulary import vocabulary
 from merge_ops.errors import CheckpointError
 from merge_ops.plans.planning import plan_merge
+from merge_ops.plans.vocabulary_agreement import equal_vocabularies
 from merge_ops.recipes.reading import parse_recipe
 from merge_ops.vocabularies.tokenizers import read_tokenizer
 from tests import checkpoint_factory as factory

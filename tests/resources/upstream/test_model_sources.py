@@ -49,13 +49,16 @@ def write_model(folder: Path) -> None:
         (folder / name).write_text(name)
     (folder / "additional_chat_templates").mkdir()
     (folder / "additional_chat_templates" / "tool.jinja").write_text("tool")
+    (folder / "modules.json").write_text("[]")
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text("{}")
     (folder / "original").mkdir()
     (folder / "original" / "consolidated.safetensors").write_text("no")
 
 
 TAKEN = {
     "model.safetensors", "config.json", "merges.txt", "tokenizer.model", "chat_template.jinja",
-    "README.md", "additional_chat_templates/tool.jinja",
+    "README.md", "additional_chat_templates/tool.jinja", "modules.json", "1_Pooling/config.json",
 }  # fmt: skip
 
 

@@ -1,0 +1,74 @@
+"""The pieces of a SentencePiece model, in order: piece n is row n of the embedding.
+
+The file is one protocol buffer. Of it only this is read, and all else is skipped:
+
+    ModelProto     field 1, repeated: SentencePiece
+    SentencePiece  field 1: the piece, UTF-8
+"""
+
+from __future__ import annotations
+
+MAX_PIECES = 4_000_000
+"""The largest known vocabularies have about 260,000."""
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+def sentencepiece_pieces(data: bytes) -> list[str]:
+    """Return the pieces of a SentencePiece model, one for each row.
+
+    Raises ValueError where the bytes are no such model.
+    """
+    pieces: list[str] = []
+    at, end = 0, len(data)
+    while at < end:
+        key, at = _varint(data, at, end)
+        start, at = _field(data, at, end, key & 7)
+        if key == (1 << 3 | _BYTES):
+            if len(pieces) == MAX_PIECES:
+                raise ValueError(f"more than {MAX_PIECES} pieces")
+            pieces.append(_piece(data, start, at))
+    if not pieces:
+        raise ValueError("no SentencePiece model: it has no piece")
+    return pieces
+
+
+def _piece(data: bytes, at: int, end: int) -> str:
+    """The text of the SentencePiece in bytes [at, end)."""
+    found: str | None = None
+    while at < end:
+        key, at = _varint(data, at, end)
+        start, at = _field(data, at, end, key & 7)
+        if key == (1 << 3 | _BYTES):
+            found = data[start:at].decode("utf-8", errors="backslashreplace")
+    if found is None:
+        raise ValueError("no SentencePiece model: a piece has no text")
+    return found
+
+
+def _field(data: bytes, at: int, end: int, wire: int) -> tuple[int, int]:
+    """Where the value of a field of this wire type starts and ends."""
+    if wire == _VARINT:
+        return at, _varint(data, at, end)[1]
+    size = 8 if wire == _FIXED64 else 4
+    if wire == _BYTES:
+        size, at = _varint(data, at, end)
+    elif wire not in (_FIXED64, _FIXED32):
+        raise ValueError(f"no SentencePiece model: wire type {wire} at byte {at}")
+    if size > end - at:
+        raise ValueError(f"cut off at byte {end}")
+    return at, at + size
+
+
+def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
+    """A number of at most 64 bits, and where it ends."""
+    number = 0
+    for shift in range(0, 70, 7):
+        if at >= end:
+            raise ValueError(f"cut off at byte {end}")
+        byte = data[at]
+        at += 1
+        number |= (byte & 127) << shift
+        if byte < 128:
+            return number, at
+    raise ValueError(f"no SentencePiece model: a number of more than 64 bits at byte {at}")
