@@ -34,7 +34,9 @@ def build_model(
     def model(context: dg.AssetExecutionContext, settings: RunSettings) -> dg.MaterializeResult:
         entry, folder = models[context.partition_key], Path(settings.catalog_folder)
         base = models[entry.base] if entry.base else None
-        pulled = pull_model(settings.store(), entry, folder, context.run.run_id, base)
+        pulled = pull_model(
+            settings.store(), entry, folder, context.run.run_id, base, context.log.info
+        )
         return dg.MaterializeResult(
             data_version=dg.DataVersion(pulled.artifact.digest), metadata=_metadata(entry, pulled)
         )

@@ -19,3 +19,8 @@ def parse_size(option: str, text: str) -> int:
         raise SettingsError("ronghe merge", [Fault(option, problem)])
     power = _POWERS[(found.group(2) or "").upper()]
     return int(float(found.group(1)) * (1024 if found.group(3) else 1000) ** power)
+
+
+def size_text(size: int) -> str:
+    """Bytes as people compare them with a disk or a line: GB, or MB where there are few."""
+    return f"{size / 1e9:,.1f} GB" if size >= 1e8 else f"{size / 1e6:,.1f} MB"

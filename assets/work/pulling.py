@@ -1,7 +1,7 @@
 """From an upstream source to a checked model in the store. Knows no Dagster."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,16 +60,18 @@ def pull_model(
     folder: Path,
     run: str | None = None,
     base: UpstreamModel | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> PulledModel:
     """Copy a model into the store unless its revision is there, check its headers, point to it.
 
     Pickled weights become safetensors first. A full expert is packed where its catalog entry or the
     saving says so; `base` is its base's entry, which is pulled before it unless the store has it.
+    `tell` hears how much is downloaded, before it is.
     Raises ResourceError when the source cannot be read, CheckpointError when it is no checkpoint or
     a pickle holds more than tensors; the name `model/<name>` then stays where it was.
     """
     from assets.work.reuse import digests_of
-    from resources.upstream import open_model_source
+    from resources.upstream import download_text, open_model_source
 
     started = time.perf_counter()
     source = open_model_source(model.source, folder)
@@ -79,6 +81,9 @@ def pull_model(
     artifact = store.find(ref.kind, ref.digest) if ref is not None and known else None
     memoized, saving = artifact is not None, None
     if artifact is None:
+        told = download_text(source)
+        if tell is not None and told is not None:
+            tell(told)
         below = _base_of(store, model, base, folder, run)
         artifact, saving = _pull(store, model, source, below, revision)
     whole = as_it_was(store, artifact)
@@ -120,6 +125,9 @@ def _pull(
 ) -> tuple["Artifact", Saving | None]:
     fields = {"licence": model.licence, "revision": revision}
     _check_before(model, source)
+    resolved = source.resolved()
+    if resolved is not None:
+        fields["resolved"] = resolved
     if base is not None:
         return pull_packed(store, model, source, base, **fields)
     with store.attempt(MODEL) as attempt:

@@ -128,7 +128,8 @@ class Checkpoint:
     `made_of` holds the base and the adapter, whose digests together make the digest. `cautions` are
     what was seen of the folder that a person should look at. `left_out` holds the reason for each
     tensor of the folder that takes no part. `distinct` says that no tensor is a copy of another,
-    as in the result of a merge: so its bytes need not be asked.
+    as in the result of a merge: so its bytes need not be asked. `origin` is the URI that names the
+    model for others, such as hf://owner/name@commit; it is for people, and in no digest.
     """
 
     name: str
@@ -142,6 +143,7 @@ class Checkpoint:
     cautions: tuple[Caution, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict[str, str])
     distinct: bool = False
+    origin: str | None = None
 
     @cached_property
     def json_files(self) -> JsonFiles:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 from merge_ops.checkpoints.buffers import is_buffer
 from merge_ops.checkpoints.byte_sources import ByteSource
@@ -58,10 +58,10 @@ def model_facts(source: ByteSource, reading: FolderReading) -> ModelFacts | None
     config, tensors = reading.config, reading.tensors
     given: Any = config.get("architectures") or config.get("_class_name")
     checkpoint = _opened(source, reading)
-    architectures: list[Any] = given if isinstance(given, list) else [given] if given else []
+    listed = cast("list[Any]", given) if isinstance(given, list) else [given] if given else []
     here = top_level(reading.files)
     return ModelFacts(
-        tuple(map(str, architectures)),
+        tuple(map(str, listed)),
         str(config.get("model_type", "")),
         dict(layers_of(tensors)),
         len(tensors),

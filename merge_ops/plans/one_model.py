@@ -39,8 +39,11 @@ def with_one_name_each(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) ->
 def place_of(checkpoint: Checkpoint) -> object | None:
     """Return what tells the places of models in folders apart, or None for other places.
 
-    It is the real path of the folder or file, or those of a base and the adapters on it.
+    It is the name that the model has for all the world (`hf://owner/name@commit`), the real path of
+    its folder or file, or those of a base and the adapters on it.
     """
+    if checkpoint.origin is not None:
+        return checkpoint.origin
     if checkpoint.made_of:
         parts = tuple(place_of(each) for each in checkpoint.made_of)
         return None if None in parts else parts

@@ -46,6 +46,7 @@ def _model_json(plan: Plan, checkpoint: Checkpoint) -> dict[str, Any]:
     return {
         "name": checkpoint.name,
         "location": checkpoint.source.location,
+        "resolved": checkpoint.origin or [each.origin for each in checkpoint.made_of] or None,
         "digest": plan.digest_of(checkpoint),
         "tensors": len(checkpoint.tensors),
         "bytes": checkpoint.nbytes,

@@ -5,10 +5,12 @@ A card says nothing of times, paths or machines: equal plans have equal cards, t
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import Any
 
 import yaml
 
+from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.plans.plan import Output, Plan
 from merge_ops.recipes.document import recipe_document
 
@@ -19,7 +21,7 @@ def model_card(plan: Plan, output: Output) -> str:
     It states the inputs, the digests, the recipe and the coefficient.
     """
     front: dict[str, Any] = {
-        "base_model": list(plan.model_names),
+        "base_model": _public_names(plan),
         "library_name": "transformers",
         "tags": ["merge", "ronghe", plan.method.name],
     }
@@ -55,11 +57,36 @@ def model_card(plan: Plan, output: Output) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _public_names(plan: Plan) -> list[str]:
+    """The models as the Hub knows them, where that is known; a folder's last name else."""
+    parts = [part for each in plan.checkpoints for part in _parts(each)]
+    return list(dict.fromkeys(_public_name(name, origin) for name, origin in parts))
+
+
+def _public_name(name: str, origin: str | None) -> str:
+    scheme, _, rest = (origin or "").partition("://")
+    return rest.partition("@")[0] if scheme == "hf" else PurePosixPath(name).name or name
+
+
+def _named(checkpoint: Checkpoint) -> str:
+    """A model as a reader can find it: by its public URI at its commit, or as it was named."""
+    return "+".join(origin or name for name, origin in _parts(checkpoint))
+
+
+def _parts(checkpoint: Checkpoint) -> list[tuple[str, str | None]]:
+    """The name and the origin of a model; of a base with adapters, those of each."""
+    if not checkpoint.made_of:
+        return [(checkpoint.name, checkpoint.origin)]
+    base, adapter = checkpoint.made_of
+    own = checkpoint.name.removeprefix(f"{base.name}+")
+    return [*_parts(base), (own, adapter.origin)]
+
+
 def _rows(plan: Plan) -> list[str]:
     role = plan.role_of(plan.base)
-    rows = [f"| {role} | {plan.base.name} | `{plan.digest_of(plan.base) or 'unknown'}` |"]
+    rows = [f"| {role} | {_named(plan.base)} | `{plan.digest_of(plan.base) or 'unknown'}` |"]
     for checkpoint in plan.inputs:
         if checkpoint is not plan.base:
             digest = plan.digest_of(checkpoint) or "unknown"
-            rows.append(f"| {plan.role_of(checkpoint)} | {checkpoint.name} | `{digest}` |")
+            rows.append(f"| {plan.role_of(checkpoint)} | {_named(checkpoint)} | `{digest}` |")
     return rows

@@ -11,15 +11,18 @@ from merge_ops.errors import (
     CompatibilityError,
     Fault,
     FaultsError,
-    MissingModelError,
     RecipeError,
 )
 from merge_ops.jobs.adapter_agreement import recipe_faults
 from merge_ops.jobs.adapter_average import plan_average, write_average
 from merge_ops.recipes import Recipe, load_steps
 from merge_ops.sources import Adapter, read_adapter
-from orchestration.commands.local_models import content_digest, folders_of
-from orchestration.commands.missing_models import is_there, local_path, missing_model
+from orchestration.commands.local_models import (
+    content_digest,
+    find_places,
+    folders_of,
+    path_of,
+)
 from orchestration.commands.output_folder import check_output, staged
 from orchestration.commands.readable_models import folder_of_adapter, readable
 
@@ -56,28 +59,25 @@ def _recipe(config: Path) -> Recipe:
 def _read_all(recipe: Recipe) -> list[Adapter]:
     """Every adapter of the recipe; what is wrong with any of them is reported at once."""
     names = [entry.model for entry in recipe.models]
-    missing = [
-        missing_model(name)
-        for name in names
-        if not is_there(local_path(name)) and len(folders_of(name)) == 1
-    ]
-    if missing:
-        raise MissingModelError(f"{recipe.subject}: model " + "; model ".join(missing))
+    alone = [name for name in names if len(folders_of(name)) == 1]
+    places = find_places(recipe.subject, alone)
     adapters: list[Adapter] = []
     faults: list[Fault] = []
     first: dict[Path, str] = {}
     for name in names:
-        other = first.setdefault(local_path(name).resolve(), name)
-        if other != name:
-            problem = f"is the same adapter as '{other}', and would count twice; list it once"
-            faults.append(Fault(f"model '{name}'", problem))
-            continue
-        if len(folders_of(name)) > 1:
+        if name in places:
+            where = path_of(places[name]).resolve()
+            other = first.setdefault(where, name)
+            if other != name:
+                problem = f"is the same adapter as '{other}', and would count twice; list it once"
+                faults.append(Fault(f"model '{name}'", problem))
+                continue
+        else:
             problem = "names a base as well; adapters are averaged without one: name the adapter"
             faults.append(Fault(f"model '{name}'", problem))
             continue
         try:
-            folder = readable(folder_of_adapter(local_path(name)), adapter=True)
+            folder = readable(folder_of_adapter(path_of(places[name])), adapter=True)
             read_adapter(name, FolderSource(folder))  # its faults, before it is hashed
             adapters.append(read_adapter(name, FolderSource(folder), content_digest(folder)))
         except FaultsError as error:

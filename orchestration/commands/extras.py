@@ -4,10 +4,10 @@ import importlib.util
 
 EXTRAS = {
     "torch": ("torch",),
+    "hub": ("huggingface_hub",),
     "platform": (
-        "accelerate", "botocore", "dagster", "dagster_shared", "datasets", "huggingface_hub",
-        "lm_eval", "matplotlib", "pyarrow", "pydantic", "s3fs", "tokenizers", "transformers",
-        "urllib3",
+        "accelerate", "botocore", "dagster", "dagster_shared", "datasets", "lm_eval", "matplotlib",
+        "pyarrow", "pydantic", "s3fs", "tokenizers", "transformers", "urllib3",
     ),
     "ray": ("dagster_ray", "ray"),
     "team": ("dagster_postgres", "psycopg2"),

@@ -16,7 +16,13 @@ from merge_ops.plans import Plan, StepPlans, plan_steps
 from merge_ops.stream import StreamSettings, arithmetic_kind, can_do_without_torch
 from orchestration.commands.cautions import cautions_of, refuse_cautions, show_cautions
 from orchestration.commands.extras import require
-from orchestration.commands.local_models import content_digest, open_models, places_of
+from orchestration.commands.local_models import (
+    Download,
+    content_digest,
+    fetch_models,
+    open_models,
+    places_of,
+)
 from orchestration.commands.output_checks import OutputChecks
 from orchestration.commands.output_folder import check_output, staged
 from orchestration.commands.plan_command import concrete_steps
@@ -48,7 +54,7 @@ def run_merge(config: Path, out: Path, options: MergeOptions) -> None:
     shard_bytes = parse_size("--shard-size", options.shard_size)
     steps = concrete_steps(config).with_seed(options.seed)
     # All faults of headers, before anything heavy is imported or hashed:
-    opened = open_models(str(config), steps.referenced_models)
+    opened = open_models(str(config), steps.referenced_models, download=Download.LATER)
     planned = plan_steps(steps, opened, shard_bytes, arithmetic_kind(options.device))
     read = [path for model in opened.values() for _, path in places_of(model)]
     check_output(out, options.force, [config, *read])
@@ -62,6 +68,7 @@ def run_merge(config: Path, out: Path, options: MergeOptions) -> None:
         refuse_cautions(str(config), cautions)
     show_cautions(console, cautions)
     settings = StreamSettings(options.threads, options.device, limit, options.block)
+    fetch_models(opened)
     with OutputChecks(console, planned.result, options.strict, options.verify) as checks:
         plans = _with_digests(planned, opened, options.device)
         _write(console, out, plans, settings, options, checks)

@@ -12,7 +12,7 @@ from merge_ops.plans import Plan, plan_steps
 from merge_ops.plans.plan import GRADIENTS
 from merge_ops.recipes import Steps, load_steps
 from orchestration.commands.cautions import cautions_of, refuse_cautions, show_cautions
-from orchestration.commands.local_models import open_models
+from orchestration.commands.local_models import Download, open_models
 from orchestration.commands.plan_tables import parameter_table, shown
 
 MOST_NAMED = 20  # of the tensors that are left out for one reason; --json has all
@@ -21,7 +21,8 @@ MOST_NAMED = 20  # of the tensors that are left out for one reason; --json has a
 def show_plan(config: Path, as_json: bool, strict: bool = False, verify: bool = False) -> None:
     """Print a plan, as tables or as JSON; `strict` makes its warnings errors."""
     steps = concrete_steps(config)
-    plans = plan_steps(steps, open_models(str(config), steps.referenced_models)).plans
+    opened = open_models(str(config), steps.referenced_models, download=Download.NEVER)
+    plans = plan_steps(steps, opened).plans
     if strict:
         refuse_cautions(str(config), cautions_of(plans))
     if verify:

@@ -65,6 +65,9 @@ class FolderModel:
         self._pinned = states
         return content_digest(records)
 
+    def resolved(self) -> None:
+        """Return None: a folder's name says nothing elsewhere."""
+
     def copy_to(self, sink: FileSink, progress: Progress | None = None) -> None:
         """Copy the files; SourceChangedError when one changed since `revision`, or meanwhile."""
         states = self._states() if self._pinned is None else self._pinned

@@ -65,7 +65,14 @@ class ModelSource(Protocol):
 
         For a folder the blake3 of its files, equal to the content digest of the artifact copied
         from it (unless its weights are pickled); for S3 the blake3 of its sizes and ETags; for the
-        Hub the commit.
+        Hub and ModelScope the commit.
+        """
+        ...
+
+    def resolved(self) -> str | None:
+        """Return the URI that names exactly what was pinned, such as hf://owner/name@commit.
+
+        None for a folder, whose name says nothing elsewhere.
         """
         ...
 

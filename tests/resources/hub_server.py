@@ -1,14 +1,36 @@
-"""The few answers of the Hugging Face Hub that downloading one model takes, from a local folder."""
+"""The few answers of the Hugging Face Hub that finding, reading and downloading models take.
+
+Also as a proxy: a request for another host is answered as if it were for this one.
+"""
 
 import contextlib
 import hashlib
 import http.server
 import json
+import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+Model = Path | Mapping[str, Path]
+"""A model's folder, or one for each of its branches."""
+
+
+@dataclass
+class Hub:
+    """A running hub; `requests` are those that came: method, path and range."""
+
+    endpoint: str
+    commits: dict[str, dict[str, str]]
+    requests: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def downloads(self) -> list[str]:
+        """The files that were asked for whole."""
+        paths = [path for method, path, part in self.requests if method == "GET" and not part]
+        return sorted(path.rpartition("/")[2] for path in paths if "/resolve/" in path)
 
 
 @contextlib.contextmanager
@@ -17,9 +39,40 @@ def running_hub(folder: Path, name: str, lists: bool = True) -> Iterator[str]:
 
     Without `lists` it fails when it is asked for the tree of files.
     """
-    files = {
-        path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()
+    with running_hub_of({name: folder}, lists) as hub:
+        yield hub.endpoint
+
+
+@contextlib.contextmanager
+def running_hub_of(
+    models: Mapping[str, Model],
+    lists: bool = True,
+    ranges: bool = True,
+    sizes: bool = True,
+    gated: Collection[str] = (),
+) -> Iterator[Hub]:
+    """Serve models by name, each branch at a commit of its own (`main` of a folder at COMMIT).
+
+    Without `ranges` every answer is a whole file, without `sizes` none is told.
+    """
+    branches = {
+        name: {"main": model} if isinstance(model, Path) else dict(model)
+        for name, model in models.items()
     }
+    commits = {
+        name: {
+            branch: COMMIT if isinstance(models[name], Path) else _commit(name, branch)
+            for branch in folders
+        }
+        for name, folders in branches.items()
+    }
+    hub = Hub("", commits)
+
+    def found(name: str, revision: str) -> tuple[str, Path] | None:
+        for branch, folder in branches[name].items():
+            if revision in (branch, commits[name][branch]):
+                return commits[name][branch], folder
+        return None
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -31,37 +84,67 @@ def running_hub(folder: Path, name: str, lists: bool = True) -> Iterator[str]:
             self._answer(with_body=False)
 
         def _answer(self, with_body: bool) -> None:
-            path = self.path.split("?")[0]
-            data, headers = None, {}
-            if path.startswith(f"/api/models/{name}/tree/") and not lists:
-                self.send_response(400)  # its client does not ask again then
-                self.send_header("Content-Length", "0")
-                self.end_headers()
+            parts = urlsplit(self.path)
+            path, part = unquote(parts.path), self.headers.get("Range", "")
+            hub.requests.append((self.command, path, part))
+            asked = re.fullmatch(
+                r"/(?:api/models/(?P<api>[\w.-]+(?:/[\w.-]+)?)(?:/(?P<what>tree|revision)/(?P<at>[^/]+))?"
+                r"|(?P<name>[\w.-]+(?:/[\w.-]+)?)/resolve/(?P<revision>[^/]+)/(?P<file>.+))",
+                path,
+            )
+            name = asked and (asked["api"] or asked["name"])
+            if asked is None or name not in branches:
+                self._send(401, b"", {"X-Error-Code": "RepoNotFound"}, with_body)
                 return
-            if path.startswith(f"/api/models/{name}/tree/"):
-                data = json.dumps([_tree_entry(file, at) for file, at in files.items()]).encode()
-            elif path.startswith(f"/api/models/{name}"):
-                siblings = [{"rfilename": file} for file in files]
-                model = {"_id": "1", "id": name, "sha": COMMIT, "siblings": siblings}
-                data = json.dumps(model).encode()
-            elif path.startswith(f"/{name}/resolve/{COMMIT}/"):
-                file = path.removeprefix(f"/{name}/resolve/{COMMIT}/")
-                data = files[file].read_bytes() if file in files else None
-                if data is not None:
-                    headers = {"ETag": f'"{_oid(data)}"', "X-Repo-Commit": COMMIT}
-            self.send_response(200 if data is not None else 404)
-            if data is None:
-                data, headers = b"", {"X-Error-Code": "RepoNotFound"}
-            for key, value in {**headers, "Content-Length": str(len(data))}.items():
-                self.send_header(key, value)
-            self.end_headers()
-            if with_body:
-                self.wfile.write(data)
+            if name in gated:
+                self._send(403, b"", {"X-Error-Code": "GatedRepo"}, with_body)
+                return
+            version = found(name, asked["at"] or asked["revision"] or "main")
+            if version is None:
+                self._send(404, b"", {"X-Error-Code": "RevisionNotFound"}, with_body)
+                return
+            commit, folder = version
+            files = {
+                each.relative_to(folder).as_posix(): each
+                for each in sorted(folder.rglob("*"))
+                if each.is_file()
+            }
+            if asked["what"] == "tree":
+                rows = [_tree_entry(file, at) for file, at in files.items()]
+                # its client does not ask again after 400
+                self._send(200 if lists else 400, _json(rows) if lists else b"", {}, with_body)
+            elif asked["api"]:
+                told = sizes and "blobs" in parts.query
+                siblings = [
+                    {"rfilename": file} | ({"size": at.stat().st_size} if told else {})
+                    for file, at in files.items()
+                ]
+                document = {"_id": "1", "id": name, "sha": commit, "siblings": siblings}
+                self._send(200, _json(document), {}, with_body)
+            elif asked["file"] not in files:
+                self._send(404, b"", {"X-Error-Code": "EntryNotFound"}, with_body)
+            else:
+                data = files[asked["file"]].read_bytes()
+                headers = {"ETag": f'"{_oid(data)}"', "X-Repo-Commit": commit}
+                send_ranged(self, data, part if ranges else "", headers, with_body)
+
+        def _send(
+            self, status: int, data: bytes, headers: Mapping[str, str], with_body: bool
+        ) -> None:
+            send(self, status, data, headers, with_body)
 
         def log_message(self, *_: object) -> None:
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with serving(Handler) as endpoint:
+        hub.endpoint = endpoint
+        yield hub
+
+
+@contextlib.contextmanager
+def serving(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Run a server on a free port; yields its address."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         try:
@@ -69,6 +152,47 @@ def running_hub(folder: Path, name: str, lists: bool = True) -> Iterator[str]:
         finally:
             server.shutdown()
             thread.join()
+
+
+def send_ranged(
+    handler: http.server.BaseHTTPRequestHandler,
+    data: bytes,
+    part: str,
+    headers: Mapping[str, str],
+    with_body: bool = True,
+) -> None:
+    """Answer with a file, or with the part of it that a `Range` asks for."""
+    asked = re.fullmatch(r"bytes=(\d+)-(\d*)", part)
+    if asked is None:
+        send(handler, 200, data, headers, with_body)
+        return
+    start, end = int(asked[1]), min(int(asked[2] or len(data)), len(data) - 1)
+    more = {"Content-Range": f"bytes {start}-{end}/{len(data)}"}
+    send(handler, 206, data[start : end + 1], {**headers, **more}, with_body)
+
+
+def send(
+    handler: http.server.BaseHTTPRequestHandler,
+    status: int,
+    data: bytes,
+    headers: Mapping[str, str],
+    with_body: bool = True,
+) -> None:
+    """Send one whole answer."""
+    handler.send_response(status)
+    for key, value in {**headers, "Content-Length": str(len(data))}.items():
+        handler.send_header(key, value)
+    handler.end_headers()
+    if with_body:
+        handler.wfile.write(data)
+
+
+def _json(document: object) -> bytes:
+    return json.dumps(document).encode()
+
+
+def _commit(name: str, branch: str) -> str:
+    return _oid(f"{name}@{branch}".encode())
 
 
 def _tree_entry(file: str, path: Path) -> dict[str, object]:

@@ -216,9 +216,10 @@ def test_pickles_of_transformers_and_peft_are_taken_where_there_is_nothing_else(
 @pytest.mark.parametrize(
     ("uri", "said"),
     [
-        ("modelscope://Qwen/Qwen2-0.5B", r"modelscope:// is not supported; allowed are a folder.*"
-                                         r"file://, s3:// and hf://"),
-        ("http://host/x", "http:// is not supported"),
+        ("http://host/x", r"http:// is not supported; allowed are a folder.*"
+                          r"file://, s3://, hf:// and modelscope://"),
+        ("modelscope://only-a-name", r"write modelscope://owner/name, or modelscope://owner/name@"),
+        ("modelscope://a/b?token=hidden-secret", "credentials come from the environment"),
         ("file://relative", "is not absolute"),
         ("hf://only-a-name", r"write hf://owner/name, or hf://owner/name@revision"),
         ("s3://key:hidden-secret@bucket/x", "credentials come from the environment"),

@@ -1,0 +1,120 @@
+"""A far model as a source of bytes: headers before it is downloaded, everything after."""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+from merge_ops.checkpoints import FolderSource
+from merge_ops.errors import MissingModelError
+from orchestration.sizes import size_text
+from resources.reading import Progress
+from resources.upstream import FarModel, download_text
+
+_SMALL = 32 << 20
+"""Bytes of a file beside the weights that is fetched whole, at once: the largest tokenizers."""
+_HEAD = 128 << 10
+"""Bytes fetched with the first look into a file of weights: most headers are shorter."""
+
+
+class FarFiles:
+    """The files of a far model, read over the network until `fetch` has brought them here."""
+
+    def __init__(self, far: FarModel) -> None:
+        self._far = far
+        self._sizes = dict(far.sizes())
+        self._location = far.resolved()
+        self._starts: dict[str, bytes] = {}
+        self._here: FolderSource | None = None
+
+    @property
+    def location(self) -> str:
+        """Return the URI that names the model exactly."""
+        return self._location
+
+    @property
+    def path(self) -> Path | None:
+        """Return the folder that the model was fetched into, or None."""
+        return self._here.path if self._here is not None else None
+
+    def sizes(self) -> Mapping[str, int]:
+        """Return every file's size in bytes, by its relative POSIX path."""
+        return self._sizes
+
+    def read_into(self, file: str, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer` with the file's bytes from `offset`, exactly, or raise OSError."""
+        if self._here is not None:
+            self._here.read_into(file, offset, buffer)
+            return
+        end = offset + len(buffer)
+        start = self._start(file)
+        data = start[offset:end]
+        if end > len(start):
+            data += self._far.read(file, offset + len(data), end - offset - len(data))
+        if len(data) != len(buffer):
+            raise OSError(f"{self._location}/{file} ends at byte {offset + len(data)}")
+        buffer[:] = data
+
+    def fetch(self) -> None:
+        """Download the model, unless it is here; its size is told before."""
+        if self._here is None:
+            self._here = FolderSource(fetch(self._far))
+
+    def _start(self, file: str) -> bytes:
+        if file not in self._starts:
+            size = self._sizes[file]
+            large = file.endswith(".safetensors") or size > _SMALL
+            length = min(size, _HEAD) if large else size
+            self._starts[file] = self._far.read(file, 0, length) if length else b""
+        return self._starts[file]
+
+
+def fetch(far: FarModel) -> Path:
+    """Download a far model, telling what and how much before; returns its folder.
+
+    Raises MissingModelError where the disk has no room for it, ModelSourceError where it cannot be
+    downloaded.
+    """
+    console = Console(stderr=True)
+    told = download_text(far)
+    if told is not None:
+        where = f"{told} into {far.kept_in}"
+        console.print(where, highlight=False, soft_wrap=True, markup=False)
+        _check_room(far, sum(far.sizes().values()))
+    with _progress(console, far) as progress:
+        return far.fetch(progress)
+
+
+def _check_room(far: FarModel, wanted: int) -> None:
+    place = far.kept_in
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < wanted:
+        raise MissingModelError(
+            f"{far.resolved()} takes {size_text(wanted)}, and {place} has {size_text(free)}"
+            f" free; free space, or set {far.variable} to a folder on a larger disk"
+        )
+
+
+@contextmanager
+def _progress(console: Console, far: FarModel) -> Iterator[Progress]:
+    """A bar, from the first byte that is told on; the client of the Hub draws its own."""
+    from rich.progress import BarColumn, DownloadColumn, TransferSpeedColumn
+    from rich.progress import Progress as Bar
+
+    columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    bar = Bar(*columns, console=console, disable=not console.is_terminal)
+    task = bar.add_task(far.location, total=None)
+
+    def show(done: int, total: int) -> None:
+        if not bar.live.is_started:
+            bar.start()
+        bar.update(task, completed=done, total=total)
+
+    try:
+        yield show
+    finally:
+        bar.stop()
