@@ -12,6 +12,7 @@ from merge_ops.checkpoints.name_layouts import layout_difference
 from merge_ops.checkpoints.name_prefixes import body_renaming
 from merge_ops.checkpoints.placeholders import placeholder_fault
 from merge_ops.checkpoints.quantization import quantization_fault
+from merge_ops.checkpoints.saved_names import same_modules
 from merge_ops.checkpoints.ties import find_source
 from merge_ops.errors import Fault
 from merge_ops.sources.adapter_config import AdapterConfig
@@ -42,13 +43,15 @@ def named_for(adapter: Adapter, base: Checkpoint) -> Adapter:
     """Return the adapter with the names that its base has for the same modules.
 
     An adapter of `GPT2LMHeadModel` says `transformer.h.0.…`, and the base as `GPT2Model` saves it
-    `h.0.…`. It is returned as it is where its names are the base's, or no prefix of transformers
-    makes them so.
+    `h.0.…`; one of a Qwen2.5-VL says `model.language_model.layers.0`, and the file of the base
+    `model.layers.0`. It is returned as it is where its names are the base's, or nothing that
+    transformers renames makes them so.
     """
     wanted = _wanted(adapter)
     if _all_there(base, wanted):
         return adapter
     renaming = body_renaming(base.tensors, wanted, known_prefixes_only=True)
+    renaming = renaming or same_modules(base.tensors, wanted)
     if not renaming or not _all_there(base, [renaming.get(name, name) for name in wanted]):
         return adapter
     modules = {

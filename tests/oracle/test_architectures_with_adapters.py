@@ -3,13 +3,20 @@
 The reference takes the base with the adapter in it from PEFT, and merges in float64.
 """
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.architectures import ARCHITECTURES, Architecture, RemoteArchitecture, write_family
+from tests.architectures import (
+    ARCHITECTURES,
+    REMOTE,
+    Architecture,
+    RemoteArchitecture,
+    write_family,
+)
 from tests.merging import merge_in_process
 from tests.oracle.oracle_environment import PeftCase, merge_with_peft
 from tests.reference_merges import METHODS, assert_answers, recipe
@@ -42,6 +49,9 @@ def families(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
         out = folder / "adapted"
         cases.append(PeftCase(each.name, base, folder / "adapter", out, lora, loader_of(each)))
     outcomes = merge_with_peft(root, cases)
+    for each in ADAPTED:
+        if isinstance(each, RemoteArchitecture):  # PEFT leaves the code out
+            shutil.copy(REMOTE, root / each.name / "adapted")
     assert set(outcomes.values()) == {None}, outcomes
     return {each.name: root / each.name for each in ADAPTED}
 

@@ -147,19 +147,29 @@ def test_other_names_are_listed_as_ever(tmp_path, first, second):
     assert "nothing is dropped silently" in faults[1]
 
 
-@pytest.mark.parametrize(
-    "front", ["model.language_model.", "thinker.model.", "language_model.model."]
-)
-def test_an_adapter_of_another_layout_is_one_fault(tmp_path, front):
+def named_otherwise(tmp_path, front):
+    """A base, and an adapter of it whose modules have other names."""
     base, _ = factory.write_family(tmp_path, factory.LLAMA, experts=0)
     tensors = factory.read_tensors(base)
     modules = [f"model.layers.{n}.self_attn.{m}_proj" for n in (0, 2) for m in "qkv"]
+    factors = lora_tensors(tensors, modules, 4)
     named = {
-        name.replace("model.layers.", f"{front}layers."): factor
-        for name, factor in lora_tensors(tensors, modules, 4).items()
+        name.replace("model.layers.", f"{front}layers."): factor for name, factor in factors.items()
     }
     write_adapter(tmp_path / "lora", named, r=4)
-    below = open_checkpoint("base", FolderSource(base))
+    return open_checkpoint("base", FolderSource(base)), factors
+
+
+@pytest.mark.parametrize("front", ["model.language_model.", "language_model.model."])
+def test_an_adapter_of_another_version_changes_the_same_modules(tmp_path, front):
+    below, factors = named_otherwise(tmp_path, front)
+    opened = open_adapter("base+lora", below, FolderSource(tmp_path / "lora"))
+    changed = {name.split(".lora_")[0].removeprefix("base_model.model.") for name in factors}
+    assert set(opened.overlays) == {f"{module}.weight" for module in changed}
+
+
+def test_an_adapter_of_another_layout_is_one_fault(tmp_path):
+    below, _ = named_otherwise(tmp_path, "thinker.model.")
     with pytest.raises(CompatibilityError) as raised:
         open_adapter("base+lora", below, FolderSource(tmp_path / "lora"))
     (fault,) = raised.value.faults
