@@ -1,12 +1,15 @@
 """A million spoiled files, read by the public readers: an error of ours or success, nothing else.
 
     python -m benchmarks.fuzz [--cases 1000000] [--seed 0] [--workers 2]
+    python -m benchmarks.fuzz --folders --cases 100000   # whole model folders, merged and loaded
     python -m benchmarks.fuzz --seed 0 --only 12345      # one case again, with its traceback
 
 Headers, indexes, configs, adapters, tokenizers, masks, whole plans, manifests, refs and recipes are
-made from right ones by seeded changes of structure, text and bytes (tests/spoiling.py). Each case
-has five seconds, each worker 1 GiB beyond what it starts with, and no case may open a file outside
-its folder. A worker that stops counting for a minute is killed, and its case is a find.
+made from right ones by seeded changes of structure, text and bytes (tests/spoiling.py). With
+`--folders` they are models on disk: configs, tensors, side files and indexes are drawn
+(tests/folder_cases.py), and what is merged must load in transformers with no weight missing. Each
+case has five seconds, each worker 1 GiB beyond what it starts with, and no case may open a file
+outside its folder. A worker that stops counting for a minute is killed, and its case is a find.
 """
 
 import argparse
@@ -20,6 +23,7 @@ from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from queue import Empty
 
+from tests.fuzz_targets import Target
 from tests.fuzzing import Find, Tally, guarded, run_case, target_of
 
 MEMORY = 1 << 30
@@ -34,32 +38,46 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--only", type=int)
+    parser.add_argument("--folders", action="store_true")
     given = parser.parse_args()
     if given.only is not None:
-        _again(given.seed, given.only)
+        _again(given.seed, given.only, given.folders)
         return
     started = time.perf_counter()
-    tallies = _run(given.seed, given.cases, given.workers)
+    tallies = _run(given.seed, given.cases, given.workers, given.folders)
     _report(tallies, time.perf_counter() - started)
     if any(tally.finds for tally, _, _ in tallies):
         raise SystemExit(1)
 
 
-def _again(seed: int, number: int) -> None:
+def _again(seed: int, number: int, folders: bool) -> None:
+    only = _only(folders)
     with tempfile.TemporaryDirectory() as folder, guarded(MEMORY):
-        name, outcome = run_case(seed, number, Path(folder), CASE_SECONDS)
+        name, outcome = run_case(seed, number, Path(folder), CASE_SECONDS, only)
     print(f"{name} {number}: {outcome.what if isinstance(outcome, Find) else outcome}")
 
 
 Result = tuple[Tally, int, float]  # outcomes, growth of the resident memory in bytes, CPU seconds
 
 
-def _run(seed: int, cases: int, workers: int) -> list[Result]:
+def _only(folders: bool) -> "tuple[str, Target] | None":
+    """The one target of a run with `--folders`, ready for its bounds."""
+    if not folders:
+        return None
+    from tests import folder_fuzz
+
+    folder_fuzz.prepare()
+    return folder_fuzz.TARGET
+
+
+def _run(seed: int, cases: int, workers: int, folders: bool) -> list[Result]:
     context = multiprocessing.get_context("spawn")
     answers = context.Queue()
     counters = [context.Value("q", -1) for _ in range(workers)]
     processes = [
-        context.Process(target=_work, args=(seed, range(w, cases, workers), counters[w], answers))
+        context.Process(
+            target=_work, args=(seed, range(w, cases, workers), counters[w], answers, folders)
+        )
         for w in range(workers)
     ]
     for process in processes:
@@ -98,13 +116,15 @@ def _work(
     numbers: range,
     counter: "Synchronized[int]",
     answers: "multiprocessing.Queue[Result]",
+    folders: bool,
 ) -> None:
+    only = _only(folders)
     tally, began = Tally(), time.process_time()
     root = MEMORY_FOLDER if MEMORY_FOLDER.is_dir() else None
     with tempfile.TemporaryDirectory(dir=root) as folder, guarded(MEMORY):
         before = _peak()
         for number in numbers:
-            tally.add(*run_case(seed, number, Path(folder), CASE_SECONDS))
+            tally.add(*run_case(seed, number, Path(folder), CASE_SECONDS, only))
             counter.value = number
     answers.put((tally, _peak() - before, time.process_time() - began))
 

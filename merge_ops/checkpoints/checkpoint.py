@@ -154,11 +154,14 @@ class Checkpoint:
     def stem(self) -> str:
         """Return the stem of the weight files' names: `model`, or another as in diffusers.
 
-        An adapter's files name nothing. Of several stems it is `model`, or that of the index, or
+        An adapter's files name nothing. A model of transformers is `model`, whatever its file was
+        called: nothing else is loaded. Of several stems it is `model`, or that of the index, or
         that of the largest part.
         """
         if self.made_of:
             return self.made_of[0].stem
+        if self.config.get("model_type") and "_class_name" not in self.config:
+            return SINGLE_FILE.removesuffix(".safetensors")
         sizes: dict[str, int] = {}
         for entry in self.tensors.values():
             stem = _SHARD_SUFFIX.sub("", PurePosixPath(entry.file).name)

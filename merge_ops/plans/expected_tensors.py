@@ -1,8 +1,9 @@
 """Does the output hold what its architecture expects? transformers is asked, in a child process.
 
 The child (loading_child.py) loads names and shapes on torch's meta device, which takes seconds for
-its imports and hardly any memory. It works while the merge does. What it says of the output is held
-against what it says of the base: a model that was odd before is told of, not refused.
+its imports and hardly any memory. It works while the merge does. Where something is wrong with the
+output it is asked about the base as well: what loading would fill with random values is refused,
+and other oddities that the base has too are told of.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,11 +28,13 @@ from merge_ops.plans.plan import Plan
 CHILD = Path(__file__).with_name("loading_child.py")
 PATIENCE = 600.0  # seconds for one answer; see docs/timeouts.md
 MOST_NAMED = 5
+_POOLER = re.compile(r"(^|\.)pooler\.")
 _KINDS = ("missing", "unexpected", "mismatched")
 _PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "LANG", "SYSTEMROOT", "TMPDIR", "TEMP", "TMP")
 _WAY_OUT = "`--no-verify` merges without this check"
 
 Answer = Mapping[str, Any]
+Ask = Callable[[Mapping[str, Any]], Answer]
 
 
 @dataclass(frozen=True)
@@ -52,15 +55,61 @@ class Finding:
             raise CompatibilityError(subject, self.faults)
 
 
+class LoadingChild:
+    """A child process that says how transformers would load tensors, until it is closed."""
+
+    def __init__(self) -> None:
+        self._home = tempfile.TemporaryDirectory(prefix="ronghe-look-")
+        self._process = _start(self._home.name)
+
+    def ask(self, request: Mapping[str, Any]) -> Answer:
+        """Return the answer to a request (see loading_child); `unknown` where there is none."""
+        try:
+            to, back = cast(
+                "tuple[IO[bytes], IO[bytes]]", (self._process.stdin, self._process.stdout)
+            )
+            to.write(json.dumps(request).encode() + b"\n")
+            to.flush()
+            line = back.readline()
+        except OSError as error:
+            return {"state": "unknown", "why": f"the child process is gone ({error})"}
+        if not line:
+            return {"state": "unknown", "why": "the child process ended without an answer"}
+        return json.loads(line)
+
+    def kill(self) -> None:
+        """End the process; whoever waits for an answer gets one that says so."""
+        self._process.kill()
+
+    def close(self) -> None:
+        """Wait for the end of the process and remove its folder."""
+        self._process.kill()
+        self._process.communicate()
+        self._home.cleanup()
+
+
+def finding_of_plan(plan: Plan, ask: Ask) -> Finding:
+    """Return the finding on what a plan will write; `ask` asks a loading child."""
+    shapes = [(step.output.name, step.output.shape) for step in plan.steps]
+    return _judged(plan, ask(_request(plan.config, shapes)), ask)
+
+
+def _judged(plan: Plan, output: Answer, ask: Ask) -> Finding:
+    base = plan.base
+    if output["state"] == "unknown" or _is_sound(output):
+        return judged(output, output, base.name)
+    shapes = [(name, entry.shape) for name, entry in base.tensors.items()]
+    return judged(output, ask(_request(base.config, shapes)), base.name)
+
+
 class ExpectedTensors:
     """The check of one plan by a child process, from its start until the context ends."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._pool = ThreadPoolExecutor(1, "expected")
-        self._home = tempfile.TemporaryDirectory(prefix="ronghe-look-")
-        self._child = _start(self._home.name)
-        self._planned: Future[Finding] = self._pool.submit(self._look_at_plan)
+        self._child = LoadingChild()
+        self._planned: Future[Finding] = self._pool.submit(finding_of_plan, plan, self._child.ask)
 
     def __enter__(self) -> ExpectedTensors:
         """Enter the context in which the child runs."""
@@ -75,8 +124,7 @@ class ExpectedTensors:
         """End the child and remove its folder."""
         self._child.kill()  # a thread that waits for an answer has none
         self._pool.shutdown(wait=True, cancel_futures=True)
-        self._child.communicate()
-        self._home.cleanup()
+        self._child.close()
 
     @property
     def ready(self) -> bool:
@@ -98,31 +146,9 @@ class ExpectedTensors:
             self._child.kill()
             return Finding(not_looked=f"there was no answer in {PATIENCE:.0f} s")
 
-    def _look_at_plan(self) -> Finding:
-        shapes = [(step.output.name, step.output.shape) for step in self._plan.steps]
-        return self._judged(self._ask(_request(self._plan.config, shapes)))
-
     def _look_at_files(self, folder: Path) -> Finding:
-        return self._judged(self._ask({"folder": str(folder.absolute())}))
-
-    def _judged(self, output: Answer) -> Finding:
-        if output["state"] == "unknown" or _is_sound(output):
-            return judged(output, output, self._plan.base.name)
-        base = self._plan.base
-        shapes = [(name, entry.shape) for name, entry in base.tensors.items()]
-        return judged(output, self._ask(_request(base.config, shapes)), base.name)
-
-    def _ask(self, request: Mapping[str, Any]) -> Answer:
-        try:
-            to, back = cast("tuple[IO[bytes], IO[bytes]]", (self._child.stdin, self._child.stdout))
-            to.write(json.dumps(request).encode() + b"\n")
-            to.flush()
-            line = back.readline()
-        except OSError as error:
-            return {"state": "unknown", "why": f"the child process is gone ({error})"}
-        if not line:
-            return {"state": "unknown", "why": "the child process ended without an answer"}
-        return json.loads(line)
+        answer = self._child.ask({"folder": str(folder.absolute())})
+        return _judged(self._plan, answer, self._child.ask)
 
 
 def can_look(plan: Plan) -> bool:
@@ -135,8 +161,9 @@ def can_look(plan: Plan) -> bool:
 def judged(output: Answer, base: Answer, base_name: str) -> Finding:
     """Return the finding that follows from the answers on an output and on its base.
 
-    What is wrong with the output alone is a fault. What is wrong with both, by names without their
-    numbers, is a caution.
+    What is missing or of another shape is a fault: loading would put random values there. Poolers
+    that the base lacks too are left to a caution: encoders are saved without them and used so. What
+    is left over, as in the base, is a caution.
     """
     if output["state"] == "unknown":
         return Finding(not_looked=str(output["why"]))
@@ -151,10 +178,14 @@ def judged(output: Answer, base: Answer, base_name: str) -> Finding:
     cautions: list[Caution] = []
     for kind in _KINDS:
         known = {_pattern(each) for each in base.get(kind, ())}
-        new = [each for each in output[kind] if _pattern(each) not in known]
-        old = [each for each in output[kind] if _pattern(each) in known]
-        if base["state"] != "looked":
-            new, old = [], [*output[kind]]
+        looked = base["state"] == "looked"
+        old = [
+            each
+            for each in output[kind]
+            if (_pattern(each) in known or not looked)
+            and (kind == "unexpected" or _POOLER.search(_pattern(each)))
+        ]
+        new = [each for each in output[kind] if each not in old]
         if new:
             faults.append(Fault("the output", f"{_told(kind, new, name)}; {_WAY_OUT}"))
         if old:

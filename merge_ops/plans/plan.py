@@ -29,7 +29,7 @@ from merge_ops.plans.steps import Copy, Merge, Reuse, Step
 from merge_ops.recipes.recipe import Coefficient, Recipe
 from merge_ops.vocabularies.output_tokenizer import OutputTokenizer
 
-PLAN_VERSION = 4
+PLAN_VERSION = 5
 GRADIENTS = (
     "gradients run over the layers of a stack (of a slice); embeddings, final norm and output head"
     " take the FIRST value of a gradient, as in mergekit; layers behind those that config.json"

@@ -25,7 +25,7 @@ from merge_ops.plans.model_wide import check_one_for_all
 from merge_ops.plans.one_model import content_cautions, with_one_name_each
 from merge_ops.plans.plan import Plan
 from merge_ops.plans.resolution import ParameterResolver
-from merge_ops.plans.side_files import side_file_cautions
+from merge_ops.plans.side_files import side_file_cautions, side_file_faults
 from merge_ops.plans.steps import Copy, Merge, Step
 from merge_ops.recipes.recipe import DTYPES, Coefficient, Recipe
 from merge_ops.vocabularies.output_tokenizer import OutputTokenizer, output_tokenizer
@@ -61,7 +61,7 @@ def plan_merge(
     cautions += ending_cautions(recipe, donor, others, tokenizer)
     chosen = _chosen(recipe, coefficients)
     resolver = ParameterResolver(recipe, chosen)
-    faults: list[Fault] = list(arrangement.faults)
+    faults: list[Fault] = [*arrangement.faults, *side_file_faults(donor)]
     depth_of = {place.name: place.depth for place in arrangement.places}
     at = positions(depth_of, depth_of)
     steps = [

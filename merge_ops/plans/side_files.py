@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 from merge_ops.checkpoints.byte_sources import read_file
 from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.json_files import MAX_SIDE_FILE
-from merge_ops.errors import Caution
+from merge_ops.errors import Caution, CheckpointError, Fault
 from merge_ops.plans.plan import Plan
 
 SIDE_SUFFIXES = frozenset(
@@ -76,6 +76,9 @@ def side_files(plan: Plan) -> dict[str, bytes]:
     return plan.tokenizer.beside(files) if plan.tokenizer else files
 
 
+_READ_BY_LOADERS = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json")
+
+
 def side_file_cautions(base: Checkpoint) -> list[Caution]:
     """Return what the base has beside its weights, a person may miss, and no merge takes along.
 
@@ -104,6 +107,22 @@ def side_file_cautions(base: Checkpoint) -> list[Caution]:
             "Copy it into the result where it is needed",
         )
     ]
+
+
+def side_file_faults(base: Checkpoint) -> list[Fault]:
+    """Return the side files that every loader reads first and that are no JSON objects."""
+    faults: list[Fault] = []
+    for name in _READ_BY_LOADERS:
+        if name not in base.files:
+            continue
+        try:
+            base.json_files.read(name)
+        except CheckpointError as error:
+            way = "restore it from where the model came from, or take it away"
+            faults.append(
+                Fault(base.name, f"has a side file that nothing can load: {error}; {way}")
+            )
+    return faults
 
 
 def _json_bytes(value: object) -> bytes:

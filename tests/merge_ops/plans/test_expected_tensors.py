@@ -223,23 +223,33 @@ def test_what_only_the_output_lacks_is_a_fault():
         finding.raise_faults("study")
 
 
-def test_what_the_base_lacks_too_is_a_caution():
-    """Layers may have other numbers in the output."""
+def test_what_the_base_lacks_too_is_a_fault_all_the_same():
     output = looked(missing=[LAYER.format(3), "model.norm.weight"])
-    finding = judged(output, looked(missing=[LAYER.format(1)]), "base")
+    finding = judged(output, looked(missing=[LAYER.format(1), "model.norm.weight"]), "base")
     (fault,) = finding.faults
-    assert str(fault).startswith("the output lacks 'model.norm.weight', which")
-    (caution,) = finding.cautions
+    assert "layers.3.mlp" in str(fault)
+    assert "'model.norm.weight'" in str(fault)
+    assert not finding.cautions
+
+
+def test_what_the_base_has_too_much_as_well_is_a_caution():
+    """Layers may have other numbers in the output. Encoders are used without their poolers."""
+    more, pooler = looked(unexpected=[LAYER.format(1)]), looked(missing=["bert.pooler.dense.bias"])
+    (caution,) = judged(looked(unexpected=[LAYER.format(3)]), more, "base").cautions
     assert "layers.3.mlp" in caution.problem
     assert "so it is with base" in caution.problem
     assert caution.advice
+    (caution,) = judged(pooler, pooler, "base").cautions
+    assert "'bert.pooler.dense.bias'" in caution.problem
+    assert judged(pooler, looked(), "base").faults
 
 
 def test_a_model_that_never_loaded_is_told_of():
     failed = {"state": "failed", "why": "ValueError: odd"}
     assert judged(failed, failed, "base").cautions[0].problem.endswith("and neither can base")
     assert "ValueError: odd" in str(judged(failed, looked(), "base").faults[0])
-    assert not judged(looked(missing=["x"]), failed, "base").faults
+    assert judged(looked(missing=["x"]), failed, "base").faults
+    assert not judged(looked(unexpected=["x"]), failed, "base").faults
     assert judged({"state": "unknown", "why": "no 'x'"}, {}, "base").not_looked == "no 'x'"
 
 

@@ -66,11 +66,14 @@ def test_a_sound_merge_says_nothing(sound, tmp_path):
     assert (tmp_path / "out/model.safetensors").exists()
 
 
-def test_what_the_base_lacks_too_is_a_warning(lacking, tmp_path):
+def test_what_the_base_lacks_too_is_refused_unless_it_is_not_looked_at(lacking, tmp_path):
     done = ronghe("merge", "recipe.yaml", tmp_path / "out", folder=lacking, verify=True)
+    assert done.returncode == 2
+    assert f"the output lacks '{NORM}', which LlamaForCausalLM of its" in done.stderr
+    assert "random values there; `--no-verify` merges without this check" in done.stderr
+    assert not (tmp_path / "out").exists()
+    done = ronghe("merge", "recipe.yaml", tmp_path / "out", folder=lacking)
     assert done.returncode == 0, done.stderr
-    assert f"warning: the output lacks '{NORM}', which LlamaForCausalLM of its" in done.stderr
-    assert "random values there; so it is with base. Look whether the base is whole" in done.stderr
     assert (tmp_path / "out/model.safetensors").exists()
 
 

@@ -1,0 +1,78 @@
+"""Merging generated folders, as `ronghe merge` does it but in one process: a target for fuzzing.
+
+Each case is planned, looked at by transformers in its child process, merged, and loaded. It may be
+refused with an error of ours. What is merged must load, with no weight missing or random.
+"""
+
+import random
+from functools import cache
+from pathlib import Path
+
+from eval_ops.errors import EvalError
+from merge_ops.checkpoints.byte_sources import FolderSink
+from merge_ops.errors import RongheError
+from merge_ops.jobs.assembly import merge
+from merge_ops.jobs.verification import check_written
+from merge_ops.kernels.library import library
+from merge_ops.plans.expected_tensors import LoadingChild, can_look, finding_of_plan
+from merge_ops.plans.planning import plan_merge
+from merge_ops.recipes.steps import load_steps
+from merge_ops.stream.stream import StreamSettings
+from orchestration.commands.local_models import open_models
+from resources.errors import ResourceError
+from tests.folder_cases import KINDS, asked, family, write_case
+
+OURS = (RongheError, ResourceError, EvalError)
+
+
+@cache
+def child() -> LoadingChild:
+    """The one child process of this process; it ends with it."""
+    return LoadingChild()
+
+
+def prepare() -> None:
+    """Import what the cases need and start the child, before any bound is set."""
+    import transformers
+    from transformers import GPT2LMHeadModel, LlamaForCausalLM, Qwen2ForCausalLM  # noqa: F401
+
+    transformers.logging.set_verbosity(transformers.logging.CRITICAL)
+    transformers.logging.disable_progress_bar()
+    for kind in KINDS:
+        config, shapes = family(kind)
+        tensors = [[name, list(shape)] for name, shape in shapes.items()]
+        assert child().ask({"config": config, "tensors": tensors})["state"] == "looked"
+    library()
+
+
+def folders(rng: random.Random, folder: Path) -> None:
+    """One case: written, planned, looked at, merged and loaded."""
+    try:
+        _case(rng, folder)
+    except OURS:
+        raise
+    except BaseException:  # a child that was left in the middle of an answer
+        child().close()
+        child.cache_clear()
+        raise
+
+
+def _case(rng: random.Random, folder: Path) -> None:
+    place = folder / "case"
+    for path in sorted(place.rglob("*"), reverse=True):  # by whole paths, which the watch can read
+        path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+    place.mkdir(exist_ok=True)
+    case = write_case(rng, place)
+    recipe = load_steps(case.recipe).result
+    plan = plan_merge(recipe, open_models(recipe.subject, recipe.referenced_models))
+    if can_look(plan):
+        finding_of_plan(plan, child().ask).raise_faults(recipe.subject)
+    out = place / "out"
+    merge(plan, {"default": FolderSink(out)}, StreamSettings(threads=1, device="cpu"))
+    check_written(plan, out)
+    wrong = asked(case, out)
+    if wrong is not None:
+        raise AssertionError(f"{case.method} of {list(case.rules)}: {wrong}")
+
+
+TARGET = ("folders", folders)
