@@ -163,7 +163,8 @@ def judged(output: Answer, base: Answer, base_name: str) -> Finding:
 
     What is missing or of another shape is a fault: loading would put random values there. Poolers
     that the base lacks too are left to a caution: encoders are saved without them and used so. What
-    is left over, as in the base, is a caution.
+    is left over, as in the base, is a caution. Where the config names no class, one was guessed,
+    and the base does not fit it either, the guess was wrong, and nothing is said.
     """
     if output["state"] == "unknown":
         return Finding(not_looked=str(output["why"]))
@@ -174,6 +175,8 @@ def judged(output: Answer, base: Answer, base_name: str) -> Finding:
         caution = Caution("the output", f"{problem}, and neither can {base_name}", _LOOK)
         return Finding(cautions=(caution,))
     name = str(output["loaded_as"])
+    if output.get("guessed") and not _is_sound(base):
+        return Finding(not_looked=f"config.json names no class, and {base_name} is no {name}")
     faults: list[Fault] = []
     cautions: list[Caution] = []
     for kind in _KINDS:

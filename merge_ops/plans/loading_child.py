@@ -88,6 +88,8 @@ class _Loader:
                 attn_implementation="eager",
             )
             looked = _told(each.__name__, info)
+            if not config.get("architectures"):
+                looked["guessed"] = True
             if found is None or _count_of(looked) < _count_of(found):
                 found = looked
         if found is None:

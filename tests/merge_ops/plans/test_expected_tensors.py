@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -239,6 +240,9 @@ def test_what_the_base_has_too_much_as_well_is_a_caution():
     assert "layers.3.mlp" in caution.problem
     assert "so it is with base" in caution.problem
     assert caution.advice
+    guess = looked(missing=["x.weight"]) | {"guessed": True}
+    assert "is no LlamaForCausalLM" in judged(guess, guess, "base").not_looked
+    assert judged(guess, looked(), "base").faults
     (caution,) = judged(pooler, pooler, "base").cautions
     assert "'bert.pooler.dense.bias'" in caution.problem
     assert judged(pooler, looked(), "base").faults
@@ -307,7 +311,7 @@ def test_a_planned_tensor_that_is_gone_is_a_fault(plan):
 
 def test_a_check_that_is_not_awaited_ends_at_once(plan):
     with ExpectedTensors(plan) as checks:
-        process = checks._child
+        process = checks._child._process
     assert process.returncode is not None
 
 
@@ -399,7 +403,8 @@ def test_a_rule_that_the_base_breaks_counts_not(family, tmp_path):
     config = json.loads((folder / "config.json").read_text())
     config |= {"num_hidden_layers": 7, "hidden_size": 5, "vocab_size": 1000}
     (folder / "config.json").write_text(json.dumps(config))
-    assert plan_of(TEXT, base=folder, a=folder).steps
+    shutil.copytree(folder, tmp_path / "other")
+    assert plan_of(TEXT, base=folder, a=tmp_path / "other").steps
 
 
 def test_slices_of_another_width_in_a_part(family, tmp_path):
