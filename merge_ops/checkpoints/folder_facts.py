@@ -11,18 +11,14 @@ from merge_ops.checkpoints.buffers import is_buffer
 from merge_ops.checkpoints.byte_sources import ByteSource
 from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.depth import layers_of
-from merge_ops.checkpoints.file_names import top_level
 from merge_ops.checkpoints.folder_verdict import FolderReading
 from merge_ops.checkpoints.name_prefixes import wrapper_prefix
 from merge_ops.checkpoints.placeholders import placeholder_fault
 from merge_ops.checkpoints.quantization import quantization_fault, quantization_of
-from merge_ops.checkpoints.tensor_names import is_embedding, is_head
+from merge_ops.checkpoints.tensor_names import is_head
+from merge_ops.checkpoints.tie_names import is_input
 from merge_ops.checkpoints.ties import tied_tensors
-
-_VOCABULARIES = (
-    "tokenizer.json", "vocab.json", "merges.txt", "vocab.txt", "added_tokens.json",
-    "tekken.json", "spiece.model",
-)  # fmt: skip
+from merge_ops.checkpoints.vocabulary import vocabulary_files
 
 
 @dataclass(frozen=True)
@@ -59,7 +55,6 @@ def model_facts(source: ByteSource, reading: FolderReading) -> ModelFacts | None
     given: Any = config.get("architectures") or config.get("_class_name")
     checkpoint = _opened(source, reading)
     listed = cast("list[Any]", given) if isinstance(given, list) else [given] if given else []
-    here = top_level(reading.files)
     return ModelFacts(
         tuple(map(str, listed)),
         str(config.get("model_type", "")),
@@ -70,9 +65,7 @@ def model_facts(source: ByteSource, reading: FolderReading) -> ModelFacts | None
         dict(Counter(entry.dtype for entry in tensors.values()).most_common()),
         _tie(checkpoint),
         quantization_of(checkpoint) or "none",
-        tuple(
-            file for file in here if file in _VOCABULARIES or file.endswith((".model", ".tiktoken"))
-        ),
+        vocabulary_files(checkpoint),
         tuple(sorted(name for name, entry in tensors.items() if is_buffer(name, entry))),
         wrapper_prefix(tensors.keys()),
     )
@@ -96,10 +89,15 @@ def _opened(source: ByteSource, reading: FolderReading) -> Checkpoint:
 
 def _tie(checkpoint: Checkpoint) -> str:
     """How the output head and the input embedding belong together, in words."""
-    heads = sorted(filter(is_head, checkpoint.tensors))
-    if not any(map(is_embedding, checkpoint.tensors)):
-        return "no embedding of tokens"
-    stored = f"'{heads[0]}' is stored" if heads else "no head is stored"
-    copies = [f"'{one}' is '{other}'" for one, other in tied_tensors(checkpoint).items()]
-    stated = "ties them" if checkpoint.ties_embeddings else "does not tie them"
-    return "; ".join([f"config.json {stated}", stored, *copies[:3]])
+    copies = tied_tensors(checkpoint)
+    told = [f"'{one}' is '{other}'" for one, other in [*copies.items()][:3]]
+    own = sorted(name for name in checkpoint.tensors if is_head(name) and name not in copies)
+    inputs = any(map(is_input, checkpoint.tensors))
+    if own and checkpoint.ties_embeddings:
+        told.append(f"'{own[0]}' is a head of its own, though config.json ties it")
+    elif own:
+        told.append(f"'{own[0]}' is a head of its own")
+    elif inputs and not copies:
+        tied = "the embedding is the head" if checkpoint.ties_embeddings else "none"
+        told.append(f"no head is stored: {tied}")
+    return "; ".join(told) or "no embedding of tokens"

@@ -422,8 +422,8 @@ def test_the_facts_of_a_model_come_from_headers_and_config(tmp_path):
     assert facts.parameters == sum(each.numel() for each in tensors.values())
     assert facts.nbytes == 2 * facts.parameters
     assert facts.dtypes == {"BF16": len(tensors)}
-    assert facts.tie.startswith("config.json ties them; no head is stored")
-    assert facts.vocabulary == ("tokenizer.json",)
+    assert facts.tie == "no head is stored: the embedding is the head"
+    assert facts.vocabulary == ("tokenizer.json", "tokenizer_config.json")
     assert facts.quantization == "none"
     assert facts.prefix == ""
     factory.edit_config(base, quantization={"bits": 4, "group_size": 64})
