@@ -165,7 +165,7 @@ def test_a_pattern_with_endless_ways_to_match_is_read(pattern: str) -> None:
 
 def test_a_config_whose_lists_by_layer_are_none_can_be_restacked(tmp_path: Path) -> None:
     with guarded():
-        for number in (56851, 140251, 395951, 644851, 700951):
+        for number in (140251, 395951, 644851, 700951):
             assert run_case(0, number, tmp_path) == ("plan", "success")
 
 

@@ -82,7 +82,7 @@ def stated_tie(config: Mapping[str, Any]) -> bool | None:
 def default_tie(config: Mapping[str, Any]) -> bool | None:
     """Return what the class of a config, or that of a nested one, ties; None for unknown ones."""
     for part in _parts(config):
-        kind = part.get("model_type")
+        kind = _kind(part)
         if kind in TIED or kind in UNTIED:
             return kind in TIED
     return None
@@ -90,7 +90,13 @@ def default_tie(config: Mapping[str, Any]) -> bool | None:
 
 def always_ties(config: Mapping[str, Any]) -> bool:
     """Return whether the class ties whatever the config says."""
-    return any(part.get("model_type") in ALWAYS_TIED for part in _parts(config))
+    return any(_kind(part) in ALWAYS_TIED for part in _parts(config))
+
+
+def _kind(config: Mapping[str, Any]) -> str:
+    """The model type; a stranger's may be anything."""
+    kind = config.get("model_type")
+    return kind if isinstance(kind, str) else ""
 
 
 def _parts(config: Mapping[str, Any], depth: int = 0) -> Iterator[Mapping[str, Any]]:

@@ -46,7 +46,7 @@ def rule_faults(plan: Plan) -> list[Fault]:
 def _text(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The config of the text model, which is a part of that of a multimodal one."""
     inner = config.get(TEXT)
-    if not isinstance(inner, dict):
+    if not isinstance(inner, dict) or _number(config, LAYER_COUNTS) is not None:
         return config
     ties = {key: config[key] for key in ("tie_word_embeddings",) if key in config}
     return {**cast(Mapping[str, Any], inner), **ties}

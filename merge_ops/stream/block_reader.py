@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NoReturn, cast
 
 import numpy as np
 
+from merge_ops.checkpoints.buffers import is_buffer
 from merge_ops.checkpoints.checkpoint import Stored, TensorSource
 from merge_ops.checkpoints.header import ITEM_SIZES
 from merge_ops.errors import CheckpointError, NonFiniteError
@@ -104,7 +105,9 @@ class BlockReader:
         size = ITEM_SIZES[source.dtype]
         data = np.empty(count * size, dtype=np.uint8)
         _fetch(source, start * size, memoryview(cast(bytearray, data)))
-        if not isinstance(tensor, Reuse) and not holds_only_finite(data, source.dtype):
+        if isinstance(tensor, Reuse) or is_buffer(source.name, source.entry):
+            return data  # a mask holds infinities on purpose
+        if not holds_only_finite(data, source.dtype):
             self._refuse(tensor, source, 0, [start], count)
         return data
 

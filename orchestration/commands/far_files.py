@@ -4,14 +4,17 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from merge_ops.checkpoints import FolderSource
 from merge_ops.errors import MissingModelError
 from orchestration.sizes import size_text
-from resources.reading import Progress
-from resources.upstream import FarModel, download_text
+
+if TYPE_CHECKING:  # nothing of a network is imported where all models are here
+    from resources.reading import Progress
+    from resources.upstream import FarModel
 
 _SMALL = 32 << 20
 """Bytes of a file beside the weights that is fetched whole, at once: the largest tokenizers."""
@@ -22,7 +25,7 @@ _HEAD = 128 << 10
 class FarFiles:
     """The files of a far model, read over the network until `fetch` has brought them here."""
 
-    def __init__(self, far: FarModel) -> None:
+    def __init__(self, far: "FarModel") -> None:
         self._far = far
         self._sizes = dict(far.sizes())
         self._location = far.resolved()
@@ -71,13 +74,15 @@ class FarFiles:
         return self._starts[file]
 
 
-def fetch(far: FarModel) -> Path:
+def fetch(far: "FarModel") -> Path:
     """Download a far model, telling what and how much before; returns its folder.
 
     Raises MissingModelError where the disk has no room for it, ModelSourceError where it cannot be
     downloaded.
     """
     console = Console(stderr=True)
+    from resources.upstream import download_text
+
     told = download_text(far)
     if told is not None:
         where = f"{told} into {far.kept_in}"
@@ -87,7 +92,7 @@ def fetch(far: FarModel) -> Path:
         return far.fetch(progress)
 
 
-def _check_room(far: FarModel, wanted: int) -> None:
+def _check_room(far: "FarModel", wanted: int) -> None:
     place = far.kept_in
     while not place.exists():
         place = place.parent
@@ -100,7 +105,7 @@ def _check_room(far: FarModel, wanted: int) -> None:
 
 
 @contextmanager
-def _progress(console: Console, far: FarModel) -> Iterator[Progress]:
+def _progress(console: Console, far: "FarModel") -> "Iterator[Progress]":
     """A bar, from the first byte that is told on; the client of the Hub draws its own."""
     from rich.progress import BarColumn, DownloadColumn, TransferSpeedColumn
     from rich.progress import Progress as Bar

@@ -10,12 +10,14 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from merge_ops.errors import Caution, MissingModelError
 from orchestration.commands.missing_models import way_out
-from resources.errors import ResourceError, UnknownSchemeError
-from resources.upstream import FAR_SCHEMES, FarModel, open_far_model
+
+if TYPE_CHECKING:  # nothing of a network is imported where all models are here
+    from resources.upstream import FarModel
 
 _HUB_NAME = re.compile(r"(?=.{1,250}$)[A-Za-z0-9]([\w.-]*/[A-Za-z0-9])?[\w.-]*(@[\w./-]+)?")
 _FILES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".json", ".yaml", ".yml")
@@ -35,7 +37,7 @@ class Place:
     """
 
     path: Path | None
-    far: FarModel | None = None
+    far: "FarModel | None" = None
     origin: str | None = None
     cautions: tuple[Caution, ...] = ()
 
@@ -69,6 +71,8 @@ def resolve(reference: str) -> Place:
     path = local_path(reference)
     if is_there(path):
         return Place(path, origin=_origin_of(path))
+    from resources.errors import ResourceError
+
     far = _far_model(reference, path)
     if far is None:
         raise MissingModelError(f"there is no folder {path.absolute()}{way_out(reference, path)}")
@@ -80,12 +84,14 @@ def resolve(reference: str) -> Place:
             far.revision()
         return Place(folder, far, far.resolved(), _completed(reference, far, folder))
     except (ResourceError, _NoClientError) as error:
-        here = f"there is no folder {path.absolute()}, and " if named else ""
-        raise MissingModelError(f"{here}{error}") from None
+        here = f"there is no folder {path.absolute()}{way_out(reference, path)}" if named else ""
+        raise MissingModelError(f"{here}, and {error}" if here else str(error)) from None
 
 
-def _completed(reference: str, far: FarModel, folder: Path | None) -> tuple[Caution, ...]:
+def _completed(reference: str, far: "FarModel", folder: Path | None) -> tuple[Caution, ...]:
     """Complete a cached copy that may lack its tokenizer; a caution where nobody can be asked."""
+    from resources.errors import ResourceError
+
     doubt = far.doubt(folder) if folder is not None else None
     if doubt is None:
         return ()
@@ -98,8 +104,11 @@ def _completed(reference: str, far: FarModel, folder: Path | None) -> tuple[Caut
     return ()
 
 
-def _far_model(reference: str, path: Path) -> FarModel | None:
+def _far_model(reference: str, path: Path) -> "FarModel | None":
     """The far model that a reference may name, unopened; None where it can only be a path."""
+    from resources.errors import UnknownSchemeError
+    from resources.upstream import FAR_SCHEMES, open_far_model
+
     scheme = _SCHEME.fullmatch(reference)
     if scheme is not None and scheme[1].lower() == "file":
         return None
@@ -134,7 +143,7 @@ class _NoClientError(Exception):
     """What a download needs is not installed."""
 
 
-def _need_client(far: FarModel) -> None:
+def _need_client(far: "FarModel") -> None:
     """Say now where the client of the Hub is not installed. Raises _NoClientError."""
     if not far.needs or importlib.util.find_spec(far.needs) is not None:
         return

@@ -171,7 +171,7 @@ def merges(tmp_path_factory: pytest.TempPathFactory) -> Merges:
     cases = [
         PeftCase(name, bases[family], work / "adapters" / name, work / "peft" / name,
                  {**USUAL, **config} if "peft_type" not in config else config,
-                 LONGER if name.startswith("longer-") else None)
+                 rows=LONGER if name.startswith("longer-") else None)
         for name, (family, config) in (MERGED | asked).items()
     ]  # fmt: skip
     return Merges(work, bases, experts[0], merge_with_peft(work, cases))

@@ -87,6 +87,10 @@ def test_weights_of_another_name(folder, tmp_path):
 
     def renamed(copy):
         (copy / "model.safetensors").rename(copy / "diffusion.safetensors")
+        factory.edit_config(copy, _class_name="UNet2DConditionModel")
+
+    def of_transformers(copy):
+        (copy / "model.safetensors").rename(copy / "diffusion.safetensors")
 
     def indexed(copy):
         renamed(copy)
@@ -102,6 +106,8 @@ def test_weights_of_another_name(folder, tmp_path):
         found = open_folder(factory.spoiled(folder, tmp_path / str(number), spoil))
         assert (found.stem, found.nbytes) == ("diffusion", whole.nbytes)
     assert whole.nbytes == sum(each.nbytes for each in factory.read_tensors(folder).values())
+    found = open_folder(factory.spoiled(folder, tmp_path / "3", of_transformers))
+    assert found.stem == "model"  # which is all that transformers loads
     with pytest.raises(CheckpointError, match=r"holds 2 .safetensors files and no index; model"):
         open_folder(factory.spoiled(folder, tmp_path / "2", doubled))
 

@@ -195,8 +195,8 @@ def test_what_runs_over_the_layers(setting: object, yes: bool) -> None:
             [0, 10, 1.5, True],
             "a whole number and at least 1 and at most 9",
         ),
-        (SWITCH, [True, False], [0, 1, "true", None], "true or false"),
-        (SIGN, ["sum", "count", False], ["summ", True, 0.0, None], "one of sum, count"),
+        (SWITCH, [True, False, 0, 1.0, "yes"], [2, 0.5, "perhaps", None], "true or false"),
+        (SIGN, ["sum", "count", False, 0.0], ["summ", True, 1.0, None], "one of sum, count"),
     ],
 )
 def test_what_a_parameter_takes(

@@ -252,6 +252,7 @@ def test_files_of_diffusers_keep_their_name(tmp_path):
     shape = replace(factory.LLAMA, layers=1)
     base = factory.write_checkpoint(tmp_path / "base", factory.base_tensors(shape), shape)
     (base / "model.safetensors").rename(base / "diffusion_pytorch_model.safetensors")
+    factory.edit_config(base, _class_name="UNet2DConditionModel")
     adapter = written_adapter(tmp_path / "a", saved(ROWS), tokenizer=False, shape=shape)
     out = merged(tmp_path, ALONE, base=base, adapter=adapter)
     assert [path.name for path in out.glob("*.safetensors")] == [

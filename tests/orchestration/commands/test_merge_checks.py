@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 from merge_ops.errors import Caution, CheckpointError, CompatibilityError
@@ -16,7 +17,7 @@ from orchestration.commands.local_models import open_models
 from tests import checkpoint_factory as factory
 from tests.merging import merge_in_process, ronghe
 
-NORM = "model.norm.weight"
+NORM, EXTRA = "model.norm.weight", "model.extra.weight"
 RECIPE = """
 merge_method: linear
 models:
@@ -77,11 +78,31 @@ def test_what_the_base_lacks_too_is_refused_unless_it_is_not_looked_at(lacking, 
     assert (tmp_path / "out/model.safetensors").exists()
 
 
-def test_strict_refuses_it_before_anything_is_written(lacking, tmp_path):
-    done = ronghe("merge", "recipe.yaml", tmp_path / "out", "--strict", folder=lacking, verify=True)
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory):
+    """Base and expert have the same tensor too much."""
+    folder = tmp_path_factory.mktemp("odd")
+    tensors = {**factory.base_tensors(factory.LLAMA), EXTRA: torch.ones(4)}
+    for number, name in enumerate(("base", "expert-1")):
+        made = factory.expert_tensors(tensors, number) if number else tensors
+        factory.write_checkpoint(folder / name, made, factory.LLAMA)
+    (folder / "recipe.yaml").write_text(RECIPE)
+    return folder
+
+
+def test_what_the_base_has_too_much_as_well_is_a_warning(odd, tmp_path):
+    done = ronghe("merge", "recipe.yaml", tmp_path / "out", folder=odd, verify=True)
+    assert done.returncode == 0, done.stderr
+    assert f"warning: the output has '{EXTRA}', which LlamaForCausalLM of its" in done.stderr
+    assert "so it is with base. Look whether the base is whole" in done.stderr
+    assert (tmp_path / "out/model.safetensors").exists()
+
+
+def test_strict_refuses_it_before_anything_is_written(odd, tmp_path):
+    done = ronghe("merge", "recipe.yaml", tmp_path / "out", "--strict", folder=odd, verify=True)
     assert done.returncode == 2
     assert "with `--strict` warnings are errors" in done.stderr
-    assert f"lacks '{NORM}'" in done.stderr
+    assert f"has '{EXTRA}'" in done.stderr
     assert "Traceback" not in done.stderr
     assert not [each for each in tmp_path.iterdir() if "out" in each.name]
 
@@ -92,16 +113,19 @@ def test_without_verify_transformers_is_not_asked(lacking, tmp_path):
     assert "lacks" not in done.stderr
 
 
-def test_a_plan_is_verified_where_asked_for(lacking):
+def test_a_plan_is_verified_where_asked_for(lacking, odd):
     done = ronghe("plan", "recipe.yaml", folder=lacking)
     assert done.returncode == 0
     assert "lacks" not in done.stdout + done.stderr
     done = ronghe("plan", "recipe.yaml", "--verify", folder=lacking)
-    assert done.returncode == 0, done.stderr
-    assert f"lacks '{NORM}'" in done.stderr
-    done = ronghe("plan", "recipe.yaml", "--verify", "--strict", folder=lacking)
     assert done.returncode == 2
     assert f"lacks '{NORM}'" in done.stderr
+    done = ronghe("plan", "recipe.yaml", "--verify", folder=odd)
+    assert done.returncode == 0, done.stderr
+    assert f"has '{EXTRA}'" in done.stderr
+    done = ronghe("plan", "recipe.yaml", "--verify", "--strict", folder=odd)
+    assert done.returncode == 2
+    assert f"has '{EXTRA}'" in done.stderr
 
 
 def test_an_architecture_that_is_not_known_is_said(sound, tmp_path):

@@ -386,7 +386,7 @@ def test_pickled_models_of_the_hub(models, tmp_path: Path) -> None:
     shutil.copytree(models[MISTRAL], folder)
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
-    with running_hub_of({"team/old": folder, "team/new": models[MISTRAL]}) as hub:
+    with running_hub_of({"team/old": folder, "team/new": models[BIO]}) as hub:
         config = recipe(tmp_path, mean("team/old", "team/new"))
         environment = at(hub.endpoint, tmp_path)
         said = ronghe("plan", config, environment=environment)
@@ -397,7 +397,7 @@ def test_pickled_models_of_the_hub(models, tmp_path: Path) -> None:
         assert not hub.downloads()
         done = ronghe("merge", config, tmp_path / "out", environment=environment)
         assert done.returncode == 0, done.stderr
-    check_average(tmp_path / "out", models[MISTRAL])
+    check_average(tmp_path / "out", models[MISTRAL], models[BIO])
 
 
 def test_modelscope(models, tmp_path: Path) -> None:
