@@ -7,10 +7,11 @@ has none, says that they do not matter.
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from merge_ops.measures.measure import Block, TensorJob
+from merge_ops.measures.spectrum import DEPENDENT
 from merge_ops.measures.trimming import TrimMeasure
 from merge_ops.methods import METHODS
 from merge_ops.methods.iso import IsoCParameters, IsoCtsParameters, common_and_own_counts
@@ -216,8 +217,10 @@ def iso_cts_reference(deltas, fraction):
         np.concatenate([part[k] for part in parts], axis=axis)
         for k, axis in ((0, 1), (1, 0), (2, 0))
     )
-    p, _, q = np.linalg.svd(left, full_matrices=False)
-    r, _, t = np.linalg.svd(right, full_matrices=False)
+    p, of_left, q = np.linalg.svd(left, full_matrices=False)
+    r, of_right, t = np.linalg.svd(right, full_matrices=False)
+    for found in (of_left, of_right):  # directions that nearly depend on others are left out
+        assume(not found.size or found[-1] > 10 * DEPENDENT * found[0])
     return values.mean() * p @ q @ r @ t
 
 
