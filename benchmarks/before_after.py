@@ -9,6 +9,7 @@ it became less. On a machine with other work look at CPU seconds, not at the wal
 """
 
 import argparse
+import shlex
 import shutil
 from collections.abc import Mapping
 from functools import partial
@@ -37,9 +38,10 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def checkout(name: str, folder: Path) -> Contestant:
+def checkout(name: str, folder: Path, options: str = "") -> Contestant:
     """The `ronghe merge` of a checkout's own environment."""
-    return Contestant(name, (str(folder / ".venv/bin/ronghe"), "merge"))
+    command = (str(folder / ".venv/bin/ronghe"), "merge")
+    return Contestant(name, command, tuple(shlex.split(options)))
 
 
 def rows_of(method: str, runs: dict[str, list[Run]]) -> list[list[str]]:
@@ -69,7 +71,10 @@ def by_both_turns(tasks: Mapping[str, Task], repeats: int, label: str) -> dict[s
 def benchmark(work: Path, arguments: argparse.Namespace) -> None:
     """Every method, both checkouts by turns."""
     folders = models(work, arguments.size, arguments.experts, arguments.layers)
-    contestants = (checkout("before", arguments.earlier), checkout("after", arguments.later))
+    contestants = (
+        checkout("before", arguments.earlier),
+        checkout("after", arguments.later, arguments.later_options),
+    )
     rows: list[list[str]] = []
     records: dict[str, object] = {}
     for method in arguments.methods.split(","):
@@ -98,6 +103,7 @@ def main() -> None:
     parser = parser_for(__doc__)
     parser.add_argument("earlier", type=Path, help="a checkout with a .venv of its own")
     parser.add_argument("--later", type=Path, default=ROOT, help="another one (default: this)")
+    parser.add_argument("--later-options", default="", help='of its merges, such as "--no-verify"')
     parser.add_argument("--methods", default="linear,ties,dare_ties,della,sce")
     parser.add_argument("--experts", type=int, default=2)
     parser.add_argument("--size", default="0.4B")

@@ -1,8 +1,31 @@
-"""What changes an input before a method sees it: adapters, gathered rows, packed models."""
+"""What changes an input before a method sees it: adapters, gathered rows, packed models.
 
-from merge_ops.sources.adapter_files import is_adapter
-from merge_ops.sources.adapters import Adapter, open_adapter, read_adapter
-from merge_ops.sources.packed_index import PackedIndex
-from merge_ops.sources.packed_source import PackedSource
+What is named here is imported when it is first used: most merges have no adapter.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from merge_ops.sources.adapter_files import is_adapter
+    from merge_ops.sources.adapters import Adapter, open_adapter, read_adapter
+    from merge_ops.sources.packed_index import PackedIndex
+    from merge_ops.sources.packed_source import PackedSource
 
 __all__ = ["Adapter", "PackedIndex", "PackedSource", "is_adapter", "open_adapter", "read_adapter"]
+
+_MODULES = {
+    "Adapter": "adapters",
+    "PackedIndex": "packed_index",
+    "PackedSource": "packed_source",
+    "is_adapter": "adapter_files",
+    "open_adapter": "adapters",
+    "read_adapter": "adapters",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Return a public name, imported when it is first asked for. Raises AttributeError."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'merge_ops.sources' has no attribute {name!r}")
+    return getattr(import_module(f"merge_ops.sources.{_MODULES[name]}"), name)

@@ -21,7 +21,6 @@ from merge_ops.errors import (
     FaultsError,
     MissingModelError,
 )
-from merge_ops.sources import open_adapter
 from orchestration.commands.far_files import FarFiles, fetch
 from orchestration.commands.model_references import Place, is_there, local_path, resolve
 from orchestration.commands.readable_models import folder_of_adapter, readable
@@ -103,6 +102,8 @@ def _open_model(
     cautions = (*model.cautions, *place.cautions)
     model = dataclasses.replace(model, origin=place.origin, cautions=cautions)
     for adapter in adapters:
+        from merge_ops.sources import open_adapter
+
         name, place = f"{name}+{adapter}", places[adapter]
         files = _source(adapter, place, download, adapter=True)
         both = open_adapter(name, model, files, digests.get(adapter))
