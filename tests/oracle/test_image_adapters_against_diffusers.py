@@ -152,20 +152,35 @@ def test_an_adapter_on_a_part_of_a_pipeline(
     )
 
 
+@pytest.fixture(scope="module")
+def renamed(
+    pipeline: Pipeline,
+    fused: dict[str, tuple[Path, dict[str, Tensors]]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, tuple[Tensors, Path]]:
+    """For each adapter on the single file: our tensors, and diffusers' folder of them."""
+    root = tmp_path_factory.mktemp("renamed")
+    made: dict[str, tuple[Tensors, Path]] = {}
+    cases: list[DiffusersCase] = []
+    for kind, (file, _) in fused.items():
+        (root / f"{kind}-merge").mkdir()
+        ours = merged(root / f"{kind}-merge", alone(f"{pipeline.single}+{file}"))
+        whole = image_models.write(root / f"{kind}.safetensors", ours)
+        made[kind] = ours, root / kind
+        cases.append(DiffusersCase(kind, "rename", root / kind, pipeline.folder, whole))
+    done_by_diffusers(root, *cases)
+    return made
+
+
 @pytest.mark.parametrize("kind", ADAPTERS)
 def test_an_adapter_on_a_single_file(
     kind: str,
-    pipeline: Pipeline,
     fused: dict[str, tuple[Path, dict[str, Tensors]]],
-    tmp_path: Path,
+    renamed: dict[str, tuple[Tensors, Path]],
 ) -> None:
-    file, expected = fused[kind]
-    ours = merged(tmp_path, alone(f"{pipeline.single}+{file}"))
-    whole = image_models.write(tmp_path / "whole.safetensors", ours)
-    renamed = tmp_path / "renamed"
-    done_by_diffusers(tmp_path, DiffusersCase("rename", "rename", renamed, pipeline.folder, whole))
-    assert_equal(load_file(renamed / "unet.safetensors"), expected["unet"])
-    second = load_file(renamed / "te2.safetensors")
+    (_, expected), (ours, folder) = fused[kind], renamed[kind]
+    assert_equal(load_file(folder / "unet.safetensors"), expected["unet"])
+    second = load_file(folder / "te2.safetensors")
     assert_equal(
         second,
         {name: value for name, value in expected["text_encoder_2"].items() if name in second},
