@@ -20,8 +20,8 @@ PERIOD = 100_000
 """Microseconds, the kernel's own: of a tenth of a second a group runs its share, then it waits."""
 ROOT = Path(__file__).resolve().parent.parent
 HEAVIEST = (
-    "tests/orchestration/test_team.py",
     "tests/orchestration/test_web_and_daemon.py",
+    "tests/orchestration/test_team.py",
     "tests/orchestration/refreshing/test_refresh.py",
     "tests/orchestration/test_ray.py",
     "tests/examples/test_quickstart.py",
