@@ -50,6 +50,8 @@ def benchmark(work: Path, arguments: argparse.Namespace) -> bool:
     base, *experts = models(
         work, arguments.size, arguments.most, arguments.layers, arguments.distinct
     )
+    for number, expert in enumerate(experts):  # equal folders are one model, and refused
+        (expert / "README.md").write_text(f"# Expert {number}\n", encoding="utf-8")
     outputs = work / "merged"
     outputs.mkdir(exist_ok=True)
     programs = [ronghe(arguments)] + ([mergekit(arguments)] if arguments.with_mergekit else [])
