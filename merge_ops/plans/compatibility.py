@@ -8,6 +8,7 @@ from typing import Literal
 from merge_ops.arrangement.groups import Place
 from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.header import FLOAT_DTYPES
+from merge_ops.checkpoints.layer_counts import LAYER_COUNTS
 from merge_ops.checkpoints.name_alignment import named_alike
 from merge_ops.checkpoints.name_layouts import SAVE_AGAIN, layout_difference
 from merge_ops.checkpoints.placeholders import placeholder_fault
@@ -57,6 +58,7 @@ def check_compatible(
     for expert in experts:
         if same_tensors:
             faults.extend(_tensor_faults(base, expert, vocabularies == "equal"))
+            faults.extend(_depth_faults(base, expert))
         faults.extend(config_faults(described, expert))
         if vocabularies == "equal":
             faults.extend(tokenizer_faults(worded, expert))
@@ -70,6 +72,18 @@ def check_compatible(
     if faults:
         raise _refusal([base, *experts], faults)
     return joined_cautions(cautions)
+
+
+def _depth_faults(base: Checkpoint, expert: Checkpoint) -> Iterator[Fault]:
+    """A config that counts other layers than another one of the same tensors: some are unused."""
+    for key in LAYER_COUNTS:
+        ours, theirs = base.config.get(key), expert.config.get(key)
+        if type(ours) is int and type(theirs) is int and ours != theirs:
+            yield Fault(
+                expert.name,
+                f"has {key} {theirs} in config.json, {base.name} has {ours}, and both hold the same"
+                " tensors: loading leaves some of them out; correct the one that is wrong",
+            )
 
 
 def check_weights(checkpoints: Sequence[Checkpoint]) -> None:

@@ -17,10 +17,12 @@ from merge_ops.checkpoints.config_defaults import (
     class_default,
     known_classes,
 )
+from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.checkpoints.rotary_settings import rotary_settings
 from merge_ops.errors import Caution, CompatibilityError
 from merge_ops.plans.compatibility import check_compatible
 from merge_ops.plans.config_agreement import config_cautions, config_faults, joined_cautions
+from tests import checkpoint_factory as factory
 
 LLAMA = {
     "model_type": "llama",
@@ -410,3 +412,12 @@ def test_odd_values_are_compared_as_they_are(key, odd):
     told({**LLAMA, key: odd}, LLAMA)
     told(LLAMA, {**LLAMA, key: odd})
     assert told({**LLAMA, key: odd}, {**LLAMA, key: odd}) == ([], [])
+
+
+def test_two_depths_of_the_same_tensors_are_refused(tmp_path):
+    """transformers would load fewer layers of one of them."""
+    family = factory.write_family(tmp_path, factory.LLAMA, experts=1)
+    factory.edit_config(family.experts[0], num_hidden_layers=2)
+    opened = [open_checkpoint(str(each)) for each in (family.base, *family.experts)]
+    with pytest.raises(CompatibilityError, match=r"num_hidden_layers 2 in config.json, .* has 3"):
+        check_compatible(opened[0], opened[1:])
