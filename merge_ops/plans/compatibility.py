@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
+from merge_ops.arrangement.completeness import named
 from merge_ops.arrangement.groups import Place
 from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.header import FLOAT_DTYPES
@@ -29,7 +30,6 @@ from merge_ops.plans.vocabulary_agreement import (
     vocabulary_faults,
 )
 
-MAX_NAMED = 5
 Vocabularies = Literal["equal", "reported", "merged"]
 
 
@@ -134,7 +134,7 @@ def _precision_cautions(checkpoint: Checkpoint) -> Iterator[Caution]:
     if double:
         yield Caution(
             checkpoint.name,
-            f"holds {_named(double)} in float64; a merge computes in float32, and what it merges"
+            f"holds {named(double)} in float64; a merge computes in float32, and what it merges"
             " has that precision",
             "Where all digits matter, leave these tensors out of the merge (passthrough)",
         )
@@ -154,11 +154,11 @@ def _tensor_faults(base: Checkpoint, expert: Checkpoint, same_vocabulary: bool) 
         missing = [name for name in missing if name not in layout.ours]
         extra = [name for name in extra if name not in layout.theirs]
     if missing:
-        yield Fault(expert.name, f"lacks {_named(missing)}, which {base.name} has")
+        yield Fault(expert.name, f"lacks {named(missing)}, which {base.name} has")
     if extra:
         yield Fault(
             expert.name,
-            f"has {_named(extra)}, which {base.name} lacks; nothing is dropped silently",
+            f"has {named(extra)}, which {base.name} lacks; nothing is dropped silently",
         )
     for name, entry in base.tensors.items():
         other = find_source(expert, name)
@@ -172,9 +172,3 @@ def _tensor_faults(base: Checkpoint, expert: Checkpoint, same_vocabulary: bool) 
             yield Fault(
                 expert.name, f"holds '{name}' as {other.dtype}, {base.name} as {entry.dtype}"
             )
-
-
-def _named(names: Sequence[str]) -> str:
-    shown = ", ".join(f"'{name}'" for name in sorted(names)[:MAX_NAMED])
-    rest = len(names) - MAX_NAMED
-    return f"{shown} and {rest} more tensors" if rest > 0 else shown

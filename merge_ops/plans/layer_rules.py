@@ -20,7 +20,6 @@ from merge_ops.plans.plan import Plan
 Shapes = Mapping[str, tuple[int, ...]]
 _WIDTHS = ("hidden_size", "n_embd", "d_model")
 _SIZES_BY_LAYER = re.compile(r"heads|intermediate|ffn")
-MOST_TOLD = 3
 
 
 def rule_faults(plan: Plan) -> list[Fault]:
