@@ -1,11 +1,12 @@
 """A checked catalog: what models, recipes and suites a team has, and how they hang together."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from assets.work.entries import UpstreamModel
-from merge_ops.errors import FaultsError
+from merge_ops.errors import Fault, FaultsError
 from merge_ops.recipes import Recipe, Steps, set_id
 
 
@@ -14,17 +15,44 @@ class CatalogError(FaultsError):
 
 
 @dataclass(frozen=True)
+class BrokenPart:
+    """A broken part is one recipe, suite or model that cannot be used, with all its faults.
+
+    `name` is the recipe's, suite's or model's, or the file's where that says nothing of them.
+    `told_early` is False for what may be only not there yet: items that are still to be made.
+    """
+
+    kind: Literal["recipe", "suite", "model", "file"]
+    name: str
+    faults: tuple[Fault, ...]
+    told_early: bool = True
+
+    @property
+    def id(self) -> str:
+        """What the part is called: `recipe ties`."""
+        return f"{self.kind} {self.name}"
+
+    def __str__(self) -> str:
+        return str(CatalogError(self.id, self.faults))
+
+
+@dataclass(frozen=True)
 class Catalog:
     """A checked catalog. `models` and `files` are in the order of their names.
 
     `files` are the recipes' files: each one recipe, or several of which later ones use earlier
     ones' results (merge_ops.recipes.steps says which of them are merged for each expert set).
+    `broken` are the parts that cannot be used, by their ids. A broken recipe is in `broken` alone.
+    A broken model is in `models` too, with its faults, so that the expert sets that hold it stay
+    what they are. A broken suite is in `suites` too, without a digest in `suite_digests`.
     """
 
     folder: Path
     models: Mapping[str, UpstreamModel]
     files: Mapping[str, Steps]
     suites: Mapping[str, Path]
+    broken: Mapping[str, BrokenPart] = field(default_factory=dict[str, BrokenPart])
+    suite_digests: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def recipes(self) -> Mapping[str, Recipe]:
@@ -73,3 +101,7 @@ class Catalog:
     def suite_of(self, recipe: Recipe) -> Path | None:
         """Return the suite file that a recipe is scored on."""
         return self.suites[recipe.suite] if recipe.suite else None
+
+    def broken_of(self, kind: str) -> Mapping[str, BrokenPart]:
+        """Return the broken parts of one kind by name."""
+        return {part.name: part for part in self.broken.values() if part.kind == kind}
