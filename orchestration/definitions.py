@@ -34,7 +34,7 @@ from orchestration.automation import (
     when_any_input_changes,
     when_inputs_change,
 )
-from orchestration.catalogs import COEFFICIENT, EXPERTS, Catalog, Partitions, load_catalog
+from orchestration.catalogs import Catalog, Partitions, load_catalog
 from orchestration.executors import step_executor
 from orchestration.settings import Settings, load_settings
 from resources.compute import gpu_op_tags
@@ -52,7 +52,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         checked = [*((step.key, step.sets) for step in steps), *((m.key, m.grid) for m in merges)]
         job = observe_job()
         return dg.Definitions(
-            assets=list(_assets(catalog, merges, steps)),
+            assets=list(_assets(partitions, merges, steps)),
             asset_checks=[build_checkpoint_check(*each) for each in checked],
             jobs=[job],
             schedules=[observe_schedule(job)],
@@ -75,7 +75,11 @@ def run_settings(settings: Settings) -> RunSettings:
 
 def contest_of(catalog: Catalog) -> Contest:
     """Collect what of a catalog is scored, for the leaderboard and the champions."""
-    partitions = Partitions(catalog)
+    return _contest(Partitions(catalog))
+
+
+def _contest(partitions: Partitions) -> Contest:
+    catalog = partitions.catalog
     recipes = [recipe for recipe in catalog.recipes.values() if recipe.suite]
     used = {recipe.suite: catalog.suites[recipe.suite] for recipe in recipes if recipe.suite}
     return Contest(
@@ -86,17 +90,19 @@ def contest_of(catalog: Catalog) -> Contest:
     )
 
 
-def _assets(catalog: Catalog, merges: list[MergeRecipe], steps: list[RecipeStep]) -> Iterator[Any]:
-    yield from _shared_assets(catalog)
+def _assets(
+    partitions: Partitions, merges: list[MergeRecipe], steps: list[RecipeStep]
+) -> Iterator[Any]:
+    yield from _shared_assets(partitions)
     for step in steps:
         yield build_recipe_step(step, when_inputs_change(), gpu_op_tags())
     for merge in merges:
-        yield from _recipe_assets(catalog, merge)
-    yield from _results(catalog)
+        yield from _recipe_assets(partitions, merge)
+    yield from _results(partitions)
 
 
-def _shared_assets(catalog: Catalog) -> Iterator[Any]:
-    partitions, condition = Partitions(catalog), when_inputs_change()
+def _shared_assets(partitions: Partitions) -> Iterator[Any]:
+    catalog, condition = partitions.catalog, when_inputs_change()
     bases = {name: model.base for name, model in catalog.models.items() if model.base}
     base_of = {each: bases[each.split("+")[0]] for each in catalog.sets}
     yield build_upstream_model(catalog.models, partitions.models)
@@ -135,8 +141,8 @@ def _steps(catalog: Catalog, partitions: Partitions) -> list[RecipeStep]:
     ]
 
 
-def _recipe_assets(catalog: Catalog, merge: MergeRecipe) -> Iterator[Any]:
-    partitions, condition = Partitions(catalog), when_inputs_change()
+def _recipe_assets(partitions: Partitions, merge: MergeRecipe) -> Iterator[Any]:
+    catalog, condition = partitions.catalog, when_inputs_change()
     if not partitions.merges_every_set(merge.recipe):
         yield build_merge_plan_subset(
             merge.name,
@@ -152,13 +158,13 @@ def _recipe_assets(catalog: Catalog, merge: MergeRecipe) -> Iterator[Any]:
         yield build_scores(merge, suite, version, same_point, condition, gpu_op_tags())
 
 
-def _results(catalog: Catalog) -> Iterator[Any]:
-    contest, condition = contest_of(catalog), when_any_input_changes()
+def _results(partitions: Partitions) -> Iterator[Any]:
+    catalog, condition = partitions.catalog, when_any_input_changes()
+    contest = _contest(partitions)
     if not contest.recipes:
         return
     versions = [_suite_version(path) for path in contest.suites.values()]
     suites = None if None in versions else _digest(versions)
-    partitions = Partitions(catalog)
     bases = {name: model.base for name, model in catalog.models.items() if model.base}
     yield build_model_scores(
         contest.suites,
@@ -169,18 +175,17 @@ def _results(catalog: Catalog) -> Iterator[Any]:
         when_inputs_change(),
         gpu_op_tags(),
     )
-    live = [contest.bases, contest.experts, [(r.name, sorted(r.points)) for r in contest.recipes]]
+    points = [
+        (r.name, partitions.points_of(catalog.recipes[r.name]).digest) for r in contest.recipes
+    ]
+    live = [contest.bases, contest.experts, points]
     yield build_leaderboard(contest, _digest(live), condition)
     for recipe in contest.recipes:
         yield build_champion(contest, recipe, _digest(dict(recipe.gate)), when_inputs_change())
 
 
 def _ranked(recipe: Recipe, partitions: Partitions) -> RankedRecipe:
-    keys = partitions.grid_of(recipe).get_partition_keys()
-    points = {
-        str(key): (key.keys_by_dimension[EXPERTS], key.keys_by_dimension[COEFFICIENT])
-        for key in keys
-    }
+    points = partitions.points_of(recipe)
     return RankedRecipe(
         recipe.name, str(recipe.suite), _is_plain_average(recipe), points, recipe.gate
     )
