@@ -46,6 +46,15 @@ def when_any_input_changes() -> dg.AutomationCondition:
     )
 
 
+def when_it_can(condition: dg.AutomationCondition) -> dg.AutomationCondition:
+    """Hold a condition that cannot be met for now: what it saw is remembered, nothing is run.
+
+    An asset without any condition would forget, and what changed meanwhile would never be run.
+    """
+    missing = dg.AutomationCondition.missing()
+    return condition & missing & ~missing
+
+
 def observe_job() -> "UnresolvedAssetJobDefinition":
     """Define one run that looks at every upstream model. (A condition would launch one a model.)"""
     return dg.define_asset_job(

@@ -58,26 +58,27 @@ def load_catalog(folder: Path) -> Catalog:
         faults = [*file.unreadable, *(f for found in file.faults.values() for f in found)]
         raise CatalogError(f"catalog {folder}", faults)
     broken = list(file.broken)
-    models = dict(sorted(file.models.items()))
     suites, digests = _load_suites(folder, broken)
-    files = _load_recipes(folder, broken)
-    catalog = Catalog(folder, models, files, suites)
-    faults = {name: _recipe_faults(catalog, steps) for name, steps in files.items()}
-    broken += [BrokenPart("recipe", name, tuple(found)) for name, found in faults.items() if found]
-    sound = {name: steps for name, steps in files.items() if not faults[name]}
-    missing = _missing_suites(catalog, sound)
-    broken += missing
-    suites |= {part.name: folder / "suites" / f"{part.name}{SUFFIX}" for part in missing}
-    by_id = {part.id: part for part in sorted(broken, key=lambda part: part.id)}
-    return Catalog(folder, models, sound, dict(sorted(suites.items())), by_id, digests)
+    files, by_id = _load_recipes(folder, broken), dict[str, BrokenPart]()
+    models = dict(sorted(file.models.items()))
+    catalog = Catalog(folder, models, files, suites, by_id, digests)
+    for name, steps in list(files.items()):
+        if faults := _recipe_faults(catalog, steps):
+            broken.append(BrokenPart("recipe", name, faults))
+            del files[name]
+    for part in _missing_suites(catalog):
+        broken.append(part)
+        suites[part.name] = folder / "suites" / f"{part.name}{SUFFIX}"
+    by_id.update((part.id, part) for part in sorted(broken, key=lambda part: part.id))
+    return catalog
 
 
-def _recipe_faults(catalog: Catalog, steps: Steps) -> list[Fault]:
+def _recipe_faults(catalog: Catalog, steps: Steps) -> tuple[Fault, ...]:
     try:
-        return list(recipe_faults(catalog, steps))
+        return tuple(recipe_faults(catalog, steps))
     except Exception as error:  # no recipe takes the others down
         problem = f"cannot be checked ({type(error).__name__}: {error})"
-        return [Fault(f"recipes/{steps.result.name}{SUFFIX}", problem)]
+        return (Fault(f"recipes/{steps.result.name}{SUFFIX}", problem),)
 
 
 def _load_suites(folder: Path, broken: list[BrokenPart]) -> tuple[dict[str, Path], dict[str, str]]:
@@ -155,10 +156,10 @@ def _identity_faults(kind: str, written: str, name: str) -> tuple[str, ...]:
     return (f"{problem} write `name: {name}`, or rename the file to {written}{SUFFIX}",)
 
 
-def _missing_suites(catalog: Catalog, sound: dict[str, Steps]) -> list[BrokenPart]:
+def _missing_suites(catalog: Catalog) -> list[BrokenPart]:
     """Suites that recipes name and that are not there; the recipes are merged all the same."""
     faults: dict[str, list[Fault]] = {}
-    for steps in sound.values():
+    for steps in catalog.files.values():
         fault = suite_fault(catalog, steps)
         if fault is not None:
             faults.setdefault(str(steps.result.suite), []).append(fault)
