@@ -69,11 +69,12 @@ def _metadata(
     tensors = study.findings["tensors"]
     rows = sorted(tensors, key=_moved, reverse=True)
     changes = [TensorChange(**row) for row in tensors if row["relative_norm"] is not None]
+    layers = f"{TASK_VECTOR} [{expert}]", lambda: layer_norm_plot(expert, changes)
     return {
         **shown,
         "norm": number(study.findings["norm"]),
         "share of entries changed": number(study.findings["changed_share"]),
-        "layers": drawn(log, f"{TASK_VECTOR} [{expert}]", lambda: layer_norm_plot(expert, changes)),
+        **({"layers": drawn(log, *layers)} if changes else {}),
         "tensors moved most": table(rows[:MOST_ROWS]),
     }
 

@@ -24,6 +24,7 @@ from assets.run_settings import RunSettings
 from assets.scores import build_model_scores, build_scores
 from assets.task_vectors import build_task_vector
 from assets.upstream import build_upstream_model
+from assets.work.kept_rows import Broken
 from assets.work.ranking import Contest, RankedRecipe
 from merge_ops.plans.plan import PLAN_VERSION
 from merge_ops.recipes import Recipe
@@ -40,21 +41,25 @@ from orchestration.executors import step_executor
 from orchestration.settings import Settings, load_settings
 from resources.compute import gpu_op_tags
 
+KINDS = ("recipe", "suite", "model")
+"""Of broken parts, as a contest names them."""
 BROKEN = "broken"
 """Code version of what a broken suite would score: another one once it is sound again."""
 
 
-def build_definitions(settings: Settings) -> dg.Definitions:
+def build_definitions(settings: Settings, tell: bool = False) -> dg.Definitions:
     """Build everything of one catalog that can be used, and an asset for each part that cannot.
 
-    Raises CatalogError where no model can be told from models.yaml.
+    With `tell` the broken parts are also said on the log. Raises CatalogError where no model can be
+    told from models.yaml.
     """
     with warnings.catch_warnings():
         # Partitioned checks, observable sources and backfill policies: tried with this release.
         warnings.simplefilter("ignore", dg.BetaWarning)
         warnings.simplefilter("ignore", dg.PreviewWarning)
         catalog = load_catalog(settings.catalog)
-        _tell(catalog)
+        if tell:
+            _tell(catalog)
         partitions = Partitions(catalog)
         merges, steps = _merges(catalog, partitions), _steps(catalog, partitions)
         checked = [*((step.key, step.sets) for step in steps), *((m.key, m.grid) for m in merges)]
@@ -102,10 +107,7 @@ def _contest(partitions: Partitions) -> Contest:
         experts=catalog.experts,
         recipes=[_ranked(recipe, partitions) for recipe in recipes],
         suites=dict(sorted(used.items())),
-        broken={
-            kind: {name: str(part) for name, part in catalog.broken_of(kind).items()}
-            for kind in ("model", "recipe", "suite")
-        },
+        broken=Broken(*({n: str(p) for n, p in catalog.broken_of(k).items()} for k in KINDS)),
     )
 
 
@@ -183,7 +185,7 @@ def _recipe_assets(partitions: Partitions, merge: MergeRecipe) -> Iterator[Any]:
 def _results(partitions: Partitions) -> Iterator[Any]:
     catalog, condition = partitions.catalog, when_any_input_changes()
     contest = _contest(partitions)
-    if not contest.recipes and not contest.broken["recipe"]:
+    if not contest.recipes and not contest.broken.recipes:
         return
     versions = [catalog.suite_digests.get(name, BROKEN) for name in contest.suites]
     sound = {name: path for name, path in contest.suites.items() if name in catalog.suite_digests}
@@ -203,7 +205,7 @@ def _results(partitions: Partitions) -> Iterator[Any]:
     ]
     live: list[Any] = [contest.bases, contest.experts, points]
     if catalog.broken or BROKEN in versions:
-        live += [contest.broken, versions]
+        live += [dataclasses.asdict(contest.broken), versions]
     yield build_leaderboard(contest, _digest(live), condition)
     for recipe in contest.recipes:
         yield build_champion(contest, recipe, _digest(dict(recipe.gate)), when_inputs_change())
@@ -249,4 +251,4 @@ def _digest(value: Mapping[str, Any] | list[Any]) -> str:
 @dg.definitions
 def defs() -> dg.Definitions:
     """Build the definitions of the environment's settings; Dagster loads this."""
-    return build_definitions(load_settings())
+    return build_definitions(load_settings(), tell=True)

@@ -1,13 +1,24 @@
 """From scores in the store to the leaderboard and to champions. Knows no Dagster."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assets.work import names
+from assets.work.kept_rows import (
+    Broken,
+    EarlierBoard,
+    all_marked,
+    marked,
+    notes,
+    read_board,
+    without_notes,
+)
 from assets.work.scoring import SCORES, read_scores, score_checkpoint
 from assets.work.whole_models import live_models
+from eval_ops.errors import EvalError, ScoresError
 from eval_ops.scores import SuiteScores
 from eval_ops.scores.gates import Decision, decide, parse_gate
 from eval_ops.scores.leaderboard import (
@@ -18,6 +29,7 @@ from eval_ops.scores.leaderboard import (
     to_json,
     to_markdown,
 )
+from resources.errors import DamagedArtifactError, MissingArtifactError
 
 if TYPE_CHECKING:
     from eval_ops.scores.leaderboard import CoefficientPoint, Kind, Row
@@ -45,12 +57,16 @@ class RankedRecipe:
 
 @dataclass(frozen=True)
 class Contest:
-    """A contest is everything that competes: live models and recipes, on their suites."""
+    """A contest is everything that competes: live models and recipes, on their suites.
+
+    What is `broken` is no competitor that left: its rows stay, marked.
+    """
 
     bases: Sequence[str]
     experts: Sequence[str]
     recipes: Sequence[RankedRecipe]
     suites: Mapping[str, Path]
+    broken: Broken = field(default_factory=Broken)
 
     def recipe(self, name: str) -> RankedRecipe:
         """Find one recipe by name."""
@@ -77,13 +93,41 @@ class Sweep:
 class Leaderboard:
     """The leaderboard of every suite, in the store, and the sweeps of the recipes that rank first.
 
-    `unscored` counts live candidates without scores on the present suite.
+    `unscored` counts live candidates without scores on the present suite. `texts` are the tables as
+    Markdown, those that could only be kept among them. `problems` say what could not be read or
+    ranked, by its name.
     """
 
     artifact: "Artifact"
     tables: Mapping[str, tuple["Row", ...]]
     sweeps: tuple[Sweep, ...]
     unscored: int
+    texts: Mapping[str, str] = field(default_factory=dict[str, str])
+    problems: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What was collected for one suite: entries, how many have no scores, what is damaged.
+
+    `damaged` goes by the name of a ref or of a checkpoint.
+    """
+
+    entries: list[Entry]
+    unscored: int
+    damaged: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Held:
+    """A promotion that was not decided: the champion stays, because of the `reason`.
+
+    It is a `fault` where something could not be read, and not where the catalog is broken.
+    """
+
+    reason: str
+    champion: "Artifact | None"
+    fault: bool
 
 
 @dataclass(frozen=True)
@@ -98,52 +142,90 @@ class Promotion:
 
 
 def collect_entries(
-    store: "ArtifactStore", contest: Contest, suite: "Suite"
-) -> tuple[list[Entry], int]:
+    store: "ArtifactStore", contest: Contest, suite: "Suite", earlier: EarlierBoard | None = None
+) -> Collected:
     """Collect every live model and candidate that is scored; count those that are not.
 
     Scores count when they are of the checkpoint that the name stands for now, on just this suite.
+    Of broken recipes those count that have rows on the `earlier` leaderboard.
     """
     entries: list[Entry] = []
-    unscored = 0
-    models, scores = live_models(store), store.refs(f"model_scores/{suite.name}")
+    unscored, members = 0, (*contest.bases, *contest.experts)
+    models, damaged = live_models(store, members)
+    scores = names.table_of(store, f"model_scores/{suite.name}", members)
+    damaged = {**damaged, **scores.damaged}
     groups: tuple[tuple[Kind, Sequence[str]], ...] = (
         ("base", contest.bases),
         ("expert", contest.experts),
     )
-    for kind, members in groups:
-        for name in members:
-            present = _scores_of(store, scores.get(name), models.get(name), suite)
+    for kind, group in groups:
+        for name in group:
+            pair = scores.refs.get(name), models.get(name)
+            present = _scores_of(store, *pair, suite, name, damaged)
             unscored += present is None
             if present is not None:
                 entries.append(Entry(kind, name, present[0], digest=present[1]))
-    for recipe in contest.recipes:
-        if recipe.suite == suite.name:
-            more, absent = _candidates(store, recipe, suite)
-            entries += more
-            unscored += absent
-    return entries, unscored
+    recipes = [recipe for recipe in contest.recipes if recipe.suite == suite.name]
+    for name in contest.broken.recipes if earlier is not None else ():
+        points = earlier.points(suite.name, name)
+        recipes.append(RankedRecipe(name, suite.name, earlier.is_average(suite.name, name), points))
+    for recipe in recipes:
+        more, absent = _candidates(store, recipe, suite, damaged)
+        entries += more
+        unscored += absent
+    return Collected(entries, unscored, damaged)
 
 
 def rank(store: "ArtifactStore", contest: Contest, run: str | None = None) -> Leaderboard:
-    """Rank what is live on every suite, publish the tables, point `leaderboard` to them."""
+    """Rank what is live on every suite, publish the tables, point `leaderboard` to them.
+
+    A suite that cannot be ranked keeps the table that it has. What cannot be read is named in the
+    leaderboard's `problems`, and the rest is ranked.
+    """
     from assets.work.suite_files import load_suite
 
+    earlier, broken = read_board(store, LEADERBOARD), contest.broken
     tables: dict[str, tuple[Row, ...]] = {}
+    written: dict[str, tuple[str, str]] = {}
+    problems: dict[str, str] = {}
     sweeps: list[Sweep] = []
     unscored = 0
-    for name, path in contest.suites.items():
-        entries, absent = collect_entries(store, contest, load_suite(path))
-        tables[name] = rows(entries)
-        unscored += absent
-        sweeps += _sweeps(entries, tables[name])
+    for name in sorted({*contest.suites, *earlier.suites_of(broken.recipes)}):
+        try:
+            reason = _why_kept(contest, name)
+            if reason is None:
+                found = collect_entries(store, contest, load_suite(contest.suites[name]), earlier)
+                tables[name] = rows(found.entries)
+                problems.update(found.damaged)
+                unscored += found.unscored
+                sweeps += _sweeps(found.entries, tables[name])
+        except (EvalError, DamagedArtifactError) as error:
+            reason = problems[f"suite {name}"] = f"{type(error).__name__}: {error}"
+        if reason is None:
+            table = marked(to_json(tables[name]), broken)
+            written[name] = table, to_markdown(tables[name]) + notes(table)
+        elif name in earlier.rows:
+            table = all_marked(earlier.rows[name], reason)
+            written[name] = table, without_notes(earlier.texts[name]) + notes(table)
     with store.attempt(LEADERBOARD) as attempt:
-        for name, table in tables.items():
-            attempt.write_bytes(f"{name}.json", to_json(table).encode())
-            attempt.write_bytes(f"{name}.md", to_markdown(table).encode())
+        for name, (table, text) in written.items():
+            attempt.write_bytes(f"{name}.json", table.encode())
+            attempt.write_bytes(f"{name}.md", text.encode())
+        if not written:
+            attempt.write_bytes("nothing.md", b"No suite can be ranked.\n")
         artifact = attempt.publish()
     store.point(LEADERBOARD, None, LEADERBOARD, artifact.digest, run=run)
-    return Leaderboard(artifact, tables, tuple(sweeps[:MOST_SWEEPS]), unscored)
+    texts = {name: text for name, (_, text) in written.items()}
+    return Leaderboard(artifact, tables, tuple(sweeps[:MOST_SWEEPS]), unscored, texts, problems)
+
+
+def _why_kept(contest: Contest, suite: str) -> str | None:
+    """Why a suite's table can only be kept as it is; None where it can be made anew."""
+    if suite in contest.broken.suites:
+        return contest.broken.suites[suite]
+    if suite in contest.suites:
+        return None
+    return "; ".join(contest.broken.recipes.values())  # they alone are scored on it
 
 
 def promote(
@@ -153,22 +235,30 @@ def promote(
     device: str,
     threads: int,
     run: str | None = None,
-) -> Promotion | None:
+) -> Promotion | Held | None:
     """Put a recipe's best candidate before its gate; None when it has no scored candidate yet.
 
     The candidate is chosen on validation items and judged on test items. When the gate says yes,
-    `<recipe>/champion` points to its checkpoint; otherwise the champion stays.
+    `<recipe>/champion` points to its checkpoint; otherwise the champion stays. It stays undecided
+    where the suite is broken, or where what the candidates are compared with cannot be read whole.
     """
     from assets.work.suite_files import load_suite
 
+    champion = names.resolve(store, names.champion(recipe.name))
+    if recipe.suite in contest.broken.suites:
+        return Held(contest.broken.suites[recipe.suite], champion, fault=False)
     suite = load_suite(contest.suites[recipe.suite])
-    entries, _ = collect_entries(store, contest, suite)
+    alone = dataclasses.replace(contest, recipes=[recipe])
+    collected = collect_entries(store, alone, suite)
+    if collected.damaged:
+        told = (f"{name}: {problem}" for name, problem in collected.damaged.items())
+        return Held("; ".join(told), champion, fault=True)
+    entries = collected.entries
     experts = {entry.name: entry.scores for entry in entries if entry.kind == "expert"}
     candidates = [entry for entry in choose(entries) if entry.recipe == recipe.name]
     if not candidates:
         return None
     candidate = max(candidates, key=lambda entry: entry.scores.mean("validation").value)
-    champion = names.resolve(store, names.champion(recipe.name))
     if champion is not None and champion.digest == candidate.digest:
         reasons = ("the best candidate is the champion already",)
         return Promotion(candidate, None, champion, False, reasons)
@@ -200,14 +290,18 @@ def _crown(
 
 
 def _candidates(
-    store: "ArtifactStore", recipe: RankedRecipe, suite: "Suite"
+    store: "ArtifactStore", recipe: RankedRecipe, suite: "Suite", damaged: dict[str, str]
 ) -> tuple[list[Entry], int]:
     kind = "average" if recipe.plain_average else "candidate"
-    checkpoints = names.refs_of(store, names.merged_checkpoint(recipe.name), recipe.points)
-    scores = names.refs_of(store, names.scores(recipe.name), recipe.points)
+    merged, scored = names.merged_checkpoint(recipe.name), names.scores(recipe.name)
+    checkpoints = names.table_of(store, merged, recipe.points)
+    scores = names.table_of(store, scored, recipe.points)
+    damaged.update(checkpoints.damaged)
+    damaged.update(scores.damaged)
     entries: list[Entry] = []
     for partition, (experts, coefficient) in recipe.points.items():
-        present = _scores_of(store, scores.get(partition), checkpoints.get(partition), suite)
+        pair, what = (scores.refs.get(partition), checkpoints.refs.get(partition)), partition
+        present = _scores_of(store, *pair, suite, f"{scored} [{what}]", damaged)
         if present is not None:
             name, members = f"{recipe.name} {experts} {coefficient}", tuple(experts.split("+"))
             entries.append(
@@ -217,16 +311,30 @@ def _candidates(
 
 
 def _scores_of(
-    store: "ArtifactStore", scores: "Ref | None", checkpoint: "Ref | None", suite: "Suite"
+    store: "ArtifactStore",
+    scores: "Ref | None",
+    checkpoint: "Ref | None",
+    suite: "Suite",
+    name: str,
+    damaged: dict[str, str],
 ) -> tuple[SuiteScores, str] | None:
-    """Scores and checkpoint digest behind two refs, when they belong together and to the suite."""
+    """Scores and checkpoint digest behind two refs, when they belong together and to the suite.
+
+    What is wrong with scores that cannot be read goes into `damaged` under the `name`.
+    """
     if scores is None or checkpoint is None:
         return None
-    artifact = store.get(SCORES, scores.digest)
-    scored, asked = artifact.manifest["checkpoint"]["digest"], artifact.manifest["suite"]["digest"]
-    if (scored, asked) != (checkpoint.digest, suite.digest):
-        return None
-    return read_scores(artifact), scored
+    try:
+        artifact = store.get(SCORES, scores.digest)
+        scored = artifact.manifest["checkpoint"]["digest"]
+        if (scored, artifact.manifest["suite"]["digest"]) != (checkpoint.digest, suite.digest):
+            return None
+        return read_scores(artifact), scored
+    except (DamagedArtifactError, MissingArtifactError, ScoresError) as error:
+        damaged[name] = f"{type(error).__name__}: {error}"
+    except (KeyError, TypeError):
+        damaged[name] = f"the manifest of scores {scores.digest} does not say of what they are"
+    return None
 
 
 def _sweeps(entries: Sequence[Entry], table: Sequence["Row"]) -> list[Sweep]:

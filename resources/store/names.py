@@ -8,7 +8,10 @@ refs/<asset>/<partition>.json            a name, with its history
 probe/, tmp/                             short-lived, swept by gc
 """
 
+import json
+import os
 import re
+from collections.abc import Iterator
 from urllib.parse import quote
 
 from blake3 import blake3
@@ -32,6 +35,12 @@ _SECRETS = (
     re.compile(r"\bhf_[A-Za-z0-9]{30,}\b"),
     re.compile(r"[a-z][a-z0-9+.-]*://[^/\s@:\"]+:[^/\s@\"]+@"),
 )
+_ADDRESSES = ("source", "url", "uri", "endpoint", "address", "resolved", "revision")
+_TOKENS = (
+    "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_TOKEN", "MODELSCOPE_API_TOKEN",
+    "MODELSCOPE_ACCESS_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
+)  # fmt: skip
+_SHORTEST_TOKEN = 16
 
 
 def file_fault(file: object) -> str | None:
@@ -97,9 +106,35 @@ def _segment(text: str) -> str:
 
 
 def refuse_secrets(text: str, known: tuple[str, ...], where: str) -> None:
-    """Raise SecretFoundError when `text` holds one of `known` or something shaped like a secret."""
-    if any(secret in text for secret in known) or any(p.search(text) for p in _SECRETS):
+    """Raise SecretFoundError when the JSON `text` holds a secret.
+
+    That is one of `known`, a token of this process's environment, or, in a field that holds an
+    address, what is shaped like a secret. Names of tensors, files and models are strangers' words
+    and may look like anything.
+    """
+    secrets = (*known, *_tokens())
+    document = json.loads(text)
+    addressed = any(p.search(each) for each in _addresses(document, False) for p in _SECRETS)
+    if addressed or any(secret in text for secret in secrets):
         raise SecretFoundError(
             f"{where} would hold a secret (an access key, a token, or a password in a URL); "
             f"nothing was written. Leave it out: credentials come from the environment or ~/.aws"
         )
+
+
+def _tokens() -> tuple[str, ...]:
+    """The secrets that this process was given, of those long enough to be no word by chance."""
+    given = (os.environ.get(name, "") for name in _TOKENS)
+    return tuple(secret for secret in given if len(secret) >= _SHORTEST_TOKEN)
+
+
+def _addresses(value: object, is_address: bool) -> Iterator[str]:
+    """The texts of a document that hold addresses, by the names of their fields."""
+    if isinstance(value, str) and is_address:
+        yield value
+    elif isinstance(value, dict):
+        for name, each in value.items():
+            yield from _addresses(each, name in _ADDRESSES)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _addresses(each, is_address)
