@@ -35,6 +35,7 @@ from orchestration.automation import (
     when_inputs_change,
 )
 from orchestration.catalogs import COEFFICIENT, EXPERTS, Catalog, Partitions, load_catalog
+from orchestration.catalogs.catalog_name import catalog_name
 from orchestration.executors import step_executor
 from orchestration.settings import Settings, load_settings
 from resources.compute import gpu_op_tags
@@ -47,6 +48,8 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         warnings.simplefilter("ignore", dg.BetaWarning)
         warnings.simplefilter("ignore", dg.PreviewWarning)
         catalog = load_catalog(settings.catalog)
+        name = catalog_name(settings, catalog.declared_name)
+        settings = dataclasses.replace(settings, catalog_name=name)
         partitions = Partitions(catalog)
         merges, steps = _merges(catalog, partitions), _steps(catalog, partitions)
         checked = [*((step.key, step.sets) for step in steps), *((m.key, m.grid) for m in merges)]
@@ -67,6 +70,7 @@ def run_settings(settings: Settings) -> RunSettings:
     return RunSettings(
         store_uri=settings.store,
         catalog_folder=str(settings.catalog),
+        catalog=settings.catalog_name or "",
         device=settings.device,
         threads=settings.threads,
         memory=settings.memory,

@@ -19,12 +19,14 @@ class Catalog:
 
     `files` are the recipes' files: each one recipe, or several of which later ones use earlier
     ones' results (merge_ops.recipes.steps says which of them are merged for each expert set).
+    `declared_name` is what models.yaml calls the catalog, if it does (catalog_name.py).
     """
 
     folder: Path
     models: Mapping[str, UpstreamModel]
     files: Mapping[str, Steps]
     suites: Mapping[str, Path]
+    declared_name: str | None = None
 
     @property
     def recipes(self) -> Mapping[str, Recipe]:

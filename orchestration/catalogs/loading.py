@@ -1,5 +1,6 @@
 """The catalog: models.yaml, recipes/*.yaml and suites/*.yaml of one folder, checked as a whole.
 
+    name: my-team                                 # what the catalog is called in its store
     models:
       - name: tiny-base
         source: ../.ronghe/upstream/tiny-base     # relative to the catalog's folder, or a URI
@@ -46,14 +47,15 @@ from orchestration.catalogs.recipe_faults import recipe_faults
 def load_catalog(folder: Path) -> Catalog:
     """Read and check a catalog's folder. Raises CatalogError with every fault of every file."""
     faults: list[Fault] = []
-    models = load_models(folder / "models.yaml", faults)
+    said: dict[str, str] = {}
+    models = load_models(folder / "models.yaml", faults, said)
     suites = {path.stem: path for path in sorted((folder / "suites").glob("*.yaml"))}
     files: dict[str, Steps] = {}
     for path in sorted((folder / "recipes").glob("*.yaml")):
         steps = _load_file(path, faults)
         if steps is not None:
             files[path.stem] = steps
-    catalog = Catalog(folder, dict(sorted(models.items())), files, suites)
+    catalog = Catalog(folder, dict(sorted(models.items())), files, suites, said.get("name"))
     if models:
         for steps in files.values():
             faults.extend(recipe_faults(catalog, steps))

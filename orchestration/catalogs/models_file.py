@@ -10,7 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from assets.work.entries import UpstreamModel
 from merge_ops.checkpoints import DocumentError, read_documents
 from merge_ops.errors import Fault, did_you_mean
+from orchestration.catalogs.catalog import CatalogError
 from orchestration.catalogs.names import BANNED, name_rule
+from orchestration.settings import catalog_name_fault
+
+KEYS = ("name", "models")
 
 
 class ModelDefinition(BaseModel):
@@ -27,9 +31,35 @@ class ModelDefinition(BaseModel):
     store: Literal["full", "packed"] | None = None
 
 
-def load_models(path: Path, faults: list[Fault]) -> dict[str, UpstreamModel]:
-    """Read the models of a catalog by name, in the file's order; faults go into `faults`."""
-    entries = _model_entries(path, faults)
+def declared_name(folder: Path) -> str | None:
+    """Read what a catalog's models.yaml calls the catalog; None where it says nothing or is absent.
+
+    Raises CatalogError where the file cannot be read or the name is not allowed: another name
+    would lead to other refs.
+    """
+    path, faults = folder / "models.yaml", list[Fault]()
+    document = _document(path, faults) if path.exists() else {}
+    if faults:
+        raise CatalogError(f"catalog {folder}", faults)
+    name = document.get("name")
+    faults.extend(_name_faults(document))
+    if faults:
+        raise CatalogError(f"catalog {folder}", faults)
+    return name
+
+
+def load_models(
+    path: Path, faults: list[Fault], said: dict[str, str] | None = None
+) -> dict[str, UpstreamModel]:
+    """Read the models of a catalog by name, in the file's order; faults go into `faults`.
+
+    What the file calls the catalog goes into `said`, as `name`.
+    """
+    document = _document(path, faults)
+    faults.extend(_name_faults(document))
+    if said is not None and isinstance(document.get("name"), str):
+        said["name"] = document["name"]
+    entries: list[Any] = document.get("models") or []
     models: dict[str, UpstreamModel] = {}
     for position, entry in enumerate(entries):
         where = f"models.yaml: models[{position}]"
@@ -50,29 +80,37 @@ def load_models(path: Path, faults: list[Fault]) -> dict[str, UpstreamModel]:
     return models
 
 
-def _model_entries(path: Path, faults: list[Fault]) -> list[Any]:
+def _document(path: Path, faults: list[Fault]) -> dict[str, Any]:
+    """The file's mapping, which holds a list `models`; an empty one where there are faults."""
     try:
         documents = read_documents(path)
     except FileNotFoundError:
         problem = "does not exist; list the upstream models in it (RONGHE_CATALOG names the folder)"
         faults.append(Fault("models.yaml", problem))
-        return []
+        return {}
     except DocumentError as error:
         for fault in error.faults:
             where = f"models.yaml: {fault.where}" if fault.where else "models.yaml"
             faults.append(Fault(where, " ".join(fault.problem.split())))
-        return []
+        return {}
     document = documents[0] if len(documents) == 1 else None
     if not isinstance(document, dict) or not isinstance(document.get("models"), list):
         faults.append(Fault("models.yaml", "must hold `models:`, a list of {name, source, base}"))
-        return []
+        return {}
     for key in document:
-        if key != "models":
-            hint = did_you_mean(str(key), ["models"])
-            faults.append(Fault(f"models.yaml: {key}", f"is no known key.{hint} Known: models"))
+        if key not in KEYS:
+            hint = did_you_mean(str(key), list(KEYS))
+            known = ", ".join(KEYS)
+            faults.append(Fault(f"models.yaml: {key}", f"is no known key.{hint} Known: {known}"))
     if not document["models"]:
         faults.append(Fault("models.yaml", "lists no model"))
-    return document["models"]
+    return document
+
+
+def _name_faults(document: Mapping[str, Any]) -> Iterator[Fault]:
+    problem = catalog_name_fault(document["name"]) if "name" in document else None
+    if problem:
+        yield Fault("models.yaml: name", f"{problem} (the catalog's name in its store)")
 
 
 def _spell(where: str, error: ValidationError) -> Iterator[Fault]:
