@@ -37,6 +37,7 @@ from orchestration.automation import (
     when_it_can,
 )
 from orchestration.catalogs import Catalog, Partitions, load_catalog
+from orchestration.catalogs.catalog_name import catalog_name
 from orchestration.executors import step_executor
 from orchestration.settings import Settings, load_settings
 from resources.compute import gpu_op_tags
@@ -60,6 +61,8 @@ def build_definitions(settings: Settings, tell: bool = False) -> dg.Definitions:
         catalog = load_catalog(settings.catalog)
         if tell:
             _tell(catalog)
+        name = catalog_name(settings, catalog.declared_name)
+        settings = dataclasses.replace(settings, catalog_name=name)
         partitions = Partitions(catalog)
         merges, steps = _merges(catalog, partitions), _steps(catalog, partitions)
         checked = [*((step.key, step.sets) for step in steps), *((m.key, m.grid) for m in merges)]
@@ -80,6 +83,7 @@ def run_settings(settings: Settings) -> RunSettings:
     return RunSettings(
         store_uri=settings.store,
         catalog_folder=str(settings.catalog),
+        catalog=settings.catalog_name or "",
         device=settings.device,
         threads=settings.threads,
         memory=settings.memory,

@@ -159,8 +159,6 @@ def table_of(
 
 def _read(store: "ArtifactStore", name: str) -> tuple[dict[str | None, "Ref"], dict[str, str]]:
     """The refs of one name, and what is wrong with the damaged ones."""
-    if not hasattr(store, "ref_table"):
-        return store.refs(name), {}
     table = store.ref_table(name)
     damaged = {f"{name} [{key}]": str(error) for key, error in table.damaged.items()}
     return dict(table.refs), damaged

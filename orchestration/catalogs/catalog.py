@@ -48,12 +48,14 @@ class Catalog:
     `broken` are the parts that cannot be used, by their ids. A broken recipe is in `broken` alone.
     A broken model is in `models` too, with its faults, so that the expert sets that hold it stay
     what they are. A broken suite is in `suites` too, without a digest in `suite_digests`.
+    `declared_name` is what models.yaml calls the catalog, if it does (catalog_name.py).
     """
 
     folder: Path
     models: Mapping[str, UpstreamModel]
     files: Mapping[str, Steps]
     suites: Mapping[str, Path]
+    declared_name: str | None = None
     broken: Mapping[str, BrokenPart] = field(default_factory=dict[str, BrokenPart])
     suite_digests: Mapping[str, str] = field(default_factory=dict[str, str])
 

@@ -1,5 +1,6 @@
 """The catalog: models.yaml, recipes/*.yaml and suites/*.yaml of one folder, checked as a whole.
 
+    name: my-team                                 # what the catalog is called in its store
     models:
       - name: tiny-base
         source: ../.ronghe/upstream/tiny-base     # relative to the catalog's folder, or a URI
@@ -61,7 +62,7 @@ def load_catalog(folder: Path) -> Catalog:
     suites, digests = _load_suites(folder, broken)
     files, by_id = _load_recipes(folder, broken), dict[str, BrokenPart]()
     models = dict(sorted(file.models.items()))
-    catalog = Catalog(folder, models, files, suites, by_id, digests)
+    catalog = Catalog(folder, models, files, suites, file.declared_name, by_id, digests)
     for name, steps in list(files.items()):
         if faults := _recipe_faults(catalog, steps):
             broken.append(BrokenPart("recipe", name, faults))

@@ -18,8 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from assets.work.entries import UpstreamModel
 from merge_ops.checkpoints import DocumentError, read_documents
 from merge_ops.errors import Fault, did_you_mean
-from orchestration.catalogs.catalog import BrokenPart
+from orchestration.catalogs.catalog import BrokenPart, CatalogError
 from orchestration.catalogs.names import BANNED, alike, name_rule, secret_fault
+from orchestration.settings import catalog_name_fault
+
+KEYS = ("name", "models")
 
 
 class ModelDefinition(BaseModel):
@@ -36,14 +39,32 @@ class ModelDefinition(BaseModel):
     store: Literal["full", "packed"] | None = None
 
 
+def declared_name(folder: Path) -> str | None:
+    """Read what a catalog's models.yaml calls the catalog; None where it says nothing or is absent.
+
+    Raises CatalogError where the file cannot be read or the name is not allowed: another name
+    would lead to other refs.
+    """
+    path, faults = folder / "models.yaml", list[Fault]()
+    document = _document(path, faults) if path.exists() else {}
+    if faults:
+        raise CatalogError(f"catalog {folder}", faults)
+    name = document.get("name")
+    faults.extend(_name_faults(document))
+    if faults:
+        raise CatalogError(f"catalog {folder}", faults)
+    return name
+
+
 @dataclass
 class ModelsFile:
     """A models file holds the models by name, in the file's order, and what is wrong.
 
     `unreadable` are faults that leave nothing of the file. `faults` go by model, or by the place of
-    an entry that has no name; those of "models.yaml" are of the file as a whole.
+    an entry that has no name. `declared_name` is what the file calls the catalog, if it does.
     """
 
+    declared_name: str | None = None
     models: dict[str, UpstreamModel] = field(default_factory=dict[str, UpstreamModel])
     unreadable: list[Fault] = field(default_factory=list[Fault])
     faults: dict[str, list[Fault]] = field(default_factory=lambda: defaultdict(list))
@@ -59,7 +80,11 @@ class ModelsFile:
 def load_models(path: Path) -> ModelsFile:
     """Read the models of a catalog, and every fault of each."""
     file = ModelsFile()
-    entries = _model_entries(path, file)
+    document = _document(path, file.unreadable)
+    file.unreadable.extend(_name_faults(document))
+    if isinstance(document.get("name"), str):
+        file.declared_name = document["name"]
+    entries: list[Any] = document.get("models") or []
     places: dict[str, list[str]] = defaultdict(list)
     for position, entry in enumerate(entries):
         where = f"models.yaml: models[{position}]"
@@ -89,31 +114,37 @@ def load_models(path: Path) -> ModelsFile:
     return file
 
 
-def _model_entries(path: Path, file: ModelsFile) -> list[Any]:
+def _document(path: Path, faults: list[Fault]) -> dict[str, Any]:
+    """The file's mapping, which holds a list `models`; an empty one where there are faults."""
     try:
         documents = read_documents(path)
     except FileNotFoundError:
         problem = "does not exist; list the upstream models in it (RONGHE_CATALOG names the folder)"
-        file.unreadable.append(Fault("models.yaml", problem))
-        return []
+        faults.append(Fault("models.yaml", problem))
+        return {}
     except DocumentError as error:
         for fault in error.faults:
             where = f"models.yaml: {fault.where}" if fault.where else "models.yaml"
-            file.unreadable.append(Fault(where, " ".join(fault.problem.split())))
-        return []
+            faults.append(Fault(where, " ".join(fault.problem.split())))
+        return {}
     document = documents[0] if len(documents) == 1 else None
     if not isinstance(document, dict) or not isinstance(document.get("models"), list):
-        problem = "must hold `models:`, a list of {name, source, base}"
-        file.unreadable.append(Fault("models.yaml", problem))
-        return []
+        faults.append(Fault("models.yaml", "must hold `models:`, a list of {name, source, base}"))
+        return {}
     for key in document:
-        if key != "models":
-            hint = did_you_mean(str(key), ["models"])
-            problem = f"is no known key.{hint} Known: models"
-            file.faults["models.yaml"].append(Fault(f"models.yaml: {key}", problem))
+        if key not in KEYS:
+            hint = did_you_mean(str(key), list(KEYS))
+            known = ", ".join(KEYS)
+            faults.append(Fault(f"models.yaml: {key}", f"is no known key.{hint} Known: {known}"))
     if not document["models"]:
-        file.unreadable.append(Fault("models.yaml", "lists no model"))
-    return document["models"]
+        faults.append(Fault("models.yaml", "lists no model"))
+    return document
+
+
+def _name_faults(document: Mapping[str, Any]) -> Iterator[Fault]:
+    problem = catalog_name_fault(document["name"]) if "name" in document else None
+    if problem:
+        yield Fault("models.yaml: name", f"{problem} (the catalog's name in its store)")
 
 
 def _name_of(entry: object) -> str | None:

@@ -41,10 +41,10 @@ def refresh() -> None:
 
 def leaderboard() -> None:
     """Print the leaderboard, where the artifacts are, and what to do next."""
-    from resources.store import ArtifactStore
+    from orchestration.commands.catalog_store import open_store
 
     console, settings = _console(), load_settings()
-    store = ArtifactStore.open(settings.store)
+    store = open_store(settings)
     artifact = store.resolve("leaderboard")
     if artifact is None:
         console.print(f"No leaderboard in {settings.store} yet; run `ronghe refresh` first.")

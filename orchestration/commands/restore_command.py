@@ -9,10 +9,9 @@ from assets.work.packed_models import MODEL, stored_model
 from merge_ops.checkpoints import FolderSink
 from merge_ops.errors import did_you_mean
 from merge_ops.jobs.restoring import copy_files
+from orchestration.commands.catalog_store import open_store
 from orchestration.commands.output_folder import check_output, staged
-from orchestration.settings import load_settings
 from resources.errors import DamagedArtifactError, MissingArtifactError
-from resources.store import ArtifactStore
 
 
 def run_restore(name: str, out: Path) -> None:
@@ -21,7 +20,7 @@ def run_restore(name: str, out: Path) -> None:
     Raises MissingArtifactError for a name that stands for nothing, OutputError where something is
     in the way, PackedModelError or DamagedArtifactError where the store is damaged.
     """
-    store = ArtifactStore.open(load_settings().store)
+    store = open_store()
     check_output(out)
     model = stored_model(store, name)
     if model is None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from assets.work.names import present_name, refs_of
 from merge_ops.errors import Fault, SettingsError, did_you_mean
-from orchestration.settings import load_settings
+from orchestration.commands.catalog_store import open_store
 from resources.store import ArtifactStore
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def _chosen(
 
 
 def _store() -> ArtifactStore:
-    return ArtifactStore.open(load_settings().store)
+    return open_store()
 
 
 def _said(entry: "RefEntry") -> str:

@@ -4,7 +4,11 @@ attempts/<id>/<file>                     bytes, written before anything is visib
 attempts/<id>.json                       the attempt's marker: who writes, still alive when
 attempts/<id>.claim                      whoever creates it (publish or gc) decides its fate
 artifacts/<kind>/<digest>/manifest.json  makes an artifact exist
-refs/<asset>/<partition>.json            a name, with its history
+refs/<catalog>/<asset>/<partition>.json  a name, with its history
+refs/<asset>/<partition>.json            the same, of the time before catalogs had names
+catalogs/<catalog>.json                  a catalog that points here; @earlier.json: see namespaces
+store.json                               the store's identity
+aside/<id>/<key>                         bad parts, moved out of the way and never deleted
 probe/, tmp/                             short-lived, swept by gc
 """
 
@@ -12,7 +16,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from blake3 import blake3
 
@@ -21,6 +25,9 @@ from resources.errors import SecretFoundError, StoreAddressError
 ATTEMPTS = "attempts"
 ARTIFACTS = "artifacts"
 REFS = "refs"
+CATALOGS = "catalogs"
+IDENTITY = "store.json"
+ASIDE = "aside"
 MANIFEST = "manifest.json"
 MARKER_SUFFIX = ".json"
 CLAIM_SUFFIX = ".claim"
@@ -81,20 +88,35 @@ def manifest_key(kind: str, digest: str) -> str:
     return f"{ARTIFACTS}/{kind}/{digest}/{MANIFEST}"
 
 
-def ref_folder(asset: str) -> str:
-    """Return the key prefix of an asset's refs; `/` in an asset name makes folders."""
+def ref_folder(catalog: str | None, asset: str) -> str:
+    """Return the key prefix of a catalog's refs of one asset; `/` in an asset name makes folders.
+
+    None is for refs of the time before catalogs had names.
+    """
     segments = asset.split("/")
     if not all(segments):
         raise StoreAddressError(
             f"asset name {asset!r} is not allowed: it must have no empty part between '/'"
         )
-    return "/".join([REFS, *(_segment(part) for part in segments)])
+    return "/".join([catalog_folder(catalog), *(_segment(part) for part in segments)])
 
 
-def ref_key(asset: str, partition: str | None) -> str:
+def ref_key(catalog: str | None, asset: str, partition: str | None) -> str:
     """Return the key of one ref; any partition key is allowed, None says the asset has none."""
     name = NO_PARTITION if partition is None else _segment(partition)
-    return f"{ref_folder(asset)}/{name}.json"
+    return f"{ref_folder(catalog, asset)}/{name}.json"
+
+
+def catalog_folder(catalog: str | None) -> str:
+    """Return the key prefix of all refs of a catalog; for None that of all refs."""
+    return REFS if catalog is None else f"{REFS}/{_segment(catalog)}"
+
+
+def catalog_key(catalog: str) -> str:
+    """Return the key of the document that says that a catalog points here."""
+    if not catalog:
+        raise StoreAddressError("a catalog's name is empty; leave it out, or give one")
+    return f"{CATALOGS}/{_segment(catalog)}.json"
 
 
 def _segment(text: str) -> str:
@@ -103,6 +125,12 @@ def _segment(text: str) -> str:
     if len(encoded) <= _LONGEST_SEGMENT:
         return encoded or "%"
     return f"{encoded[: _LONGEST_SEGMENT - 34]}~{blake3(text.encode()).hexdigest()[:32]}"
+
+
+def partition_of(key: str) -> str:
+    """Return the partition that a ref's key stands for, as far as the key tells; for people."""
+    name = key.rsplit("/", 1)[-1].removesuffix(".json")
+    return "" if name == NO_PARTITION else unquote(name.removesuffix("%"), errors="replace")
 
 
 def refuse_secrets(text: str, known: tuple[str, ...], where: str) -> None:

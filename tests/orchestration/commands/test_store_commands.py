@@ -25,6 +25,8 @@ class Program:
         for name in NAMES:
             patch.delenv(name, raising=False)
         patch.setenv("RONGHE_STORE", store.uri)
+        patch.setenv("RONGHE_CATALOG_NAME", "ours")
+        store.namespace.catalog = "ours"
 
     def __call__(self, *arguments: str) -> tuple[int, str, str]:
         """Exit status, what it printed, and its errors."""
