@@ -39,6 +39,7 @@ class PulledModel:
 def revisions(models: list[UpstreamModel], folder: Path) -> tuple[dict[str, str], dict[str, str]]:
     """Look up the revision of every model; of the others, what is wrong with them.
 
+    A model whose entry in the catalog is broken is left as it is, and told as that.
     `folder` is where relative sources start. A second look at unchanged folders reads no weight.
     """
     from resources.errors import ResourceError
@@ -47,6 +48,8 @@ def revisions(models: list[UpstreamModel], folder: Path) -> tuple[dict[str, str]
     reached: dict[str, str] = {}
     faults: dict[str, str] = {}
     for model in models:
+        if model.faults:
+            continue
         try:
             reached[model.name] = open_model_source(model.source, folder).revision()
         except ResourceError as error:
@@ -73,6 +76,8 @@ def pull_model(
     from assets.work.reuse import digests_of
     from resources.upstream import download_text, open_model_source
 
+    if model.faults:
+        raise CheckpointError(f"model '{model.name}' cannot be used: {'; '.join(model.faults)}")
     started = time.perf_counter()
     source = open_model_source(model.source, folder)
     revision = source.revision()

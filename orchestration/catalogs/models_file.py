@@ -89,7 +89,7 @@ def load_models(path: Path) -> ModelsFile:
     for position, entry in enumerate(entries):
         where = f"models.yaml: models[{position}]"
         name = _name_of(entry)
-        found = list(_entry_faults(where, entry, name))
+        found = list(_entry_faults(where, entry))
         if name is None:
             file.faults[f"models[{position}]"] += found
             continue
@@ -155,16 +155,17 @@ def _name_of(entry: object) -> str | None:
     return name
 
 
-def _entry_faults(where: str, entry: object, name: str | None) -> Iterator[Fault]:
+def _entry_faults(where: str, entry: object) -> Iterator[Fault]:
     """What is wrong with one entry by itself."""
+    written = entry if isinstance(entry, dict) else {}
     try:
-        definition = ModelDefinition.model_validate(entry)
+        ModelDefinition.model_validate(entry)
     except ValidationError as error:
         yield from _spell(where, error)
-        return
-    if name is None:
-        yield Fault(f"{where}.name", f"is {definition.name!r}; {name_rule()}")
-    if problem := secret_fault(definition.source):
+    given, source = written.get("name"), written.get("source")
+    if isinstance(given, str) and BANNED.search(given):
+        yield Fault(f"{where}.name", f"is {given!r}; {name_rule()}")
+    if isinstance(source, str) and (problem := secret_fault(source)):
         yield Fault(f"{where}.source", problem)
 
 

@@ -1,5 +1,6 @@
 """Recipes of several documents in a catalog: a chain of assets, run exactly as far as touched."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import dagster as dg
 import pytest
 import yaml
 
-from orchestration.catalogs import CatalogError, load_catalog
+from orchestration.catalogs import load_catalog
 from orchestration.definitions import build_definitions
 from orchestration.refreshing.refresh import RefreshReport, refresh
 from resources.store.artifact_store import ArtifactStore
@@ -244,18 +245,17 @@ def test_documents_that_do_not_go_together(
     project: TinyProject, documents: tuple[Mapping[str, object], ...], match: str
 ) -> None:
     write_documents(project, *documents)
-    with pytest.raises(CatalogError, match=match):
-        load_catalog(project.catalog)
+    part = load_catalog(project.catalog).broken["recipe mix"]
+    assert re.search(match, str(part)), str(part)
 
 
 def test_faults_of_all_documents_come_at_once(project: TinyProject) -> None:
     write_documents(
         project, MEAN | {"dtpye": "float32"}, WARM | {"merge_method": "task_aritmetic"}, MIX
     )
-    with pytest.raises(CatalogError) as caught:
-        load_catalog(project.catalog)
-    assert "recipes/mix.yaml: document 1, mean: dtpye is no key" in str(caught.value)
-    assert "recipes/mix.yaml: document 2, warm: merge_method: no merge method" in str(caught.value)
+    told = str(load_catalog(project.catalog).broken["recipe mix"])
+    assert "recipes/mix.yaml: document 1, mean: dtpye is no key" in told
+    assert "recipes/mix.yaml: document 2, warm: merge_method: no merge method" in told
 
 
 def test_a_result_may_take_the_experts_and_name_models_too(
