@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets.display import drawn, of_artifact, table
+from assets.display import drawn, of_artifact, table, tell
 from assets.run_settings import RunSettings
 from assets.team_asset import team_asset
 from assets.work import names
@@ -39,7 +39,7 @@ def build_merge_plan(
         base = base_of[expert_set]
         study = study_set(settings.store(), base, expert_set, context.run.run_id)
         if study.problem is not None:
-            context.log.error(f"{MERGE_PLAN} [{expert_set}]: no interference: {study.problem}")
+            tell(context.log, f"{MERGE_PLAN} [{expert_set}]: no interference: {study.problem}")
         return dg.MaterializeResult(
             data_version=dg.DataVersion(study.digest), metadata=_metadata(context.log, base, study)
         )

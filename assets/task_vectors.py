@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.display import drawn, number, of_artifact, of_packing, table
+from assets.display import drawn, number, of_artifact, of_packing, table, tell
 from assets.run_settings import RunSettings
 from assets.team_asset import team_asset
 from assets.work.packed_models import MODEL
@@ -44,7 +44,7 @@ def build_task_vector(
         base, stored = bases[expert], store.resolve(MODEL, expert)
         study = study_task_vector(store, base, expert, context.run.run_id)
         if study.problem is not None:
-            context.log.error(f"{TASK_VECTOR} [{expert}]: no statistics: {study.problem}")
+            tell(context.log, f"{TASK_VECTOR} [{expert}]: no statistics: {study.problem}")
         return dg.MaterializeResult(
             data_version=dg.DataVersion(study.digest),
             metadata=_metadata(context.log, expert, base, stored, study),
