@@ -10,6 +10,9 @@ from assets.team_asset import team_asset
 from assets.work import names
 from assets.work.ranking import LEADERBOARD, Contest, Leaderboard, Sweep, rank
 
+MOST_ROWS = 200
+"""Rows of the table in Dagster, which keeps each for ever; the artifact has all."""
+
 
 def build_leaderboard(
     contest: Contest, code_version: str, condition: dg.AutomationCondition
@@ -46,7 +49,7 @@ def _metadata(board: Leaderboard) -> dict[str, Any]:
     shown: dict[str, Any] = {}
     for suite, rows in board.tables.items():
         if rows:
-            shown[f"{suite}: table"] = dg.MetadataValue.md(to_markdown(rows))
+            shown[f"{suite}: table"] = dg.MetadataValue.md(to_markdown(rows, MOST_ROWS))
             shown[f"{suite}: plot"] = picture(leaderboard_plot(rows))
             shown[f"{suite}: first"] = rows[0].label
             shown[f"{suite}: best test mean"] = rows[0].mean.value

@@ -1,20 +1,25 @@
 """From scores in the store to the leaderboard and to champions. Knows no Dagster."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assets.work import names
-from assets.work.scoring import SCORES, read_scores, score_checkpoint
+from assets.work.scoring import SCORES, open_scores, score_checkpoint
 from assets.work.whole_models import live_models
 from eval_ops.scores import SuiteScores
 from eval_ops.scores.gates import Decision, decide, parse_gate
+from eval_ops.scores.known_comparisons import (
+    KnownComparisons,
+    known_comparisons,
+    sources_to_json,
+)
 from eval_ops.scores.leaderboard import (
     Entry,
     choose,
     coefficient_points,
-    rows,
+    rows_with_sources,
     to_json,
     to_markdown,
 )
@@ -25,6 +30,8 @@ if TYPE_CHECKING:
     from resources.store import Artifact, ArtifactStore, Ref
 
 LEADERBOARD = "leaderboard"
+SOURCES = ".sources"
+"""Ends the name of a leaderboard's file that says which scores its rows were made from."""
 MOST_SWEEPS, MOST_POINTS = 6, 24
 """Pictures of sweeps on a leaderboard, and points of one: some 40 kB each, kept in Dagster."""
 
@@ -98,12 +105,20 @@ class Promotion:
 
 
 def collect_entries(
-    store: "ArtifactStore", contest: Contest, suite: "Suite"
+    store: "ArtifactStore",
+    contest: Contest,
+    suite: "Suite",
+    recipes: Sequence[RankedRecipe] | None = None,
+    known: KnownComparisons | None = None,
 ) -> tuple[list[Entry], int]:
     """Collect every live model and candidate that is scored; count those that are not.
 
     Scores count when they are of the checkpoint that the name stands for now, on just this suite.
+    Of the contest's recipes only `recipes` are looked at, where they are given. The samples of
+    scores that an earlier leaderboard has read, as `known` says, are read only where they are
+    compared anew.
     """
+    read = known.read if known else frozenset[str]()
     entries: list[Entry] = []
     unscored = 0
     models, scores = live_models(store), store.refs(f"model_scores/{suite.name}")
@@ -113,13 +128,14 @@ def collect_entries(
     )
     for kind, members in groups:
         for name in members:
-            present = _scores_of(store, scores.get(name), models.get(name), suite)
+            present = _scores_of(store, scores.get(name), models.get(name), suite, read)
             unscored += present is None
             if present is not None:
-                entries.append(Entry(kind, name, present[0], digest=present[1]))
-    for recipe in contest.recipes:
+                found, digest, source = present
+                entries.append(Entry(kind, name, found, digest=digest, source=source))
+    for recipe in contest.recipes if recipes is None else recipes:
         if recipe.suite == suite.name:
-            more, absent = _candidates(store, recipe, suite)
+            more, absent = _candidates(store, recipe, suite, read)
             entries += more
             unscored += absent
     return entries, unscored
@@ -128,19 +144,29 @@ def collect_entries(
 def rank(store: "ArtifactStore", contest: Contest, run: str | None = None) -> Leaderboard:
     """Rank what is live on every suite, publish the tables, point `leaderboard` to them."""
     from assets.work.suite_files import load_suite
+    from eval_ops.errors import EvalError
+    from resources.errors import ResourceError
 
     tables: dict[str, tuple[Row, ...]] = {}
+    sources: dict[str, str] = {}
     sweeps: list[Sweep] = []
     unscored = 0
+    earlier = _earlier_leaderboard(store)
     for name, path in contest.suites.items():
-        entries, absent = collect_entries(store, contest, load_suite(path))
-        tables[name] = rows(entries)
+        suite, known = load_suite(path), _known(earlier, name)
+        try:
+            entries, tables[name], sources[name], absent = _table(store, contest, suite, known)
+        except (EvalError, ResourceError):
+            # What was read for the earlier one may have rotted since: now all is read, each for
+            # itself, so that the fault is that of one entry.
+            entries, tables[name], sources[name], absent = _table(store, contest, suite, None)
         unscored += absent
         sweeps += _sweeps(entries, tables[name])
     with store.attempt(LEADERBOARD) as attempt:
         for name, table in tables.items():
             attempt.write_bytes(f"{name}.json", to_json(table).encode())
             attempt.write_bytes(f"{name}.md", to_markdown(table).encode())
+            attempt.write_bytes(f"{name}{SOURCES}", sources[name].encode())
         artifact = attempt.publish()
     store.point(LEADERBOARD, None, LEADERBOARD, artifact.digest, run=run)
     return Leaderboard(artifact, tables, tuple(sweeps[:MOST_SWEEPS]), unscored)
@@ -162,7 +188,8 @@ def promote(
     from assets.work.suite_files import load_suite
 
     suite = load_suite(contest.suites[recipe.suite])
-    entries, _ = collect_entries(store, contest, suite)
+    known = _known(_earlier_leaderboard(store), suite.name)
+    entries, _ = collect_entries(store, contest, suite, [recipe], known)
     experts = {entry.name: entry.scores for entry in entries if entry.kind == "expert"}
     candidates = [entry for entry in choose(entries) if entry.recipe == recipe.name]
     if not candidates:
@@ -199,34 +226,77 @@ def _crown(
     return store.get("checkpoint", digest)
 
 
+def _table(
+    store: "ArtifactStore", contest: Contest, suite: "Suite", known: KnownComparisons | None
+) -> tuple[list[Entry], tuple["Row", ...], str, int]:
+    """Entries, rows, the rows' sources as a file, and the number of those without scores."""
+    entries, absent = collect_entries(store, contest, suite, known=known)
+    table = rows_with_sources(entries, known=known)
+    own = {sources.own for _, sources in table}
+    others = [each.source for each in entries if each.source and each.source not in own]
+    written = sources_to_json([sources for _, sources in table], others)
+    return entries, tuple(row for row, _ in table), written, absent
+
+
+def _earlier_leaderboard(store: "ArtifactStore") -> "Artifact | None":
+    """The leaderboard of today; None where there is none or it cannot be read."""
+    from resources.errors import DamagedArtifactError, MissingArtifactError
+
+    try:
+        return store.resolve(LEADERBOARD)
+    except (DamagedArtifactError, MissingArtifactError):
+        return None
+
+
+def _known(earlier: "Artifact | None", suite: str) -> KnownComparisons | None:
+    """What the leaderboard of today says of a suite; None where it is not there as published."""
+    from resources.errors import DamagedArtifactError
+
+    if earlier is None or not {f"{suite}.json", f"{suite}{SOURCES}"} <= earlier.files.keys():
+        return None
+    try:
+        table, sources = (earlier.read_bytes(f"{suite}{end}") for end in (".json", SOURCES))
+    except DamagedArtifactError:
+        return None
+    return known_comparisons(table, sources)
+
+
 def _candidates(
-    store: "ArtifactStore", recipe: RankedRecipe, suite: "Suite"
+    store: "ArtifactStore", recipe: RankedRecipe, suite: "Suite", read: Set[str]
 ) -> tuple[list[Entry], int]:
     kind = "average" if recipe.plain_average else "candidate"
     checkpoints = names.refs_of(store, names.merged_checkpoint(recipe.name), recipe.points)
     scores = names.refs_of(store, names.scores(recipe.name), recipe.points)
     entries: list[Entry] = []
     for partition, (experts, coefficient) in recipe.points.items():
-        present = _scores_of(store, scores.get(partition), checkpoints.get(partition), suite)
+        pair = scores.get(partition), checkpoints.get(partition)
+        present = _scores_of(store, *pair, suite, read)
         if present is not None:
             name, members = f"{recipe.name} {experts} {coefficient}", tuple(experts.split("+"))
+            found, digest, source = present
             entries.append(
-                Entry(kind, name, present[0], recipe.name, members, coefficient, present[1])
+                Entry(kind, name, found, recipe.name, members, coefficient, digest, source)
             )
     return entries, len(recipe.points) - len(entries)
 
 
 def _scores_of(
-    store: "ArtifactStore", scores: "Ref | None", checkpoint: "Ref | None", suite: "Suite"
-) -> tuple[SuiteScores, str] | None:
-    """Scores and checkpoint digest behind two refs, when they belong together and to the suite."""
+    store: "ArtifactStore",
+    scores: "Ref | None",
+    checkpoint: "Ref | None",
+    suite: "Suite",
+    read: Set[str],
+) -> tuple[SuiteScores, str, str] | None:
+    """Scores, checkpoint digest and scores' content digest behind two refs, when these belong
+    together and to the suite."""
     if scores is None or checkpoint is None:
         return None
     artifact = store.get(SCORES, scores.digest)
     scored, asked = artifact.manifest["checkpoint"]["digest"], artifact.manifest["suite"]["digest"]
     if (scored, asked) != (checkpoint.digest, suite.digest):
         return None
-    return read_scores(artifact), scored
+    source = artifact.content_digest
+    return open_scores(artifact, checked=source not in read), scored, source
 
 
 def _sweeps(entries: Sequence[Entry], table: Sequence["Row"]) -> list[Sweep]:
