@@ -7,7 +7,8 @@ import dagster as dg
 from assets.run_settings import RunSettings
 from assets.team_asset import team_asset
 from assets.work import names
-from assets.work.ranking import LEADERBOARD, Contest, Held, Promotion, RankedRecipe, promote
+from assets.work.collecting import Contest, RankedRecipe
+from assets.work.ranking import LEADERBOARD, Held, Promotion, promote
 
 CHECK = "could_be_judged"
 """Fails where what the candidates are compared with cannot be read; the champion stays."""

@@ -9,10 +9,13 @@ from assets.display import drawn, number, of_artifact
 from assets.run_settings import RunSettings
 from assets.team_asset import team_asset
 from assets.work import names
-from assets.work.ranking import LEADERBOARD, Contest, Leaderboard, Sweep, rank
+from assets.work.collecting import Contest
+from assets.work.ranking import LEADERBOARD, Leaderboard, Sweep, rank
 
 CHECK = "everything_is_read"
 """Fails where scores, or names of them, cannot be read; what can be is ranked."""
+MOST_ROWS, HEAD = 200, 2
+"""Rows of the table in Dagster, which keeps each for ever, and its head; the artifact has all."""
 
 
 def build_leaderboard(
@@ -60,7 +63,7 @@ def _metadata(log: dg.DagsterLogManager, board: Leaderboard) -> dict[str, Any]:
     for suite, text in board.texts.items():
         rows = board.tables.get(suite, ())
         if rows or suite not in board.tables:
-            shown[f"{suite}: table"] = dg.MetadataValue.md(text)
+            shown[f"{suite}: table"] = dg.MetadataValue.md(_first_lines(text))
         if rows:
             shown[f"{suite}: plot"] = drawn(log, LEADERBOARD, partial(leaderboard_plot, rows))
             shown[f"{suite}: first"] = rows[0].label
@@ -72,6 +75,17 @@ def _metadata(log: dg.DagsterLogManager, board: Leaderboard) -> dict[str, Any]:
         **of_artifact(board.artifact, False),
         "candidates without scores": board.unscored,
     }
+
+
+def _first_lines(text: str) -> str:
+    """A table's first rows, and what is said below it."""
+    lines = text.split("\n")
+    of_table = [number for number, line in enumerate(lines) if line.startswith("|")]
+    hidden = of_table[MOST_ROWS + HEAD :]
+    if not hidden:
+        return text
+    note = f"\n{len(hidden)} more rows are not shown."
+    return "\n".join([*lines[: hidden[0]], note, *lines[hidden[-1] + 1 :]])
 
 
 def _drawn(sweep: Sweep) -> bytes:

@@ -1,5 +1,6 @@
 """merge_plan: may these experts be merged, and what will they do to each other?"""
 
+import heapq
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +12,9 @@ from assets.run_settings import RunSettings
 from assets.team_asset import team_asset
 from assets.work import names
 from assets.work.studying import MERGE_PLAN, TASK_VECTOR, Study, study_set
+
+MOST_PAIRS = 200
+"""Rows of the table of pairs, those of 20 experts: Dagster keeps each event, and reads it whole."""
 
 
 def build_merge_plan(
@@ -90,11 +94,14 @@ def _metadata(log: dg.DagsterLogManager, base: str, study: Study) -> dict[str, A
     interference = study.findings["interference"]
     names_of, pair = interference["names"], ("cosine", "sign_conflict")
     matrices = [[[_nan(v) for v in row] for row in interference[each]] for each in pair]
+    count = len(names_of)
+    hidden = max(0, count * (count - 1) // 2 - MOST_PAIRS)
     return {
         **of_artifact(study.artifact, study.memoized),
         "base": base,
         "interference": drawn(log, MERGE_PLAN, lambda: heatmap(names_of, *matrices)),
         "pairs": table(_pairs(interference)),
+        **({"pairs with less conflict, not shown": hidden} if hidden else {}),
         "warnings": "\n".join(study.findings["warnings"]) or "none",
         "bytes read by one merge": study.findings["bytes_read"],
         "bytes of one output": study.findings["bytes_of_one_output"],
@@ -102,16 +109,23 @@ def _metadata(log: dg.DagsterLogManager, base: str, study: Study) -> dict[str, A
 
 
 def _pairs(interference: Mapping[str, Sequence]) -> list[dict[str, object]]:
-    """One row for each two experts: cosine and sign conflict of their task vectors."""
-    experts = interference["names"]
+    """One row for each two experts: cosine and sign conflict of their task vectors.
+
+    Of more than MOST_PAIRS those that conflict most, these first.
+    """
+    experts, conflict = interference["names"], interference["sign_conflict"]
+    pairs = [(i, j) for i in range(len(experts)) for j in range(i)]
+    if len(pairs) > MOST_PAIRS:
+        pairs = heapq.nlargest(
+            MOST_PAIRS, pairs, key=lambda pair: conflict[pair[0]][pair[1]] or 0.0
+        )
     return [
         {
             "experts": f"{experts[j]} + {experts[i]}",
             "cosine": round(_nan(interference["cosine"][i][j]), 5),
             "sign conflict": round(_nan(interference["sign_conflict"][i][j]), 5),
         }
-        for i in range(len(experts))
-        for j in range(i)
+        for i, j in pairs
     ]
 
 

@@ -24,8 +24,8 @@ from assets.run_settings import RunSettings
 from assets.scores import build_model_scores, build_scores
 from assets.task_vectors import build_task_vector
 from assets.upstream import build_upstream_model
+from assets.work.collecting import Contest, RankedRecipe
 from assets.work.kept_rows import Broken
-from assets.work.ranking import Contest, RankedRecipe
 from merge_ops.plans.plan import PLAN_VERSION
 from merge_ops.recipes import Recipe
 from orchestration.automation import (

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from resources.store import ArtifactStore
+    from resources.store import Artifact
 
 MARK = "stale"
 """Key of a row, in the leaderboard's JSON, that says why the row is an old one."""
@@ -67,20 +67,19 @@ class EarlierBoard:
                 yield suite
 
 
-def read_board(store: "ArtifactStore", name: str) -> EarlierBoard:
-    """Read what a name of a leaderboard stands for; nothing where it cannot be read."""
-    from resources.errors import DamagedArtifactError, MissingArtifactError
+def read_board(artifact: "Artifact | None") -> EarlierBoard:
+    """Read a leaderboard; nothing where there is none or it cannot be read."""
+    from resources.errors import DamagedArtifactError
 
     rows: dict[str, list[dict[str, Any]]] = {}
     texts: dict[str, str] = {}
     try:
-        artifact = store.resolve(name)
         for file in artifact.files if artifact is not None else ():
             suite = file.removesuffix(".json")
             if artifact is not None and suite != file:
                 rows[suite] = artifact.read_json(file)
                 texts[suite] = artifact.read_bytes(f"{suite}.md").decode()
-    except (DamagedArtifactError, MissingArtifactError, KeyError):
+    except (DamagedArtifactError, KeyError):
         return EarlierBoard()
     return EarlierBoard(rows, texts)
 

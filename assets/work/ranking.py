@@ -1,14 +1,12 @@
 """From scores in the store to the leaderboard and to champions. Knows no Dagster."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from assets.work import names
+from assets.work.collecting import Collected, Contest, RankedRecipe, collect_entries
 from assets.work.kept_rows import (
-    Broken,
     EarlierBoard,
     all_marked,
     marked,
@@ -16,61 +14,34 @@ from assets.work.kept_rows import (
     read_board,
     without_notes,
 )
-from assets.work.scoring import SCORES, read_scores, score_checkpoint
-from assets.work.whole_models import live_models
-from eval_ops.errors import EvalError, ScoresError
-from eval_ops.scores import SuiteScores
+from assets.work.scoring import score_checkpoint
+from eval_ops.errors import EvalError
 from eval_ops.scores.gates import Decision, decide, parse_gate
+from eval_ops.scores.known_comparisons import (
+    KnownComparisons,
+    known_comparisons,
+    sources_to_json,
+)
 from eval_ops.scores.leaderboard import (
     Entry,
     choose,
     coefficient_points,
-    rows,
+    rows_with_sources,
     to_json,
     to_markdown,
 )
-from resources.errors import DamagedArtifactError, MissingArtifactError
+from resources.errors import DamagedArtifactError, MissingArtifactError, ResourceError
 
 if TYPE_CHECKING:
-    from eval_ops.scores.leaderboard import CoefficientPoint, Kind, Row
+    from eval_ops.scores.leaderboard import CoefficientPoint, Row
     from eval_ops.suites import Suite
-    from resources.store import Artifact, ArtifactStore, Ref
+    from resources.store import Artifact, ArtifactStore
 
 LEADERBOARD = "leaderboard"
 MOST_SWEEPS, MOST_POINTS = 6, 24
 """Pictures of sweeps on a leaderboard, and points of one: some 40 kB each, kept in Dagster."""
-
-
-@dataclass(frozen=True)
-class RankedRecipe:
-    """A ranked recipe has live candidates: partition keys, with expert set and coefficient.
-
-    `plain_average` marks the recipe that every other one has to beat.
-    """
-
-    name: str
-    suite: str
-    plain_average: bool
-    points: Mapping[str, tuple[str, str]]
-    gate: Mapping[str, Any] = field(default_factory=dict[str, Any])
-
-
-@dataclass(frozen=True)
-class Contest:
-    """A contest is everything that competes: live models and recipes, on their suites.
-
-    What is `broken` is no competitor that left: its rows stay, marked.
-    """
-
-    bases: Sequence[str]
-    experts: Sequence[str]
-    recipes: Sequence[RankedRecipe]
-    suites: Mapping[str, Path]
-    broken: Broken = field(default_factory=Broken)
-
-    def recipe(self, name: str) -> RankedRecipe:
-        """Find one recipe by name."""
-        return next(recipe for recipe in self.recipes if recipe.name == name)
+SOURCES = ".sources"
+"""Ends the name of a leaderboard's file that says which scores its rows were made from."""
 
 
 @dataclass(frozen=True)
@@ -107,18 +78,6 @@ class Leaderboard:
 
 
 @dataclass(frozen=True)
-class Collected:
-    """What was collected for one suite: entries, how many have no scores, what is damaged.
-
-    `damaged` goes by the name of a ref or of a checkpoint.
-    """
-
-    entries: list[Entry]
-    unscored: int
-    damaged: Mapping[str, str]
-
-
-@dataclass(frozen=True)
 class Held:
     """A promotion that was not decided: the champion stays, because of the `reason`.
 
@@ -141,81 +100,47 @@ class Promotion:
     reasons: tuple[str, ...]
 
 
-def collect_entries(
-    store: "ArtifactStore", contest: Contest, suite: "Suite", earlier: EarlierBoard | None = None
-) -> Collected:
-    """Collect every live model and candidate that is scored; count those that are not.
-
-    Scores count when they are of the checkpoint that the name stands for now, on just this suite.
-    Of broken recipes those count that have rows on the `earlier` leaderboard.
-    """
-    entries: list[Entry] = []
-    unscored, members = 0, (*contest.bases, *contest.experts)
-    models, damaged = live_models(store, members)
-    scores = names.table_of(store, f"model_scores/{suite.name}", members)
-    damaged = {**damaged, **scores.damaged}
-    groups: tuple[tuple[Kind, Sequence[str]], ...] = (
-        ("base", contest.bases),
-        ("expert", contest.experts),
-    )
-    for kind, group in groups:
-        for name in group:
-            pair = scores.refs.get(name), models.get(name)
-            present = _scores_of(store, *pair, suite, name, damaged)
-            unscored += present is None
-            if present is not None:
-                entries.append(Entry(kind, name, present[0], digest=present[1]))
-    recipes = [recipe for recipe in contest.recipes if recipe.suite == suite.name]
-    for name in contest.broken.recipes if earlier is not None else ():
-        points = earlier.points(suite.name, name)
-        recipes.append(RankedRecipe(name, suite.name, earlier.is_average(suite.name, name), points))
-    for recipe in recipes:
-        more, absent = _candidates(store, recipe, suite, damaged)
-        entries += more
-        unscored += absent
-    return Collected(entries, unscored, damaged)
-
-
 def rank(store: "ArtifactStore", contest: Contest, run: str | None = None) -> Leaderboard:
     """Rank what is live on every suite, publish the tables, point `leaderboard` to them.
 
     A suite that cannot be ranked keeps the table that it has. What cannot be read is named in the
     leaderboard's `problems`, and the rest is ranked.
     """
-    from assets.work.suite_files import load_suite
-
-    earlier, broken = read_board(store, LEADERBOARD), contest.broken
+    before, broken = _earlier_leaderboard(store), contest.broken
+    earlier = read_board(before) if broken else EarlierBoard()
     tables: dict[str, tuple[Row, ...]] = {}
-    written: dict[str, tuple[str, str]] = {}
+    written: dict[str, dict[str, str]] = {}
     problems: dict[str, str] = {}
     sweeps: list[Sweep] = []
     unscored = 0
     for name in sorted({*contest.suites, *earlier.suites_of(broken.recipes)}):
-        try:
-            reason = _why_kept(contest, name)
-            if reason is None:
-                found = collect_entries(store, contest, load_suite(contest.suites[name]), earlier)
-                tables[name] = rows(found.entries)
+        reason = _why_kept(contest, name)
+        if reason is None:
+            try:
+                found, tables[name], sources = _ranked(store, contest, name, before, earlier)
+            except (EvalError, DamagedArtifactError) as error:
+                reason = problems[f"suite {name}"] = f"{type(error).__name__}: {error}"
+                earlier = read_board(before)
+            else:
                 problems.update(found.damaged)
                 unscored += found.unscored
                 sweeps += _sweeps(found.entries, tables[name])
-        except (EvalError, DamagedArtifactError) as error:
-            reason = problems[f"suite {name}"] = f"{type(error).__name__}: {error}"
-        if reason is None:
-            table = marked(to_json(tables[name]), broken)
-            written[name] = table, to_markdown(tables[name]) + notes(table)
-        elif name in earlier.rows:
-            table = all_marked(earlier.rows[name], reason)
-            written[name] = table, without_notes(earlier.texts[name]) + notes(table)
+                rows = marked(to_json(tables[name]), broken) if broken else to_json(tables[name])
+                text = to_markdown(tables[name]) + (notes(rows) if broken else "")
+                written[name] = {".json": rows, ".md": text, SOURCES: sources}
+        if reason is not None and name in earlier.rows:
+            rows = all_marked(earlier.rows[name], reason)
+            text = without_notes(earlier.texts[name]) + notes(rows)
+            written[name] = {".json": rows, ".md": text}
     with store.attempt(LEADERBOARD) as attempt:
-        for name, (table, text) in written.items():
-            attempt.write_bytes(f"{name}.json", table.encode())
-            attempt.write_bytes(f"{name}.md", text.encode())
+        for name, files in written.items():
+            for end, text in files.items():
+                attempt.write_bytes(f"{name}{end}", text.encode())
         if not written:
             attempt.write_bytes("nothing.md", b"No suite can be ranked.\n")
         artifact = attempt.publish()
     store.point(LEADERBOARD, None, LEADERBOARD, artifact.digest, run=run)
-    texts = {name: text for name, (_, text) in written.items()}
+    texts = {name: files[".md"] for name, files in written.items()}
     return Leaderboard(artifact, tables, tuple(sweeps[:MOST_SWEEPS]), unscored, texts, problems)
 
 
@@ -226,6 +151,60 @@ def _why_kept(contest: Contest, suite: str) -> str | None:
     if suite in contest.suites:
         return None
     return "; ".join(contest.broken.recipes.values())  # they alone are scored on it
+
+
+def _ranked(
+    store: "ArtifactStore",
+    contest: Contest,
+    name: str,
+    before: "Artifact | None",
+    earlier: EarlierBoard,
+) -> tuple[Collected, tuple["Row", ...], str]:
+    """What was collected for a suite, its rows, and the rows' sources as a file."""
+    from assets.work.suite_files import load_suite
+
+    suite = load_suite(contest.suites[name])
+    known = _known(before, name)
+    try:
+        return _table(store, contest, suite, known, earlier)
+    except (EvalError, ResourceError):
+        # What was read for the earlier one may have rotted since: now all is read, each for itself,
+        # so that the fault is that of one entry.
+        return _table(store, contest, suite, None, earlier)
+
+
+def _table(
+    store: "ArtifactStore",
+    contest: Contest,
+    suite: "Suite",
+    known: KnownComparisons | None,
+    earlier: EarlierBoard,
+) -> tuple[Collected, tuple["Row", ...], str]:
+    found = collect_entries(store, contest, suite, known=known, earlier=earlier)
+    table = rows_with_sources(found.entries, known=known)
+    own = {sources.own for _, sources in table}
+    others = [each.source for each in found.entries if each.source and each.source not in own]
+    written = sources_to_json([sources for _, sources in table], others)
+    return found, tuple(row for row, _ in table), written
+
+
+def _earlier_leaderboard(store: "ArtifactStore") -> "Artifact | None":
+    """The leaderboard of today; None where there is none or it cannot be read."""
+    try:
+        return store.resolve(LEADERBOARD)
+    except (DamagedArtifactError, MissingArtifactError):
+        return None
+
+
+def _known(earlier: "Artifact | None", suite: str) -> KnownComparisons | None:
+    """What the leaderboard of today says of a suite; None where it is not there as published."""
+    if earlier is None or not {f"{suite}.json", f"{suite}{SOURCES}"} <= earlier.files.keys():
+        return None
+    try:
+        table, sources = (earlier.read_bytes(f"{suite}{end}") for end in (".json", SOURCES))
+    except DamagedArtifactError:
+        return None
+    return known_comparisons(table, sources)
 
 
 def promote(
@@ -248,8 +227,8 @@ def promote(
     if recipe.suite in contest.broken.suites:
         return Held(contest.broken.suites[recipe.suite], champion, fault=False)
     suite = load_suite(contest.suites[recipe.suite])
-    alone = dataclasses.replace(contest, recipes=[recipe])
-    collected = collect_entries(store, alone, suite)
+    known = _known(_earlier_leaderboard(store), suite.name)
+    collected = collect_entries(store, contest, suite, [recipe], known)
     if collected.damaged:
         told = (f"{name}: {problem}" for name, problem in collected.damaged.items())
         return Held("; ".join(told), champion, fault=True)
@@ -287,54 +266,6 @@ def _crown(
     }
     store.point(names.champion(recipe.name), None, "checkpoint", digest, run=run, **fields)
     return store.get("checkpoint", digest)
-
-
-def _candidates(
-    store: "ArtifactStore", recipe: RankedRecipe, suite: "Suite", damaged: dict[str, str]
-) -> tuple[list[Entry], int]:
-    kind = "average" if recipe.plain_average else "candidate"
-    merged, scored = names.merged_checkpoint(recipe.name), names.scores(recipe.name)
-    checkpoints = names.table_of(store, merged, recipe.points)
-    scores = names.table_of(store, scored, recipe.points)
-    damaged.update(checkpoints.damaged)
-    damaged.update(scores.damaged)
-    entries: list[Entry] = []
-    for partition, (experts, coefficient) in recipe.points.items():
-        pair, what = (scores.refs.get(partition), checkpoints.refs.get(partition)), partition
-        present = _scores_of(store, *pair, suite, f"{scored} [{what}]", damaged)
-        if present is not None:
-            name, members = f"{recipe.name} {experts} {coefficient}", tuple(experts.split("+"))
-            entries.append(
-                Entry(kind, name, present[0], recipe.name, members, coefficient, present[1])
-            )
-    return entries, len(recipe.points) - len(entries)
-
-
-def _scores_of(
-    store: "ArtifactStore",
-    scores: "Ref | None",
-    checkpoint: "Ref | None",
-    suite: "Suite",
-    name: str,
-    damaged: dict[str, str],
-) -> tuple[SuiteScores, str] | None:
-    """Scores and checkpoint digest behind two refs, when they belong together and to the suite.
-
-    What is wrong with scores that cannot be read goes into `damaged` under the `name`.
-    """
-    if scores is None or checkpoint is None:
-        return None
-    try:
-        artifact = store.get(SCORES, scores.digest)
-        scored = artifact.manifest["checkpoint"]["digest"]
-        if (scored, artifact.manifest["suite"]["digest"]) != (checkpoint.digest, suite.digest):
-            return None
-        return read_scores(artifact), scored
-    except (DamagedArtifactError, MissingArtifactError, ScoresError) as error:
-        damaged[name] = f"{type(error).__name__}: {error}"
-    except (KeyError, TypeError):
-        damaged[name] = f"the manifest of scores {scores.digest} does not say of what they are"
-    return None
 
 
 def _sweeps(entries: Sequence[Entry], table: Sequence["Row"]) -> list[Sweep]:

@@ -13,11 +13,14 @@ KIND_COLOURS: dict[Kind, str] = {
     "candidate": BLUE,
 }
 
+MOST_ANCHORS = 12
+"""Base models and experts that stay in a picture of any length."""
+
 
 def leaderboard_plot(table: Sequence[Row], limit: int = 24) -> bytes:
     """Draw test means with standard errors as horizontal bars, best on top.
 
-    Of a longer table the first rows are kept, every base model and expert, and the best average.
+    Of a longer table the first rows are kept, the best base model, experts and average among them.
     """
     return png(leaderboard_figure(table, limit))
 
@@ -62,9 +65,14 @@ def _shorten(table: Sequence[Row], limit: int) -> list[Row]:
     if len(table) <= limit:
         return list(table)
     anchors = [row for row in table if row.kind in ("base", "expert")]
+    if len(anchors) > MOST_ANCHORS:
+        bases = [row for row in anchors if row.kind == "base"][: MOST_ANCHORS // 2]
+        experts = [row for row in anchors if row.kind == "expert"]
+        anchors = [*bases, *experts[: MOST_ANCHORS - len(bases)]]
     anchors += [row for row in table if row.kind == "average"][:1]
-    others = [row for row in table if all(row is not anchor for anchor in anchors)]
-    kept = {id(row) for row in anchors + others[: max(1, limit - len(anchors))]}
+    chosen = {id(row) for row in anchors}
+    others = [row for row in table if id(row) not in chosen]
+    kept = chosen | {id(row) for row in others[: max(1, limit - len(anchors))]}
     return [row for row in table if id(row) in kept]
 
 
