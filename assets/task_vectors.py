@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from assets.batches import Report, each_partition
 from assets.display import of_artifact, of_packing, picture, table
 from assets.run_settings import RunSettings
 from assets.team_asset import team_asset
@@ -32,6 +33,7 @@ def build_task_vector(
         deps=[dg.AssetDep(MODEL, partition_mapping=from_model)],
         partitions=partitions,
         group="task_vectors",
+        one_run=True,
         kind="numpy",
         description="Expert − base, exact: by reference to both digests, or packed losslessly, as"
         " the model itself is kept. Norms of every tensor, and a plot over the layers.",
@@ -39,13 +41,14 @@ def build_task_vector(
     def task_vector(
         context: dg.AssetExecutionContext, settings: RunSettings
     ) -> dg.MaterializeResult:
-        store, expert = settings.store(), context.partition_key
-        base, stored = bases[expert], store.resolve(MODEL, expert)
-        study = study_task_vector(store, base, expert, context.run.run_id)
-        return dg.MaterializeResult(
-            data_version=dg.DataVersion(study.artifact.digest),
-            metadata=_metadata(expert, base, stored, study),
-        )
+        store, run = settings.store(), context.run.run_id
+
+        def study(expert: str) -> Report:
+            base, stored = bases[expert], store.resolve(MODEL, expert)
+            found = study_task_vector(store, base, expert, run)
+            return found.artifact.digest, _metadata(expert, base, stored, found)
+
+        return each_partition(context, study)
 
     return task_vector
 
