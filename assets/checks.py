@@ -57,7 +57,10 @@ def build_checkpoint_check(
 
 
 def report_checks(
-    context: dg.AssetExecutionContext, settings: RunSettings, asset: dg.AssetKey, keys: Sequence[str]
+    context: dg.AssetExecutionContext,
+    settings: RunSettings,
+    asset: dg.AssetKey,
+    keys: Sequence[str],
 ) -> None:
     """Check partitions from within the step that made them, where the check's own will not run."""
     store, name = settings.store(), "/".join(asset.path)

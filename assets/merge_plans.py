@@ -1,12 +1,13 @@
 """<recipe>/merge_plan: may these experts be merged, and what will they do to each other?"""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
 from assets.batches import Report, each_partition
-from assets.display import of_artifact, picture, table
+from assets.display import drawn, of_artifact, table
 from assets.run_settings import RunSettings
 from assets.team_asset import team_asset
 from assets.work import names
@@ -48,19 +49,26 @@ def build_merge_plan(
 
         def study(expert_set: str) -> Report:
             found = study_set(store, base, expert_set, run)
-            return found.artifact.digest, _metadata(base, found)
+            if found.problem is not None:
+                context.log.error(
+                    f"{names.MERGE_PLAN} [{expert_set}]: no interference: {found.problem}"
+                )
+            return found.digest, _metadata(context.log, base, found)
 
         return each_partition(context, study)
 
     return merge_plan
 
 
-def _metadata(base: str, study: Study) -> dict[str, Any]:
+def _metadata(log: dg.DagsterLogManager, base: str, study: Study) -> dict[str, Any]:
+    if study.problem is not None:
+        shown = of_artifact(study.artifact, study.memoized)
+        return {**shown, "base": base, "interference": f"unknown: {study.problem}"}
     interference = study.findings["interference"]
     return {
         **of_artifact(study.artifact, study.memoized),
         "base": base,
-        **_drawn(interference),
+        **_drawn(log, interference),
         "pairs": table(_pairs(interference)),
         "warnings": "\n".join(study.findings["warnings"]) or "none",
         "bytes read by one merge": study.findings["bytes_read"],
@@ -68,14 +76,15 @@ def _metadata(base: str, study: Study) -> dict[str, Any]:
     }
 
 
-def _drawn(interference: Mapping[str, Sequence]) -> dict[str, Any]:
+def _drawn(log: dg.DagsterLogManager, interference: Mapping[str, Sequence]) -> dict[str, Any]:
     """Draw the matrices of three experts and more; of two they are one row of the table."""
     from eval_ops.plots import heatmap
 
-    if len(interference["names"]) < FEWEST_DRAWN:
+    of, pair = interference["names"], ("cosine", "sign_conflict")
+    if len(of) < FEWEST_DRAWN:
         return {}
-    matrices = (interference["cosine"], interference["sign_conflict"])
-    return {"interference": picture(heatmap(interference["names"], *matrices))}
+    matrices = [[[_nan(v) for v in row] for row in interference[each]] for each in pair]
+    return {"interference": drawn(log, names.MERGE_PLAN, lambda: heatmap(of, *matrices))}
 
 
 def _pairs(interference: Mapping[str, Sequence]) -> list[dict[str, object]]:
@@ -84,9 +93,14 @@ def _pairs(interference: Mapping[str, Sequence]) -> list[dict[str, object]]:
     return [
         {
             "experts": f"{experts[j]} + {experts[i]}",
-            "cosine": round(interference["cosine"][i][j], 5),
-            "sign conflict": round(interference["sign_conflict"][i][j], 5),
+            "cosine": round(_nan(interference["cosine"][i][j]), 5),
+            "sign conflict": round(_nan(interference["sign_conflict"][i][j]), 5),
         }
         for i in range(len(experts))
         for j in range(i)
     ]
+
+
+def _nan(value: float | None) -> float:
+    """A number of a study, in which None stands for what is not finite."""
+    return math.nan if value is None else value

@@ -6,8 +6,8 @@ from typing import Any
 
 import dagster as dg
 
-from assets.display import of_artifact, of_packing, of_work
 from assets.batches import Report, each_partition
+from assets.display import of_artifact, of_packing, of_work
 from assets.run_settings import RunSettings
 from assets.team_asset import team_asset
 from assets.work.entries import UpstreamModel

@@ -85,7 +85,9 @@ def build_recipe_step(
             return data_version(step.code_version, merged), _metadata(merged)
 
         if step.sets is not None:
-            return each_partition(context, make, partial(report_checks, context, settings, step.key))
+            return each_partition(
+                context, make, partial(report_checks, context, settings, step.key)
+            )
         version, shown = make(None)
         return dg.MaterializeResult(data_version=dg.DataVersion(version), metadata=shown)
 

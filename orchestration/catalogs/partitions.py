@@ -17,6 +17,7 @@ import dagster as dg
 from assets.work import names
 from merge_ops.recipes import Recipe, Steps
 from orchestration.catalogs.catalog import Catalog
+from orchestration.catalogs.partition_keys import KeyedOnce, Points
 
 EXPERTS, COEFFICIENT = "experts", "coefficient"
 
@@ -30,26 +31,29 @@ class Partitions:
     @cached_property
     def models(self) -> dg.StaticPartitionsDefinition:
         """One partition for each model."""
-        return dg.StaticPartitionsDefinition(list(self.catalog.models))
+        return KeyedOnce(self.catalog.models)
 
     @cached_property
     def experts(self) -> dg.StaticPartitionsDefinition:
         """One partition for each expert."""
-        return dg.StaticPartitionsDefinition(list(self.catalog.experts))
+        return KeyedOnce(self.catalog.experts)
 
     def sets_of(self, recipe: Recipe) -> dg.StaticPartitionsDefinition:
         """Define one partition for each expert set of one recipe."""
-        return dg.StaticPartitionsDefinition(list(self.catalog.sets_of(recipe)))
+        return self._definition_of(self.catalog.sets_of(recipe))
 
     def grid_of(self, recipe: Recipe) -> dg.MultiPartitionsDefinition:
         """Define one partition for each expert set and coefficient."""
-        coefficients = [each.id for each in recipe.coefficients()]
-        return dg.MultiPartitionsDefinition(
-            {
-                EXPERTS: self.sets_of(recipe),
-                COEFFICIENT: dg.StaticPartitionsDefinition(coefficients),
-            }
-        )
+        sets, coefficients = self.sets_of(recipe), tuple(each.id for each in recipe.coefficients())
+        if (sets, coefficients) not in self._grids:
+            dimensions = {EXPERTS: sets, COEFFICIENT: KeyedOnce(coefficients)}
+            self._grids[sets, coefficients] = dg.MultiPartitionsDefinition(dimensions)
+        return self._grids[sets, coefficients]
+
+    def points_of(self, recipe: Recipe) -> Points:
+        """Name the points of a recipe's grid by partition key; none is made before it is asked."""
+        coefficients = tuple(each.id for each in recipe.coefficients())
+        return Points(self.catalog.sets_of(recipe), coefficients)
 
     @cached_property
     def model_to_expert(self) -> dg.StaticPartitionMapping:
@@ -73,11 +77,14 @@ class Partitions:
 
     def expert_to_sets(self, recipe: Recipe) -> dg.StaticPartitionMapping:
         """A recipe's set depends on its experts (and through them on their base model)."""
-        holding: dict[str, list[str]] = {}
-        for each in self.catalog.sets_of(recipe):
-            for expert in each.split("+"):
-                holding.setdefault(expert, []).append(each)
-        return dg.StaticPartitionMapping(holding)
+        sets = self.catalog.sets_of(recipe)
+        if sets not in self._holders:
+            holding: dict[str, list[str]] = {}
+            for each in sets:
+                for name in each.split("+"):
+                    holding.setdefault(name, []).append(each)
+            self._holders[sets] = dg.StaticPartitionMapping(holding)
+        return self._holders[sets]
 
     def inputs_of(self, steps: Steps, step: Recipe) -> list[dg.AssetDep]:
         """List what one step of a recipe depends on: steps, merge plans, models that it names.
@@ -110,3 +117,20 @@ class Partitions:
         return dg.MultiPartitionMapping(
             {name: dg.DimensionPartitionMapping(name, identity) for name in (EXPERTS, COEFFICIENT)}
         )
+
+    def _definition_of(self, sets: tuple[str, ...]) -> dg.StaticPartitionsDefinition:
+        if sets not in self._definitions:
+            self._definitions[sets] = KeyedOnce(sets)
+        return self._definitions[sets]
+
+    @cached_property
+    def _definitions(self) -> dict[tuple[str, ...], dg.StaticPartitionsDefinition]:
+        return {}
+
+    @cached_property
+    def _holders(self) -> dict[tuple[str, ...], dg.StaticPartitionMapping]:
+        return {}
+
+    @cached_property
+    def _grids(self) -> dict[tuple[object, ...], dg.MultiPartitionsDefinition]:
+        return {}
