@@ -9,7 +9,8 @@ Dagster changes them without notice, so its version is pinned. Each stands here 
 - ALREADY_REPORTED, in an output's metadata, says that the step has logged the materializations of
   its partitions itself, each with a data version of its own; multi_partition_tags are what Dagster
   finds a grid's partitions by.
-- SqliteEventLogStorage is what a refresh keeps connections to, instead of opening one an event.
+- DagsterSqliteStorage and SqliteEventLogStorage (with INDEX_SHARD, the database of all runs, and
+  ConfigurableClassData) are what a refresh keeps open, where Dagster opens them for each event.
 - InstanceRef opens an instance with settings that hold for one process alone.
 - AssetGraph and UnresolvedAssetJobDefinition are named in annotations.
 """
@@ -28,15 +29,23 @@ from dagster._core.definitions.source_asset import (
 )
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from dagster._core.instance.ref import InstanceRef
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import (
+    INDEX_SHARD_NAME as INDEX_SHARD,
+)
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
+from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
+from dagster._serdes import ConfigurableClassData
 from dagster_shared.serdes import deserialize_value, serialize_value
 from dagster_shared.serdes.errors import DeserializationError
 
 __all__ = [
     "ALREADY_REPORTED",
+    "INDEX_SHARD",
     "AssetCheckTarget",
     "AssetDaemonCursor",
     "AssetGraph",
+    "ConfigurableClassData",
+    "DagsterSqliteStorage",
     "DeserializationError",
     "InstanceRef",
     "SqliteEventLogStorage",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from assets.batches import FAILED
-from assets.dagster_internals import InstanceRef
+from assets.dagster_internals import DagsterSqliteStorage, InstanceRef
 from orchestration.automation import OBSERVE_JOB
 from orchestration.definitions import build_definitions
 from orchestration.refreshing.lock import only_refresh, run_tags
@@ -35,6 +35,7 @@ IN_PROCESS = {
 }
 """For this process only. It runs one step at a time and takes no slot of a pool, which a kill would
 leave claimed; output of steps is not captured, it would tear the progress bars."""
+KEPT = "orchestration.refreshing.kept_storage"
 MINIMAL = b"telemetry:\n  enabled: false\n"
 WITH_OUR_LOGGER = {"loggers": {"console": {}}}  # without it Dagster adds its own to the terminal
 
@@ -72,7 +73,13 @@ def open_instance(settings: Settings) -> dg.DagsterInstance:
     """Open Dagster's instance in DAGSTER_HOME; make it when it is not there."""
     settings.dagster_home.mkdir(parents=True, exist_ok=True)
     _write_configuration(settings.dagster_home / "dagster.yaml")
-    reference = InstanceRef.from_dir(str(settings.dagster_home), overrides=IN_PROCESS)
+    home = str(settings.dagster_home)
+    reference = InstanceRef.from_dir(home, overrides=IN_PROCESS)
+    storage = reference.storage_data
+    if storage is not None and storage.class_name == DagsterSqliteStorage.__name__:
+        kept = {"module": KEPT, "class": "KeptSqliteStorage", "config": {"base_dir": home}}
+        overrides = {**IN_PROCESS, "storage": {"custom": kept}}
+        reference = InstanceRef.from_dir(home, overrides=overrides)
     return dg.DagsterInstance.from_ref(reference)
 
 
