@@ -69,6 +69,13 @@ class KeptSqliteStorage(DagsterSqliteStorage):
         log = ours._event_log_storage
         ours._event_log_storage = KeptEventLog(log._base_dir, log.inst_data)
 
+    @classmethod
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData | None, config_value: Any
+    ) -> "KeptSqliteStorage":
+        """Open what Dagster's configuration names."""
+        return cls(config_value["base_dir"], inst_data)
+
 
 def _wait_at_checkpoints(connection: Any, _record: object) -> None:
     connection.execute("PRAGMA synchronous=NORMAL")
