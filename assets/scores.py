@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from blake3 import blake3
 
+from assets.batches import Batch, Report, each_partition
 from assets.display import of_artifact, table
 from assets.merged_checkpoints import MergeRecipe
 from assets.progress_log import log_progress
@@ -45,13 +46,14 @@ def build_scores(
         " checkpoint and suite: what is in the store is not evaluated again.",
     )
     def scores(context: dg.AssetExecutionContext, settings: RunSettings) -> dg.MaterializeResult:
-        store, scoring, scored = settings.store(), _scoring(suite, settings, context), {}
-        for key in context.partition_keys:
+        store, scoring = settings.store(), _scoring(suite, settings, context)
+
+        def score(key: str) -> Report:
             progress = log_progress(context.log, str(key))
-            of_point = score_point(store, merge.name, str(key), scoring, progress)
-            context.add_asset_metadata(_of_scores(of_point), partition_key=key)
-            scored[str(key)] = of_point
-        return _result(scored)
+            scored = score_point(store, merge.name, str(key), scoring, progress)
+            return scored.artifact.digest, _of_scores(scored)
+
+        return each_partition(context, score)
 
     return scores
 
@@ -85,15 +87,18 @@ def build_model_scores(
     def model_scores(
         context: dg.AssetExecutionContext, settings: RunSettings
     ) -> dg.MaterializeResult:
-        store, stream, scored = settings.store(), settings.stream(), {}
+        store, stream, batch = settings.store(), settings.stream(), Batch(context)
+        scored: dict[str, dict[str, ScoredCheckpoint]] = {name: {} for name in batch.keys}
         for scoring in (_scoring(suite, settings, context) for suite in suites.values()):
-            for name in context.partition_keys:
+            for name in batch.keys:
                 progress = log_progress(context.log, name)
-                of_model = score_model(store, name, bases.get(name), scoring, stream, progress)
-                shown = _of_scores(of_model, f"{scoring.suite.name}: ")
-                context.add_asset_metadata(shown, partition_key=name)
-                scored[f"{name} on {scoring.suite.name}"] = of_model
-        return _result(scored)
+                with batch.part(name):
+                    of_model = score_model(store, name, bases.get(name), scoring, stream, progress)
+                    scored[name][scoring.suite.name] = of_model
+        for name, by_suite in scored.items():
+            if len(by_suite) == len(suites):
+                batch.report(name, *_of_suites(by_suite))
+        return batch.result()
 
     return model_scores
 
@@ -104,13 +109,14 @@ def _scoring(suite: Path, settings: RunSettings, context: dg.AssetExecutionConte
     return Scoring(load_suite(suite), settings.device, settings.threads, context.run.run_id)
 
 
-def _result(scored: Mapping[str, ScoredCheckpoint]) -> dg.MaterializeResult:
-    """Report what a run scored, under the scores' digest or that of several digests."""
+def _of_suites(scored: Mapping[str, ScoredCheckpoint]) -> Report:
+    """Report a model's scores on several suites, under their digest or that of their digests."""
     digests = sorted(each.artifact.digest for each in scored.values())
     version = digests[0] if len(digests) == 1 else blake3("\n".join(digests).encode()).hexdigest()
-    return dg.MaterializeResult(
-        data_version=dg.DataVersion(version), metadata={"of this run": table(_rows(scored))}
-    )
+    shown: dict[str, Any] = {}
+    for suite, of_model in scored.items():
+        shown |= _of_scores(of_model, f"{suite}: ")
+    return version, shown
 
 
 def _of_scores(each: ScoredCheckpoint, prefix: str = "") -> dict[str, Any]:
@@ -134,19 +140,4 @@ def _score_rows(scores: "SuiteScores") -> list[dict[str, Any]]:
             "standard error": round(score.stderr or 0.0, 4),
         }
         for score in scores.scores
-    ]
-
-
-def _rows(scored: Mapping[str, ScoredCheckpoint]) -> list[dict[str, Any]]:
-    """One row for each checkpoint: the test value of every benchmark, and both means."""
-    return [
-        {
-            "of": name,
-            **{bench: round(each.scores.score(bench).value, 4) for bench in each.scores.benchmarks},
-            "test mean": round(each.scores.mean().value, 4),
-            "validation mean": round(each.scores.mean("validation").value, 4),
-            "memoized": each.memoized,
-            "seconds": round(each.seconds, 2),
-        }
-        for name, each in scored.items()
     ]

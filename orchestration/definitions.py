@@ -16,7 +16,7 @@ from assets.broken_parts import build_broken_part
 from assets.champions import build_champion
 from assets.checks import build_checkpoint_check
 from assets.leaderboard import build_leaderboard
-from assets.merge_plans import build_merge_plan, build_merge_plan_subset
+from assets.merge_plans import build_merge_plan
 from assets.merged_checkpoints import MergeRecipe, build_merged_checkpoint
 from assets.models import build_model
 from assets.recipe_steps import RecipeStep, build_recipe_step
@@ -131,11 +131,9 @@ def _assets(
 def _shared_assets(partitions: Partitions) -> Iterator[Any]:
     catalog, condition = partitions.catalog, when_inputs_change()
     bases = {name: model.base for name, model in catalog.models.items() if model.base}
-    base_of = {each: bases[each.split("+")[0]] for each in catalog.sets}
     yield build_upstream_model(catalog.models, partitions.models)
     yield build_model(catalog.models, partitions.models, condition)
     yield build_task_vector(bases, partitions.experts, partitions.model_to_expert, condition)
-    yield build_merge_plan(base_of, partitions.sets, partitions.expert_to_sets, condition)
 
 
 def _merges(catalog: Catalog, partitions: Partitions) -> list[MergeRecipe]:
@@ -170,13 +168,9 @@ def _steps(catalog: Catalog, partitions: Partitions) -> list[RecipeStep]:
 
 def _recipe_assets(partitions: Partitions, merge: MergeRecipe) -> Iterator[Any]:
     catalog, condition = partitions.catalog, when_inputs_change()
-    if not partitions.merges_every_set(merge.recipe):
-        yield build_merge_plan_subset(
-            merge.name,
-            partitions.sets_of(merge.recipe),
-            partitions.restriction(merge.recipe),
-            condition,
-        )
+    if catalog.sets_of(merge.recipe):
+        sets, mapping = partitions.sets_of(merge.recipe), partitions.expert_to_sets(merge.recipe)
+        yield build_merge_plan(merge.name, merge.base, sets, mapping, condition)
     yield build_merged_checkpoint(merge, condition, gpu_op_tags())
     suite = catalog.suite_of(merge.recipe)
     if suite is not None:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 WIDE = 158
 """Columns that the whole leaderboard needs."""
 ORDER = (
-    "model", "model_scores", "task_vector", "merge_plan", names.MERGE_PLAN_SUBSET,
-    names.STEP, names.MERGED_CHECKPOINT, names.SCORES, "leaderboard", names.CHAMPION,
+    "model", "model_scores", "task_vector", names.MERGE_PLAN, names.STEP,
+    names.MERGED_CHECKPOINT, names.SCORES, "leaderboard", names.CHAMPION,
 )  # fmt: skip
 """Kinds of assets as they follow from one another."""
 

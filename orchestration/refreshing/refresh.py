@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.dagster_internals import InstanceRef
+from assets.batches import FAILED
+from assets.dagster_internals import DagsterSqliteStorage, InstanceRef
 from orchestration.automation import OBSERVE_JOB
 from orchestration.definitions import build_definitions
 from orchestration.refreshing.lock import only_refresh, run_tags
@@ -34,6 +35,7 @@ IN_PROCESS = {
 }
 """For this process only. It runs one step at a time and takes no slot of a pool, which a kill would
 leave claimed; output of steps is not captured, it would tear the progress bars."""
+KEPT = "orchestration.refreshing.kept_storage"
 MINIMAL = b"telemetry:\n  enabled: false\n"
 WITH_OUR_LOGGER = {"loggers": {"console": {}}}  # without it Dagster adds its own to the terminal
 
@@ -71,7 +73,13 @@ def open_instance(settings: Settings) -> dg.DagsterInstance:
     """Open Dagster's instance in DAGSTER_HOME; make it when it is not there."""
     settings.dagster_home.mkdir(parents=True, exist_ok=True)
     _write_configuration(settings.dagster_home / "dagster.yaml")
-    reference = InstanceRef.from_dir(str(settings.dagster_home), overrides=IN_PROCESS)
+    home = str(settings.dagster_home)
+    reference = InstanceRef.from_dir(home, overrides=IN_PROCESS)
+    storage = reference.storage_data
+    if storage is not None and storage.class_name == DagsterSqliteStorage.__name__:
+        kept = {"module": KEPT, "class": "KeptSqliteStorage", "config": {"base_dir": home}}
+        overrides = {**IN_PROCESS, "storage": {"custom": kept}}
+        reference = InstanceRef.from_dir(home, overrides=overrides)
     return dg.DagsterInstance.from_ref(reference)
 
 
@@ -178,12 +186,6 @@ class _Refresh:
             raise_on_error=False,
         )
         self._report.runs += 1
-        if plan.divisible and not result.success:  # what did succeed is found in the store
-            again: dict[dg.AssetKey, set[str | None]] = {key: set() for key in plan.assets}
-            for part in plan.divided():
-                for key, partitions in self._execute(part).items():
-                    again[key] |= partitions
-            return again
         if not (result.success and _all_passed(result)):
             self._report.failures += _failures(result, f"{names} {_short(plan)}".strip())
         self._report.failures += self._log.errors.take()
@@ -193,7 +195,7 @@ class _Refresh:
         self, result: dg.ExecuteInProcessResult, key: dg.AssetKey, asked: set[str | None]
     ) -> set[str | None]:
         """Count what a run did for one asset; returns what failed, itself or its check."""
-        done = _materialized(result, key) & asked
+        done = self._materialized(result, key) & asked
         count = self._report.counts[key.to_user_string()]
         count.rerun |= done
         count.failed |= asked - done
@@ -205,6 +207,15 @@ class _Refresh:
         }
         return (asked - done) | (bad & asked)
 
+    def _materialized(self, result: dg.ExecuteInProcessResult, key: dg.AssetKey) -> set[str | None]:
+        """Partitions that a run made; those of a step that failed later are in the log alone."""
+        events = result.all_events
+        if not result.success:
+            kind = dg.DagsterEventType.ASSET_MATERIALIZATION
+            logged = self._instance.all_logs(result.run_id, of_type=kind)
+            events = [each.get_dagster_event() for each in logged]
+        return {e.partition for e in events if e.is_step_materialization and e.asset_key == key}
+
     def _live(self, key: dg.AssetKey) -> int:
         definition = self._graph.get(key).partitions_def
         return 1 if definition is None else len(definition.get_partition_keys())
@@ -212,11 +223,6 @@ class _Refresh:
 
 def _all_passed(result: dg.ExecuteInProcessResult) -> bool:
     return all(each.passed for each in result.get_asset_check_evaluations())
-
-
-def _materialized(result: dg.ExecuteInProcessResult, key: dg.AssetKey) -> set[str | None]:
-    events = result.all_events
-    return {e.partition for e in events if e.is_step_materialization and e.asset_key == key}
 
 
 def _short(plan: RunPlan) -> str:
@@ -244,11 +250,22 @@ def _failures(result: dg.ExecuteInProcessResult, where: str) -> list[str]:
         data: Any = event.event_specific_data
         if event.is_step_failure and not (failed_checks and _is_check(data.error)):
             failure = data.user_failure_data
-            told.append(f"{where}: {failure.description if failure else _cause(data.error)}")
+            told += _of_step(event, where, failure) or [f"{where}: {_cause(data.error)}"]
     if not told:
         errors = [e.job_failure_data.error for e in result.all_events if e.is_job_failure]
         told += [f"{where}: {_cause(error)}" for error in errors]
     return told or [f"{where}: the run failed; see the log"]
+
+
+def _of_step(event: dg.DagsterEvent, where: str, failure: Any) -> list[str]:
+    """What a step says of its failure: for each of its partitions, where it says that."""
+    if failure is None:
+        return []
+    by_partition = failure.metadata.get(FAILED)
+    if by_partition is None:
+        return [f"{where}: {failure.description}"]
+    asset = event.step_key.replace("__", "/") if event.step_key else where
+    return [f"{asset} [{key}]: {message}" for key, message in by_partition.value.items()]
 
 
 def _problems(evaluation: dg.AssetCheckEvaluation) -> str:

@@ -2,38 +2,36 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from assets.batches import range_tags
 from orchestration.catalogs import COEFFICIENT, EXPERTS
 
 if TYPE_CHECKING:
     from assets.dagster_internals import AssetGraph
 
-RANGE_START = "dagster/asset_partition_range_start"
-RANGE_END = "dagster/asset_partition_range_end"
+MOST_RANGES = 256
+"""Ranges of one run at most: they stand in a tag of it."""
 
 
 @dataclass(frozen=True)
 class RunPlan:
-    """A run plan is one run: assets of equal partitions, and the keys (None: not partitioned).
+    """A run plan is one run: assets of equal partitions, and which (None: not partitioned).
 
-    `divisible` says that after a failure each key may be tried by itself.
+    `ranges` are the first and last keys of neighbours among the `keys`.
     """
 
     assets: tuple[dg.AssetKey, ...]
     keys: tuple[str, ...] | None
-    divisible: bool = False
+    ranges: tuple[tuple[str, str], ...] = ()
 
     @property
     def partitions(self) -> set[str | None]:
         """The keys as a set; of an asset without partitions, None alone."""
         return {None} if self.keys is None else set(self.keys)
-
-    def divided(self) -> "list[RunPlan]":
-        """Split the run into one for each key."""
-        return [RunPlan(self.assets, (key,)) for key in self.keys or ()]
 
     @property
     def partition_key(self) -> str | None:
@@ -45,7 +43,7 @@ class RunPlan:
         """The tags that make a run of several partitions."""
         if self.keys is None or len(self.keys) == 1:
             return {}
-        return {RANGE_START: self.keys[0], RANGE_END: self.keys[-1]}
+        return range_tags(self.ranges)
 
 
 @dataclass
@@ -93,58 +91,58 @@ class Pending:
 def plan_runs(
     graph: "AssetGraph", wanted: Mapping[dg.AssetKey, set[str | None]]
 ) -> Iterator[RunPlan]:
-    """Plan as few runs as keep data versions exact. Assets with equal wishes share runs.
+    """Plan as few runs as there are kinds of wishes: assets with equal partitions share one.
 
-    Dagster records one data version for a run, and a partition downstream runs when the version of
-    its input changes. So assets that partitions depend on get one run a partition, or of a grid one
-    an expert set; the others (scores) get as few as ranges of partitions allow.
+    Each partition of a run has a data version of its own (assets/batches.py), so nothing is lost by
+    many of them in one run. Dagster's ranges have no holes: what is not neighbours is so many
+    ranges, and a run holds no more than MOST_RANGES of them.
     """
-    together: dict[tuple[str, frozenset[str | None], bool], list[dg.AssetKey]] = {}
+    together: dict[tuple[Any, frozenset[str | None]], list[dg.AssetKey]] = {}
     for key, partitions in wanted.items():
-        shape = repr(graph.get(key).partitions_def)
-        together.setdefault((shape, frozenset(partitions), _is_last(graph, key)), []).append(key)
-    for (_, partitions, is_last), assets in together.items():
-        definition = graph.get(assets[0]).partitions_def
+        shape = graph.get(key).partitions_def
+        together.setdefault((shape, frozenset(partitions)), []).append(key)
+    for (definition, partitions), assets in together.items():
         if definition is None:
             yield RunPlan(tuple(assets), None)
             continue
-        for keys in key_ranges(definition, {str(each) for each in partitions}, is_last):
-            yield RunPlan(tuple(assets), tuple(keys), is_last and len(keys) > 1)
+        blocks = key_ranges(definition, {str(each) for each in partitions})
+        while several := list(islice(blocks, MOST_RANGES)):
+            keys = tuple(key for block in several for key in block)
+            yield RunPlan(tuple(assets), keys, tuple((b[0], b[-1]) for b in several))
 
 
-def _is_last(graph: "AssetGraph", key: dg.AssetKey) -> bool:
-    """Whether no partitioned asset depends on this one."""
-    children = graph.get(key).child_keys
-    return all(graph.get(child).partitions_def is None for child in children)
+def key_ranges(definition: dg.PartitionsDefinition, requested: set[str]) -> Iterator[Sequence[str]]:
+    """Split the `requested` keys into ranges, in the definition's order.
 
-
-def key_ranges(
-    definition: dg.PartitionsDefinition, requested: set[str], wide: bool
-) -> Iterator[Sequence[str]]:
-    """Split the `requested` keys into runs, in order: Dagster's ranges have no holes.
-
-    Not `wide`: one key a run, or in a grid the neighbouring coefficients of one expert set. `wide`:
-    neighbouring keys, or in a grid neighbouring sets with the same coefficients.
+    A range is a run of neighbours, in a grid neighbouring sets with the same neighbouring
+    coefficients.
     """
     if not isinstance(definition, dg.MultiPartitionsDefinition):
-        neighbours = _neighbours([str(key) for key in definition.get_partition_keys()], requested)
-        yield from neighbours if wide else ([key] for run in neighbours for key in run)
+        yield from _neighbours([str(key) for key in definition.get_partition_keys()], requested)
         return
-    sets = definition.get_partitions_def_for_dimension(EXPERTS).get_partition_keys()
     points = definition.get_partitions_def_for_dimension(COEFFICIENT).get_partition_keys()
-    rows: list[list[list[str]]] = []
-    for expert_set in sets:
-        row = [str(dg.MultiPartitionKey({EXPERTS: expert_set, COEFFICIENT: p})) for p in points]
-        rows.append(list(_neighbours(row, requested)))
-    for position, row in enumerate(rows):
+    asked: dict[str, set[str]] = {}
+    for key in requested:
+        point, _, expert_set = key.partition("|")
+        asked.setdefault(expert_set, set()).add(point)
+    open_ranges: dict[tuple[str, ...], list[str]] = {}
+    for expert_set in definition.get_partitions_def_for_dimension(EXPERTS).get_partition_keys():
+        row = [tuple(run) for run in _neighbours(points, asked.get(expert_set, set()))]
+        for run in [each for each in open_ranges if each not in row]:
+            yield _block(run, open_ranges.pop(run))
         for run in row:
-            block = list(run)
-            below = position + 1
-            while wide and below < len(rows) and (same := _same_points(run, rows[below])):
-                rows[below].remove(same)
-                block += same
-                below += 1
-            yield block
+            open_ranges.setdefault(run, []).append(expert_set)
+    for run, sets in open_ranges.items():
+        yield _block(run, sets)
+
+
+def _block(points: Sequence[str], sets: Sequence[str]) -> list[str]:
+    """The keys of neighbouring sets at the same points, in the order of a run: set by set."""
+    return [
+        str(dg.MultiPartitionKey({EXPERTS: expert_set, COEFFICIENT: point}))
+        for expert_set in sets
+        for point in points
+    ]
 
 
 def _neighbours(keys: Sequence[str], requested: set[str]) -> Iterator[list[str]]:
@@ -157,9 +155,3 @@ def _neighbours(keys: Sequence[str], requested: set[str]) -> Iterator[list[str]]
             run = []
     if run:
         yield run
-
-
-def _same_points(run: Sequence[str], row: Sequence[list[str]]) -> list[str] | None:
-    """The run of another set's row that covers the same coefficients."""
-    points = [key.split("|")[0] for key in run]
-    return next((each for each in row if [key.split("|")[0] for key in each] == points), None)

@@ -83,7 +83,7 @@ def test_steps_are_assets_between_the_plans_and_the_result(project: TinyProject)
     graph = definitions.resolve_asset_graph()
     parents = {name: graph.get(key(name)).parent_keys for name in (MEAN_STEP, WARM_STEP, RESULT)}
     assert parents == {
-        MEAN_STEP: {key("merge_plan")},
+        MEAN_STEP: {key("mix/merge_plan")},
         WARM_STEP: {key("model")},
         RESULT: {key(MEAN_STEP), key(WARM_STEP)},
     }
@@ -109,7 +109,7 @@ def test_only_the_steps_and_sets_that_a_change_touches_run(
     assert run(project, instance) == {
         "model": {"e3"},
         "task_vector": {"e3"},
-        "merge_plan": {"e2+e3"},
+        "mix/merge_plan": {"e2+e3"},
         MEAN_STEP: {"e2+e3"},
         RESULT: points("e2+e3"),
     }
@@ -265,7 +265,7 @@ def test_a_result_may_take_the_experts_and_name_models_too(
     average = {**AVERAGE, "experts": [["e1"], ["e2"]], "models": both, "suite": None}
     write_documents(project, WARM, average)
     graph = build_definitions(project.settings()).resolve_asset_graph()
-    parents = {key("merge_plan"), key(WARM_STEP), key("model")}
+    parents = {key("mix/merge_plan"), key(WARM_STEP), key("model")}
     assert graph.get(key(RESULT)).parent_keys == parents
     run(project, instance)
     project.retrain("e2", seed=6)
