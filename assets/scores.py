@@ -8,7 +8,7 @@ import dagster as dg
 from blake3 import blake3
 
 from assets.batches import Batch, Report, each_partition
-from assets.display import of_artifact, table
+from assets.display import number, of_artifact, table
 from assets.merged_checkpoints import MergeRecipe
 from assets.progress_log import log_progress
 from assets.run_settings import RunSettings
@@ -19,6 +19,7 @@ from assets.work.scoring import ScoredCheckpoint, Scoring, score_model, score_po
 
 if TYPE_CHECKING:
     from eval_ops.scores import SuiteScores
+    from eval_ops.suites.items import Split
 
 
 def build_scores(
@@ -89,8 +90,12 @@ def build_model_scores(
     ) -> dg.MaterializeResult:
         store, stream, batch = settings.store(), settings.stream(), Batch(context)
         scored: dict[str, dict[str, ScoredCheckpoint]] = {name: {} for name in batch.keys}
-        for scoring in (_scoring(suite, settings, context) for suite in suites.values()):
-            for name in batch.keys:
+        scoring: Scoring | None
+        for suite in suites.values():
+            scoring = None
+            with batch.part(*batch.keys):  # one that became broken since stops no other suite
+                scoring = _scoring(suite, settings, context)
+            for name in batch.keys if scoring is not None else ():
                 progress = log_progress(context.log, name)
                 with batch.part(name):
                     of_model = score_model(store, name, bases.get(name), scoring, stream, progress)
@@ -124,10 +129,20 @@ def _of_scores(each: ScoredCheckpoint, prefix: str = "") -> dict[str, Any]:
         **of_artifact(each.artifact, each.memoized),
         "seconds": round(each.seconds, 3),
         "scores": table(_score_rows(each.scores)),
-        "mean on validation items": each.scores.mean("validation").value,
-        "mean on test items": each.scores.mean().value,
+        "mean on validation items": _mean(each.scores, "validation"),
+        "mean on test items": _mean(each.scores, "test"),
     }
     return {prefix + name: value for name, value in shown.items()}
+
+
+def _mean(scores: "SuiteScores", split: "Split") -> float | str:
+    """The mean over benchmarks, or a word where a suite has no such items: it is shown, no more."""
+    from eval_ops.errors import PairingError
+
+    try:
+        return number(scores.mean(split).value)
+    except PairingError:
+        return "no such items"
 
 
 def _score_rows(scores: "SuiteScores") -> list[dict[str, Any]]:

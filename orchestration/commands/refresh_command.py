@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
 WIDE = 158
 """Columns that the whole leaderboard needs."""
+BROKEN_PART = "broken/"
+"""Begins the assets of broken parts, whose message names the part itself."""
+MOST_PLACES = 4
+"""Places that a failure names, of those where the same cause showed."""
 ORDER = (
     "model", "model_scores", "task_vector", names.MERGE_PLAN, names.STEP,
     names.MERGED_CHECKPOINT, names.SCORES, "leaderboard", names.CHAMPION,
@@ -29,7 +33,7 @@ def refresh() -> None:
     with open_instance(settings) as instance:
         report = run(instance, settings, console)
     _print_counts(console, report)
-    for failure in dict.fromkeys(report.failures):
+    for failure in by_cause(report.failures):
         text = f"failed: {failure}"
         console.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
     if report.failures:
@@ -37,6 +41,29 @@ def refresh() -> None:
         note = f"What failed is tried again by the next refresh. The whole log: {log}"
         console.print(note, highlight=False, soft_wrap=True)
         raise SystemExit(1)
+
+
+def by_cause(failures: Sequence[str]) -> list[str]:
+    """Say each cause once, with the first of the places where it showed.
+
+    A failure is written `place: cause`, and no asset or partition has a colon before a blank.
+    """
+    places: dict[str, list[str]] = {}
+    for failure in failures:
+        place, _, cause = failure.partition(": ")
+        if place.startswith(BROKEN_PART):
+            place, cause = "", cause.removeprefix("check is_sound failed: ")
+        of_cause = places.setdefault(cause or failure, [])
+        if place and cause and place not in of_cause:
+            of_cause.append(place)
+    return [f"{_places(found)}{cause}" for cause, found in places.items()]
+
+
+def _places(places: Sequence[str]) -> str:
+    if not places:
+        return ""
+    more = len(places) - MOST_PLACES
+    return f"{', '.join(places[:MOST_PLACES])}{f' and {more} more' if more > 0 else ''}: "
 
 
 def leaderboard() -> None:
@@ -54,6 +81,9 @@ def leaderboard() -> None:
         rows = artifact.read_json(file)
         suite, wide = file.removesuffix(".json"), console.width >= WIDE
         console.print(_leaderboard_table(suite, rows, wide))
+        for reason in dict.fromkeys(row["stale"] for row in rows if row.get("stale")):
+            text = f"old rows, of the last sound look: {reason}"
+            console.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
         merged = next((row for row in rows if row["experts"]), None)
         best = best or (merged and merged["digest"])
     note = "Points of test items ± standard error; coefficients were chosen on validation items."
@@ -141,10 +171,12 @@ def _leaderboard_table(suite: str, rows: Sequence[Mapping[str, Any]], wide: bool
 def _label(row: Mapping[str, Any], wide: bool) -> str:
     """Single models and averages, which the others have to beat, stand out."""
     if not row["experts"]:
-        return f"[bold]{row['label']}[/bold] ({row['kind']})"
+        old = ", old" if row.get("stale") else ""
+        return f"[bold]{row['label']}[/bold] ({row['kind']}{old})"
     coefficient = "" if row["coefficient"] == "default" else row["coefficient"].replace("_", " ")
     parts = (f"{row['recipe']} {coefficient}".strip(), "+".join(row["experts"]))
     text = "  ".join(parts) if wide else f"{parts[0]}\n  {parts[1]}"
+    text = f"{text} (old)" if row.get("stale") else text
     return f"[bold]{text}[/bold]" if row["kind"] == "average" else text
 
 
