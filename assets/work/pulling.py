@@ -90,12 +90,15 @@ def pull_model(
         if tell is not None and told is not None:
             tell(told)
         below = _base_of(store, model, base, folder, run)
-        artifact, saving = _pull(store, model, source, below, revision)
+        artifact, saving = _pull(store, model, source, below)
     whole = as_it_was(store, artifact)
     checkpoint = _checked(model, whole)
     if not memoized and model.kind == "full":
         digests_of(store, checkpoint, artifact.digest)
-    store.point(MODEL, model.name, artifact.kind, artifact.digest, run=run, revision=revision)
+    said: dict[str, str] = {"revision": revision}
+    said |= {"licence": model.licence} if model.licence else {}
+    said |= {"resolved": resolved} if (resolved := source.resolved()) is not None else {}
+    store.point(MODEL, model.name, artifact.kind, artifact.digest, run=run, **said)
     entries = checkpoint.tensors.values()
     counts = (len(entries), sum(entry.count for entry in entries))
     seconds = time.perf_counter() - started
@@ -126,18 +129,13 @@ def _pull(
     model: UpstreamModel,
     source: "ModelSource",
     base: "StoredModel | None",
-    revision: str,
 ) -> tuple["Artifact", Saving | None]:
-    fields = {"licence": model.licence, "revision": revision}
     _check_before(model, source)
-    resolved = source.resolved()
-    if resolved is not None:
-        fields["resolved"] = resolved
     if base is not None:
-        return pull_packed(store, model, source, base, **fields)
+        return pull_packed(store, model, source, base)
     with store.attempt(MODEL) as attempt:
         copy_unpickled(source, attempt)
-        return attempt.publish(**fields), None
+        return attempt.publish(), None
 
 
 def _check_before(model: UpstreamModel, source: "ModelSource") -> None:

@@ -33,6 +33,8 @@ def refresh() -> None:
     with open_instance(settings) as instance:
         report = run(instance, settings, console)
     _print_counts(console, report)
+    for note in report.notes:
+        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
     for failure in by_cause(report.failures):
         text = f"failed: {failure}"
         console.print(text, style="red", markup=False, highlight=False, soft_wrap=True)

@@ -13,12 +13,14 @@ import dagster as dg
 from assets.batches import FAILED
 from assets.dagster_internals import DagsterSqliteStorage, InstanceRef
 from orchestration.automation import OBSERVE_JOB
+from orchestration.catalogs.catalog_name import named_settings
 from orchestration.definitions import build_definitions
 from orchestration.refreshing.lock import only_refresh, run_tags
 from orchestration.refreshing.log import RunLog
 from orchestration.refreshing.progress import RefreshProgress
 from orchestration.refreshing.requests import Pending, RunPlan
 from orchestration.refreshing.state import load_cursor, load_waiting, save
+from orchestration.refreshing.store_state import what_the_store_lacks
 from orchestration.settings import Settings
 
 if TYPE_CHECKING:
@@ -56,10 +58,11 @@ class AssetCount:
 
 @dataclass
 class RefreshReport:
-    """A refresh report says what was done. `failures` are for people; `runs` are Dagster runs."""
+    """A refresh report says what was done, in so many Dagster `runs`, and what people must know."""
 
     counts: dict[str, AssetCount]
     failures: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list[str])
     runs: int = 0
     seconds: float = 0.0
 
@@ -97,11 +100,12 @@ def refresh(
 
     Raises CatalogError, and RefreshRunningError when another refresh is at work on the instance.
     """
+    settings = named_settings(settings)
     definitions, home = build_definitions(settings), settings.dagster_home
     with only_refresh(instance, home):
         log = RunLog(home / "logs" / "refresh.log")
         progress = RefreshProgress(console)
-        work = _Refresh(instance, definitions, log, progress, run_tags(home))
+        work = _Refresh(instance, definitions, log, progress, run_tags(home), settings)
         with log.everything(), progress:
             return work.run()
 
@@ -116,8 +120,10 @@ class _Refresh:
         log: RunLog,
         progress: RefreshProgress,
         tags: dict[str, str],
+        settings: Settings,
     ) -> None:
         self.progress = progress
+        self._settings = settings
         self._tags = tags
         self._instance = instance
         self._definitions = definitions
@@ -140,6 +146,7 @@ class _Refresh:
         waiting = load_waiting(self._instance, self._graph)
         pending.add(waiting)
         self.progress.expect(waiting)
+        pending.add(self._lost())
         for _ in range(MOST_LOOKS):
             result = dg.evaluate_automation_conditions(
                 defs=self._definitions,
@@ -161,6 +168,15 @@ class _Refresh:
                 break
         self._report.seconds = time.perf_counter() - started
         return self._report
+
+    def _lost(self) -> dict[dg.AssetKey, set[str | None]]:
+        """What Dagster believes made and the store lacks (store_state)."""
+        self.progress.say("comparing with the artifact store")
+        state = what_the_store_lacks(self._instance, self._graph, self._settings)
+        self._report.notes += state.notes
+        self._report.failures += state.damaged
+        self.progress.expect(state.lacking)
+        return state.lacking
 
     def _observe(self) -> None:
         self.progress.say("looking at the upstream models")

@@ -100,14 +100,26 @@ class Upkeep:
         for entry in self._place.walk(catalog_folder(None)):
             if entry.key.endswith(".json"):
                 keys.append((names.get("/".join(entry.key.split("/")[:2])), entry.key))
-        with ThreadPoolExecutor(READERS, "refs") as pool:
-            return list(pool.map(lambda pair: self.read_ref(*pair), keys))
+        return self.read_refs(keys)
 
     def ref_entries(self) -> list[Entry]:
         """List the documents of this catalog's refs, unread."""
         name = self._namespace.name
         entries = self._place.walk(catalog_folder(name)) if name is not None else []
         return [entry for entry in entries if entry.key.endswith(".json")]
+
+    def earlier_keys(self) -> list[str]:
+        """List the documents of refs without a catalog, unread, where this catalog reads them."""
+        entries = earlier_refs(self._place) if self._namespace.reads_earlier else []
+        return [entry.key for entry in entries]
+
+    def read_refs(
+        self, keys: Iterable[tuple[str | None, str]], earlier: Iterable[str] = ()
+    ) -> list[StoredRef]:
+        """Read refs by catalog and key, and those without a catalog, at once."""
+        pairs = [*keys, *((None, key) for key in earlier)]
+        with ThreadPoolExecutor(READERS, "refs") as pool:
+            return list(pool.map(lambda pair: self.read_ref(*pair), pairs))
 
     def read_ref(self, catalog: str | None, key: str) -> StoredRef:
         """Read one ref where it lies; a fault is told, not raised."""

@@ -137,7 +137,7 @@ def test_the_result_is_what_ronghe_merge_makes_and_damaged_steps_stop_it(
         artifact = store.resolve(RESULT, f"lambda={value}|e1+e2")
         assert artifact is not None
         folder = tmp_path / "out" / f"lambda={value}"
-        for file in artifact.files:
+        for file in set(artifact.files) - {"README.md"}:  # the store's says no names
             assert (folder / file).read_bytes() == artifact.read_bytes(file), file
 
     before = store.digests("checkpoint")
@@ -188,12 +188,14 @@ def test_a_result_never_uses_a_step_of_other_models(
             assert job.execute_in_process(
                 instance=instance, asset_selection=[key(asset)], partition_key=partition
             ).success
-        artifact = store.resolve(RESULT, "lambda=1.0|e1+e2")
-        assert artifact is not None
-        inputs.append(artifact.manifest["inputs"])
+        ref = store.ref(RESULT, "lambda=1.0|e1+e2")
+        assert ref is not None
+        inputs.append(ref.fields["models"])
     assert inputs[0]["mean"] != inputs[1]["mean"]
     assert inputs[0]["warm"] == inputs[1]["warm"]
-    assert store.get("checkpoint", inputs[1]["mean"]).manifest["experts"] == "e1+e2"
+    mean = store.get("checkpoint", inputs[1]["mean"])
+    experts = [store.ref("model", name) for name in ("e1", "e2")]
+    assert mean.manifest["inputs"] == sorted(str(ref and ref.digest) for ref in experts)
 
 
 def without(document: Mapping[str, object], *keys: str) -> dict[str, object]:

@@ -130,7 +130,7 @@ def test_refs_tell_the_history(program: Program) -> None:
         [(first, "run-1", "why=the first"), (second, "run-2", "why=better"), (second, "–", "–")],
         strict=True,
     ):
-        found = re.match(rf"e1\+e[23] +{stamp} +checkpoint +(\w+) +(\S+) +(.*\S)$", row)
+        found = re.match(rf"e1\+e[23] +{stamp} +checkpoint +(\w+) +(\S+) +(.*\S)  +\S+@\S+$", row)
         assert found, row
         assert found.groups() == (artifact.digest[:12], run, why)
     status, out, _ = program("refs", "ties/champion", "e1+e3")

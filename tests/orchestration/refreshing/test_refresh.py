@@ -94,7 +94,10 @@ def test_the_whole_pipeline_on_each_kind_of_store(
     merged = store.resolve("average/merged_checkpoint", "default|e1+e2")
     assert merged is not None
     assert store.verify(merged) == []
-    assert merged.manifest["inputs"].keys() == {"e1", "e2"}
+    named = store.ref("average/merged_checkpoint", "default|e1+e2")
+    assert named is not None
+    assert named.fields["models"].keys() == {"e1", "e2"}
+    assert merged.manifest["inputs"] == sorted(named.fields["models"].values())
     table = store.resolve("leaderboard")
     assert table is not None
     rows = table.read_json("colours.json")
