@@ -78,7 +78,7 @@ def compare(
     }
     for key in graph.toposorted_asset_keys:
         asset = key.to_user_string()
-        if not graph.get(key).is_materializable or names.kind_of(asset) == names.MERGE_PLAN_SUBSET:
+        if not graph.get(key).is_materializable or names.kind_of(asset) == names.MERGE_PLAN:
             continue
         refs = _refs_of(pointed, asset)
         whole = {each for each, (kind, digest) in refs.items() if digest in there[kind]}
