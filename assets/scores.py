@@ -1,6 +1,6 @@
 """<recipe>/scores and model_scores: what checkpoints and models can do."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,13 +29,14 @@ def build_scores(
     same_point: dg.PartitionMapping,
     condition: dg.AutomationCondition,
     op_tags: Mapping[str, Any],
+    deps: Sequence[dg.AssetDep] = (),
 ) -> dg.AssetsDefinition:
-    """Build the scores of one recipe's checkpoints, point by point."""
+    """Build the scores of one recipe's checkpoints, point by point. `deps` are further ones."""
 
     @team_asset(
         names.scores(merge.name),
         condition,
-        deps=[dg.AssetDep(merge.key, partition_mapping=same_point)],
+        deps=[dg.AssetDep(merge.key, partition_mapping=same_point), *deps],
         partitions=merge.grid,
         group=merge.name,
         code_version=code_version,
