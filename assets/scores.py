@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
 from blake3 import blake3
@@ -19,7 +19,6 @@ from assets.work.scoring import ScoredCheckpoint, Scoring, score_model, score_po
 
 if TYPE_CHECKING:
     from eval_ops.scores import SuiteScores
-    from eval_ops.suites.items import Split
 
 
 def build_scores(
@@ -136,7 +135,7 @@ def _of_scores(each: ScoredCheckpoint, prefix: str = "") -> dict[str, Any]:
     return {prefix + name: value for name, value in shown.items()}
 
 
-def _mean(scores: "SuiteScores", split: "Split") -> float | str:
+def _mean(scores: "SuiteScores", split: Literal["validation", "test"]) -> float | str:
     """The mean over benchmarks, or a word where a suite has no such items: it is shown, no more."""
     from eval_ops.errors import PairingError
 

@@ -295,3 +295,12 @@ def test_a_suite_that_is_not_there_stops_no_merge(catalog: Path) -> None:
     assert "the items file does not exist" in told(catalog)
     assert set(loaded.recipes) == {"average", "lost"}
     assert not loaded.broken["suite colours"].told_early  # items may be made later
+
+
+def test_a_required_parameter_that_is_given_nowhere_is_told_before_any_merge(catalog: Path) -> None:
+    write_recipe(catalog, "arc", {key: each for key, each in SLERP.items() if key != "sweep"})
+    refused(catalog, r"recipes/arc\.yaml: parameters\.t has no value, and slerp requires it")
+    listed = [{"model": "e1", "parameters": {"weight": 0.5}}]
+    some = {"merge_method": "linear", "experts": [["e2"]], "models": listed}
+    write_recipe(catalog, "arc", some)  # for e2 there is no value, which planning tells
+    assert load_catalog(catalog).broken == {}
