@@ -41,11 +41,12 @@ def keys_of(context: dg.OpExecutionContext, definition: dg.PartitionsDefinition)
     more = context.run.tags.get(MORE_RANGES)
     if more is not None:
         for first, last in json.loads(more):
-            keys += _between(definition, first, last)
+            keys += between(definition, first, last)
     return list(dict.fromkeys(keys))
 
 
-def _between(definition: dg.PartitionsDefinition, first: str, last: str) -> Sequence[str]:
+def between(definition: dg.PartitionsDefinition, first: str, last: str) -> Sequence[str]:
+    """List the partitions of one range; of a grid, the rectangle between both."""
     if isinstance(definition, dg.MultiPartitionsDefinition):
         ends = [definition.get_partition_key_from_str(each) for each in (first, last)]
         first, last = ends
