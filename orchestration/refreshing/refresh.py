@@ -18,10 +18,11 @@ from orchestration.refreshing.lock import only_refresh, run_tags
 from orchestration.refreshing.log import RunLog
 from orchestration.refreshing.progress import RefreshProgress
 from orchestration.refreshing.report import AssetCount, RefreshReport
-from orchestration.refreshing.requests import Pending, RunPlan
+from orchestration.refreshing.requests import Pending
 from orchestration.refreshing.standing import daemon_of, live_partitions, look
 from orchestration.refreshing.state import load_cursor, load_waiting, save
 from orchestration.refreshing.store_state import what_the_store_lacks
+from orchestration.run_plans import RunPlan
 from orchestration.settings import Settings
 
 if TYPE_CHECKING:
