@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.batches import keys_of
+from assets.batches import goes_on, keys_of
 from assets.dagster_internals import AssetCheckTarget
 from assets.failures import clear_failures
 from assets.run_settings import RunSettings
@@ -51,7 +51,11 @@ def build_checkpoint_check(
             _report_each(context.op_execution_context, asset, by_partition)
         unsound = {key: "; ".join(faults) for key, faults in by_partition.items() if faults}
         shown = {**unsound, "sound": len(keys) - len(unsound)}
-        return dg.AssetCheckResult(passed=not unsound, metadata=shown)
+        # Where scores follow in the same run, each partition's own report stops its own.
+        inner = context.op_execution_context
+        alone = inner.has_partition_key or not goes_on(inner, asset)
+        severity = dg.AssetCheckSeverity.ERROR if alone else dg.AssetCheckSeverity.WARN
+        return dg.AssetCheckResult(passed=not unsound, severity=severity, metadata=shown)
 
     return checkpoint_is_sound
 

@@ -11,6 +11,8 @@ Dagster changes them without notice, so its version is pinned. Each stands here 
   finds a grid's partitions by.
 - DagsterSqliteStorage and SqliteEventLogStorage (with INDEX_SHARD, the database of all runs, and
   ConfigurableClassData) are what a refresh keeps open, where Dagster opens them for each event.
+- AutomationTickEvaluationContext, cursor_from_text and cursor_to_text are what Dagster's own sensor
+  evaluates conditions by; ours plans other runs.
 - InstanceRef opens an instance with settings that hold for one process alone.
 - AssetGraph and UnresolvedAssetJobDefinition are named in annotations.
 """
@@ -20,6 +22,9 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
 )
 from dagster._core.definitions.asset_daemon_cursor import AssetDaemonCursor
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+from dagster._core.definitions.automation_tick_evaluation_context import (
+    AutomationTickEvaluationContext,
+)
 from dagster._core.definitions.partitions.utils.multi import (
     MultiPartitionKey,
     get_tags_from_multi_partition_key,
@@ -34,6 +39,12 @@ from dagster._core.storage.event_log.sqlite.sqlite_event_log import (
 )
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
+from dagster._daemon.asset_daemon import (
+    asset_daemon_cursor_from_instigator_serialized_cursor as cursor_from_text,
+)
+from dagster._daemon.asset_daemon import (
+    asset_daemon_cursor_to_instigator_serialized_cursor as cursor_to_text,
+)
 from dagster._serdes import ConfigurableClassData
 from dagster_shared.serdes import deserialize_value, serialize_value
 from dagster_shared.serdes.errors import DeserializationError
@@ -44,12 +55,15 @@ __all__ = [
     "AssetCheckTarget",
     "AssetDaemonCursor",
     "AssetGraph",
+    "AutomationTickEvaluationContext",
     "ConfigurableClassData",
     "DagsterSqliteStorage",
     "DeserializationError",
     "InstanceRef",
     "SqliteEventLogStorage",
     "UnresolvedAssetJobDefinition",
+    "cursor_from_text",
+    "cursor_to_text",
     "deserialize_value",
     "multi_partition_tags",
     "serialize_value",

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from assets.dagster_internals import UnresolvedAssetJobDefinition
 
 OBSERVE_JOB = "observe_upstream_models"
-SENSOR = "refresh_what_changed"
 OBSERVE_EVERY = "*/5 * * * *"
 
 
@@ -93,14 +92,4 @@ def observe_schedule(job: "UnresolvedAssetJobDefinition") -> dg.ScheduleDefiniti
         job=job,
         cron_schedule=OBSERVE_EVERY,
         default_status=dg.DefaultScheduleStatus.RUNNING,
-    )
-
-
-def automation_sensor() -> dg.AutomationConditionSensorDefinition:
-    """Evaluate every asset's condition, by default (Dagster's own default is off)."""
-    return dg.AutomationConditionSensorDefinition(
-        SENSOR,
-        target=dg.AssetSelection.all(),
-        default_status=dg.DefaultSensorStatus.RUNNING,
-        minimum_interval_seconds=10,
     )

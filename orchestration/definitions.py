@@ -30,7 +30,6 @@ from assets.work.kept_rows import Broken
 from merge_ops.plans.plan import PLAN_VERSION
 from merge_ops.recipes import Recipe
 from orchestration.automation import (
-    automation_sensor,
     observe_job,
     observe_schedule,
     when_any_input_changes,
@@ -39,6 +38,7 @@ from orchestration.automation import (
 )
 from orchestration.catalogs import Catalog, Partitions, load_catalog
 from orchestration.catalogs.catalog_name import catalog_name
+from orchestration.daemon_sensor import RefreshSensor
 from orchestration.executors import step_executor
 from orchestration.settings import Settings, load_settings
 from resources.compute import gpu_op_tags
@@ -73,7 +73,7 @@ def build_definitions(settings: Settings, tell: bool = False) -> dg.Definitions:
             asset_checks=[build_checkpoint_check(*each) for each in checked],
             jobs=[job],
             schedules=[observe_schedule(job)],
-            sensors=[automation_sensor()],
+            sensors=[RefreshSensor()],
             resources={"settings": run_settings(settings)},
             executor=step_executor(settings),
         )

@@ -22,6 +22,8 @@ ORDER = (
     names.MERGED_CHECKPOINT, names.SCORES, "leaderboard", names.CHAMPION,
 )  # fmt: skip
 """Kinds of assets as they follow from one another."""
+COLUMNS = ("made", "up to date")
+"""Columns that are shown even where they hold nothing but zeros."""
 
 
 def refresh() -> None:
@@ -42,6 +44,8 @@ def refresh() -> None:
         log = settings.dagster_home / "logs" / "refresh.log"
         note = f"What failed is tried again by the next refresh. The whole log: {log}"
         console.print(note, highlight=False, soft_wrap=True)
+    _print_late(console, report)
+    if report.failures or report.late:
         raise SystemExit(1)
 
 
@@ -107,23 +111,52 @@ def _console() -> "Console":
 
 
 def _print_counts(console: "Console", report: "RefreshReport") -> None:
-    """How many partitions were re-run and how many were not touched, asset by asset."""
+    """Print how the partitions of each asset stand; columns of zeros alone are left out."""
     from rich.table import Table
 
-    failed = any(count.failed for count in report.counts.values())
+    columns = {
+        "made": lambda count: len(count.rerun - count.failed),
+        "up to date": lambda count: count.up_to_date,
+        "stale": lambda count: len(count.stale),
+        "missing": lambda count: len(count.missing),
+        "running elsewhere": lambda count: len(count.elsewhere),
+        "failed": lambda count: len(count.failed),
+    }
+    rows = sorted(report.counts.items(), key=lambda item: _order(item[0]))
+    shown = [c for c in columns if c in COLUMNS or any(columns[c](count) for _, count in rows)]
     table = Table(title="partitions", title_justify="left")
-    for column in ("asset", "re-run", "untouched", *(["failed"] if failed else [])):
+    for column in ("asset", *shown):
         table.add_column(column, justify="left" if column == "asset" else "right")
-    for asset, count in sorted(report.counts.items(), key=lambda item: _order(item[0])):
-        cells = [asset, str(len(count.rerun)), str(count.untouched)]
-        table.add_row(*cells, *([str(len(count.failed))] if failed else []))
+    for asset, count in rows:
+        table.add_row(asset, *(str(columns[column](count)) for column in shown))
     console.print(table)
     for kind, title in ((names.MERGED_CHECKPOINT, "merged checkpoints"), (names.SCORES, "scores")):
         counts = _counts_of(report, kind)
-        rerun = sum(len(count.rerun) for count in counts)
-        console.print(f"{title}: {rerun} re-run, {sum(c.untouched for c in counts)} untouched")
+        told = [(sum(map(columns[column], counts)), column) for column in shown]
+        words = [f"{number} {column}" for number, column in told if number or column in COLUMNS]
+        console.print(f"{title}: {', '.join(words)}")
     console.print(_sets_sentence(report), highlight=False)
     console.print(f"{report.rerun} partitions in {report.runs} runs, {report.seconds:.1f} s")
+
+
+def _print_late(console: "Console", report: "RefreshReport") -> None:
+    """Say that not everything is made, and by whom it is, where others work on it too."""
+    lines: list[str] = []
+    if report.daemon:
+        lines.append(
+            "A Dagster daemon is running on this DAGSTER_HOME (`make ui`, `dg dev` or"
+            " `dagster-daemon`): it makes what changes by itself, also while this refresh ran."
+        )
+    if report.others:
+        lines.append(f"{report.others} runs that are not this refresh's are not finished.")
+    if report.late:
+        lines.append(
+            f"Not everything is made: {report.late} partitions are stale, missing or running"
+            " elsewhere. Run `ronghe refresh` again"
+            + (" when the daemon's runs have ended." if report.daemon or report.others else ".")
+        )
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def _order(asset: str) -> tuple[int, str]:

@@ -4,7 +4,6 @@ The definitions and conditions are those of the daemon; only the loop around the
 """
 
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +17,12 @@ from orchestration.definitions import build_definitions
 from orchestration.refreshing.lock import only_refresh, run_tags
 from orchestration.refreshing.log import RunLog
 from orchestration.refreshing.progress import RefreshProgress
-from orchestration.refreshing.requests import Pending, RunPlan
+from orchestration.refreshing.report import AssetCount, RefreshReport
+from orchestration.refreshing.requests import Pending
+from orchestration.refreshing.standing import daemon_of, live_partitions, look
 from orchestration.refreshing.state import load_cursor, load_waiting, save
 from orchestration.refreshing.store_state import what_the_store_lacks
+from orchestration.run_plans import RunPlan
 from orchestration.settings import Settings
 
 if TYPE_CHECKING:
@@ -40,36 +42,6 @@ leave claimed; output of steps is not captured, it would tear the progress bars.
 KEPT = "orchestration.refreshing.kept_storage"
 MINIMAL = b"telemetry:\n  enabled: false\n"
 WITH_OUR_LOGGER = {"loggers": {"console": {}}}  # without it Dagster adds its own to the terminal
-
-
-@dataclass
-class AssetCount:
-    """An asset count holds its partitions: re-run, asked for in vain, and all live ones."""
-
-    live: int
-    rerun: set[str | None] = field(default_factory=set)
-    failed: set[str | None] = field(default_factory=set)
-
-    @property
-    def untouched(self) -> int:
-        """Live partitions that nothing was run for."""
-        return self.live - len(self.rerun | self.failed)
-
-
-@dataclass
-class RefreshReport:
-    """A refresh report says what was done, in so many Dagster `runs`, and what people must know."""
-
-    counts: dict[str, AssetCount]
-    failures: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list[str])
-    runs: int = 0
-    seconds: float = 0.0
-
-    @property
-    def rerun(self) -> int:
-        """Partitions that were materialized, over all assets."""
-        return sum(len(count.rerun) for count in self.counts.values())
 
 
 def open_instance(settings: Settings) -> dg.DagsterInstance:
@@ -166,8 +138,20 @@ class _Refresh:
                 save(self._instance, cursor, pending.waiting)
             if not plans:
                 break
+        self._stand(pending)
         self._report.seconds = time.perf_counter() - started
         return self._report
+
+    def _stand(self, pending: Pending) -> None:
+        """Say what is not up to date at the end."""
+        standing = look(self._instance, self._graph, pending.waiting)
+        for name, count in self._report.counts.items():
+            key = dg.AssetKey.from_user_string(name)
+            count.missing = standing.missing[key] - count.failed
+            count.stale = standing.stale[key] - count.failed
+            count.elsewhere = standing.elsewhere[key] - count.failed
+        self._report.others = len(standing.runs)
+        self._report.daemon = daemon_of(self._instance)
 
     def _lost(self) -> dict[dg.AssetKey, set[str | None]]:
         """What Dagster believes made and the store lacks (store_state)."""
@@ -214,14 +198,23 @@ class _Refresh:
         done = self._materialized(result, key) & asked
         count = self._report.counts[key.to_user_string()]
         count.rerun |= done
-        count.failed |= asked - done
         self.progress.advance(key, len(asked))
-        bad = {
+        unsound = {
             each.partition
-            for each in result.get_asset_check_evaluations()
+            for each in self._evaluations(result)
             if each.asset_key == key and not each.passed
         }
-        return (asked - done) | (bad & asked)
+        failed = (asked - done) | (unsound & asked)
+        count.failed |= failed
+        return failed
+
+    def _evaluations(self, result: dg.ExecuteInProcessResult) -> list[dg.AssetCheckEvaluation]:
+        """Every check of a run; those of a step that failed later are in the log alone."""
+        if result.success:
+            return list(result.get_asset_check_evaluations())
+        kind = dg.DagsterEventType.ASSET_CHECK_EVALUATION
+        logged: Any = self._instance.all_logs(result.run_id, of_type=kind)
+        return [each.get_dagster_event().event_specific_data for each in logged]
 
     def _materialized(self, result: dg.ExecuteInProcessResult, key: dg.AssetKey) -> set[str | None]:
         """Partitions that a run made; those of a step that failed later are in the log alone."""
@@ -233,8 +226,7 @@ class _Refresh:
         return {e.partition for e in events if e.is_step_materialization and e.asset_key == key}
 
     def _live(self, key: dg.AssetKey) -> int:
-        definition = self._graph.get(key).partitions_def
-        return 1 if definition is None else len(definition.get_partition_keys())
+        return len(live_partitions(self._graph, key))
 
 
 def _all_passed(result: dg.ExecuteInProcessResult) -> bool:

@@ -78,7 +78,7 @@ def compare(
     }
     for key in graph.toposorted_asset_keys:
         asset = key.to_user_string()
-        if not graph.get(key).is_materializable or names.kind_of(asset) == names.MERGE_PLAN:
+        if not graph.get(key).is_materializable:
             continue
         refs = _refs_of(pointed, asset)
         whole = {each for each, (kind, digest) in refs.items() if digest in there[kind]}
@@ -180,7 +180,9 @@ def _write(path: Path, document: Mapping[str, Any]) -> None:
 
 
 def _refs_of(pointed: Pointed, asset: str) -> dict[str | None, tuple[str, str]]:
-    """The refs of an asset; the scores of models are under their suites' names."""
+    """The refs of an asset. A set's plan is one for all recipes; models' scores are by suite."""
+    if names.kind_of(asset) == names.MERGE_PLAN:
+        return pointed.get(names.MERGE_PLAN, {})
     if asset != _SCORED:
         return pointed.get(asset, {})
     suites = [refs for name, refs in pointed.items() if name.startswith(f"{_SCORED}/")]

@@ -50,7 +50,7 @@ def test_an_update_reruns_exactly_the_sets_that_hold_the_expert(
     recipes = {"task_arithmetic": TASK_ARITHMETIC, "slerp": SLERP}
     project = make_project(tmp_path, recipes)  # base, e1, e2, e3: four models
     first = run(project, instance)
-    assert all(count.untouched == 0 for count in first.counts.values())
+    assert all(count.up_to_date == 0 for count in first.counts.values())
     assert len(first.counts["task_arithmetic/merged_checkpoint"].rerun) == 8
     assert len(first.counts["slerp/merged_checkpoint"].rerun) == 9
 
@@ -129,7 +129,7 @@ def test_what_is_in_the_store_is_neither_merged_nor_scored_again(
 
     with dg.DagsterInstance.ephemeral() as another:  # knows nothing, so it materializes all again
         again = run(project, another)
-        assert all(count.untouched == 0 for count in again.counts.values())
+        assert all(count.up_to_date == 0 for count in again.counts.values())
         for key in ("lambda=0.5|e1+e2", "lambda=1.0|e1+e2"):
             for asset in ("task_arithmetic/merged_checkpoint", "task_arithmetic/scores"):
                 assert materialization_metadata(another, asset, key)["memoized"] is True
