@@ -40,6 +40,7 @@ def run_restore(name: str, out: Path) -> None:
         if wrong:
             raise DamagedArtifactError(
                 f"{model.uri}: {wrong[0]!r} has other bytes than were pulled; nothing was written."
-                " Remove the artifact from the store and pull the model again"
+                " `ronghe verify --repair` sets it aside, and the next `ronghe refresh` makes it"
+                " again"
             )
     Console().print(f"{name}: {model.nbytes} bytes restored to {out}", soft_wrap=True)
