@@ -169,7 +169,7 @@ def test_a_broken_ref_is_one_fault(store: ArtifactStore, digests: list[str]) -> 
     assert ours.refs("model").keys() == {"e1"}
     assert ours.damaged_refs("model").keys() == bad.keys()
     for name in bad:
-        with pytest.raises(DamagedArtifactError, match="verify --repair|a later release writes"):
+        with pytest.raises(DamagedArtifactError, match=r"verify --repair|a later release writes"):
             ours.ref("model", name)
     with pytest.raises(LaterReleaseError, match="not of format 1 but of 7"):
         ours.point("model", "e3", "model", digests[1])
