@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from assets.dagster_internals import InstanceRef
-from orchestration.automation import OBSERVE_JOB
+from orchestration.automation import OBSERVE_JOB, UPSTREAM
 from orchestration.definitions import build_definitions
 from orchestration.refreshing.lock import only_refresh, run_tags
 from orchestration.refreshing.log import RunLog
 from orchestration.refreshing.progress import RefreshProgress
 from orchestration.refreshing.requests import Pending, RunPlan
 from orchestration.refreshing.state import load_cursor, load_waiting, save
+from orchestration.retention import forget_old_looks
 from orchestration.settings import Settings
 
 if TYPE_CHECKING:
@@ -156,6 +157,7 @@ class _Refresh:
 
     def _observe(self) -> None:
         self.progress.say("looking at the upstream models")
+        forget_old_looks(self._instance, OBSERVE_JOB, UPSTREAM)
         job = self._definitions.resolve_job_def(OBSERVE_JOB).with_logger_defs(self._log.loggers)
         result = job.execute_in_process(
             WITH_OUR_LOGGER, instance=self._instance, tags=self._tags, raise_on_error=False
