@@ -10,7 +10,7 @@ from assets.dagster_internals import AssetCheckTarget
 from assets.failures import clear_failures
 from assets.run_settings import RunSettings
 from assets.work import names
-from assets.work.merging import expected_tensors
+from assets.work.looks import faults_of
 
 if TYPE_CHECKING:
     from resources.store import ArtifactStore
@@ -74,8 +74,6 @@ def report_checks(
 
 def examine(store: "ArtifactStore", asset: str, partition: str | None) -> list[str]:
     """Return everything wrong with the checkpoint of a name; nothing when it is sound."""
-    from merge_ops.jobs.verification import verify_checkpoint
-
     artifact = names.resolve(store, asset, partition)
     if artifact is None:
         return [MISSING]
@@ -83,7 +81,7 @@ def examine(store: "ArtifactStore", asset: str, partition: str | None) -> list[s
     if damaged:
         way_out = f"remove {artifact.uri} from the store and materialize this partition again"
         return [*damaged, way_out]
-    return list(verify_checkpoint(artifact.folder(), expected_tensors(artifact)).problems)
+    return faults_of(store, artifact)
 
 
 def _report_each(

@@ -1,8 +1,12 @@
-"""Runs for requested partitions: few, without holes, and one expert set where it matters."""
+"""Runs for requested partitions: few, of ranges without holes."""
+
+from random import Random
 
 import dagster as dg
+import pytest
 
-from orchestration.refreshing.requests import key_ranges
+from assets.batches import between, range_tags
+from orchestration.run_plans import MOST_RANGES, key_ranges, plan_runs
 
 SETS = ["a+b", "a+b+c", "a+c", "b+c"]
 POINTS = ["t=0.3", "t=0.5", "t=0.7"]
@@ -19,38 +23,50 @@ def keys(sets: list[str], points: list[str] = POINTS) -> set[str]:
     return {f"{point}|{each}" for each in sets for point in points}
 
 
-def ranges(asked: set[str], wide: bool) -> list[list[str]]:
-    return [list(each) for each in key_ranges(GRID, asked, wide)]
+def ranges(asked: set[str]) -> list[list[str]]:
+    return [list(each) for each in key_ranges(GRID, asked)]
 
 
-def test_a_grid_takes_one_run_for_each_expert_set() -> None:
-    assert [{key.split("|")[1] for key in run} for run in ranges(keys(SETS), False)] == [
-        {each} for each in SETS
-    ]
+def test_a_range_takes_neighbouring_sets_at_the_same_points() -> None:
+    found = ranges(keys(["a+b", "a+b+c", "b+c"]))
+    assert [set(each) for each in found] == [keys(["a+b", "a+b+c"]), keys(["b+c"])]
 
 
-def test_a_run_has_no_holes() -> None:
+def test_a_range_has_no_holes() -> None:
     asked = keys(["a+b"]) - {"t=0.5|a+b"}
-    assert ranges(asked, False) == [["t=0.3|a+b"], ["t=0.7|a+b"]]
+    assert ranges(asked) == [["t=0.3|a+b"], ["t=0.7|a+b"]]
 
 
-def test_a_wide_run_takes_neighbouring_sets() -> None:
-    runs = ranges(keys(["a+b", "a+b+c", "b+c"]), True)
-    assert [set(run) for run in runs] == [keys(["a+b", "a+b+c"]), keys(["b+c"])]
-
-
-def test_wide_runs_are_rectangles_that_dagster_resolves_to_the_same_keys() -> None:
-    asked = keys(SETS) - {"t=0.5|a+b+c", "t=0.3|b+c"}
+@pytest.mark.parametrize("seed", range(20))
+def test_ranges_are_rectangles_that_dagster_resolves_to_the_same_keys(seed: int) -> None:
+    everything = sorted(keys(SETS))
+    random = Random(seed)
+    asked = set(random.sample(everything, random.randint(1, len(everything))))
     covered: list[str] = []
-    for run in ranges(asked, True):
-        span = dg.PartitionKeyRange(run[0], run[-1])
-        resolved = [str(key) for key in GRID.get_partition_keys_in_range(span)]
-        assert sorted(resolved) == sorted(run)
-        covered += run
+    for each in ranges(asked):
+        resolved = [str(key) for key in between(GRID, each[0], each[-1])]
+        assert sorted(resolved) == sorted(each)
+        covered += each
     assert sorted(covered) == sorted(asked)
 
 
-def test_one_dimension_gives_single_keys_or_neighbours() -> None:
-    asked = {"m1", "m2", "m4"}
-    assert list(key_ranges(LINE, asked, False)) == [["m1"], ["m2"], ["m4"]]
-    assert list(key_ranges(LINE, asked, True)) == [["m1", "m2"], ["m4"]]
+def test_one_dimension_gives_neighbours() -> None:
+    assert list(key_ranges(LINE, {"m1", "m2", "m4"})) == [["m1", "m2"], ["m4"]]
+
+
+def test_one_run_takes_many_ranges_of_one_asset_and_of_others_with_the_same_wishes() -> None:
+    many = dg.StaticPartitionsDefinition([f"p{number:04}" for number in range(4 * MOST_RANGES)])
+
+    @dg.asset(partitions_def=many)
+    def one() -> None: ...
+
+    @dg.asset(partitions_def=many)
+    def two() -> None: ...
+
+    graph = dg.Definitions(assets=[one, two]).resolve_asset_graph()
+    asked = set(many.get_partition_keys()[::2])  # no two are neighbours
+    plans = list(plan_runs(graph, {one.key: {*asked}, two.key: {*asked}}))
+    assert [len(plan.ranges) for plan in plans] == [MOST_RANGES, MOST_RANGES]
+    assert {plan.assets for plan in plans} == {(one.key, two.key)}
+    assert {key for plan in plans for key in plan.keys or ()} == asked
+    assert plans[0].tags == range_tags(plans[0].ranges)
