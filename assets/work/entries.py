@@ -10,7 +10,8 @@ class UpstreamModel:
 
     `source` is a URI or a path relative to the catalog's folder; `base` is the base model's name
     for an expert and None for a base model itself. `store` says how a full expert is kept; None:
-    packed where that saves enough, full otherwise.
+    packed where that saves enough, full otherwise. `follow_links` lets the links of a folder of
+    one's own lead out of it.
     """
 
     name: str
@@ -20,3 +21,4 @@ class UpstreamModel:
     licence: str | None = None
     description: str | None = None
     store: Literal["full", "packed"] | None = None
+    follow_links: bool = False

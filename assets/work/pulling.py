@@ -48,7 +48,8 @@ def revisions(models: list[UpstreamModel], folder: Path) -> tuple[dict[str, str]
     faults: dict[str, str] = {}
     for model in models:
         try:
-            reached[model.name] = open_model_source(model.source, folder).revision()
+            source = open_model_source(model.source, folder, follow_links=model.follow_links)
+            reached[model.name] = source.revision()
         except ResourceError as error:
             faults[model.name] = str(error)
     return reached, faults
@@ -74,7 +75,7 @@ def pull_model(
     from resources.upstream import download_text, open_model_source
 
     started = time.perf_counter()
-    source = open_model_source(model.source, folder)
+    source = open_model_source(model.source, folder, follow_links=model.follow_links)
     revision = source.revision()
     ref = store.ref(MODEL, model.name)
     known = ref is not None and ref.fields.get("revision") == revision and _kept_right(model, ref)
@@ -141,7 +142,7 @@ def _check_before(model: UpstreamModel, source: "ModelSource") -> None:
     from resources.upstream import FolderModel
 
     if isinstance(source, FolderModel):
-        _refuse(model, FolderSource(source.folder))
+        _refuse(model, FolderSource(source.folder, follow_links=model.follow_links))
 
 
 def _refuse(model: UpstreamModel, source: "ByteSource") -> None:

@@ -11,6 +11,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,10 +19,13 @@ from blake3 import blake3
 
 from resources.errors import MissingSourceError, ModelSourceError, SourceChangedError
 from resources.reading import FileRecord, Progress, content_digest
+from resources.upstream.folder_door import FolderDoor, FolderLook, RefusedFileError
 from resources.upstream.source import (
+    MAX_SIDE_FILE,
     MODULE_FOLDER,
     TEMPLATE_FOLDER,
     TEXT_SUFFIXES,
+    WEIGHT_SUFFIXES,
     FileSink,
     wanted_files,
 )
@@ -40,10 +44,15 @@ class FileState(NamedTuple):
 
 
 class FolderModel:
-    """A Hugging Face style folder on a local disk."""
+    """A Hugging Face style folder on a local disk.
 
-    def __init__(self, folder: Path, cache: Path | None = None) -> None:
+    What of it may be read is the business of `folder_door`; `follow_links` is for people's own.
+    """
+
+    def __init__(self, folder: Path, cache: Path | None = None, follow_links: bool = False) -> None:
         self.folder = Path(os.path.abspath(folder))
+        self.follow_links = follow_links
+        self._door = FolderDoor(self.folder, follow_links)
         self.location = str(self.folder)
         self._hashes = _Hashes(
             cache or Path.home() / ".cache" / "ronghe" / "revisions", self.folder
@@ -81,23 +90,30 @@ class FolderModel:
                         progress(done, total)
 
     def _states(self) -> dict[str, FileState]:
-        if not self.folder.is_dir():
+        if not os.path.isdir(self.folder):
             raise MissingSourceError(
                 f"model source {self.location} is not there, or is no folder; correct it in the "
                 f"catalog, or make the model first"
             )
         with _readable(self.location):
-            _refuse_dead_links(self.folder)
-            names = [path.name for path in self.folder.iterdir() if path.is_file()]
-            for folder in filter(Path.is_dir, self.folder.iterdir()):
-                if folder.name == TEMPLATE_FOLDER or MODULE_FOLDER.fullmatch(folder.name):
-                    inside = (path.name for path in folder.iterdir() if path.is_file())
-                    names += [f"{folder.name}/{name}" for name in inside]
-            return {file: self._state(file) for file in wanted_files(names, self.location)}
-
-    def _state(self, file: str) -> FileState:
-        found = (self.folder / file).stat()
-        return FileState(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+            look = self._door.look()
+            _refuse(self.location, look)
+            of_model = [
+                name
+                for name in look.files
+                if "/" not in name or name.partition("/")[0] == TEMPLATE_FOLDER
+                or MODULE_FOLDER.fullmatch(name.partition("/")[0])
+            ]  # fmt: skip
+            states = {
+                file: _state(look.files[file]) for file in wanted_files(of_model, self.location)
+            }
+        for file, state in states.items():
+            if not file.endswith(WEIGHT_SUFFIXES) and state.size > MAX_SIDE_FILE:
+                raise ModelSourceError(
+                    f"model source {self.location}: {file} has {state.size} bytes, and a file "
+                    f"beside the weights has at most {MAX_SIDE_FILE}; move it out of the folder"
+                )
+        return states
 
     def _hash(self, file: str, state: FileState) -> str:
         started = time.time_ns()
@@ -115,9 +131,9 @@ class FolderModel:
             f"model source {self.location}: {file} changed while it was read; wait until whatever "
             f"writes it is done, and run again"
         )
-        with _readable(self.location), (self.folder / file).open("rb", buffering=0) as opened:
+        with _readable(self.location), FileIO(self._door.open(file)) as opened:
             left = state.size
-            if self._state(file) != state:
+            if _state(os.fstat(opened.fileno())) != state:
                 raise changed
             while left:
                 got = opened.readinto(buffer[: min(left, len(buffer))])
@@ -125,8 +141,15 @@ class FolderModel:
                     raise changed
                 left -= got
                 yield buffer[:got]
-            if self._state(file) != state:
+            if _state(os.fstat(opened.fileno())) != state or not self._is_still(file, state):
                 raise changed
+
+    def _is_still(self, file: str, state: FileState) -> bool:
+        """Whether the name still leads to the file that was read."""
+        try:
+            return _state((self.folder / file).stat()) == state
+        except FileNotFoundError:
+            return False
 
 
 class _Hashes:
@@ -173,13 +196,21 @@ class _Hashes:
         return self._known
 
 
-def _refuse_dead_links(folder: Path) -> None:
-    """Refuse a folder whose weights, configs or vocabularies are links to nothing."""
-    for path in sorted(folder.iterdir()):
-        dead = path.is_symlink() and not path.exists()
-        if dead and (path.suffix in TEXT_SUFFIXES or path.suffix in (".safetensors", ".bin")):
+def _state(found: os.stat_result) -> FileState:
+    return FileState(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+
+
+def _refuse(location: str, look: FolderLook) -> None:
+    """Refuse a folder with files that may not be read, or with dead links of weights and texts."""
+    if look.refused:
+        told = "; ".join(list(look.refused.values())[:20])
+        raise ModelSourceError(
+            f"model source {location} is refused: {told}. In a catalog that is `follow_links: true`"
+        )
+    for file, target in sorted(look.dead.items()):
+        if Path(file).suffix in TEXT_SUFFIXES or file.endswith(WEIGHT_SUFFIXES):
             raise MissingSourceError(
-                f"model source {folder}: {path.name} is a link to {os.readlink(path)}, which is "
+                f"model source {location}: {file} is a link to {target}, which is "
                 f"gone (a Hugging Face cache after a clean-up?); download the model again"
             )
 
@@ -188,6 +219,8 @@ def _refuse_dead_links(folder: Path) -> None:
 def _readable(location: str) -> Iterator[None]:
     try:
         yield
+    except RefusedFileError as error:
+        raise ModelSourceError(f"model source {location} is refused: {error}") from error
     except OSError as error:
         raise ModelSourceError(
             f"model source {location} cannot be read: {error.strerror or error}; check that this "
