@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 
 from merge_ops.checkpoints.byte_sources import read_file
 from merge_ops.checkpoints.checkpoint import Checkpoint
-from merge_ops.checkpoints.json_files import MAX_SIDE_FILE
+from merge_ops.checkpoints.file_bounds import MAX_SIDE_FILE
 from merge_ops.errors import Caution, CheckpointError, Fault
 from merge_ops.plans.plan import Plan
 
