@@ -5,6 +5,7 @@
     │   └── UnknownMethodError   no merge method of that name
     ├── CheckpointError        a folder or file that is no readable checkpoint
     │   ├── MissingModelError    nothing there at all
+    │   ├── ChangedInputError    a file is not what was hashed, or changed while it was read
     │   └── PackedModelError     a packed model that is damaged, or not given its own base
     ├── CompatibilityError     checkpoints that may not be merged together; every fault found
     ├── NonFiniteError         NaN or infinity in an input or a result, found while streaming
@@ -85,6 +86,10 @@ class CheckpointError(RongheError):
 
 class MissingModelError(CheckpointError):
     """A model's folder does not exist or holds no weights."""
+
+
+class ChangedInputError(CheckpointError):
+    """A file of a model changed while it was read, or has other bytes than were hashed."""
 
 
 class PackedModelError(CheckpointError):
