@@ -6,6 +6,7 @@
     ├── CheckpointError        a folder or file that is no readable checkpoint
     │   ├── MissingModelError    nothing there at all
     │   ├── UnreadableFileError  (also an OSError) a file that may not or cannot be read
+    │   ├── ChangedInputError    a file is not what was hashed, or changed while it was read
     │   └── PackedModelError     a packed model that is damaged, or not given its own base
     ├── CompatibilityError     checkpoints that may not be merged together; every fault found
     ├── NonFiniteError         NaN or infinity in an input or a result, found while streaming
@@ -90,6 +91,10 @@ class MissingModelError(CheckpointError):
 
 class UnreadableFileError(CheckpointError, OSError):
     """A file of a folder may not be read, or cannot be: a link out of it, a pipe, permissions."""
+
+
+class ChangedInputError(CheckpointError):
+    """A file of a model changed while it was read, or has other bytes than were hashed."""
 
 
 class PackedModelError(CheckpointError):

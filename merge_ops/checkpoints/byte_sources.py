@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Protocol, cast
 
 from merge_ops.checkpoints.folder_door import FolderDoor, FolderLook, RefusedFileError
+from merge_ops.checkpoints.opened_files import Checksums, HashedFile, OpenedFile
 from merge_ops.errors import OutputError, UnreadableFileError
 
 
@@ -69,15 +70,27 @@ class FolderSource:
     """A folder source reads a local folder with `preadv`, from files that stay open.
 
     `only` hides all files but one. What may be read is the business of `folder_door`: links that
-    leave the folder are followed for weights alone, or with `follow_links`.
+    leave the folder are followed for weights alone, or with `follow_links`. A source that
+    `remembers` can `prove` later that all it ever read is what was hashed.
     """
 
-    def __init__(self, folder: Path, only: str | None = None, follow_links: bool = False) -> None:
+    note = Checksums
+    """What to take of each file's bytes when they are hashed, for `prove`."""
+
+    def __init__(
+        self,
+        folder: Path,
+        only: str | None = None,
+        remembers: bool = False,
+        follow_links: bool = False,
+    ) -> None:
         self._folder = folder
         self._only = only
         self._door = FolderDoor(folder, follow_links)
         self._look: FolderLook | None = None
-        self._open: dict[str, FileIO] = {}
+        self._remembers = remembers
+        self._hashed: dict[str, HashedFile] = {}
+        self._open: dict[str, OpenedFile] = {}
 
     @property
     def follow_links(self) -> bool:
@@ -136,23 +149,40 @@ class FolderSource:
     def read_into(self, file: str, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` with the bytes of `file` from `offset`.
 
-        Raises UnreadableFileError where it may not be read, and OSError where it ends before.
+        Raises UnreadableFileError where it may not be read, OSError where the file ends before,
+        ChangedInputError where it has other bytes than were hashed.
         """
+        self._opened(file).read_into(offset, buffer)
+
+    def prove(self, hashed: Mapping[str, tuple[int, str]]) -> None:
+        """Compare all reads of these files, past and to come, with what was hashed.
+
+        `hashed` has each file's size, and the text of its `note`. Raises ChangedInputError here, or
+        where a file is read, when one has other bytes.
+        """
+        self._hashed.update({file: HashedFile(*each) for file, each in hashed.items()})
+        for file, opened in list(self._open.items()):
+            if file in hashed:
+                opened.prove(self._hashed[file])
+
+    def check_unchanged(self) -> None:
+        """Raise ChangedInputError where a file that was read is not what it was any more."""
+        for opened in list(self._open.values()):
+            opened.check_unchanged()
+
+    def _opened(self, file: str) -> OpenedFile:
         opened = self._open.get(file)
         if opened is None:
-            fresh = self._opened(file)
+            path = self._folder / file
+            fresh = OpenedFile(path, self._through_the_door(file), self._remembers)
+            if file in self._hashed:
+                fresh.prove(self._hashed[file])
             opened = self._open.setdefault(file, fresh)
             if opened is not fresh:  # another thread was first
                 fresh.close()
-        done = 0
-        while done < len(buffer):
-            count = os.preadv(opened.fileno(), [buffer[done:]], offset + done)
-            if count == 0:
-                raise OSError(f"{self._folder / file} ends at byte {offset + done}")
-            done += count
+        return opened
 
-    def _opened(self, file: str) -> FileIO:
-        """The file behind the door."""
+    def _through_the_door(self, file: str) -> FileIO:
         try:
             return FileIO(self._door.open(file))
         except OSError as error:

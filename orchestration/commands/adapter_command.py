@@ -17,8 +17,8 @@ from merge_ops.jobs.adapter_agreement import recipe_faults
 from merge_ops.jobs.adapter_average import plan_average, write_average
 from merge_ops.recipes import Recipe, load_steps
 from merge_ops.sources import Adapter, read_adapter
+from orchestration.commands.input_digests import check_unchanged, hash_model
 from orchestration.commands.local_models import (
-    content_digest,
     find_places,
     folders_of,
     path_of,
@@ -30,13 +30,15 @@ from orchestration.commands.readable_models import folder_of_adapter, readable
 def run_adapter_average(config: Path, out: Path, factor_wise: bool) -> None:
     """Write the averaged adapter into `out`, all of it or nothing."""
     recipe = _recipe(config)
-    plan = plan_average(recipe, _read_all(recipe), factor_wise)
+    adapters = _read_all(recipe)
+    plan = plan_average(recipe, adapters, factor_wise)
     check_output(out)
     console = Console(stderr=True)
     bar = Progress(console=console, disable=not console.is_terminal)
     with staged(out) as stage, bar:
         task = bar.add_task("averaging", total=len(plan.tensors))
         write_average(plan, FolderSink(stage), lambda done, _: bar.update(task, completed=done))
+        check_unchanged(each.checkpoint.source for each in adapters)
     ranks = sorted(set(plan.ranks.values()))
     told = str(ranks[0]) if len(ranks) == 1 else f"{ranks[0]} to {ranks[-1]}"
     console.print(
@@ -79,7 +81,9 @@ def _read_all(recipe: Recipe) -> list[Adapter]:
         try:
             folder = readable(folder_of_adapter(path_of(places[name])), adapter=True)
             read_adapter(name, FolderSource(folder))  # its faults, before it is hashed
-            adapters.append(read_adapter(name, FolderSource(folder), content_digest(folder)))
+            hashed, source = hash_model(folder), FolderSource(folder)
+            source.prove(hashed.files)
+            adapters.append(read_adapter(name, source, hashed.digest))
         except FaultsError as error:
             faults += [
                 Fault(f"model '{name}': {each.where}", each.problem) for each in error.faults

@@ -1,11 +1,9 @@
 """Models of a mergekit file; `base+adapter` is a base with a LoRA adapter on it."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-
-import blake3
 
 from merge_ops.checkpoints import (
     ByteSource,
@@ -129,7 +127,9 @@ def _source(reference: str, place: Place, download: Download, adapter: bool = Fa
             )
     path = path_of(place)
     path = readable(folder_of_adapter(path) if adapter else path, adapter)
-    return FolderSource(path.parent, path.name) if path.is_file() else FolderSource(path)
+    if path.is_file():
+        return FolderSource(path.parent, path.name, remembers=True)
+    return FolderSource(path, remembers=True)
 
 
 def path_of(place: Place) -> Path:
@@ -147,20 +147,3 @@ def fetch_models(opened: Mapping[str, Checkpoint]) -> None:
             fetch_models({part.name: part})
         if isinstance(model.source, FarFiles):
             model.source.fetch()
-
-
-def places_of(model: Checkpoint) -> Iterator[tuple[ByteSource, Path]]:
-    """The places that a model opened here is read from, each with the folder or file it is."""
-    for part in model.made_of:
-        yield from places_of(part)
-    if isinstance(model.source, FolderSource | FarFiles) and model.source.path is not None:
-        yield model.source, model.source.path
-
-
-def content_digest(folder: Path) -> str:
-    """BLAKE3 of a folder's content, or of a file's."""
-    if folder.is_file():
-        return blake3.blake3(max_threads=blake3.blake3.AUTO).update_mmap(folder).hexdigest()
-    from resources.upstream import open_model_source
-
-    return open_model_source(str(folder.absolute()), relative_to=Path.cwd()).revision()

@@ -33,14 +33,14 @@ def open_model_source(
     if not separator or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
         from resources.upstream.folder_source import FolderModel
 
-        return FolderModel(relative_to / os.path.expanduser(uri), cache, follow_links)
+        return FolderModel(relative_to / os.path.expanduser(uri), cache, follow_links=follow_links)
     if scheme == "file":
         from resources.upstream.folder_source import FolderModel
 
         _check_plain(scheme, rest)
         if not rest.startswith("/"):
             raise UnknownSchemeError(f"model source {uri!r} is not absolute: write file:///folder")
-        return FolderModel(Path(unquote(rest)), cache, follow_links)
+        return FolderModel(Path(unquote(rest)), cache, follow_links=follow_links)
     return open_far_model(uri)
 
 
