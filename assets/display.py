@@ -1,7 +1,8 @@
 """Metadata that a person wants to see in Dagster's UI: tables, plots, sizes and speeds."""
 
 import base64
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from resources.store import Artifact
 
 MetadataMap = dict[str, Any]
+MOST_ROWS, LONGEST_CELL = 500, 1000
+"""What a person looks through, and Dagster keeps in its event log for ever."""
 
 
 def picture(png: bytes) -> dg.MarkdownMetadataValue:
@@ -19,19 +22,70 @@ def picture(png: bytes) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(f"![plot](data:image/png;base64,{text})")
 
 
+def drawn(
+    log: "dg.DagsterLogManager", what: str, draw: Callable[[], bytes]
+) -> dg.MarkdownMetadataValue:
+    """Show a picture, or say that it could not be drawn: nothing else waits for that."""
+    try:
+        return picture(draw())
+    except Exception as error:  # a plotting library raises every kind
+        problem = f"could not be drawn ({type(error).__name__}: {error})"
+        log.error(f"{what}: the picture {problem}")
+        return dg.MetadataValue.md(problem)
+
+
+def number(value: float | None) -> float | str:
+    """Show a number; what is none, or not finite, as text, which is all that JSON has for it."""
+    return value if value is not None and math.isfinite(value) else "not finite"
+
+
 def table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
-    """Show rows of equal keys as a table; None becomes an empty cell."""
-    records = [
-        dg.TableRecord({key: "" if value is None else value for key, value in row.items()})
-        for row in rows
-    ]
-    names = list(rows[0]) if rows else ["nothing"]
+    """Show rows as a table. A key that a row lacks, or a None, becomes an empty cell.
+
+    Columns are in the order in which the rows name them. Of many rows the first MOST_ROWS are shown
+    and the rest is counted; what is no finite number, text or truth is shown as text.
+    """
+    columns = list(dict.fromkeys(key for row in rows for key in row)) or ["nothing"]
+    shown = [{key: _cell(row.get(key)) for key in columns} for row in rows[:MOST_ROWS]]
+    kinds = {key: _kind([each[key] for each in shown]) for key in columns}
+    if len(rows) > MOST_ROWS:
+        note = f"… and {len(rows) - MOST_ROWS} more rows"
+        kinds[columns[0]] = "string"
+        shown.append({key: note if key == columns[0] else "" for key in columns})
+    names = {key: _column_name(key, position) for position, key in enumerate(columns)}
+    records = [dg.TableRecord({names[key]: cell for key, cell in row.items()}) for row in shown]
+    schema = [dg.TableColumn(names[key], kinds[key]) for key in columns]
+    return dg.MetadataValue.table(records, dg.TableSchema(schema))
+
+
+def _cell(value: object) -> str | int | float | bool:
+    """One value as Dagster's tables and JSON take it."""
+    if value is None:
+        return ""
+    if isinstance(value, bool) or (isinstance(value, int) and abs(value) < 1 << 53):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    text = _valid(str(value))
+    return text if len(text) <= LONGEST_CELL else f"{text[:LONGEST_CELL]}…"
+
+
+def _kind(cells: Sequence[object]) -> str:
+    """Dagster's type of a column: that of its cells but for the empty ones, where they agree."""
     kinds = {bool: "bool", int: "int", float: "float"}
-    columns = [
-        dg.TableColumn(name, kinds.get(type(rows[0][name]), "string") if rows else "string")
-        for name in names
-    ]
-    return dg.MetadataValue.table(records, dg.TableSchema(columns))
+    found = {kinds.get(type(cell), "string") for cell in cells if cell != ""}
+    if found == {"int", "float"}:
+        return "float"
+    return found.pop() if len(found) == 1 else "string"
+
+
+def _column_name(key: object, position: int) -> str:
+    return _valid(str(key)) or f"column {position + 1}"
+
+
+def _valid(text: str) -> str:
+    """Text that can be written as UTF-8, whatever half characters a stranger's name holds."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def of_artifact(artifact: "Artifact", memoized: bool) -> MetadataMap:

@@ -1,11 +1,12 @@
 """merge_plan: may these experts be merged, and what will they do to each other?"""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
-from assets.display import of_artifact, picture, table
+from assets.display import drawn, of_artifact, table
 from assets.run_settings import RunSettings
 from assets.team_asset import team_asset
 from assets.work import names
@@ -37,8 +38,10 @@ def build_merge_plan(
         expert_set = context.partition_key
         base = base_of[expert_set]
         study = study_set(settings.store(), base, expert_set, context.run.run_id)
+        if study.problem is not None:
+            context.log.error(f"{MERGE_PLAN} [{expert_set}]: no interference: {study.problem}")
         return dg.MaterializeResult(
-            data_version=dg.DataVersion(study.artifact.digest), metadata=_metadata(base, study)
+            data_version=dg.DataVersion(study.digest), metadata=_metadata(context.log, base, study)
         )
 
     return merge_plan
@@ -78,15 +81,19 @@ def build_merge_plan_subset(
     return merge_plan_subset
 
 
-def _metadata(base: str, study: Study) -> dict[str, Any]:
+def _metadata(log: dg.DagsterLogManager, base: str, study: Study) -> dict[str, Any]:
     from eval_ops.plots import heatmap
 
+    if study.problem is not None:
+        shown = of_artifact(study.artifact, study.memoized)
+        return {**shown, "base": base, "interference": f"unknown: {study.problem}"}
     interference = study.findings["interference"]
-    matrices = (interference["cosine"], interference["sign_conflict"])
+    names_of, pair = interference["names"], ("cosine", "sign_conflict")
+    matrices = [[[_nan(v) for v in row] for row in interference[each]] for each in pair]
     return {
         **of_artifact(study.artifact, study.memoized),
         "base": base,
-        "interference": picture(heatmap(interference["names"], *matrices)),
+        "interference": drawn(log, MERGE_PLAN, lambda: heatmap(names_of, *matrices)),
         "pairs": table(_pairs(interference)),
         "warnings": "\n".join(study.findings["warnings"]) or "none",
         "bytes read by one merge": study.findings["bytes_read"],
@@ -100,9 +107,14 @@ def _pairs(interference: Mapping[str, Sequence]) -> list[dict[str, object]]:
     return [
         {
             "experts": f"{experts[j]} + {experts[i]}",
-            "cosine": round(interference["cosine"][i][j], 5),
-            "sign conflict": round(interference["sign_conflict"][i][j], 5),
+            "cosine": round(_nan(interference["cosine"][i][j]), 5),
+            "sign conflict": round(_nan(interference["sign_conflict"][i][j]), 5),
         }
         for i in range(len(experts))
         for j in range(i)
     ]
+
+
+def _nan(value: float | None) -> float:
+    """A number of a study, in which None stands for what is not finite."""
+    return math.nan if value is None else value

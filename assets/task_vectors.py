@@ -1,11 +1,12 @@
 """task_vector: what each expert learned, as expert − base."""
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.display import of_artifact, of_packing, picture, table
+from assets.display import drawn, number, of_artifact, of_packing, table
 from assets.run_settings import RunSettings
 from assets.team_asset import team_asset
 from assets.work.packed_models import MODEL
@@ -42,26 +43,41 @@ def build_task_vector(
         store, expert = settings.store(), context.partition_key
         base, stored = bases[expert], store.resolve(MODEL, expert)
         study = study_task_vector(store, base, expert, context.run.run_id)
+        if study.problem is not None:
+            context.log.error(f"{TASK_VECTOR} [{expert}]: no statistics: {study.problem}")
         return dg.MaterializeResult(
-            data_version=dg.DataVersion(study.artifact.digest),
-            metadata=_metadata(expert, base, stored, study),
+            data_version=dg.DataVersion(study.digest),
+            metadata=_metadata(context.log, expert, base, stored, study),
         )
 
     return task_vector
 
 
-def _metadata(expert: str, base: str, stored: "Artifact | None", study: Study) -> dict[str, Any]:
+def _metadata(
+    log: dg.DagsterLogManager, expert: str, base: str, stored: "Artifact | None", study: Study
+) -> dict[str, Any]:
     from eval_ops.plots import layer_norm_plot
     from merge_ops.jobs.statistics import TensorChange
 
-    rows = sorted(study.findings["tensors"], key=lambda row: -row["relative_norm"])
-    changes = [TensorChange(**row) for row in study.findings["tensors"]]
-    return {
+    shown = {
         **of_artifact(study.artifact, study.memoized),
         "base": base,
         **(of_packing(stored) if stored is not None else {}),
-        "norm": study.findings["norm"],
-        "share of entries changed": study.findings["changed_share"],
-        "layers": picture(layer_norm_plot(expert, changes)),
+    }
+    if study.problem is not None:
+        return {**shown, "statistics": f"none: {study.problem}"}
+    tensors = study.findings["tensors"]
+    rows = sorted(tensors, key=_moved, reverse=True)
+    changes = [TensorChange(**row) for row in tensors if row["relative_norm"] is not None]
+    return {
+        **shown,
+        "norm": number(study.findings["norm"]),
+        "share of entries changed": number(study.findings["changed_share"]),
+        "layers": drawn(log, f"{TASK_VECTOR} [{expert}]", lambda: layer_norm_plot(expert, changes)),
         "tensors moved most": table(rows[:MOST_ROWS]),
     }
+
+
+def _moved(row: Mapping[str, Any]) -> float:
+    """How far a tensor moved against its size in the base; from zero it is infinitely far."""
+    return math.inf if row["relative_norm"] is None else row["relative_norm"]

@@ -18,32 +18,63 @@ OBSERVE_EVERY = "*/5 * * * *"
 def when_inputs_change() -> dg.AutomationCondition:
     """Run a partition when it is new, when its code version changed, or when an input did.
 
-    It is Dagster's `eager` with three differences. An input counts as updated when its data version
+    It is Dagster's `eager` with four differences. An input counts as updated when its data version
     changed, not when it was merely materialized again: that makes re-merges exact. What is missing
-    at the first look is run too, so that a new recipe needs no push. Partitions whose input failed
-    a blocking check wait.
+    at the first look is run too, so that a new recipe needs no push. A changed code version is
+    waited for until this look, or an earlier one, has asked for it: that somebody else materialized
+    the partition meanwhile does not say with which code. Partitions whose input failed a blocking
+    check wait.
     """
     conditions = dg.AutomationCondition
-    changed = conditions.newly_missing() | conditions.code_version_changed()
-    return (
-        conditions.eager()
-        .replace("newly_missing", changed)
+    touched = (
+        (conditions.newly_missing() | conditions.any_deps_updated())
+        .since_last_handled()
         .replace("newly_updated", conditions.data_version_changed())
         .replace("initial_evaluation", conditions.newly_requested())
-        & conditions.all_deps_blocking_checks_passed()
     )
+    return (
+        conditions.in_latest_time_window()
+        & (touched | _other_code())
+        & ~conditions.any_deps_missing()
+        & ~conditions.any_deps_in_progress()
+        & ~conditions.in_progress()
+        & conditions.all_deps_blocking_checks_passed()
+    ).with_label("when_inputs_change")
 
 
 def when_any_input_changes() -> dg.AutomationCondition:
-    """Run a summary of many partitions likewise; what is missing or failed does not hold it up."""
+    """Run a summary of many partitions likewise; what is missing or failed does not hold it up.
+
+    It is cheap, and what it sums up changes while it runs, here or in another process. So only that
+    it was asked for ends a wish, and not that it was materialized by whomever.
+    """
     conditions = dg.AutomationCondition
-    return (
-        conditions.eager()
-        .without(~conditions.any_deps_missing())
-        .replace("newly_missing", conditions.newly_missing() | conditions.code_version_changed())
+    touched = (
+        (conditions.newly_missing() | conditions.any_deps_updated())
         .replace("newly_updated", conditions.data_version_changed())
-        .replace("initial_evaluation", conditions.newly_requested())
+        .since(conditions.newly_requested())
     )
+    return (
+        conditions.in_latest_time_window()
+        & (touched | _other_code())
+        & ~conditions.any_deps_in_progress()
+        & ~conditions.in_progress()
+    ).with_label("when_any_input_changes")
+
+
+def _other_code() -> dg.AutomationCondition:
+    """True from when the code version changes until the asset is asked for."""
+    changed = dg.AutomationCondition.code_version_changed()
+    return changed.since(dg.AutomationCondition.newly_requested())
+
+
+def when_it_can(condition: dg.AutomationCondition) -> dg.AutomationCondition:
+    """Hold a condition that cannot be met for now: what it saw is remembered, nothing is run.
+
+    An asset without any condition would forget, and what changed meanwhile would never be run.
+    """
+    missing = dg.AutomationCondition.missing()
+    return condition & missing & ~missing
 
 
 def observe_job() -> "UnresolvedAssetJobDefinition":

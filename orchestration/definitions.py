@@ -7,12 +7,12 @@ import dataclasses
 import json
 import warnings
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
 from blake3 import blake3
 
+from assets.broken_parts import build_broken_part
 from assets.champions import build_champion
 from assets.checks import build_checkpoint_check
 from assets.leaderboard import build_leaderboard
@@ -33,26 +33,34 @@ from orchestration.automation import (
     observe_schedule,
     when_any_input_changes,
     when_inputs_change,
+    when_it_can,
 )
-from orchestration.catalogs import COEFFICIENT, EXPERTS, Catalog, Partitions, load_catalog
+from orchestration.catalogs import Catalog, Partitions, load_catalog
 from orchestration.executors import step_executor
 from orchestration.settings import Settings, load_settings
 from resources.compute import gpu_op_tags
 
+BROKEN = "broken"
+"""Code version of what a broken suite would score: another one once it is sound again."""
+
 
 def build_definitions(settings: Settings) -> dg.Definitions:
-    """Build everything of one catalog. Raises CatalogError with every fault."""
+    """Build everything of one catalog that can be used, and an asset for each part that cannot.
+
+    Raises CatalogError where no model can be told from models.yaml.
+    """
     with warnings.catch_warnings():
         # Partitioned checks, observable sources and backfill policies: tried with this release.
         warnings.simplefilter("ignore", dg.BetaWarning)
         warnings.simplefilter("ignore", dg.PreviewWarning)
         catalog = load_catalog(settings.catalog)
+        _tell(catalog)
         partitions = Partitions(catalog)
         merges, steps = _merges(catalog, partitions), _steps(catalog, partitions)
         checked = [*((step.key, step.sets) for step in steps), *((m.key, m.grid) for m in merges)]
         job = observe_job()
         return dg.Definitions(
-            assets=list(_assets(catalog, merges, steps)),
+            assets=list(_assets(partitions, merges, steps)),
             asset_checks=[build_checkpoint_check(*each) for each in checked],
             jobs=[job],
             schedules=[observe_schedule(job)],
@@ -73,9 +81,20 @@ def run_settings(settings: Settings) -> RunSettings:
     )
 
 
+def _tell(catalog: Catalog) -> None:
+    """Say on the log what is broken: whoever loads a catalog (`dg check defs`, the UI) sees it."""
+    for part in catalog.broken.values():
+        if part.told_early:
+            dg.get_dagster_logger("catalog").warning("%s", part)
+
+
 def contest_of(catalog: Catalog) -> Contest:
     """Collect what of a catalog is scored, for the leaderboard and the champions."""
-    partitions = Partitions(catalog)
+    return _contest(Partitions(catalog))
+
+
+def _contest(partitions: Partitions) -> Contest:
+    catalog = partitions.catalog
     recipes = [recipe for recipe in catalog.recipes.values() if recipe.suite]
     used = {recipe.suite: catalog.suites[recipe.suite] for recipe in recipes if recipe.suite}
     return Contest(
@@ -83,20 +102,28 @@ def contest_of(catalog: Catalog) -> Contest:
         experts=catalog.experts,
         recipes=[_ranked(recipe, partitions) for recipe in recipes],
         suites=dict(sorted(used.items())),
+        broken={
+            kind: {name: str(part) for name, part in catalog.broken_of(kind).items()}
+            for kind in ("model", "recipe", "suite")
+        },
     )
 
 
-def _assets(catalog: Catalog, merges: list[MergeRecipe], steps: list[RecipeStep]) -> Iterator[Any]:
-    yield from _shared_assets(catalog)
+def _assets(
+    partitions: Partitions, merges: list[MergeRecipe], steps: list[RecipeStep]
+) -> Iterator[Any]:
+    for part in partitions.catalog.broken.values():
+        yield build_broken_part(part.kind, part.name, str(part), when_inputs_change())
+    yield from _shared_assets(partitions)
     for step in steps:
         yield build_recipe_step(step, when_inputs_change(), gpu_op_tags())
     for merge in merges:
-        yield from _recipe_assets(catalog, merge)
-    yield from _results(catalog)
+        yield from _recipe_assets(partitions, merge)
+    yield from _results(partitions)
 
 
-def _shared_assets(catalog: Catalog) -> Iterator[Any]:
-    partitions, condition = Partitions(catalog), when_inputs_change()
+def _shared_assets(partitions: Partitions) -> Iterator[Any]:
+    catalog, condition = partitions.catalog, when_inputs_change()
     bases = {name: model.base for name, model in catalog.models.items() if model.base}
     base_of = {each: bases[each.split("+")[0]] for each in catalog.sets}
     yield build_upstream_model(catalog.models, partitions.models)
@@ -135,8 +162,8 @@ def _steps(catalog: Catalog, partitions: Partitions) -> list[RecipeStep]:
     ]
 
 
-def _recipe_assets(catalog: Catalog, merge: MergeRecipe) -> Iterator[Any]:
-    partitions, condition = Partitions(catalog), when_inputs_change()
+def _recipe_assets(partitions: Partitions, merge: MergeRecipe) -> Iterator[Any]:
+    catalog, condition = partitions.catalog, when_inputs_change()
     if not partitions.merges_every_set(merge.recipe):
         yield build_merge_plan_subset(
             merge.name,
@@ -147,40 +174,43 @@ def _recipe_assets(catalog: Catalog, merge: MergeRecipe) -> Iterator[Any]:
     yield build_merged_checkpoint(merge, condition, gpu_op_tags())
     suite = catalog.suite_of(merge.recipe)
     if suite is not None:
-        same_point = partitions.same_point()
-        version = _suite_version(suite)
-        yield build_scores(merge, suite, version, same_point, condition, gpu_op_tags())
+        same_point, version = partitions.same_point(), catalog.suite_digests.get(suite.stem)
+        if version is None:
+            condition = when_it_can(condition)
+        yield build_scores(merge, suite, version or BROKEN, same_point, condition, gpu_op_tags())
 
 
-def _results(catalog: Catalog) -> Iterator[Any]:
-    contest, condition = contest_of(catalog), when_any_input_changes()
-    if not contest.recipes:
+def _results(partitions: Partitions) -> Iterator[Any]:
+    catalog, condition = partitions.catalog, when_any_input_changes()
+    contest = _contest(partitions)
+    if not contest.recipes and not contest.broken["recipe"]:
         return
-    versions = [_suite_version(path) for path in contest.suites.values()]
-    suites = None if None in versions else _digest(versions)
-    partitions = Partitions(catalog)
+    versions = [catalog.suite_digests.get(name, BROKEN) for name in contest.suites]
+    sound = {name: path for name, path in contest.suites.items() if name in catalog.suite_digests}
+    models_condition = when_inputs_change() if sound else when_it_can(when_inputs_change())
     bases = {name: model.base for name, model in catalog.models.items() if model.base}
     yield build_model_scores(
-        contest.suites,
+        sound,
         bases,
         partitions.models,
         partitions.model_to_scores,
-        suites,
-        when_inputs_change(),
+        _digest(versions),
+        models_condition,
         gpu_op_tags(),
     )
-    live = [contest.bases, contest.experts, [(r.name, sorted(r.points)) for r in contest.recipes]]
+    points = [
+        (r.name, partitions.points_of(catalog.recipes[r.name]).digest) for r in contest.recipes
+    ]
+    live: list[Any] = [contest.bases, contest.experts, points]
+    if catalog.broken or BROKEN in versions:
+        live += [contest.broken, versions]
     yield build_leaderboard(contest, _digest(live), condition)
     for recipe in contest.recipes:
         yield build_champion(contest, recipe, _digest(dict(recipe.gate)), when_inputs_change())
 
 
 def _ranked(recipe: Recipe, partitions: Partitions) -> RankedRecipe:
-    keys = partitions.grid_of(recipe).get_partition_keys()
-    points = {
-        str(key): (key.keys_by_dimension[EXPERTS], key.keys_by_dimension[COEFFICIENT])
-        for key in keys
-    }
+    points = partitions.points_of(recipe)
     return RankedRecipe(
         recipe.name, str(recipe.suite), _is_plain_average(recipe), points, recipe.gate
     )
@@ -209,20 +239,6 @@ def _recipe_version(recipe: Recipe) -> str:
 def _vocabulary_of(recipe: Recipe) -> list[Any]:
     written = dict(recipe.tokenizer.written) if recipe.tokenizer else None
     return [written, recipe.chat_template]
-
-
-def _suite_version(path: Path) -> str | None:
-    """The suite's digest; None while its items are not there yet, or it has faults.
-
-    Scoring reports the faults. Definitions load before the benchmark items are prepared.
-    """
-    from assets.work.suite_files import load_suite
-    from eval_ops.errors import EvalError
-
-    try:
-        return load_suite(path).digest
-    except EvalError:
-        return None
 
 
 def _digest(value: Mapping[str, Any] | list[Any]) -> str:

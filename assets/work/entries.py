@@ -11,7 +11,8 @@ class UpstreamModel:
     `source` is a URI or a path relative to the catalog's folder; `base` is the base model's name
     for an expert and None for a base model itself. `store` says how a full expert is kept; None:
     packed where that saves enough, full otherwise. `follow_links` lets the links of a folder of
-    one's own lead out of it.
+    one's own lead out of it. With `faults` the entry is broken: the name is kept for what hangs on
+    it, and the model can be neither looked at nor pulled.
     """
 
     name: str
@@ -22,3 +23,4 @@ class UpstreamModel:
     description: str | None = None
     store: Literal["full", "packed"] | None = None
     follow_links: bool = False
+    faults: tuple[str, ...] = ()

@@ -10,7 +10,8 @@ name of today that points nowhere stands for what its earlier name points to.
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -120,17 +121,44 @@ def resolve(store: "ArtifactStore", name: str, partition: str | None = None) -> 
 def refs_of(
     store: "ArtifactStore", name: str, wanted: Iterable[str | None] | None = None
 ) -> dict[str | None, "Ref"]:
-    """Read the refs of a name by partition, each with its whole history.
+    """Read the refs of a name that can be read, by partition, each with its whole history."""
+    return table_of(store, name, wanted).refs
+
+
+@dataclass(frozen=True)
+class Table:
+    """The refs of a name by partition, and of those that cannot be read what is wrong."""
+
+    refs: dict[str | None, "Ref"]
+    damaged: Mapping[str, str]
+
+
+def table_of(
+    store: "ArtifactStore", name: str, wanted: Iterable[str | None] | None = None
+) -> Table:
+    """Read the refs of a name by partition, each with its whole history; one that is damaged is one
+    fault, named `<name> [<partition>]`.
 
     With the partitions that are `wanted`, the earlier name is read only where one of them has no
     ref of today, so that a store pays for its past until it has been refreshed once; histories
     then begin with today's name.
     """
-    refs, earlier = store.refs(name), earlier_name(name)
+    wanted = None if wanted is None else list(wanted)
+    (refs, damaged), earlier = _read(store, name), earlier_name(name)
     if earlier is None or (wanted is not None and set(wanted) <= refs.keys()):
-        return refs
-    for partition, before in store.refs(earlier).items():
+        return Table(refs, damaged)
+    old, damaged_too = _read(store, earlier)
+    for partition, before in old.items():
+        if f"{name} [{partition}]" in damaged:
+            continue  # what it points to now is not known, and an old answer may be a wrong one
         now = refs.get(partition)
         history = before.history + (now.history if now is not None else ())
         refs[partition] = dataclasses.replace(before, asset=name, history=history)
-    return refs
+    return Table(refs, {**damaged_too, **damaged})
+
+
+def _read(store: "ArtifactStore", name: str) -> tuple[dict[str | None, "Ref"], dict[str, str]]:
+    """The refs of one name, and what is wrong with the damaged ones."""
+    table = store.ref_table(name)
+    damaged = {f"{name} [{key}]": str(error) for key, error in table.damaged.items()}
+    return dict(table.refs), damaged

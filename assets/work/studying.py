@@ -1,6 +1,7 @@
 """What task vectors look like and how they get on with each other. Knows no Dagster."""
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,11 +20,17 @@ VERSIONS = {TASK_VECTOR: 3, MERGE_PLAN: 2}
 
 @dataclass(frozen=True)
 class Study:
-    """A study is an artifact, with its findings as plain data."""
+    """A study is an artifact, with its findings as plain data: no number in them is infinite.
+
+    `digest` is that of what was studied. Where looking failed there is a `problem`, and no finding:
+    what a study says is for people, and no merge waits for it.
+    """
 
     artifact: "Artifact"
     findings: Mapping[str, Any]
     memoized: bool
+    digest: str
+    problem: str | None = None
 
 
 def study_task_vector(
@@ -31,7 +38,8 @@ def study_task_vector(
 ) -> Study:
     """Measure expert − base, tensor by tensor; the vector is kept by reference to both digests.
 
-    The findings are merge_ops' TaskVectorStatistics as plain data.
+    The findings are merge_ops' TaskVectorStatistics as plain data, with None for what is no finite
+    number.
     """
     from merge_ops.jobs.statistics import task_vector_statistics
 
@@ -84,9 +92,40 @@ def _study(
     digest = blake3(identity.encode()).hexdigest()
     known = store.find(kind, digest)
     if known is not None:
-        return Study(known, known.read_json("study.json"), memoized=True)
-    findings = look()
+        return Study(known, known.read_json("study.json"), True, digest)
+    findings, problem = _looked(look)
+    name = digest
+    if problem is not None:  # under another name, so that the next look tries again
+        name = blake3(f"{digest} {problem}".encode(errors="backslashreplace")).hexdigest()
     with store.attempt(kind) as attempt:
         attempt.write_json("study.json", findings)
-        artifact = attempt.publish(digest, inputs=dict(inputs))
-    return Study(artifact, findings, memoized=False)
+        artifact = attempt.publish(name, inputs=dict(inputs))
+    return Study(artifact, findings, False, digest, problem)
+
+
+def _looked(look: Callable[[], dict[str, Any]]) -> tuple[dict[str, Any], str | None]:
+    """The findings as JSON holds them, or what went wrong while looking.
+
+    A store that fails is no matter of the diagnosis, and is raised.
+    """
+    from resources.errors import ResourceError
+
+    try:
+        return finite(look()), None
+    except ResourceError:
+        raise
+    except Exception as error:
+        if isinstance(error.__cause__, ResourceError):
+            raise
+        return {}, f"{type(error).__name__}: {error}"
+
+
+def finite(value: Any) -> Any:
+    """Return plain data with None for every number that is not finite: JSON has none."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(each) for each in value]
+    return value

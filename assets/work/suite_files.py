@@ -1,5 +1,6 @@
 """Suite files: read by the one YAML reader, checked by eval_ops. Knows no Dagster."""
 
+from os.path import exists
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,3 +29,15 @@ def load_suite(path: Path) -> "Suite":
         problem = f"the suite file holds {len(documents)} YAML documents; a suite is one"
         raise SuiteError(str(path), [problem])
     return check_suite(documents[0], path)
+
+
+def items_are_missing(path: Path) -> bool:
+    """Tell whether a suite file names items that are not there, or not there yet."""
+    try:
+        document = read_documents(path)[0]
+    except (OSError, DocumentError):
+        return False
+    benchmarks = document.get("benchmarks") if isinstance(document, dict) else None
+    entries = benchmarks if isinstance(benchmarks, list) else []
+    named = [each.get("items") for each in entries if isinstance(each, dict)]
+    return any(isinstance(each, str) and not exists(path.parent / each) for each in named)

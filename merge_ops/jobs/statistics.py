@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 class TensorChange:
     """A tensor change says how far one tensor moved from the base.
 
-    It holds L2 norms, the largest |δ|, and how many entries changed at all.
+    It holds L2 norms, the largest |δ|, and how many entries changed at all. `relative_norm` is
+    infinite where a tensor of zeros changed.
     """
 
     name: str
@@ -104,7 +105,8 @@ def task_vector_statistics(
         count = base.tensors[name].count
         layer = layer_of(name)
         norm = math.sqrt(square)
-        relative = norm / math.sqrt(base_square) if base_square else math.inf
+        unlike_zero = math.inf if norm else 0.0
+        relative = norm / math.sqrt(base_square) if base_square else unlike_zero
         place = layer[1] if layer else None
         changes.append(TensorChange(name, place, count, norm, relative, largest, changed))
         done += count

@@ -196,11 +196,23 @@ class Recipe:
             else:
                 sets.append(tuple(sorted(entry)))
         if self.method.exactly is not None:
-            listed = {entry.model for entry in self.models}
-            if self.on_task_vectors:
-                listed -= {self.base_model}
+            listed = self._models_beside_sets
             sets = [each for each in sets if len({*each, *listed}) == self.method.exactly]
         return tuple(dict.fromkeys(each for each in sets if each))
+
+    @property
+    def sets_question(self) -> tuple[object, ...]:
+        """Return what `expert_sets` reads of the recipe: equal questions have equal answers."""
+        exactly = self.method.exactly
+        beside = None if exactly is None else frozenset(self._models_beside_sets)
+        return self.experts, exactly, beside
+
+    @property
+    def _models_beside_sets(self) -> set[str]:
+        listed = {entry.model for entry in self.models}
+        if self.on_task_vectors and self.base_model is not None:
+            listed -= {self.base_model}
+        return listed
 
     def for_experts(self, names: Sequence[str], base: str) -> Recipe:
         """Return the recipe for one expert set, ready to be planned.

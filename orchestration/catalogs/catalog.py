@@ -1,16 +1,40 @@
 """A checked catalog: what models, recipes and suites a team has, and how they hang together."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from assets.work.entries import UpstreamModel
-from merge_ops.errors import FaultsError
-from merge_ops.recipes import Recipe, Steps, set_id
+from merge_ops.errors import Fault, FaultsError
+from merge_ops.recipes import Recipe, Steps
 
 
 class CatalogError(FaultsError):
     """A catalog with faults, all of them listed, each with its file."""
+
+
+@dataclass(frozen=True)
+class BrokenPart:
+    """A broken part is one recipe, suite or model that cannot be used, with all its faults.
+
+    `name` is the recipe's, suite's or model's, or the file's where that says nothing of them.
+    `told_early` is False for what may be only not there yet: items that are still to be made.
+    """
+
+    kind: Literal["recipe", "suite", "model", "file"]
+    name: str
+    faults: tuple[Fault, ...]
+    told_early: bool = True
+
+    @property
+    def id(self) -> str:
+        """What the part is called: `recipe ties`."""
+        return f"{self.kind} {self.name}"
+
+    def __str__(self) -> str:
+        return str(CatalogError(self.id, self.faults))
 
 
 @dataclass(frozen=True)
@@ -19,31 +43,38 @@ class Catalog:
 
     `files` are the recipes' files: each one recipe, or several of which later ones use earlier
     ones' results (merge_ops.recipes.steps says which of them are merged for each expert set).
+    What follows from them is worked out once: recipes that ask for the same expert sets share one
+    tuple of ids, and there may be half a million.
+    `broken` are the parts that cannot be used, by their ids. A broken recipe is in `broken` alone.
+    A broken model is in `models` too, with its faults, so that the expert sets that hold it stay
+    what they are. A broken suite is in `suites` too, without a digest in `suite_digests`.
     """
 
     folder: Path
     models: Mapping[str, UpstreamModel]
     files: Mapping[str, Steps]
     suites: Mapping[str, Path]
+    broken: Mapping[str, BrokenPart] = field(default_factory=dict[str, BrokenPart])
+    suite_digests: Mapping[str, str] = field(default_factory=dict[str, str])
 
-    @property
+    @cached_property
     def recipes(self) -> Mapping[str, Recipe]:
         """Each file is for one recipe: its only one, or its last."""
         return {name: steps.result for name, steps in self.files.items()}
 
-    @property
+    @cached_property
     def bases(self) -> tuple[str, ...]:
         """Names of the models that have experts, sorted."""
         return tuple(sorted({model.base for model in self.models.values() if model.base}))
 
-    @property
+    @cached_property
     def experts(self) -> tuple[str, ...]:
         """Names of the models that have a base."""
         return tuple(name for name, model in self.models.items() if model.base)
 
     def experts_of(self, base: str) -> tuple[str, ...]:
         """Return the names of the experts of one base model."""
-        return tuple(name for name, model in self.models.items() if model.base == base)
+        return self._experts_by_base.get(base, ())
 
     def base_of(self, recipe: Recipe) -> str:
         """Return the base model whose experts a file merges; of its recipes, give the result.
@@ -62,14 +93,37 @@ class Catalog:
 
     def sets_asked(self, document: Recipe, base: str) -> tuple[str, ...]:
         """Return the ids of the expert sets that one document asks for, sorted."""
-        return tuple(sorted(map(set_id, document.expert_sets(self.experts_of(base)))))
+        question = (base, document.sets_question)
+        if question not in self._asked:
+            sets = document.expert_sets(self.experts_of(base))
+            self._asked[question] = tuple(sorted(map("+".join, sets)))  # a set_id each
+        return self._asked[question]
 
-    @property
+    @cached_property
     def sets(self) -> tuple[str, ...]:
         """Ids of all expert sets of all recipes, sorted."""
-        sets = {each for recipe in self.recipes.values() for each in self.sets_of(recipe)}
-        return tuple(sorted(sets))
+        of_recipes = {self.sets_of(recipe) for recipe in self.recipes.values()}
+        if len(of_recipes) == 1:
+            return of_recipes.pop()
+        return tuple(sorted(set().union(*of_recipes)))
 
     def suite_of(self, recipe: Recipe) -> Path | None:
         """Return the suite file that a recipe is scored on."""
         return self.suites[recipe.suite] if recipe.suite else None
+
+    def broken_of(self, kind: str) -> Mapping[str, BrokenPart]:
+        """Return the broken parts of one kind by name."""
+        return {part.name: part for part in self.broken.values() if part.kind == kind}
+
+    @cached_property
+    def _experts_by_base(self) -> Mapping[str, tuple[str, ...]]:
+        experts: dict[str, list[str]] = {}
+        for name, model in self.models.items():
+            if model.base:
+                experts.setdefault(model.base, []).append(name)
+        return {base: tuple(names) for base, names in experts.items()}
+
+    @cached_property
+    def _asked(self) -> dict[Hashable, tuple[str, ...]]:
+        """What `sets_asked` has worked out, by base and question."""
+        return {}

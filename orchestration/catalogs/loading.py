@@ -32,34 +32,138 @@ Loading reads no weight and no benchmark item, and needs no network and no envir
 """
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 from assets.work.names import reserved_names
 from merge_ops.errors import Fault, RecipeError
 from merge_ops.recipes import Steps, load_steps
-from orchestration.catalogs.catalog import Catalog, CatalogError
+from orchestration.catalogs.catalog import BrokenPart, Catalog, CatalogError
 from orchestration.catalogs.models_file import load_models
-from orchestration.catalogs.names import RECIPE_NAME
-from orchestration.catalogs.recipe_faults import recipe_faults
+from orchestration.catalogs.names import RECIPE_NAME, alike
+from orchestration.catalogs.recipe_faults import recipe_faults, suite_fault
+
+SUFFIX = ".yaml"
+LIKE_YAML = (".yml", ".yaml")
+"""Endings, in any case, of files that were meant to be read. Others are not looked at."""
 
 
 def load_catalog(folder: Path) -> Catalog:
-    """Read and check a catalog's folder. Raises CatalogError with every fault of every file."""
-    faults: list[Fault] = []
-    models = load_models(folder / "models.yaml", faults)
-    suites = {path.stem: path for path in sorted((folder / "suites").glob("*.yaml"))}
+    """Read and check a catalog's folder. What is broken is in `broken`; the rest is there.
+
+    Raises CatalogError, with every fault, only where no model can be told from models.yaml.
+    """
+    file = load_models(folder / "models.yaml")
+    if file.unreadable or not file.models:
+        faults = [*file.unreadable, *(f for found in file.faults.values() for f in found)]
+        raise CatalogError(f"catalog {folder}", faults)
+    broken = list(file.broken)
+    suites, digests = _load_suites(folder, broken)
+    files, by_id = _load_recipes(folder, broken), dict[str, BrokenPart]()
+    models = dict(sorted(file.models.items()))
+    catalog = Catalog(folder, models, files, suites, by_id, digests)
+    for name, steps in list(files.items()):
+        if faults := _recipe_faults(catalog, steps):
+            broken.append(BrokenPart("recipe", name, faults))
+            del files[name]
+    for part in _missing_suites(catalog):
+        broken.append(part)
+        suites[part.name] = folder / "suites" / f"{part.name}{SUFFIX}"
+    by_id.update((part.id, part) for part in sorted(broken, key=lambda part: part.id))
+    return catalog
+
+
+def _recipe_faults(catalog: Catalog, steps: Steps) -> tuple[Fault, ...]:
+    try:
+        return tuple(recipe_faults(catalog, steps))
+    except Exception as error:  # no recipe takes the others down
+        problem = f"cannot be checked ({type(error).__name__}: {error})"
+        return (Fault(f"recipes/{steps.result.name}{SUFFIX}", problem),)
+
+
+def _load_suites(folder: Path, broken: list[BrokenPart]) -> tuple[dict[str, Path], dict[str, str]]:
+    """Read the suites: their files by name, and the digests of those that are sound."""
+    from assets.work.suite_files import items_are_missing, load_suite
+    from eval_ops.errors import EvalError, FaultyInputError
+
+    paths = {path.stem: path for path in _files(folder / "suites", broken, "suite")}
+    digests: dict[str, str] = {}
+    for name, path in paths.items():
+        place, told = f"suites/{path.name}", True
+        try:
+            suite = load_suite(path)
+        except EvalError as error:
+            problems = error.faults if isinstance(error, FaultyInputError) else (str(error),)
+            told = not items_are_missing(path)
+        except ImportError:  # what is not installed is said of the whole command
+            raise
+        except Exception as error:  # whatever a file makes a library raise, it is this file's fault
+            problems = (f"cannot be read ({type(error).__name__}: {error})",)
+        else:
+            problems = _identity_faults("suite", suite.name, name)
+            if not problems:
+                digests[name] = suite.digest
+        if problems:
+            faults = tuple(Fault(place, problem) for problem in problems)
+            broken.append(BrokenPart("suite", name, faults, told))
+    return paths, digests
+
+
+def _load_recipes(folder: Path, broken: list[BrokenPart]) -> dict[str, Steps]:
     files: dict[str, Steps] = {}
-    for path in sorted((folder / "recipes").glob("*.yaml")):
+    for path in _files(folder / "recipes", broken, "recipe"):
+        faults: list[Fault] = []
         steps = _load_file(path, faults)
         if steps is not None:
             files[path.stem] = steps
-    catalog = Catalog(folder, dict(sorted(models.items())), files, suites)
-    if models:
-        for steps in files.values():
-            faults.extend(recipe_faults(catalog, steps))
-    if faults:
-        raise CatalogError(f"catalog {folder}", faults)
-    return catalog
+        if faults:
+            broken.append(BrokenPart("recipe", path.stem, tuple(faults)))
+    return files
+
+
+def _files(folder: Path, broken: list[BrokenPart], kind: str) -> Iterator[Path]:
+    """The files of a kind, sorted. One that has its name twice, or nearly, is broken."""
+    there = sorted(path for path in folder.glob("*") if path.suffix.lower() in LIKE_YAML)
+    taken = alike(path.stem for path in there if path.suffix == SUFFIX)
+    for path in there:
+        place = f"{folder.name}/{path.name}"
+        if path.name.startswith("."):  # what an editor or a disk of another system left
+            continue
+        if path.suffix != SUFFIX:
+            beside = " beside it" if path.with_suffix(SUFFIX) in there else ""
+            also = f"; {path.stem}{SUFFIX} is there too" if beside else ""
+            problem = f"is not read: a {kind}'s file ends in {SUFFIX}{also}. Rename or remove it"
+            broken.append(_of_file(kind, path.name, place, problem))
+        elif path.stem in taken:
+            problem = (
+                f"is nearly called {taken[path.stem]}; many disks take them for one, so rename"
+            )
+            broken.append(_of_file(kind, path.stem, place, f"{problem} one of the files"))
+        else:
+            yield path
+
+
+def _of_file(kind: str, name: str, place: str, problem: str) -> BrokenPart:
+    assert kind in ("recipe", "suite")
+    return BrokenPart(kind, name, (Fault(place, problem),))
+
+
+def _identity_faults(kind: str, written: str, name: str) -> tuple[str, ...]:
+    """A part of the catalog has one name: its file's."""
+    if written == name:
+        return ()
+    problem = f"has `name: {written}`; a {kind} of the catalog is called as its file ('{name}'):"
+    return (f"{problem} write `name: {name}`, or rename the file to {written}{SUFFIX}",)
+
+
+def _missing_suites(catalog: Catalog) -> list[BrokenPart]:
+    """Suites that recipes name and that are not there; the recipes are merged all the same."""
+    faults: dict[str, list[Fault]] = {}
+    for steps in catalog.files.values():
+        fault = suite_fault(catalog, steps)
+        if fault is not None:
+            faults.setdefault(str(steps.result.suite), []).append(fault)
+    return [BrokenPart("suite", name, tuple(found)) for name, found in sorted(faults.items())]
 
 
 def _load_file(path: Path, faults: list[Fault]) -> Steps | None:
@@ -79,6 +183,9 @@ def _load_file(path: Path, faults: list[Fault]) -> Steps | None:
             dataclasses.replace(fault, where=f"{place}: {fault.where}" if fault.where else place)
             for fault in error.faults
         )
+        return None
+    except Exception as error:  # no file takes the others down, whatever it makes a library raise
+        faults.append(Fault(place, f"cannot be read ({type(error).__name__}: {error})"))
         return None
     if steps.result.name != path.stem:
         problem = f"is '{steps.result.name}'; what a file of the catalog is for has the file's"

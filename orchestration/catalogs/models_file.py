@@ -1,7 +1,15 @@
-"""models.yaml: the upstream models of a catalog, with every fault at once."""
+"""models.yaml: the upstream models of a catalog, with every fault at once.
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
+An entry with faults is a broken model. Where it can be told what it is called it stays a model of
+the catalog, with its faults: the expert sets that hold it are what they were, and none of them is
+merged as a smaller one.
+"""
+
+import dataclasses
+import difflib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from assets.work.entries import UpstreamModel
 from merge_ops.checkpoints import DocumentError, read_documents
 from merge_ops.errors import Fault, did_you_mean
-from orchestration.catalogs.names import BANNED, name_rule
+from orchestration.catalogs.catalog import BrokenPart
+from orchestration.catalogs.names import BANNED, alike, name_rule, secret_fault
 
 
 class ModelDefinition(BaseModel):
@@ -25,54 +34,141 @@ class ModelDefinition(BaseModel):
     licence: str | None = None
     description: str | None = None
     store: Literal["full", "packed"] | None = None
+    follow_links: bool = False
 
 
-def load_models(path: Path, faults: list[Fault]) -> dict[str, UpstreamModel]:
-    """Read the models of a catalog by name, in the file's order; faults go into `faults`."""
-    entries = _model_entries(path, faults)
-    models: dict[str, UpstreamModel] = {}
+@dataclass
+class ModelsFile:
+    """A models file holds the models by name, in the file's order, and what is wrong.
+
+    `unreadable` are faults that leave nothing of the file. `faults` go by model, or by the place of
+    an entry that has no name; those of "models.yaml" are of the file as a whole.
+    """
+
+    models: dict[str, UpstreamModel] = field(default_factory=dict[str, UpstreamModel])
+    unreadable: list[Fault] = field(default_factory=list[Fault])
+    faults: dict[str, list[Fault]] = field(default_factory=lambda: defaultdict(list))
+
+    @property
+    def broken(self) -> Iterator[BrokenPart]:
+        """The parts with faults."""
+        for name, faults in self.faults.items():
+            kind = "model" if name in self.models else "file"
+            yield BrokenPart(kind, name, tuple(faults))
+
+
+def load_models(path: Path) -> ModelsFile:
+    """Read the models of a catalog, and every fault of each."""
+    file = ModelsFile()
+    entries = _model_entries(path, file)
+    places: dict[str, list[str]] = defaultdict(list)
     for position, entry in enumerate(entries):
         where = f"models.yaml: models[{position}]"
-        try:
-            definition = ModelDefinition.model_validate(entry)
-        except ValidationError as error:
-            faults.extend(_spell(where, error))
+        name = _name_of(entry)
+        found = list(_entry_faults(where, entry, name))
+        if name is None:
+            file.faults[f"models[{position}]"] += found
             continue
-        if BANNED.search(definition.name):
-            faults.append(Fault(f"{where}.name", f"is {definition.name!r}; {name_rule()}"))
-        models[definition.name] = UpstreamModel(**definition.model_dump())
-    faults.extend(_store_faults(models))
-    names = Counter(entry.get("name") for entry in entries if isinstance(entry, dict))
-    for name, count in names.items():
-        if count > 1:
-            faults.append(Fault("models.yaml", f"names '{name}' {count} times; names are unique"))
-    faults.extend(_base_faults(models))
-    return models
+        places[name].append(where)
+        if found:
+            file.faults[name] += found
+        file.models[name] = _model_of(entry, name)
+    for name, found in places.items():
+        if len(found) > 1:
+            problem = f"names '{name}' {len(found)} times; names are unique"
+            file.faults[name].append(Fault("models.yaml", problem))
+    for name, others in alike(file.models).items():
+        problem = f"is nearly the name of {others}; many disks take them for one, so rename one"
+        file.faults[name].append(Fault(f"models.yaml: model '{name}': name", problem))
+    for name, fault in (*_base_faults(file.models, file.faults), *_store_faults(file.models)):
+        file.faults[name].append(fault)
+    for name, faults in file.faults.items():
+        if name in file.models:
+            base = _likely_base(file.models, name)
+            broken = tuple(map(str, faults))
+            file.models[name] = dataclasses.replace(file.models[name], base=base, faults=broken)
+    return file
 
 
-def _model_entries(path: Path, faults: list[Fault]) -> list[Any]:
+def _model_entries(path: Path, file: ModelsFile) -> list[Any]:
     try:
         documents = read_documents(path)
     except FileNotFoundError:
         problem = "does not exist; list the upstream models in it (RONGHE_CATALOG names the folder)"
-        faults.append(Fault("models.yaml", problem))
+        file.unreadable.append(Fault("models.yaml", problem))
         return []
     except DocumentError as error:
         for fault in error.faults:
             where = f"models.yaml: {fault.where}" if fault.where else "models.yaml"
-            faults.append(Fault(where, " ".join(fault.problem.split())))
+            file.unreadable.append(Fault(where, " ".join(fault.problem.split())))
         return []
     document = documents[0] if len(documents) == 1 else None
     if not isinstance(document, dict) or not isinstance(document.get("models"), list):
-        faults.append(Fault("models.yaml", "must hold `models:`, a list of {name, source, base}"))
+        problem = "must hold `models:`, a list of {name, source, base}"
+        file.unreadable.append(Fault("models.yaml", problem))
         return []
     for key in document:
         if key != "models":
             hint = did_you_mean(str(key), ["models"])
-            faults.append(Fault(f"models.yaml: {key}", f"is no known key.{hint} Known: models"))
+            problem = f"is no known key.{hint} Known: models"
+            file.faults["models.yaml"].append(Fault(f"models.yaml: {key}", problem))
     if not document["models"]:
-        faults.append(Fault("models.yaml", "lists no model"))
+        file.unreadable.append(Fault("models.yaml", "lists no model"))
     return document["models"]
+
+
+def _name_of(entry: object) -> str | None:
+    """What an entry calls its model; None where that can be no partition."""
+    name = entry.get("name") if isinstance(entry, dict) else None
+    if not isinstance(name, str) or not 0 < len(name) <= 120 or BANNED.search(name):
+        return None
+    return name
+
+
+def _entry_faults(where: str, entry: object, name: str | None) -> Iterator[Fault]:
+    """What is wrong with one entry by itself."""
+    try:
+        definition = ModelDefinition.model_validate(entry)
+    except ValidationError as error:
+        yield from _spell(where, error)
+        return
+    if name is None:
+        yield Fault(f"{where}.name", f"is {definition.name!r}; {name_rule()}")
+    if problem := secret_fault(definition.source):
+        yield Fault(f"{where}.source", problem)
+
+
+def _model_of(entry: Mapping[str, Any], name: str) -> UpstreamModel:
+    """An entry as far as it can be understood."""
+    try:
+        return UpstreamModel(**ModelDefinition.model_validate(entry).model_dump())
+    except ValidationError:
+        source, base = entry.get("source"), entry.get("base")
+        lora: Literal["lora", "full"] = "lora" if entry.get("kind") == "lora" else "full"
+        return UpstreamModel(
+            name,
+            source if isinstance(source, str) else "",
+            base if isinstance(base, str) else None,
+            lora,
+        )
+
+
+def _likely_base(models: Mapping[str, UpstreamModel], name: str) -> str | None:
+    """The base model of a broken entry as far as can be told. Nothing is ever merged by it.
+
+    It says which expert sets the model is in, so that those stay what they are.
+    """
+    given = models[name].base
+    if given is None and models[name].kind == "full":
+        return None
+    if given is not None and given in models:
+        return models[given].base or given
+    bases = sorted(each for each, model in models.items() if model.base is None and each != name)
+    near = difflib.get_close_matches(given or "", bases, n=1)
+    if near:
+        return near[0]
+    named = [model.base for model in models.values() if model.base in models]
+    return max(named, key=named.count) if named else None
 
 
 def _spell(where: str, error: ValidationError) -> Iterator[Fault]:
@@ -90,22 +186,30 @@ def _spell(where: str, error: ValidationError) -> Iterator[Fault]:
             yield Fault(place, f"is {fault['input']!r}; {allowed}")
 
 
-def _base_faults(models: Mapping[str, UpstreamModel]) -> Iterator[Fault]:
+def _base_faults(
+    models: Mapping[str, UpstreamModel], broken: Iterable[str]
+) -> Iterator[tuple[str, Fault]]:
+    """What is wrong between models, by name. An expert of a broken base has no fault of its own."""
+    known = set(broken)
     for name, model in models.items():
         where = f"models.yaml: model '{name}': base"
         if model.base is not None and model.base not in models:
             hint = did_you_mean(model.base, [each for each in models if each != name])
-            yield Fault(where, f"is '{model.base}', which is no model of the catalog.{hint}")
+            problem = f"is '{model.base}', which is no model of the catalog.{hint}"
+            yield name, Fault(where, problem)
         elif model.base is not None and models[model.base].base is not None:
-            yield Fault(where, f"is '{model.base}', which is an expert itself; name its base model")
-        elif model.base is None and model.kind == "lora":
-            yield Fault(where, "is missing; a LoRA adapter belongs to a base model")
+            problem = f"is '{model.base}', which is an expert itself; name its base model"
+            yield name, Fault(where, problem)
+        elif model.base is None and model.kind == "lora" and name not in known:
+            yield name, Fault(where, "is missing; a LoRA adapter belongs to a base model")
 
 
-def _store_faults(models: Mapping[str, UpstreamModel]) -> Iterator[Fault]:
+def _store_faults(models: Mapping[str, UpstreamModel]) -> Iterator[tuple[str, Fault]]:
     for name, model in models.items():
         where = f"models.yaml: model '{name}': store"
         if model.store == "packed" and model.base is None:
-            yield Fault(where, "is 'packed'; only an expert, which names its `base`, can be packed")
+            problem = "is 'packed'; only an expert, which names its `base`, can be packed"
+            yield name, Fault(where, problem)
         elif model.store is not None and model.kind == "lora":
-            yield Fault(where, f"is '{model.store}'; an adapter stays an adapter, so leave it out")
+            problem = f"is '{model.store}'; an adapter stays an adapter, so leave it out"
+            yield name, Fault(where, problem)

@@ -17,6 +17,7 @@ import dagster as dg
 from assets.work import names
 from merge_ops.recipes import Recipe, Steps
 from orchestration.catalogs.catalog import Catalog
+from orchestration.catalogs.partition_keys import KeyedOnce, Points
 
 EXPERTS, COEFFICIENT = "experts", "coefficient"
 
@@ -30,17 +31,17 @@ class Partitions:
     @cached_property
     def models(self) -> dg.StaticPartitionsDefinition:
         """One partition for each model."""
-        return dg.StaticPartitionsDefinition(list(self.catalog.models))
+        return KeyedOnce(self.catalog.models)
 
     @cached_property
     def experts(self) -> dg.StaticPartitionsDefinition:
         """One partition for each expert."""
-        return dg.StaticPartitionsDefinition(list(self.catalog.experts))
+        return KeyedOnce(self.catalog.experts)
 
     @cached_property
     def sets(self) -> dg.StaticPartitionsDefinition:
         """One partition for each expert set of any recipe."""
-        return dg.StaticPartitionsDefinition(list(self.catalog.sets))
+        return self._definition_of(self.catalog.sets)
 
     def merges_every_set(self, recipe: Recipe) -> bool:
         """Tell whether the recipe merges all the sets that any recipe does."""
@@ -50,17 +51,20 @@ class Partitions:
         """Define one partition for each expert set of one recipe."""
         if self.merges_every_set(recipe):
             return self.sets
-        return dg.StaticPartitionsDefinition(list(self.catalog.sets_of(recipe)))
+        return self._definition_of(self.catalog.sets_of(recipe))
 
     def grid_of(self, recipe: Recipe) -> dg.MultiPartitionsDefinition:
         """Define one partition for each expert set and coefficient."""
-        coefficients = [each.id for each in recipe.coefficients()]
-        return dg.MultiPartitionsDefinition(
-            {
-                EXPERTS: self.sets_of(recipe),
-                COEFFICIENT: dg.StaticPartitionsDefinition(coefficients),
-            }
-        )
+        sets, coefficients = self.sets_of(recipe), tuple(each.id for each in recipe.coefficients())
+        if (sets, coefficients) not in self._grids:
+            dimensions = {EXPERTS: sets, COEFFICIENT: KeyedOnce(coefficients)}
+            self._grids[sets, coefficients] = dg.MultiPartitionsDefinition(dimensions)
+        return self._grids[sets, coefficients]
+
+    def points_of(self, recipe: Recipe) -> Points:
+        """Name the points of a recipe's grid by partition key; none is made before it is asked."""
+        coefficients = tuple(each.id for each in recipe.coefficients())
+        return Points(self.catalog.sets_of(recipe), coefficients)
 
     @cached_property
     def model_to_expert(self) -> dg.StaticPartitionMapping:
@@ -85,15 +89,18 @@ class Partitions:
     @cached_property
     def expert_to_sets(self) -> dg.StaticPartitionMapping:
         """A set depends on its experts (and through them on their base model)."""
-        holding = {
-            name: [each for each in self.catalog.sets if name in each.split("+")]
-            for name in self.catalog.experts
-        }
+        holding: dict[str, list[str]] = {name: [] for name in self.catalog.experts}
+        for each in self.catalog.sets:
+            for name in each.split("+"):
+                holding[name].append(each)
         return dg.StaticPartitionMapping({name: sets for name, sets in holding.items() if sets})
 
     def restriction(self, recipe: Recipe) -> dg.StaticPartitionMapping:
         """Map each of the recipe's sets to itself, and the others to nothing."""
-        return dg.StaticPartitionMapping({each: each for each in self.catalog.sets_of(recipe)})
+        sets = self.catalog.sets_of(recipe)
+        if sets not in self._restrictions:
+            self._restrictions[sets] = dg.StaticPartitionMapping({each: each for each in sets})
+        return self._restrictions[sets]
 
     def plan_key(self, recipe: Recipe) -> dg.AssetKey:
         """Return the asset that a file's expert sets come from."""
@@ -132,3 +139,20 @@ class Partitions:
         return dg.MultiPartitionMapping(
             {name: dg.DimensionPartitionMapping(name, identity) for name in (EXPERTS, COEFFICIENT)}
         )
+
+    def _definition_of(self, sets: tuple[str, ...]) -> dg.StaticPartitionsDefinition:
+        if sets not in self._definitions:
+            self._definitions[sets] = KeyedOnce(sets)
+        return self._definitions[sets]
+
+    @cached_property
+    def _definitions(self) -> dict[tuple[str, ...], dg.StaticPartitionsDefinition]:
+        return {}
+
+    @cached_property
+    def _restrictions(self) -> dict[tuple[str, ...], dg.StaticPartitionMapping]:
+        return {}
+
+    @cached_property
+    def _grids(self) -> dict[tuple[object, ...], dg.MultiPartitionsDefinition]:
+        return {}

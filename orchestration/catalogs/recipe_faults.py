@@ -30,15 +30,21 @@ def recipe_faults(catalog: Catalog, steps: Steps) -> Iterator[Fault]:
             place = f"{file}: document {document.name}" if steps.earlier else file
             yield from _name_faults(catalog, steps, document, base, place)
         yield from _set_faults(catalog, takers, base, file)
-    if recipe.suite is not None and recipe.suite not in catalog.suites:
-        hint = did_you_mean(recipe.suite, catalog.suites)
-        known = ", ".join(catalog.suites) or "none"
-        yield Fault(f"{file}: suite", f"is '{recipe.suite}', not in suites/.{hint} Known: {known}")
     for coefficient in recipe.coefficients():
         if BANNED.search(coefficient.id.replace("+", "")):
             problem = f"gives the coefficient {coefficient.id!r}; {name_rule()}"
             yield Fault(f"{file}: sweep", problem)
     yield from _gate_faults(recipe, file)
+
+
+def suite_fault(catalog: Catalog, steps: Steps) -> Fault | None:
+    """Say that the suite of a file is not there; its checkpoints can be merged, not scored."""
+    suite, file = steps.result.suite, f"recipes/{steps.result.name}.yaml"
+    if suite is None or suite in catalog.suites:
+        return None
+    hint = did_you_mean(suite, catalog.suites)
+    known = ", ".join(catalog.suites) or "none"
+    return Fault(f"{file}: suite", f"is '{suite}', not in suites/.{hint} Known: {known}")
 
 
 def _step_name_faults(catalog: Catalog, steps: Steps, file: str) -> Iterator[Fault]:

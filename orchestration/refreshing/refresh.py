@@ -184,8 +184,9 @@ class _Refresh:
                 for key, partitions in self._execute(part).items():
                     again[key] |= partitions
             return again
-        if not result.success:
-            self._report.failures += _failures(result, f"{names} {_short(plan)}")
+        if not (result.success and _all_passed(result)):
+            self._report.failures += _failures(result, f"{names} {_short(plan)}".strip())
+        self._report.failures += self._log.errors.take()
         return {key: self._count(result, key, plan.partitions) for key in plan.assets}
 
     def _count(
@@ -207,6 +208,10 @@ class _Refresh:
     def _live(self, key: dg.AssetKey) -> int:
         definition = self._graph.get(key).partitions_def
         return 1 if definition is None else len(definition.get_partition_keys())
+
+
+def _all_passed(result: dg.ExecuteInProcessResult) -> bool:
+    return all(each.passed for each in result.get_asset_check_evaluations())
 
 
 def _materialized(result: dg.ExecuteInProcessResult, key: dg.AssetKey) -> set[str | None]:
