@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from errno import ENOENT
 from pathlib import Path
 
 import blake3
 
+from merge_ops.checkpoints.file_bounds import ITEM, MAX_ITEMS
 from merge_ops.checkpoints.folder_door import RefusedFileError, open_regular
+from merge_ops.checkpoints.strict_json import load_shallow_json
 from merge_ops.errors import UnreadableFileError
 
 _PIECE = 1 << 20
@@ -44,6 +47,27 @@ def digest_of_file(path: Path) -> str:
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
     return hasher.hexdigest()
+
+
+class StrangersFiles:
+    """Strangers' files are the files that a suite names: regular ones, read within bounds."""
+
+    def items(self, path: Path) -> bytes:
+        """Return the bytes of a file of items. Raises OSError, FileNotFoundError among it."""
+        try:
+            return read_bounded(path, MAX_ITEMS)
+        except UnreadableFileError as error:
+            if error.errno == ENOENT:
+                raise FileNotFoundError(ENOENT, "No such file or directory", str(path)) from error
+            raise
+
+    def value(self, text: bytes) -> object:
+        """Return the value of one line of JSON. Raises ValueError and nothing else."""
+        return load_shallow_json(text, one_value_each=True, bound=ITEM)
+
+    def digest(self, path: Path) -> str:
+        """Return the blake3 of a file of any size. Raises OSError."""
+        return digest_of_file(path)
 
 
 def _unreadable(path: Path, error: Exception) -> UnreadableFileError:

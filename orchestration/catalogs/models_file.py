@@ -16,10 +16,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from assets.work.entries import UpstreamModel
-from merge_ops.checkpoints import DocumentError, read_documents
-from merge_ops.errors import Fault, did_you_mean
+from merge_ops.checkpoints.bounded_yaml import DocumentError, read_documents
+from merge_ops.errors import Fault, did_you_mean, quoted
 from orchestration.catalogs.catalog import BrokenPart
 from orchestration.catalogs.names import BANNED, alike, name_rule, secret_fault
+
+MAX_FAULTS = 50
+"""Faults of one entry that are told."""
 
 
 class ModelDefinition(BaseModel):
@@ -134,8 +137,16 @@ def _entry_faults(where: str, entry: object, name: str | None) -> Iterator[Fault
         return
     if name is None:
         yield Fault(f"{where}.name", f"is {definition.name!r}; {name_rule()}")
+    if definition.follow_links and not _is_local(definition.source):
+        yield Fault(f"{where}.follow_links", "is for a folder of one's own, and this is none")
     if problem := secret_fault(definition.source):
         yield Fault(f"{where}.source", problem)
+
+
+def _is_local(source: str) -> bool:
+    """Whether a source is a folder here."""
+    scheme, separator, _ = source.partition("://")
+    return not separator or scheme == "file"
 
 
 def _model_of(entry: Mapping[str, Any], name: str) -> UpstreamModel:
@@ -174,7 +185,7 @@ def _likely_base(models: Mapping[str, UpstreamModel], name: str) -> str | None:
 def _spell(where: str, error: ValidationError) -> Iterator[Fault]:
     """pydantic's faults as sentences; an unknown key gets a did-you-mean."""
     known = list(ModelDefinition.model_fields)
-    for fault in error.errors(include_url=False):
+    for fault in error.errors(include_url=False)[:MAX_FAULTS]:
         place = ".".join([where, *(str(part) for part in fault["loc"])])
         if fault["type"] == "extra_forbidden":
             hint = did_you_mean(str(fault["loc"][-1]), known)
@@ -183,7 +194,7 @@ def _spell(where: str, error: ValidationError) -> Iterator[Fault]:
             yield Fault(place, "is missing")
         else:
             allowed = fault["msg"].replace("Input should", "it must", 1)
-            yield Fault(place, f"is {fault['input']!r}; {allowed}")
+            yield Fault(place, f"is {quoted(fault['input'])}; {allowed}")
 
 
 def _base_faults(

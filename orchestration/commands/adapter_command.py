@@ -27,10 +27,12 @@ from orchestration.commands.output_folder import check_output, staged
 from orchestration.commands.readable_models import folder_of_adapter, readable
 
 
-def run_adapter_average(config: Path, out: Path, factor_wise: bool) -> None:
+def run_adapter_average(
+    config: Path, out: Path, factor_wise: bool, follow_links: bool = False
+) -> None:
     """Write the averaged adapter into `out`, all of it or nothing."""
     recipe = _recipe(config)
-    adapters = _read_all(recipe)
+    adapters = _read_all(recipe, follow_links)
     plan = plan_average(recipe, adapters, factor_wise)
     check_output(out)
     console = Console(stderr=True)
@@ -58,11 +60,11 @@ def _recipe(config: Path) -> Recipe:
     return steps.result
 
 
-def _read_all(recipe: Recipe) -> list[Adapter]:
+def _read_all(recipe: Recipe, follow_links: bool) -> list[Adapter]:
     """Every adapter of the recipe; what is wrong with any of them is reported at once."""
     names = [entry.model for entry in recipe.models]
     alone = [name for name in names if len(folders_of(name)) == 1]
-    places = find_places(recipe.subject, alone)
+    places = find_places(recipe.subject, alone, follow_links)
     adapters: list[Adapter] = []
     faults: list[Fault] = []
     first: dict[Path, str] = {}
@@ -79,9 +81,11 @@ def _read_all(recipe: Recipe) -> list[Adapter]:
             faults.append(Fault(f"model '{name}'", problem))
             continue
         try:
-            folder = readable(folder_of_adapter(path_of(places[name])), adapter=True)
-            read_adapter(name, FolderSource(folder))  # its faults, before it is hashed
-            hashed, source = hash_model(folder), FolderSource(folder)
+            folder = folder_of_adapter(path_of(places[name]))
+            folder = readable(folder, adapter=True, follow_links=follow_links)
+            source = FolderSource(folder, follow_links=follow_links)
+            read_adapter(name, source)  # its faults, before it is hashed
+            hashed = hash_model(folder, follow_links)
             source.prove(hashed.files)
             adapters.append(read_adapter(name, source, hashed.digest))
         except FaultsError as error:

@@ -14,9 +14,11 @@ from orchestration.commands.local_models import open_models
 from orchestration.commands.output_folder import check_output, staged
 
 
-def run_extraction(tuned: str, base: str, out: Path, settings: ExtractionSettings) -> None:
+def run_extraction(
+    tuned: str, base: str, out: Path, settings: ExtractionSettings, follow_links: bool = False
+) -> None:
     """Write an adapter into `out`, all of it or nothing, and print how near it comes."""
-    opened = open_models("ronghe extract-lora", [base, tuned])
+    opened = open_models("ronghe extract-lora", [base, tuned], follow_links=follow_links)
     check_output(out)
     digests = prove_models(opened.values())
     plan = plan_extraction(opened[base], opened[tuned], settings, digests)

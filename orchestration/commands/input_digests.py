@@ -44,7 +44,8 @@ def prove_models(models: Iterable[Checkpoint]) -> dict[ByteSource, str]:
     """
     places = {place: path for model in models for place, path in places_of(model)}
     with ThreadPoolExecutor(2) as pool:
-        pending = {path: pool.submit(hash_model, path) for path in sorted({*places.values()})}
+        linked = {path: links_followed(place) for place, path in places.items()}
+        pending = {path: pool.submit(hash_model, path, linked[path]) for path in sorted(linked)}
         hashed = {path: each.result() for path, each in pending.items()}
     for place, path in places.items():
         assert isinstance(place, FolderSource | FarFiles)  # places_of gives no other
@@ -64,7 +65,12 @@ def content_digest(folder: Path) -> str:
     return hash_model(folder).digest
 
 
-def hash_model(path: Path) -> HashedModel:
+def links_followed(place: ByteSource) -> bool:
+    """Tell whether links may lead out of the folder that a place is."""
+    return isinstance(place, FolderSource) and place.follow_links
+
+
+def hash_model(path: Path, follow_links: bool = False) -> HashedModel:
     """Hash a folder's files, or one file. Unchanged ones of a folder are remembered."""
     if path.is_file():
         return _hash_file(path)
@@ -72,7 +78,8 @@ def hash_model(path: Path) -> HashedModel:
     from resources.reading import content_digest as digest_of_files
     from resources.upstream import FolderModel
 
-    hashed = FolderModel(path.absolute(), note=FolderSource.note).hashes()
+    model = FolderModel(path.absolute(), note=FolderSource.note, follow_links=follow_links)
+    hashed = model.hashes()
     records = [FileRecord(file, each.state.size, each.blake3) for file, each in hashed.items()]
     files = {file: (each.state.size, each.note) for file, each in hashed.items()}
     return HashedModel(digest_of_files(records), files)

@@ -45,6 +45,7 @@ class MergeOptions:
     seed: int | None = None
     strict: bool = False
     verify: bool = True
+    follow_links: bool = False
 
 
 def run_merge(config: Path, out: Path, options: MergeOptions) -> None:
@@ -53,7 +54,12 @@ def run_merge(config: Path, out: Path, options: MergeOptions) -> None:
     shard_bytes = parse_size("--shard-size", options.shard_size)
     steps = concrete_steps(config).with_seed(options.seed)
     # All faults of headers, before anything heavy is imported or hashed:
-    opened = open_models(str(config), steps.referenced_models, download=Download.LATER)
+    opened = open_models(
+        str(config),
+        steps.referenced_models,
+        download=Download.LATER,
+        follow_links=options.follow_links,
+    )
     planned = plan_steps(steps, opened, shard_bytes, arithmetic_kind(options.device))
     read = [path for model in opened.values() for _, path in places_of(model)]
     check_output(out, options.force, [config, *read])

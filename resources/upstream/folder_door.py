@@ -23,7 +23,7 @@ import re
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from errno import ELOOP
+from errno import EISDIR, ELOOP
 from itertools import islice
 from pathlib import Path
 
@@ -73,6 +73,8 @@ def open_regular(path: Path | str) -> int:
     OSError where it cannot be opened.
     """
     kind = os.stat(path).st_mode
+    if stat.S_ISDIR(kind):
+        raise IsADirectoryError(EISDIR, os.strerror(EISDIR), str(path))
     if not stat.S_ISREG(kind):  # opening a device may set something off
         raise RefusedFileError(f"{path} is {_named(kind)}, and no file")
     return _checked(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY), path)
