@@ -20,6 +20,7 @@ from merge_ops.checkpoints.adapter_names import (
     is_diffusion_checkpoint,
 )
 from merge_ops.checkpoints.byte_sources import ByteSource
+from merge_ops.checkpoints.config_claims import claim_faults
 from merge_ops.checkpoints.file_names import ADAPTER_CONFIG, ADAPTER_FILES, top_level
 from merge_ops.checkpoints.header import TensorEntry
 from merge_ops.checkpoints.json_files import JsonFiles
@@ -294,7 +295,7 @@ def _faults_of_model(
             f" a model's, such as '{saved}'; name it model.safetensors if it is a model, or save"
             " the adapter again"
         ]
-    return []
+    return claim_faults(at, config, tensors)
 
 
 def _keeps_factors(config: Mapping[str, Any]) -> bool:
