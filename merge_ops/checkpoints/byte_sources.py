@@ -141,7 +141,8 @@ class FolderSource:
             return ()
         hub = self._folder / ".cache" / "huggingface" / "download"
         scope = self._folder / "._____temp"
-        if any(place.is_symlink() for place in (hub, *hub.parents[:2], scope)):
+        linked = any(map(os.path.islink, (hub, *hub.parents[:2], scope)))
+        if linked or not os.path.isdir(self._folder):
             return ()
         places = [*hub.rglob("*.incomplete"), *(scope.iterdir() if scope.is_dir() else ())]
         return tuple(sorted(path.relative_to(self._folder).as_posix() for path in places))
