@@ -45,6 +45,7 @@ _BLOB = re.compile(r"[0-9a-f]{30,128}")
 """What stores of content call a file: the blobs of a cache, objects of DVC."""
 _NO_FILES = ("/dev", "/proc", "/sys")
 _MAX_HEADER = 100_000_000
+_NO_WEIGHTS = "which holds no weights; put the weights in its place"
 WAY_OUT = "put the file itself in its place, or, where the folder is your own, say --follow-links"
 """How to go on from a link that is refused."""
 
@@ -183,7 +184,7 @@ class FolderDoor:
             yield folder  # why it is refused, or that it is dead, is told of the link
             return
         for entry in entries:
-            if not entry.name.startswith(".") and not entry.is_dir():
+            if not entry.name.startswith(".") and not os.path.isdir(entry.path):
                 yield f"{folder}/{entry.name}"
 
     def _status(self, name: str) -> os.stat_result:
@@ -230,6 +231,8 @@ class FolderDoor:
             raise RefusedFileError(f"{told}, which is no file of a model; put a file in its place")
         if not self.follow_links and not WEIGHTS.fullmatch(name):
             raise RefusedFileError(f"{told}; only weights may lie elsewhere: {WAY_OUT}")
+        if not self.follow_links and not _called_weights(real):
+            raise RefusedFileError(f"{told}, {_NO_WEIGHTS}")
         return real
 
     def _is_home(self, real: str) -> bool:
@@ -255,7 +258,6 @@ def _blobs_of(root: str) -> tuple[str, ...]:
 
 def _check_weights(path: str, real: str, descriptor: int, size: int) -> None:
     """Raise RefusedFileError unless a file outside the folder is weights."""
-    name = os.path.basename(real)
     start = os.pread(descriptor, 9, 0)
     header = int.from_bytes(start[:8], "little")
     known = (
@@ -263,11 +265,14 @@ def _check_weights(path: str, real: str, descriptor: int, size: int) -> None:
         or start.startswith((b"GGUF", b"PK\x03\x04", b"\x80\x02"))
         or (start[:1] == b"\x80" and start[1:2] in b"\x03\x04\x05")
     )
-    if not known or not (WEIGHTS.fullmatch(name) or _BLOB.fullmatch(name)):
-        raise RefusedFileError(
-            f"{path} is a link out of the folder, to {real}, which holds no weights; put the"
-            " weights in its place"
-        )
+    if not known:
+        raise RefusedFileError(f"{path} is a link out of the folder, to {real}, {_NO_WEIGHTS}")
+
+
+def _called_weights(real: str) -> bool:
+    """Whether a file is called as weights are, or as a store of content calls its files."""
+    name = os.path.basename(real)
+    return WEIGHTS.fullmatch(name) is not None or _BLOB.fullmatch(name) is not None
 
 
 def _named(mode: int) -> str:

@@ -103,7 +103,8 @@ def _model_entries(path: Path, file: ModelsFile) -> list[Any]:
     except DocumentError as error:
         for fault in error.faults:
             where = f"models.yaml: {fault.where}" if fault.where else "models.yaml"
-            file.unreadable.append(Fault(where, " ".join(fault.problem.split())))
+            problem = " ".join(fault.problem.split()).removeprefix("the file ")
+            file.unreadable.append(Fault(where, problem))
         return []
     document = documents[0] if len(documents) == 1 else None
     if not isinstance(document, dict) or not isinstance(document.get("models"), list):

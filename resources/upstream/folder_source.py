@@ -144,6 +144,10 @@ class FolderModel:
                     )
 
     def _states(self) -> dict[str, FileState]:
+        """The files that are taken, but those beside the weights that are far too large."""
+        return {file: state for file, state in self._found().items() if not _too_large(file, state)}
+
+    def _found(self) -> dict[str, FileState]:
         if not os.path.isdir(self.folder):
             raise MissingSourceError(
                 f"model source {self.location} is not there, or is no folder; correct it in the "
@@ -165,8 +169,8 @@ class FolderModel:
 
     def _refuse_large(self) -> None:
         """Refuse files beside the weights of a size that no such file has, before one is read."""
-        for file, state in self._states().items():
-            if not file.endswith(WEIGHT_SUFFIXES) and state.size > MAX_SIDE_FILE:
+        for file, state in self._found().items():
+            if _too_large(file, state):
                 raise ModelSourceError(
                     f"model source {self.location}: {file} has {state.size} bytes, and a file "
                     f"beside the weights has at most {MAX_SIDE_FILE}; move it out of the folder"
@@ -210,6 +214,10 @@ class FolderModel:
                 yield buffer[:got]
             if not self._state(file) == _state_of(os.fstat(opened.fileno())) == state:
                 raise changed
+
+
+def _too_large(file: str, state: FileState) -> bool:
+    return state.size > MAX_SIDE_FILE and not file.endswith(WEIGHT_SUFFIXES)
 
 
 def _state_of(found: os.stat_result) -> FileState:
