@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -345,6 +346,9 @@ class _Nowhere:
     def __exit__(self, *error: object) -> None:
         return None
 
+
+# Asked once here: the first time it lists every folder of packages, which no case may.
+version("lm_eval")
 
 Target = Callable[[random.Random, Path], None]
 WEIGHTS = weights(MODEL)

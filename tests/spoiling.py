@@ -191,7 +191,8 @@ def spoil_folder(rng: random.Random, folder: Path) -> None:
             path.mkdir()
         elif kind == 6:
             with path.open("wb") as file:
-                file.truncate(rng.choice((0, 1, 1 << 20, 1 << 28, 1 << 34)))
+                large = 1 << (24 if path.suffix in (".safetensors", ".bin") else 34)
+                file.truncate(rng.choice((0, 1, 1 << 20, large)))
         else:
             with socket.socket(socket.AF_UNIX) as opened:
                 opened.bind(str(path))

@@ -26,7 +26,7 @@ class Bound:
 
 CONFIG = Bound(32_000_000, 1_000_000)
 """config.json, tokenizer_config.json, adapter_config.json and all other JSON."""
-INDEX = Bound(64_000_000, 1_000_000)
+INDEX = Bound(64_000_000, 400_000)
 VOCABULARY = Bound(100_000_000, 4_000_000)
 HEADER = Bound(50_000_000, 6_000_000)
 """The header of a safetensors file; the values are those of MAX_TENSORS tensors of any rank."""
