@@ -171,12 +171,14 @@ def _renamed(key: str, row: Mapping[str, Any]) -> str:
 def _choice_faults(row: Mapping[str, Any]) -> list[str]:
     if "choices" not in row:
         return []
-    choices: object = row["choices"]
+    choices: Any = row["choices"]
     good = isinstance(choices, list) and all(
         isinstance(choice, str) and choice for choice in cast("list[object]", choices)
     )
     if not good:
-        return [f"choices is {quoted(choices)}; it must be a list of texts, none empty"]
+        return [
+            f"choices is {quoted(cast(object, choices))}; it must be a list of texts, none empty"
+        ]
     texts = cast("list[str]", choices)
     if len(texts) < 2 or len(set(texts)) < len(texts):
         return [f"choices is {quoted(texts)}; it must hold two or more texts, all different"]

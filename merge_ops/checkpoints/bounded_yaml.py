@@ -132,7 +132,7 @@ class _ShallowLoader(yaml.SafeLoader):
         self.nodes += 1
         if self.nodes > MAX_NODES:
             raise ValueError(f"holds more than {MAX_NODES} values; split the file")
-        return cast(Any, super()).compose_node(parent, index)
+        return super().compose_node(parent, index)
 
     def fetch_flow_collection_start(self, TokenClass: Any) -> None:
         if cast(Any, self).flow_level >= MAX_DEPTH:
@@ -182,7 +182,7 @@ class _Measure:
         if tag in _FOREIGN_TAGS:
             kind = tag.rpartition(":")[2]
             self.faults.append(Fault(where, f"on line {line} is a !!{kind}; write a plain value"))
-        if tag == _INT and len(str(cast(Any, node.value))) > MAX_NUMBER:
+        if tag == _INT and len(str(node.value)) > MAX_NUMBER:
             problem = f"on line {line} is a number of more than {MAX_NUMBER} characters"
             self.faults.append(Fault(where, f"{problem}; write a smaller one"))
 
