@@ -7,7 +7,11 @@ import dagster as dg
 from assets.run_settings import RunSettings
 from assets.team_asset import team_asset
 from assets.work import names
-from assets.work.ranking import LEADERBOARD, Contest, Promotion, RankedRecipe, promote
+from assets.work.collecting import Contest, RankedRecipe
+from assets.work.ranking import LEADERBOARD, Held, Promotion, promote
+
+CHECK = "could_be_judged"
+"""Fails where what the candidates are compared with cannot be read; the champion stays."""
 
 
 def build_champion(
@@ -22,6 +26,7 @@ def build_champion(
         group=recipe.name,
         code_version=code_version,
         kind="pytorch",
+        checks=[CHECK],
         description=f"Champion: the best checkpoint of recipe {recipe.name} that passed its gate."
         " No benchmark is significantly below the best single expert by more than the allowed loss,"
         " and the mean is significantly above the champion before it. Otherwise that one stays.",
@@ -31,16 +36,28 @@ def build_champion(
             settings.store(), contest, recipe, settings.device, settings.threads, context.run.run_id
         )
         digest = promotion.champion.digest if promotion and promotion.champion else "none"
+        unread = promotion.reason if isinstance(promotion, Held) and promotion.fault else None
         return dg.MaterializeResult(
-            data_version=dg.DataVersion(digest), metadata=_metadata(promotion)
+            data_version=dg.DataVersion(digest),
+            metadata=_metadata(promotion),
+            check_results=[
+                dg.AssetCheckResult(
+                    check_name=CHECK,
+                    passed=unread is None,
+                    metadata={"problems": unread or "none"},
+                )
+            ],
         )
 
     return champion
 
 
-def _metadata(promotion: Promotion | None) -> dict[str, Any]:
+def _metadata(promotion: Promotion | Held | None) -> dict[str, Any]:
     if promotion is None:
         return {"decision": "no candidate is scored yet"}
+    if isinstance(promotion, Held):
+        stays = promotion.champion.digest if promotion.champion else "none yet"
+        return {"decision": f"the champion stays: {promotion.reason}", "champion": stays}
     decision, champion = promotion.decision, promotion.champion
     verdict = decision.to_markdown() if decision is not None else promotion.reasons[0]
     shown = {

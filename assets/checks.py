@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from assets.batches import goes_on, keys_of
 from assets.dagster_internals import AssetCheckTarget
 from assets.failures import clear_failures
 from assets.run_settings import RunSettings
@@ -44,14 +45,31 @@ def build_checkpoint_check(
             problems = examine(store, name, None)
             shown: dict[str, Any] = {"problems": "; ".join(problems) or "none"}
             return dg.AssetCheckResult(passed=not problems, metadata=shown)
-        keys = [str(key) for key in context.op_execution_context.partition_keys]
-        by_partition = {key: examine(store, name, key) for key in keys}
+        keys = keys_of(context.op_execution_context, partitions)
+        by_partition = {str(key): examine(store, name, str(key)) for key in keys}
         if not context.op_execution_context.has_partition_key:
-            _report_each(context, asset, by_partition)
-        shown = {key: "; ".join(problems) or "sound" for key, problems in by_partition.items()}
-        return dg.AssetCheckResult(passed=not any(by_partition.values()), metadata=shown)
+            _report_each(context.op_execution_context, asset, by_partition)
+        unsound = {key: "; ".join(faults) for key, faults in by_partition.items() if faults}
+        shown = {**unsound, "sound": len(keys) - len(unsound)}
+        # Where scores follow in the same run, each partition's own report stops its own.
+        inner = context.op_execution_context
+        alone = inner.has_partition_key or not goes_on(inner, asset)
+        severity = dg.AssetCheckSeverity.ERROR if alone else dg.AssetCheckSeverity.WARN
+        return dg.AssetCheckResult(passed=not unsound, severity=severity, metadata=shown)
 
     return checkpoint_is_sound
+
+
+def report_checks(
+    context: dg.AssetExecutionContext,
+    settings: RunSettings,
+    asset: dg.AssetKey,
+    keys: Sequence[str],
+) -> None:
+    """Check partitions from within the step that made them, where the check's own will not run."""
+    store, name = settings.store(), "/".join(asset.path)
+    by_partition = {str(key): examine(store, name, str(key)) for key in keys}
+    _report_each(context.op_execution_context, asset, by_partition)
 
 
 def examine(store: "ArtifactStore", asset: str, partition: str | None) -> list[str]:
@@ -69,10 +87,10 @@ def examine(store: "ArtifactStore", asset: str, partition: str | None) -> list[s
 
 
 def _report_each(
-    context: dg.AssetCheckExecutionContext, key: dg.AssetKey, problems: Mapping[str, Sequence[str]]
+    context: dg.OpExecutionContext, key: dg.AssetKey, problems: Mapping[str, Sequence[str]]
 ) -> None:
     """One evaluation for each partition, tied to the materialization it looked at."""
-    inner: Any = context.op_execution_context
+    inner: Any = context
     records = inner.instance.get_latest_storage_id_by_partition(
         key, dg.DagsterEventType.ASSET_MATERIALIZATION, set(problems)
     )

@@ -11,9 +11,16 @@ if TYPE_CHECKING:
     from assets.work.emr_masking import PublishedMasks
     from resources.store import Artifact
 
+TOLD = "ronghe_told"
+"""Marks a line of Dagster's log that `ronghe refresh` repeats at its end."""
 MetadataMap = dict[str, Any]
 MOST_ROWS, LONGEST_CELL = 500, 1000
 """What a person looks through, and Dagster keeps in its event log for ever."""
+
+
+def tell(log: "dg.DagsterLogManager", message: str) -> None:
+    """Log an error that stops nothing, so that a refresh names it and does not end as done."""
+    log.error(message, extra={TOLD: True})
 
 
 def picture(png: bytes) -> dg.MarkdownMetadataValue:
@@ -30,7 +37,7 @@ def drawn(
         return picture(draw())
     except Exception as error:  # a plotting library raises every kind
         problem = f"could not be drawn ({type(error).__name__}: {error})"
-        log.error(f"{what}: the picture {problem}")
+        tell(log, f"{what}: the picture {problem}")
         return dg.MetadataValue.md(problem)
 
 

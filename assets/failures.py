@@ -18,16 +18,32 @@ def clear_failures() -> Iterator[None]:
     A store that cannot be reached, also where a library only met it while it read a checkpoint, and
     whatever is not ours, is left to the retry policy.
     """
-    from eval_ops.errors import EvalError
-    from resources.errors import ResourceError, StoreFailureError, StoreUnreachableError
-
     try:
         yield
-    except (RongheError, EvalError, ResourceError) as error:
-        if any(isinstance(e, StoreFailureError | StoreUnreachableError) for e in _causes(error)):
+    except Exception as error:
+        if not is_ours(error) or is_of_the_store(error):
             raise
-        message = f"{type(error).__name__}: {error}"
-        raise dg.Failure(description=message, allow_retries=False) from error
+        raise dg.Failure(description=message_of(error), allow_retries=False) from error
+
+
+def is_ours(error: BaseException) -> bool:
+    """Return whether an error is one of ours, which the same input raises again."""
+    from eval_ops.errors import EvalError
+    from resources.errors import ResourceError
+
+    return isinstance(error, RongheError | EvalError | ResourceError)
+
+
+def is_of_the_store(error: BaseException) -> bool:
+    """Return whether an error comes from a store that failed or cannot be reached."""
+    from resources.errors import StoreFailureError, StoreUnreachableError
+
+    return any(isinstance(e, StoreFailureError | StoreUnreachableError) for e in _causes(error))
+
+
+def message_of(error: BaseException) -> str:
+    """Return what a person is told of an error."""
+    return f"{type(error).__name__}: {error}"
 
 
 def stop_if_run_is_over(context: dg.AssetExecutionContext) -> None:

@@ -1,14 +1,21 @@
 """leaderboard: every live model and candidate, side by side."""
 
+from functools import partial
 from typing import Any
 
 import dagster as dg
 
-from assets.display import of_artifact, picture
+from assets.display import drawn, number, of_artifact
 from assets.run_settings import RunSettings
 from assets.team_asset import team_asset
 from assets.work import names
-from assets.work.ranking import LEADERBOARD, Contest, Leaderboard, Sweep, rank
+from assets.work.collecting import Contest
+from assets.work.ranking import LEADERBOARD, Leaderboard, Sweep, rank
+
+CHECK = "everything_is_read"
+"""Fails where scores, or names of them, cannot be read; what can be is ranked."""
+MOST_ROWS, HEAD = 200, 2
+"""Rows of the table in Dagster, which keeps each for ever, and its head; the artifact has all."""
 
 
 def build_leaderboard(
@@ -24,6 +31,7 @@ def build_leaderboard(
         group="results",
         code_version=code_version,
         kind="markdown",
+        checks=[CHECK],
         description="Each merged candidate against the base model, every expert and the plain"
         " average. The coefficient is chosen on validation items, the numbers are of test items,"
         " with standard errors and paired tests.",
@@ -33,29 +41,51 @@ def build_leaderboard(
     ) -> dg.MaterializeResult:
         board = rank(settings.store(), contest, context.run.run_id)
         return dg.MaterializeResult(
-            data_version=dg.DataVersion(board.artifact.digest), metadata=_metadata(board)
+            data_version=dg.DataVersion(board.artifact.digest),
+            metadata=_metadata(context.log, board),
+            check_results=[_check(board)],
         )
 
     return leaderboard
 
 
-def _metadata(board: Leaderboard) -> dict[str, Any]:
+def _check(board: Leaderboard) -> dg.AssetCheckResult:
+    told = "\n".join(f"{name}: {problem}" for name, problem in board.problems.items())
+    return dg.AssetCheckResult(
+        check_name=CHECK, passed=not board.problems, metadata={"problems": told or "none"}
+    )
+
+
+def _metadata(log: dg.DagsterLogManager, board: Leaderboard) -> dict[str, Any]:
     from eval_ops.plots import leaderboard_plot
-    from eval_ops.scores.leaderboard import to_markdown
 
     shown: dict[str, Any] = {}
-    for suite, rows in board.tables.items():
+    for suite, text in board.texts.items():
+        rows = board.tables.get(suite, ())
+        if rows or suite not in board.tables:
+            shown[f"{suite}: table"] = dg.MetadataValue.md(_first_lines(text))
         if rows:
-            shown[f"{suite}: table"] = dg.MetadataValue.md(to_markdown(rows))
-            shown[f"{suite}: plot"] = picture(leaderboard_plot(rows))
+            shown[f"{suite}: plot"] = drawn(log, LEADERBOARD, partial(leaderboard_plot, rows))
             shown[f"{suite}: first"] = rows[0].label
-            shown[f"{suite}: best test mean"] = rows[0].mean.value
-    shown |= {f"sweep of {sweep.recipe}": picture(_drawn(sweep)) for sweep in board.sweeps}
+            shown[f"{suite}: best test mean"] = number(rows[0].mean.value)
+    for sweep in board.sweeps:
+        shown[f"sweep of {sweep.recipe}"] = drawn(log, LEADERBOARD, partial(_drawn, sweep))
     return {
         **shown,
         **of_artifact(board.artifact, False),
         "candidates without scores": board.unscored,
     }
+
+
+def _first_lines(text: str) -> str:
+    """A table's first rows, and what is said below it."""
+    lines = text.split("\n")
+    of_table = [number for number, line in enumerate(lines) if line.startswith("|")]
+    hidden = of_table[MOST_ROWS + HEAD :]
+    if not hidden:
+        return text
+    note = f"\n{len(hidden)} more rows are not shown."
+    return "\n".join([*lines[: hidden[0]], note, *lines[hidden[-1] + 1 :]])
 
 
 def _drawn(sweep: Sweep) -> bytes:

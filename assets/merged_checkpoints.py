@@ -3,19 +3,22 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import dagster as dg
 from blake3 import blake3
 
-from assets.display import of_artifact, of_masks, of_work, table
+from assets.batches import Batch
+from assets.checks import report_checks
+from assets.display import of_artifact, of_masks, of_work
 from assets.failures import stop_if_run_is_over
 from assets.grid import group_by_set
 from assets.progress_log import log_progress
 from assets.run_settings import RunSettings
 from assets.team_asset import team_asset
 from assets.work import names
-from assets.work.merging import MergedSet, MergeJob, merge_set, point_at
+from assets.work.merging import MergedCheckpoint, MergedSet, MergeJob, merge_set, point_at
 from merge_ops.recipes import Recipe, Steps
 
 
@@ -83,66 +86,58 @@ def build_merged_checkpoint(
     def merged_checkpoint(
         context: dg.AssetExecutionContext, settings: RunSettings
     ) -> dg.MaterializeResult:
-        store, merged_sets = settings.store(), []
-        for expert_set, points in group_by_set(context.partition_keys).items():
+        store, look = settings.store(), partial(report_checks, context, settings, merge.key)
+        batch, run = Batch(context, look), context.run.run_id
+        for expert_set, points in group_by_set(batch.keys).items():
             job, progress = merge.job(expert_set, points), log_progress(context.log, expert_set)
-            merged = merge_set(store, job, settings.stream(), progress)
-            stop_if_run_is_over(context)
-            point_at(store, job, merged, context.run.run_id)
-            _show(context, points, merged)
-            merged_sets.append(merged)
-        return dg.MaterializeResult(
-            data_version=data_version(merge.code_version, merged_sets),
-            metadata=_metadata(merged_sets),
-        )
+            with batch.part(*points.values()):
+                merged = merge_set(store, job, settings.stream(), progress)
+                stop_if_run_is_over(context)
+                point_at(store, job, merged, run)
+                _report(context, batch, merge.code_version, points, merged)
+        return batch.result()
 
     return merged_checkpoint
 
 
-def _show(
+def _report(
     context: dg.AssetExecutionContext,
+    batch: Batch,
+    code_version: str,
     points: Mapping[str, dg.MultiPartitionKey],
     merged: MergedSet,
 ) -> None:
     """Tell Dagster of each checkpoint of one set, and its log of the whole set."""
+    version = data_version(code_version, merged)
     for checkpoint in merged.checkpoints:
-        shown = of_artifact(checkpoint.artifact, checkpoint.memoized) | of_masks(merged.masks)
-        context.add_asset_metadata(shown, partition_key=points[checkpoint.coefficient])
+        shown = _metadata(merged, checkpoint)
+        batch.report(points[checkpoint.coefficient], version, shown)
     for warning in merged.warnings:
         context.log.warning(f"{merged.expert_set}: {warning}")
     context.log.info(_sentence(merged))
 
 
-def data_version(code_version: str, merged: Sequence[MergedSet]) -> dg.DataVersion:
-    """Hash what a run's sets were merged from: the recipe without its sweep, and the inputs.
+def data_version(code_version: str, merged: MergedSet) -> str:
+    """Hash what a set was merged from: the recipe without its sweep, and the inputs.
 
-    Dagster takes one data version for a run. For a run of one set it is that set's own, whichever
-    coefficients the run held; a run of several sets (a backfill of a whole grid) has one for all.
+    It is the set's own, whichever coefficients a run held.
     """
-    sets = sorted((each.expert_set, sorted(each.inputs.items())) for each in merged)
+    sets = [(merged.expert_set, sorted(merged.inputs.items()))]
     identity = json.dumps([code_version, sets], ensure_ascii=False)
-    return dg.DataVersion(blake3(identity.encode()).hexdigest())
+    return blake3(identity.encode()).hexdigest()
 
 
-def _metadata(merged: list[MergedSet]) -> dict[str, Any]:
-    seconds = sum(each.seconds for each in merged)
-    moved = sum(each.bytes_read + each.bytes_written for each in merged)
-    rows = [
-        {
-            "experts": each.expert_set,
-            "coefficient": point.coefficient,
-            "memoized": point.memoized,
-            "tensors reused": 0 if point.memoized else each.reused,
-            "tensors resumed": 0 if point.memoized else each.resumed,
-            "bytes": point.artifact.nbytes,
-            "digest": point.artifact.digest[:12],
-        }
-        for each in merged
-        for point in each.checkpoints
-    ]
-    warnings = dict.fromkeys(warning for each in merged for warning in each.warnings)
-    told = {"warnings": "\n".join(warnings)} if warnings else {}
-    return {"of this run": table(rows), **of_work(seconds, moved), **told}
+def _metadata(merged: MergedSet, point: MergedCheckpoint) -> dict[str, Any]:
+    """What is seen of one checkpoint; times and bytes are those of its whole set."""
+    told = {"warnings": "\n".join(merged.warnings)} if merged.warnings else {}
+    return {
+        **of_artifact(point.artifact, point.memoized),
+        **of_masks(merged.masks),
+        "tensors reused": 0 if point.memoized else merged.reused,
+        "tensors resumed": 0 if point.memoized else merged.resumed,
+        **of_work(merged.seconds, merged.bytes_read + merged.bytes_written),
+        **told,
+    }
 
 
 def _sentence(merged: MergedSet) -> str:

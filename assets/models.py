@@ -6,6 +6,7 @@ from typing import Any
 
 import dagster as dg
 
+from assets.batches import Report, each_partition
 from assets.display import of_artifact, of_packing, of_work
 from assets.run_settings import RunSettings
 from assets.team_asset import team_asset
@@ -26,20 +27,22 @@ def build_model(
         deps=[dg.AssetDep("upstream_model")],
         partitions=partitions,
         group="models",
+        one_run=True,
         kind="huggingface",
         description="A model in the artifact store, its headers checked. LoRA adapters stay"
         " adapters; a full expert is kept as the exact difference from its base where that"
         " saves enough. The data version is the content's digest, however it is kept.",
     )
     def model(context: dg.AssetExecutionContext, settings: RunSettings) -> dg.MaterializeResult:
-        entry, folder = models[context.partition_key], Path(settings.catalog_folder)
-        base = models[entry.base] if entry.base else None
-        pulled = pull_model(
-            settings.store(), entry, folder, context.run.run_id, base, context.log.info
-        )
-        return dg.MaterializeResult(
-            data_version=dg.DataVersion(pulled.artifact.digest), metadata=_metadata(entry, pulled)
-        )
+        store, folder, run = settings.store(), Path(settings.catalog_folder), context.run.run_id
+
+        def pull(name: str) -> Report:
+            entry = models[name]
+            base = models[entry.base] if entry.base else None
+            pulled = pull_model(store, entry, folder, run, base, context.log.info)
+            return pulled.artifact.digest, _metadata(entry, pulled)
+
+        return each_partition(context, pull)
 
     return model
 

@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import dagster as dg
 
+from assets.batches import Report, each_partition
+from assets.checks import report_checks
 from assets.display import of_artifact, of_masks, of_work
 from assets.failures import stop_if_run_is_over
 from assets.merged_checkpoints import data_version
@@ -63,6 +66,7 @@ def build_recipe_step(
         group=step.recipe,
         code_version=step.code_version,
         gpu=op_tags,
+        one_run=step.sets is not None,
         kind="pytorch",
         description=f"An intermediate checkpoint of recipe {step.recipe}: step {recipe.name},"
         f" merged by {recipe.merge_method}. Published under the digest of its plan: what is in the"
@@ -71,14 +75,21 @@ def build_recipe_step(
     def recipe_step(
         context: dg.AssetExecutionContext, settings: RunSettings
     ) -> dg.MaterializeResult:
-        store, partition = settings.store(), context.partition_key if step.sets else None
-        job, progress = step.job(partition), log_progress(context.log, partition or step.asset)
-        merged = merge_set(store, job, settings.stream(), progress)
-        stop_if_run_is_over(context)
-        point_at(store, job, merged, context.run.run_id)
-        return dg.MaterializeResult(
-            data_version=data_version(step.code_version, [merged]), metadata=_metadata(merged)
-        )
+        store, run = settings.store(), context.run.run_id
+
+        def make(partition: str | None) -> Report:
+            job, progress = step.job(partition), log_progress(context.log, partition or step.asset)
+            merged = merge_set(store, job, settings.stream(), progress)
+            stop_if_run_is_over(context)
+            point_at(store, job, merged, run)
+            return data_version(step.code_version, merged), _metadata(merged)
+
+        if step.sets is not None:
+            return each_partition(
+                context, make, partial(report_checks, context, settings, step.key)
+            )
+        version, shown = make(None)
+        return dg.MaterializeResult(data_version=dg.DataVersion(version), metadata=shown)
 
     return recipe_step
 

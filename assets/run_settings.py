@@ -15,6 +15,9 @@ class RunSettings(dg.ConfigurableResource):
     """Where artifacts live and how to compute; the same on every machine that runs steps."""
 
     store_uri: str = Field(description="Artifact store: file:///path or s3://bucket/prefix.")
+    catalog: str = Field(
+        default="", description="What the catalog is called in the store: its refs' namespace."
+    )
     catalog_folder: str = Field(description="Folder that relative model sources start from.")
     device: str = Field(default="auto", description="auto, cpu or cuda.")
     threads: int = Field(default=0, description="Worker threads of a merge; 0 for one a core.")
@@ -22,7 +25,7 @@ class RunSettings(dg.ConfigurableResource):
 
     def store(self) -> "ArtifactStore":
         """Open the artifact store, once a process."""
-        return _open(self.store_uri)
+        return _open(self.store_uri, self.catalog)
 
     def stream(self) -> "StreamSettings":
         """Return how a merge is to be run."""
@@ -32,7 +35,7 @@ class RunSettings(dg.ConfigurableResource):
 
 
 @lru_cache(maxsize=8)
-def _open(uri: str) -> "ArtifactStore":
+def _open(uri: str, catalog: str) -> "ArtifactStore":
     from resources.store import ArtifactStore
 
-    return ArtifactStore.open(uri)
+    return ArtifactStore.open(uri, catalog=catalog or None)

@@ -1,13 +1,14 @@
 """<recipe>/scores and model_scores: what checkpoints and models can do."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
 from blake3 import blake3
 
-from assets.display import of_artifact, table
+from assets.batches import Batch, Report, each_partition
+from assets.display import number, of_artifact, table
 from assets.merged_checkpoints import MergeRecipe
 from assets.progress_log import log_progress
 from assets.run_settings import RunSettings
@@ -27,13 +28,14 @@ def build_scores(
     same_point: dg.PartitionMapping,
     condition: dg.AutomationCondition,
     op_tags: Mapping[str, Any],
+    deps: Sequence[dg.AssetDep] = (),
 ) -> dg.AssetsDefinition:
-    """Build the scores of one recipe's checkpoints, point by point."""
+    """Build the scores of one recipe's checkpoints, point by point. `deps` are further ones."""
 
     @team_asset(
         names.scores(merge.name),
         condition,
-        deps=[dg.AssetDep(merge.key, partition_mapping=same_point)],
+        deps=[dg.AssetDep(merge.key, partition_mapping=same_point), *deps],
         partitions=merge.grid,
         group=merge.name,
         code_version=code_version,
@@ -45,13 +47,14 @@ def build_scores(
         " checkpoint and suite: what is in the store is not evaluated again.",
     )
     def scores(context: dg.AssetExecutionContext, settings: RunSettings) -> dg.MaterializeResult:
-        store, scoring, scored = settings.store(), _scoring(suite, settings, context), {}
-        for key in context.partition_keys:
+        store, scoring = settings.store(), _scoring(suite, settings, context)
+
+        def score(key: str) -> Report:
             progress = log_progress(context.log, str(key))
-            of_point = score_point(store, merge.name, str(key), scoring, progress)
-            context.add_asset_metadata(_of_scores(of_point), partition_key=key)
-            scored[str(key)] = of_point
-        return _result(scored)
+            scored = score_point(store, merge.name, str(key), scoring, progress)
+            return scored.artifact.digest, _of_scores(scored)
+
+        return each_partition(context, score)
 
     return scores
 
@@ -85,15 +88,22 @@ def build_model_scores(
     def model_scores(
         context: dg.AssetExecutionContext, settings: RunSettings
     ) -> dg.MaterializeResult:
-        store, stream, scored = settings.store(), settings.stream(), {}
-        for scoring in (_scoring(suite, settings, context) for suite in suites.values()):
-            for name in context.partition_keys:
+        store, stream, batch = settings.store(), settings.stream(), Batch(context)
+        scored: dict[str, dict[str, ScoredCheckpoint]] = {name: {} for name in batch.keys}
+        scoring: Scoring | None
+        for suite in suites.values():
+            scoring = None
+            with batch.part(*batch.keys):  # one that became broken since stops no other suite
+                scoring = _scoring(suite, settings, context)
+            for name in batch.keys if scoring is not None else ():
                 progress = log_progress(context.log, name)
-                of_model = score_model(store, name, bases.get(name), scoring, stream, progress)
-                shown = _of_scores(of_model, f"{scoring.suite.name}: ")
-                context.add_asset_metadata(shown, partition_key=name)
-                scored[f"{name} on {scoring.suite.name}"] = of_model
-        return _result(scored)
+                with batch.part(name):
+                    of_model = score_model(store, name, bases.get(name), scoring, stream, progress)
+                    scored[name][scoring.suite.name] = of_model
+        for name, by_suite in scored.items():
+            if len(by_suite) == len(suites):
+                batch.report(name, *_of_suites(by_suite))
+        return batch.result()
 
     return model_scores
 
@@ -104,13 +114,14 @@ def _scoring(suite: Path, settings: RunSettings, context: dg.AssetExecutionConte
     return Scoring(load_suite(suite), settings.device, settings.threads, context.run.run_id)
 
 
-def _result(scored: Mapping[str, ScoredCheckpoint]) -> dg.MaterializeResult:
-    """Report what a run scored, under the scores' digest or that of several digests."""
+def _of_suites(scored: Mapping[str, ScoredCheckpoint]) -> Report:
+    """Report a model's scores on several suites, under their digest or that of their digests."""
     digests = sorted(each.artifact.digest for each in scored.values())
     version = digests[0] if len(digests) == 1 else blake3("\n".join(digests).encode()).hexdigest()
-    return dg.MaterializeResult(
-        data_version=dg.DataVersion(version), metadata={"of this run": table(_rows(scored))}
-    )
+    shown: dict[str, Any] = {}
+    for suite, of_model in scored.items():
+        shown |= _of_scores(of_model, f"{suite}: ")
+    return version, shown
 
 
 def _of_scores(each: ScoredCheckpoint, prefix: str = "") -> dict[str, Any]:
@@ -118,10 +129,20 @@ def _of_scores(each: ScoredCheckpoint, prefix: str = "") -> dict[str, Any]:
         **of_artifact(each.artifact, each.memoized),
         "seconds": round(each.seconds, 3),
         "scores": table(_score_rows(each.scores)),
-        "mean on validation items": each.scores.mean("validation").value,
-        "mean on test items": each.scores.mean().value,
+        "mean on validation items": _mean(each.scores, "validation"),
+        "mean on test items": _mean(each.scores, "test"),
     }
     return {prefix + name: value for name, value in shown.items()}
+
+
+def _mean(scores: "SuiteScores", split: Literal["validation", "test"]) -> float | str:
+    """The mean over benchmarks, or a word where a suite has no such items: it is shown, no more."""
+    from eval_ops.errors import PairingError
+
+    try:
+        return number(scores.mean(split).value)
+    except PairingError:
+        return "no such items"
 
 
 def _score_rows(scores: "SuiteScores") -> list[dict[str, Any]]:
@@ -134,19 +155,4 @@ def _score_rows(scores: "SuiteScores") -> list[dict[str, Any]]:
             "standard error": round(score.stderr or 0.0, 4),
         }
         for score in scores.scores
-    ]
-
-
-def _rows(scored: Mapping[str, ScoredCheckpoint]) -> list[dict[str, Any]]:
-    """One row for each checkpoint: the test value of every benchmark, and both means."""
-    return [
-        {
-            "of": name,
-            **{bench: round(each.scores.score(bench).value, 4) for bench in each.scores.benchmarks},
-            "test mean": round(each.scores.mean().value, 4),
-            "validation mean": round(each.scores.mean("validation").value, 4),
-            "memoized": each.memoized,
-            "seconds": round(each.seconds, 2),
-        }
-        for name, each in scored.items()
     ]

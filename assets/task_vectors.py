@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.display import drawn, number, of_artifact, of_packing, table
+from assets.batches import Report, each_partition
+from assets.display import drawn, number, of_artifact, of_packing, table, tell
 from assets.run_settings import RunSettings
 from assets.team_asset import team_asset
 from assets.work.packed_models import MODEL
@@ -33,6 +34,7 @@ def build_task_vector(
         deps=[dg.AssetDep(MODEL, partition_mapping=from_model)],
         partitions=partitions,
         group="task_vectors",
+        one_run=True,
         kind="numpy",
         description="Expert − base, exact: by reference to both digests, or packed losslessly, as"
         " the model itself is kept. Norms of every tensor, and a plot over the layers.",
@@ -40,15 +42,16 @@ def build_task_vector(
     def task_vector(
         context: dg.AssetExecutionContext, settings: RunSettings
     ) -> dg.MaterializeResult:
-        store, expert = settings.store(), context.partition_key
-        base, stored = bases[expert], store.resolve(MODEL, expert)
-        study = study_task_vector(store, base, expert, context.run.run_id)
-        if study.problem is not None:
-            context.log.error(f"{TASK_VECTOR} [{expert}]: no statistics: {study.problem}")
-        return dg.MaterializeResult(
-            data_version=dg.DataVersion(study.digest),
-            metadata=_metadata(context.log, expert, base, stored, study),
-        )
+        store, run = settings.store(), context.run.run_id
+
+        def study(expert: str) -> Report:
+            base, stored = bases[expert], store.resolve(MODEL, expert)
+            found = study_task_vector(store, base, expert, run)
+            if found.problem is not None:
+                tell(context.log, f"{TASK_VECTOR} [{expert}]: no statistics: {found.problem}")
+            return found.digest, _metadata(context.log, expert, base, stored, found)
+
+        return each_partition(context, study)
 
     return task_vector
 
@@ -69,11 +72,12 @@ def _metadata(
     tensors = study.findings["tensors"]
     rows = sorted(tensors, key=_moved, reverse=True)
     changes = [TensorChange(**row) for row in tensors if row["relative_norm"] is not None]
+    layers = f"{TASK_VECTOR} [{expert}]", lambda: layer_norm_plot(expert, changes)
     return {
         **shown,
         "norm": number(study.findings["norm"]),
         "share of entries changed": number(study.findings["changed_share"]),
-        "layers": drawn(log, f"{TASK_VECTOR} [{expert}]", lambda: layer_norm_plot(expert, changes)),
+        **({"layers": drawn(log, *layers)} if changes else {}),
         "tensors moved most": table(rows[:MOST_ROWS]),
     }
 

@@ -14,9 +14,10 @@ from blake3 import blake3
 
 from assets.broken_parts import build_broken_part
 from assets.champions import build_champion
+from assets.checked_suites import build_checked_suite, checked_suite_key
 from assets.checks import build_checkpoint_check
 from assets.leaderboard import build_leaderboard
-from assets.merge_plans import build_merge_plan, build_merge_plan_subset
+from assets.merge_plans import build_merge_plan
 from assets.merged_checkpoints import MergeRecipe, build_merged_checkpoint
 from assets.models import build_model
 from assets.recipe_steps import RecipeStep, build_recipe_step
@@ -24,11 +25,11 @@ from assets.run_settings import RunSettings
 from assets.scores import build_model_scores, build_scores
 from assets.task_vectors import build_task_vector
 from assets.upstream import build_upstream_model
-from assets.work.ranking import Contest, RankedRecipe
+from assets.work.collecting import Contest, RankedRecipe
+from assets.work.kept_rows import Broken
 from merge_ops.plans.plan import PLAN_VERSION
 from merge_ops.recipes import Recipe
 from orchestration.automation import (
-    automation_sensor,
     observe_job,
     observe_schedule,
     when_any_input_changes,
@@ -36,25 +37,33 @@ from orchestration.automation import (
     when_it_can,
 )
 from orchestration.catalogs import Catalog, Partitions, load_catalog
+from orchestration.catalogs.catalog_name import catalog_name
+from orchestration.daemon_sensor import RefreshSensor
 from orchestration.executors import step_executor
 from orchestration.settings import Settings, load_settings
 from resources.compute import gpu_op_tags
 
+KINDS = ("recipe", "suite", "model")
+"""Of broken parts, as a contest names them."""
 BROKEN = "broken"
 """Code version of what a broken suite would score: another one once it is sound again."""
 
 
-def build_definitions(settings: Settings) -> dg.Definitions:
+def build_definitions(settings: Settings, tell: bool = False) -> dg.Definitions:
     """Build everything of one catalog that can be used, and an asset for each part that cannot.
 
-    Raises CatalogError where no model can be told from models.yaml.
+    With `tell` the broken parts are also said on the log. Raises CatalogError where no model can be
+    told from models.yaml.
     """
     with warnings.catch_warnings():
         # Partitioned checks, observable sources and backfill policies: tried with this release.
         warnings.simplefilter("ignore", dg.BetaWarning)
         warnings.simplefilter("ignore", dg.PreviewWarning)
         catalog = load_catalog(settings.catalog)
-        _tell(catalog)
+        if tell:
+            _tell(catalog)
+        name = catalog_name(settings, catalog.declared_name)
+        settings = dataclasses.replace(settings, catalog_name=name)
         partitions = Partitions(catalog)
         merges, steps = _merges(catalog, partitions), _steps(catalog, partitions)
         checked = [*((step.key, step.sets) for step in steps), *((m.key, m.grid) for m in merges)]
@@ -64,7 +73,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
             asset_checks=[build_checkpoint_check(*each) for each in checked],
             jobs=[job],
             schedules=[observe_schedule(job)],
-            sensors=[automation_sensor()],
+            sensors=[RefreshSensor()],
             resources={"settings": run_settings(settings)},
             executor=step_executor(settings),
         )
@@ -75,6 +84,7 @@ def run_settings(settings: Settings) -> RunSettings:
     return RunSettings(
         store_uri=settings.store,
         catalog_folder=str(settings.catalog),
+        catalog=settings.catalog_name or "",
         device=settings.device,
         threads=settings.threads,
         memory=settings.memory,
@@ -102,10 +112,7 @@ def _contest(partitions: Partitions) -> Contest:
         experts=catalog.experts,
         recipes=[_ranked(recipe, partitions) for recipe in recipes],
         suites=dict(sorted(used.items())),
-        broken={
-            kind: {name: str(part) for name, part in catalog.broken_of(kind).items()}
-            for kind in ("model", "recipe", "suite")
-        },
+        broken=Broken(*({n: str(p) for n, p in catalog.broken_of(k).items()} for k in KINDS)),
     )
 
 
@@ -115,6 +122,7 @@ def _assets(
     for part in partitions.catalog.broken.values():
         yield build_broken_part(part.kind, part.name, str(part), when_inputs_change())
     yield from _shared_assets(partitions)
+    yield from _checked_suites(partitions.catalog)
     for step in steps:
         yield build_recipe_step(step, when_inputs_change(), gpu_op_tags())
     for merge in merges:
@@ -125,11 +133,16 @@ def _assets(
 def _shared_assets(partitions: Partitions) -> Iterator[Any]:
     catalog, condition = partitions.catalog, when_inputs_change()
     bases = {name: model.base for name, model in catalog.models.items() if model.base}
-    base_of = {each: bases[each.split("+")[0]] for each in catalog.sets}
     yield build_upstream_model(catalog.models, partitions.models)
     yield build_model(catalog.models, partitions.models, condition)
     yield build_task_vector(bases, partitions.experts, partitions.model_to_expert, condition)
-    yield build_merge_plan(base_of, partitions.sets, partitions.expert_to_sets, condition)
+
+
+def _checked_suites(catalog: Catalog) -> Iterator[Any]:
+    for name in sorted({recipe.suite for recipe in catalog.recipes.values() if recipe.suite}):
+        if name in catalog.suites_of_tasks and name in catalog.suite_digests:
+            version, path = catalog.suite_digests[name], catalog.suites[name]
+            yield build_checked_suite(name, path, version, when_inputs_change())
 
 
 def _merges(catalog: Catalog, partitions: Partitions) -> list[MergeRecipe]:
@@ -164,26 +177,25 @@ def _steps(catalog: Catalog, partitions: Partitions) -> list[RecipeStep]:
 
 def _recipe_assets(partitions: Partitions, merge: MergeRecipe) -> Iterator[Any]:
     catalog, condition = partitions.catalog, when_inputs_change()
-    if not partitions.merges_every_set(merge.recipe):
-        yield build_merge_plan_subset(
-            merge.name,
-            partitions.sets_of(merge.recipe),
-            partitions.restriction(merge.recipe),
-            condition,
-        )
+    if catalog.sets_of(merge.recipe):
+        sets, mapping = partitions.sets_of(merge.recipe), partitions.expert_to_sets(merge.recipe)
+        yield build_merge_plan(merge.name, merge.base, sets, mapping, condition)
     yield build_merged_checkpoint(merge, condition, gpu_op_tags())
     suite = catalog.suite_of(merge.recipe)
     if suite is not None:
         same_point, version = partitions.same_point(), catalog.suite_digests.get(suite.stem)
         if version is None:
             condition = when_it_can(condition)
-        yield build_scores(merge, suite, version or BROKEN, same_point, condition, gpu_op_tags())
+        checked = suite.stem in catalog.suites_of_tasks and suite.stem in catalog.suite_digests
+        deps = [dg.AssetDep(checked_suite_key(suite.stem))] if checked else []
+        version = version or BROKEN
+        yield build_scores(merge, suite, version, same_point, condition, gpu_op_tags(), deps)
 
 
 def _results(partitions: Partitions) -> Iterator[Any]:
     catalog, condition = partitions.catalog, when_any_input_changes()
     contest = _contest(partitions)
-    if not contest.recipes and not contest.broken["recipe"]:
+    if not contest.recipes and not contest.broken.recipes:
         return
     versions = [catalog.suite_digests.get(name, BROKEN) for name in contest.suites]
     sound = {name: path for name, path in contest.suites.items() if name in catalog.suite_digests}
@@ -203,7 +215,7 @@ def _results(partitions: Partitions) -> Iterator[Any]:
     ]
     live: list[Any] = [contest.bases, contest.experts, points]
     if catalog.broken or BROKEN in versions:
-        live += [contest.broken, versions]
+        live += [dataclasses.asdict(contest.broken), versions]
     yield build_leaderboard(contest, _digest(live), condition)
     for recipe in contest.recipes:
         yield build_champion(contest, recipe, _digest(dict(recipe.gate)), when_inputs_change())
@@ -249,4 +261,4 @@ def _digest(value: Mapping[str, Any] | list[Any]) -> str:
 @dg.definitions
 def defs() -> dg.Definitions:
     """Build the definitions of the environment's settings; Dagster loads this."""
-    return build_definitions(load_settings())
+    return build_definitions(load_settings(), tell=True)

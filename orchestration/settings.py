@@ -1,6 +1,8 @@
 """How to run: the one place where environment variables are read.
 
     RONGHE_CATALOG   folder with models.yaml, recipes/ and suites/      ./catalog
+    RONGHE_CATALOG_NAME  what the catalog is called in the store         `name:` in models.yaml,
+                     (its refs lie below that name)                   or one made of its folder
     RONGHE_STORE     artifact store, file:///path or s3://bucket/prefix  ./.ronghe/store
     RONGHE_THREADS   worker threads of a merge, 0 for one a core         0
     RONGHE_DEVICE    auto, cpu or cuda                                   auto
@@ -15,6 +17,7 @@ Credentials (AWS_*, AWS_ENDPOINT_URL, HF_TOKEN) are found by the clients themsel
 
 import os
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +29,10 @@ DEVICES = ("auto", "cpu", "cuda")
 STEPS = ("processes", "pods")
 NAMES = (
     "RONGHE_CATALOG", "RONGHE_STORE", "RONGHE_THREADS", "RONGHE_DEVICE", "RONGHE_MEMORY",
-    "RONGHE_RAY", "RONGHE_STEPS",
+    "RONGHE_RAY", "RONGHE_STEPS", "RONGHE_CATALOG_NAME",
 )  # fmt: skip
+_CATALOG_NAME = re.compile(r"\w[\w.-]{0,99}")
+_CATALOG_NAME_RULE = "it may have 1 to 100 letters, digits, '_', '-' and '.', and no mark in front"
 FOR_TESTS = ("RONGHE_REQUIRE_BROWSER", "RONGHE_REQUIRE_POSTGRES")
 
 
@@ -36,6 +41,7 @@ class Settings:
     """Settings say how to run. `memory` is in bytes; `threads` 0 is one a core, `ray` None no Ray.
 
     `pods` is for runs that are pods of Kubernetes themselves: each step becomes a pod beside them.
+    `catalog_name` is None where the catalog names itself (orchestration.catalogs.catalog_name).
     """
 
     catalog: Path
@@ -46,6 +52,7 @@ class Settings:
     ray: str | None
     dagster_home: Path
     pods: bool = False
+    catalog_name: str | None = None
 
     def as_environment(self) -> dict[str, str]:
         """Return the variables that give a process on another machine the same settings."""
@@ -56,6 +63,7 @@ class Settings:
             "RONGHE_DEVICE": self.device,
             "RONGHE_MEMORY": str(self.memory),
             **({"RONGHE_RAY": self.ray} if self.ray else {}),
+            **({"RONGHE_CATALOG_NAME": self.catalog_name} if self.catalog_name else {}),
         }
 
 
@@ -70,6 +78,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         *_device_faults(given),
         *_ray_faults(given),
         *_steps_faults(given),
+        *_name_faults(given),
     ]
     threads = _threads(given, faults)
     memory = _memory(given, faults)
@@ -86,6 +95,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         ray=given.get("RONGHE_RAY") or None,
         dagster_home=Path(given.get("DAGSTER_HOME") or here / ".ronghe" / "dagster").absolute(),
         pods=given.get("RONGHE_STEPS") == "pods",
+        catalog_name=given.get("RONGHE_CATALOG_NAME") or None,
     )
 
 
@@ -114,6 +124,21 @@ def _steps_faults(given: Mapping[str, str]) -> list[Fault]:
         )
         return [Fault("RONGHE_STEPS", problem)]
     return []
+
+
+def catalog_name_fault(name: object) -> str | None:
+    """Say why a catalog cannot be called `name`, or None."""
+    if not isinstance(name, str) or not _CATALOG_NAME.fullmatch(name):
+        return f"is {name!r}; {_CATALOG_NAME_RULE}"
+    if unicodedata.normalize("NFC", name) != name:
+        return f"is {name!r}, whose letters are written apart; write it composed (NFC)"
+    return None
+
+
+def _name_faults(given: Mapping[str, str]) -> list[Fault]:
+    name = given.get("RONGHE_CATALOG_NAME")
+    problem = catalog_name_fault(name) if name else None
+    return [Fault("RONGHE_CATALOG_NAME", problem)] if problem else []
 
 
 def _ray_faults(given: Mapping[str, str]) -> list[Fault]:

@@ -15,7 +15,8 @@
     │   ├── ContentConflictError      other contents are published under the same digest
     │   ├── MissingArtifactError      nothing is published under that kind and digest
     │   └── DamagedArtifactError      a published file or manifest is missing or has wrong bytes
-    │       └── ArtifactReadError       (also an OSError) a range could not be read exactly
+    │       ├── ArtifactReadError       (also an OSError) a range could not be read exactly
+    │       └── LaterReleaseError       a manifest or ref of a format that this release cannot read
     ├── ModelSourceError            where upstream models come from
     │   ├── UnknownSchemeError        a URI scheme no source understands
     │   ├── MissingSourceError        nothing there
@@ -90,6 +91,10 @@ class DamagedArtifactError(StoreError):
 
 class ArtifactReadError(DamagedArtifactError, OSError):
     """A range of an artifact's file could not be read exactly."""
+
+
+class LaterReleaseError(DamagedArtifactError):
+    """A manifest or ref has a later format; nothing is wrong with it, this release is too old."""
 
 
 class ModelSourceError(ResourceError):

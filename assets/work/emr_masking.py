@@ -43,6 +43,6 @@ def publish_masks(store: "ArtifactStore", plan: "Plan") -> PublishedMasks | None
     if artifact is None:
         with store.attempt(EMR_MASKS) as attempt:
             write_masks(base, experts, attempt)
-            artifact = attempt.publish(digest, inputs={base.name: str(base.digest), **inputs})
+            artifact = attempt.publish(digest, base_digest=str(base.digest), inputs=inputs)
     masks = open_masks(artifact.source())
     return PublishedMasks(artifact, dict(zip(masks.experts, masks.rescale, strict=True)))

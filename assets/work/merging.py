@@ -1,15 +1,19 @@
 """From recipes and an expert set to published checkpoints. Knows no Dagster."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from assets.work import names
 from assets.work.emr_masking import EMR_MASKS, PublishedMasks, publish_masks
 from assets.work.pulling import open_models
 from assets.work.resume import carry_out
 from assets.work.reuse import with_reuse
+from merge_ops.errors import OutputError
 from merge_ops.recipes import Recipe, Steps
 
 if TYPE_CHECKING:
@@ -98,7 +102,7 @@ def merge_set(
     concrete = job.steps.for_experts(experts, job.base)
     named = dict.fromkeys([*experts, *concrete.referenced_models])
     models = open_models(store, job.base, [name for name in named if name != job.base])
-    merger = _Merger(store, settings, job.licences, progress)
+    merger = _Merger(store, settings, progress)
     warnings: list[str] = []
     for step, recipe in zip(job.steps.earlier, concrete.earlier, strict=True):
         made_for = job.expert_set if job.steps.takes_experts(step) else ""
@@ -110,11 +114,20 @@ def merge_set(
 
 
 def point_at(store: "ArtifactStore", job: MergeJob, merged: MergedSet, run: str) -> None:
-    """Point the job's name, partition by partition, to what was merged, and name its masks."""
+    """Point the job's name, partition by partition, to what was merged, and name its masks.
+
+    The ref says what the job's catalog calls the models that went in, and what it says of them.
+    """
     asset = str(job.asset)
+    licences = {name: job.licences.get(name) for name in merged.inputs}
+    said = {
+        "models": dict(merged.inputs),
+        **({"licences": licences} if any(licences.values()) else {}),
+        **({"warnings": list(merged.warnings)} if merged.warnings else {}),
+    }
     for point in merged.checkpoints:
         partition = job.points[point.coefficient]
-        store.point(asset, partition, CHECKPOINT, point.artifact.digest, run=run)
+        store.point(asset, partition, CHECKPOINT, point.artifact.digest, run=run, **said)
     if merged.masks is not None:
         digest, expert_set = merged.masks.artifact.digest, job.expert_set or None
         store.point(names.emr_masks(asset), expert_set, EMR_MASKS, digest, run=run)
@@ -132,7 +145,6 @@ class _Merger:
 
     store: "ArtifactStore"
     settings: "StreamSettings"
-    licences: Mapping[str, str | None]
     progress: "Progress | None"
 
     def merge(
@@ -145,7 +157,7 @@ class _Merger:
     ) -> MergedSet:
         """Find what the store holds of one concrete recipe, merge and publish the rest."""
         from merge_ops.plans import plan_merge
-        from merge_ops.stream import arithmetic_kind
+        from merge_ops.stream import arithmetic_kind, check_settings
 
         whole = plan_merge(recipe, models, arithmetic=arithmetic_kind(self.settings.device))
         wanted = [output for output in whole.outputs if output.coefficient in points]
@@ -158,10 +170,12 @@ class _Merger:
         made, reused = None, 0
         if missing:
             plan = whole.with_coefficients(missing)
+            check_settings(plan, self.settings)  # before any weight is read, to hash or to merge it
+            check_place(self.store, plan.bytes_written)
             if asset is not None:
                 plan = with_reuse(self.store, plan, asset, points)
                 reused = sum(step.action == "reuse" for step in plan.steps)
-            made = self._carry_out(plan, expert_set)
+            made = self._carry_out(plan)
             present.update(made.artifacts)
         checkpoints = tuple(
             MergedCheckpoint(name, present[name], name not in missing)
@@ -181,11 +195,27 @@ class _Merger:
             warnings=tuple(map(str, whole.cautions)),
         )
 
-    def _carry_out(self, plan: "Plan", expert_set: str) -> "CarriedOut":
+    def _carry_out(self, plan: "Plan") -> "CarriedOut":
         def fields(output: "Output") -> dict[str, Any]:
-            return _manifest_fields(plan, output, expert_set, self.licences)
+            return _manifest_fields(plan)
 
         return carry_out(self.store, CHECKPOINT, plan, fields, self.settings, self.progress)
+
+
+def check_place(store: "ArtifactStore", nbytes: int) -> None:
+    """Raise OutputError where the store's local disk has no room for so many bytes."""
+    if not store.uri.startswith("file:"):
+        return
+    place = Path(unquote(urlsplit(store.uri).path))
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if nbytes > free:
+        raise OutputError(
+            f"the checkpoint takes {nbytes / 1e9:,.2f} GB, and the disk of artifact store"
+            f" {store.uri} has {free / 1e9:,.2f} GB free; free space there (`ronghe gc`), or move"
+            " the store"
+        )
 
 
 def expected_tensors(artifact: "Artifact") -> list[str] | None:
@@ -193,29 +223,28 @@ def expected_tensors(artifact: "Artifact") -> list[str] | None:
     return artifact.manifest.get("tensors")
 
 
-def _manifest_fields(
-    plan: "Plan", output: "Output", expert_set: str, licences: Mapping[str, str | None]
-) -> dict[str, Any]:
-    """What a manifest says of a merge; the same plan gives the same words."""
+def _manifest_fields(plan: "Plan") -> dict[str, Any]:
+    """What a manifest says of a merge: nothing that the plan's digest does not cover.
+
+    What its models are called, and their licences, is said by the ref (`point_at`).
+    """
     return {
-        "recipe": plan.recipe.name,
-        "experts": expert_set,
-        "coefficient": output.coefficient,
         "plan": {
             "method": plan.method.name,
             "method_version": plan.method.version,
             "seed": plan.recipe.seed if plan.method.random else None,
-            "base": plan.base.name,
-            "models": [each.name for each in plan.inputs],
-            "parameters": {**plan.recipe.parameters, **output.values},
-            "excluded": dict(plan.excluded),
+            "excluded": sorted(plan.excluded),
         },
-        "warnings": [str(caution) for caution in plan.cautions],
         "tensors": [step.output.name for step in plan.steps],
-        "inputs": {each.name: each.digest for each in plan.checkpoints},
-        "licences": {each.name: licences.get(each.name) for each in plan.checkpoints},
+        "inputs": sorted({digest for each in plan.checkpoints for digest in _digests(each)}),
         "versions": {name: _version(name) for name in ("ronghe", "torch")},
     }
+
+
+def _digests(checkpoint: "Checkpoint") -> list[str]:
+    """The digest of a model; of a base with adapters, those of each too."""
+    parts = [digest for each in checkpoint.made_of for digest in _digests(each)]
+    return [*([checkpoint.digest] if checkpoint.digest else []), *parts]
 
 
 def _version(name: str) -> str | None:

@@ -1,7 +1,8 @@
 """What assets are called, in Dagster and in the store. Knows no Dagster.
 
-    model  task_vector  merge_plan  model_scores/<suite>  leaderboard
-    <recipe>/merged_checkpoint  <recipe>/step/<name>  <recipe>/scores  <recipe>/champion
+    model  task_vector  model_scores/<suite>  leaderboard
+    <recipe>/merge_plan  <recipe>/merged_checkpoint  <recipe>/step/<name>  <recipe>/scores
+    <recipe>/champion
     <recipe>/emr_masks          <recipe>/step/<name>/emr_masks
 
 A name ends in what the asset is, because Dagster's graph shows the last part alone. Until commit
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from resources.store import Artifact, ArtifactStore, Ref
 
 MERGED_CHECKPOINT, STEP, SCORES, CHAMPION = "merged_checkpoint", "step", "scores", "champion"
-EMR_MASKS, MERGE_PLAN_SUBSET = "emr_masks", "merge_plan_subset"
+EMR_MASKS, MERGE_PLAN = "emr_masks", "merge_plan"
+CHECKED_SUITE = "checked_suite"
 EARLIER = {
     "merged_checkpoint": MERGED_CHECKPOINT,
     "benchmark_scores": SCORES,
@@ -30,7 +32,7 @@ EARLIER_STEP = "merged_stage"
 """First part of a step's earlier name: `merged_stage/<recipe>/<name>`."""
 FIXED = (
     "upstream_model", "model", "task_vector", "merge_plan", "model_scores", "whole_model",
-    "leaderboard", "run_step", "statistics", "catalog_site", "trust_report",
+    "leaderboard", "run_step", "statistics", "catalog_site", "trust_report", CHECKED_SUITE,
 )  # fmt: skip
 """First parts that belong to no recipe, those of assets that are planned among them."""
 
@@ -60,9 +62,13 @@ def champion(recipe: str) -> str:
     return f"{recipe}/{CHAMPION}"
 
 
-def merge_plan_subset(recipe: str) -> str:
-    """Name the merge plans of the expert sets that one recipe merges."""
-    return f"{recipe}/{MERGE_PLAN_SUBSET}"
+def merge_plan(recipe: str) -> str:
+    """Name the plans of the expert sets that one recipe merges.
+
+    In the store a plan has the name `merge_plan` alone: it is about a set, whichever recipes merge
+    it, and is made once.
+    """
+    return f"{recipe}/{MERGE_PLAN}"
 
 
 def emr_masks(merged: str) -> str:

@@ -39,6 +39,7 @@ class PulledModel:
 def revisions(models: list[UpstreamModel], folder: Path) -> tuple[dict[str, str], dict[str, str]]:
     """Look up the revision of every model; of the others, what is wrong with them.
 
+    A model whose entry in the catalog is broken is left as it is, and told as that.
     `folder` is where relative sources start. A second look at unchanged folders reads no weight.
     """
     from resources.errors import ResourceError
@@ -47,6 +48,8 @@ def revisions(models: list[UpstreamModel], folder: Path) -> tuple[dict[str, str]
     reached: dict[str, str] = {}
     faults: dict[str, str] = {}
     for model in models:
+        if model.faults:
+            continue
         try:
             source = open_model_source(model.source, folder, follow_links=model.follow_links)
             reached[model.name] = source.revision()
@@ -74,6 +77,8 @@ def pull_model(
     from assets.work.reuse import digests_of
     from resources.upstream import download_text, open_model_source
 
+    if model.faults:
+        raise CheckpointError(f"model '{model.name}' cannot be used: {'; '.join(model.faults)}")
     started = time.perf_counter()
     source = open_model_source(model.source, folder, follow_links=model.follow_links)
     revision = source.revision()
@@ -86,12 +91,15 @@ def pull_model(
         if tell is not None and told is not None:
             tell(told)
         below = _base_of(store, model, base, folder, run)
-        artifact, saving = _pull(store, model, source, below, revision)
+        artifact, saving = _pull(store, model, source, below)
     whole = as_it_was(store, artifact)
     checkpoint = _checked(model, whole)
     if not memoized and model.kind == "full":
         digests_of(store, checkpoint, artifact.digest)
-    store.point(MODEL, model.name, artifact.kind, artifact.digest, run=run, revision=revision)
+    said: dict[str, str] = {"revision": revision}
+    said |= {"licence": model.licence} if model.licence else {}
+    said |= {"resolved": resolved} if (resolved := source.resolved()) is not None else {}
+    store.point(MODEL, model.name, artifact.kind, artifact.digest, run=run, **said)
     entries = checkpoint.tensors.values()
     counts = (len(entries), sum(entry.count for entry in entries))
     seconds = time.perf_counter() - started
@@ -113,7 +121,15 @@ def _base_of(
     """What a model may be packed against; None where it is to be kept as it is."""
     if model.kind == "lora" or model.store == "full" or base is None:
         return None
-    known = stored_model(store, base.name)
+    from resources.errors import DamagedArtifactError, MissingArtifactError
+
+    try:
+        known = stored_model(store, base.name)
+    except (
+        MissingArtifactError,
+        DamagedArtifactError,
+    ):  # a pull makes it again, or says what to do
+        known = None
     return known or pull_model(store, base, folder, run).artifact
 
 
@@ -122,18 +138,13 @@ def _pull(
     model: UpstreamModel,
     source: "ModelSource",
     base: "StoredModel | None",
-    revision: str,
 ) -> tuple["Artifact", Saving | None]:
-    fields = {"licence": model.licence, "revision": revision}
     _check_before(model, source)
-    resolved = source.resolved()
-    if resolved is not None:
-        fields["resolved"] = resolved
     if base is not None:
-        return pull_packed(store, model, source, base, **fields)
+        return pull_packed(store, model, source, base)
     with store.attempt(MODEL) as attempt:
         copy_unpickled(source, attempt)
-        return attempt.publish(**fields), None
+        return attempt.publish(), None
 
 
 def _check_before(model: UpstreamModel, source: "ModelSource") -> None:

@@ -2,59 +2,46 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from assets.work import names
-from assets.work.scoring import SCORES, read_scores, score_checkpoint
-from assets.work.whole_models import live_models
-from eval_ops.scores import SuiteScores
+from assets.work.collecting import Collected, Contest, RankedRecipe, collect_entries
+from assets.work.kept_rows import (
+    EarlierBoard,
+    all_marked,
+    marked,
+    notes,
+    read_board,
+    without_notes,
+)
+from assets.work.scoring import score_checkpoint
+from eval_ops.errors import EvalError
 from eval_ops.scores.gates import Decision, decide, parse_gate
+from eval_ops.scores.known_comparisons import (
+    KnownComparisons,
+    known_comparisons,
+    sources_to_json,
+)
 from eval_ops.scores.leaderboard import (
     Entry,
     choose,
     coefficient_points,
-    rows,
+    rows_with_sources,
     to_json,
     to_markdown,
 )
+from resources.errors import DamagedArtifactError, MissingArtifactError, ResourceError
 
 if TYPE_CHECKING:
-    from eval_ops.scores.leaderboard import CoefficientPoint, Kind, Row
+    from eval_ops.scores.leaderboard import CoefficientPoint, Row
     from eval_ops.suites import Suite
-    from resources.store import Artifact, ArtifactStore, Ref
+    from resources.store import Artifact, ArtifactStore
 
 LEADERBOARD = "leaderboard"
 MOST_SWEEPS, MOST_POINTS = 6, 24
 """Pictures of sweeps on a leaderboard, and points of one: some 40 kB each, kept in Dagster."""
-
-
-@dataclass(frozen=True)
-class RankedRecipe:
-    """A ranked recipe has live candidates: partition keys, with expert set and coefficient.
-
-    `plain_average` marks the recipe that every other one has to beat.
-    """
-
-    name: str
-    suite: str
-    plain_average: bool
-    points: Mapping[str, tuple[str, str]]
-    gate: Mapping[str, Any] = field(default_factory=dict[str, Any])
-
-
-@dataclass(frozen=True)
-class Contest:
-    """A contest is everything that competes: live models and recipes, on their suites."""
-
-    bases: Sequence[str]
-    experts: Sequence[str]
-    recipes: Sequence[RankedRecipe]
-    suites: Mapping[str, Path]
-
-    def recipe(self, name: str) -> RankedRecipe:
-        """Find one recipe by name."""
-        return next(recipe for recipe in self.recipes if recipe.name == name)
+SOURCES = ".sources"
+"""Ends the name of a leaderboard's file that says which scores its rows were made from."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +64,29 @@ class Sweep:
 class Leaderboard:
     """The leaderboard of every suite, in the store, and the sweeps of the recipes that rank first.
 
-    `unscored` counts live candidates without scores on the present suite.
+    `unscored` counts live candidates without scores on the present suite. `texts` are the tables as
+    Markdown, those that could only be kept among them. `problems` say what could not be read or
+    ranked, by its name.
     """
 
     artifact: "Artifact"
     tables: Mapping[str, tuple["Row", ...]]
     sweeps: tuple[Sweep, ...]
     unscored: int
+    texts: Mapping[str, str] = field(default_factory=dict[str, str])
+    problems: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True)
+class Held:
+    """A promotion that was not decided: the champion stays, because of the `reason`.
+
+    It is a `fault` where something could not be read, and not where the catalog is broken.
+    """
+
+    reason: str
+    champion: "Artifact | None"
+    fault: bool
 
 
 @dataclass(frozen=True)
@@ -97,53 +100,111 @@ class Promotion:
     reasons: tuple[str, ...]
 
 
-def collect_entries(
-    store: "ArtifactStore", contest: Contest, suite: "Suite"
-) -> tuple[list[Entry], int]:
-    """Collect every live model and candidate that is scored; count those that are not.
-
-    Scores count when they are of the checkpoint that the name stands for now, on just this suite.
-    """
-    entries: list[Entry] = []
-    unscored = 0
-    models, scores = live_models(store), store.refs(f"model_scores/{suite.name}")
-    groups: tuple[tuple[Kind, Sequence[str]], ...] = (
-        ("base", contest.bases),
-        ("expert", contest.experts),
-    )
-    for kind, members in groups:
-        for name in members:
-            present = _scores_of(store, scores.get(name), models.get(name), suite)
-            unscored += present is None
-            if present is not None:
-                entries.append(Entry(kind, name, present[0], digest=present[1]))
-    for recipe in contest.recipes:
-        if recipe.suite == suite.name:
-            more, absent = _candidates(store, recipe, suite)
-            entries += more
-            unscored += absent
-    return entries, unscored
-
-
 def rank(store: "ArtifactStore", contest: Contest, run: str | None = None) -> Leaderboard:
-    """Rank what is live on every suite, publish the tables, point `leaderboard` to them."""
-    from assets.work.suite_files import load_suite
+    """Rank what is live on every suite, publish the tables, point `leaderboard` to them.
 
+    A suite that cannot be ranked keeps the table that it has. What cannot be read is named in the
+    leaderboard's `problems`, and the rest is ranked.
+    """
+    before, broken = _earlier_leaderboard(store), contest.broken
+    earlier = read_board(before) if broken else EarlierBoard()
     tables: dict[str, tuple[Row, ...]] = {}
+    written: dict[str, dict[str, str]] = {}
+    problems: dict[str, str] = {}
     sweeps: list[Sweep] = []
     unscored = 0
-    for name, path in contest.suites.items():
-        entries, absent = collect_entries(store, contest, load_suite(path))
-        tables[name] = rows(entries)
-        unscored += absent
-        sweeps += _sweeps(entries, tables[name])
+    for name in sorted({*contest.suites, *earlier.suites_of(broken.recipes)}):
+        reason = _why_kept(contest, name)
+        if reason is None:
+            try:
+                found, tables[name], sources = _ranked(store, contest, name, before, earlier)
+            except (EvalError, DamagedArtifactError) as error:
+                reason = problems[f"suite {name}"] = f"{type(error).__name__}: {error}"
+                earlier = read_board(before)
+            else:
+                problems.update(found.damaged)
+                unscored += found.unscored
+                sweeps += _sweeps(found.entries, tables[name])
+                rows = marked(to_json(tables[name]), broken) if broken else to_json(tables[name])
+                text = to_markdown(tables[name]) + (notes(rows) if broken else "")
+                written[name] = {".json": rows, ".md": text, SOURCES: sources}
+        if reason is not None and name in earlier.rows:
+            rows = all_marked(earlier.rows[name], reason)
+            text = without_notes(earlier.texts[name]) + notes(rows)
+            written[name] = {".json": rows, ".md": text}
     with store.attempt(LEADERBOARD) as attempt:
-        for name, table in tables.items():
-            attempt.write_bytes(f"{name}.json", to_json(table).encode())
-            attempt.write_bytes(f"{name}.md", to_markdown(table).encode())
+        for name, files in written.items():
+            for end, text in files.items():
+                attempt.write_bytes(f"{name}{end}", text.encode())
+        if not written:
+            attempt.write_bytes("nothing.md", b"No suite can be ranked.\n")
         artifact = attempt.publish()
     store.point(LEADERBOARD, None, LEADERBOARD, artifact.digest, run=run)
-    return Leaderboard(artifact, tables, tuple(sweeps[:MOST_SWEEPS]), unscored)
+    texts = {name: files[".md"] for name, files in written.items()}
+    return Leaderboard(artifact, tables, tuple(sweeps[:MOST_SWEEPS]), unscored, texts, problems)
+
+
+def _why_kept(contest: Contest, suite: str) -> str | None:
+    """Why a suite's table can only be kept as it is; None where it can be made anew."""
+    if suite in contest.broken.suites:
+        return contest.broken.suites[suite]
+    if suite in contest.suites:
+        return None
+    return "; ".join(contest.broken.recipes.values())  # they alone are scored on it
+
+
+def _ranked(
+    store: "ArtifactStore",
+    contest: Contest,
+    name: str,
+    before: "Artifact | None",
+    earlier: EarlierBoard,
+) -> tuple[Collected, tuple["Row", ...], str]:
+    """What was collected for a suite, its rows, and the rows' sources as a file."""
+    from assets.work.suite_files import load_suite
+
+    suite = load_suite(contest.suites[name])
+    known = _known(before, name)
+    try:
+        return _table(store, contest, suite, known, earlier)
+    except (EvalError, ResourceError):
+        # What was read for the earlier one may have rotted since: now all is read, each for itself,
+        # so that the fault is that of one entry.
+        return _table(store, contest, suite, None, earlier)
+
+
+def _table(
+    store: "ArtifactStore",
+    contest: Contest,
+    suite: "Suite",
+    known: KnownComparisons | None,
+    earlier: EarlierBoard,
+) -> tuple[Collected, tuple["Row", ...], str]:
+    found = collect_entries(store, contest, suite, known=known, earlier=earlier)
+    table = rows_with_sources(found.entries, known=known)
+    own = {sources.own for _, sources in table}
+    others = [each.source for each in found.entries if each.source and each.source not in own]
+    written = sources_to_json([sources for _, sources in table], others)
+    return found, tuple(row for row, _ in table), written
+
+
+def _earlier_leaderboard(store: "ArtifactStore") -> "Artifact | None":
+    """The leaderboard of today; None where there is none or it cannot be read."""
+    try:
+        return store.resolve(LEADERBOARD)
+    except (DamagedArtifactError, MissingArtifactError):
+        return None
+
+
+def _known(earlier: "Artifact | None", suite: str) -> KnownComparisons | None:
+    """What the leaderboard of today says of a suite; None where it is not there as published."""
+    if earlier is None or not {f"{suite}.json", f"{suite}{SOURCES}"} <= earlier.files.keys():
+        return None
+    try:
+        table, sources = (earlier.read_bytes(f"{suite}{end}") for end in (".json", SOURCES))
+    except DamagedArtifactError:
+        return None
+    return known_comparisons(table, sources)
 
 
 def promote(
@@ -153,22 +214,30 @@ def promote(
     device: str,
     threads: int,
     run: str | None = None,
-) -> Promotion | None:
+) -> Promotion | Held | None:
     """Put a recipe's best candidate before its gate; None when it has no scored candidate yet.
 
     The candidate is chosen on validation items and judged on test items. When the gate says yes,
-    `<recipe>/champion` points to its checkpoint; otherwise the champion stays.
+    `<recipe>/champion` points to its checkpoint; otherwise the champion stays. It stays undecided
+    where the suite is broken, or where what the candidates are compared with cannot be read whole.
     """
     from assets.work.suite_files import load_suite
 
+    champion = names.resolve(store, names.champion(recipe.name))
+    if recipe.suite in contest.broken.suites:
+        return Held(contest.broken.suites[recipe.suite], champion, fault=False)
     suite = load_suite(contest.suites[recipe.suite])
-    entries, _ = collect_entries(store, contest, suite)
+    known = _known(_earlier_leaderboard(store), suite.name)
+    collected = collect_entries(store, contest, suite, [recipe], known)
+    if collected.damaged:
+        told = (f"{name}: {problem}" for name, problem in collected.damaged.items())
+        return Held("; ".join(told), champion, fault=True)
+    entries = collected.entries
     experts = {entry.name: entry.scores for entry in entries if entry.kind == "expert"}
     candidates = [entry for entry in choose(entries) if entry.recipe == recipe.name]
     if not candidates:
         return None
     candidate = max(candidates, key=lambda entry: entry.scores.mean("validation").value)
-    champion = names.resolve(store, names.champion(recipe.name))
     if champion is not None and champion.digest == candidate.digest:
         reasons = ("the best candidate is the champion already",)
         return Promotion(candidate, None, champion, False, reasons)
@@ -197,36 +266,6 @@ def _crown(
     }
     store.point(names.champion(recipe.name), None, "checkpoint", digest, run=run, **fields)
     return store.get("checkpoint", digest)
-
-
-def _candidates(
-    store: "ArtifactStore", recipe: RankedRecipe, suite: "Suite"
-) -> tuple[list[Entry], int]:
-    kind = "average" if recipe.plain_average else "candidate"
-    checkpoints = names.refs_of(store, names.merged_checkpoint(recipe.name), recipe.points)
-    scores = names.refs_of(store, names.scores(recipe.name), recipe.points)
-    entries: list[Entry] = []
-    for partition, (experts, coefficient) in recipe.points.items():
-        present = _scores_of(store, scores.get(partition), checkpoints.get(partition), suite)
-        if present is not None:
-            name, members = f"{recipe.name} {experts} {coefficient}", tuple(experts.split("+"))
-            entries.append(
-                Entry(kind, name, present[0], recipe.name, members, coefficient, present[1])
-            )
-    return entries, len(recipe.points) - len(entries)
-
-
-def _scores_of(
-    store: "ArtifactStore", scores: "Ref | None", checkpoint: "Ref | None", suite: "Suite"
-) -> tuple[SuiteScores, str] | None:
-    """Scores and checkpoint digest behind two refs, when they belong together and to the suite."""
-    if scores is None or checkpoint is None:
-        return None
-    artifact = store.get(SCORES, scores.digest)
-    scored, asked = artifact.manifest["checkpoint"]["digest"], artifact.manifest["suite"]["digest"]
-    if (scored, asked) != (checkpoint.digest, suite.digest):
-        return None
-    return read_scores(artifact), scored
 
 
 def _sweeps(entries: Sequence[Entry], table: Sequence["Row"]) -> list[Sweep]:

@@ -75,6 +75,7 @@ def _merge(
     progress: "Progress | None",
 ) -> CarriedOut:
     from merge_ops.jobs.assembly import merge
+    from merge_ops.provenance.nameless_card import nameless_card
 
     outputs = continuation.plan.outputs
     with ExitStack() as stack:
@@ -85,7 +86,7 @@ def _merge(
         for coefficient, files in continuation.expected.items():
             for file, (done, digest) in files.items():
                 attempts[coefficient].expect(file, done, digest)
-        report = merge(continuation.plan, attempts, settings, progress)
+        report = merge(continuation.plan, attempts, settings, progress, nameless_card)
         artifacts = {
             output.coefficient: attempts[output.coefficient].publish(
                 output.digest, **fields(output)

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from assets.work import names
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
     from resources.store import Artifact, ArtifactStore
 
 SCORES = "scores"
+MOST_OPEN = 10_000
+"""Scores that a process keeps, without their samples: some 2 kB each."""
 
+_opened: dict[tuple[str, str], SuiteScores] = {}
 _evaluators: dict[tuple[str, str, int], "Evaluator"] = {}
 
 
@@ -57,6 +61,26 @@ def read_scores(artifact: "Artifact") -> SuiteScores:
     """Read scores with their samples. Raises ScoresError when they cannot be read."""
     text, samples = artifact.read_bytes("scores.json"), artifact.read_bytes("samples.parquet")
     return SuiteScores.from_json(text, samples)
+
+
+def open_scores(artifact: "Artifact", checked: bool = True) -> SuiteScores:
+    """Read scores, whose samples are read when they are compared; with `checked` once before.
+
+    What is published is read once a process. Raises ScoresError when they cannot be read.
+    """
+    key = (artifact.uri, artifact.manifest["attempt"])
+    scores = _opened.get(key)
+    if scores is None:
+        text = artifact.read_bytes("scores.json")
+        read = partial(artifact.read_bytes, "samples.parquet")
+        scores = SuiteScores.from_json(text, read)
+        if len(_opened) >= MOST_OPEN:
+            _opened.clear()
+        _opened[key] = scores
+    if checked:
+        scores.check_samples()
+        scores.forget_samples()
+    return scores
 
 
 def _publish(

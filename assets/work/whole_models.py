@@ -4,9 +4,11 @@ A full model is one as it is. An adapter is merged into its base once for each p
 adapter itself stays an adapter in the store, and merges read it from there.
 """
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from assets.work.merging import MergeJob, merge_set
+from assets.work.names import table_of
 from assets.work.packed_models import MODEL, stored_model
 from merge_ops.recipes import Steps, check_recipe
 from merge_ops.sources import is_adapter
@@ -55,17 +57,23 @@ def whole_model(
     return whole
 
 
-def live_models(store: "ArtifactStore") -> dict[str | None, "Ref"]:
-    """Read what each model's name stands for as a whole.
+def live_models(
+    store: "ArtifactStore", wanted: Iterable[str]
+) -> tuple[dict[str | None, "Ref"], dict[str, str]]:
+    """Read what each model's name stands for as a whole, and what is wrong with damaged names.
 
     An adapter whose base or self has changed since it was merged stands for nothing that could have
     scores.
     """
-    models, wholes = store.refs(MODEL), store.refs(WHOLE_MODEL)
-    for name, whole in wholes.items():
+    live = set(wanted)
+    plain, merged = table_of(store, MODEL), table_of(store, WHOLE_MODEL)
+    models = dict(plain.refs)
+    for name, whole in merged.refs.items():
         adapter, base = models.get(name), models.get(str(whole.fields.get("base")))
         if adapter is None or base is None or adapter.digest != whole.fields.get("adapter"):
             continue
         if base.digest == whole.fields.get("base_digest"):
             models[name] = whole
-    return models
+    damaged = {**plain.damaged, **merged.damaged}
+    named = {f"{asset} [{name}]" for asset in (MODEL, WHOLE_MODEL) for name in live}
+    return models, {name: problem for name, problem in damaged.items() if name in named}

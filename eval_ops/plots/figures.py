@@ -5,9 +5,12 @@ pyplot, so nothing is shared between threads.
 """
 
 import io
+import math
 from typing import Any
 
 DPI = 110
+MOST_PIXELS = 5_200_000
+"""Of a picture: drawing takes some 20 bytes each, and the PNG is kept in Dagster's event log."""
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 BLUE, RED, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#8C8C8C"
 LINE_COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, BLACK, GREY)
@@ -15,11 +18,15 @@ MARKERS = "osD^vPX*"
 
 
 def new_figure(width: float, height: float, columns: int = 1) -> tuple[Any, Any]:
-    """Return a figure of `width` × `height` inches and its axes (a list of several)."""
+    """Return a figure of `width` × `height` inches and its axes (a list of several).
+
+    One that would have more than MOST_PIXELS has fewer dots an inch.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
+    dpi = min(DPI, math.sqrt(MOST_PIXELS / (width * height)))
+    figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     axes: Any = figure.subplots(1, columns)
     for panel in axes if columns > 1 else [axes]:

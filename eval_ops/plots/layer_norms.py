@@ -40,7 +40,11 @@ def layer_norm_plot(expert: str, tensors: Iterable[TensorNorm]) -> bytes:
 
 def layer_norm_figure(expert: str, tensors: Iterable[TensorNorm]) -> Any:
     """Return the matplotlib figure that `layer_norm_plot` draws."""
-    lines, sides = _by_kind(tensors)
+    every_line, every_side = _by_kind(tensors)
+    most = {kind: max(line.values()) for kind, line in every_line.items()}
+    lines = {kind: every_line[kind] for kind in _most_moved(most)}
+    sides = {kind: every_side[kind] for kind in _most_moved(every_side)}
+    hidden = len(every_line) - len(lines) + len(every_side) - len(sides)
     layers = sorted({layer for line in lines.values() for layer in line})
     figure, axes = new_figure(8.2, 4.0)
     _draw_lines(axes, lines, layers)
@@ -55,7 +59,8 @@ def layer_norm_figure(expert: str, tensors: Iterable[TensorNorm]) -> Any:
     axes.set_ylim(bottom=0)
     axes.set_xlabel("layer", fontsize=9)
     axes.set_ylabel("norm of (expert - base) / norm of base", fontsize=9)
-    axes.set_title(f"Task vector of {ascii_text(expert, 60)}", fontsize=10, loc="left")
+    left_out = f" ({hidden} more kinds moved less)" if hidden else ""
+    axes.set_title(f"Task vector of {ascii_text(expert, 60)}{left_out}", fontsize=10, loc="left")
     axes.grid(axis="y", color="#dddddd", linewidth=0.8)
     axes.set_axisbelow(True)
     if lines:
@@ -63,19 +68,28 @@ def layer_norm_figure(expert: str, tensors: Iterable[TensorNorm]) -> Any:
     return figure
 
 
+MOST_KINDS = 24
+"""Lines, and bars beside them, that can be told apart; those that moved most are drawn."""
 FEW_LAYERS = 12
 """Up to so many layers there is room for thick lines."""
 MOST_TICKS = 16
 """More numbers of layers than this would touch."""
 
 
+def _most_moved(moved: Mapping[str, float]) -> list[str]:
+    """Name the kinds that moved most, in their order."""
+    kept = sorted(moved, key=lambda kind: -moved[kind])[:MOST_KINDS]
+    return [kind for kind in moved if kind in kept]
+
+
 def _draw_lines(axes: Any, lines: Mapping[str, Mapping[int, float]], layers: list[int]) -> None:
     """Draw one line a kind of tensor; no two of the first 24 look alike."""
     few = len(layers) <= FEW_LAYERS
+    place_of = {layer: place for place, layer in enumerate(layers)}
     for index, (kind, line) in enumerate(lines.items()):
         turn = index // len(LINE_COLOURS)
         axes.plot(
-            [layers.index(layer) for layer in line],
+            [place_of[layer] for layer in line],
             list(line.values()),
             color=LINE_COLOURS[index % len(LINE_COLOURS)],
             marker=MARKERS[(index + turn) % len(MARKERS)],

@@ -13,11 +13,14 @@ KIND_COLOURS: dict[Kind, str] = {
     "candidate": BLUE,
 }
 
+MOST_ANCHORS = 12
+"""Base models and experts that stay in a picture of any length."""
+
 
 def leaderboard_plot(table: Sequence[Row], limit: int = 24) -> bytes:
     """Draw test means with standard errors as horizontal bars, best on top.
 
-    Of a longer table the first rows are kept, every base model and expert, and the best average.
+    Of a longer table the first rows are kept, the best base model, experts and average among them.
     """
     return png(leaderboard_figure(table, limit))
 
@@ -45,9 +48,11 @@ def leaderboard_figure(table: Sequence[Row], limit: int = 24) -> Any:
     axes.set_xticks(range(0, 101, 20))
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.set_xlabel("mean test accuracy, percent (bars: standard error)", fontsize=9)
-    hidden = len(table) - len(shown)
+    present = {id(row) for row in shown}
+    hidden = [row.kind for row in table if id(row) not in present]
+    what = "rows" if {"base", "expert"} & set(hidden) else "merged checkpoints"
     axes.set_title(
-        "Leaderboard" + (f" ({hidden} more merged checkpoints not shown)" if hidden else ""),
+        "Leaderboard" + (f" ({len(hidden)} more {what} not shown)" if hidden else ""),
         fontsize=10,
         loc="left",
     )
@@ -62,9 +67,14 @@ def _shorten(table: Sequence[Row], limit: int) -> list[Row]:
     if len(table) <= limit:
         return list(table)
     anchors = [row for row in table if row.kind in ("base", "expert")]
+    if len(anchors) > MOST_ANCHORS:
+        bases = [row for row in anchors if row.kind == "base"][: MOST_ANCHORS // 2]
+        experts = [row for row in anchors if row.kind == "expert"]
+        anchors = [*bases, *experts[: MOST_ANCHORS - len(bases)]]
     anchors += [row for row in table if row.kind == "average"][:1]
-    others = [row for row in table if all(row is not anchor for anchor in anchors)]
-    kept = {id(row) for row in anchors + others[: max(1, limit - len(anchors))]}
+    chosen = {id(row) for row in anchors}
+    others = [row for row in table if id(row) not in chosen]
+    kept = chosen | {id(row) for row in others[: max(1, limit - len(anchors))]}
     return [row for row in table if id(row) in kept]
 
 

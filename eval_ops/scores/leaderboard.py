@@ -3,15 +3,17 @@
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from eval_ops.errors import PairingError
 from eval_ops.scores.comparison import Comparison, compare
+from eval_ops.scores.known_comparisons import SIDES, KnownComparisons, Sources
 from eval_ops.scores.scores import Mean, Score, SuiteScores
 
 Kind = Literal["base", "expert", "average", "candidate"]
 KINDS: tuple[Kind, ...] = ("base", "expert", "average", "candidate")
+_SCORE_FIELDS = tuple(each.name for each in fields(Score))
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class Entry:
     """One scored checkpoint. `name` is a model's name, or for a merged checkpoint free text.
 
     Merged checkpoints (kinds average and candidate) have a `recipe`, the `experts` of their set
-    and a `coefficient` id. `digest` is the checkpoint's.
+    and a `coefficient` id. `digest` is the checkpoint's, `source` that of the scores' contents.
     """
 
     kind: Kind
@@ -29,6 +31,7 @@ class Entry:
     experts: tuple[str, ...] = ()
     coefficient: str | None = None
     digest: str | None = None
+    source: str | None = None
 
     @property
     def expert_set(self) -> str:
@@ -88,39 +91,63 @@ def choose(entries: Iterable[Entry]) -> tuple[Entry, ...]:
     return tuple(group[0] if len(group) == 1 else _best(group) for group in chosen.values())
 
 
-def rows(entries: Iterable[Entry], confidence: float = 0.95) -> tuple[Row, ...]:
+def rows(
+    entries: Iterable[Entry],
+    confidence: float = 0.95,
+    known: KnownComparisons | None = None,
+) -> tuple[Row, ...]:
     """Return the leaderboard's rows, best test mean first, after `choose`.
 
     Each merged checkpoint is compared with the base, with the expert of the best test mean and
-    with the plain average of its own set. Raises PairingError when entries were scored on
-    different suites.
+    with the plain average of its own set, where that is not `known` already. Raises PairingError
+    when entries were scored on different suites.
     """
+    return tuple(row for row, _ in rows_with_sources(entries, confidence, known))
+
+
+def rows_with_sources(
+    entries: Iterable[Entry], confidence: float = 0.95, known: KnownComparisons | None = None
+) -> list[tuple[Row, Sources]]:
+    """Return the leaderboard's rows, as `rows` does, and what each was made from."""
     ordered = sorted(choose(entries), key=_rank)
     base = next((entry for entry in ordered if entry.kind == "base"), None)
     best = next((entry for entry in ordered if entry.kind == "expert"), None)
     averages = {entry.expert_set: entry for entry in ordered if entry.kind == "average"}
+    table: list[tuple[Row, Sources]] = []
+    for entry in ordered:
+        average = averages.get(entry.expert_set) if entry.experts else None
+        others = [None if other is entry else other for other in (base, best, average)]
+        sources = Sources(entry.source, tuple(each.source if each else None for each in others))
+        compared = [_compared(entry, other, confidence, known) for other in others]
+        table.append((_row(entry, dict(zip(SIDES, compared, strict=True))), sources))
+        if entry is not base and entry is not best:
+            for each in (entry, average):
+                if each is not None:
+                    each.scores.forget_samples()
+    return table
 
-    def against(entry: Entry, other: Entry | None) -> Comparison | None:
-        if other is None or other is entry:
-            return None
-        return compare(entry.scores, other.scores, confidence=confidence)
 
-    return tuple(
-        Row(
-            kind=entry.kind,
-            label=entry.label,
-            recipe=entry.recipe,
-            experts=entry.experts,
-            coefficient=entry.coefficient,
-            digest=entry.digest,
-            benchmarks={name: entry.scores.score(name) for name in entry.scores.benchmarks},
-            mean=entry.scores.mean(),
-            validation_mean=_validation_mean(entry),
-            vs_base=against(entry, base),
-            vs_best_expert=against(entry, best),
-            vs_average=against(entry, averages.get(entry.expert_set)) if entry.experts else None,
-        )
-        for entry in ordered
+def _compared(
+    entry: Entry, other: Entry | None, confidence: float, known: KnownComparisons | None
+) -> Comparison | None:
+    if other is None:
+        return None
+    found = known.find(entry.source, other.source, confidence) if known else None
+    return found or compare(entry.scores, other.scores, confidence=confidence)
+
+
+def _row(entry: Entry, compared: Mapping[str, Comparison | None]) -> Row:
+    return Row(
+        kind=entry.kind,
+        label=entry.label,
+        recipe=entry.recipe,
+        experts=entry.experts,
+        coefficient=entry.coefficient,
+        digest=entry.digest,
+        benchmarks={name: entry.scores.score(name) for name in entry.scores.benchmarks},
+        mean=entry.scores.mean(),
+        validation_mean=_validation_mean(entry),
+        **compared,
     )
 
 
@@ -162,13 +189,23 @@ def to_markdown(table: Sequence[Row], limit: int | None = None) -> str:
 
 
 def to_json(table: Sequence[Row]) -> str:
-    """Write the rows as a JSON list."""
-    return json.dumps([asdict(row) | {"mean": row.mean._asdict()} for row in table], indent=1)
+    """Write the rows as a JSON list, one a line."""
+    return "[\n" + ",\n".join(json.dumps(_plain(row)) for row in table) + "\n]"
 
 
 def percent(value: float, stderr: float | None) -> str:
     """Write a share and its standard error in percent: `72.5 ± 4.1`."""
     return f"{100 * value:.1f}" + ("" if stderr is None else f" ± {100 * stderr:.1f}")
+
+
+def _plain(row: Row) -> dict[str, object]:
+    """A row as JSON has it: what `dataclasses.asdict` gives, without a copy of every value."""
+    compared = {side: vars(each) if (each := getattr(row, side)) else None for side in SIDES}
+    scores = {
+        name: {field: getattr(score, field) for field in _SCORE_FIELDS}
+        for name, score in row.benchmarks.items()
+    }
+    return {**vars(row), "benchmarks": scores, "mean": row.mean._asdict(), **compared}
 
 
 def _best(group: Sequence[Entry]) -> Entry:

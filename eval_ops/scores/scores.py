@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -68,7 +68,9 @@ class Score:
 class SuiteScores:
     """All scores of one checkpoint on one suite; `samples` may be left out when not needed.
 
-    `versions` names the software that scored: lm_eval, torch, transformers.
+    `versions` names the software that scored: lm_eval, torch, transformers. With `parquet`, which
+    reads the file of the samples, these are read when items are first compared, and of each no more
+    than its value; `samples` stays empty.
     """
 
     suite: str
@@ -76,6 +78,7 @@ class SuiteScores:
     scores: tuple[Score, ...]
     samples: tuple[Sample, ...] = field(default=(), repr=False)
     versions: Mapping[str, str] = field(default_factory=dict[str, str])
+    parquet: Callable[[], bytes] | None = field(default=None, repr=False, compare=False)
 
     @cached_property
     def benchmarks(self) -> tuple[str, ...]:
@@ -85,9 +88,22 @@ class SuiteScores:
     @cached_property
     def _values(self) -> dict[tuple[str, str], dict[str, float]]:
         table: dict[tuple[str, str], dict[str, float]] = {}
+        if self.parquet is not None and not self.samples:
+            for benchmark, split, item, value in _answers(self.parquet()):
+                table.setdefault((benchmark, split), {})[item] = value
+            self._check_counts(table)
         for sample in self.samples:
             table.setdefault((sample.benchmark, sample.split), {})[sample.item] = sample.value
         return table
+
+    def check_samples(self) -> None:
+        """Read the samples now. Raises ScoresError where they cannot be, or give other scores."""
+        self._check_counts(self._values)
+
+    def forget_samples(self) -> None:
+        """Let go of the samples' values where they can be read again, for the sake of memory."""
+        if self.parquet is not None:
+            self.__dict__.pop("_values", None)
 
     def score(self, benchmark: str, split: str = "test") -> Score:
         """Return one score; PairingError when there is none for this benchmark and split."""
@@ -135,10 +151,13 @@ class SuiteScores:
         return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
 
     @classmethod
-    def from_json(cls, text: str | bytes, parquet: bytes | None = None) -> "SuiteScores":
+    def from_json(
+        cls, text: str | bytes, parquet: bytes | Callable[[], bytes] | None = None
+    ) -> "SuiteScores":
         """Read what `to_json` wrote, with the samples of `samples_to_parquet` when given.
 
-        ScoresError when either is unreadable, or when the samples do not give the scores.
+        A function that reads them is called when they are first needed. ScoresError when either is
+        unreadable, or when the samples do not give the scores.
         """
         try:
             content = json.loads(text)
@@ -148,16 +167,22 @@ class SuiteScores:
                     f"format {SCORES_FORMAT}: score the checkpoint again"
                 )
             scores = tuple(Score(**row) for row in content["scores"])
-            samples = () if parquet is None else samples_from_parquet(parquet)
+            samples = samples_from_parquet(parquet) if isinstance(parquet, bytes) else ()
+            later = None if isinstance(parquet, bytes) else parquet
             loaded = cls(
-                content["suite"], content["suite_digest"], scores, samples, content["versions"]
+                content["suite"],
+                content["suite_digest"],
+                scores,
+                samples,
+                content["versions"],
+                later,
             )
         except (ValueError, KeyError, TypeError) as error:
             raise ScoresError(
                 f"the scores cannot be read: {type(error).__name__}: {error}"
             ) from None
-        if parquet is not None:
-            loaded._check_samples()
+        if isinstance(parquet, bytes):
+            loaded.check_samples()
         return loaded
 
     def samples_to_parquet(self) -> bytes:
@@ -171,8 +196,8 @@ class SuiteScores:
         pq.write_table(pa.table(columns, schema=_schema()), sink, compression="zstd")
         return bytes(sink.getvalue().to_pybytes())
 
-    def _check_samples(self) -> None:
-        counted = {key: len(values) for key, values in self._values.items()}
+    def _check_counts(self, values: Mapping[tuple[str, str], Mapping[str, float]]) -> None:
+        counted = {key: len(items) for key, items in values.items()}
         stated = {(score.benchmark, score.split): score.n for score in self.scores}
         if counted != stated:
             raise ScoresError(
@@ -183,15 +208,28 @@ class SuiteScores:
 
 def samples_from_parquet(data: bytes) -> tuple[Sample, ...]:
     """Read what `SuiteScores.samples_to_parquet` wrote; ScoresError when it is something else."""
-    pa, pq = _arrow()
-    try:
-        table = pq.read_table(pa.BufferReader(data)).cast(_schema())
-    except (pa.ArrowException, ValueError, OSError) as error:
-        raise ScoresError(f"the samples cannot be read: {error}") from None
-    rows: list[dict[str, Any]] = table.to_pylist()
+    rows: list[dict[str, Any]] = _table(data, _schema()).to_pylist()
     for row in rows:
         row["loglikelihoods"] = tuple(row["loglikelihoods"])
     return tuple(Sample(**row) for row in rows)
+
+
+def _answers(data: bytes) -> Iterable[tuple[str, str, str, float]]:
+    """Benchmark, split, item and value of each sample, and nothing else of them."""
+    pa, _ = _arrow()
+    names = ["benchmark", "split", "item", "value"]
+    table = _table(data, pa.schema([_schema().field(name) for name in names]))
+    return zip(*(table.column(name).to_pylist() for name in names), strict=True)
+
+
+def _table(data: bytes, schema: Any) -> Any:
+    """The columns of a schema of a file of samples, as an arrow table."""
+    pa, pq = _arrow()
+    try:
+        table = pq.ParquetFile(pa.BufferReader(data)).read(schema.names, use_threads=False)
+        return table.cast(schema)
+    except (pa.ArrowException, ValueError, OSError, KeyError) as error:
+        raise ScoresError(f"the samples cannot be read: {error}") from None
 
 
 def summarize(samples: Iterable[Sample], metric: str, version: str) -> tuple[Score, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from merge_ops.checkpoints.byte_sources import ByteSink, ByteWriter, FolderSink
 from merge_ops.checkpoints.copied_files import SideFile, pieces_of
 from merge_ops.checkpoints.layout import Shard, index_file
 from merge_ops.errors import OutputError
-from merge_ops.plans.plan import Plan
+from merge_ops.plans.plan import Output, Plan
 from merge_ops.plans.side_files import side_files
 from merge_ops.provenance.model_card import model_card
 from merge_ops.stream.heap import freed_memory_kept
@@ -44,12 +44,13 @@ def merge(
     sinks: Mapping[str, ByteSink] | Path | str,
     settings: StreamSettings | None = None,
     progress: Progress | None = None,
+    card: Callable[[Plan, Output], str] = model_card,
 ) -> MergeReport:
     """Carry out a plan: write one whole checkpoint into each coefficient's sink, from one read.
 
     `sinks` holds a sink for each coefficient id, or is a folder. A folder must be new or empty; a
     sweep makes a folder in it for each coefficient. `progress(done, total)` counts bytes of inputs
-    merged.
+    merged. `card` makes the README.md of an output.
 
     Returns what was read and written. Raises OutputError where a sink is missing or the folder is
     not empty, NonFiniteError or CheckpointError for bad inputs, and OSError for bad places. After
@@ -73,7 +74,7 @@ def merge(
         writer.finish()
     for output, sink in zip(plan.outputs, ordered, strict=True):
         files: dict[str, SideFile] = {**index_file(plan.shards), **side_files(plan)}
-        files["README.md"] = model_card(plan, output).encode()
+        files["README.md"] = card(plan, output).encode()
         for name, data in files.items():
             with sink.open(name, len(data)) as file:
                 for piece in pieces_of(data):

@@ -18,8 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from assets.work.entries import UpstreamModel
 from merge_ops.checkpoints.bounded_yaml import DocumentError, read_documents
 from merge_ops.errors import Fault, did_you_mean, quoted
-from orchestration.catalogs.catalog import BrokenPart
+from orchestration.catalogs.catalog import BrokenPart, CatalogError
 from orchestration.catalogs.names import BANNED, alike, name_rule, secret_fault
+from orchestration.settings import catalog_name_fault
+
+KEYS = ("name", "models")
 
 MAX_FAULTS = 50
 """Faults of one entry that are told."""
@@ -40,14 +43,32 @@ class ModelDefinition(BaseModel):
     follow_links: bool = False
 
 
+def declared_name(folder: Path) -> str | None:
+    """Read what a catalog's models.yaml calls the catalog; None where it says nothing or is absent.
+
+    Raises CatalogError where the file cannot be read or the name is not allowed: another name
+    would lead to other refs.
+    """
+    path, faults = folder / "models.yaml", list[Fault]()
+    document = _document(path, faults) if path.exists() else {}
+    if faults:
+        raise CatalogError(f"catalog {folder}", faults)
+    name = document.get("name")
+    faults.extend(_name_faults(document))
+    if faults:
+        raise CatalogError(f"catalog {folder}", faults)
+    return name
+
+
 @dataclass
 class ModelsFile:
     """A models file holds the models by name, in the file's order, and what is wrong.
 
     `unreadable` are faults that leave nothing of the file. `faults` go by model, or by the place of
-    an entry that has no name; those of "models.yaml" are of the file as a whole.
+    an entry that has no name. `declared_name` is what the file calls the catalog, if it does.
     """
 
+    declared_name: str | None = None
     models: dict[str, UpstreamModel] = field(default_factory=dict[str, UpstreamModel])
     unreadable: list[Fault] = field(default_factory=list[Fault])
     faults: dict[str, list[Fault]] = field(default_factory=lambda: defaultdict(list))
@@ -63,12 +84,16 @@ class ModelsFile:
 def load_models(path: Path) -> ModelsFile:
     """Read the models of a catalog, and every fault of each."""
     file = ModelsFile()
-    entries = _model_entries(path, file)
+    document = _document(path, file.unreadable)
+    file.unreadable.extend(_name_faults(document))
+    if isinstance(document.get("name"), str):
+        file.declared_name = document["name"]
+    entries: list[Any] = document.get("models") or []
     places: dict[str, list[str]] = defaultdict(list)
     for position, entry in enumerate(entries):
         where = f"models.yaml: models[{position}]"
         name = _name_of(entry)
-        found = list(_entry_faults(where, entry, name))
+        found = list(_entry_faults(where, entry))
         if name is None:
             file.faults[f"models[{position}]"] += found
             continue
@@ -93,32 +118,38 @@ def load_models(path: Path) -> ModelsFile:
     return file
 
 
-def _model_entries(path: Path, file: ModelsFile) -> list[Any]:
+def _document(path: Path, faults: list[Fault]) -> dict[str, Any]:
+    """The file's mapping, which holds a list `models`; an empty one where there are faults."""
     try:
         documents = read_documents(path)
     except FileNotFoundError:
         problem = "does not exist; list the upstream models in it (RONGHE_CATALOG names the folder)"
-        file.unreadable.append(Fault("models.yaml", problem))
-        return []
+        faults.append(Fault("models.yaml", problem))
+        return {}
     except DocumentError as error:
         for fault in error.faults:
             where = f"models.yaml: {fault.where}" if fault.where else "models.yaml"
             problem = " ".join(fault.problem.split()).removeprefix("the file ")
-            file.unreadable.append(Fault(where, problem))
-        return []
+            faults.append(Fault(where, problem))
+        return {}
     document = documents[0] if len(documents) == 1 else None
     if not isinstance(document, dict) or not isinstance(document.get("models"), list):
-        problem = "must hold `models:`, a list of {name, source, base}"
-        file.unreadable.append(Fault("models.yaml", problem))
-        return []
+        faults.append(Fault("models.yaml", "must hold `models:`, a list of {name, source, base}"))
+        return {}
     for key in document:
-        if key != "models":
-            hint = did_you_mean(str(key), ["models"])
-            problem = f"is no known key.{hint} Known: models"
-            file.faults["models.yaml"].append(Fault(f"models.yaml: {key}", problem))
+        if key not in KEYS:
+            hint = did_you_mean(str(key), list(KEYS))
+            known = ", ".join(KEYS)
+            faults.append(Fault(f"models.yaml: {key}", f"is no known key.{hint} Known: {known}"))
     if not document["models"]:
-        file.unreadable.append(Fault("models.yaml", "lists no model"))
-    return document["models"]
+        faults.append(Fault("models.yaml", "lists no model"))
+    return document
+
+
+def _name_faults(document: Mapping[str, Any]) -> Iterator[Fault]:
+    problem = catalog_name_fault(document["name"]) if "name" in document else None
+    if problem:
+        yield Fault("models.yaml: name", f"{problem} (the catalog's name in its store)")
 
 
 def _name_of(entry: object) -> str | None:
@@ -129,18 +160,19 @@ def _name_of(entry: object) -> str | None:
     return name
 
 
-def _entry_faults(where: str, entry: object, name: str | None) -> Iterator[Fault]:
+def _entry_faults(where: str, entry: object) -> Iterator[Fault]:
     """What is wrong with one entry by itself."""
+    written = entry if isinstance(entry, dict) else {}
     try:
-        definition = ModelDefinition.model_validate(entry)
+        ModelDefinition.model_validate(entry)
     except ValidationError as error:
         yield from _spell(where, error)
-        return
-    if name is None:
-        yield Fault(f"{where}.name", f"is {definition.name!r}; {name_rule()}")
-    if definition.follow_links and not _is_local(definition.source):
+    given, source = written.get("name"), written.get("source")
+    if isinstance(given, str) and BANNED.search(given):
+        yield Fault(f"{where}.name", f"is {quoted(given)}; {name_rule()}")
+    if written.get("follow_links") is True and isinstance(source, str) and not _is_local(source):
         yield Fault(f"{where}.follow_links", "is for a folder of one's own, and this is none")
-    if problem := secret_fault(definition.source):
+    if isinstance(source, str) and (problem := secret_fault(source)):
         yield Fault(f"{where}.source", problem)
 
 

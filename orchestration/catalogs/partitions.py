@@ -2,8 +2,8 @@
 
 A static mapping cannot go from one dimension straight into a two-dimensional grid, so it takes two
 hops: model → expert → expert set by static mappings, then expert set → (experts × coefficient),
-which Dagster infers because the grid's `experts` dimension is the same definition. A recipe that
-merges only some of the sets gets one hop more (`restriction`) to a definition of its own sets.
+which Dagster infers because the grid's `experts` dimension is the same definition. So each recipe
+has merge plans of its own, with exactly its sets: what another recipe merges changes nothing in it.
 Earlier steps of a recipe have the sets alone, and Dagster infers the last hop the same way; a step
 that takes no experts has no partitions.
 Ids are built from sorted names, so reordering the catalog re-merges nothing.
@@ -38,19 +38,8 @@ class Partitions:
         """One partition for each expert."""
         return KeyedOnce(self.catalog.experts)
 
-    @cached_property
-    def sets(self) -> dg.StaticPartitionsDefinition:
-        """One partition for each expert set of any recipe."""
-        return self._definition_of(self.catalog.sets)
-
-    def merges_every_set(self, recipe: Recipe) -> bool:
-        """Tell whether the recipe merges all the sets that any recipe does."""
-        return self.catalog.sets_of(recipe) == self.catalog.sets
-
     def sets_of(self, recipe: Recipe) -> dg.StaticPartitionsDefinition:
         """Define one partition for each expert set of one recipe."""
-        if self.merges_every_set(recipe):
-            return self.sets
         return self._definition_of(self.catalog.sets_of(recipe))
 
     def grid_of(self, recipe: Recipe) -> dg.MultiPartitionsDefinition:
@@ -86,27 +75,16 @@ class Partitions:
             {name: [name, *(a.name for a in adapters if a.base == name)] for name in models}
         )
 
-    @cached_property
-    def expert_to_sets(self) -> dg.StaticPartitionMapping:
-        """A set depends on its experts (and through them on their base model)."""
-        holding: dict[str, list[str]] = {name: [] for name in self.catalog.experts}
-        for each in self.catalog.sets:
-            for name in each.split("+"):
-                holding[name].append(each)
-        return dg.StaticPartitionMapping({name: sets for name, sets in holding.items() if sets})
-
-    def restriction(self, recipe: Recipe) -> dg.StaticPartitionMapping:
-        """Map each of the recipe's sets to itself, and the others to nothing."""
+    def expert_to_sets(self, recipe: Recipe) -> dg.StaticPartitionMapping:
+        """A recipe's set depends on its experts (and through them on their base model)."""
         sets = self.catalog.sets_of(recipe)
-        if sets not in self._restrictions:
-            self._restrictions[sets] = dg.StaticPartitionMapping({each: each for each in sets})
-        return self._restrictions[sets]
-
-    def plan_key(self, recipe: Recipe) -> dg.AssetKey:
-        """Return the asset that a file's expert sets come from."""
-        if self.merges_every_set(recipe):
-            return dg.AssetKey("merge_plan")
-        return dg.AssetKey.from_user_string(names.merge_plan_subset(recipe.name))
+        if sets not in self._holders:
+            holding: dict[str, list[str]] = {}
+            for each in sets:
+                for name in each.split("+"):
+                    holding.setdefault(name, []).append(each)
+            self._holders[sets] = dg.StaticPartitionMapping(holding)
+        return self._holders[sets]
 
     def inputs_of(self, steps: Steps, step: Recipe) -> list[dg.AssetDep]:
         """List what one step of a recipe depends on: steps, merge plans, models that it names.
@@ -117,7 +95,7 @@ class Partitions:
         used, result = steps.used_by(step), steps.result
         keys = [dg.AssetKey.from_user_string(names.step(result.name, each.name)) for each in used]
         if step.experts and not any(map(steps.takes_experts, used)):
-            keys.append(self.plan_key(result))
+            keys.append(dg.AssetKey.from_user_string(names.merge_plan(result.name)))
         base = self.catalog.base_of(result)
         named = {name for name in step.referenced_models if name in self.catalog.models}
         # The base opens adapters; where there are expert sets it comes with their plans.
@@ -150,7 +128,7 @@ class Partitions:
         return {}
 
     @cached_property
-    def _restrictions(self) -> dict[tuple[str, ...], dg.StaticPartitionMapping]:
+    def _holders(self) -> dict[tuple[str, ...], dg.StaticPartitionMapping]:
         return {}
 
     @cached_property

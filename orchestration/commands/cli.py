@@ -180,7 +180,7 @@ def restore_expert(
 
 @app.command()
 def restore(
-    name: Annotated[str, typer.Argument(help="A model of the catalog, base or expert.")],
+    name: Annotated[str, typer.Argument(help="A model, or RECIPE/champion.")],
     out: Annotated[Path, typer.Option(help="The folder to write; new or empty.")],
 ) -> None:
     """Write a model of the artifact store to a folder, byte for byte as it was pulled."""
@@ -213,11 +213,40 @@ def verify(
     kind: Annotated[
         str | None, typer.Option(help="Only artifacts of this kind, such as checkpoint.")
     ] = None,
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="Set bad parts aside; the next refresh makes them again."),
+    ] = False,
+    made_from: Annotated[
+        bool,
+        typer.Option("--made-from", help="With --repair: also what was made from these DIGESTS."),
+    ] = False,
 ) -> None:
-    """Hash the files of the store's artifacts again. Exit status 1 when one is not as published."""
-    from orchestration.commands.store_commands import verify as run
+    """Hash the store's artifacts again, and look at its refs. Exit status 1 when one is bad."""
+    from orchestration.commands.verify_command import verify as run
 
-    run(digests or [], kind)
+    run(digests or [], kind, repair, made_from)
+
+
+@app.command()
+def doctor() -> None:
+    """Compare Dagster's instance and the store. Exit status 1 when the store lacks something."""
+    from orchestration.commands.doctor_command import doctor as run
+
+    run()
+
+
+@app.command()
+def adopt_refs(
+    source: Annotated[
+        str | None, typer.Option("--from", help="Another catalog, whose refs become this one's.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List, move nothing.")] = False,
+) -> None:
+    """Move refs of the time before catalogs had names below this catalog's name."""
+    from orchestration.commands.store_commands import adopt
+
+    adopt(source, dry_run)
 
 
 @app.command()
@@ -237,11 +266,12 @@ def gc(
 def refs(
     asset: Annotated[str, typer.Argument(help="An asset, such as model or ties/champion.")],
     partition: Annotated[str | None, typer.Argument(help="Only this partition.")] = None,
+    catalog: Annotated[str | None, typer.Option(help="Those of another catalog.")] = None,
 ) -> None:
-    """Show what ASSET pointed to when, and which run did that."""
+    """Show what ASSET pointed to when, which run did that, and by whom."""
     from orchestration.commands.store_commands import history
 
-    history(asset, partition)
+    history(asset, partition, catalog)
 
 
 def main() -> None:

@@ -13,11 +13,17 @@ if TYPE_CHECKING:
 
 WIDE = 158
 """Columns that the whole leaderboard needs."""
+BROKEN_PART = "broken/"
+"""Begins the assets of broken parts, whose message names the part itself."""
+MOST_PLACES = 4
+"""Places that a failure names, of those where the same cause showed."""
 ORDER = (
-    "model", "model_scores", "task_vector", "merge_plan", names.MERGE_PLAN_SUBSET,
-    names.STEP, names.MERGED_CHECKPOINT, names.SCORES, "leaderboard", names.CHAMPION,
+    "model", "model_scores", "task_vector", names.MERGE_PLAN, names.STEP,
+    names.MERGED_CHECKPOINT, names.SCORES, "leaderboard", names.CHAMPION,
 )  # fmt: skip
 """Kinds of assets as they follow from one another."""
+COLUMNS = ("made", "up to date")
+"""Columns that are shown even where they hold nothing but zeros."""
 
 
 def refresh() -> None:
@@ -29,22 +35,49 @@ def refresh() -> None:
     with open_instance(settings) as instance:
         report = run(instance, settings, console)
     _print_counts(console, report)
-    for failure in dict.fromkeys(report.failures):
+    for note in report.notes:
+        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+    for failure in by_cause(report.failures):
         text = f"failed: {failure}"
         console.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
     if report.failures:
         log = settings.dagster_home / "logs" / "refresh.log"
         note = f"What failed is tried again by the next refresh. The whole log: {log}"
         console.print(note, highlight=False, soft_wrap=True)
+    _print_late(console, report)
+    if report.failures or report.late:
         raise SystemExit(1)
+
+
+def by_cause(failures: Sequence[str]) -> list[str]:
+    """Say each cause once, with the first of the places where it showed.
+
+    A failure is written `place: cause`, and no asset or partition has a colon before a blank.
+    """
+    places: dict[str, list[str]] = {}
+    for failure in failures:
+        place, _, cause = failure.partition(": ")
+        if place.startswith(BROKEN_PART):
+            place, cause = "", cause.removeprefix("check is_sound failed: ")
+        of_cause = places.setdefault(cause or failure, [])
+        if place and cause and place not in of_cause:
+            of_cause.append(place)
+    return [f"{_places(found)}{cause}" for cause, found in places.items()]
+
+
+def _places(places: Sequence[str]) -> str:
+    if not places:
+        return ""
+    more = len(places) - MOST_PLACES
+    return f"{', '.join(places[:MOST_PLACES])}{f' and {more} more' if more > 0 else ''}: "
 
 
 def leaderboard() -> None:
     """Print the leaderboard, where the artifacts are, and what to do next."""
-    from resources.store import ArtifactStore
+    from orchestration.commands.catalog_store import open_store
 
     console, settings = _console(), load_settings()
-    store = ArtifactStore.open(settings.store)
+    store = open_store(settings)
     artifact = store.resolve("leaderboard")
     if artifact is None:
         console.print(f"No leaderboard in {settings.store} yet; run `ronghe refresh` first.")
@@ -54,6 +87,9 @@ def leaderboard() -> None:
         rows = artifact.read_json(file)
         suite, wide = file.removesuffix(".json"), console.width >= WIDE
         console.print(_leaderboard_table(suite, rows, wide))
+        for reason in dict.fromkeys(row["stale"] for row in rows if row.get("stale")):
+            text = f"old rows, of the last sound look: {reason}"
+            console.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
         merged = next((row for row in rows if row["experts"]), None)
         best = best or (merged and merged["digest"])
     note = "Points of test items ± standard error; coefficients were chosen on validation items."
@@ -75,23 +111,52 @@ def _console() -> "Console":
 
 
 def _print_counts(console: "Console", report: "RefreshReport") -> None:
-    """How many partitions were re-run and how many were not touched, asset by asset."""
+    """Print how the partitions of each asset stand; columns of zeros alone are left out."""
     from rich.table import Table
 
-    failed = any(count.failed for count in report.counts.values())
+    columns = {
+        "made": lambda count: len(count.rerun - count.failed),
+        "up to date": lambda count: count.up_to_date,
+        "stale": lambda count: len(count.stale),
+        "missing": lambda count: len(count.missing),
+        "running elsewhere": lambda count: len(count.elsewhere),
+        "failed": lambda count: len(count.failed),
+    }
+    rows = sorted(report.counts.items(), key=lambda item: _order(item[0]))
+    shown = [c for c in columns if c in COLUMNS or any(columns[c](count) for _, count in rows)]
     table = Table(title="partitions", title_justify="left")
-    for column in ("asset", "re-run", "untouched", *(["failed"] if failed else [])):
+    for column in ("asset", *shown):
         table.add_column(column, justify="left" if column == "asset" else "right")
-    for asset, count in sorted(report.counts.items(), key=lambda item: _order(item[0])):
-        cells = [asset, str(len(count.rerun)), str(count.untouched)]
-        table.add_row(*cells, *([str(len(count.failed))] if failed else []))
+    for asset, count in rows:
+        table.add_row(asset, *(str(columns[column](count)) for column in shown))
     console.print(table)
     for kind, title in ((names.MERGED_CHECKPOINT, "merged checkpoints"), (names.SCORES, "scores")):
         counts = _counts_of(report, kind)
-        rerun = sum(len(count.rerun) for count in counts)
-        console.print(f"{title}: {rerun} re-run, {sum(c.untouched for c in counts)} untouched")
+        told = [(sum(map(columns[column], counts)), column) for column in shown]
+        words = [f"{number} {column}" for number, column in told if number or column in COLUMNS]
+        console.print(f"{title}: {', '.join(words)}")
     console.print(_sets_sentence(report), highlight=False)
     console.print(f"{report.rerun} partitions in {report.runs} runs, {report.seconds:.1f} s")
+
+
+def _print_late(console: "Console", report: "RefreshReport") -> None:
+    """Say that not everything is made, and by whom it is, where others work on it too."""
+    lines: list[str] = []
+    if report.daemon:
+        lines.append(
+            "A Dagster daemon is running on this DAGSTER_HOME (`make ui`, `dg dev` or"
+            " `dagster-daemon`): it makes what changes by itself, also while this refresh ran."
+        )
+    if report.others:
+        lines.append(f"{report.others} runs that are not this refresh's are not finished.")
+    if report.late:
+        lines.append(
+            f"Not everything is made: {report.late} partitions are stale, missing or running"
+            " elsewhere. Run `ronghe refresh` again"
+            + (" when the daemon's runs have ended." if report.daemon or report.others else ".")
+        )
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def _order(asset: str) -> tuple[int, str]:
@@ -141,10 +206,12 @@ def _leaderboard_table(suite: str, rows: Sequence[Mapping[str, Any]], wide: bool
 def _label(row: Mapping[str, Any], wide: bool) -> str:
     """Single models and averages, which the others have to beat, stand out."""
     if not row["experts"]:
-        return f"[bold]{row['label']}[/bold] ({row['kind']})"
+        old = ", old" if row.get("stale") else ""
+        return f"[bold]{row['label']}[/bold] ({row['kind']}{old})"
     coefficient = "" if row["coefficient"] == "default" else row["coefficient"].replace("_", " ")
     parts = (f"{row['recipe']} {coefficient}".strip(), "+".join(row["experts"]))
     text = "  ".join(parts) if wide else f"{parts[0]}\n  {parts[1]}"
+    text = f"{text} (old)" if row.get("stale") else text
     return f"[bold]{text}[/bold]" if row["kind"] == "average" else text
 
 

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import dagster as dg
 
+from assets.display import TOLD
+
 FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
 
 class ErrorCollector(logging.Handler):
-    """An error collector keeps what assets reported with `context.log.error`."""
+    """An error collector keeps what assets told (assets.display.tell); Dagster's own it leaves."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -22,8 +24,7 @@ class ErrorCollector(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Keep one message, without Dagster's prefix."""
         metadata = getattr(record, "dagster_meta", None)
-        event = getattr(record, "dagster_event", None)
-        if event is None and metadata:
+        if getattr(record, TOLD, False) and metadata:
             self.messages.append(str(metadata.get("orig_message", record.getMessage())))
 
     def take(self) -> list[str]:

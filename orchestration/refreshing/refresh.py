@@ -4,20 +4,26 @@ The definitions and conditions are those of the daemon; only the loop around the
 """
 
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.dagster_internals import InstanceRef
-from orchestration.automation import OBSERVE_JOB
+from assets.batches import FAILED
+from assets.dagster_internals import DagsterSqliteStorage, InstanceRef
+from orchestration.automation import OBSERVE_JOB, UPSTREAM
+from orchestration.catalogs.catalog_name import named_settings
 from orchestration.definitions import build_definitions
 from orchestration.refreshing.lock import only_refresh, run_tags
 from orchestration.refreshing.log import RunLog
 from orchestration.refreshing.progress import RefreshProgress
-from orchestration.refreshing.requests import Pending, RunPlan
+from orchestration.refreshing.report import AssetCount, RefreshReport
+from orchestration.refreshing.requests import Pending
+from orchestration.refreshing.standing import daemon_of, live_partitions, look
 from orchestration.refreshing.state import load_cursor, load_waiting, save
+from orchestration.refreshing.store_state import what_the_store_lacks
+from orchestration.retention import forget_old_looks
+from orchestration.run_plans import RunPlan
 from orchestration.settings import Settings
 
 if TYPE_CHECKING:
@@ -34,44 +40,22 @@ IN_PROCESS = {
 }
 """For this process only. It runs one step at a time and takes no slot of a pool, which a kill would
 leave claimed; output of steps is not captured, it would tear the progress bars."""
+KEPT = "orchestration.refreshing.kept_storage"
 MINIMAL = b"telemetry:\n  enabled: false\n"
 WITH_OUR_LOGGER = {"loggers": {"console": {}}}  # without it Dagster adds its own to the terminal
-
-
-@dataclass
-class AssetCount:
-    """An asset count holds its partitions: re-run, asked for in vain, and all live ones."""
-
-    live: int
-    rerun: set[str | None] = field(default_factory=set)
-    failed: set[str | None] = field(default_factory=set)
-
-    @property
-    def untouched(self) -> int:
-        """Live partitions that nothing was run for."""
-        return self.live - len(self.rerun | self.failed)
-
-
-@dataclass
-class RefreshReport:
-    """A refresh report says what was done. `failures` are for people; `runs` are Dagster runs."""
-
-    counts: dict[str, AssetCount]
-    failures: list[str] = field(default_factory=list)
-    runs: int = 0
-    seconds: float = 0.0
-
-    @property
-    def rerun(self) -> int:
-        """Partitions that were materialized, over all assets."""
-        return sum(len(count.rerun) for count in self.counts.values())
 
 
 def open_instance(settings: Settings) -> dg.DagsterInstance:
     """Open Dagster's instance in DAGSTER_HOME; make it when it is not there."""
     settings.dagster_home.mkdir(parents=True, exist_ok=True)
     _write_configuration(settings.dagster_home / "dagster.yaml")
-    reference = InstanceRef.from_dir(str(settings.dagster_home), overrides=IN_PROCESS)
+    home = str(settings.dagster_home)
+    reference = InstanceRef.from_dir(home, overrides=IN_PROCESS)
+    storage = reference.storage_data
+    if storage is not None and storage.class_name == DagsterSqliteStorage.__name__:
+        kept = {"module": KEPT, "class": "KeptSqliteStorage", "config": {"base_dir": home}}
+        overrides = {**IN_PROCESS, "storage": {"custom": kept}}
+        reference = InstanceRef.from_dir(home, overrides=overrides)
     return dg.DagsterInstance.from_ref(reference)
 
 
@@ -89,11 +73,12 @@ def refresh(
 
     Raises CatalogError, and RefreshRunningError when another refresh is at work on the instance.
     """
+    settings = named_settings(settings)
     definitions, home = build_definitions(settings), settings.dagster_home
     with only_refresh(instance, home):
         log = RunLog(home / "logs" / "refresh.log")
         progress = RefreshProgress(console)
-        work = _Refresh(instance, definitions, log, progress, run_tags(home))
+        work = _Refresh(instance, definitions, log, progress, run_tags(home), settings)
         with log.everything(), progress:
             return work.run()
 
@@ -108,8 +93,10 @@ class _Refresh:
         log: RunLog,
         progress: RefreshProgress,
         tags: dict[str, str],
+        settings: Settings,
     ) -> None:
         self.progress = progress
+        self._settings = settings
         self._tags = tags
         self._instance = instance
         self._definitions = definitions
@@ -132,6 +119,7 @@ class _Refresh:
         waiting = load_waiting(self._instance, self._graph)
         pending.add(waiting)
         self.progress.expect(waiting)
+        pending.add(self._lost())
         for _ in range(MOST_LOOKS):
             result = dg.evaluate_automation_conditions(
                 defs=self._definitions,
@@ -151,11 +139,33 @@ class _Refresh:
                 save(self._instance, cursor, pending.waiting)
             if not plans:
                 break
+        self._stand(pending)
         self._report.seconds = time.perf_counter() - started
         return self._report
 
+    def _stand(self, pending: Pending) -> None:
+        """Say what is not up to date at the end."""
+        standing = look(self._instance, self._graph, pending.waiting)
+        for name, count in self._report.counts.items():
+            key = dg.AssetKey.from_user_string(name)
+            count.missing = standing.missing[key] - count.failed
+            count.stale = standing.stale[key] - count.failed
+            count.elsewhere = standing.elsewhere[key] - count.failed
+        self._report.others = len(standing.runs)
+        self._report.daemon = daemon_of(self._instance)
+
+    def _lost(self) -> dict[dg.AssetKey, set[str | None]]:
+        """What Dagster believes made and the store lacks (store_state)."""
+        self.progress.say("comparing with the artifact store")
+        state = what_the_store_lacks(self._instance, self._graph, self._settings)
+        self._report.notes += state.notes
+        self._report.failures += state.damaged
+        self.progress.expect(state.lacking)
+        return state.lacking
+
     def _observe(self) -> None:
         self.progress.say("looking at the upstream models")
+        forget_old_looks(self._instance, OBSERVE_JOB, UPSTREAM)
         job = self._definitions.resolve_job_def(OBSERVE_JOB).with_logger_defs(self._log.loggers)
         result = job.execute_in_process(
             WITH_OUR_LOGGER, instance=self._instance, tags=self._tags, raise_on_error=False
@@ -178,12 +188,6 @@ class _Refresh:
             raise_on_error=False,
         )
         self._report.runs += 1
-        if plan.divisible and not result.success:  # what did succeed is found in the store
-            again: dict[dg.AssetKey, set[str | None]] = {key: set() for key in plan.assets}
-            for part in plan.divided():
-                for key, partitions in self._execute(part).items():
-                    again[key] |= partitions
-            return again
         if not (result.success and _all_passed(result)):
             self._report.failures += _failures(result, f"{names} {_short(plan)}".strip())
         self._report.failures += self._log.errors.take()
@@ -193,30 +197,42 @@ class _Refresh:
         self, result: dg.ExecuteInProcessResult, key: dg.AssetKey, asked: set[str | None]
     ) -> set[str | None]:
         """Count what a run did for one asset; returns what failed, itself or its check."""
-        done = _materialized(result, key) & asked
+        done = self._materialized(result, key) & asked
         count = self._report.counts[key.to_user_string()]
         count.rerun |= done
-        count.failed |= asked - done
         self.progress.advance(key, len(asked))
-        bad = {
+        unsound = {
             each.partition
-            for each in result.get_asset_check_evaluations()
+            for each in self._evaluations(result)
             if each.asset_key == key and not each.passed
         }
-        return (asked - done) | (bad & asked)
+        failed = (asked - done) | (unsound & asked)
+        count.failed |= failed
+        return failed
+
+    def _evaluations(self, result: dg.ExecuteInProcessResult) -> list[dg.AssetCheckEvaluation]:
+        """Every check of a run; those of a step that failed later are in the log alone."""
+        if result.success:
+            return list(result.get_asset_check_evaluations())
+        kind = dg.DagsterEventType.ASSET_CHECK_EVALUATION
+        logged: Any = self._instance.all_logs(result.run_id, of_type=kind)
+        return [each.get_dagster_event().event_specific_data for each in logged]
+
+    def _materialized(self, result: dg.ExecuteInProcessResult, key: dg.AssetKey) -> set[str | None]:
+        """Partitions that a run made; those of a step that failed later are in the log alone."""
+        events = result.all_events
+        if not result.success:
+            kind = dg.DagsterEventType.ASSET_MATERIALIZATION
+            logged = self._instance.all_logs(result.run_id, of_type=kind)
+            events = [each.get_dagster_event() for each in logged]
+        return {e.partition for e in events if e.is_step_materialization and e.asset_key == key}
 
     def _live(self, key: dg.AssetKey) -> int:
-        definition = self._graph.get(key).partitions_def
-        return 1 if definition is None else len(definition.get_partition_keys())
+        return len(live_partitions(self._graph, key))
 
 
 def _all_passed(result: dg.ExecuteInProcessResult) -> bool:
     return all(each.passed for each in result.get_asset_check_evaluations())
-
-
-def _materialized(result: dg.ExecuteInProcessResult, key: dg.AssetKey) -> set[str | None]:
-    events = result.all_events
-    return {e.partition for e in events if e.is_step_materialization and e.asset_key == key}
 
 
 def _short(plan: RunPlan) -> str:
@@ -244,11 +260,22 @@ def _failures(result: dg.ExecuteInProcessResult, where: str) -> list[str]:
         data: Any = event.event_specific_data
         if event.is_step_failure and not (failed_checks and _is_check(data.error)):
             failure = data.user_failure_data
-            told.append(f"{where}: {failure.description if failure else _cause(data.error)}")
+            told += _of_step(event, where, failure) or [f"{where}: {_cause(data.error)}"]
     if not told:
         errors = [e.job_failure_data.error for e in result.all_events if e.is_job_failure]
         told += [f"{where}: {_cause(error)}" for error in errors]
     return told or [f"{where}: the run failed; see the log"]
+
+
+def _of_step(event: dg.DagsterEvent, where: str, failure: Any) -> list[str]:
+    """What a step says of its failure: for each of its partitions, where it says that."""
+    if failure is None:
+        return []
+    by_partition = failure.metadata.get(FAILED)
+    if by_partition is None:
+        return [f"{where}: {failure.description}"]
+    asset = event.step_key.replace("__", "/") if event.step_key else where
+    return [f"{asset} [{key}]: {message}" for key, message in by_partition.value.items()]
 
 
 def _problems(evaluation: dg.AssetCheckEvaluation) -> str:

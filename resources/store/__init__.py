@@ -5,7 +5,7 @@ from resources.store.artifact_store import ArtifactStore
 from resources.store.attempt import Attempt
 from resources.store.cache import FolderCache, Pin
 from resources.store.gc import GcReport
-from resources.store.refs import Ref, RefEntry
+from resources.store.refs import Ref, RefEntry, RefTable
 from resources.store.unfinished import Unfinished
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "Pin",
     "Ref",
     "RefEntry",
+    "RefTable",
     "Unfinished",
 ]

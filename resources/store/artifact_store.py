@@ -2,10 +2,11 @@
 
     attempts/<id>/<file>                      streamed, hashed while written, visible to nobody
     artifacts/<kind>/<digest>/manifest.json   one small conditional write makes an artifact exist
-    refs/<asset>/<partition>.json             a name that points to a digest, with its history
+    refs/<catalog>/<asset>/<partition>.json   a name that points to a digest, with its history
 
 Readers only follow manifests, so a crash at any point leaves no visible artifact. Writing the same
 artifact twice, at once or years apart, succeeds; two contents under one digest cannot exist.
+Artifacts are common to all catalogs of a store; refs belong to one catalog each (namespaces.py).
 """
 
 import functools
@@ -31,9 +32,13 @@ from resources.store.attempt import Attempt
 from resources.store.cache import DEFAULT_BYTES, FolderCache
 from resources.store.clock import StoreClock
 from resources.store.gc import GcReport, collect_garbage
+from resources.store.identity import ensure_identity
 from resources.store.names import ARTIFACTS, MANIFEST, manifest_key
-from resources.store.refs import Ref, RefEntry, read_ref, read_refs, write_ref
+from resources.store.namespaces import Namespace
+from resources.store.people import this_person
+from resources.store.refs import Ref, RefEntry, RefTable, read_ref, read_refs, write_ref
 from resources.store.unfinished import Unfinished, take_unfinished
+from resources.store.upkeep import Upkeep
 
 DAY = 86_400.0
 _PIECE = 16 << 20
@@ -46,30 +51,39 @@ class ArtifactStore:
     underneath fails.
     """
 
-    def __init__(self, place: Place, cache: FolderCache) -> None:
+    def __init__(self, place: Place, cache: FolderCache, catalog: str | None = None) -> None:
         self.uri = place.uri
         self.cache = cache
         self.place = place
+        self.namespace = Namespace(place, catalog)
+        self._asked = catalog
         self._clock = StoreClock(place)
 
     @classmethod
     def open(
-        cls, uri: str, cache: Path | None = None, cache_bytes: int = DEFAULT_BYTES
+        cls,
+        uri: str,
+        cache: Path | None = None,
+        cache_bytes: int = DEFAULT_BYTES,
+        catalog: str | None = None,
     ) -> "ArtifactStore":
         """Open `file:///absolute/folder` or `s3://bucket/prefix`; no contact is made yet.
 
+        Names are those of `catalog`. None is for looking into a store of one catalog: it stands for
+        that one; where there are several, refs raise StoreAddressError.
         S3 credentials, region and endpoint come from the standard AWS chain. `cache` is where
         artifacts of an S3 store are pulled to (None for ~/.cache/ronghe/artifacts), and
         `cache_bytes` the size that it stays near. StoreAddressError is raised for another URI.
         """
         root = cache or Path.home() / ".cache" / "ronghe" / "artifacts"
-        return cls(open_place(uri), FolderCache(root, cache_bytes))
+        return cls(open_place(uri), FolderCache(root, cache_bytes), catalog)
 
     def __repr__(self) -> str:
         return f"ArtifactStore({self.uri!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (ArtifactStore.open, (self.uri, self.cache.root, self.cache.most_bytes))
+        arguments = (self.uri, self.cache.root, self.cache.most_bytes, self._asked)
+        return (ArtifactStore.open, arguments)
 
     def attempt(self, kind: str, digest: str | None = None) -> Attempt:
         """Start writing an artifact of `kind`; use it as a context manager, and `publish` it.
@@ -107,8 +121,8 @@ class ArtifactStore:
         artifact = self.find(kind, digest)
         if artifact is None:
             raise MissingArtifactError(
-                f"artifact store {self.uri} has no {kind} artifact {digest}; materialize what "
-                f"publishes it first"
+                f"artifact store {self.uri} has no {kind} artifact {digest}; `ronghe refresh` "
+                f"makes what a name of the catalog points to and the store lacks"
             )
         return artifact
 
@@ -141,16 +155,46 @@ class ArtifactStore:
         """
         self.probe()
         self.get(kind, digest)
-        at = self._clock.now_text()
-        write_ref(self.place, asset, partition, RefEntry(kind, digest, at, run, fields))
+        self.namespace.enter(asset, partition, digest, self._clock.now_text)
+        entry = RefEntry(kind, digest, self._clock.now_text(), run, fields, this_person())
+        if write_ref(self.place, self.namespace.name, asset, partition, entry):
+            self.namespace.make_known(self._clock.now_text)
 
     def ref(self, asset: str, partition: str | None = None) -> Ref | None:
-        """Return one ref with its history, or None."""
-        return read_ref(self.place, asset, partition)
+        """Return one ref with its history, or None.
+
+        DamagedArtifactError is raised where it cannot be understood, LaterReleaseError (one of
+        these) where a later release wrote it.
+        """
+        name = self.namespace.name
+        ref = read_ref(self.place, name, asset, partition)
+        if ref is None and name is not None and self.namespace.reads_earlier:
+            ref = read_ref(self.place, None, asset, partition)
+            if ref is not None:
+                self.namespace.tell_earlier()
+        return ref
 
     def refs(self, asset: str) -> dict[str | None, Ref]:
-        """Return all refs of an asset by partition: one listing and small reads, at once."""
-        return read_refs(self.place, asset)
+        """Return all readable refs of an asset by partition: one listing and small reads, at once.
+
+        `ref_table` tells what could not be read too.
+        """
+        return self.ref_table(asset).refs
+
+    def damaged_refs(self, asset: str) -> dict[str, DamagedArtifactError]:
+        """Return what is wrong with the refs of an asset that cannot be read, by partition."""
+        return self.ref_table(asset).damaged
+
+    def ref_table(self, asset: str) -> RefTable:
+        """Read all refs of an asset: those that can be read, and what is wrong with the others."""
+        name = self.namespace.name
+        table = read_refs(self.place, name, asset)
+        if name is None or not self.namespace.reads_earlier:
+            return table
+        earlier = read_refs(self.place, None, asset)
+        if earlier.refs:
+            self.namespace.tell_earlier()
+        return RefTable({**earlier.refs, **table.refs}, {**earlier.damaged, **table.damaged})
 
     def resolve(self, asset: str, partition: str | None = None) -> Artifact | None:
         """Return the artifact a ref points to, or None when there is no such ref."""
@@ -202,6 +246,11 @@ class ArtifactStore:
             self.probe()
         return collect_garbage(self.place, grace_seconds, dry_run, progress)
 
+    @functools.cached_property
+    def upkeep(self) -> Upkeep:
+        """What looks after the store: its identity, its catalogs, what is wrong, repairs."""
+        return Upkeep(self.place, self.namespace, self._clock)
+
     def probe(self) -> None:
         """Check, once per process, that the store honours the conditional writes all this needs.
 
@@ -223,6 +272,7 @@ class ArtifactStore:
             raise UnsafeStoreError(_refusal(self.uri, "If-None-Match: * (create only)"))
         if not replaced or stale:
             raise UnsafeStoreError(_refusal(self.uri, "If-Match: <ETag> (replace only)"))
+        ensure_identity(self.place)
         return True
 
 

@@ -8,6 +8,7 @@ row, for longer than the grace period and for at least an hour.
 """
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,9 +17,10 @@ from dataclasses import dataclass
 from resources.places.place import PROBE, TEMPORARY, Entry, Place
 from resources.reading.records import Progress
 from resources.store.artifact import parse_manifest
-from resources.store.names import ARTIFACTS, ATTEMPTS, CLAIM_SUFFIX, MANIFEST, MARKER_SUFFIX
+from resources.store.names import ARTIFACTS, ASIDE, ATTEMPTS, CLAIM_SUFFIX, MANIFEST, MARKER_SUFFIX
 
 _READERS = 16
+_ATTEMPT = re.compile(rb'"attempt": ?"([0-9a-f]{32})"')
 MOMENT = 3600.0  # seconds; no small write, with all its retries, takes longer
 
 
@@ -110,15 +112,21 @@ def _by_attempt(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
 
 
 def _named_attempts(place: Place) -> set[str]:
-    """Ids of all attempts that a manifest names."""
+    """Ids of all attempts that a manifest names, one that was set aside too, however damaged."""
     keys = [entry.key for entry in place.walk(ARTIFACTS) if entry.key.endswith("/" + MANIFEST)]
 
     def attempt(key: str) -> str:
         found = place.read(key)
         return parse_manifest(found[0], f"{place.uri}/{key}")["attempt"] if found else ""
 
+    def set_aside(key: str) -> set[bytes]:
+        found = place.read(key)
+        return set(_ATTEMPT.findall(found[0])) if found else set()
+
+    aside = [entry.key for entry in place.walk(ASIDE) if entry.key.endswith("/" + MANIFEST)]
     with ThreadPoolExecutor(_READERS, "gc") as pool:
-        return set(pool.map(attempt, keys))
+        kept = {each.decode() for found in pool.map(set_aside, aside) for each in found}
+        return kept | set(pool.map(attempt, keys))
 
 
 def _condemn(place: Place, piece: Garbage) -> bool:

@@ -4,12 +4,19 @@ attempts/<id>/<file>                     bytes, written before anything is visib
 attempts/<id>.json                       the attempt's marker: who writes, still alive when
 attempts/<id>.claim                      whoever creates it (publish or gc) decides its fate
 artifacts/<kind>/<digest>/manifest.json  makes an artifact exist
-refs/<asset>/<partition>.json            a name, with its history
+refs/<catalog>/<asset>/<partition>.json  a name, with its history
+refs/<asset>/<partition>.json            the same, of the time before catalogs had names
+catalogs/<catalog>.json                  a catalog that points here; @earlier.json: see namespaces
+store.json                               the store's identity
+aside/<id>/<key>                         bad parts, moved out of the way and never deleted
 probe/, tmp/                             short-lived, swept by gc
 """
 
+import json
+import os
 import re
-from urllib.parse import quote
+from collections.abc import Iterator
+from urllib.parse import quote, unquote
 
 from blake3 import blake3
 
@@ -18,9 +25,16 @@ from resources.errors import SecretFoundError, StoreAddressError
 ATTEMPTS = "attempts"
 ARTIFACTS = "artifacts"
 REFS = "refs"
+CATALOGS = "catalogs"
+IDENTITY = "store.json"
+ASIDE = "aside"
 MANIFEST = "manifest.json"
 MARKER_SUFFIX = ".json"
 CLAIM_SUFFIX = ".claim"
+WAY_OUT = (
+    "`ronghe verify --repair` sets it aside and asks for it again, and the next `ronghe refresh`"
+    " makes it; check the storage underneath"
+)
 NO_PARTITION = "@"  # percent-encoding never yields it, so no partition key can collide
 
 _KIND = re.compile(r"[a-z][a-z0-9_-]{0,63}")
@@ -32,6 +46,12 @@ _SECRETS = (
     re.compile(r"\bhf_[A-Za-z0-9]{30,}\b"),
     re.compile(r"[a-z][a-z0-9+.-]*://[^/\s@:\"]+:[^/\s@\"]+@"),
 )
+_ADDRESSES = ("source", "url", "uri", "endpoint", "address", "resolved", "revision")
+_TOKENS = (
+    "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_TOKEN", "MODELSCOPE_API_TOKEN",
+    "MODELSCOPE_ACCESS_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
+)  # fmt: skip
+_SHORTEST_TOKEN = 16
 
 
 def file_fault(file: object) -> str | None:
@@ -72,20 +92,35 @@ def manifest_key(kind: str, digest: str) -> str:
     return f"{ARTIFACTS}/{kind}/{digest}/{MANIFEST}"
 
 
-def ref_folder(asset: str) -> str:
-    """Return the key prefix of an asset's refs; `/` in an asset name makes folders."""
+def ref_folder(catalog: str | None, asset: str) -> str:
+    """Return the key prefix of a catalog's refs of one asset; `/` in an asset name makes folders.
+
+    None is for refs of the time before catalogs had names.
+    """
     segments = asset.split("/")
     if not all(segments):
         raise StoreAddressError(
             f"asset name {asset!r} is not allowed: it must have no empty part between '/'"
         )
-    return "/".join([REFS, *(_segment(part) for part in segments)])
+    return "/".join([catalog_folder(catalog), *(_segment(part) for part in segments)])
 
 
-def ref_key(asset: str, partition: str | None) -> str:
+def ref_key(catalog: str | None, asset: str, partition: str | None) -> str:
     """Return the key of one ref; any partition key is allowed, None says the asset has none."""
     name = NO_PARTITION if partition is None else _segment(partition)
-    return f"{ref_folder(asset)}/{name}.json"
+    return f"{ref_folder(catalog, asset)}/{name}.json"
+
+
+def catalog_folder(catalog: str | None) -> str:
+    """Return the key prefix of all refs of a catalog; for None that of all refs."""
+    return REFS if catalog is None else f"{REFS}/{_segment(catalog)}"
+
+
+def catalog_key(catalog: str) -> str:
+    """Return the key of the document that says that a catalog points here."""
+    if not catalog:
+        raise StoreAddressError("a catalog's name is empty; leave it out, or give one")
+    return f"{CATALOGS}/{_segment(catalog)}.json"
 
 
 def _segment(text: str) -> str:
@@ -96,10 +131,42 @@ def _segment(text: str) -> str:
     return f"{encoded[: _LONGEST_SEGMENT - 34]}~{blake3(text.encode()).hexdigest()[:32]}"
 
 
+def partition_of(key: str) -> str:
+    """Return the partition that a ref's key stands for, as far as the key tells; for people."""
+    name = key.rsplit("/", 1)[-1].removesuffix(".json")
+    return "" if name == NO_PARTITION else unquote(name.removesuffix("%"), errors="replace")
+
+
 def refuse_secrets(text: str, known: tuple[str, ...], where: str) -> None:
-    """Raise SecretFoundError when `text` holds one of `known` or something shaped like a secret."""
-    if any(secret in text for secret in known) or any(p.search(text) for p in _SECRETS):
+    """Raise SecretFoundError when the JSON `text` holds a secret.
+
+    That is one of `known`, a token of this process's environment, or, in a field that holds an
+    address, what is shaped like a secret. Names of tensors, files and models are strangers' words
+    and may look like anything.
+    """
+    secrets = (*known, *_tokens())
+    document = json.loads(text)
+    addressed = any(p.search(each) for each in _addresses(document, False) for p in _SECRETS)
+    if addressed or any(secret in text for secret in secrets):
         raise SecretFoundError(
             f"{where} would hold a secret (an access key, a token, or a password in a URL); "
             f"nothing was written. Leave it out: credentials come from the environment or ~/.aws"
         )
+
+
+def _tokens() -> tuple[str, ...]:
+    """The secrets that this process was given, of those long enough to be no word by chance."""
+    given = (os.environ.get(name, "") for name in _TOKENS)
+    return tuple(secret for secret in given if len(secret) >= _SHORTEST_TOKEN)
+
+
+def _addresses(value: object, is_address: bool) -> Iterator[str]:
+    """The texts of a document that hold addresses, by the names of their fields."""
+    if isinstance(value, str) and is_address:
+        yield value
+    elif isinstance(value, dict):
+        for name, each in value.items():
+            yield from _addresses(each, name in _ADDRESSES)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _addresses(each, is_address)

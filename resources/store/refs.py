@@ -1,7 +1,8 @@
 """Names that point to artifacts, each in one small document that keeps its whole history.
 
-A ref is changed by reading it, appending, and writing it back only if nobody else did meanwhile:
-the order of the history is the order of those writes, whatever the clocks of the writers say.
+A ref belongs to one catalog; None stands for the time before catalogs had names. A ref is changed
+by reading it, appending, and writing it back only if nobody else did meanwhile: the order of the
+history is the order of those writes, whatever the clocks of the writers say.
 """
 
 import json
@@ -13,25 +14,42 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from resources.errors import AttemptError, DamagedArtifactError, StoreFailureError
+from resources.errors import (
+    AttemptError,
+    DamagedArtifactError,
+    LaterReleaseError,
+    StoreAddressError,
+    StoreFailureError,
+)
 from resources.places import Place
-from resources.store.names import ref_folder, ref_key, refuse_secrets
+from resources.store.names import (
+    WAY_OUT,
+    manifest_key,
+    partition_of,
+    ref_folder,
+    ref_key,
+    refuse_secrets,
+)
 
 _FORMAT = 1
 _TRIES = 60
 READERS = 16  # of an asset's refs at once: what hides the way to a far server
-_OWN = ("id", "kind", "digest", "at", "run")
+_OWN = ("id", "kind", "digest", "at", "run", "by")
 
 
 @dataclass(frozen=True)
 class RefEntry:
-    """One change of a ref: what it pointed to from then on, when, from which run, and why."""
+    """One change of a ref: what it pointed to from then on, when, from which run, and why.
+
+    `by` is who did it, as user@host; None where an earlier release wrote it.
+    """
 
     kind: str
     digest: str
     at: str
     run: str | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
+    by: str | None = None
 
 
 @dataclass(frozen=True)
@@ -63,27 +81,47 @@ class Ref:
         return self.current.fields
 
 
-def write_ref(place: Place, asset: str, partition: str | None, entry: RefEntry) -> None:
+@dataclass(frozen=True)
+class RefTable:
+    """The refs of one asset by partition, and what is wrong with those that cannot be read.
+
+    `damaged` goes by the partition as the file's name tells it.
+    """
+
+    refs: dict[str | None, Ref]
+    damaged: dict[str, DamagedArtifactError]
+
+
+def write_ref(
+    place: Place, catalog: str | None, asset: str, partition: str | None, entry: RefEntry
+) -> bool:
     """Append `entry` to a ref, unless it points there already with the same fields.
 
+    Return whether the ref is new.
     SecretFoundError is raised where a field looks like a secret, StoreFailureError where other
-    writers changed the ref again and again meanwhile.
+    writers changed the ref again and again meanwhile, DamagedArtifactError where what is there
+    cannot be understood.
     """
-    key = ref_key(asset, partition)
+    key = ref_key(catalog, asset, partition)
     change = uuid.uuid4().hex
     line = {**_line(entry, asset), "id": change}
     for tried in range(_TRIES):
         stored = place.read(key)
-        document = _parse(stored[0], f"{place.uri}/{key}") if stored else None
+        document = parse_ref(stored[0], f"{place.uri}/{key}") if stored else None
+        if document and document.get("catalog") != catalog:
+            raise StoreAddressError(
+                f"{place.uri}/{key} is a ref of the time before catalogs had names, where a ref of"
+                f" catalog {catalog!r} would be; give the catalog another name (`name:` in"
+                " models.yaml)"
+            )
         if document and _settled(document["history"], line):
-            return
-        document = document or {"format": _FORMAT, "asset": asset, "partition": partition}
+            return False
+        document = document or _begun(catalog, asset, partition)
         document["history"] = [*document.get("history", []), line]
-        text = json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False)
         refuse_secrets(json.dumps(line), place.secrets(), f"the ref {asset} {partition or ''}")
-        data = text.encode()
+        data = written(document)
         if place.replace(key, data, stored[1]) if stored else place.create(key, data):
-            return
+            return stored is None
         time.sleep(random.uniform(0, min(0.5, 0.005 * 2 ** min(tried, 7))))
     raise StoreFailureError(
         f"ref {asset} {partition or ''} in {place.uri} was changed by others {_TRIES} times while "
@@ -91,24 +129,52 @@ def write_ref(place: Place, asset: str, partition: str | None, entry: RefEntry) 
     )
 
 
-def read_ref(place: Place, asset: str, partition: str | None) -> Ref | None:
+def written(document: Mapping[str, Any]) -> bytes:
+    """Return a ref's document as it is stored."""
+    return json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False).encode()
+
+
+def read_ref(place: Place, catalog: str | None, asset: str, partition: str | None) -> Ref | None:
     """Return one ref, or None; DamagedArtifactError when it cannot be understood."""
-    return _load(place, ref_key(asset, partition))
+    return load_ref(place, ref_key(catalog, asset, partition), catalog)
 
 
-def read_refs(place: Place, asset: str) -> dict[str | None, Ref]:
-    """Return all refs of an asset by partition: one listing, then one small read each, at once."""
-    keys = [entry.key for entry in place.children(ref_folder(asset)) if entry.key.endswith(".json")]
+def read_refs(place: Place, catalog: str | None, asset: str) -> RefTable:
+    """Read all refs of an asset: one listing, then one small read each, at once."""
+    folder = ref_folder(catalog, asset)
+    keys = [entry.key for entry in place.children(folder) if entry.key.endswith(".json")]
+    refs: dict[str | None, Ref] = {}
+    damaged: dict[str, DamagedArtifactError] = {}
+
+    def read(key: str) -> Ref | DamagedArtifactError | None:
+        try:
+            return load_ref(place, key, catalog)
+        except DamagedArtifactError as error:
+            return error
+
     with ThreadPoolExecutor(READERS, "refs") as pool:
-        refs = pool.map(lambda key: _load(place, key), keys)
-        return {ref.partition: ref for ref in refs if ref is not None}
+        for key, ref in zip(keys, pool.map(read, keys), strict=True):
+            if isinstance(ref, DamagedArtifactError):
+                damaged[partition_of(key)] = ref
+            elif ref is not None:
+                refs[ref.partition] = ref
+    return RefTable(refs, damaged)
 
 
-def _load(place: Place, key: str) -> Ref | None:
+def load_ref(place: Place, key: str, catalog: str | None) -> Ref | None:
+    """Read the ref at a key; None where there is none of this catalog."""
     stored = place.read(key)
     if stored is None:
         return None
-    document = _parse(stored[0], f"{place.uri}/{key}")
+    where = f"{place.uri}/{key}"
+    document = parse_ref(stored[0], where)
+    if document.get("catalog") != catalog:
+        return None  # of the time before catalogs had names, or of a catalog called as an asset was
+    if not _is_at_home(document, key, catalog):
+        raise DamagedArtifactError(
+            f"{where}: the ref is that of another name; something else than this store put it here."
+            f" {WAY_OUT}"
+        )
     return Ref(
         document["asset"],
         document["partition"],
@@ -119,10 +185,23 @@ def _load(place: Place, key: str) -> Ref | None:
                 line["at"],
                 line.get("run"),
                 {name: value for name, value in line.items() if name not in _OWN},
+                line.get("by"),
             )
             for line in document["history"]
         ),
     )
+
+
+def _begun(catalog: str | None, asset: str, partition: str | None) -> dict[str, Any]:
+    named = {} if catalog is None else {"catalog": catalog}
+    return {"format": _FORMAT, **named, "asset": asset, "partition": partition}
+
+
+def _is_at_home(document: Mapping[str, Any], key: str, catalog: str | None) -> bool:
+    try:
+        return ref_key(catalog, document["asset"], document.get("partition")) == key
+    except (StoreAddressError, UnicodeEncodeError):
+        return False
 
 
 def _settled(history: list[dict[str, Any]], line: dict[str, Any]) -> bool:
@@ -131,9 +210,13 @@ def _settled(history: list[dict[str, Any]], line: dict[str, Any]) -> bool:
         return True  # an answer got lost, and the write was tried again underneath
 
     def said(entry: dict[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in entry.items() if name not in ("id", "at", "run")}
+        return {name: value for name, value in entry.items() if name not in ("id", *_OF_CHANGE)}
 
     return said(history[-1]) == said(json.loads(json.dumps(line)))
+
+
+_OF_CHANGE = ("at", "run", "by")
+"""When, in which run and by whom: a change that says nothing else is none."""
 
 
 def _line(entry: RefEntry, asset: str) -> dict[str, Any]:
@@ -144,36 +227,58 @@ def _line(entry: RefEntry, asset: str) -> dict[str, Any]:
         "kind": entry.kind,
         "digest": entry.digest,
         "at": entry.at,
+        **({"by": entry.by} if entry.by else {}),
         **({"run": entry.run} if entry.run else {}),
         **entry.fields,
     }
     try:
         json.dumps(line, allow_nan=False).encode()
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise AttemptError(f"ref {asset} can hold only JSON values: {error}") from error
     return line
 
 
-def _parse(data: bytes, where: str) -> dict[str, Any]:
+def parse_ref(data: bytes, where: str) -> dict[str, Any]:
+    """Parse and check a ref's document.
+
+    DamagedArtifactError is raised where it is none, LaterReleaseError where its format is later.
+    """
     try:
         document = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise DamagedArtifactError(f"{where}: the ref is no JSON") from error
+        raise DamagedArtifactError(f"{where}: the ref is no JSON. {WAY_OUT}") from error
+    number = document.get("format") if isinstance(document, dict) else None
+    if type(number) is int and number > _FORMAT:
+        raise LaterReleaseError(
+            f"{where}: the ref is not of format {_FORMAT} but of {number}, which a later release"
+            " writes; use that release"
+        )
     history = document.get("history") if isinstance(document, dict) else None
     proper = (
         isinstance(history, list)
         and bool(history)
-        and document.get("format") == _FORMAT
+        and number == _FORMAT
         and isinstance(document.get("asset"), str)
         and isinstance(document.get("partition", False), str | None)
-        and all(
-            isinstance(line, dict)
-            and all(isinstance(line.get(name), str) for name in ("id", "kind", "digest", "at"))
-            for line in history
-        )
+        and isinstance(document.get("catalog"), str | None)
+        and all(_is_entry(line) for line in history)
     )
     if not proper:
         raise DamagedArtifactError(
-            f"{where}: the ref is not of format {_FORMAT}; a later release may have written it"
+            f"{where}: the ref is not of format {_FORMAT}, or names no artifact. {WAY_OUT}"
         )
     return document
+
+
+def _is_entry(line: Any) -> bool:
+    if not isinstance(line, dict):
+        return False
+    if not all(isinstance(line.get(name), str) for name in ("id", "kind", "digest", "at")):
+        return False
+    if not all(isinstance(line.get(name), str | None) for name in ("run", "by")):
+        return False
+    try:
+        manifest_key(line["kind"], line["digest"])
+    except StoreAddressError:
+        return False
+    return True

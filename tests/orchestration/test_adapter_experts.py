@@ -72,7 +72,7 @@ def test_one_full_expert_and_one_adapter(tmp_path: Path, instance: dg.DagsterIns
     project.train_adapter("tcm", seed=4)
     points = {"lambda=0.5|e1+tcm", "lambda=1.0|e1+tcm"}
     downstream: dict[str, set[str | None]] = {
-        "merge_plan": {"e1+tcm"},
+        "task_arithmetic/merge_plan": {"e1+tcm"},
         "task_arithmetic/merged_checkpoint": {*points},
         "task_arithmetic/scores": {*points},
         "leaderboard": {None},

@@ -59,7 +59,7 @@ def test_the_shipped_catalog_loads_without_environment_models_or_heavy_imports(
     recipes = {path.stem for path in (ROOT / "catalog" / "recipes").glob("*.yaml")}
     for kind in ("merged_checkpoint", "scores", "champion"):
         assert {f"{recipe}/{kind}" for recipe in recipes} <= set(keys)
-    assert {"upstream_model", "model", "task_vector", "merge_plan", "leaderboard"} <= set(keys)
+    assert {"upstream_model", "model", "task_vector", "ties/merge_plan", "leaderboard"} <= set(keys)
 
 
 def test_definitions_are_valid_and_loadable(project: TinyProject) -> None:

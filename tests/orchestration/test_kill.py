@@ -74,6 +74,6 @@ def test_a_killed_merge_leaves_nothing_visible_and_the_next_run_finishes(tmp_pat
     assert status == 0, (tmp_path / "second.log").read_text(encoding="utf-8")
     text = (tmp_path / "second.log").read_text(encoding="utf-8")
     assert len(store.digests("checkpoint")) == 4
-    assert "merged checkpoints: 4 re-run, 0 untouched" in text
+    assert "merged checkpoints: 4 made, 0 up to date" in text
     for ref in store.refs("task_arithmetic/merged_checkpoint").values():
         assert store.verify(store.get(ref.kind, ref.digest)) == []

@@ -1,5 +1,6 @@
 """Recipes of several documents in a catalog: a chain of assets, run exactly as far as touched."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import dagster as dg
 import pytest
 import yaml
 
-from orchestration.catalogs import CatalogError, load_catalog
+from orchestration.catalogs import load_catalog
 from orchestration.definitions import build_definitions
 from orchestration.refreshing.refresh import RefreshReport, refresh
 from resources.store.artifact_store import ArtifactStore
@@ -82,7 +83,7 @@ def test_steps_are_assets_between_the_plans_and_the_result(project: TinyProject)
     graph = definitions.resolve_asset_graph()
     parents = {name: graph.get(key(name)).parent_keys for name in (MEAN_STEP, WARM_STEP, RESULT)}
     assert parents == {
-        MEAN_STEP: {key("merge_plan")},
+        MEAN_STEP: {key("mix/merge_plan")},
         WARM_STEP: {key("model")},
         RESULT: {key(MEAN_STEP), key(WARM_STEP)},
     }
@@ -108,7 +109,7 @@ def test_only_the_steps_and_sets_that_a_change_touches_run(
     assert run(project, instance) == {
         "model": {"e3"},
         "task_vector": {"e3"},
-        "merge_plan": {"e2+e3"},
+        "mix/merge_plan": {"e2+e3"},
         MEAN_STEP: {"e2+e3"},
         RESULT: points("e2+e3"),
     }
@@ -136,7 +137,7 @@ def test_the_result_is_what_ronghe_merge_makes_and_damaged_steps_stop_it(
         artifact = store.resolve(RESULT, f"lambda={value}|e1+e2")
         assert artifact is not None
         folder = tmp_path / "out" / f"lambda={value}"
-        for file in artifact.files:
+        for file in set(artifact.files) - {"README.md"}:  # the store's says no names
             assert (folder / file).read_bytes() == artifact.read_bytes(file), file
 
     before = store.digests("checkpoint")
@@ -187,12 +188,14 @@ def test_a_result_never_uses_a_step_of_other_models(
             assert job.execute_in_process(
                 instance=instance, asset_selection=[key(asset)], partition_key=partition
             ).success
-        artifact = store.resolve(RESULT, "lambda=1.0|e1+e2")
-        assert artifact is not None
-        inputs.append(artifact.manifest["inputs"])
+        ref = store.ref(RESULT, "lambda=1.0|e1+e2")
+        assert ref is not None
+        inputs.append(ref.fields["models"])
     assert inputs[0]["mean"] != inputs[1]["mean"]
     assert inputs[0]["warm"] == inputs[1]["warm"]
-    assert store.get("checkpoint", inputs[1]["mean"]).manifest["experts"] == "e1+e2"
+    mean = store.get("checkpoint", inputs[1]["mean"])
+    experts = [store.ref("model", name) for name in ("e1", "e2")]
+    assert mean.manifest["inputs"] == sorted(str(ref and ref.digest) for ref in experts)
 
 
 def without(document: Mapping[str, object], *keys: str) -> dict[str, object]:
@@ -244,18 +247,17 @@ def test_documents_that_do_not_go_together(
     project: TinyProject, documents: tuple[Mapping[str, object], ...], match: str
 ) -> None:
     write_documents(project, *documents)
-    with pytest.raises(CatalogError, match=match):
-        load_catalog(project.catalog)
+    part = load_catalog(project.catalog).broken["recipe mix"]
+    assert re.search(match, str(part)), str(part)
 
 
 def test_faults_of_all_documents_come_at_once(project: TinyProject) -> None:
     write_documents(
         project, MEAN | {"dtpye": "float32"}, WARM | {"merge_method": "task_aritmetic"}, MIX
     )
-    with pytest.raises(CatalogError) as caught:
-        load_catalog(project.catalog)
-    assert "recipes/mix.yaml: document 1, mean: dtpye is no key" in str(caught.value)
-    assert "recipes/mix.yaml: document 2, warm: merge_method: no merge method" in str(caught.value)
+    told = str(load_catalog(project.catalog).broken["recipe mix"])
+    assert "recipes/mix.yaml: document 1, mean: dtpye is no key" in told
+    assert "recipes/mix.yaml: document 2, warm: merge_method: no merge method" in told
 
 
 def test_a_result_may_take_the_experts_and_name_models_too(
@@ -265,7 +267,7 @@ def test_a_result_may_take_the_experts_and_name_models_too(
     average = {**AVERAGE, "experts": [["e1"], ["e2"]], "models": both, "suite": None}
     write_documents(project, WARM, average)
     graph = build_definitions(project.settings()).resolve_asset_graph()
-    parents = {key("merge_plan"), key(WARM_STEP), key("model")}
+    parents = {key("mix/merge_plan"), key(WARM_STEP), key("model")}
     assert graph.get(key(RESULT)).parent_keys == parents
     run(project, instance)
     project.retrain("e2", seed=6)

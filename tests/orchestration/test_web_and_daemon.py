@@ -9,15 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.automation import OBSERVE_JOB, SENSOR
+from orchestration.automation import OBSERVE_JOB
+from orchestration.daemon_sensor import SENSOR
 from orchestration.refreshing.refresh import open_instance, refresh
 from resources.store.artifact_store import ArtifactStore
 from tests.orchestration.browser import Page, browser, find_chromium
 from tests.orchestration.dagster_dev import DagsterDev, dagster_dev
 from tests.orchestration.tiny_project import AVERAGE, TinyProject, make_project
 
-ASSETS = ("model", "model_scores", "task_vector", "merge_plan", "leaderboard")
-OF_RECIPE = ("average/merged_checkpoint", "average/scores", "average/champion")
+ASSETS = ("model", "model_scores", "task_vector", "leaderboard")
+KINDS = ("merge_plan", "merged_checkpoint", "scores", "champion")
+OF_RECIPE = tuple(f"average/{kind}" for kind in KINDS)
 SHOW_MARKDOWN = """(() => {
   const each = [...document.querySelectorAll('*')];
   const found = each.findLast(e => e.children.length == 0 && e.textContent == '[Show Markdown]');
@@ -76,7 +78,8 @@ def test_the_partition_page_shows_the_grid(served: DagsterDev, page: Page, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("asset", "partition"), [("merge_plan", "e1+e2"), ("task_vector", "e1"), ("leaderboard", None)]
+    ("asset", "partition"),
+    [("average/merge_plan", "e1+e2+e3"), ("task_vector", "e1"), ("leaderboard", None)],
 )
 def test_plots_are_seen(
     served: DagsterDev, page: Page, tmp_path: Path, asset: str, partition: str | None
@@ -109,7 +112,7 @@ def test_the_daemon_runs_exactly_what_an_update_touches(
         "model": {"e2"},
         "model_scores": {"e2"},
         "task_vector": {"e2"},
-        "merge_plan": sets,
+        "average/merge_plan": sets,
         "average/merged_checkpoint": grid,
         "average/scores": grid,
         "leaderboard": {None},

@@ -1,9 +1,9 @@
-"""Warnings of a plan reach the manifest, the card and whoever asked for the merge."""
+"""Warnings of a plan reach the name that points to it and whoever asked for the merge."""
 
 import json
 from pathlib import Path
 
-from assets.work.merging import MergeJob, merge_set
+from assets.work.merging import MergeJob, merge_set, point_at
 from merge_ops.recipes.reading import parse_recipe
 from merge_ops.recipes.steps import Steps
 from merge_ops.stream.stream import StreamSettings
@@ -21,13 +21,17 @@ def test_warnings_are_kept(tmp_path: Path) -> None:
     experts = pull_family(store, family)
     recipe = parse_recipe(RECIPE.format(method="linear", parameters="weight: 1"), "m", "m.yaml")
     (coefficient,) = recipe.coefficients()
-    job = MergeJob(Steps((recipe,)), "base", "+".join(experts), {coefficient.id: None})
+    points, asset = {coefficient.id: None}, "m/merged_checkpoint"
+    job = MergeJob(Steps((recipe,)), "base", "+".join(experts), points, asset)
     settings = StreamSettings(threads=2, device="cpu")
     for _ in range(2):  # the second time it is found
         merged = merge_set(store, job, settings)
         (warning,) = merged.warnings
         assert "expert-2 has sliding_window 32" in warning
         assert "change sliding_window" in warning
-        artifact = merged.checkpoints[0].artifact
-        assert artifact.manifest["warnings"] == [warning]
-        assert f"- {warning}" in (artifact.folder() / "README.md").read_text()
+        point_at(store, job, merged, "run")
+        ref = store.ref("m/merged_checkpoint")
+        assert ref is not None
+        assert ref.fields["warnings"] == [warning]
+        card = (merged.checkpoints[0].artifact.folder() / "README.md").read_text()
+        assert "expert-2" not in card

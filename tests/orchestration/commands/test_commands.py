@@ -25,19 +25,19 @@ def test_refresh_counts_partitions_and_leaderboard_says_where_to_go_on(
 
     commands.refresh()
     first = capsys.readouterr()
-    assert "merged checkpoints: 4 re-run, 0 untouched" in first.out
+    assert "merged checkpoints: 4 made, 0 up to date" in first.out
     assert first.err == ""
 
     project.retrain("e1", seed=5)
     commands.refresh()
     update = capsys.readouterr().out
-    assert "merged checkpoints: 3 re-run, 1 untouched" in update
-    assert "scores: 3 re-run, 1 untouched" in update
+    assert "merged checkpoints: 3 made, 1 up to date" in update
+    assert "scores: 3 made, 1 up to date" in update
     assert "expert sets merged: e1+e2, e1+e2+e3, e1+e3" in update
 
     commands.refresh()
     idle = capsys.readouterr().out
-    assert "merged checkpoints: 0 re-run, 4 untouched" in idle
+    assert "merged checkpoints: 0 made, 4 up to date" in idle
     assert "expert sets merged: none" in idle
 
     commands.leaderboard()

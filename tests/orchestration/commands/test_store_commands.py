@@ -25,6 +25,8 @@ class Program:
         for name in NAMES:
             patch.delenv(name, raising=False)
         patch.setenv("RONGHE_STORE", store.uri)
+        patch.setenv("RONGHE_CATALOG_NAME", "ours")
+        store.namespace.catalog = "ours"
 
     def __call__(self, *arguments: str) -> tuple[int, str, str]:
         """Exit status, what it printed, and its errors."""
@@ -128,7 +130,7 @@ def test_refs_tell_the_history(program: Program) -> None:
         [(first, "run-1", "why=the first"), (second, "run-2", "why=better"), (second, "–", "–")],
         strict=True,
     ):
-        found = re.match(rf"e1\+e[23] +{stamp} +checkpoint +(\w+) +(\S+) +(.*\S)$", row)
+        found = re.match(rf"e1\+e[23] +{stamp} +checkpoint +(\w+) +(\S+) +(.*\S)  +\S+@\S+$", row)
         assert found, row
         assert found.groups() == (artifact.digest[:12], run, why)
     status, out, _ = program("refs", "ties/champion", "e1+e3")

@@ -50,7 +50,7 @@ def test_an_update_reruns_exactly_the_sets_that_hold_the_expert(
     recipes = {"task_arithmetic": TASK_ARITHMETIC, "slerp": SLERP}
     project = make_project(tmp_path, recipes)  # base, e1, e2, e3: four models
     first = run(project, instance)
-    assert all(count.untouched == 0 for count in first.counts.values())
+    assert all(count.up_to_date == 0 for count in first.counts.values())
     assert len(first.counts["task_arithmetic/merged_checkpoint"].rerun) == 8
     assert len(first.counts["slerp/merged_checkpoint"].rerun) == 9
 
@@ -67,8 +67,8 @@ def test_an_update_reruns_exactly_the_sets_that_hold_the_expert(
         "model": {"e2"},
         "model_scores": {"e2"},
         "task_vector": {"e2"},
-        "merge_plan": sets,
-        "slerp/merge_plan_subset": pairs,
+        "task_arithmetic/merge_plan": sets,
+        "slerp/merge_plan": pairs,
         "task_arithmetic/merged_checkpoint": sums,
         "slerp/merged_checkpoint": arcs,
         "task_arithmetic/scores": sums,
@@ -94,7 +94,10 @@ def test_the_whole_pipeline_on_each_kind_of_store(
     merged = store.resolve("average/merged_checkpoint", "default|e1+e2")
     assert merged is not None
     assert store.verify(merged) == []
-    assert merged.manifest["inputs"].keys() == {"e1", "e2"}
+    named = store.ref("average/merged_checkpoint", "default|e1+e2")
+    assert named is not None
+    assert named.fields["models"].keys() == {"e1", "e2"}
+    assert merged.manifest["inputs"] == sorted(named.fields["models"].values())
     table = store.resolve("leaderboard")
     assert table is not None
     rows = table.read_json("colours.json")
@@ -126,7 +129,7 @@ def test_what_is_in_the_store_is_neither_merged_nor_scored_again(
 
     with dg.DagsterInstance.ephemeral() as another:  # knows nothing, so it materializes all again
         again = run(project, another)
-        assert all(count.untouched == 0 for count in again.counts.values())
+        assert all(count.up_to_date == 0 for count in again.counts.values())
         for key in ("lambda=0.5|e1+e2", "lambda=1.0|e1+e2"):
             for asset in ("task_arithmetic/merged_checkpoint", "task_arithmetic/scores"):
                 assert materialization_metadata(another, asset, key)["memoized"] is True
@@ -147,6 +150,7 @@ def test_a_new_recipe_and_a_new_coefficient_run_and_nothing_else(
     assert rerun(run(project, instance)) == {
         "task_arithmetic/merged_checkpoint": {"lambda=0.75|e1+e2"},
         "task_arithmetic/scores": {"lambda=0.75|e1+e2"},
+        "average/merge_plan": {"e1+e2"},
         "average/merged_checkpoint": {"default|e1+e2"},
         "average/scores": {"default|e1+e2"},
         "leaderboard": {None},
@@ -164,7 +168,7 @@ def test_a_changed_recipe_is_merged_again(tmp_path: Path, instance: dg.DagsterIn
     assert len(changed["task_arithmetic/merged_checkpoint"]) == 2
     assert len(changed["task_arithmetic/scores"]) == 2
     assert "average/merged_checkpoint" not in changed
-    assert "merge_plan" not in changed
+    assert not [asset for asset in changed if asset.endswith("merge_plan")]
 
 
 def test_models_that_do_not_fit_stop_only_their_own_sets(
@@ -174,8 +178,8 @@ def test_models_that_do_not_fit_stop_only_their_own_sets(
     run(project, instance)
     factory.change_shape(tmp_path / "upstream" / "e3", "model.layers.0.mlp.up_proj.weight")
     report = refresh(instance, project.settings())
-    assert report.counts["task_vector"].failed == {"e3"}
-    assert report.counts["merge_plan"].rerun == set()
+    assert report.counts["average/merge_plan"].failed == {"e1+e2+e3", "e1+e3", "e2+e3"}
+    assert report.counts["average/merge_plan"].rerun == set()
     assert report.counts["average/merged_checkpoint"].rerun == set()
     assert any("up_proj" in failure for failure in report.failures)
     factory.write_weights(
@@ -198,13 +202,13 @@ def test_another_vocabulary_is_merged_by_a_recipe_that_says_how(
     factory.write_tokenizer(e2, added=["茯苓"], moved=3)
     report = refresh(instance, project.settings())
     counts = report.counts
-    assert counts["merge_plan"].rerun == {"e1+e2"}
+    assert counts["average/merge_plan"].rerun == counts["union/merge_plan"].rerun == {"e1+e2"}
     assert counts["average/merged_checkpoint"].failed == {"default|e1+e2"}
     points = {"lambda=0.5|e1+e2", "lambda=1.0|e1+e2"}
     assert counts["union/merged_checkpoint"].rerun == points
     assert counts["union/scores"].rerun == points
     assert any("tokenizer: {source: union}" in failure for failure in report.failures)
-    metadata = materialization_metadata(instance, "merge_plan", "e1+e2")
+    metadata = materialization_metadata(instance, "average/merge_plan", "e1+e2")
     assert "e2 has another vocabulary" in str(metadata["warnings"])
     project.write_recipe("average", {**AVERAGE, "tokenizer": {"source": "e2"}})
     fixed = rerun(run(project, instance))

@@ -1,0 +1,162 @@
+"""What competes on a suite: live models and candidates with their scores. Knows no Dagster."""
+
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from assets.work import names
+from assets.work.kept_rows import Broken, EarlierBoard
+from assets.work.scoring import SCORES, open_scores
+from assets.work.whole_models import live_models
+from eval_ops.errors import ScoresError
+from eval_ops.scores import SuiteScores
+from eval_ops.scores.known_comparisons import KnownComparisons
+from eval_ops.scores.leaderboard import Entry
+from resources.errors import DamagedArtifactError, MissingArtifactError
+
+if TYPE_CHECKING:
+    from eval_ops.scores.leaderboard import Kind
+    from eval_ops.suites import Suite
+    from resources.store import ArtifactStore, Ref
+
+
+@dataclass(frozen=True)
+class RankedRecipe:
+    """A ranked recipe has live candidates: partition keys, with expert set and coefficient.
+
+    `plain_average` marks the recipe that every other one has to beat.
+    """
+
+    name: str
+    suite: str
+    plain_average: bool
+    points: Mapping[str, tuple[str, str]]
+    gate: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True)
+class Contest:
+    """A contest is everything that competes: live models and recipes, on their suites.
+
+    What is `broken` is no competitor that left: its rows stay, marked.
+    """
+
+    bases: Sequence[str]
+    experts: Sequence[str]
+    recipes: Sequence[RankedRecipe]
+    suites: Mapping[str, Path]
+    broken: Broken = field(default_factory=Broken)
+
+    def recipe(self, name: str) -> RankedRecipe:
+        """Find one recipe by name."""
+        return next(recipe for recipe in self.recipes if recipe.name == name)
+
+
+@dataclass
+class Collected:
+    """What was collected for one suite: entries, how many have no scores, what is damaged.
+
+    `damaged` goes by the name of a ref or of a checkpoint.
+    """
+
+    entries: list[Entry]
+    unscored: int
+    damaged: dict[str, str]
+
+
+def collect_entries(
+    store: "ArtifactStore",
+    contest: Contest,
+    suite: "Suite",
+    recipes: Sequence[RankedRecipe] | None = None,
+    known: KnownComparisons | None = None,
+    earlier: EarlierBoard | None = None,
+) -> Collected:
+    """Collect every live model and candidate that is scored; count those that are not.
+
+    Scores count when they are of the checkpoint that the name stands for now, on just this suite.
+    Of the contest's recipes only `recipes` are looked at, where they are given, and of broken ones
+    those with rows on the `earlier` leaderboard. The samples of scores that an earlier leaderboard
+    has read, as `known` says, are read only where they are compared anew.
+    """
+    read = known.read if known else frozenset[str]()
+    members = (*contest.bases, *contest.experts)
+    models, damaged = live_models(store, members)
+    scores = names.table_of(store, f"model_scores/{suite.name}", members)
+    found = Collected([], 0, {**damaged, **scores.damaged})
+    groups: tuple[tuple[Kind, Sequence[str]], ...] = (
+        ("base", contest.bases),
+        ("expert", contest.experts),
+    )
+    for kind, group in groups:
+        for name in group:
+            pair = scores.refs.get(name), models.get(name)
+            present = _scores_of(store, *pair, suite, read, found.damaged, f"scores of {name}")
+            found.unscored += present is None
+            if present is not None:
+                of_model, digest, source = present
+                found.entries.append(Entry(kind, name, of_model, digest=digest, source=source))
+    for recipe in contest.recipes if recipes is None else recipes:
+        if recipe.suite == suite.name:
+            _add_candidates(store, recipe, suite, read, found)
+    if earlier is not None:
+        for name in contest.broken.recipes:
+            average, points = earlier.is_average(suite.name, name), earlier.points(suite.name, name)
+            kept = RankedRecipe(name, suite.name, average, points)
+            _add_candidates(store, kept, suite, read, found)
+    return found
+
+
+def _add_candidates(
+    store: "ArtifactStore",
+    recipe: RankedRecipe,
+    suite: "Suite",
+    read: Set[str],
+    found: Collected,
+) -> None:
+    kind = "average" if recipe.plain_average else "candidate"
+    asset = names.scores(recipe.name)
+    checkpoints = names.table_of(store, names.merged_checkpoint(recipe.name), recipe.points)
+    scores = names.table_of(store, asset, recipe.points)
+    found.damaged.update(checkpoints.damaged)
+    found.damaged.update(scores.damaged)
+    for partition, (experts, coefficient) in recipe.points.items():
+        pair, name = (scores.refs.get(partition), checkpoints.refs.get(partition)), partition
+        present = _scores_of(store, *pair, suite, read, found.damaged, f"{asset} [{name}]")
+        found.unscored += present is None
+        if present is not None:
+            label, members = f"{recipe.name} {experts} {coefficient}", tuple(experts.split("+"))
+            of_point, digest, source = present
+            found.entries.append(
+                Entry(kind, label, of_point, recipe.name, members, coefficient, digest, source)
+            )
+
+
+def _scores_of(
+    store: "ArtifactStore",
+    scores: "Ref | None",
+    checkpoint: "Ref | None",
+    suite: "Suite",
+    read: Set[str],
+    damaged: dict[str, str],
+    name: str,
+) -> tuple[SuiteScores, str, str] | None:
+    """Scores, checkpoint digest and scores' content digest behind two refs, when these belong
+    together and to the suite. What is wrong with scores that cannot be read goes into `damaged`
+    under the `name`.
+    """
+    if scores is None or checkpoint is None:
+        return None
+    try:
+        artifact = store.get(SCORES, scores.digest)
+        scored = artifact.manifest["checkpoint"]["digest"]
+        if (scored, artifact.manifest["suite"]["digest"]) != (checkpoint.digest, suite.digest):
+            return None
+        source = artifact.content_digest
+        return open_scores(artifact, checked=source not in read), scored, source
+    except (DamagedArtifactError, MissingArtifactError, ScoresError) as error:
+        damaged[name] = f"{type(error).__name__}: {error}"
+    except (KeyError, TypeError):
+        damaged[name] = f"the manifest of scores {scores.digest} does not say of what they are"
+    return None

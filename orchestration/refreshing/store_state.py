@@ -1,0 +1,252 @@
+"""What Dagster's instance and the artifact store say of the same partitions, side by side.
+
+Where they differ, the store is right. What Dagster believes made and the store lacks (a store that
+was lost or exchanged, a manifest or a name that is gone, a part that was set aside) is asked for
+again, by `ronghe refresh`. What the store has and Dagster does not know is found there when it is
+asked for. `ronghe doctor` shows both.
+"""
+
+import contextlib
+import json
+import os
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from assets.work import names
+from orchestration.settings import Settings
+from resources.store import ArtifactStore
+
+if TYPE_CHECKING:
+    from assets.dagster_internals import AssetGraph
+
+REMEMBERED = "ronghe.store"
+"""Key of what an instance remembers: the store that it filled."""
+KNOWN_REFS = "known-refs.json"
+"""File in DAGSTER_HOME: what every ref pointed to when it was read, so that it is read once."""
+_DATA_VERSION = "dagster/data_version"
+_SCORED = "model_scores"
+
+Partitions = dict[dg.AssetKey, set[str | None]]
+Pointed = dict[str, dict[str | None, tuple[str, str]]]
+"""What refs point to: (kind, digest), by asset and partition."""
+
+
+@dataclass
+class StoreState:
+    """A store state says what differs. `lacking` is what Dagster alone believes made.
+
+    `unknown` is what only the store has; `damaged` are refs that cannot be read, each with its way
+    out; `notes` are for people. `made` counts what both have.
+    """
+
+    lacking: Partitions = field(default_factory=dict[dg.AssetKey, "set[str | None]"])
+    unknown: Partitions = field(default_factory=dict[dg.AssetKey, "set[str | None]"])
+    made: dict[dg.AssetKey, int] = field(default_factory=dict[dg.AssetKey, int])
+    damaged: list[str] = field(default_factory=list[str])
+    notes: list[str] = field(default_factory=list[str])
+
+
+def what_the_store_lacks(
+    instance: dg.DagsterInstance, graph: "AssetGraph", settings: Settings
+) -> StoreState:
+    """Compare both for a refresh; takes over refs that this instance's own runs had pointed.
+
+    `settings` name their catalog. Raises StoreError where the store cannot be read.
+    """
+    store = ArtifactStore.open(settings.store, catalog=settings.catalog_name)
+    notes = _earlier_notes(instance, store)
+    state = compare(instance, graph, store, settings.dagster_home)
+    state.notes[:0] = notes
+    remember(instance, store)
+    return state
+
+
+def compare(
+    instance: dg.DagsterInstance, graph: "AssetGraph", store: ArtifactStore, home: Path
+) -> StoreState:
+    """Compare what Dagster believes made with what the store has of this catalog."""
+    state = StoreState()
+    pointed, damaged = _pointed(store, home)
+    state.damaged = list(damaged.values())
+    there = {
+        kind: set(store.digests(kind))
+        for kind in {kind for refs in pointed.values() for kind, _ in refs.values()}
+    }
+    for key in graph.toposorted_asset_keys:
+        asset = key.to_user_string()
+        if not graph.get(key).is_materializable:
+            continue
+        refs = _refs_of(pointed, asset)
+        whole = {each for each, (kind, digest) in refs.items() if digest in there[kind]}
+        made, live = _made(instance, graph, key)
+        lacking = (made & refs.keys()) - whole
+        if names.kind_of(asset) != names.CHAMPION or _is_named(instance, key):
+            absent = made - refs.keys()  # or damaged, which is told and not made again
+            lacking |= {each for each in absent if store.upkeep.key_of(asset, each) not in damaged}
+        if asset == "model":
+            lacking |= {each for each in made & whole if _is_other(instance, key, each, refs)}
+        state.made[key] = len((made & live) - lacking)
+        if lacking & live:
+            state.lacking[key] = lacking & live
+        if unknown := (whole & live) - made:
+            state.unknown[key] = unknown
+    lost = sum(map(len, state.lacking.values()))
+    if lost:
+        where = _which_store(instance, store)
+        state.notes.append(
+            f"{where}: {lost} partitions that Dagster's instance believes made are not there, or"
+            " are others; `ronghe refresh` makes them again"
+        )
+    return state
+
+
+def remember(instance: dg.DagsterInstance, store: ArtifactStore) -> None:
+    """Have the instance remember which store it fills."""
+    identity = store.upkeep.identity
+    if identity is not None:
+        note = {"id": identity, "uri": store.uri, "catalog": store.namespace.name}
+        instance.daemon_cursor_storage.set_cursor_values({REMEMBERED: json.dumps(note)})
+
+
+def remembered(instance: dg.DagsterInstance) -> Mapping[str, Any]:
+    """Return what the instance remembers of the store that it filled; empty where nothing."""
+    values = instance.daemon_cursor_storage.get_cursor_values({REMEMBERED})
+    with contextlib.suppress(ValueError, RecursionError):
+        note = json.loads(values.get(REMEMBERED, "{}"))
+        return note if isinstance(note, dict) else {}
+    return {}
+
+
+def _which_store(instance: dg.DagsterInstance, store: ArtifactStore) -> str:
+    before, now = remembered(instance), store.upkeep.identity
+    named = store.namespace.name
+    if before and before.get("id") != now:
+        what = "is empty" if now is None else "is another one"
+        return f"artifact store {store.uri} {what} than this instance filled ({before.get('uri')})"
+    if before and before.get("catalog") != named:
+        return (
+            f"artifact store {store.uri} knows this catalog as '{before.get('catalog')}', and it is"
+            f" called '{named}' now (`ronghe adopt-refs --from {before.get('catalog')}` moves its"
+            " names)"
+        )
+    return f"artifact store {store.uri} has lost something"
+
+
+def _pointed(store: ArtifactStore, home: Path) -> tuple[Pointed, dict[str, str]]:
+    """What every ref of the catalog points to, and by key what is wrong with unreadable ones.
+
+    A ref that was read before, and was not written since, is not read again.
+    """
+    upkeep, pointed, damaged = store.upkeep, Pointed(), dict[str, str]()
+    identity, known = upkeep.identity, dict[str, Any]()
+    with contextlib.suppress(OSError, ValueError, RecursionError, AttributeError):
+        noted = json.loads((home / KNOWN_REFS).read_bytes())
+        known = noted["refs"] if noted.get("store") == identity else {}
+    stamps = {each.key: [each.tag, each.modified, each.size] for each in upkeep.ref_entries()}
+    fresh = [key for key, stamp in stamps.items() if not _is_known(known.get(key), stamp)]
+    lines = {key: line for key, line in known.items() if key in stamps and key not in fresh}
+    earlier = upkeep.earlier_keys()
+    for stored in upkeep.read_refs([(store.namespace.name, key) for key in fresh], earlier):
+        if stored.ref is None:
+            damaged[stored.key] = str(stored.fault)
+            continue
+        if stored.catalog not in (None, store.namespace.name):
+            continue
+        said = [stored.ref.asset, stored.ref.partition, stored.ref.kind, stored.ref.digest]
+        lines[stored.key] = [stamps.get(stored.key), *said]
+    for line in sorted(lines.values(), key=lambda line: line[0] is not None):  # earlier ones first
+        _, asset, partition, kind, digest = line
+        pointed.setdefault(names.present_name(asset), {})[partition] = (kind, digest)
+    if fresh or len(known) != len(stamps):
+        kept = {key: line for key, line in lines.items() if line[0] is not None}
+        _write(home / KNOWN_REFS, {"store": identity, "refs": kept})
+    return pointed, damaged
+
+
+def _is_known(line: Any, stamp: list[Any]) -> bool:
+    return isinstance(line, list) and len(line) == 5 and line[0] == stamp
+
+
+def _write(path: Path, document: Mapping[str, Any]) -> None:
+    """Write at one stroke; where the folder cannot be written, refs are read again another time."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    with contextlib.suppress(OSError):
+        try:
+            temporary.write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _refs_of(pointed: Pointed, asset: str) -> dict[str | None, tuple[str, str]]:
+    """The refs of an asset. A set's plan is one for all recipes; models' scores are by suite."""
+    if names.kind_of(asset) == names.MERGE_PLAN:
+        return pointed.get(names.MERGE_PLAN, {})
+    if asset != _SCORED:
+        return pointed.get(asset, {})
+    suites = [refs for name, refs in pointed.items() if name.startswith(f"{_SCORED}/")]
+    return {each: at for refs in suites for each, at in refs.items()}
+
+
+def _made(
+    instance: dg.DagsterInstance, graph: "AssetGraph", key: dg.AssetKey
+) -> tuple[set[str | None], set[str | None]]:
+    """The partitions that Dagster believes made, and those that are live."""
+    definition = graph.get(key).partitions_def
+    if definition is None:
+        made = instance.get_latest_materialization_event(key) is not None
+        return ({None} if made else set()), {None}
+    live: set[str | None] = {str(each) for each in definition.get_partition_keys()}
+    return {str(each) for each in instance.get_materialized_partitions(key)}, live
+
+
+def _is_other(
+    instance: dg.DagsterInstance,
+    key: dg.AssetKey,
+    partition: str | None,
+    refs: Mapping[str | None, tuple[str, str]],
+) -> bool:
+    """Whether the store names another model than the one that Dagster believes to be there."""
+    tags = instance.event_log_storage.get_latest_tags_by_partition(
+        key, dg.DagsterEventType.ASSET_MATERIALIZATION, [_DATA_VERSION], [str(partition)]
+    )
+    version = tags.get(str(partition), {}).get(_DATA_VERSION)
+    return version is not None and version != refs[partition][1]
+
+
+def _is_named(instance: dg.DagsterInstance, key: dg.AssetKey) -> bool:
+    """Whether Dagster believes that there is a champion; without one that passes, none is named."""
+    event = instance.get_latest_materialization_event(key)
+    made = event.asset_materialization if event is not None else None
+    return made is not None and (made.tags or {}).get(_DATA_VERSION, "none") != "none"
+
+
+def _earlier_notes(instance: dg.DagsterInstance, store: ArtifactStore) -> Iterable[str]:
+    """Take refs without a catalog that this instance's runs had pointed, and say whose they are."""
+    upkeep, name = store.upkeep, store.namespace.name
+    count, owner = upkeep.earlier()
+    if not count:
+        return []
+    if owner is None and any(
+        stored.ref is not None
+        and stored.ref.current.run is not None
+        and instance.get_run_by_id(stored.ref.current.run) is not None
+        for stored in upkeep.read_refs([], upkeep.earlier_keys()[:200])
+    ):
+        owner = name if upkeep.own_earlier() else upkeep.earlier()[1]
+    if owner == name:
+        return [
+            f"{count} refs of the time before catalogs had names are those of catalog '{name}';"
+            " `ronghe adopt-refs` moves them below its name"
+        ]
+    if owner is None:
+        return [
+            f"{count} refs in {store.uri} are of the time before catalogs had names, and nobody's"
+            f" yet. If they are those of this catalog ('{name}'), run `ronghe adopt-refs`"
+        ]
+    return []

@@ -1,0 +1,115 @@
+"""Few runs for many partitions: assets of equal partitions, and ranges of keys, in one run each."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from assets.batches import range_tags
+from orchestration.catalogs import COEFFICIENT, EXPERTS
+
+if TYPE_CHECKING:
+    from assets.dagster_internals import AssetGraph
+
+MOST_RANGES = 256
+"""Ranges of one run at most: they stand in a tag of it."""
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """A run plan is one run: assets of equal partitions, and which (None: not partitioned).
+
+    `ranges` are the first and last keys of neighbours among the `keys`.
+    """
+
+    assets: tuple[dg.AssetKey, ...]
+    keys: tuple[str, ...] | None
+    ranges: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def partitions(self) -> set[str | None]:
+        """The keys as a set; of an asset without partitions, None alone."""
+        return {None} if self.keys is None else set(self.keys)
+
+    @property
+    def partition_key(self) -> str | None:
+        """The key of a run of one partition."""
+        return self.keys[0] if self.keys is not None and len(self.keys) == 1 else None
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The tags that make a run of several partitions."""
+        if self.keys is None or len(self.keys) == 1:
+            return {}
+        return range_tags(self.ranges)
+
+
+def plan_runs(
+    graph: "AssetGraph", wanted: Mapping[dg.AssetKey, set[str | None]]
+) -> Iterator[RunPlan]:
+    """Plan as few runs as there are kinds of wishes: assets with equal partitions share one.
+
+    Each partition of a run has a data version of its own (assets/batches.py), so nothing is lost by
+    many of them in one run. Dagster's ranges have no holes: what is not neighbours is so many
+    ranges, and a run holds no more than MOST_RANGES of them.
+    """
+    together: dict[tuple[Any, frozenset[str | None]], list[dg.AssetKey]] = {}
+    for key, partitions in wanted.items():
+        shape = graph.get(key).partitions_def
+        together.setdefault((shape, frozenset(partitions)), []).append(key)
+    for (definition, partitions), assets in together.items():
+        if definition is None:
+            yield RunPlan(tuple(assets), None)
+            continue
+        blocks = key_ranges(definition, {str(each) for each in partitions})
+        while several := list(islice(blocks, MOST_RANGES)):
+            keys = tuple(key for block in several for key in block)
+            yield RunPlan(tuple(assets), keys, tuple((b[0], b[-1]) for b in several))
+
+
+def key_ranges(definition: dg.PartitionsDefinition, requested: set[str]) -> Iterator[Sequence[str]]:
+    """Split the `requested` keys into ranges, in the definition's order.
+
+    A range is a run of neighbours, in a grid neighbouring sets with the same neighbouring
+    coefficients.
+    """
+    if not isinstance(definition, dg.MultiPartitionsDefinition):
+        yield from _neighbours([str(key) for key in definition.get_partition_keys()], requested)
+        return
+    points = definition.get_partitions_def_for_dimension(COEFFICIENT).get_partition_keys()
+    asked: dict[str, set[str]] = {}
+    for key in requested:
+        point, _, expert_set = key.partition("|")
+        asked.setdefault(expert_set, set()).add(point)
+    open_ranges: dict[tuple[str, ...], list[str]] = {}
+    for expert_set in definition.get_partitions_def_for_dimension(EXPERTS).get_partition_keys():
+        row = [tuple(run) for run in _neighbours(points, asked.get(expert_set, set()))]
+        for run in [each for each in open_ranges if each not in row]:
+            yield _block(run, open_ranges.pop(run))
+        for run in row:
+            open_ranges.setdefault(run, []).append(expert_set)
+    for run, sets in open_ranges.items():
+        yield _block(run, sets)
+
+
+def _block(points: Sequence[str], sets: Sequence[str]) -> list[str]:
+    """The keys of neighbouring sets at the same points, in the order of a run: set by set."""
+    return [
+        str(dg.MultiPartitionKey({EXPERTS: expert_set, COEFFICIENT: point}))
+        for expert_set in sets
+        for point in points
+    ]
+
+
+def _neighbours(keys: Sequence[str], requested: set[str]) -> Iterator[list[str]]:
+    run: list[str] = []
+    for key in keys:
+        if key in requested:
+            run.append(key)
+        elif run:
+            yield run
+            run = []
+    if run:
+        yield run
