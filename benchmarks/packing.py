@@ -36,7 +36,7 @@ from merge_ops.plans.planning import plan_merge
 from merge_ops.recipes.reading import parse_recipe
 from merge_ops.sources.packed_source import PackedSource
 from merge_ops.stream.stream import StreamSettings
-from orchestration.commands.local_models import content_digest
+from orchestration.commands.input_digests import content_digest
 
 COLUMNS = (
     "expert", "MB", "packed MB", "ratio", "weights", "zstd-3 split", "order-0", "unchanged",

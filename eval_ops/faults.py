@@ -1,11 +1,24 @@
 """Finds every fault of a settings mapping at once and says each in one plain sentence."""
 
 import difflib
+import reprlib
 from collections.abc import Callable, Collection
 
 from pydantic import ValidationError
 
+MAX_FAULTS = 50
+"""Faults of one mapping that are listed."""
+_shortened = reprlib.Repr()
+_shortened.maxstring = _shortened.maxother = _shortened.maxlong = 300
+_shortened.maxlist = _shortened.maxdict = _shortened.maxtuple = 10
+_shortened.maxlevel = 5
+
 Place = tuple[int | str, ...]
+
+
+def quoted(value: object) -> str:
+    """Return a value as a message shows it: what strangers wrote may have no end."""
+    return _shortened.repr(value)
 
 
 def did_you_mean(word: str, known: Collection[str]) -> str:
@@ -31,7 +44,7 @@ def list_faults(
     """
     return [
         _sentence(fault["type"], tuple(fault["loc"]), fault["msg"], fault.get("input"), known_keys)
-        for fault in error.errors(include_url=False)
+        for fault in error.errors(include_url=False)[:MAX_FAULTS]
     ]
 
 
@@ -53,4 +66,4 @@ def _sentence(
         reason = message.removeprefix("Value error, ")
         return f"{where}: {reason}" if where else reason
     allowed = message.replace("Input should", "it must", 1)
-    return f"{where} is {given!r}; {allowed[0].lower()}{allowed[1:]}"
+    return f"{where} is {quoted(given)}; {allowed[0].lower()}{allowed[1:]}"

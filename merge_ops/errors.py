@@ -5,6 +5,8 @@
     │   └── UnknownMethodError   no merge method of that name
     ├── CheckpointError        a folder or file that is no readable checkpoint
     │   ├── MissingModelError    nothing there at all
+    │   ├── UnreadableFileError  (also an OSError) a file that may not or cannot be read
+    │   ├── ChangedInputError    a file is not what was hashed, or changed while it was read
     │   └── PackedModelError     a packed model that is damaged, or not given its own base
     ├── CompatibilityError     checkpoints that may not be merged together; every fault found
     ├── NonFiniteError         NaN or infinity in an input or a result, found while streaming
@@ -20,8 +22,12 @@ is for people and may change.
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+MAX_SHOWN, MAX_FAULT = 200, 3000
+"""Faults of one error that its text lists, and characters of each."""
 
 
 class RongheError(Exception):
@@ -66,9 +72,18 @@ class FaultsError(RongheError):
 
     def _text(self) -> str:
         if len(self.faults) == 1:
-            return f"{self.subject}: {self.faults[0]}"
+            return f"{self.subject}: {_cut(self.faults[0])}"
         lines = [f"{self.subject}: {len(self.faults)} faults"]
-        return "\n".join([*lines, *(f"  - {fault}" for fault in self.faults)])
+        lines += [f"  - {_cut(fault)}" for fault in self.faults[:MAX_SHOWN]]
+        if len(self.faults) > MAX_SHOWN:
+            lines.append(f"  - and {len(self.faults) - MAX_SHOWN} more")
+        return "\n".join(lines)
+
+
+def _cut(fault: Fault) -> str:
+    """A fault as text: what strangers wrote is quoted in it, and may have no end."""
+    text = str(fault)
+    return text if len(text) <= MAX_FAULT else f"{text[:MAX_FAULT]}…"
 
 
 class RecipeError(FaultsError):
@@ -85,6 +100,14 @@ class CheckpointError(RongheError):
 
 class MissingModelError(CheckpointError):
     """A model's folder does not exist or holds no weights."""
+
+
+class UnreadableFileError(CheckpointError, OSError):
+    """A file of a folder may not be read, or cannot be: a link out of it, a pipe, permissions."""
+
+
+class ChangedInputError(CheckpointError):
+    """A file of a model changed while it was read, or has other bytes than were hashed."""
 
 
 class PackedModelError(CheckpointError):
@@ -115,13 +138,24 @@ class OutputError(RongheError):
     """The output folder cannot be used."""
 
 
+_shortened = reprlib.Repr()
+_shortened.maxstring = _shortened.maxother = _shortened.maxlong = 300
+_shortened.maxlist = _shortened.maxdict = _shortened.maxtuple = 10
+_shortened.maxlevel = 5
+
+
+def quoted(value: object) -> str:
+    """Return a value as a message shows it: what strangers wrote may have no end."""
+    return _shortened.repr(value)
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """` Did you mean 'x'?` for the nearest known word, or an empty string.
 
     Capitals, dashes and spaces do not count: `DARE-TIES` is near `dare_ties`.
     """
     plain = {_plain(each): each for each in reversed(list(known))}
-    near = difflib.get_close_matches(_plain(str(word)), list(plain), n=1, cutoff=0.6)
+    near = difflib.get_close_matches(_plain(str(word)[:200]), list(plain), n=1, cutoff=0.6)
     return f" Did you mean '{plain[near[0]]}'?" if near else ""
 
 

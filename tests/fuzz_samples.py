@@ -118,6 +118,36 @@ modules:
     parameters: {t: 0.5}
 """,
 )
+ITEM: dict[str, Any] = {
+    "id": "1", "split": "test", "prompt": "1+1=", "choices": ["1", "2"], "answer": 1,
+}  # fmt: skip
+SUITE = """\
+name: s
+description: a suite
+seed: 3
+benchmarks:
+- name: herbs
+  items: items.jsonl
+  prompt: "{prompt}"
+  limit: 2
+- name: medicine
+  task: cmmlu
+  num_fewshot: 5
+  validation_share: 0.5
+  data_files: {test: items.jsonl}
+"""
+MODELS_FILE = """\
+models:
+- name: base
+  source: ../base
+  licence: Apache-2.0
+- name: e1
+  source: hf://owner/name@main
+  base: base
+  kind: full
+  store: packed
+- {name: e2, source: ../e2, base: base, kind: lora, follow_links: true}
+"""
 _LAUGHS = "[&l0 [a, a, a, a, a, a, a, a], "
 _LAUGHS += ", ".join(f"&l{n} [{', '.join([f'*l{n - 1}'] * 8)}]" for n in range(1, 12)) + "]"
 _MERGES = "[&m0 {a: 1, b: 2}, "

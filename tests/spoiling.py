@@ -2,8 +2,12 @@
 
 import copy
 import json
+import os
 import random
+import socket
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 DEEP = "@deep@"  # stands for a nesting that no encoder would write
@@ -21,6 +25,22 @@ CONTAINERS = ([], {}, [[]], [None], [0, 0], [1, 2, 3], {"": ""}, {"a": {"b": []}
 OTHERS = (None, True, False)
 CUTS = (b"\0", b"\xff", b'"', b"{", b"}", b"[", b"]", b",", b":", b"\\u", b"\xed\xa0\x80", b"NaN")
 MOST_DEEP = 20_000
+NAMES = (
+    "LICENSE", "NOTICE", "README.md", "config.json", "tokenizer.json", "tokenizer.model",
+    "generation_config.json", "tokenizer_config.json", "chat_template.jinja", "model.safetensors",
+    "model.safetensors.index.json", "pytorch_model.bin", "adapter_model.safetensors", "code.py",
+    "adapter_config.json", "1_Pooling", "additional_chat_templates", "custom_generate", "log.txt",
+    "optimizer.pt", "x", ".hidden", "[red]", "\x1b[31m.json", "a\nb.json", "根.txt", "'\".json",
+    "\udcff.json", "\u202egpj.json", "x" * 250 + ".json", "-rf", "..json", "%2e%2e.txt",
+)  # fmt: skip
+"""Names of files in a folder of a stranger."""
+TARGETS = (
+    "../private", "../model/../private", "inner/../../private", "../weights.safetensors", "..",
+    "inner", ".", "/proc/self/environ", "/proc/self/maps", "/dev/zero", "/dev/stdin", "/etc",
+    "/etc/passwd", "config.json", "LICENSE", "nowhere", "x" * 300, "../../" * 40 + "etc/passwd",
+    "/proc/self/fd/0", "/proc/self/cwd", "tokenizer.json/x",
+)  # fmt: skip
+"""Where links lead; `../private` lies beside the folder."""
 
 
 def spoiled_value(rng: random.Random) -> Any:
@@ -151,3 +171,28 @@ def spoiled_json(rng: random.Random, document: Any) -> bytes:
 def fresh(sample: Mapping[str, Any]) -> dict[str, Any]:
     """A copy that may be changed."""
     return json.loads(json.dumps(sample))
+
+
+def spoil_folder(rng: random.Random, folder: Path) -> None:
+    """Put a link, a pipe, a socket, a folder or a sparse file in a folder, under any name."""
+    path = folder / rng.choice(NAMES)
+    if rng.random() < 0.2:
+        path = folder / rng.choice(("1_Pooling", "inner", "2_Dense")) / path.name
+    with suppress(OSError):
+        if path.is_symlink() or not path.is_dir():
+            path.unlink(missing_ok=True)
+        path.parent.mkdir(exist_ok=True)
+        kind = rng.randrange(8)
+        if kind < 4:
+            path.symlink_to(rng.choice(TARGETS))
+        elif kind == 4:
+            os.mkfifo(path)
+        elif kind == 5:
+            path.mkdir()
+        elif kind == 6:
+            with path.open("wb") as file:
+                large = 1 << (24 if path.suffix in (".safetensors", ".bin") else 34)
+                file.truncate(rng.choice((0, 1, 1 << 20, large)))
+        else:
+            with socket.socket(socket.AF_UNIX) as opened:
+                opened.bind(str(path))

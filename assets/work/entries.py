@@ -10,8 +10,9 @@ class UpstreamModel:
 
     `source` is a URI or a path relative to the catalog's folder; `base` is the base model's name
     for an expert and None for a base model itself. `store` says how a full expert is kept; None:
-    packed where that saves enough, full otherwise. With `faults` the entry is broken: the name is
-    kept for what hangs on it, and the model can be neither looked at nor pulled.
+    packed where that saves enough, full otherwise. `follow_links` lets the links of a folder of
+    one's own lead out of it. With `faults` the entry is broken: the name is kept for what hangs on
+    it, and the model can be neither looked at nor pulled.
     """
 
     name: str
@@ -21,4 +22,5 @@ class UpstreamModel:
     licence: str | None = None
     description: str | None = None
     store: Literal["full", "packed"] | None = None
+    follow_links: bool = False
     faults: tuple[str, ...] = ()

@@ -51,7 +51,8 @@ def revisions(models: list[UpstreamModel], folder: Path) -> tuple[dict[str, str]
         if model.faults:
             continue
         try:
-            reached[model.name] = open_model_source(model.source, folder).revision()
+            source = open_model_source(model.source, folder, follow_links=model.follow_links)
+            reached[model.name] = source.revision()
         except ResourceError as error:
             faults[model.name] = str(error)
     return reached, faults
@@ -79,7 +80,7 @@ def pull_model(
     if model.faults:
         raise CheckpointError(f"model '{model.name}' cannot be used: {'; '.join(model.faults)}")
     started = time.perf_counter()
-    source = open_model_source(model.source, folder)
+    source = open_model_source(model.source, folder, follow_links=model.follow_links)
     revision = source.revision()
     ref = store.ref(MODEL, model.name)
     known = ref is not None and ref.fields.get("revision") == revision and _kept_right(model, ref)
@@ -152,7 +153,7 @@ def _check_before(model: UpstreamModel, source: "ModelSource") -> None:
     from resources.upstream import FolderModel
 
     if isinstance(source, FolderModel):
-        _refuse(model, FolderSource(source.folder))
+        _refuse(model, FolderSource(source.folder, follow_links=model.follow_links))
 
 
 def _refuse(model: UpstreamModel, source: "ByteSource") -> None:

@@ -1,10 +1,14 @@
-"""Suite files: read by the one YAML reader, checked by eval_ops. Knows no Dagster."""
+"""Suite files: read by the one reader of strangers' files, checked by eval_ops. Knows no Dagster.
+
+eval_ops imports nothing of merge_ops, so the reader is handed to it (`StrangersFiles`).
+"""
 
 from os.path import exists
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from merge_ops.checkpoints import DocumentError, read_documents
+from merge_ops.checkpoints.bounded_yaml import DocumentError, read_documents
+from merge_ops.checkpoints.plain_files import StrangersFiles
 
 if TYPE_CHECKING:
     from eval_ops.suites import Suite
@@ -28,7 +32,7 @@ def load_suite(path: Path) -> "Suite":
     if len(documents) > 1:
         problem = f"the suite file holds {len(documents)} YAML documents; a suite is one"
         raise SuiteError(str(path), [problem])
-    return check_suite(documents[0], path)
+    return check_suite(documents[0], path, StrangersFiles())
 
 
 def items_are_missing(path: Path) -> bool:

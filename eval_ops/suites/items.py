@@ -4,21 +4,38 @@ One item a line: `{"id": "herb-0001", "split": "test", "prompt": "…", "choices
 "answer": 0}`. Other keys with text or numbers are welcome: the benchmark's prompt may use them.
 """
 
-import json
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, Protocol, cast
 
 from blake3 import blake3
 
 from eval_ops.errors import ItemsError
-from eval_ops.faults import did_you_mean
+from eval_ops.faults import did_you_mean, quoted
 
 Split = Literal["validation", "test"]
 SPLITS: tuple[Split, Split] = ("validation", "test")
 REQUIRED_KEYS = ("id", "split", "choices", "answer")
+MAX_FAULTS = 100
+"""Faults of one file that are listed."""
+
+
+class FileReader(Protocol):
+    """A file reader reads files that strangers may have written, all of them within bounds."""
+
+    def items(self, path: Path) -> bytes:
+        """Return the bytes of a file of items. Raises OSError, FileNotFoundError among it."""
+        ...
+
+    def value(self, text: bytes) -> object:
+        """Return the value of one line of JSON. Raises ValueError and nothing else."""
+        ...
+
+    def digest(self, path: Path) -> str:
+        """Return the blake3 of a file of any size. Raises OSError."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -43,14 +60,14 @@ class ItemsFile:
     digest: str
 
 
-def read_items(path: Path, prompt: str = "{prompt}") -> ItemsFile:
+def read_items(path: Path, reader: FileReader, prompt: str = "{prompt}") -> ItemsFile:
     """Read and check every line of `path`; `prompt` is a template over a line's keys.
 
     Raises ItemsError that lists every faulty line.
     """
     try:
-        data = path.read_bytes()
-        text = data.decode("utf-8")
+        data = reader.items(path)
+        data.decode("utf-8")
     except FileNotFoundError:
         raise ItemsError(
             str(path), ["the items file does not exist; make it, or correct `items` in the suite"]
@@ -58,10 +75,12 @@ def read_items(path: Path, prompt: str = "{prompt}") -> ItemsFile:
     except UnicodeDecodeError as error:
         raise ItemsError(str(path), [f"is not UTF-8 text (byte {error.start})"]) from None
     except OSError as error:
-        raise ItemsError(str(path), [f"cannot be read: {error.strerror or error}"]) from error
-    items, faults = _parse_lines(text, prompt)
+        raise ItemsError(str(path), [str(error)]) from error
+    items, faults = _parse_lines(data, reader, prompt)
     if not faults:
         faults = _faults_between(items)
+    if len(faults) > MAX_FAULTS:
+        faults = [*faults[:MAX_FAULTS], "has more faults, which are not listed"]
     if faults:
         raise ItemsError(str(path), faults)
     return ItemsFile(tuple(items), blake3(data).hexdigest())
@@ -84,18 +103,20 @@ def template_fields(prompt: str) -> tuple[list[str], str | None]:
     return fields, None
 
 
-def _parse_lines(text: str, prompt: str) -> tuple[list[Item], list[str]]:
+def _parse_lines(data: bytes, reader: FileReader, prompt: str) -> tuple[list[Item], list[str]]:
     """Return the items of the lines that have no fault, and the faults of the others."""
     fields, template_fault = template_fields(prompt)
     if template_fault:
         return [], [f"the prompt template {prompt!r} cannot be used: {template_fault}"]
     items: list[Item] = []
     faults: list[str] = []
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(data.split(b"\n"), start=1):
+        if len(faults) > MAX_FAULTS:
+            break
         if not line.strip():
             continue
         try:
-            row: object = json.loads(line)
+            row = reader.value(line)
         except ValueError as error:
             faults.append(f"line {number} is not valid JSON: {error}")
             continue
@@ -129,12 +150,14 @@ def _row_faults(row: Mapping[str, Any], fields: Sequence[str]) -> list[str]:
             faults.append(f"key '{key}' is missing.{_renamed(key, row)}".removesuffix("."))
     for field in fields:
         if field in row and (not isinstance(row[field], str | int | float) or row[field] == ""):
-            faults.append(f"{field} is {row[field]!r}; it must be text or a number, not empty")
+            faults.append(
+                f"{field} is {quoted(row[field])}; it must be text or a number, not empty"
+            )
     if "id" in row and (not isinstance(row["id"], str) or not row["id"]):
-        faults.append(f"id is {row['id']!r}; it must be text, not empty")
+        faults.append(f"id is {quoted(row['id'])}; it must be text, not empty")
     if "split" in row and row["split"] not in SPLITS:
         hint = did_you_mean(str(row["split"]), SPLITS)
-        faults.append(f"split is {row['split']!r}; it must be 'validation' or 'test'.{hint}")
+        faults.append(f"split is {quoted(row['split'])}; it must be 'validation' or 'test'.{hint}")
     return faults + _choice_faults(row)
 
 
@@ -148,18 +171,22 @@ def _renamed(key: str, row: Mapping[str, Any]) -> str:
 def _choice_faults(row: Mapping[str, Any]) -> list[str]:
     if "choices" not in row:
         return []
-    choices: object = row["choices"]
+    choices: Any = row["choices"]
     good = isinstance(choices, list) and all(
         isinstance(choice, str) and choice for choice in cast("list[object]", choices)
     )
     if not good:
-        return [f"choices is {choices!r}; it must be a list of texts, none empty"]
+        return [
+            f"choices is {quoted(cast(object, choices))}; it must be a list of texts, none empty"
+        ]
     texts = cast("list[str]", choices)
     if len(texts) < 2 or len(set(texts)) < len(texts):
-        return [f"choices is {texts!r}; it must hold two or more texts, all different"]
+        return [f"choices is {quoted(texts)}; it must hold two or more texts, all different"]
     answer: object = row.get("answer", 0)
     if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < len(texts):
-        return [f"answer is {answer!r}; it must be the index of a choice, 0 to {len(texts) - 1}"]
+        return [
+            f"answer is {quoted(answer)}; it must be the index of a choice, 0 to {len(texts) - 1}"
+        ]
     return []
 
 

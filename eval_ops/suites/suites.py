@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from eval_ops.errors import ItemsError, SuiteError
 from eval_ops.faults import Place, list_faults
-from eval_ops.suites.items import Item, read_items, template_fields
+from eval_ops.suites.items import FileReader, Item, read_items, template_fields
 
 DIGEST_FORMAT = 1
 """Raise this when the same suite would be scored in another way."""
@@ -127,18 +127,19 @@ class Suite:
     digest: str
 
 
-def check_suite(document: object, path: Path) -> Suite:
+def check_suite(document: object, path: Path, reader: FileReader) -> Suite:
     """Check the document of the suite file `path`, and read the items files that it names.
 
-    Items files are relative to the suite file. Raises SuiteError, or ItemsError when only items are
-    at fault; each lists every fault.
+    `reader` reads them: whoever has the one reader of strangers' files hands it over. Items files
+    are relative to the suite file. Raises SuiteError, or ItemsError when only items are at fault;
+    each lists every fault.
     """
     definition = _definition(document, path)
     benchmarks: list[Benchmark] = []
     faults: list[str] = []
     for entry in definition.benchmarks:
         try:
-            benchmarks.append(_resolve(entry, path.parent))
+            benchmarks.append(_resolve(entry, path.parent, reader))
         except ItemsError as error:
             faults += [f"benchmark '{entry.name}': {error.where}: {f}" for f in error.faults]
     if faults:
@@ -168,11 +169,11 @@ def _known_keys(place: Place) -> Collection[str]:
     return model.model_fields
 
 
-def _resolve(entry: BenchmarkDefinition, folder: Path) -> Benchmark:
+def _resolve(entry: BenchmarkDefinition, folder: Path, reader: FileReader) -> Benchmark:
     """Read what a definition points to."""
     title = entry.title or entry.name
     if entry.items is not None:
-        file = read_items(folder / entry.items, entry.prompt)
+        file = read_items(folder / entry.items, reader, entry.prompt)
         return Benchmark(
             name=entry.name,
             title=title,
@@ -192,7 +193,7 @@ def _resolve(entry: BenchmarkDefinition, folder: Path) -> Benchmark:
         num_fewshot=entry.num_fewshot,
         validation_share=entry.validation_share,
         data_files=tuple(files.items()),
-        version=_digest_files(files),
+        version=_digest_files(files, reader),
     )
 
 
@@ -208,7 +209,7 @@ def _first_of_each_split(items: tuple[Item, ...], limit: int | None) -> tuple[It
     return tuple(kept)
 
 
-def _digest_files(files: Mapping[str, Path]) -> str:
+def _digest_files(files: Mapping[str, Path], reader: FileReader) -> str:
     if not files:
         return ""
     total = blake3()
@@ -216,9 +217,9 @@ def _digest_files(files: Mapping[str, Path]) -> str:
         if path.suffix not in (".csv", ".json", ".jsonl", ".parquet"):
             raise ItemsError(str(path), ["must end in .csv, .json, .jsonl or .parquet"])
         try:
-            total.update(f"{split}\0{blake3(path.read_bytes()).hexdigest()}\0".encode())
+            total.update(f"{split}\0{reader.digest(path)}\0".encode())
         except OSError as error:
-            raise ItemsError(str(path), [f"cannot be read: {error.strerror or error}"]) from error
+            raise ItemsError(str(path), [str(error)]) from error
     return total.hexdigest()
 
 

@@ -1,5 +1,9 @@
 """YAML as strangers write it, with bounds and without keys that are given twice.
 
+Recipes, models.yaml and suites are read here, and all of them mean plain values: tags that make
+bytes, sets or ordered pairs are refused, and so are keys that are no names and numbers that no
+computation could take.
+
 A few lines of aliases can stand for gigabytes.
 
 Aliases are shared when they are read, so the text loads at once and only what walks over it, a
@@ -9,19 +13,29 @@ message or a merge key, blows up. What a document would be when written out is c
 from __future__ import annotations
 
 from collections.abc import Sequence
+from errno import ENOENT
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
 
+from merge_ops.checkpoints.file_bounds import MAX_DOCUMENT
+from merge_ops.checkpoints.plain_files import read_bounded
 from merge_ops.checkpoints.yaml_slips import odd_character, slip_in
-from merge_ops.errors import Fault
+from merge_ops.errors import Fault, UnreadableFileError
 
 MAX_TEXT = 512 << 10
 """Characters."""
 MAX_NODES = 100_000
 """Keys and values, each alias counted as what it stands for."""
 MAX_DEPTH = 50
+MAX_NUMBER = 250
+"""Characters of a whole number: near 300 digits no float holds it any more."""
+MAX_FAULTS = 50
+_FOREIGN_TAGS = frozenset(
+    f"tag:yaml.org,2002:{name}" for name in ("binary", "set", "omap", "pairs")
+)
+_INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
 
 # What PyYAML's constructors raise beside its own errors: for a month 13, `!!int x`, `!!bool x`, …
 _OF_VALUES = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
@@ -46,12 +60,12 @@ def read_documents(path: Path) -> list[Any]:
     no file.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise DocumentError([Fault("", f"the file cannot be read ({reason})")]) from error
+        data = read_bounded(path, MAX_DOCUMENT)
+        text = data.decode("utf-8")
+    except UnreadableFileError as error:
+        if error.errno == ENOENT:
+            raise FileNotFoundError(ENOENT, "No such file or directory", str(path)) from error
+        raise DocumentError([Fault("", f"the file {error}")]) from error
     except UnicodeDecodeError as error:
         problem = f"the file cannot be read (not UTF-8 text, byte {error.start}); save it as UTF-8"
         raise DocumentError([Fault("", problem)]) from error
@@ -85,7 +99,7 @@ def _load(text: str) -> list[Any]:
                 measure = _Measure()
                 measure.take(node, 1, "")
                 if measure.faults:
-                    raise DocumentError(measure.faults)
+                    raise DocumentError(measure.faults[:MAX_FAULTS])
                 documents.append(_value(loader, node))
         finally:
             loader.dispose()
@@ -109,8 +123,16 @@ def _value(loader: Any, node: yaml.Node) -> Any:
 
 
 class _ShallowLoader(yaml.SafeLoader):
-    """Stops at the first bracket or indent that is too deep: PyYAML's scanner looks at every open
-    one again at each token."""
+    """Stops at the first bracket or indent that is too deep, and at one node too many: PyYAML's
+    scanner looks at every open bracket again at each token, and a node takes a kilobyte."""
+
+    nodes = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self.nodes += 1
+        if self.nodes > MAX_NODES:
+            raise ValueError(f"holds more than {MAX_NODES} values; split the file")
+        return super().compose_node(parent, index)
 
     def fetch_flow_collection_start(self, TokenClass: Any) -> None:
         if cast(Any, self).flow_level >= MAX_DEPTH:
@@ -142,6 +164,7 @@ class _Measure:
             return self._sizes[id(node)]
         self._open.add(id(node))
         size = 1
+        self._check_value(node, where, line)
         if isinstance(node, yaml.MappingNode):
             self._check_keys(node, where)
         for part, place in _parts(node, line, where):
@@ -153,11 +176,24 @@ class _Measure:
         self._sizes[id(node)] = size
         return size
 
+    def _check_value(self, node: yaml.Node, where: str, line: int) -> None:
+        """Add a fault for a value that is none of a recipe, a catalog or a suite."""
+        tag = str(node.tag)
+        if tag in _FOREIGN_TAGS:
+            kind = tag.rpartition(":")[2]
+            self.faults.append(Fault(where, f"on line {line} is a !!{kind}; write a plain value"))
+        if tag == _INT and len(str(node.value)) > MAX_NUMBER:
+            problem = f"on line {line} is a number of more than {MAX_NUMBER} characters"
+            self.faults.append(Fault(where, f"{problem}; write a smaller one"))
+
     def _check_keys(self, node: yaml.MappingNode, where: str) -> None:
         """Add a fault for each key that was given before. PyYAML keeps the last one silently."""
         lines: dict[tuple[str, str], int] = {}
         for key, _ in _pairs(node):
-            if not isinstance(key, yaml.ScalarNode):
+            if not isinstance(key, yaml.ScalarNode) or key.tag == _FLOAT:
+                what = "a number with a fraction" if isinstance(key, yaml.ScalarNode) else "a list"
+                problem = f"has {what} for a key, on line {key.start_mark.line + 1}; write a name"
+                self.faults.append(Fault(where, problem))
                 continue
             known, line = (str(key.tag), str(key.value)), key.start_mark.line + 1
             odd = odd_character(known[1]) if cast(Any, key).style is None else None

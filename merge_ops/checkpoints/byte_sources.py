@@ -12,7 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, cast
 
-from merge_ops.errors import OutputError
+from merge_ops.checkpoints.folder_door import FolderDoor, FolderLook, RefusedFileError
+from merge_ops.checkpoints.opened_files import Checksums, HashedFile, OpenedFile
+from merge_ops.errors import OutputError, UnreadableFileError
 
 
 class ByteSource(Protocol):
@@ -67,13 +69,33 @@ class ByteSink(Protocol):
 class FolderSource:
     """A folder source reads a local folder with `preadv`, from files that stay open.
 
-    `only` hides all files but one.
+    `only` hides all files but one. What may be read is the business of `folder_door`: links that
+    leave the folder are followed for weights alone, or with `follow_links`. A source that
+    `remembers` can `prove` later that all it ever read is what was hashed.
     """
 
-    def __init__(self, folder: Path, only: str | None = None) -> None:
+    note = Checksums
+    """What to take of each file's bytes when they are hashed, for `prove`."""
+
+    def __init__(
+        self,
+        folder: Path,
+        only: str | None = None,
+        remembers: bool = False,
+        follow_links: bool = False,
+    ) -> None:
         self._folder = folder
         self._only = only
-        self._open: dict[str, FileIO] = {}
+        self._door = FolderDoor(folder, follow_links)
+        self._look: FolderLook | None = None
+        self._remembers = remembers
+        self._hashed: dict[str, HashedFile] = {}
+        self._open: dict[str, OpenedFile] = {}
+
+    @property
+    def follow_links(self) -> bool:
+        """Return whether links that leave the folder are followed."""
+        return self._door.follow_links
 
     @property
     def path(self) -> Path:
@@ -86,30 +108,32 @@ class FolderSource:
         return str(self._folder)
 
     def sizes(self) -> Mapping[str, int]:
-        """Return the sizes of all regular files below the folder, without hidden ones.
+        """Return the sizes of all files below the folder that may be read, without hidden ones.
 
-        An absent folder has no files.
+        An absent folder has no files. Raises UnreadableFileError where it cannot be looked at.
         """
-        if not self._folder.is_dir():
-            return {}
-        if self._only is not None:
-            return {self._only: (self._folder / self._only).stat().st_size}
-        found: dict[str, int] = {}
-        for path in sorted(self._folder.rglob("*")):
-            relative = path.relative_to(self._folder)
-            if path.is_file() and not any(part.startswith(".") for part in relative.parts):
-                found[relative.as_posix()] = path.stat().st_size
-        return found
+        return {file: found.st_size for file, found in self._look_again().files.items()}
+
+    def refused(self) -> Mapping[str, str]:
+        """Return the files that may not be read, each with the reason, as the last look saw them.
+
+        Raises UnreadableFileError where the folder cannot be looked at.
+        """
+        return (self._look or self._look_again()).refused
 
     def dead_links(self) -> Mapping[str, str]:
-        """Return the links at the folder's top whose targets are gone, each with its target."""
-        if self._only is not None or not self._folder.is_dir():
-            return {}
-        return {
-            path.name: os.readlink(path)
-            for path in sorted(self._folder.iterdir())
-            if path.is_symlink() and not path.exists()
-        }
+        """Return the links at the folder's top whose targets are gone, each with its target.
+
+        They are those that the last look saw.
+        """
+        return {} if self._only is not None else (self._look or self._look_again()).dead
+
+    def _look_again(self) -> FolderLook:
+        try:
+            self._look = self._door.look(self._only)
+        except OSError as error:
+            raise _unreadable(str(self._folder), error) from error
+        return self._look
 
     def unfinished(self) -> tuple[str, ...]:
         """Return the hidden files that broken downloads from the Hub and ModelScope left."""
@@ -117,26 +141,53 @@ class FolderSource:
             return ()
         hub = self._folder / ".cache" / "huggingface" / "download"
         scope = self._folder / "._____temp"
+        linked = any(map(os.path.islink, (hub, *hub.parents[:2], scope)))
+        if linked or not os.path.isdir(self._folder):
+            return ()
         places = [*hub.rglob("*.incomplete"), *(scope.iterdir() if scope.is_dir() else ())]
         return tuple(sorted(path.relative_to(self._folder).as_posix() for path in places))
 
     def read_into(self, file: str, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` with the bytes of `file` from `offset`.
 
-        Raises OSError where the file ends before.
+        Raises UnreadableFileError where it may not be read, OSError where the file ends before,
+        ChangedInputError where it has other bytes than were hashed.
         """
+        self._opened(file).read_into(offset, buffer)
+
+    def prove(self, hashed: Mapping[str, tuple[int, str]]) -> None:
+        """Compare all reads of these files, past and to come, with what was hashed.
+
+        `hashed` has each file's size, and the text of its `note`. Raises ChangedInputError here, or
+        where a file is read, when one has other bytes.
+        """
+        self._hashed.update({file: HashedFile(*each) for file, each in hashed.items()})
+        for file, opened in list(self._open.items()):
+            if file in hashed:
+                opened.prove(self._hashed[file])
+
+    def check_unchanged(self) -> None:
+        """Raise ChangedInputError where a file that was read is not what it was any more."""
+        for opened in list(self._open.values()):
+            opened.check_unchanged()
+
+    def _opened(self, file: str) -> OpenedFile:
         opened = self._open.get(file)
         if opened is None:
-            fresh = FileIO(self._folder / file)
+            path = self._folder / file
+            fresh = OpenedFile(path, self._through_the_door(file), self._remembers)
+            if file in self._hashed:
+                fresh.prove(self._hashed[file])
             opened = self._open.setdefault(file, fresh)
             if opened is not fresh:  # another thread was first
                 fresh.close()
-        done = 0
-        while done < len(buffer):
-            count = os.preadv(opened.fileno(), [buffer[done:]], offset + done)
-            if count == 0:
-                raise OSError(f"{self._folder / file} ends at byte {offset + done}")
-            done += count
+        return opened
+
+    def _through_the_door(self, file: str) -> FileIO:
+        try:
+            return FileIO(self._door.open(file))
+        except OSError as error:
+            raise _unreadable(f"{self._folder}/{file}", error) from error
 
     def close(self) -> None:
         """Close the open files."""
@@ -145,6 +196,13 @@ class FolderSource:
 
     def __del__(self) -> None:
         self.close()
+
+
+def _unreadable(place: str, error: OSError) -> UnreadableFileError:
+    """The error for a file or folder; a file that was refused says its place itself."""
+    if isinstance(error, RefusedFileError):
+        return UnreadableFileError(str(error))
+    return UnreadableFileError(f"{place} cannot be read ({error.strerror or error})")
 
 
 class FolderSink:

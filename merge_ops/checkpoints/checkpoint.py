@@ -7,6 +7,7 @@ This module knows the format; where the bytes live is the business of a `ByteSou
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -210,6 +211,17 @@ class Checkpoint:
         tied = default_tie(self.config) is True if stated is None else stated
         inputs = tied or always_ties(self.config)
         return find_copies(self.source, self.tensors, heads_may_be=tied, inputs_may_be=inputs)
+
+
+def with_digests(model: Checkpoint, digests: Mapping[ByteSource, str]) -> Checkpoint:
+    """Return a model with the digests of the places that it is read from, of all its parts."""
+    made_of = tuple(with_digests(each, digests) for each in model.made_of)
+    digest = (
+        stacked_digest([each.digest for each in made_of])
+        if made_of
+        else digests.get(model.source, model.digest)
+    )
+    return dataclasses.replace(model, made_of=made_of, digest=digest)
 
 
 def stacked_digest(digests: Sequence[str | None]) -> str | None:

@@ -20,6 +20,7 @@ from merge_ops.checkpoints.adapter_names import (
     is_diffusion_checkpoint,
 )
 from merge_ops.checkpoints.byte_sources import ByteSource
+from merge_ops.checkpoints.config_claims import claim_faults
 from merge_ops.checkpoints.file_names import ADAPTER_CONFIG, ADAPTER_FILES, top_level
 from merge_ops.checkpoints.header import TensorEntry
 from merge_ops.checkpoints.json_files import JsonFiles
@@ -28,13 +29,14 @@ from merge_ops.checkpoints.unready_files import (
     link_fault,
     pointer_fault,
     pointers,
+    refused_files,
     unfinished,
     unfinished_weights,
 )
 from merge_ops.checkpoints.weight_files import WeightChoice, choose_weights, model_weights
 from merge_ops.checkpoints.weight_headers import weight_headers
 from merge_ops.checkpoints.without_weights import parts_with_weights, without_weights
-from merge_ops.errors import Caution, CheckpointError, PackedModelError
+from merge_ops.errors import Caution, CheckpointError, PackedModelError, UnreadableFileError
 
 KINDS: Mapping[str, str] = {
     "model": "a model: weights and a config.json",
@@ -49,11 +51,16 @@ KINDS: Mapping[str, str] = {
     "foreign": "weights of another program",
     "incomplete": "a model of which a part is missing",
     "damaged": "files that contradict their format",
+    "unsafe": "a folder with links out of it, or with files that may not be read",
     "ambiguous": "a folder that can be read in two ways",
     "no_weights": "a folder without weights",
     "empty": "nothing",
 }
 """Every kind of folder, in words."""
+
+
+MAX_TOLD = 20
+"""Refused files that are told."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +123,13 @@ def read_folder(source: ByteSource, adapter: bool = False) -> FolderReading:
     that is wrong with the folder is raised: it stands in the verdict's faults. OSError is raised
     where it cannot be read.
     """
-    files, dead = source.sizes(), dead_links(source)
+    try:
+        files, refused, dead = source.sizes(), refused_files(source), dead_links(source)
+    except UnreadableFileError as error:
+        return FolderReading(FolderVerdict(source.location, "unsafe", faults=(str(error),)), {})
+    if refused:
+        faults = tuple(refused.values())[:MAX_TOLD]
+        return FolderReading(FolderVerdict(source.location, "unsafe", faults=faults), files)
     if dead:
         fault = link_fault(source, dead)
         return FolderReading(FolderVerdict(source.location, "incomplete", faults=(fault,)), files)
@@ -282,7 +295,7 @@ def _faults_of_model(
             f" a model's, such as '{saved}'; name it model.safetensors if it is a model, or save"
             " the adapter again"
         ]
-    return []
+    return claim_faults(at, config, tensors)
 
 
 def _keeps_factors(config: Mapping[str, Any]) -> bool:

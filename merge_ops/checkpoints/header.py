@@ -1,7 +1,8 @@
 """The header of a safetensors file: names, dtypes, shapes and byte ranges, checked.
 
 Format: an 8-byte little-endian header length, that many bytes of JSON, then the data
-(https://huggingface.co/docs/safetensors). A header is at most 100 MB, as in the reference reader.
+(https://huggingface.co/docs/safetensors). The reference reader takes headers of up to 100 MB; here
+the bound is that of file_bounds, which is six times what the largest known models have.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, cast
 
+from merge_ops.checkpoints.file_bounds import HEADER, MAX_TENSORS
 from merge_ops.checkpoints.strict_json import load_json
 from merge_ops.errors import CheckpointError
 
@@ -22,7 +24,7 @@ ITEM_SIZES = {
 # Floats of less than a byte are quantized weights, whatever the config says.
 QUANTIZED_DTYPES = frozenset({"F4", "F6_E2M3", "F6_E3M2"})
 FLOAT_DTYPES = frozenset({"F64", "F32", "F16", "BF16"})
-MAX_HEADER = 100_000_000
+MAX_HEADER = HEADER.nbytes
 MAX_DIMENSIONS = 64
 
 
@@ -56,12 +58,15 @@ def read_header(
     length = int.from_bytes(read(0, 8), "little")
     if length > min(size - 8, MAX_HEADER):
         raise CheckpointError(
-            f"{where}: its header claims {length} bytes, but the file has {size}; it is truncated"
-            " or no safetensors file"
+            f"{where}: its header claims {length} bytes, but the file has {size}, and at most"
+            f" {MAX_HEADER} are read; it is truncated or no safetensors file"
         )
+    data = read(8, length)
+    if data.count(b"{") > MAX_TENSORS + 2:
+        raise CheckpointError(too_many(where))
     try:
-        raw = load_json(read(8, length))
-    except (ValueError, RecursionError) as error:
+        raw = load_json(data, bound=HEADER)
+    except ValueError as error:
         raise CheckpointError(f"{where}: the header is not valid JSON ({error})") from error
     if not isinstance(raw, dict):
         raise CheckpointError(f"{where}: the header is not a JSON object")
@@ -70,6 +75,11 @@ def read_header(
     entries = {key: _entry(where, file, 8 + length, key, value) for key, value in table.items()}
     _check_ranges(where, entries, 8 + length, size)
     return entries
+
+
+def too_many(where: str) -> str:
+    """Return the sentence on a file or folder with far too many tensors."""
+    return f"{where}: holds more than {MAX_TENSORS} tensors, which are the most that are read"
 
 
 def _entry(where: str, file: str, start: int, key: str, value: Any) -> TensorEntry:

@@ -13,10 +13,10 @@ from typing import Any, Generic, TypeVar
 import blake3
 
 from merge_ops.checkpoints.byte_sources import ByteSource, read_file
+from merge_ops.checkpoints.file_bounds import MAX_SIDE_FILE, bound_of
 from merge_ops.checkpoints.strict_json import parse_json_object
 from merge_ops.errors import CheckpointError
 
-MAX_SIDE_FILE = 200_000_000
 MAX_KEPT = 16 << 20
 """Bytes of text whose parsed form is kept: it takes about ten times as much, and a tokenizer.json
 has 2 to 20 MB."""
@@ -60,7 +60,8 @@ class JsonFiles:
         digest = self._digests[file] = _digest(data)
         value = _parsed.get(digest)
         if value is None:
-            value = _parsed.keep(digest, parse_json_object(self._place(file), data), len(data))
+            parsed = parse_json_object(self._place(file), data, bound_of(file))
+            value = _parsed.keep(digest, parsed, len(data))
         return value
 
     def _place(self, file: str) -> str:
@@ -68,10 +69,11 @@ class JsonFiles:
 
     def _bytes(self, file: str) -> bytes:
         size = self._sizes[file]
-        if size > MAX_SIDE_FILE:
+        most = bound_of(file).nbytes if file.endswith(".json") else MAX_SIDE_FILE
+        if size > most:
             raise CheckpointError(
-                f"{self._place(file)}: has {size} bytes, and a side file of a model has at most"
-                f" {MAX_SIDE_FILE}; restore the file from its source"
+                f"{self._place(file)}: has {size} bytes, and a file of this kind has at most"
+                f" {most}; restore the file from its source"
             )
         return read_file(self._source, file, 0, size)
 

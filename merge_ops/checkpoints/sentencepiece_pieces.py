@@ -11,6 +11,9 @@ from __future__ import annotations
 MAX_PIECES = 4_000_000
 """The largest known vocabularies have about 260,000."""
 
+MAX_OTHERS = 100
+"""Fields of a model that are no pieces: its settings."""
+
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
@@ -20,8 +23,11 @@ def sentencepiece_pieces(data: bytes) -> list[str]:
     Raises ValueError where the bytes are no such model.
     """
     pieces: list[str] = []
-    at, end = 0, len(data)
+    at, end, fields = 0, len(data), 0
     while at < end:
+        fields += 1
+        if fields > MAX_PIECES + MAX_OTHERS:
+            raise ValueError(f"more than {MAX_PIECES + MAX_OTHERS} fields")
         key, at = _varint(data, at, end)
         start, at = _field(data, at, end, key & 7)
         if key == (1 << 3 | _BYTES):

@@ -14,6 +14,11 @@ _MAYBE_LARGE = ("tokenizer.json", "vocab.json", "merges.txt", "tekken.json")
 _SHOWN = 3
 
 
+def refused_files(source: ByteSource) -> Mapping[str, str]:
+    """Return the files of a local folder that may not be read, each with the reason."""
+    return source.refused() if isinstance(source, FolderSource) else {}
+
+
 def dead_links(source: ByteSource) -> Mapping[str, str]:
     """Return the links of a local folder whose targets are gone, each with its target.
 

@@ -8,7 +8,8 @@ from typing import Any, cast
 
 from merge_ops.checkpoints.byte_sources import read_file
 from merge_ops.checkpoints.checkpoint import Checkpoint
-from merge_ops.checkpoints.json_files import MAX_SIDE_FILE, Kept
+from merge_ops.checkpoints.file_bounds import VOCABULARY
+from merge_ops.checkpoints.json_files import Kept
 from merge_ops.checkpoints.tensor_names import is_vocabulary
 from merge_ops.checkpoints.vocabulary_forms import (
     LINES,
@@ -105,7 +106,9 @@ class VocabularyFile:
         if self.form in OF_JSON:
             return self.folder.json_files.read(self.file)
         size = self.folder.files[self.file]
-        return read_file(self.folder.source, self.file, 0, min(size, MAX_SIDE_FILE))
+        if size > VOCABULARY.nbytes:
+            raise ValueError(f"it has {size} bytes, and at most {VOCABULARY.nbytes} are read")
+        return read_file(self.folder.source, self.file, 0, size)
 
 
 def vocabulary_files(checkpoint: Checkpoint) -> tuple[str, ...]:

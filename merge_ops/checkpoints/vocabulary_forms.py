@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
-from merge_ops.checkpoints.sentencepiece_pieces import sentencepiece_pieces
+from merge_ops.checkpoints.sentencepiece_pieces import MAX_PIECES, sentencepiece_pieces
 
 TOKENIZER, VOCAB, LINES = "tokenizer.json", "vocab.json", "vocab.txt"
 PIECES, RANKS, TEKKEN = "SentencePiece", "tiktoken", "tekken.json"
@@ -74,8 +74,15 @@ def _tokens(vocab: object) -> dict[str, int]:
     return {}
 
 
+def _few_lines(data: bytes) -> bytes:
+    """The bytes of a file of lines, unless it has more than any vocabulary. Raises ValueError."""
+    if data.count(b"\n") > MAX_PIECES:
+        raise ValueError(f"more than {MAX_PIECES} lines")
+    return data
+
+
 def _lines(data: bytes) -> dict[str, int]:
-    lines = data.decode("utf-8").split("\n")
+    lines = _few_lines(data).decode("utf-8").split("\n")
     if lines[-1] == "":
         lines.pop()
     return {line.rstrip("\r"): row for row, line in enumerate(lines)}
@@ -89,7 +96,7 @@ def _pieces(data: bytes) -> dict[str, int]:
 
 def _ranks(data: bytes) -> dict[str, int]:
     tokens: dict[str, int] = {}
-    for line in filter(None, data.split(b"\n")):
+    for line in filter(None, _few_lines(data).split(b"\n")):
         pair = _RANK.fullmatch(line)
         if pair is None:
             raise ValueError(f"the line {line[:50]!r} is no token in base64 and a rank")

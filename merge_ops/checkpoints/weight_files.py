@@ -77,9 +77,15 @@ class _Folder:
         table = JsonFiles(self._source, self._sizes).read(file).get("weight_map")
         if not isinstance(table, dict) or not table:
             raise CheckpointError(f"{self.at}/{file}: 'weight_map' is missing")
-        shards: dict[str, list[str]] = {}
+        named: dict[str, list[str]] = {}  # a path is looked at once, however many tensors it has
         for tensor, shard in cast(dict[str, object], table).items():
-            shards.setdefault(self._inside(file, shard), []).append(tensor)
+            if not isinstance(shard, str):
+                self._inside(file, shard)
+            else:
+                named.setdefault(shard, []).append(tensor)
+        shards: dict[str, list[str]] = {}
+        for shard, tensors in named.items():
+            shards.setdefault(self._inside(file, shard), []).extend(tensors)
         return shards
 
     def absent(self, shards: Collection[str]) -> list[str]:

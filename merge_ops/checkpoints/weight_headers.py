@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from merge_ops.checkpoints.byte_sources import ByteSource, read_file
-from merge_ops.checkpoints.header import TensorEntry, read_header
+from merge_ops.checkpoints.file_bounds import MAX_TENSORS
+from merge_ops.checkpoints.header import TensorEntry, read_header, too_many
 from merge_ops.errors import CheckpointError
 
 
@@ -29,6 +30,8 @@ def weight_headers(
                 f"{source.location}: the index says tensor '{absent[0]}' is in {file}, which does"
                 " not hold it; the download is incomplete or files of two revisions are mixed"
             )
+        if len(tensors) + len(entries) > MAX_TENSORS:
+            raise CheckpointError(too_many(source.location))
         for key, entry in entries.items():
             if key in tensors:
                 raise CheckpointError(

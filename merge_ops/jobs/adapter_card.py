@@ -1,4 +1,4 @@
-"""The README.md of averaged adapters: what went in, how, and how to make it again."""
+"""The README.md of adapters that were made: what went in, how, and how to make them again."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from merge_ops.jobs.extraction_plan import Extraction
 from merge_ops.recipes.document import recipe_document
 from merge_ops.recipes.recipe import Recipe
 from merge_ops.sources.adapters import Adapter
@@ -41,5 +42,28 @@ def adapter_card(
         "```yaml",
         yaml.safe_dump(recipe_document(recipe, {}), sort_keys=False, allow_unicode=True).rstrip(),
         "```",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def extraction_card(plan: Extraction) -> str:
+    """Return the README.md of an adapter that was extracted: the inputs, the digests, the ranks."""
+    front: dict[str, Any] = {
+        "base_model": plan.base.name, "library_name": "peft", "tags": ["lora", "ronghe"],
+    }  # fmt: skip
+    rows = (("base", plan.base), ("fine-tuned", plan.tuned))
+    lines = [
+        "---",
+        yaml.safe_dump(front, sort_keys=False, allow_unicode=True).rstrip(),
+        "---",
+        "",
+        f"# A LoRA adapter of {plan.tuned.name}",
+        "",
+        f"What {plan.tuned.name} changes of {plan.base.name}, as matrices of rank"
+        f" {plan.settings.rank} at most, made with Ronghe (`ronghe extract-lora`).",
+        "",
+        "| role | model | digest (BLAKE3 of its content) |",
+        "|---|---|---|",
+        *(f"| {role} | {each.name} | `{each.digest or 'unknown'}` |" for role, each in rows),
     ]
     return "\n".join(lines) + "\n"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from merge_ops.checkpoints.byte_sources import ByteSink, ByteWriter, FolderSink
+from merge_ops.checkpoints.copied_files import SideFile, pieces_of
 from merge_ops.checkpoints.layout import Shard, index_file
 from merge_ops.errors import OutputError
 from merge_ops.plans.plan import Output, Plan
@@ -72,11 +73,12 @@ def merge(
         BlockStream(plan, settings).run(writer.take, progress)
         writer.finish()
     for output, sink in zip(plan.outputs, ordered, strict=True):
-        files = {**index_file(plan.shards), **side_files(plan)}
+        files: dict[str, SideFile] = {**index_file(plan.shards), **side_files(plan)}
         files["README.md"] = card(plan, output).encode()
         for name, data in files.items():
             with sink.open(name, len(data)) as file:
-                file.write(data)
+                for piece in pieces_of(data):
+                    file.write(piece)
     return MergeReport(time.perf_counter() - started, plan.bytes_read, plan.bytes_written)
 
 

@@ -10,7 +10,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from merge_ops.checkpoints.checkpoint import Checkpoint, TensorSource
+from merge_ops.checkpoints.byte_sources import ByteSource
+from merge_ops.checkpoints.checkpoint import Checkpoint, TensorSource, with_digests
 from merge_ops.checkpoints.header import FLOAT_DTYPES
 from merge_ops.checkpoints.layout import natural_key
 from merge_ops.checkpoints.name_alignment import named_alike
@@ -83,13 +84,18 @@ def _check_shapes(base: Checkpoint, tuned: Checkpoint) -> None:
 
 
 def plan_extraction(
-    base: Checkpoint, tuned: Checkpoint, settings: ExtractionSettings
+    base: Checkpoint,
+    tuned: Checkpoint,
+    settings: ExtractionSettings,
+    digests: Mapping[ByteSource, str] | None = None,
 ) -> Extraction:
     """Find which tensors differ and how each can be kept, and return the plan.
 
-    Reads both models once. Raises CompatibilityError where they do not fit, where no adapter can
-    keep a difference, and where there is nothing to decompose.
+    `digests` are those of the places that the models are read from. Reads both once. Raises
+    CompatibilityError where they do not fit, where no adapter can keep a difference, and where
+    there is nothing to decompose.
     """
+    base, tuned = with_digests(base, digests or {}), with_digests(tuned, digests or {})
     base, tuned = _named_alike(base, tuned)
     check_compatible(base, [tuned], vocabularies="reported")  # an adapter has no tokenizer
     _check_shapes(base, tuned)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -25,7 +25,8 @@ from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.layout import OutputTensor, lay_out
 from merge_ops.checkpoints.tie_names import HEAD
 from merge_ops.checkpoints.ties import head_is_embedding
-from merge_ops.errors import CompatibilityError, Fault
+from merge_ops.errors import CompatibilityError, Fault, NonFiniteError
+from merge_ops.jobs.adapter_card import extraction_card
 from merge_ops.jobs.extraction_plan import BLOCK, Extraction, known_source
 from merge_ops.progress import Progress
 from merge_ops.sources.adapter_config import FILE as CONFIG_FILE
@@ -56,13 +57,15 @@ class MatrixError:
 class ExtractionReport:
     """An extraction report holds the error of each matrix and the error over all of them.
 
-    It also names the tensors that were kept whole and those that were left out.
+    It also names the tensors that were kept whole and those that were left out, and the digests of
+    the base and of the tuned model, where they are known.
     """
 
     matrices: tuple[MatrixError, ...]
     whole: tuple[str, ...]
     left_out: tuple[str, ...]
     relative_error: float = field(default=0.0)
+    digests: Mapping[str, str | None] = field(default_factory=dict[str, "str | None"])
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain data."""
@@ -92,9 +95,15 @@ def extract(plan: Extraction, sink: ByteSink, progress: Progress | None = None) 
             file.write(_bytes(pending.pop(tensor.name)))
     whole = math.sqrt(math.fsum(each.norm**2 for each in errors))
     missed = math.sqrt(math.fsum((each.norm * each.relative_error) ** 2 for each in errors))
-    report = ExtractionReport(tuple(errors), tuple(plan.whole), plan.left_out, missed / whole)
-    for name, content in ((CONFIG_FILE, adapter_config(plan)), (REPORT_FILE, report.to_json())):
-        data = (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+    error = missed / whole
+    digests = {"base": plan.base.digest, "tuned": plan.tuned.digest}
+    report = ExtractionReport(tuple(errors), tuple(plan.whole), plan.left_out, error, digests)
+    files = {
+        name: (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+        for name, content in ((CONFIG_FILE, adapter_config(plan)), (REPORT_FILE, report.to_json()))
+    }
+    files["README.md"] = extraction_card(plan).encode()
+    for name, data in files.items():
         with sink.open(name, len(data)) as file:
             file.write(data)
     return report
@@ -161,6 +170,11 @@ def _decompose(plan: Extraction, module: str) -> tuple[Tensor, Tensor, MatrixErr
     else:
         up, down = left, values[:, None] * right
     norm, missed = _norm(delta), _norm(delta - up @ down)
+    if not (math.isfinite(norm) and math.isfinite(missed) and norm > 0):
+        raise NonFiniteError(
+            f"model '{plan.tuned.name}': the change of '{name}' is too large or too small for"
+            " float32, in which it is decomposed; leave it out with --exclude. Nothing was written"
+        )
     return down, up, MatrixError(name, rank, norm, missed / norm)
 
 
@@ -175,6 +189,12 @@ def _raw_blocks(checkpoint: Checkpoint, name: str) -> Iterator[memoryview]:
     whole = math.prod(source.shape)
     for start in range(0, whole, BLOCK):
         values = read_values(source, start, min(BLOCK, whole - start))
+        if not bool(values.isfinite().all()):
+            raise NonFiniteError(
+                f"model '{checkpoint.name}': tensor '{name}' holds NaN or infinity, or more than"
+                " float32 holds; the checkpoint is damaged or its training diverged. Nothing was"
+                " written"
+            )
         yield _bytes(values.to(torch_dtype(source.dtype)))
 
 

@@ -19,7 +19,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-SOURCES = ("kernels.c", "kernels_masks.c", "kernels_stored.c", "kernels_elementary.c")
+SOURCES = (
+    "kernels.c",
+    "kernels_masks.c",
+    "kernels_stored.c",
+    "kernels_elementary.c",
+    "kernels_checksums.c",
+)
 HEADERS = ("kernels.h",)
 # No flag here may let a compiler change a bit: no -ffast-math, no contraction to fused operations.
 FLAGS = (

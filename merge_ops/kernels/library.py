@@ -62,6 +62,7 @@ _SIGNATURES = {
     "exponential": (None, (c_void_p, c_int64)),
     "logarithm": (None, (c_void_p, c_int64)),
     "hyperbolic_tangent": (None, (c_void_p, c_int64)),
+    "checksums": (None, (c_void_p, c_int64, c_int64, c_void_p)),
     "decided_sums": (None, (c_void_p, c_void_p, c_int64, c_int64, c_void_p)),
 }  # fmt: skip
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from merge_ops.checkpoints.byte_sources import ByteSource
 from merge_ops.checkpoints.checkpoint import TensorSource
+from merge_ops.checkpoints.copied_files import part_of
 from merge_ops.plans.plan import Plan
 from merge_ops.plans.side_files import side_files
 from merge_ops.plans.steps import Copy
@@ -46,7 +47,7 @@ class ResultFiles:
         Raises OSError for weights that are not merged yet.
         """
         if file in self._files:
-            buffer[:] = self._files[file][offset : offset + len(buffer)]
+            buffer[:] = part_of(self._files[file], offset, len(buffer))
         elif self._written is None:
             raise OSError(f"{self._location} holds no {file} yet")
         else:

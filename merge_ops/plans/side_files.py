@@ -14,9 +14,11 @@ from pathlib import PurePosixPath
 
 from merge_ops.checkpoints.byte_sources import read_file
 from merge_ops.checkpoints.checkpoint import Checkpoint
-from merge_ops.checkpoints.json_files import MAX_SIDE_FILE
+from merge_ops.checkpoints.copied_files import SideFile, side_file
+from merge_ops.checkpoints.file_bounds import MAX_SIDE_FILE
 from merge_ops.errors import Caution, CheckpointError, Fault
 from merge_ops.plans.plan import Plan
+from merge_ops.vocabularies.special_ids import GENERATION
 
 SIDE_SUFFIXES = frozenset(
     (".json", ".txt", ".jinja", ".model", ".spm", ".tiktoken", ".bpe", ".codes", ".vocab", ".py")
@@ -60,19 +62,23 @@ def is_side_file(name: str) -> bool:
     return path.suffix in SIDE_SUFFIXES and not _LEFT_BY_OTHERS.fullmatch(name)
 
 
-def side_files(plan: Plan) -> dict[str, bytes]:
-    """Return the files beside the weights, as {name: bytes}.
+def side_files(plan: Plan) -> dict[str, SideFile]:
+    """Return the files beside the weights by name: their bytes, or what they are copied from.
 
     These are the output's config, and what the base has beside its weights: generation config,
     tokenizer, processors, templates, code, licence.
     """
     base = plan.base
-    files: dict[str, bytes] = {}
+    files: dict[str, SideFile] = {}
     if base.config:
         files["config.json"] = _json_bytes(plan.config)
     for name, size in base.files.items():
-        if is_side_file(name) and size <= MAX_SIDE_FILE:
+        if not is_side_file(name) or size > MAX_SIDE_FILE:
+            continue
+        if name == GENERATION:  # it may be changed for another tokenizer
             files[name] = read_file(base.source, name, 0, size)
+        else:
+            files[name] = side_file(base.source, name, size)
     return plan.tokenizer.beside(files) if plan.tokenizer else files
 
 

@@ -28,6 +28,9 @@ RULE_KEYS = ("source", "force")
 ZERO, MODEL_TOKEN = "zero", "model_token"
 ROW_KEYS = {ZERO: ("kind",), MODEL_TOKEN: ("kind", "model", "token", "token_id")}
 
+MAX_MULTIPLE = 1 << 20
+"""A vocabulary is padded to at most so many rows: four times the largest known one."""
+
 
 @dataclass(frozen=True)
 class TokenRow:
@@ -96,8 +99,8 @@ def _table_faults(value: Any) -> Iterator[Fault]:
     if table.get("source") is not None:
         yield from _source_faults("tokenizer.source", table["source"])
     multiple = table.get("pad_to_multiple_of")
-    if multiple is not None and (type(multiple) is not int or multiple < 1):
-        problem = f"is {multiple!r}; it must be a whole number from 1 on"
+    if multiple is not None and (type(multiple) is not int or not 1 <= multiple <= MAX_MULTIPLE):
+        problem = f"is {multiple!r}; it must be a whole number from 1 to {MAX_MULTIPLE}"
         yield Fault("tokenizer.pad_to_multiple_of", problem)
     tokens = table.get("tokens")
     if tokens is None:

@@ -10,6 +10,7 @@ from typing import Any
 from merge_ops.arrangement.groups import Arrangement, Group
 from merge_ops.checkpoints.checkpoint import Checkpoint, TensorSource
 from merge_ops.checkpoints.config import with_vocabulary
+from merge_ops.checkpoints.copied_files import SideFile, part_of
 from merge_ops.checkpoints.strict_json import parse_json_object
 from merge_ops.checkpoints.tensor_names import is_vocabulary
 from merge_ops.errors import Caution, CompatibilityError, Fault
@@ -85,7 +86,7 @@ class OutputTokenizer:
             return dict(config)
         return with_vocabulary(self._with_ids(config, "config.json"), self.vocabulary.rows)
 
-    def beside(self, files: Mapping[str, bytes]) -> dict[str, bytes]:
+    def beside(self, files: Mapping[str, SideFile]) -> dict[str, SideFile]:
         """Return the base's files, with this tokenizer's in place of the base's tokenizer."""
         output_files = dict(files)
         if self.files is not None:
@@ -95,7 +96,8 @@ class OutputTokenizer:
             output_files |= self.files
         if GENERATION in output_files:
             where = f"{self.base.source.location}/{GENERATION}"
-            before = parse_json_object(where, output_files[GENERATION])
+            given = output_files[GENERATION]
+            before = parse_json_object(where, part_of(given, 0, len(given)))
             after = self.generation(before)
             if after != before:
                 output_files[GENERATION] = _json_bytes(after)

@@ -10,6 +10,9 @@
         base: tiny-base
         kind: full                                # or lora
         store: packed                             # or full; left out: packed if it saves 20 %
+      - name: mine
+        source: /data/mine
+        follow_links: true                        # links may lead out of this folder: my own
 
 A recipe's file may hold several documents, of which later ones use the results of named earlier
 ones, each an asset of its own (<recipe>/step/<name>):

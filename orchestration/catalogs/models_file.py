@@ -16,13 +16,16 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from assets.work.entries import UpstreamModel
-from merge_ops.checkpoints import DocumentError, read_documents
-from merge_ops.errors import Fault, did_you_mean
+from merge_ops.checkpoints.bounded_yaml import DocumentError, read_documents
+from merge_ops.errors import Fault, did_you_mean, quoted
 from orchestration.catalogs.catalog import BrokenPart, CatalogError
 from orchestration.catalogs.names import BANNED, alike, name_rule, secret_fault
 from orchestration.settings import catalog_name_fault
 
 KEYS = ("name", "models")
+
+MAX_FAULTS = 50
+"""Faults of one entry that are told."""
 
 
 class ModelDefinition(BaseModel):
@@ -37,6 +40,7 @@ class ModelDefinition(BaseModel):
     licence: str | None = None
     description: str | None = None
     store: Literal["full", "packed"] | None = None
+    follow_links: bool = False
 
 
 def declared_name(folder: Path) -> str | None:
@@ -125,7 +129,8 @@ def _document(path: Path, faults: list[Fault]) -> dict[str, Any]:
     except DocumentError as error:
         for fault in error.faults:
             where = f"models.yaml: {fault.where}" if fault.where else "models.yaml"
-            faults.append(Fault(where, " ".join(fault.problem.split())))
+            problem = " ".join(fault.problem.split()).removeprefix("the file ")
+            faults.append(Fault(where, problem))
         return {}
     document = documents[0] if len(documents) == 1 else None
     if not isinstance(document, dict) or not isinstance(document.get("models"), list):
@@ -164,9 +169,17 @@ def _entry_faults(where: str, entry: object) -> Iterator[Fault]:
         yield from _spell(where, error)
     given, source = written.get("name"), written.get("source")
     if isinstance(given, str) and BANNED.search(given):
-        yield Fault(f"{where}.name", f"is {given!r}; {name_rule()}")
+        yield Fault(f"{where}.name", f"is {quoted(given)}; {name_rule()}")
+    if written.get("follow_links") is True and isinstance(source, str) and not _is_local(source):
+        yield Fault(f"{where}.follow_links", "is for a folder of one's own, and this is none")
     if isinstance(source, str) and (problem := secret_fault(source)):
         yield Fault(f"{where}.source", problem)
+
+
+def _is_local(source: str) -> bool:
+    """Whether a source is a folder here."""
+    scheme, separator, _ = source.partition("://")
+    return not separator or scheme == "file"
 
 
 def _model_of(entry: Mapping[str, Any], name: str) -> UpstreamModel:
@@ -205,7 +218,7 @@ def _likely_base(models: Mapping[str, UpstreamModel], name: str) -> str | None:
 def _spell(where: str, error: ValidationError) -> Iterator[Fault]:
     """pydantic's faults as sentences; an unknown key gets a did-you-mean."""
     known = list(ModelDefinition.model_fields)
-    for fault in error.errors(include_url=False):
+    for fault in error.errors(include_url=False)[:MAX_FAULTS]:
         place = ".".join([where, *(str(part) for part in fault["loc"])])
         if fault["type"] == "extra_forbidden":
             hint = did_you_mean(str(fault["loc"][-1]), known)
@@ -214,7 +227,7 @@ def _spell(where: str, error: ValidationError) -> Iterator[Fault]:
             yield Fault(place, "is missing")
         else:
             allowed = fault["msg"].replace("Input should", "it must", 1)
-            yield Fault(place, f"is {fault['input']!r}; {allowed}")
+            yield Fault(place, f"is {quoted(fault['input'])}; {allowed}")
 
 
 def _base_faults(

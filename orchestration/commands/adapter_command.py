@@ -17,8 +17,8 @@ from merge_ops.jobs.adapter_agreement import recipe_faults
 from merge_ops.jobs.adapter_average import plan_average, write_average
 from merge_ops.recipes import Recipe, load_steps
 from merge_ops.sources import Adapter, read_adapter
+from orchestration.commands.input_digests import check_unchanged, hash_model
 from orchestration.commands.local_models import (
-    content_digest,
     find_places,
     folders_of,
     path_of,
@@ -27,16 +27,20 @@ from orchestration.commands.output_folder import check_output, staged
 from orchestration.commands.readable_models import folder_of_adapter, readable
 
 
-def run_adapter_average(config: Path, out: Path, factor_wise: bool) -> None:
+def run_adapter_average(
+    config: Path, out: Path, factor_wise: bool, follow_links: bool = False
+) -> None:
     """Write the averaged adapter into `out`, all of it or nothing."""
     recipe = _recipe(config)
-    plan = plan_average(recipe, _read_all(recipe), factor_wise)
+    adapters = _read_all(recipe, follow_links)
+    plan = plan_average(recipe, adapters, factor_wise)
     check_output(out)
     console = Console(stderr=True)
     bar = Progress(console=console, disable=not console.is_terminal)
     with staged(out) as stage, bar:
         task = bar.add_task("averaging", total=len(plan.tensors))
         write_average(plan, FolderSink(stage), lambda done, _: bar.update(task, completed=done))
+        check_unchanged(each.checkpoint.source for each in adapters)
     ranks = sorted(set(plan.ranks.values()))
     told = str(ranks[0]) if len(ranks) == 1 else f"{ranks[0]} to {ranks[-1]}"
     console.print(
@@ -56,11 +60,11 @@ def _recipe(config: Path) -> Recipe:
     return steps.result
 
 
-def _read_all(recipe: Recipe) -> list[Adapter]:
+def _read_all(recipe: Recipe, follow_links: bool) -> list[Adapter]:
     """Every adapter of the recipe; what is wrong with any of them is reported at once."""
     names = [entry.model for entry in recipe.models]
     alone = [name for name in names if len(folders_of(name)) == 1]
-    places = find_places(recipe.subject, alone)
+    places = find_places(recipe.subject, alone, follow_links)
     adapters: list[Adapter] = []
     faults: list[Fault] = []
     first: dict[Path, str] = {}
@@ -77,9 +81,13 @@ def _read_all(recipe: Recipe) -> list[Adapter]:
             faults.append(Fault(f"model '{name}'", problem))
             continue
         try:
-            folder = readable(folder_of_adapter(path_of(places[name])), adapter=True)
-            read_adapter(name, FolderSource(folder))  # its faults, before it is hashed
-            adapters.append(read_adapter(name, FolderSource(folder), content_digest(folder)))
+            folder = folder_of_adapter(path_of(places[name]))
+            folder = readable(folder, adapter=True, follow_links=follow_links)
+            source = FolderSource(folder, follow_links=follow_links)
+            read_adapter(name, source)  # its faults, before it is hashed
+            hashed = hash_model(folder, follow_links)
+            source.prove(hashed.files)
+            adapters.append(read_adapter(name, source, hashed.digest))
         except FaultsError as error:
             faults += [
                 Fault(f"model '{name}': {each.where}", each.problem) for each in error.faults

@@ -37,6 +37,12 @@ def _options(
 Config = Annotated[Path, typer.Argument(help="A mergekit-style YAML file.", show_default=False)]
 
 
+FollowLinks = Annotated[
+    bool,
+    typer.Option("--follow-links", help="Read links out of a model's folder: in your own folders."),
+]
+
+
 class _MergeCommand(TyperCommand):
     """`ronghe merge` takes the options of mergekit-yaml beside its own."""
 
@@ -71,6 +77,7 @@ def merge(
     no_verify: Annotated[
         bool, typer.Option("--no-verify", help="Do not ask transformers whether OUT loads.")
     ] = False,
+    follow_links: FollowLinks = False,
     block: Annotated[int, typer.Option(hidden=True)] = 0,
 ) -> None:
     """Merge CONFIG into OUT. A `sweep` writes OUT/<coefficient>/ for every point.
@@ -83,6 +90,7 @@ def merge(
 
     settings = MergeOptions(threads, device, memory, shard_size, block or None, masks)
     settings = replace(settings, force=force, seed=seed, strict=strict, verify=not no_verify)
+    settings = replace(settings, follow_links=follow_links)
     run_merge(config, out, settings)
 
 
@@ -94,24 +102,26 @@ def plan(
     verify: Annotated[
         bool, typer.Option("--verify", help="Ask transformers whether the output would load.")
     ] = False,
+    follow_links: FollowLinks = False,
 ) -> None:
     """Show what merging CONFIG would do, from headers alone."""
     # The collector finds nothing in a process so short, and looking costs 6 % of its time.
     garbage.disable()
     from orchestration.commands.plan_command import show_plan
 
-    show_plan(config, as_json=as_json, strict=strict, verify=verify)
+    show_plan(config, as_json, strict, verify, follow_links)
 
 
 @app.command()
 def inspect(
     folder: Annotated[Path, typer.Argument(help="A model's folder or file.", show_default=False)],
     as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,
+    follow_links: FollowLinks = False,
 ) -> None:
     """Say what FOLDER is and which weights are read. Exit status 1 when it cannot be merged."""
     from orchestration.commands.inspect_command import show_folder
 
-    show_folder(folder, as_json=as_json)
+    show_folder(folder, as_json, follow_links)
 
 
 @app.command()
@@ -129,13 +139,14 @@ def extract_lora(
     exclude: Annotated[
         list[str] | None, typer.Option(help="No tensors that match this regular expression.")
     ] = None,
+    follow_links: FollowLinks = False,
 ) -> None:
     """Extract a LoRA adapter from FINETUNED by truncated SVD, for PEFT or as `base+adapter`."""
     from merge_ops.jobs.extraction_plan import ExtractionSettings
     from orchestration.commands.extract_command import run_extraction
 
     kept = ExtractionSettings(rank, distribute_scale, tuple(include or ()), tuple(exclude or ()))
-    run_extraction(finetuned, base, out, kept)
+    run_extraction(finetuned, base, out, kept, follow_links)
 
 
 @app.command()
@@ -145,11 +156,12 @@ def merge_adapters(
     factor_wise: Annotated[
         bool, typer.Option("--factor-wise", help="Average A and B each for itself (not exact).")
     ] = False,
+    follow_links: FollowLinks = False,
 ) -> None:
     """Average the LoRA adapters that CONFIG lists as models into one adapter, exactly."""
     from orchestration.commands.adapter_command import run_adapter_average
 
-    run_adapter_average(config, out, factor_wise)
+    run_adapter_average(config, out, factor_wise, follow_links)
 
 
 @app.command()

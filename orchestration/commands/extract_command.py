@@ -9,21 +9,26 @@ from rich.table import Table
 from merge_ops.checkpoints import FolderSink
 from merge_ops.jobs.extraction_plan import ExtractionSettings, plan_extraction
 from merge_ops.jobs.lora_extraction import ExtractionReport, extract
+from orchestration.commands.input_digests import check_unchanged, prove_models
 from orchestration.commands.local_models import open_models
 from orchestration.commands.output_folder import check_output, staged
 
 
-def run_extraction(tuned: str, base: str, out: Path, settings: ExtractionSettings) -> None:
+def run_extraction(
+    tuned: str, base: str, out: Path, settings: ExtractionSettings, follow_links: bool = False
+) -> None:
     """Write an adapter into `out`, all of it or nothing, and print how near it comes."""
-    opened = open_models("ronghe extract-lora", [base, tuned])
+    opened = open_models("ronghe extract-lora", [base, tuned], follow_links=follow_links)
     check_output(out)
-    plan = plan_extraction(opened[base], opened[tuned], settings)
+    digests = prove_models(opened.values())
+    plan = plan_extraction(opened[base], opened[tuned], settings, digests)
     console = Console(stderr=True)
     bar = Progress(console=console, disable=not console.is_terminal)
     with staged(out) as stage, bar:
         task = bar.add_task("decomposing", total=len(plan.ranks))
         sink = FolderSink(stage)
         report = extract(plan, sink, lambda done, _: bar.update(task, completed=done))
+        check_unchanged(digests)
     _print_report(Console(), report)
 
 

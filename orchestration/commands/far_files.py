@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from merge_ops.checkpoints import FolderSource
-from merge_ops.errors import MissingModelError
+from merge_ops.errors import ChangedInputError, MissingModelError
 from orchestration.sizes import size_text
 
 if TYPE_CHECKING:  # nothing of a network is imported where all models are here
@@ -64,6 +64,28 @@ class FarFiles:
         """Download the model, unless it is here; its size is told before."""
         if self._here is None:
             self._here = FolderSource(fetch(self._far))
+
+    def prove(self, hashed: Mapping[str, tuple[int, str]]) -> None:
+        """Compare all reads with what was hashed here, those from afar among them.
+
+        Raises ChangedInputError where one gave other bytes.
+        """
+        assert self._here is not None  # what is not here has not been hashed
+        self._here.prove(hashed)
+        for file, start in self._starts.items():
+            here = bytearray(len(start))
+            if file in hashed:
+                self._here.read_into(file, 0, memoryview(here))
+            if file in hashed and here != start:
+                raise ChangedInputError(
+                    f"{self._here.location}/{file} has other bytes than {self._location} gave"
+                    " before it was downloaded; run again. Nothing was written"
+                )
+
+    def check_unchanged(self) -> None:
+        """Raise ChangedInputError where a file that was read is not what it was any more."""
+        if self._here is not None:
+            self._here.check_unchanged()
 
     def _start(self, file: str) -> bytes:
         if file not in self._starts:

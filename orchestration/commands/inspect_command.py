@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from os.path import isfile as is_file
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066
 _SHOWN = 8
 
 
-def show_folder(path: Path, as_json: bool) -> None:
+def show_folder(path: Path, as_json: bool, follow_links: bool = False) -> None:
     """Print what a folder or file is. Status 1 where it cannot be merged."""
-    source = FolderSource(path.parent, path.name) if path.is_file() else FolderSource(path)
+    folder, only = (path.parent, path.name) if is_file(path) else (path, None)
+    source = FolderSource(folder, only, follow_links=follow_links)
     reading = read_folder(source)
     verdict = _with_adapter_faults(source, reading.verdict)
     further = () if verdict.kind == "adapter" else further_faults(source, reading)

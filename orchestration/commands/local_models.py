@@ -1,11 +1,9 @@
 """Models of a mergekit file; `base+adapter` is a base with a LoRA adapter on it."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-
-import blake3
 
 from merge_ops.checkpoints import (
     ByteSource,
@@ -26,6 +24,9 @@ from orchestration.commands.model_references import Place, is_there, local_path,
 from orchestration.commands.readable_models import folder_of_adapter, readable
 from orchestration.sizes import size_text
 
+MAX_ADAPTERS = 100
+"""Adapters on one base model."""
+
 
 class Download(Enum):
     """When models that are far away are downloaded: before a plan, after it, or never."""
@@ -41,10 +42,19 @@ def folders_of(reference: str) -> list[str]:
     A folder whose own name holds `+` is that folder. Adapters are split off from the end, so that
     `base+one+two` is adapter two on what adapter one makes of the base.
     """
-    base, plus, adapter = reference.rpartition("+")
-    if not plus or not base or not adapter or is_there(local_path(reference)):
-        return [reference]
-    return [*folders_of(base), adapter]
+    adapters: list[str] = []
+    while not is_there(local_path(reference)):
+        base, plus, adapter = reference.rpartition("+")
+        if not plus or not base or not adapter:
+            break
+        adapters.append(adapter)
+        reference = base
+        if len(adapters) > MAX_ADAPTERS:
+            raise CheckpointError(
+                f"model '{reference[:100]}…' has more than {MAX_ADAPTERS} adapters on it; merge"
+                " some of them into a model first"
+            )
+    return [reference, *reversed(adapters)]
 
 
 def open_models(
@@ -52,15 +62,16 @@ def open_models(
     references: Sequence[str],
     digests: Mapping[str, str] | None = None,
     download: Download = Download.NOW,
+    follow_links: bool = False,
 ) -> dict[str, Checkpoint]:
     """Open models by reference: folders, .safetensors files, names of the Hub, `base+adapter`.
 
     `digests` gives those of the folders, where known. Weights without a config are merged by the
     names of their tensors. All missing models are reported at once, and so is everything wrong with
     adapters. Of a model that is downloaded `LATER` (by `fetch_models`) or `NEVER` the headers are
-    read over the network.
+    read over the network. With `follow_links` links may lead out of the folders.
     """
-    places = find_places(subject, references)
+    places = find_places(subject, references, follow_links)
     opened: dict[str, Checkpoint] = {}
     faults: list[Fault] = []
     for reference in references:
@@ -75,7 +86,9 @@ def open_models(
     return opened
 
 
-def find_places(subject: str, references: Sequence[str]) -> dict[str, Place]:
+def find_places(
+    subject: str, references: Sequence[str], follow_links: bool = False
+) -> dict[str, Place]:
     """Find the place of every model of the references, each part of a `base+adapter` for itself.
 
     Raises MissingModelError for all that are nowhere.
@@ -84,7 +97,7 @@ def find_places(subject: str, references: Sequence[str]) -> dict[str, Place]:
     missing: list[str] = []
     for folder in dict.fromkeys(part for each in references for part in folders_of(each)):
         try:
-            places[folder] = resolve(folder)
+            places[folder] = dataclasses.replace(resolve(folder), follow_links=follow_links)
         except MissingModelError as error:
             missing.append(f"'{folder}': {error}")
     if missing:
@@ -128,8 +141,10 @@ def _source(reference: str, place: Place, download: Download, adapter: bool = Fa
                 f" ({size_text(sum(files.sizes().values()))}), or do it first and plan then"
             )
     path = path_of(place)
-    path = readable(folder_of_adapter(path) if adapter else path, adapter)
-    return FolderSource(path.parent, path.name) if path.is_file() else FolderSource(path)
+    path = folder_of_adapter(path) if adapter else path
+    path = readable(path, adapter, place.follow_links)
+    folder, only = (path.parent, path.name) if path.is_file() else (path, None)
+    return FolderSource(folder, only, remembers=True, follow_links=place.follow_links)
 
 
 def path_of(place: Place) -> Path:
@@ -147,20 +162,3 @@ def fetch_models(opened: Mapping[str, Checkpoint]) -> None:
             fetch_models({part.name: part})
         if isinstance(model.source, FarFiles):
             model.source.fetch()
-
-
-def places_of(model: Checkpoint) -> Iterator[tuple[ByteSource, Path]]:
-    """The places that a model opened here is read from, each with the folder or file it is."""
-    for part in model.made_of:
-        yield from places_of(part)
-    if isinstance(model.source, FolderSource | FarFiles) and model.source.path is not None:
-        yield model.source, model.source.path
-
-
-def content_digest(folder: Path) -> str:
-    """BLAKE3 of a folder's content, or of a file's."""
-    if folder.is_file():
-        return blake3.blake3(max_threads=blake3.blake3.AUTO).update_mmap(folder).hexdigest()
-    from resources.upstream import open_model_source
-
-    return open_model_source(str(folder.absolute()), relative_to=Path.cwd()).revision()

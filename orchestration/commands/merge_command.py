@@ -16,12 +16,11 @@ from merge_ops.plans import Plan, StepPlans, plan_steps
 from merge_ops.stream import StreamSettings, arithmetic_kind, can_do_without_torch
 from orchestration.commands.cautions import cautions_of, refuse_cautions, show_cautions
 from orchestration.commands.extras import require
+from orchestration.commands.input_digests import check_unchanged, places_of, prove_models
 from orchestration.commands.local_models import (
     Download,
-    content_digest,
     fetch_models,
     open_models,
-    places_of,
 )
 from orchestration.commands.output_checks import OutputChecks
 from orchestration.commands.output_folder import check_output, staged
@@ -46,6 +45,7 @@ class MergeOptions:
     seed: int | None = None
     strict: bool = False
     verify: bool = True
+    follow_links: bool = False
 
 
 def run_merge(config: Path, out: Path, options: MergeOptions) -> None:
@@ -54,7 +54,12 @@ def run_merge(config: Path, out: Path, options: MergeOptions) -> None:
     shard_bytes = parse_size("--shard-size", options.shard_size)
     steps = concrete_steps(config).with_seed(options.seed)
     # All faults of headers, before anything heavy is imported or hashed:
-    opened = open_models(str(config), steps.referenced_models, download=Download.LATER)
+    opened = open_models(
+        str(config),
+        steps.referenced_models,
+        download=Download.LATER,
+        follow_links=options.follow_links,
+    )
     planned = plan_steps(steps, opened, shard_bytes, arithmetic_kind(options.device))
     read = [path for model in opened.values() for _, path in places_of(model)]
     check_output(out, options.force, [config, *read])
@@ -101,6 +106,7 @@ def _write(
         }
         report = _merge(console, plan, folders, settings, checks)
         checks.look_at_files(plan, folders.values())
+        check_unchanged(plans.result.digests)
         if options.masks is not None:
             from orchestration.commands.emr_command import write_masks_into
 
@@ -116,13 +122,11 @@ def _with_digests(planned: StepPlans, opened: Mapping[str, Checkpoint], device: 
     needs_torch = not all(can_do_without_torch(each, device) for each in planned.plans)
     if needs_torch:
         require("torch")
-    places = {place: path for model in opened.values() for place, path in places_of(model)}
-    with ThreadPoolExecutor(2) as pool:
-        pending = {path: pool.submit(content_digest, path) for path in sorted({*places.values()})}
+    with ThreadPoolExecutor(1) as pool:
+        pending = pool.submit(prove_models, opened.values())
         if needs_torch:
-            pool.submit(_import_torch).result()
-        digests = {place: pending[path].result() for place, path in places.items()}
-    return planned.with_digests(digests)
+            _import_torch()
+        return planned.with_digests(pending.result())
 
 
 def _merge(

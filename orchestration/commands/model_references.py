@@ -33,13 +33,15 @@ _SNAPSHOT = re.compile(r"models--(?P<name>[\w.-]+)/snapshots/(?P<commit>[0-9a-f]
 class Place:
     """Where a model is: in `path` here, or far away, or both: a copy in a cache.
 
-    `origin` is the URI that names it exactly, for others: `hf://owner/name@commit`.
+    `origin` is the URI that names it exactly, for others: `hf://owner/name@commit`. `follow_links`
+    says that links may lead out of its folder.
     """
 
     path: Path | None
     far: "FarModel | None" = None
     origin: str | None = None
     cautions: tuple[Caution, ...] = ()
+    follow_links: bool = False
 
 
 def local_path(reference: str) -> Path:
@@ -51,7 +53,7 @@ def local_path(reference: str) -> Path:
     if is_there(written):
         return written
     if reference.startswith("file://"):
-        return Path(unquote(reference.removeprefix("file://")))
+        return Path(unquote(reference.removeprefix("file://"), errors="surrogateescape"))
     return Path(os.path.expanduser(os.path.expandvars(reference)))
 
 
@@ -59,7 +61,7 @@ def is_there(path: Path) -> bool:
     """Whether something has this name; one too long for a name is not there."""
     try:
         return path.exists()
-    except OSError:
+    except (OSError, ValueError):  # a zero byte is in no name
         return False
 
 

@@ -18,10 +18,17 @@ from orchestration.commands.plan_tables import parameter_table, shown
 MOST_NAMED = 20  # of the tensors that are left out for one reason; --json has all
 
 
-def show_plan(config: Path, as_json: bool, strict: bool = False, verify: bool = False) -> None:
+def show_plan(
+    config: Path,
+    as_json: bool,
+    strict: bool = False,
+    verify: bool = False,
+    follow_links: bool = False,
+) -> None:
     """Print a plan, as tables or as JSON; `strict` makes its warnings errors."""
     steps = concrete_steps(config)
-    opened = open_models(str(config), steps.referenced_models, download=Download.NEVER)
+    models = steps.referenced_models
+    opened = open_models(str(config), models, download=Download.NEVER, follow_links=follow_links)
     plans = plan_steps(steps, opened).plans
     if strict:
         refuse_cautions(str(config), cautions_of(plans))

@@ -21,7 +21,7 @@ def folder_of_adapter(path: Path) -> Path:
     return path.parent if path.is_file() and path.stem == "adapter_model" else path
 
 
-def readable(path: Path, adapter: bool = False) -> Path:
+def readable(path: Path, adapter: bool = False, follow_links: bool = False) -> Path:
     """The folder or file, or a temporary one that its pickled weights are converted into.
 
     With `adapter` only those of an adapter count. Where the folder is none that can be read, it is
@@ -29,9 +29,9 @@ def readable(path: Path, adapter: bool = False) -> Path:
     """
     if path.is_file():
         return _converted_file(path.resolve()) if path.suffix in PICKLES else path
-    if not is_pickled([each.name for each in path.iterdir()]):
+    if not path.is_dir() or not is_pickled([each.name for each in path.iterdir()]):
         return path
-    verdict = read_folder(FolderSource(path), adapter).verdict
+    verdict = read_folder(FolderSource(path, follow_links=follow_links), adapter).verdict
     if verdict.faults or not verdict.pickled:
         return path
     return _converted(path.resolve(), adapter)

@@ -10,12 +10,16 @@ one with some of them. So a snapshot is looked at before it is taken for the mod
 import json
 import os
 import re
+from io import FileIO
 from pathlib import Path
+from typing import Any
 
+from resources.upstream.folder_door import FolderDoor
 from resources.upstream.source import CONVERTIBLE
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 DEFAULT_ENDPOINT = "https://huggingface.co"
+_MAX_JSON = 64_000_000
 _NUMBERED = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})(?P<suffix>\.safetensors|\.bin)")
 _TOKENIZERS = (
     "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt",
@@ -88,11 +92,20 @@ def _indexed(folder: Path, indexes: list[str]) -> set[str]:
     named: set[str] = set()
     for index in indexes:
         try:
-            table = json.loads((folder / index).read_bytes())["weight_map"]
+            table = _json_in(folder, index)["weight_map"]
             named |= {str(file) for file in table.values()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
     return named
+
+
+def _json_in(folder: Path, file: str) -> Any:
+    """The value of a JSON file of a snapshot. Raises OSError, ValueError and RecursionError."""
+    with FileIO(FolderDoor(folder).open(file)) as opened:
+        data = opened.read(_MAX_JSON + 1)
+    if data is None or len(data) > _MAX_JSON:
+        raise ValueError("far too long")
+    return json.loads(data)
 
 
 def may_lack_side_files(folder: Path) -> bool:
@@ -108,7 +121,7 @@ def may_lack_side_files(folder: Path) -> bool:
     if files.intersection(_TOKENIZERS):
         return False
     try:
-        config = json.loads((folder / "config.json").read_bytes())
+        config = _json_in(folder, "config.json")
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(config, dict) and "vocab_size" in config

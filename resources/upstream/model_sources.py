@@ -4,6 +4,7 @@ A source has a revision, which changes when the model does, and is copied into a
 artifact store.
 """
 
+import os
 import re
 from pathlib import Path
 from urllib.parse import unquote
@@ -18,26 +19,28 @@ ALLOWED_SCHEMES = (
 FAR_SCHEMES = ("hf", "modelscope", "s3")
 
 
-def open_model_source(uri: str, relative_to: Path, cache: Path | None = None) -> ModelSource:
+def open_model_source(
+    uri: str, relative_to: Path, cache: Path | None = None, follow_links: bool = False
+) -> ModelSource:
     """Open the place one upstream model comes from; nothing is read yet.
 
     `uri` is a folder, which may be relative to `relative_to`, `file:///folder`, `s3://bucket/key`,
     `hf://owner/name[@revision]` or `modelscope://owner/name[@revision]`. Hashes of local files are
-    remembered in `cache`, or in ~/.cache/ronghe/revisions. UnknownSchemeError is raised for another
-    scheme.
+    remembered in `cache`, or in ~/.cache/ronghe/revisions. `follow_links` is for a folder of one's
+    own, whose links may lead out of it. UnknownSchemeError is raised for another scheme.
     """
     scheme, separator, rest = uri.partition("://")
     if not separator or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
         from resources.upstream.folder_source import FolderModel
 
-        return FolderModel(relative_to / Path(uri).expanduser(), cache)
+        return FolderModel(relative_to / os.path.expanduser(uri), cache, follow_links=follow_links)
     if scheme == "file":
         from resources.upstream.folder_source import FolderModel
 
         _check_plain(scheme, rest)
         if not rest.startswith("/"):
             raise UnknownSchemeError(f"model source {uri!r} is not absolute: write file:///folder")
-        return FolderModel(Path(unquote(rest)), cache)
+        return FolderModel(Path(unquote(rest)), cache, follow_links=follow_links)
     return open_far_model(uri)
 
 

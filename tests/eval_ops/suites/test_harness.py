@@ -18,6 +18,7 @@ from eval_ops.errors import HarnessError, MetricError, NonFiniteError, UnknownTa
 from eval_ops.scores import SuiteScores
 from eval_ops.scores.scores import mean_and_stderr
 from eval_ops.suites import Evaluator, Suite, read_items
+from merge_ops.checkpoints.plain_files import StrangersFiles
 
 WriteItems = Callable[..., Path]
 WriteCheckpoint = Callable[..., Path]
@@ -60,7 +61,7 @@ def oracle(suite_path: Path, checkpoints: list[Path]) -> dict[str, Any]:
     """lm-eval's own results for the second checkpoint, a task for each benchmark and split."""
     tasks = []
     for name, delimiter in [("herbs", ""), ("idioms", " ")]:
-        items = read_items(suite_path.parent / f"{name}.jsonl").items
+        items = read_items(suite_path.parent / f"{name}.jsonl", StrangersFiles()).items
         for split in ("validation", "test"):
             rows = [vars(item) | {"choices": list(item.choices)} for item in items]
             rows = [row for row in rows if row["split"] == split]

@@ -5,6 +5,7 @@ import pytest
 
 from eval_ops.errors import ItemsError
 from eval_ops.suites.items import read_items
+from merge_ops.checkpoints.plain_files import StrangersFiles
 
 GOOD = {"id": "a", "split": "test", "prompt": "1+1=", "choices": ["1", "2"], "answer": 1}
 
@@ -17,7 +18,7 @@ def write(path: Path, *rows: object) -> Path:
 
 def test_reads_items_and_ignores_blank_lines(tmp_path: Path) -> None:
     path = write(tmp_path / "i.jsonl", GOOD, "", GOOD | {"id": "b", "prompt": "2+2="})
-    first, second = read_items(path).items
+    first, second = read_items(path, StrangersFiles()).items
     assert (first.id, first.prompt, first.choices, first.answer) == ("a", "1+1=", ("1", "2"), 1)
     assert second.id == "b"
 
@@ -25,29 +26,29 @@ def test_reads_items_and_ignores_blank_lines(tmp_path: Path) -> None:
 def test_prompt_template_uses_other_keys_and_leaves_their_braces_alone(tmp_path: Path) -> None:
     row = GOOD | {"herb": "{人参}", "number": 3}
     path = write(tmp_path / "i.jsonl", row)
-    (item,) = read_items(path, "{number}) {herb} {{?}}").items
+    (item,) = read_items(path, StrangersFiles(), "{number}) {herb} {{?}}").items
     assert item.prompt == "3) {人参} {?}"
 
 
 def test_digest_is_that_of_the_bytes(tmp_path: Path) -> None:
-    one = read_items(write(tmp_path / "1.jsonl", GOOD)).digest
-    same = read_items(write(tmp_path / "2.jsonl", GOOD)).digest
-    other = read_items(write(tmp_path / "3.jsonl", GOOD | {"answer": 0})).digest
+    one = read_items(write(tmp_path / "1.jsonl", GOOD), StrangersFiles()).digest
+    same = read_items(write(tmp_path / "2.jsonl", GOOD), StrangersFiles()).digest
+    other = read_items(write(tmp_path / "3.jsonl", GOOD | {"answer": 0}), StrangersFiles()).digest
     assert one == same != other
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ItemsError, match=r"no-such\.jsonl: the items file does not exist; make it"):
-        read_items(tmp_path / "no-such.jsonl")
+        read_items(tmp_path / "no-such.jsonl", StrangersFiles())
 
 
 def test_what_is_no_text_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "gbk.jsonl"
     path.write_bytes(b'{"id": "' + "中".encode("gbk"))
     with pytest.raises(ItemsError, match=r"gbk\.jsonl: is not UTF-8 text \(byte 8\)$"):
-        read_items(path)
-    with pytest.raises(ItemsError, match=r": cannot be read: Is a directory$"):
-        read_items(tmp_path)
+        read_items(path, StrangersFiles())
+    with pytest.raises(ItemsError, match=r": cannot be read \(Is a directory\)$"):
+        read_items(tmp_path, StrangersFiles())
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def test_what_is_no_text_file_is_named(tmp_path: Path) -> None:
 def test_one_fault_is_one_sentence(tmp_path: Path, changes: dict, fault: str) -> None:
     path = write(tmp_path / "i.jsonl", GOOD | changes, GOOD | {"id": "b", "prompt": "2+2="})
     with pytest.raises(ItemsError) as caught:
-        read_items(path)
+        read_items(path, StrangersFiles())
     assert caught.value.faults == (f"line 1: {fault}",)
 
 
@@ -81,7 +82,9 @@ def test_the_edges_of_what_an_item_may_be(tmp_path: Path) -> None:
         GOOD | {"id": "2", "split": "validation", "choices": ["1", "3"], "answer": 1},
         GOOD | {"id": "3", "answer": 0},
     ]
-    assert [item.id for item in read_items(write(tmp_path / "i.jsonl", *rows)).items] == [*"0123"]
+    assert [
+        item.id for item in read_items(write(tmp_path / "i.jsonl", *rows), StrangersFiles()).items
+    ] == [*"0123"]
 
 
 def test_every_faulty_line_is_named_at_once(tmp_path: Path) -> None:
@@ -95,7 +98,7 @@ def test_every_faulty_line_is_named_at_once(tmp_path: Path) -> None:
         GOOD | {"id": "z", "choices": "12"},
     )
     with pytest.raises(ItemsError) as caught:
-        read_items(path)
+        read_items(path, StrangersFiles())
     faults = "\n".join(caught.value.faults)
     assert "line 2 is not valid JSON" in faults
     assert "line 3 is a list; it must be a JSON object" in faults
@@ -113,7 +116,7 @@ def test_every_faulty_line_is_named_at_once(tmp_path: Path) -> None:
 def test_template_key_that_a_row_lacks(tmp_path: Path) -> None:
     path = write(tmp_path / "i.jsonl", GOOD)
     with pytest.raises(ItemsError, match=r"line 1: key 'question' is missing"):
-        read_items(path, "{question}")
+        read_items(path, StrangersFiles(), "{question}")
 
 
 @pytest.mark.parametrize(
@@ -127,16 +130,16 @@ def test_template_key_that_a_row_lacks(tmp_path: Path) -> None:
 )
 def test_unusable_templates(tmp_path: Path, template: str, fault: str) -> None:
     with pytest.raises(ItemsError, match=fault):
-        read_items(write(tmp_path / "i.jsonl", GOOD), template)
+        read_items(write(tmp_path / "i.jsonl", GOOD), StrangersFiles(), template)
 
 
 def test_repeated_ids_and_questions_in_both_splits(tmp_path: Path) -> None:
     path = write(tmp_path / "i.jsonl", GOOD, GOOD | {"split": "validation"})
     with pytest.raises(ItemsError, match=r"id 'a' is used by more than one item") as caught:
-        read_items(path)
+        read_items(path, StrangersFiles())
     assert "ask the same question in both splits" in str(caught.value)
 
 
 def test_nothing_to_report(tmp_path: Path) -> None:
     with pytest.raises(ItemsError, match=r"holds no item with split 'test'"):
-        read_items(write(tmp_path / "i.jsonl", GOOD | {"split": "validation"}))
+        read_items(write(tmp_path / "i.jsonl", GOOD | {"split": "validation"}), StrangersFiles())

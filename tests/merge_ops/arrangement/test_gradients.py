@@ -59,7 +59,7 @@ def test_layers_behind_the_counted_ones_do_not_stretch_a_gradient(stack, config,
     assert found["lm_head.weight"] == pytest.approx(0, abs=1e-6)
 
 
-@pytest.mark.parametrize("config", [{}, {"num_hidden_layers": 12}, {"num_hidden_layers": True}])
+@pytest.mark.parametrize("config", [{}, {"num_hidden_layers": 12}, {"num_hidden_layers": None}])
 def test_without_a_count_the_layers_of_the_file_count(config, tmp_path):
     found = shares(tmp_path, layers(5), **config)
     expected = pytest.approx([0, 0.25, 0.5, 0.75, 1], abs=1e-6)

@@ -380,6 +380,7 @@ def test_a_broken_download_beside_a_whole_model_is_no_fault(folder):
 
 def test_lora_parts_that_belong_to_a_model_are_no_adapter(folder):
     """RWKV 7 has `w_lora`; Phi-4-multimodal keeps factors beside its weights, and says so."""
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "hidden_size": 2}))
     rwkv = {
         "model.layers.0.attn.w_lora.lora.0.weight": torch.ones(2, 2),
         "model.embeddings.weight": torch.ones(2, 2),

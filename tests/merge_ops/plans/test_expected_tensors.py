@@ -401,7 +401,7 @@ def test_a_rule_that_the_base_breaks_counts_not(family, tmp_path):
     folder = tmp_path / "odd"
     factory.write_checkpoint(folder, factory.base_tensors(factory.LLAMA), factory.LLAMA)
     config = json.loads((folder / "config.json").read_text())
-    config |= {"num_hidden_layers": 7, "hidden_size": 5, "vocab_size": 1000}
+    config |= {"num_hidden_layers": 7, "hidden_size": 8, "vocab_size": 700}
     (folder / "config.json").write_text(json.dumps(config))
     shutil.copytree(folder, tmp_path / "other")
     assert plan_of(TEXT, base=folder, a=tmp_path / "other").steps

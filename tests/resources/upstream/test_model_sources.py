@@ -16,6 +16,7 @@ from resources.errors import (
     UnsafeWeightsError,
 )
 from resources.store.artifact_store import ArtifactStore
+from resources.upstream import folder_source
 from resources.upstream.folder_source import FolderModel
 from resources.upstream.hub_source import HubModel
 from resources.upstream.model_sources import open_model_source
@@ -60,6 +61,13 @@ TAKEN = {
     "model.safetensors", "config.json", "merges.txt", "tokenizer.model", "chat_template.jinja",
     "README.md", "additional_chat_templates/tool.jinja", "modules.json", "1_Pooling/config.json",
 }  # fmt: skip
+
+
+def flip(file: Path, at: int) -> None:
+    """Change one bit, and nothing else that a file system tells."""
+    data = bytearray(file.read_bytes())
+    data[at] ^= 1
+    file.write_bytes(data)
 
 
 def changes(folder: Path) -> list[int]:
@@ -155,12 +163,34 @@ def test_files_that_do_not_count_do_not_change_the_revision(folder: Path, tmp_pa
     assert opened(folder, tmp_path).revision() != revision
 
 
-def test_a_spoilt_or_unwritable_memory_only_costs_time(folder: Path, tmp_path: Path) -> None:
+def test_a_spoilt_memory_only_costs_time(folder: Path, tmp_path: Path) -> None:
     revision = opened(folder, tmp_path).revision()
     (memory,) = (tmp_path / "revisions").iterdir()
-    for text in ("", "[]", '{"format": 1, "files": {"config.json": 3}}', '{"format": 2}'):
-        memory.write_text(text)
+    right = memory.read_bytes()
+    for data in (
+        b"", b"[]", b'{"format": 1, "files": {"config.json": 3}}', b'{"format": 2}', b"[" * 200_000,
+        right.split(b"\n")[0] + b"\n" + b"[" * 200_000, right[:-40], b"\xff\xfe" + right,
+        b'{"format": ' + b"9" * 5000 + b"}\n",
+    ):  # fmt: skip
+        memory.write_bytes(data)
         assert opened(folder, tmp_path).revision() == revision
+
+
+@pytest.mark.parametrize("place", [0.02, 0.3, 0.6, 0.9])
+def test_a_flipped_bit_of_the_memory_changes_no_revision(
+    folder: Path, tmp_path: Path, monkeypatch, place: float
+) -> None:
+    hash_at(changes(folder)[-1] + 2_100_000_000, monkeypatch)
+    revision = opened(folder, tmp_path).revision()
+    (memory,) = (tmp_path / "revisions").iterdir()
+    data = bytearray(memory.read_bytes())
+    data[int(place * len(data))] ^= 1
+    memory.write_bytes(data)
+    assert opened(folder, tmp_path).revision() == revision
+
+
+def test_a_place_without_a_memory_only_costs_time(folder: Path, tmp_path: Path) -> None:
+    revision = opened(folder, tmp_path).revision()
     (tmp_path / "file").write_text("")
     source = open_model_source(str(folder), tmp_path, cache=tmp_path / "file" / "x")
     assert source.revision() == revision
@@ -177,6 +207,28 @@ def test_a_model_that_changes_meanwhile_is_not_copied(
         pytest.raises(SourceChangedError, match=r"merges\.txt changed while it was read; wait"),
     ):
         source.copy_to(attempt)
+    assert list(store.place.walk("attempts")) == []
+
+
+def test_bytes_that_rotted_under_equal_stamps_are_not_copied(
+    store: ArtifactStore, folder: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """The memory says what the file was; nothing but its bytes says what it is."""
+    hash_at(changes(folder)[-1] + 2_100_000_000, monkeypatch)
+    revision = opened(folder, tmp_path).revision()
+    state_of = folder_source._state_of
+    states = {path.stat().st_ino: state_of(path.stat()) for path in folder.rglob("*")}
+    flip(folder / "model.safetensors", 1000)
+    source = opened(folder, tmp_path)
+    monkeypatch.setattr(folder_source, "_state_of", lambda found: states[found.st_ino])
+    assert source.revision() == revision
+    with (
+        store.attempt("checkpoint") as attempt,
+        pytest.raises(SourceChangedError, match=r"model\.safetensors has other bytes than when"),
+    ):
+        source.copy_to(attempt)
+    monkeypatch.undo()
+    assert opened(folder, tmp_path).revision() != revision  # the way out that it names
     assert list(store.place.walk("attempts")) == []
 
 
@@ -379,4 +431,6 @@ def test_a_download_that_stays_a_part_is_refused(folder: Path, tmp_path: Path, m
 def test_the_memory_of_hashes_is_plain_json(folder: Path, tmp_path: Path) -> None:
     opened(folder, tmp_path).revision()
     (memory,) = (tmp_path / "revisions").iterdir()
-    assert set(json.loads(memory.read_text())["files"]) == TAKEN
+    first, rows = memory.read_text().splitlines()
+    assert json.loads(first)["format"] == 2
+    assert set(json.loads(rows)) == TAKEN
