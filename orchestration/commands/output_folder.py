@@ -4,14 +4,19 @@ With `force` a new result takes the place of an old one. Only a folder that hold
 nothing else is ever replaced, and it stays until the new one is whole.
 """
 
+import ctypes
+import errno
+import os
 import re
 import shutil
-import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from merge_ops.errors import OutputError
+from merge_ops.working_folders import GOES_BACK, SET_ASIDE, working_folder
+from orchestration.interruption import held
+from orchestration.sizes import size_text
 
 _WEIGHTS = re.compile(
     r".*\.safetensors(\.index\.json)?|(pytorch|adapter)_model.*\.bin(\.index\.json)?"
@@ -45,19 +50,102 @@ def check_output(out: Path, force: bool | None = None, inputs: Iterable[Path] = 
         raise OutputError(f"{out}: {within[0]} is read for this merge; name another folder")
 
 
+def check_space(out: Path, nbytes: int) -> None:
+    """Raise OutputError where the disk of `out` has no room for so many bytes.
+
+    A quota is not told of before it is reached; what is reserved file by file is refused then.
+    """
+    place = _there(out)
+    free = shutil.disk_usage(place).free
+    if nbytes > free:
+        raise OutputError(
+            f"{out} takes {size_text(nbytes)}, and {place} has {size_text(free)} free; free space"
+            " there, or name an output on another disk"
+        )
+
+
 @contextmanager
 def staged(out: Path, force: bool = False) -> Iterator[Path]:
-    """Make a hidden folder that becomes `out` when all went well, and vanishes otherwise."""
+    """Make a hidden folder that becomes `out` when all went well, and vanishes otherwise.
+
+    It lies beside `out`, or inside where `out` cannot be replaced: a mount point, or an empty
+    folder in one that may not be written. What killed processes left there is removed.
+    """
     out = out.absolute()
-    stage = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}.partial"
+    inside = _is_filled(out)
     try:
-        stage.mkdir(parents=True)
-        yield stage
-        _put_in_place(stage, out, force)
+        with _making(out) as work, working_folder(work) as folder:
+            stage = folder / "out"
+            stage.mkdir()
+            yield stage
+            with held():
+                if inside:
+                    _fill(stage, out)
+                else:
+                    _put_in_place(stage, out, force)
     except OSError as error:
-        raise OutputError(f"{out}: cannot be written ({error.strerror or error})") from error
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
+        raise _output_error(out, error) from error
+
+
+def _is_filled(out: Path) -> bool:
+    """Whether `out` is an empty folder that has to stay the folder it is."""
+    if not out.is_dir():
+        return False
+    return os.path.ismount(out) or out.is_symlink() or not os.access(out.parent, os.W_OK | os.X_OK)
+
+
+@contextmanager
+def _making(out: Path) -> Iterator[Path]:
+    """The folder to work in: beside `out`, or `out` itself where that has to stay.
+
+    Folders that were made for it are removed again where nothing came of it.
+    """
+    if _is_filled(out):
+        yield out
+        return
+    missing = [each for each in out.parents if not each.exists()]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield out.parent
+    except BaseException:
+        for each in missing:
+            if each.is_dir() and not any(each.iterdir()):
+                each.rmdir()
+        raise
+
+
+def _fill(stage: Path, out: Path) -> None:
+    """Move what is in `stage` into the folder `out` below which it lies."""
+    strangers = [each for each in out.iterdir() if each != stage.parent]
+    if strangers:
+        raise OutputError(f"{out} is no longer empty: it holds {strangers[0].name}")
+    files = sorted(stage.iterdir(), key=lambda each: each.name == "config.json")
+    for each in files:  # the config last: without it nothing takes the folder for a model
+        each.rename(out / each.name)
+
+
+def _output_error(out: Path, error: OSError) -> OutputError:
+    """What went wrong with the output, or while it was made, in one line."""
+    told = error.strerror or str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        place = _there(out)
+        free = size_text(shutil.disk_usage(place).free)
+        return OutputError(
+            f"{out}: cannot be written ({told}; {free} free on {place}); free space, or name an"
+            " output on another disk"
+        )
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return OutputError(
+            f"{out}: cannot be written ({told}: {error.filename or out.parent}); name a folder that"
+            " this user may write"
+        )
+    where = f": {error.filename}" if error.filename and str(error.filename) != str(out) else ""
+    return OutputError(f"{out}: cannot be written ({told}{where})")
+
+
+def _there(out: Path) -> Path:
+    """The nearest folder above `out`, or `out` itself, that is there."""
+    return next(each for each in (out.absolute(), *out.absolute().parents) if each.exists())
 
 
 def _put_in_place(stage: Path, out: Path, force: bool) -> None:
@@ -67,14 +155,25 @@ def _put_in_place(stage: Path, out: Path, force: bool) -> None:
         stage.rename(out)
         return
     _check_replaceable(out)  # again: hours may lie between
-    old = stage.with_suffix(".old")
+    if _exchanged(stage, out):
+        return  # the old result is where the new one was, and goes with the working folder
+    (stage.parent / GOES_BACK).write_bytes(os.fsencode(out))
+    old = stage.parent / SET_ASIDE
     out.rename(old)
     try:
         stage.rename(out)
     except OSError:
         old.rename(out)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Exchange two folders at one stroke, where the system can; a kill cannot fall between."""
+    exchange = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    here, flag = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    if exchange is None or not one.is_dir():
+        return False
+    return exchange(here, os.fsencode(one), here, os.fsencode(other), flag) == 0
 
 
 def _check_replaceable(out: Path) -> None:

@@ -1,11 +1,11 @@
 """`ronghe verify`, `ronghe gc` and `ronghe refs`: what is in the catalog's artifact store."""
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from assets.work.names import present_name, refs_of
 from merge_ops.errors import Fault, SettingsError, did_you_mean
+from orchestration.options import period, read
 from orchestration.settings import load_settings
 from resources.store import ArtifactStore
 
@@ -17,17 +17,6 @@ if TYPE_CHECKING:
 
 SHORT = 12  # characters of a digest that a table shows
 LEAST = 8  # characters that name a digest
-_PERIOD = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
-_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-
-
-def parse_period(option: str, text: str) -> float:
-    """Read seconds from `90s`, `30m`, `24h` or `7d`. Raises SettingsError for other text."""
-    found = _PERIOD.fullmatch(text.strip())
-    if not found:
-        problem = f"is {text!r}; give a number and a unit, such as 90s, 30m, 24h or 7d"
-        raise SettingsError("ronghe gc", [Fault(option, problem)])
-    return float(found.group(1)) * _SECONDS[found.group(2)]
 
 
 def verify(digests: Sequence[str], kind: str | None) -> None:
@@ -54,7 +43,7 @@ def verify(digests: Sequence[str], kind: str | None) -> None:
 
 def collect(dry_run: bool, grace: str) -> None:
     """List what killed runs left and, unless `dry_run`, remove it."""
-    seconds = parse_period("--grace", grace)
+    seconds = read("ronghe gc", "--grace", grace, period)
     console, store = _console(), _store()
     with _bar(console) as bar:
         task = bar.add_task("removing", total=None, visible=not dry_run)
