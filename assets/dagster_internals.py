@@ -7,6 +7,7 @@ Dagster changes them without notice, so its version is pinned. Each stands here 
 - AssetDaemonCursor, serialize_value and deserialize_value keep what the conditions saw last, so
   that `ronghe refresh` goes on where it stopped, as the daemon does.
 - InstanceRef opens an instance with settings that hold for one process alone.
+- interrupts sets the handlers of signals around each step, which a refresh has to hear first.
 - AssetGraph and UnresolvedAssetJobDefinition are named in annotations.
 """
 
@@ -17,6 +18,7 @@ from dagster._core.definitions.asset_daemon_cursor import AssetDaemonCursor
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from dagster._core.instance.ref import InstanceRef
+from dagster._utils import interrupts
 from dagster_shared.serdes import deserialize_value, serialize_value
 from dagster_shared.serdes.errors import DeserializationError
 
@@ -28,5 +30,6 @@ __all__ = [
     "InstanceRef",
     "UnresolvedAssetJobDefinition",
     "deserialize_value",
+    "interrupts",
     "serialize_value",
 ]

@@ -47,6 +47,7 @@ class _State:
         self.received = 0
         self.held = 0  # depth of `held`
         self.told = False
+        self.dropped = False  # the interpreter had nowhere to raise the exception: once more
 
 
 _state = _State()
@@ -58,6 +59,40 @@ def install() -> None:
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _received)
+    sys.unraisablehook = _unraisable
+
+
+def _unraisable(failure: Any) -> None:
+    """Raise a signal again that came while an object was collected, where nothing can be raised.
+
+    What else fails while a process unwinds is said nowhere: it is no news.
+    """
+    if not received():
+        sys.__unraisablehook__(failure)
+    elif isinstance(failure.exc_value, StopRequested):
+        import threading
+
+        _state.dropped = True
+        target = threading.main_thread().ident
+        again = threading.Timer(0.02, signal.pthread_kill, (target, failure.exc_value.number))
+        again.daemon = True
+        again.start()
+
+
+def is_installed() -> bool:
+    """Return whether this process has taken the signals over."""
+    return _state.pid == os.getpid()
+
+
+def marked(handler: Any) -> Any:
+    """Mark a handler as one that calls `note`."""
+    handler.takes_note = True
+    return handler
+
+
+def is_ours(handler: object) -> bool:
+    """Return whether a handler is one that calls `note`."""
+    return getattr(handler, "takes_note", False)
 
 
 def received() -> int:
@@ -72,7 +107,13 @@ def check() -> None:
 
 
 def note(number: int) -> None:
-    """Take note of a signal that a handler of somebody else's got; a second one ends at once."""
+    """Take note of a signal, before it is acted on; a second one ends this process at once."""
+    if os.getpid() != _state.pid:  # a child that was forked: it ends as if nobody had asked for it
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    if _state.dropped:
+        _state.dropped = False
+        return
     if _state.received:
         end_now(number)
     _state.received = number
@@ -94,13 +135,12 @@ class held:
 
 
 def _received(number: int, _: FrameType | None) -> None:
-    if os.getpid() != _state.pid:  # a child that was forked: it ends as if nobody had asked for it
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
-        return
     note(number)
     if not _state.held:
         raise StopRequested(number)
+
+
+marked(_received)
 
 
 def _end_later() -> None:

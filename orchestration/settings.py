@@ -17,7 +17,7 @@ Credentials (AWS_*, AWS_ENDPOINT_URL, HF_TOKEN) are found by the clients themsel
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,7 @@ def how_to_compute(
         raise SettingsError("the environment", faults)
     options = {"--threads": threads_option, "--device": device_option, "--memory": memory_option}
     given_here = {name: text for name, text in options.items() if text is not None}
-    readers: dict[str, Callable[[str], Any]] = {
+    readers: dict[str, Any] = {
         "--threads": threads,
         "--device": device,
         "--memory": size,

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, cast
 
+from merge_ops.checkpoints.open_files import PooledFile
 from merge_ops.errors import OutputError
 
 
@@ -73,7 +73,7 @@ class FolderSource:
     def __init__(self, folder: Path, only: str | None = None) -> None:
         self._folder = folder
         self._only = only
-        self._open: dict[str, FileIO] = {}
+        self._open: dict[str, PooledFile] = {}
 
     @property
     def path(self) -> Path:
@@ -127,13 +127,14 @@ class FolderSource:
         """
         opened = self._open.get(file)
         if opened is None:
-            fresh = FileIO(self._folder / file)
+            path = str(self._folder / file)
+            fresh = PooledFile(path, lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
             opened = self._open.setdefault(file, fresh)
             if opened is not fresh:  # another thread was first
                 fresh.close()
         done = 0
         while done < len(buffer):
-            count = os.preadv(opened.fileno(), [buffer[done:]], offset + done)
+            count = opened.preadv(buffer[done:], offset + done)
             if count == 0:
                 raise OSError(f"{self._folder / file} ends at byte {offset + done}")
             done += count

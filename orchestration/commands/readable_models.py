@@ -1,8 +1,5 @@
 """Folders and files of models in a form that can be opened: pickled weights converted before."""
 
-import atexit
-import shutil
-import tempfile
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,6 +11,7 @@ from merge_ops.checkpoints.pickled_weights import (
     convert_folder,
     is_pickled,
 )
+from merge_ops.working_folders import lasting_folder
 
 
 def folder_of_adapter(path: Path) -> Path:
@@ -52,6 +50,6 @@ def _converted_file(file: Path) -> Path:
 
 
 def _temporary() -> Path:
-    out = Path(tempfile.mkdtemp(prefix="ronghe-"))
-    atexit.register(shutil.rmtree, out, ignore_errors=True)
+    out = lasting_folder() / "converted"
+    out.mkdir()
     return out

@@ -1,12 +1,11 @@
 """Where `ronghe` begins: signals are taken over before anything that takes time is imported."""
 
 import sys
-from typing import NoReturn
 
 from orchestration import interruption
 
 
-def main() -> NoReturn:
+def main() -> None:
     """Run the command line. A signal ends it with 128 and its number, as shells expect."""
     interruption.install()
     try:

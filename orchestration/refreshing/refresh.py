@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from assets.dagster_internals import InstanceRef
+from orchestration import interruption
 from orchestration.automation import OBSERVE_JOB
 from orchestration.definitions import build_definitions
 from orchestration.refreshing.lock import only_refresh, run_tags
@@ -18,6 +19,7 @@ from orchestration.refreshing.log import RunLog
 from orchestration.refreshing.progress import RefreshProgress
 from orchestration.refreshing.requests import Pending, RunPlan
 from orchestration.refreshing.state import load_cursor, load_waiting, save
+from orchestration.refreshing.step_signals import signals_end_the_refresh
 from orchestration.settings import Settings
 
 if TYPE_CHECKING:
@@ -94,7 +96,7 @@ def refresh(
         log = RunLog(home / "logs" / "refresh.log")
         progress = RefreshProgress(console)
         work = _Refresh(instance, definitions, log, progress, run_tags(home))
-        with log.everything(), progress:
+        with log.everything(), progress, signals_end_the_refresh():
             return work.run()
 
 
@@ -160,6 +162,7 @@ class _Refresh:
         result = job.execute_in_process(
             WITH_OUR_LOGGER, instance=self._instance, tags=self._tags, raise_on_error=False
         )
+        interruption.check()
         self._report.runs += 1
         self._report.failures += self._log.errors.take()
         if not result.success:
@@ -177,6 +180,7 @@ class _Refresh:
             tags={**self._tags, **plan.tags},
             raise_on_error=False,
         )
+        interruption.check()
         self._report.runs += 1
         if plan.divisible and not result.success:  # what did succeed is found in the store
             again: dict[dg.AssetKey, set[str | None]] = {key: set() for key in plan.assets}
