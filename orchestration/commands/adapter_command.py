@@ -23,7 +23,7 @@ from orchestration.commands.local_models import (
     folders_of,
     path_of,
 )
-from orchestration.commands.output_folder import check_output, staged
+from orchestration.commands.output_folder import check_output, check_space, staged
 from orchestration.commands.readable_models import folder_of_adapter, readable
 
 
@@ -32,6 +32,7 @@ def run_adapter_average(config: Path, out: Path, factor_wise: bool) -> None:
     recipe = _recipe(config)
     plan = plan_average(recipe, _read_all(recipe), factor_wise)
     check_output(out)
+    check_space(out, plan.nbytes)
     console = Console(stderr=True)
     bar = Progress(console=console, disable=not console.is_terminal)
     with staged(out) as stage, bar:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from merge_ops.errors import OutputError
-from merge_ops.working_folders import GOES_BACK, SET_ASIDE, working_folder
+from merge_ops.working_folders import GOES_BACK, SET_ASIDE, sweep, working_folder
 from orchestration.interruption import held
 from orchestration.sizes import size_text
 
@@ -31,20 +31,35 @@ _BESIDE = re.compile(
 )
 
 
+LOST = "lost+found"
+
+
 def check_output(out: Path, force: bool | None = None, inputs: Iterable[Path] = ()) -> None:
     """Raise OutputError where something is that would be overwritten.
 
     With `force` an old result may be there; None stands for a command that cannot replace any.
     `inputs` are what is read for the new one, which may not lie in it.
     """
-    if not out.is_symlink() and (not out.exists() or (out.is_dir() and not any(out.iterdir()))):
-        return
+    try:
+        out = _placed(out)
+        sweep(out)
+        _check_writable(out)
+        if not out.exists() or (out.is_dir() and not _held_by(out)):
+            return
+    except (OSError, ValueError) as error:
+        told = getattr(error, "strerror", None) or error
+        raise OutputError(f"{str(out)[:200]!r} cannot be an output folder ({told})") from error
+    if not out.is_dir() and not force:
+        raise OutputError(f"{out} is a file; name a folder")
     if not force:
         way = "name a new folder or empty this one"
         replaceable = force is not None and _is_result(out)
         hint = ", or give --force to replace an old result" if replaceable else ""
         raise OutputError(f"{out} exists and is not empty; {way}{hint}")
     _check_replaceable(out)
+    if _must_stay(out):
+        problem = "it is a mount point, or the folder of this shell; name a folder in it"
+        raise OutputError(f"{out} is not replaced: {problem}, or empty it")
     within = [each for each in inputs if _lies_in(each, out) or _lies_in(out, each)]
     if within:
         raise OutputError(f"{out}: {within[0]} is read for this merge; name another folder")
@@ -71,8 +86,8 @@ def staged(out: Path, force: bool = False) -> Iterator[Path]:
     It lies beside `out`, or inside where `out` cannot be replaced: a mount point, or an empty
     folder in one that may not be written. What killed processes left there is removed.
     """
-    out = out.absolute()
-    inside = _is_filled(out)
+    out = _placed(out)
+    inside = _must_stay(out)
     try:
         with _making(out) as work, working_folder(work) as folder:
             stage = folder / "out"
@@ -87,11 +102,48 @@ def staged(out: Path, force: bool = False) -> Iterator[Path]:
         raise _output_error(out, error) from error
 
 
-def _is_filled(out: Path) -> bool:
-    """Whether `out` is an empty folder that has to stay the folder it is."""
+def _placed(out: Path) -> Path:
+    """The absolute path of an output; a link at its end is kept, to be seen."""
+    return out.resolve() if ".." in out.parts else out.absolute()
+
+
+def _must_stay(out: Path) -> bool:
+    """Whether `out` is a folder that is filled, because no other can take its place.
+
+    That is a mount point, where a link leads, a shell's own folder, and a folder in one that may
+    not be written.
+    """
     if not out.is_dir():
         return False
-    return os.path.ismount(out) or out.is_symlink() or not os.access(out.parent, os.W_OK | os.X_OK)
+    if os.path.ismount(out) or out.is_symlink() or out.samefile(Path.cwd()):
+        return True
+    return not _may_write(out.parent)
+
+
+def _may_write(folder: Path) -> bool:
+    effective = os.access in os.supports_effective_ids
+    return os.access(folder, os.W_OK | os.X_OK, effective_ids=effective)
+
+
+def _held_by(out: Path) -> list[str]:
+    """What a folder holds, but what every disk has at its root."""
+    return [each.name for each in out.iterdir() if each.name != LOST or not os.path.ismount(out)]
+
+
+def _check_writable(out: Path) -> None:
+    """Raise OutputError where this user cannot make `out`, or write into it."""
+    if out.is_symlink() and not out.exists():
+        raise OutputError(f"{out} is a link to {os.readlink(out)}, which is not there")
+    if out.exists() and not out.is_dir():
+        return
+    place = out if _must_stay(out) else _there(out.parent)
+    if not place.is_dir():
+        raise OutputError(f"{out} cannot be made: {place} is a file")
+    if not _may_write(place):
+        raise OutputError(
+            f"{out} cannot be written: this user may not write to {place}, or its disk is"
+            " read-only; name a folder elsewhere"
+        )
 
 
 @contextmanager
@@ -100,7 +152,7 @@ def _making(out: Path) -> Iterator[Path]:
 
     Folders that were made for it are removed again where nothing came of it.
     """
-    if _is_filled(out):
+    if _must_stay(out):
         yield out
         return
     missing = [each for each in out.parents if not each.exists()]
@@ -116,9 +168,9 @@ def _making(out: Path) -> Iterator[Path]:
 
 def _fill(stage: Path, out: Path) -> None:
     """Move what is in `stage` into the folder `out` below which it lies."""
-    strangers = [each for each in out.iterdir() if each != stage.parent]
+    strangers = [name for name in _held_by(out) if name != stage.parent.name]
     if strangers:
-        raise OutputError(f"{out} is no longer empty: it holds {strangers[0].name}")
+        raise OutputError(f"{out} is no longer empty: it holds {strangers[0]}")
     files = sorted(stage.iterdir(), key=lambda each: each.name == "config.json")
     for each in files:  # the config last: without it nothing takes the folder for a model
         each.rename(out / each.name)
@@ -150,9 +202,7 @@ def _there(out: Path) -> Path:
 
 def _put_in_place(stage: Path, out: Path, force: bool) -> None:
     if not (force and out.is_dir() and any(out.iterdir())):
-        if out.is_dir():
-            out.rmdir()
-        stage.rename(out)
+        stage.rename(out)  # also over an empty folder
         return
     _check_replaceable(out)  # again: hours may lie between
     if _exchanged(stage, out):

@@ -9,7 +9,7 @@ from assets.work.packed_models import MODEL, stored_model
 from merge_ops.checkpoints import FolderSink
 from merge_ops.errors import did_you_mean
 from merge_ops.jobs.restoring import copy_files
-from orchestration.commands.output_folder import check_output, staged
+from orchestration.commands.output_folder import check_output, check_space, staged
 from orchestration.settings import load_settings
 from resources.errors import DamagedArtifactError, MissingArtifactError
 from resources.store import ArtifactStore
@@ -30,6 +30,7 @@ def run_restore(name: str, out: Path) -> None:
             f"model '{name}' is not in artifact store {store.uri}.{did_you_mean(name, known)}"
             f" Known: {', '.join(known) or 'none'}; `ronghe refresh` pulls what the catalog lists"
         )
+    check_space(out, model.nbytes)
     console = Console(stderr=True)
     bar = Progress(console=console, disable=not console.is_terminal)
     with staged(out) as stage, bar, model.source() as source:
