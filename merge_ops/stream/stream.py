@@ -77,6 +77,12 @@ def _needs_torch(plan: Plan) -> bool:
     ) or any(not isinstance(source, Stored) for step in steps for source in step.sources)
 
 
+def check_settings(plan: Plan, settings: StreamSettings) -> None:
+    """Raise SettingsError where these settings, or this machine, have no room for the plan."""
+    check_room(plan, machine_memory())
+    settings.block_for(plan.widest, len(plan.coefficients))
+
+
 class BlockStream:
     """Runs one plan. `emit` gets, in file order, a block's bytes for every coefficient.
 

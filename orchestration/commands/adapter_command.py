@@ -17,6 +17,7 @@ from merge_ops.jobs.adapter_agreement import recipe_faults
 from merge_ops.jobs.adapter_average import plan_average, write_average
 from merge_ops.recipes import Recipe, load_steps
 from merge_ops.sources import Adapter, read_adapter
+from merge_ops.stream import torch_threads
 from orchestration.commands.local_models import (
     content_digest,
     find_places,
@@ -25,17 +26,19 @@ from orchestration.commands.local_models import (
 )
 from orchestration.commands.output_folder import check_output, check_space, staged
 from orchestration.commands.readable_models import folder_of_adapter, readable
+from orchestration.settings import how_to_compute
 
 
 def run_adapter_average(config: Path, out: Path, factor_wise: bool) -> None:
     """Write the averaged adapter into `out`, all of it or nothing."""
+    how = how_to_compute("ronghe merge-adapters")
     recipe = _recipe(config)
     plan = plan_average(recipe, _read_all(recipe), factor_wise)
     check_output(out)
     check_space(out, plan.nbytes)
     console = Console(stderr=True)
     bar = Progress(console=console, disable=not console.is_terminal)
-    with staged(out) as stage, bar:
+    with staged(out) as stage, bar, torch_threads(how.threads):
         task = bar.add_task("averaging", total=len(plan.tensors))
         write_average(plan, FolderSink(stage), lambda done, _: bar.update(task, completed=done))
     ranks = sorted(set(plan.ranks.values()))

@@ -9,18 +9,21 @@ from rich.table import Table
 from merge_ops.checkpoints import FolderSink
 from merge_ops.jobs.extraction_plan import ExtractionSettings, plan_extraction
 from merge_ops.jobs.lora_extraction import ExtractionReport, extract
+from merge_ops.stream import torch_threads
 from orchestration.commands.local_models import open_models
 from orchestration.commands.output_folder import check_output, staged
+from orchestration.settings import how_to_compute
 
 
 def run_extraction(tuned: str, base: str, out: Path, settings: ExtractionSettings) -> None:
     """Write an adapter into `out`, all of it or nothing, and print how near it comes."""
+    how = how_to_compute("ronghe extract-lora")
     opened = open_models("ronghe extract-lora", [base, tuned])
     check_output(out)
     plan = plan_extraction(opened[base], opened[tuned], settings)
     console = Console(stderr=True)
     bar = Progress(console=console, disable=not console.is_terminal)
-    with staged(out) as stage, bar:
+    with staged(out) as stage, bar, torch_threads(how.threads):
         task = bar.add_task("decomposing", total=len(plan.ranks))
         sink = FolderSink(stage)
         report = extract(plan, sink, lambda done, _: bar.update(task, completed=done))

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from merge_ops.checkpoints import Checkpoint, FolderSink, FolderSource
 from merge_ops.plans import Plan, StepPlans, plan_steps
-from merge_ops.stream import StreamSettings, arithmetic_kind, can_do_without_torch
+from merge_ops.stream import StreamSettings, arithmetic_kind, can_do_without_torch, check_settings
 from orchestration.commands.cautions import cautions_of, refuse_cautions, show_cautions
 from orchestration.commands.extras import require
 from orchestration.commands.local_models import (
@@ -64,6 +64,9 @@ def run_merge(config: Path, out: Path, options: MergeOptions) -> None:
     opened = open_models(str(config), steps.referenced_models, download=Download.LATER)
     planned = plan_steps(steps, opened, shard_bytes, arithmetic_kind(how.device))
     inputs = [path for model in opened.values() for _, path in places_of(model)]
+    settings = StreamSettings(how.threads, how.device, how.memory, options.block)
+    for plan in planned.plans:
+        check_settings(plan, settings)
     check_output(out, options.force, [config, *inputs])
     check_space(out, sum(plan.bytes_written for plan in planned.plans))
     if options.masks is not None:
@@ -75,7 +78,6 @@ def run_merge(config: Path, out: Path, options: MergeOptions) -> None:
     if options.strict:
         refuse_cautions(str(config), cautions)
     show_cautions(console, cautions)
-    settings = StreamSettings(how.threads, how.device, how.memory, options.block)
     fetch_models(opened)
     with OutputChecks(console, planned.result, options.strict, options.verify) as checks:
         plans = _with_digests(planned, opened, how.device)
