@@ -66,7 +66,8 @@ def process_text(pid: int) -> str:
     folder = _PROC / str(pid)
     with contextlib.suppress(OSError, ValueError, IndexError):
         words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
-        command = " ".join(Path(word).name if "/" in word else word for word in words if word)
+        named = (Path(word).name if "/" in word else word for word in words if word)
+        command = " ".join(" ".join(named).split())
         fields = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()
         up = float((_PROC / "uptime").read_text().split()[0])
         began = time.time() - up + int(fields[19]) / os.sysconf("SC_CLK_TCK")

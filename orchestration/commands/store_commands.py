@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from assets.work.names import present_name, refs_of
 from merge_ops.errors import Fault, SettingsError, did_you_mean
+from orchestration.leftovers import remove_leftovers
 from orchestration.options import period, read
 from orchestration.settings import load_settings
 from resources.store import ArtifactStore
@@ -63,6 +64,9 @@ def collect(dry_run: bool, grace: str) -> None:
     if rows:
         columns = ("attempt", "files", "uploads", "size", "silent for")
         _table(console, "to be removed" if dry_run else "removed", columns, rows)
+    left = [] if dry_run else remove_leftovers()
+    for path in left:
+        console.print(f"removed {path}", highlight=False, markup=False, soft_wrap=True)
     verb = "would be removed" if dry_run else "removed"
     console.print(
         f"{_size(report.nbytes)} {verb} from {store.uri}; {report.kept_attempts} attempts stay",

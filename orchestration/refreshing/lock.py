@@ -9,6 +9,7 @@ from pathlib import Path
 import dagster as dg
 
 from merge_ops.errors import RongheError
+from orchestration.leftovers import remove_leftovers
 from resources.locks import holder_of
 
 TAG = "ronghe/refresh"
@@ -47,6 +48,7 @@ def only_refresh(instance: dg.DagsterInstance, home: Path) -> Iterator[None]:
                 f"another `ronghe refresh` is running on {home}: {holder_of(path)}; wait for it to"
                 " end, or end it"
             ) from None
+        remove_leftovers()
         for run in _unfinished(instance, home):
             instance.report_run_failed(run, "The process that ran this refresh is gone.")
         try:

@@ -31,6 +31,7 @@ from resources.store.attempt import Attempt
 from resources.store.cache import DEFAULT_BYTES, FolderCache
 from resources.store.clock import StoreClock
 from resources.store.gc import GcReport, collect_garbage
+from resources.store.leftovers import remove_dead_copies
 from resources.store.names import ARTIFACTS, MANIFEST, manifest_key
 from resources.store.refs import Ref, RefEntry, read_ref, read_refs, write_ref
 from resources.store.unfinished import Unfinished, take_unfinished
@@ -200,6 +201,7 @@ class ArtifactStore:
         """
         if not dry_run:
             self.probe()
+            remove_dead_copies(self.cache.root)
         return collect_garbage(self.place, grace_seconds, dry_run, progress)
 
     def probe(self) -> None:
