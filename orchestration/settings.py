@@ -125,6 +125,22 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     )
 
 
+def check_dagster_home(home: Path) -> None:
+    """Raise SettingsError where Dagster cannot keep its SQLite files in this folder.
+
+    It puts the path into an address as it is, and takes some characters of it for parts of that.
+    """
+    bad = sorted({each for each in str(home) if each in "%?#"})
+    configuration = home / "dagster.yaml"
+    elsewhere = configuration.is_file() and "storage:" in configuration.read_text(encoding="utf-8")
+    if bad and not elsewhere:
+        problem = (
+            f"is {str(home)!r}, and Dagster's SQLite cannot be in a folder with {' or '.join(bad)}"
+            " in its path; name another folder, or move this one"
+        )
+        raise SettingsError("the environment", [Fault("DAGSTER_HOME", problem)])
+
+
 def _unknown(given: Mapping[str, str]) -> list[Fault]:
     return [
         Fault(name, f"is no setting.{did_you_mean(name, NAMES)} Known: {', '.join(NAMES)}")

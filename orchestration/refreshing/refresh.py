@@ -20,7 +20,7 @@ from orchestration.refreshing.progress import RefreshProgress
 from orchestration.refreshing.requests import Pending, RunPlan
 from orchestration.refreshing.state import load_cursor, load_waiting, save
 from orchestration.refreshing.step_signals import signals_end_the_refresh
-from orchestration.settings import Settings
+from orchestration.settings import Settings, check_dagster_home
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -71,6 +71,7 @@ class RefreshReport:
 
 def open_instance(settings: Settings) -> dg.DagsterInstance:
     """Open Dagster's instance in DAGSTER_HOME; make it when it is not there."""
+    check_dagster_home(settings.dagster_home)
     settings.dagster_home.mkdir(parents=True, exist_ok=True)
     _write_configuration(settings.dagster_home / "dagster.yaml")
     reference = InstanceRef.from_dir(str(settings.dagster_home), overrides=IN_PROCESS)
