@@ -1,4 +1,4 @@
-"""A signal ends a refresh: no step is tried again, no run stands, and the holder of locks is told."""
+"""A signal ends a refresh: no step is tried again, no run stands; who holds a lock is told."""
 
 import os
 import signal
@@ -115,8 +115,7 @@ def test_runs_of_a_refresh_that_ends_by_an_error_are_canceled(tmp_path):
         holding.__enter__()
         run = dg.DagsterRun("job", tags=run_tags(tmp_path), status=dg.DagsterRunStatus.STARTED)
         instance.add_run(run)
-        with pytest.raises(RuntimeError, match="stopped"):
-            holding.__exit__(RuntimeError, stopped, None)
+        assert not holding.__exit__(RuntimeError, stopped, None)
         assert instance.get_runs()[0].status == dg.DagsterRunStatus.CANCELED
         assert not instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
 
