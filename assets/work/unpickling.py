@@ -2,6 +2,7 @@
 
 from contextlib import AbstractContextManager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,18 +18,14 @@ def copy_unpickled(source: "ModelSource", sink: "FileSink") -> None:
     own reads them. Raises CheckpointError where one asks for more than tensors, which is not run.
     """
     from merge_ops.checkpoints.pickled_weights import convert_folder
-    from merge_ops.working_folders import working_folder
     from resources.upstream import FolderModel
 
-    with working_folder() as folder:
-        held, out = folder / "held", folder / "out"
-        held.mkdir()
-        out.mkdir()
-        source.copy_to(_Divided(sink, held))
-        waiting = sorted(held.iterdir())
+    with TemporaryDirectory(prefix="ronghe-") as held, TemporaryDirectory(prefix="ronghe-") as out:
+        source.copy_to(_Divided(sink, Path(held)))
+        waiting = sorted(Path(held).iterdir())
         if any(path.suffix == ".bin" for path in waiting):
-            convert_folder(held, out, called=source.location)
-            FolderModel(out).copy_to(sink)
+            convert_folder(Path(held), Path(out), called=source.location)
+            FolderModel(Path(out)).copy_to(sink)
             return
         for path in waiting:  # an index of pickles beside safetensors, as many models have it
             with sink.open(path.name, path.stat().st_size) as file:

@@ -14,6 +14,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,7 +24,6 @@ from typing import IO, Any, cast
 
 from merge_ops.errors import Caution, CompatibilityError, Fault
 from merge_ops.plans.plan import Plan
-from merge_ops.working_folders import make_working_folder, remove_working_folder
 
 CHILD = Path(__file__).with_name("loading_child.py")
 PATIENCE = 600.0  # seconds for one answer; see docs/timeouts.md
@@ -59,8 +59,8 @@ class LoadingChild:
     """A child process that says how transformers would load tensors, until it is closed."""
 
     def __init__(self) -> None:
-        self._home = make_working_folder()
-        self._process = _start(str(self._home))
+        self._home = tempfile.TemporaryDirectory(prefix="ronghe-look-")
+        self._process = _start(self._home.name)
 
     def ask(self, request: Mapping[str, Any]) -> Answer:
         """Return the answer to a request (see loading_child); `unknown` where there is none."""
@@ -85,7 +85,7 @@ class LoadingChild:
         """Wait for the end of the process and remove its folder."""
         self._process.kill()
         self._process.communicate()
-        remove_working_folder(self._home)
+        self._home.cleanup()
 
 
 def finding_of_plan(plan: Plan, ask: Ask) -> Finding:
@@ -236,7 +236,6 @@ def _start(home: str) -> subprocess.Popen[bytes]:
     environment = {
         **passed,
         "HOME": home,
-        "TMPDIR": home,
         "HF_HOME": home,
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",

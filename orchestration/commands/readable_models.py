@@ -1,5 +1,8 @@
 """Folders and files of models in a form that can be opened: pickled weights converted before."""
 
+import atexit
+import shutil
+import tempfile
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,7 +14,6 @@ from merge_ops.checkpoints.pickled_weights import (
     convert_folder,
     is_pickled,
 )
-from merge_ops.working_folders import lasting_folder
 
 
 def folder_of_adapter(path: Path) -> Path:
@@ -50,6 +52,6 @@ def _converted_file(file: Path) -> Path:
 
 
 def _temporary() -> Path:
-    out = lasting_folder() / "converted"
-    out.mkdir()
+    out = Path(tempfile.mkdtemp(prefix="ronghe-"))
+    atexit.register(shutil.rmtree, out, ignore_errors=True)
     return out

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from merge_ops import working_folders
 from merge_ops.working_folders import (
     GOES_BACK,
     HIDDEN,
@@ -22,6 +21,7 @@ from merge_ops.working_folders import (
     sweep,
     working_folder,
 )
+from merge_ops.working_folders import folders as module
 from tests.merging import ROOT
 
 MAKER = """
@@ -153,7 +153,7 @@ def test_without_locks_nothing_is_known_and_nothing_removed(tmp_path, monkeypatc
 
     process, folder = maker(tmp_path)
     kill(process)
-    monkeypatch.setattr(working_folders.fcntl, "flock", no_locks)
+    monkeypatch.setattr(module.fcntl, "flock", no_locks)
     with working_folder(tmp_path):
         assert folder.exists()
 
@@ -175,3 +175,16 @@ def test_an_old_result_goes_nowhere_else(tmp_path):
     kill(process)
     sweep(tmp_path)
     assert not (tmp_path.parent / "elsewhere").exists()
+
+
+def test_a_fork_leaves_its_parents_folders_alone(tmp_path):
+    folder = make_working_folder(tmp_path)
+    pid = os.fork()
+    if pid == 0:
+        remove_all()
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert folder.is_dir()
+    assert sweep(tmp_path) == []
+    remove_working_folder(folder)
+    assert list(tmp_path.iterdir()) == []

@@ -10,7 +10,6 @@ Nothing is told from names, times or process ids.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import errno
 import fcntl
@@ -33,7 +32,7 @@ SET_ASIDE, GOES_BACK = "set-aside", "goes-back-to"
 """An old result that waits until the new one has its place, and a file with the name of that place.
 Of a process that died between the two, the old result is put back."""
 
-_living: dict[Path, int] = {}  # folders of this process, and the descriptors of their locks
+_living: dict[Path, tuple[int, int]] = {}  # folders, descriptors of their locks, their process
 
 
 @contextlib.contextmanager
@@ -54,13 +53,6 @@ def working_folder(place: Path | None = None) -> Iterator[Path]:
             raise
 
 
-def lasting_folder() -> Path:
-    """Make a working folder for temporary files that is there until this process ends."""
-    folder = make_working_folder()
-    atexit.register(remove_working_folder, folder)
-    return folder
-
-
 def make_working_folder(place: Path | None = None) -> Path:
     """Make a working folder in `place` that its maker removes. Raises OSError."""
     prefix = PREFIX if place is None else HIDDEN
@@ -71,22 +63,24 @@ def make_working_folder(place: Path | None = None) -> Path:
         folder.mkdir(mode=0o777 if prefix == HIDDEN else 0o700)
         lock = _owned(folder)
         if lock is not None:
-            _living[folder] = lock
+            _living[folder] = (lock, os.getpid())
             return folder
 
 
 def remove_working_folder(folder: Path) -> None:
     """Remove a working folder of this process and all that is in it."""
-    shutil.rmtree(folder, ignore_errors=True)
-    lock = _living.pop(folder, None)
-    if lock is not None:
+    lock, owner = _living.pop(folder, (-1, os.getpid()))
+    if owner == os.getpid():  # what a fork knows of is its parent's
+        shutil.rmtree(folder, ignore_errors=True)
+    if lock >= 0:
         os.close(lock)
 
 
 def remove_all() -> None:
     """Remove every working folder of this process, which ends now."""
-    for folder in list(_living):
-        _give_back(folder)
+    for folder, (_, owner) in list(_living.items()):
+        if owner == os.getpid():
+            _give_back(folder)
         remove_working_folder(folder)
 
 
