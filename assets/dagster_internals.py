@@ -14,6 +14,7 @@ Dagster changes them without notice, so its version is pinned. Each stands here 
 - AutomationTickEvaluationContext, cursor_from_text and cursor_to_text are what Dagster's own sensor
   evaluates conditions by; ours plans other runs.
 - InstanceRef opens an instance with settings that hold for one process alone.
+- interrupts sets the handlers of signals around each step, which a refresh has to hear first.
 - AssetGraph and UnresolvedAssetJobDefinition are named in annotations.
 """
 
@@ -46,6 +47,7 @@ from dagster._daemon.asset_daemon import (
     asset_daemon_cursor_to_instigator_serialized_cursor as cursor_to_text,
 )
 from dagster._serdes import ConfigurableClassData
+from dagster._utils import interrupts
 from dagster_shared.serdes import deserialize_value, serialize_value
 from dagster_shared.serdes.errors import DeserializationError
 
@@ -65,6 +67,7 @@ __all__ = [
     "cursor_from_text",
     "cursor_to_text",
     "deserialize_value",
+    "interrupts",
     "multi_partition_tags",
     "serialize_value",
 ]

@@ -7,6 +7,8 @@
     RONGHE_THREADS   worker threads of a merge, 0 for one a core         0
     RONGHE_DEVICE    auto, cpu or cuda                                   auto
     RONGHE_MEMORY    bound of a merge's buffers, such as 512MiB          512MiB
+                     (these three also of `ronghe merge`, extract-lora and merge-adapters; an
+                     option of the command line goes before)
     RONGHE_RAY       a Ray cluster's dashboard, http://host:8265;        (none)
                      steps then run as its jobs
     RONGHE_STEPS     processes, or pods: a Kubernetes job for each step  processes
@@ -19,13 +21,13 @@ import os
 import re
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from merge_ops.errors import Fault, SettingsError, did_you_mean
-from orchestration.sizes import parse_size
+from orchestration.options import IN_ENVIRONMENT, collect, device, read, size, threads
 
-DEVICES = ("auto", "cpu", "cuda")
 STEPS = ("processes", "pods")
 NAMES = (
     "RONGHE_CATALOG", "RONGHE_STORE", "RONGHE_THREADS", "RONGHE_DEVICE", "RONGHE_MEMORY",
@@ -67,6 +69,42 @@ class Settings:
         }
 
 
+@dataclass(frozen=True)
+class Computing:
+    """How to compute: worker threads (0: one a core), the device, bytes of a merge's buffers."""
+
+    threads: int = 0
+    device: str = "auto"
+    memory: int = 512 << 20
+
+
+def how_to_compute(
+    command: str,
+    threads_option: str | None = None,
+    device_option: str | None = None,
+    memory_option: str | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Computing:
+    """Read how a command without a catalog computes: by its options, then by the environment.
+
+    Raises SettingsError, also for a variable of Ronghe's that is none.
+    """
+    given = os.environ if environment is None else environment
+    faults = _unknown(given)
+    usual = _how_to_compute(given, faults)
+    if faults:
+        raise SettingsError("the environment", faults)
+    options = {"--threads": threads_option, "--device": device_option, "--memory": memory_option}
+    given_here = {name: text for name, text in options.items() if text is not None}
+    readers: dict[str, Any] = {
+        "--threads": threads,
+        "--device": device,
+        "--memory": size,
+    }
+    values = {name: read(command, name, text, readers[name]) for name, text in given_here.items()}
+    return replace(usual, **{name.removeprefix("--"): value for name, value in values.items()})
+
+
 def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     """Read the settings from `environment` (default: the process's), with every fault at once.
 
@@ -75,13 +113,11 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     given = os.environ if environment is None else environment
     faults = [
         *_unknown(given),
-        *_device_faults(given),
         *_ray_faults(given),
         *_steps_faults(given),
         *_name_faults(given),
     ]
-    threads = _threads(given, faults)
-    memory = _memory(given, faults)
+    how = _how_to_compute(given, faults)
     if faults:
         raise SettingsError("the environment", faults)
     here = Path.cwd()
@@ -89,14 +125,30 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     return Settings(
         catalog=Path(given.get("RONGHE_CATALOG") or here / "catalog").absolute(),
         store=store if "://" in store else Path(store).absolute().as_uri(),
-        threads=threads,
-        device=given.get("RONGHE_DEVICE") or "auto",
-        memory=memory,
+        threads=how.threads,
+        device=how.device,
+        memory=how.memory,
         ray=given.get("RONGHE_RAY") or None,
         dagster_home=Path(given.get("DAGSTER_HOME") or here / ".ronghe" / "dagster").absolute(),
         pods=given.get("RONGHE_STEPS") == "pods",
         catalog_name=given.get("RONGHE_CATALOG_NAME") or None,
     )
+
+
+def check_dagster_home(home: Path) -> None:
+    """Raise SettingsError where Dagster cannot keep its SQLite files in this folder.
+
+    It puts the path into an address as it is, and takes some characters of it for parts of that.
+    """
+    bad = sorted({each for each in str(home) if each in "%?#"})
+    configuration = home / "dagster.yaml"
+    elsewhere = configuration.is_file() and "storage:" in configuration.read_text(encoding="utf-8")
+    if bad and not elsewhere:
+        problem = (
+            f"is {str(home)!r}, and Dagster's SQLite cannot be in a folder with {' or '.join(bad)}"
+            " in its path; name another folder, or move this one"
+        )
+        raise SettingsError("the environment", [Fault("DAGSTER_HOME", problem)])
 
 
 def _unknown(given: Mapping[str, str]) -> list[Fault]:
@@ -105,13 +157,6 @@ def _unknown(given: Mapping[str, str]) -> list[Fault]:
         for name in sorted(given)
         if name.startswith("RONGHE_") and name not in (*NAMES, *FOR_TESTS)
     ]
-
-
-def _device_faults(given: Mapping[str, str]) -> list[Fault]:
-    device = given.get("RONGHE_DEVICE")
-    if not device or device in DEVICES:
-        return []
-    return [Fault("RONGHE_DEVICE", f"is {device!r}; it must be one of {', '.join(DEVICES)}")]
 
 
 def _steps_faults(given: Mapping[str, str]) -> list[Fault]:
@@ -154,23 +199,11 @@ def _ray_faults(given: Mapping[str, str]) -> list[Fault]:
     return [Fault("RONGHE_RAY", f"{problem} jobs, such as http://127.0.0.1:8265")]
 
 
-def _threads(given: Mapping[str, str], faults: list[Fault]) -> int:
-    text = given.get("RONGHE_THREADS") or "0"
-    if text.isascii() and text.isdigit():
-        return int(text)
-    faults.append(
-        Fault("RONGHE_THREADS", f"is {text!r}; it must be a whole number, 0 for one thread a core")
-    )
-    return 0
-
-
-def _memory(given: Mapping[str, str], faults: list[Fault]) -> int:
-    text = given.get("RONGHE_MEMORY")
-    if not text:
-        return 512 << 20
-    try:
-        return parse_size("RONGHE_MEMORY", text)
-    except SettingsError:
-        problem = f"is {text!r}; it must be a number of bytes such as 512MiB or 2GiB"
-        faults.append(Fault("RONGHE_MEMORY", problem))
-        return 0
+def _how_to_compute(given: Mapping[str, str], faults: list[Fault]) -> Computing:
+    usual = Computing()
+    asked = {name: given.get(name) or "" for name in IN_ENVIRONMENT}
+    count = collect("RONGHE_THREADS", asked["RONGHE_THREADS"] or "0", threads, faults)
+    where = collect("RONGHE_DEVICE", asked["RONGHE_DEVICE"] or "auto", device, faults)
+    held = asked["RONGHE_MEMORY"]
+    memory = collect("RONGHE_MEMORY", held, size, faults) if held else usual.memory
+    return Computing(count or 0, where or usual.device, memory or usual.memory)

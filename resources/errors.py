@@ -6,6 +6,7 @@
     │   ├── StoreUnreachableError     the endpoint gives no answer
     │   ├── StoreAccessError          credentials or permissions are missing or refused
     │   ├── ObjectChangedError        an object is not the version that was asked for any more
+    │   ├── StoreLockedError          another process holds a lock for too long
     │   ├── UnsafeStoreError          the store ignores conditional writes
     │   ├── StoreFailureError         any other failure underneath: disk full, server error
     │   │   └── StoreInterruptedError   the server fails, breaks off or is too slow, again and again
@@ -51,6 +52,10 @@ class StoreAccessError(StoreError):
 
 class ObjectChangedError(StoreError):
     """An object is not the version that was asked for any more."""
+
+
+class StoreLockedError(StoreError):
+    """A lock that is held for moments only is held by a process that does not let it go."""
 
 
 class UnsafeStoreError(StoreError):

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LIBRARIES = ("merge_ops", "eval_ops", "resources")
-OPEN = ("errors", "progress", "compute")
+OPEN = ("errors", "progress", "compute", "locks")
 """Modules at a library's top that others import as they are."""
 
 

@@ -9,7 +9,6 @@ its manifest, and stays in the store like everything that is published.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from assets.work.entries import UpstreamModel
@@ -116,18 +115,21 @@ def pull_packed(
     from merge_ops.jobs.packing import PackingSink
     from merge_ops.jobs.restoring import Nowhere, restore
     from merge_ops.sources import PackedSource
+    from merge_ops.working_folders import working_folder
 
     below = open_checkpoint(str(model.base), base.source(), base.digest)
-    with TemporaryDirectory(prefix="ronghe-") as folder:
-        with PackingSink(Path(folder), below, called=source.location) as sink:
+    with working_folder() as work:
+        folder = work / "packed"
+        folder.mkdir()
+        with PackingSink(folder, below, called=source.location) as sink:
             copy_unpickled(source, sink)
             index = sink.finish()
-        packed = PackedSource(FolderSource(Path(folder)), below)
+        packed = PackedSource(FolderSource(folder), below)
         saving = Saving(index.nbytes, index.packed_nbytes, False)
         if model.store == "packed" or saving.share >= LEAST_SAVING:
             saving = Saving(index.nbytes, index.packed_nbytes, True)
             restore(packed, Nowhere())
-            return _publish(store, Path(folder), index, fields), saving
+            return _publish(store, folder, index, fields), saving
         with store.attempt(MODEL) as attempt:
             restore(packed, attempt)
             return attempt.publish(**fields), saving

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, cast
 
 from merge_ops.checkpoints.folder_door import FolderDoor, FolderLook, RefusedFileError
+from merge_ops.checkpoints.open_files import TOO_MANY, PooledFile
 from merge_ops.checkpoints.opened_files import Checksums, HashedFile, OpenedFile
 from merge_ops.errors import OutputError, UnreadableFileError
 
@@ -175,7 +175,8 @@ class FolderSource:
         opened = self._open.get(file)
         if opened is None:
             path = self._folder / file
-            fresh = OpenedFile(path, self._through_the_door(file), self._remembers)
+            pooled = PooledFile(str(path), lambda: self._through_the_door(file))
+            fresh = OpenedFile(path, pooled, self._remembers)
             if file in self._hashed:
                 fresh.prove(self._hashed[file])
             opened = self._open.setdefault(file, fresh)
@@ -183,10 +184,12 @@ class FolderSource:
                 fresh.close()
         return opened
 
-    def _through_the_door(self, file: str) -> FileIO:
+    def _through_the_door(self, file: str) -> int:
         try:
-            return FileIO(self._door.open(file))
+            return self._door.open(file)
         except OSError as error:
+            if error.errno in TOO_MANY:
+                raise  # of the pool, which closes another and tries again
             raise _unreadable(f"{self._folder}/{file}", error) from error
 
     def close(self) -> None:

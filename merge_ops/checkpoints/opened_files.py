@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import base64
 import binascii
+import errno
 import os
 import stat
 import threading
-from io import FileIO
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import blake3
 
+from merge_ops.checkpoints.open_files import PooledFile
 from merge_ops.errors import ChangedInputError
 
 if TYPE_CHECKING:
@@ -119,10 +121,10 @@ class OpenedFile:
     With `remembers` it keeps a hash of each read, so that `prove` can go back over it.
     """
 
-    def __init__(self, path: Path, handle: FileIO, remembers: bool = False) -> None:
+    def __init__(self, path: Path, handle: PooledFile, remembers: bool = False) -> None:
         self._path = path
         self._handle = handle
-        self.state = FileState.of(os.fstat(handle.fileno()))
+        self.state = FileState.of(handle.stat())
         self._reads: list[tuple[int, int, bytes]] | None = [] if remembers else None
         self._checksums: NDArray[np.uint64] | None = None
         self._local = threading.local()
@@ -166,8 +168,10 @@ class OpenedFile:
         if self._checksums is None:
             raise self._changed(found)
         try:
-            with FileIO(self._path, opener=_open_regular) as handle:
-                again = OpenedFile(self._path, handle)
+            path = str(self._path)
+            with closing(
+                OpenedFile(self._path, PooledFile(path, lambda: _open_regular(path)))
+            ) as again:
                 if again.state.size != self.state.size:
                     raise self._changed(found)
                 again._checksums = self._checksums
@@ -184,12 +188,20 @@ class OpenedFile:
     def _fill(self, offset: int, buffer: memoryview) -> None:
         done = 0
         while done < len(buffer):
-            count = os.preadv(self._handle.fileno(), [buffer[done:]], offset + done)
+            count = self._read(buffer[done:], offset + done)
             if count == 0:
-                if os.fstat(self._handle.fileno()).st_size != self.state.size:
+                if self._handle.stat().st_size != self.state.size:
                     raise self._changed(self._difference())
                 raise OSError(f"{self._path} ends at byte {offset + done}")
             done += count
+
+    def _read(self, buffer: memoryview, offset: int) -> int:
+        try:
+            return self._handle.preadv(buffer, offset)
+        except OSError as error:
+            if error.errno == errno.ESTALE:  # it was closed for others, and is not what it was
+                raise self._changed(self._difference() or "another file took its place") from error
+            raise
 
     def _read_proven(self, offset: int, buffer: memoryview) -> None:
         """Whole pieces are read where they are wanted; of those at the ends a part is copied."""
@@ -229,7 +241,7 @@ class OpenedFile:
     def _difference(self) -> str:
         """How the open file, or the one of its name, differs from what was opened; empty if not."""
         try:
-            now = [os.fstat(self._handle.fileno()), os.stat(self._path)]
+            now = [self._handle.stat(), os.stat(self._path)]
         except FileNotFoundError:
             return "it is gone"
         except OSError as error:
@@ -253,8 +265,8 @@ class OpenedFile:
         return ChangedInputError(f"{self._path} changed while it was read ({what}); {_WAIT}")
 
 
-def _open_regular(path: str, flags: int) -> int:
+def _open_regular(path: str) -> int:
     """Open what has a file's name now, which may be anything: a pipe would never answer."""
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError(f"{path} is no regular file")
-    return os.open(path, flags | os.O_NONBLOCK)
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)

@@ -18,6 +18,7 @@ from merge_ops.checkpoints.depth import layer_of
 from merge_ops.checkpoints.name_alignment import named_alike
 from merge_ops.jobs.task_vectors import delta_blocks, float_tensors
 from merge_ops.progress import Progress
+from merge_ops.stream.cores import on_one_thread
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -84,6 +85,7 @@ class Interference:
         return dataclasses.asdict(self)
 
 
+@on_one_thread
 def task_vector_statistics(
     base: Checkpoint, expert: Checkpoint, progress: Progress | None = None
 ) -> TaskVectorStatistics:
@@ -115,6 +117,7 @@ def task_vector_statistics(
     return TaskVectorStatistics(base.name, expert.name, tuple(changes))
 
 
+@on_one_thread
 def interference(
     base: Checkpoint, experts: Sequence[Checkpoint], progress: Progress | None = None
 ) -> Interference:

@@ -7,18 +7,17 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from math import prod
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from merge_ops.checkpoints.header import ITEM_SIZES
 from merge_ops.errors import Fault, SettingsError
 from merge_ops.plans.steps import Merge
+from merge_ops.stream.cores import memory_limits
 
 if TYPE_CHECKING:
     from merge_ops.plans.plan import Plan
 
 GIB = 1 << 30
-CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 class Room:
@@ -76,8 +75,4 @@ def check_room(plan: Plan, machine: int) -> None:
 def machine_memory() -> int:
     """Bytes of memory this process may ever have: the machine's, or less in a container."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        limit = CGROUP_LIMIT.read_text().strip()
-    except OSError:
-        return machine
-    return min(machine, int(limit)) if limit.isdigit() else machine
+    return min([machine, *memory_limits()])

@@ -17,27 +17,31 @@ from merge_ops.jobs.adapter_agreement import recipe_faults
 from merge_ops.jobs.adapter_average import plan_average, write_average
 from merge_ops.recipes import Recipe, load_steps
 from merge_ops.sources import Adapter, read_adapter
+from merge_ops.stream import torch_threads
 from orchestration.commands.input_digests import check_unchanged, hash_model
 from orchestration.commands.local_models import (
     find_places,
     folders_of,
     path_of,
 )
-from orchestration.commands.output_folder import check_output, staged
+from orchestration.commands.output_folder import check_output, check_space, staged
 from orchestration.commands.readable_models import folder_of_adapter, readable
+from orchestration.settings import how_to_compute
 
 
 def run_adapter_average(
     config: Path, out: Path, factor_wise: bool, follow_links: bool = False
 ) -> None:
     """Write the averaged adapter into `out`, all of it or nothing."""
+    how = how_to_compute("ronghe merge-adapters")
     recipe = _recipe(config)
     adapters = _read_all(recipe, follow_links)
     plan = plan_average(recipe, adapters, factor_wise)
     check_output(out)
+    check_space(out, plan.nbytes)
     console = Console(stderr=True)
     bar = Progress(console=console, disable=not console.is_terminal)
-    with staged(out) as stage, bar:
+    with staged(out) as stage, bar, torch_threads(how.threads):
         task = bar.add_task("averaging", total=len(plan.tensors))
         write_average(plan, FolderSink(stage), lambda done, _: bar.update(task, completed=done))
         check_unchanged(each.checkpoint.source for each in adapters)

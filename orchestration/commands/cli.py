@@ -60,9 +60,16 @@ class _MergeCommand(TyperCommand):
 def merge(
     config: Config,
     out: Annotated[Path, typer.Argument(help="The output folder; new or empty.")],
-    threads: Annotated[int, typer.Option(min=0, help="Worker threads; 0: one a core.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    memory: Annotated[str, typer.Option(help="Bound of the buffers, such as 512MiB.")] = "512MiB",
+    threads: Annotated[
+        str | None, typer.Option(help="Worker threads; 0: one a core.", show_default="0")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu or cuda.", show_default="auto")
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(help="Bound of the buffers, such as 512MiB.", show_default="512MiB"),
+    ] = None,
     shard_size: Annotated[str, typer.Option(help="Most data of a file of the output.")] = "5GB",
     masks: Annotated[
         Path | None, typer.Option(help="Of a merge by emr: a new folder for masks and scales.")
@@ -71,7 +78,7 @@ def merge(
         bool, typer.Option("--force", help="Replace an old result; it stays until this is whole.")
     ] = False,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="The seed of random methods, instead of the recipe's.")
+        str | None, typer.Option(help="The seed of random methods, instead of the recipe's.")
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Warnings are errors.")] = False,
     no_verify: Annotated[
@@ -129,7 +136,7 @@ def extract_lora(
     finetuned: Annotated[str, typer.Argument(help="The fine-tuned model's folder.")],
     base: Annotated[str, typer.Argument(help="Its base model's folder.")],
     out: Annotated[Path, typer.Argument(help="The adapter's folder; new or empty.")],
-    rank: Annotated[int, typer.Option(min=1, help="The largest rank.")] = 128,
+    rank: Annotated[str, typer.Option(help="The largest rank.")] = "128",
     distribute_scale: Annotated[
         bool, typer.Option(help="Singular values on both factors, or all on A.")
     ] = True,
@@ -144,8 +151,10 @@ def extract_lora(
     """Extract a LoRA adapter from FINETUNED by truncated SVD, for PEFT or as `base+adapter`."""
     from merge_ops.jobs.extraction_plan import ExtractionSettings
     from orchestration.commands.extract_command import run_extraction
+    from orchestration.options import read, whole
 
-    kept = ExtractionSettings(rank, distribute_scale, tuple(include or ()), tuple(exclude or ()))
+    most = read("ronghe extract-lora", "--rank", rank, lambda text: whole(text, 1, 1_000_000))
+    kept = ExtractionSettings(most, distribute_scale, tuple(include or ()), tuple(exclude or ()))
     run_extraction(finetuned, base, out, kept, follow_links)
 
 
@@ -275,7 +284,7 @@ def refs(
 
 
 def main() -> None:
-    """Run the command line; an error of ours is one message and exit status 2."""
+    """Run the command line; an error of ours is one message and exit status 2, a place's is 1."""
     try:
         app()
     except ModuleNotFoundError as error:
@@ -291,10 +300,16 @@ def main() -> None:
         from merge_ops.errors import RongheError
         from resources.errors import ResourceError
 
-        if not isinstance(error, RongheError | ResourceError | EvalError):
+        if isinstance(error, RongheError | ResourceError | EvalError):
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
+            raise SystemExit(2) from None
+        from orchestration.commands.machine_faults import machine_fault
+
+        told = machine_fault(error)
+        if told is None:
             raise
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
-        raise SystemExit(2) from None
+        print(told, file=sys.stderr)  # noqa: T201
+        raise SystemExit(1) from None
     finally:
         freeze()  # what lives now ends with the process; walking it takes up to half a second
 

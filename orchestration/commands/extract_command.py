@@ -9,22 +9,25 @@ from rich.table import Table
 from merge_ops.checkpoints import FolderSink
 from merge_ops.jobs.extraction_plan import ExtractionSettings, plan_extraction
 from merge_ops.jobs.lora_extraction import ExtractionReport, extract
+from merge_ops.stream import torch_threads
 from orchestration.commands.input_digests import check_unchanged, prove_models
 from orchestration.commands.local_models import open_models
 from orchestration.commands.output_folder import check_output, staged
+from orchestration.settings import how_to_compute
 
 
 def run_extraction(
     tuned: str, base: str, out: Path, settings: ExtractionSettings, follow_links: bool = False
 ) -> None:
     """Write an adapter into `out`, all of it or nothing, and print how near it comes."""
+    how = how_to_compute("ronghe extract-lora")
     opened = open_models("ronghe extract-lora", [base, tuned], follow_links=follow_links)
     check_output(out)
     digests = prove_models(opened.values())
     plan = plan_extraction(opened[base], opened[tuned], settings, digests)
     console = Console(stderr=True)
     bar = Progress(console=console, disable=not console.is_terminal)
-    with staged(out) as stage, bar:
+    with staged(out) as stage, bar, torch_threads(how.threads):
         task = bar.add_task("decomposing", total=len(plan.ranks))
         sink = FolderSink(stage)
         report = extract(plan, sink, lambda done, _: bar.update(task, completed=done))

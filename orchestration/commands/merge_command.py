@@ -6,14 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from merge_ops.checkpoints import Checkpoint, FolderSink, FolderSource
 from merge_ops.plans import Plan, StepPlans, plan_steps
-from merge_ops.stream import StreamSettings, arithmetic_kind, can_do_without_torch
+from merge_ops.stream import StreamSettings, arithmetic_kind, can_do_without_torch, check_settings
 from orchestration.commands.cautions import cautions_of, refuse_cautions, show_cautions
 from orchestration.commands.extras import require
 from orchestration.commands.input_digests import check_unchanged, places_of, prove_models
@@ -23,26 +22,31 @@ from orchestration.commands.local_models import (
     open_models,
 )
 from orchestration.commands.output_checks import OutputChecks
-from orchestration.commands.output_folder import check_output, staged
+from orchestration.commands.output_folder import check_output, check_space, staged
 from orchestration.commands.plan_command import concrete_steps
-from orchestration.sizes import parse_size
+from orchestration.options import read, size, whole
+from orchestration.settings import how_to_compute
 
 if TYPE_CHECKING:
     from merge_ops.jobs.assembly import MergeReport
 
 
+COMMAND = "ronghe merge"
+MOST_SEED = (1 << 63) - 1
+
+
 @dataclass(frozen=True)
 class MergeOptions:
-    """The options of `ronghe merge`, as they were typed."""
+    """The options of `ronghe merge`, as they were typed; None is what the environment says."""
 
-    threads: int
-    device: str
-    memory: str
+    threads: str | None
+    device: str | None
+    memory: str | None
     shard_size: str
     block: int | None = None
     masks: Path | None = None
     force: bool = False
-    seed: int | None = None
+    seed: str | None = None
     strict: bool = False
     verify: bool = True
     follow_links: bool = False
@@ -50,9 +54,12 @@ class MergeOptions:
 
 def run_merge(config: Path, out: Path, options: MergeOptions) -> None:
     """Merge one file into `out`; what is there is either a whole result or nothing."""
-    limit = parse_size("--memory", options.memory)
-    shard_bytes = parse_size("--shard-size", options.shard_size)
-    steps = concrete_steps(config).with_seed(options.seed)
+    how = how_to_compute(COMMAND, options.threads, options.device, options.memory)
+    shard_bytes = read(COMMAND, "--shard-size", options.shard_size, size)
+    seed = None
+    if options.seed is not None:
+        seed = read(COMMAND, "--seed", options.seed, lambda text: whole(text, 0, MOST_SEED))
+    steps = concrete_steps(config).with_seed(seed)
     # All faults of headers, before anything heavy is imported or hashed:
     opened = open_models(
         str(config),
@@ -60,9 +67,13 @@ def run_merge(config: Path, out: Path, options: MergeOptions) -> None:
         download=Download.LATER,
         follow_links=options.follow_links,
     )
-    planned = plan_steps(steps, opened, shard_bytes, arithmetic_kind(options.device))
-    read = [path for model in opened.values() for _, path in places_of(model)]
-    check_output(out, options.force, [config, *read])
+    planned = plan_steps(steps, opened, shard_bytes, arithmetic_kind(how.device))
+    inputs = [path for model in opened.values() for _, path in places_of(model)]
+    settings = StreamSettings(how.threads, how.device, how.memory, options.block)
+    for plan in planned.plans:
+        check_settings(plan, settings)
+    check_output(out, options.force, [config, *inputs])
+    check_space(out, sum(plan.bytes_written for plan in planned.plans))
     if options.masks is not None:
         from orchestration.commands.emr_command import check_masks_wanted
 
@@ -72,10 +83,9 @@ def run_merge(config: Path, out: Path, options: MergeOptions) -> None:
     if options.strict:
         refuse_cautions(str(config), cautions)
     show_cautions(console, cautions)
-    settings = StreamSettings(options.threads, options.device, limit, options.block)
     fetch_models(opened)
     with OutputChecks(console, planned.result, options.strict, options.verify) as checks:
-        plans = _with_digests(planned, opened, options.device)
+        plans = _with_digests(planned, opened, how.device)
         _write(console, out, plans, settings, options, checks)
 
 
@@ -88,13 +98,10 @@ def _write(
     checks: OutputChecks,
 ) -> None:
     """Carry out all steps; what was written becomes `out` once it was looked at."""
-    with (
-        staged(out, options.force) as staging,
-        TemporaryDirectory(prefix=f".{out.name}.", suffix=".steps", dir=staging.parent) as between,
-    ):
+    with staged(out, options.force) as staging:
 
         def make(plan: Plan) -> FolderSource:
-            folder = Path(between) / plan.recipe.name
+            folder = staging.parent / "steps" / plan.recipe.name
             _merge(console, plan, {"default": folder}, settings, checks)
             return FolderSource(folder)
 

@@ -14,7 +14,7 @@ from merge_ops.checkpoints import FolderSink
 from merge_ops.errors import did_you_mean
 from merge_ops.jobs.restoring import copy_files
 from orchestration.commands.catalog_store import open_store
-from orchestration.commands.output_folder import check_output, staged
+from orchestration.commands.output_folder import check_output, check_space, staged
 from resources.errors import DamagedArtifactError, MissingArtifactError
 from resources.store import ArtifactStore
 
@@ -35,6 +35,7 @@ def run_restore(name: str, out: Path) -> None:
     store = open_store()
     check_output(out)
     ref, model = _found(store, name)
+    check_space(out, model.nbytes)
     console = Console(stderr=True)
     bar = Progress(console=console, disable=not console.is_terminal)
     with staged(out) as stage, bar, model.source() as source:

@@ -1,6 +1,5 @@
 """`ronghe gc`, `ronghe refs` and `ronghe adopt-refs`: names in the store, and what is left over."""
 
-import re
 from typing import TYPE_CHECKING
 
 from assets.work.names import present_name, refs_of
@@ -14,27 +13,17 @@ from orchestration.commands.store_tables import (
     print_table,
     size_text,
 )
+from orchestration.leftovers import remove_leftovers
+from orchestration.options import period, read
 from resources.store import ArtifactStore
 
 if TYPE_CHECKING:
     from resources.store import RefEntry
 
-_PERIOD = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
-_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-
-
-def parse_period(option: str, text: str) -> float:
-    """Read seconds from `90s`, `30m`, `24h` or `7d`. Raises SettingsError for other text."""
-    found = _PERIOD.fullmatch(text.strip())
-    if not found:
-        problem = f"is {text!r}; give a number and a unit, such as 90s, 30m, 24h or 7d"
-        raise SettingsError("ronghe gc", [Fault(option, problem)])
-    return float(found.group(1)) * _SECONDS[found.group(2)]
-
 
 def collect(dry_run: bool, grace: str) -> None:
     """List what killed runs left and, unless `dry_run`, remove it."""
-    seconds = parse_period("--grace", grace)
+    seconds = read("ronghe gc", "--grace", grace, period)
     console, store = make_console(), open_store()
     with make_bar(console) as bar:
         task = bar.add_task("removing", total=None, visible=not dry_run)
@@ -54,6 +43,9 @@ def collect(dry_run: bool, grace: str) -> None:
     if rows:
         columns = ("attempt", "files", "uploads", "size", "silent for")
         print_table(console, "to be removed" if dry_run else "removed", columns, rows)
+    left = [] if dry_run else remove_leftovers()
+    for path in left:
+        console.print(f"removed {path}", highlight=False, markup=False, soft_wrap=True)
     verb = "would be removed" if dry_run else "removed"
     console.print(
         f"{size_text(report.nbytes)} {verb} from {store.uri}; {report.kept_attempts} attempts stay",

@@ -1,4 +1,4 @@
-"""One refresh at a time on an instance, and no run left standing by one that was killed."""
+"""One refresh at a time on an instance, and no run left standing by one that was stopped."""
 
 import fcntl
 import socket
@@ -9,9 +9,16 @@ from pathlib import Path
 import dagster as dg
 
 from merge_ops.errors import RongheError
+from orchestration.leftovers import remove_leftovers
+from resources.locks import holder_of
 
 TAG = "ronghe/refresh"
-UNFINISHED = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING]
+UNFINISHED = [
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.CANCELING,
+]
 
 
 class RefreshRunningError(RongheError):
@@ -28,7 +35,8 @@ def only_refresh(instance: dg.DagsterInstance, home: Path) -> Iterator[None]:
     """Hold the lock of this DAGSTER_HOME; what earlier refreshes left unfinished is failed.
 
     A run whose process is gone would otherwise count as in progress for ever, and its partitions
-    would never be asked for again. Raises RefreshRunningError.
+    would never be asked for again; so runs of this refresh that a signal stopped are canceled.
+    Raises RefreshRunningError.
     """
     path = home / "refresh.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -37,10 +45,20 @@ def only_refresh(instance: dg.DagsterInstance, home: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RefreshRunningError(
-                f"another `ronghe refresh` is running on {home}; wait for it to end"
+                f"another `ronghe refresh` is running on {home}: {holder_of(path)}; wait for it to"
+                " end, or end it"
             ) from None
-        tags = {TAG: run_tags(home)[TAG]}
-        filters = dg.RunsFilter(tags=tags, statuses=UNFINISHED)
-        for run in instance.get_runs(filters=filters):
+        remove_leftovers()
+        for run in _unfinished(instance, home):
             instance.report_run_failed(run, "The process that ran this refresh is gone.")
-        yield
+        try:
+            yield
+        except BaseException:
+            for run in _unfinished(instance, home):
+                instance.report_run_canceled(run, "The refresh that ran this was stopped.")
+            raise
+
+
+def _unfinished(instance: dg.DagsterInstance, home: Path) -> list[dg.DagsterRun]:
+    tags = {TAG: run_tags(home)[TAG]}
+    return list(instance.get_runs(filters=dg.RunsFilter(tags=tags, statuses=UNFINISHED)))

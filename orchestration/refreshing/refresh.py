@@ -11,6 +11,7 @@ import dagster as dg
 
 from assets.batches import FAILED
 from assets.dagster_internals import DagsterSqliteStorage, InstanceRef
+from orchestration import interruption
 from orchestration.automation import OBSERVE_JOB, UPSTREAM
 from orchestration.catalogs.catalog_name import named_settings
 from orchestration.definitions import build_definitions
@@ -21,10 +22,11 @@ from orchestration.refreshing.report import AssetCount, RefreshReport
 from orchestration.refreshing.requests import Pending
 from orchestration.refreshing.standing import daemon_of, live_partitions, look
 from orchestration.refreshing.state import load_cursor, load_waiting, save
+from orchestration.refreshing.step_signals import signals_end_the_refresh
 from orchestration.refreshing.store_state import what_the_store_lacks
 from orchestration.retention import forget_old_looks
 from orchestration.run_plans import RunPlan
-from orchestration.settings import Settings
+from orchestration.settings import Settings, check_dagster_home
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,6 +49,7 @@ WITH_OUR_LOGGER = {"loggers": {"console": {}}}  # without it Dagster adds its ow
 
 def open_instance(settings: Settings) -> dg.DagsterInstance:
     """Open Dagster's instance in DAGSTER_HOME; make it when it is not there."""
+    check_dagster_home(settings.dagster_home)
     settings.dagster_home.mkdir(parents=True, exist_ok=True)
     _write_configuration(settings.dagster_home / "dagster.yaml")
     home = str(settings.dagster_home)
@@ -79,7 +82,7 @@ def refresh(
         log = RunLog(home / "logs" / "refresh.log")
         progress = RefreshProgress(console)
         work = _Refresh(instance, definitions, log, progress, run_tags(home), settings)
-        with log.everything(), progress:
+        with log.everything(), progress, signals_end_the_refresh():
             return work.run()
 
 
@@ -170,6 +173,7 @@ class _Refresh:
         result = job.execute_in_process(
             WITH_OUR_LOGGER, instance=self._instance, tags=self._tags, raise_on_error=False
         )
+        interruption.check()
         self._report.runs += 1
         self._report.failures += self._log.errors.take()
         if not result.success:
@@ -187,6 +191,7 @@ class _Refresh:
             tags={**self._tags, **plan.tags},
             raise_on_error=False,
         )
+        interruption.check()
         self._report.runs += 1
         if not (result.success and _all_passed(result)):
             self._report.failures += _failures(result, f"{names} {_short(plan)}".strip())

@@ -7,7 +7,6 @@ Whole-object writes go to a temporary file and appear by `link()` (fails when th
 
 import contextlib
 import errno
-import fcntl
 import os
 import stat
 import uuid
@@ -18,8 +17,10 @@ from typing import BinaryIO
 from blake3 import blake3
 
 from resources.errors import StoreAccessError, StoreError, StoreFailureError, UnsafeStoreError
+from resources.locks import take_lock
 from resources.places.place import TEMPORARY, Entry
 
+LOCK_PATIENCE = 30.0  # seconds; a name is changed in milliseconds; see docs/timeouts.md
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -180,8 +181,10 @@ class LocalPlace:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        with (self.root / ".lock").open("ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        path = self.root / ".lock"
+        with path.open("ab") as lock:
+            what = f"the artifact store {self.uri}, to change a name"
+            take_lock(lock.fileno(), path, what, patience=LOCK_PATIENCE)
             yield
 
 

@@ -33,6 +33,7 @@ from resources.store.cache import DEFAULT_BYTES, FolderCache
 from resources.store.clock import StoreClock
 from resources.store.gc import GcReport, collect_garbage
 from resources.store.identity import ensure_identity
+from resources.store.leftovers import remove_dead_copies
 from resources.store.names import ARTIFACTS, MANIFEST, manifest_key
 from resources.store.namespaces import Namespace
 from resources.store.people import this_person
@@ -244,6 +245,7 @@ class ArtifactStore:
         """
         if not dry_run:
             self.probe()
+            remove_dead_copies(self.cache.root)
         return collect_garbage(self.place, grace_seconds, dry_run, progress)
 
     @functools.cached_property

@@ -26,6 +26,7 @@ from typing import Protocol
 from blake3 import blake3
 
 from resources.errors import DamagedArtifactError, StoreFailureError
+from resources.locks import take_lock
 from resources.reading.records import FileRecord, Progress
 from resources.reading.sources import FileSource
 
@@ -153,7 +154,11 @@ class FolderCache:
             self.root / "locks" / digest, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666
         )
         try:
-            fcntl.flock(descriptor, operation)
+            if operation & fcntl.LOCK_NB:
+                fcntl.flock(descriptor, operation)
+            else:
+                path, shared = self.root / "locks" / digest, operation == fcntl.LOCK_SH
+                take_lock(descriptor, path, f"a copy of the artifact {digest[:12]}", shared)
         except BaseException:
             os.close(descriptor)
             raise

@@ -7,13 +7,13 @@
 """
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
 from resources.errors import ModelSourceError
+from resources.locks import take_lock
 from resources.reading import Progress
 
 SOURCES_VARIABLE = "XDG_CACHE_HOME"
@@ -117,6 +117,7 @@ class LocalCopies:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / "lock").open("ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        path = self.root / "lock"
+        with path.open("ab") as lock:
+            take_lock(lock.fileno(), path, f"the download of {self._location}")
             yield

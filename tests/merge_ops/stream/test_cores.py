@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from merge_ops.stream.cores import usable_cores
+from merge_ops.jobs.statistics import interference, task_vector_statistics
+from merge_ops.stream.cores import memory_limits, on_one_thread, torch_threads, usable_cores
+from merge_ops.stream.room import machine_memory
 from merge_ops.stream.settings import StreamSettings
 
 
@@ -73,3 +75,44 @@ def test_a_machine_without_quotas(tmp_path: Path) -> None:
     files = {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}
     assert usable_cores(machine(tmp_path / "free", "4:cpu:/\n", files)) == 64
     assert usable_cores(tmp_path / "nothing at all") == 64
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "limits"),
+    [
+        ("0::/\n", {"memory.max": "1073741824\n"}, [1 << 30]),
+        ("0::/\n", {"memory.max": "max\n"}, []),
+        (
+            "0::/pods/one\n",
+            {"pods/memory.max": "2000", "pods/one/memory.max": "3000"},
+            [3000, 2000],
+        ),
+        ("4:memory:/docker/x\n", {"memory/memory.limit_in_bytes": "4096\n"}, [4096]),
+        ("4:memory:/\n1:cpu:/\n", {"memory/memory.limit_in_bytes": "no\n"}, []),
+        ("nonsense\n", {"memory.max": "1"}, []),
+        ("", {}, []),
+    ],
+)
+def test_limits_of_memory_are_those_of_all_groups(tmp_path, groups, files, limits) -> None:
+    assert list(memory_limits(machine(tmp_path, groups, files))) == limits
+
+
+def test_the_machine_has_at_most_what_its_container_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("merge_ops.stream.room.memory_limits", lambda: iter([1 << 20, 1 << 40]))
+    assert machine_memory() == 1 << 20
+    monkeypatch.setattr("merge_ops.stream.room.memory_limits", lambda: iter([1 << 62]))
+    assert machine_memory() < 1 << 62
+
+
+def test_statistics_take_one_thread_and_leave_torch_as_it_was() -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    seen: list[int] = []
+    on_one_thread(lambda: seen.append(torch.get_num_threads()))()
+    with torch_threads(0):
+        seen.append(torch.get_num_threads())
+    assert seen == [1, usable_cores()]
+    assert torch.get_num_threads() == before
+    assert task_vector_statistics.__wrapped__ is not None
+    assert interference.__wrapped__ is not None
