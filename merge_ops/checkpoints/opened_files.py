@@ -54,7 +54,7 @@ class FileState(NamedTuple):
             return f"it had {self.size} bytes and has {later.size}"
         if self.modified != later.modified:
             return "it was written to"
-        return "it was touched" if self.changed != later.changed else ""
+        return "it was written to, or touched" if self.changed != later.changed else ""
 
 
 class Checksums:
@@ -89,12 +89,12 @@ class Checksums:
 
 
 class HashedFile(NamedTuple):
-    """A hashed file is what its bytes were when its digest was made: how many, and their checksums.
+    """A hashed file is what it was when its digest was made: its state, its bytes' checksums.
 
     `checksums` is the text of `Checksums`.
     """
 
-    size: int
+    state: FileState
     checksums: str
 
     def numbers(self) -> NDArray[np.uint64]:
@@ -108,7 +108,7 @@ class HashedFile(NamedTuple):
             raw = base64.b64decode(self.checksums, validate=True)
         except binascii.Error as error:
             raise ValueError("these checksums are no base64") from error
-        if len(raw) != 8 * -(-self.size // PIECE):
+        if len(raw) != 8 * -(-self.state.size // PIECE):
             raise ValueError("these are the checksums of another file")
         return np.frombuffer(raw, dtype=np.uint64)
 
@@ -125,6 +125,7 @@ class OpenedFile:
         self.state = FileState.of(os.fstat(handle.fileno()))
         self._reads: list[tuple[int, int, bytes]] | None = [] if remembers else None
         self._checksums: NDArray[np.uint64] | None = None
+        self._hashed = self.state
         self._local = threading.local()
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
@@ -145,9 +146,9 @@ class OpenedFile:
 
         Raises ChangedInputError where they differ.
         """
-        if hashed.size != self.state.size:
-            raise self._changed(f"it had {self.state.size} bytes, and {hashed.size} when hashed")
-        self._checksums = hashed.numbers()
+        if hashed.state.size != self.state.size:
+            raise self._changed(hashed.state.difference(self.state))
+        self._checksums, self._hashed = hashed.numbers(), hashed.state
         reads, self._reads = self._reads or [], None
         for offset, length, digest in dict.fromkeys(reads):
             again = memoryview(bytearray(length))
@@ -229,7 +230,7 @@ class OpenedFile:
     def _difference(self) -> str:
         """How the open file, or the one of its name, differs from what was opened; empty if not."""
         try:
-            now = [os.fstat(self._handle.fileno()), os.stat(self._path)]
+            now = [os.stat(self._path), os.fstat(self._handle.fileno())]
         except FileNotFoundError:
             return "it is gone"
         except OSError as error:
@@ -238,8 +239,8 @@ class OpenedFile:
         return next(filter(None, told), "")
 
     def _wrong(self, start: int) -> ChangedInputError:
-        found = self._difference()
-        if found and found != "it was touched":
+        found = self._hashed.difference(self.state) or self._difference()
+        if found:
             return self._changed(found)
         stop = min(self.state.size, start + PIECE)
         return ChangedInputError(
