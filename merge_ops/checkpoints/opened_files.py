@@ -58,7 +58,12 @@ class FileState(NamedTuple):
 
 
 class Checksums:
-    """Checksums are those of the pieces of one file, taken while its bytes come in order."""
+    """Checksums are those of the pieces of one file, taken while its bytes come in order.
+
+    Raise `version` when they are made in another way, which those that are remembered are not.
+    """
+
+    version = f"checksums 2 of {PIECE} "
 
     def __init__(self) -> None:
         self._open = bytearray()
@@ -85,7 +90,7 @@ class Checksums:
         from merge_ops.kernels.checksums import checksums
 
         rest = checksums(memoryview(bytes(self._open)), PIECE).tobytes()
-        return base64.b64encode(bytes(self._sums) + rest).decode()
+        return self.version + base64.b64encode(bytes(self._sums) + rest).decode()
 
 
 class HashedFile(NamedTuple):
@@ -105,7 +110,7 @@ class HashedFile(NamedTuple):
         import numpy as np
 
         try:
-            raw = base64.b64decode(self.checksums, validate=True)
+            raw = base64.b64decode(self.checksums.removeprefix(Checksums.version), validate=True)
         except binascii.Error as error:
             raise ValueError("these checksums are no base64") from error
         if len(raw) != 8 * -(-self.state.size // PIECE):
@@ -194,33 +199,20 @@ class OpenedFile:
 
     def _read_proven(self, offset: int, buffer: memoryview) -> None:
         """Whole pieces are read where they are wanted; of those at the ends a part is copied."""
-        size, end = self.state.size, offset + len(buffer)
-        if offset < 0 or end > size:
+        from merge_ops.kernels.checksums import MISSING, RIGHT, read_checked
+
+        size, expected = self.state.size, cast("NDArray[np.uint64]", self._checksums)
+        if offset < 0 or offset + len(buffer) > size:
             raise OSError(f"{self._path} ends at byte {size}")
         if not len(buffer):
             return
-        first, after = offset // PIECE, -(-end // PIECE)
-        inner = -(-offset // PIECE)
-        beyond = after if end == size else end // PIECE
-        if inner < beyond:
-            low, high = inner * PIECE, min(size, beyond * PIECE)
-            self._fill_proven(inner, buffer[low - offset : high - offset])
-        for number in dict.fromkeys((first, after - 1)):
-            if not inner <= number < beyond:
-                start, stop = number * PIECE, min(size, (number + 1) * PIECE)
-                whole = self._scratch()[: stop - start]
-                self._fill_proven(number, whole)
-                low, high = max(start, offset), min(stop, end)
-                buffer[low - offset : high - offset] = whole[low - start : high - start]
-
-    def _fill_proven(self, first: int, buffer: memoryview) -> None:
-        from merge_ops.kernels.checksums import checksums
-
-        self._fill(first * PIECE, buffer)
-        found, expected = checksums(buffer, PIECE), cast("NDArray[np.uint64]", self._checksums)
-        wrong = (found != expected[first : first + len(found)]).nonzero()[0]
-        if len(wrong):
-            raise self._wrong((first + int(wrong[0])) * PIECE)
+        file = self._handle.fileno()
+        wrong = read_checked(file, offset, buffer, size, PIECE, expected, self._scratch())
+        if wrong == MISSING:
+            self._fill(offset, buffer)  # which says why
+            raise self._changed(self._difference() or "a part of it could not be read")
+        if wrong != RIGHT:
+            raise self._wrong(wrong)
 
     def _scratch(self) -> memoryview:
         if not hasattr(self._local, "piece"):

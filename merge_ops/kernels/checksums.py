@@ -6,6 +6,7 @@ bytes with the same checksum they are none, and are always taken beside a BLAKE3
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
 
     Numbers = NDArray[np.uint64]
 
-_FACTORS = 0x9E3779B1, 0x85EBCA77
-_LOW = (1 << 32) - 1
+_WORDS = 8
+_PRIME, _ALL = 0x9E3779B97F4A7C15, (1 << 64) - 1
+RIGHT, MISSING = -1, -2
 
 
 def checksums(data: memoryview, piece: int) -> Numbers:
@@ -36,16 +38,69 @@ def checksums(data: memoryview, piece: int) -> Numbers:
     return sums
 
 
+def read_checked(
+    file: int,
+    offset: int,
+    buffer: memoryview,
+    size: int,
+    piece: int,
+    expected: Numbers,
+    scratch: memoryview,
+) -> int:
+    """Fill `buffer` from `offset` of an open file whose pieces must have the `expected` checksums.
+
+    The file has `size` bytes, and the range lies within them; `scratch` has room for a piece.
+    Returns RIGHT, MISSING where bytes are not there or cannot be read, or else the first byte of a
+    piece that is wrong.
+    """
+    compiled = library()
+    if compiled is None:
+        return _read_checked(file, offset, buffer, size, piece, expected, scratch)
+    into, room = np.frombuffer(buffer, dtype=np.uint8), np.frombuffer(scratch, dtype=np.uint8)
+    places = expected.ctypes.data, room.ctypes.data, into.ctypes.data
+    return int(compiled.read_checked(file, offset, len(buffer), size, piece, *places))
+
+
+def _read_checked(
+    file: int,
+    offset: int,
+    buffer: memoryview,
+    size: int,
+    piece: int,
+    expected: Numbers,
+    scratch: memoryview,
+) -> int:
+    """What the loop in C does, piece by piece."""
+    at, end = offset, offset + len(buffer)
+    while at < end:
+        number = at // piece
+        start, stop = number * piece, min(size, (number + 1) * piece)
+        whole = scratch[: stop - start]
+        done = 0
+        while done < len(whole):
+            got = os.preadv(file, [whole[done:]], start + done)
+            if not got:
+                return MISSING
+            done += got
+        if checksums(whole, piece)[0] != expected[number]:
+            return start
+        until = min(stop, end)
+        buffer[at - offset : until - offset] = whole[at - start : until - start]
+        at = until
+    return RIGHT
+
+
 def _checksum(piece: NDArray[np.uint8]) -> int:
     """What the loop in C gives, slower; a piece takes some memory more."""
-    filled = np.zeros(-(-len(piece) // 8) * 8, dtype=np.uint8)
+    rows = -(-len(piece) // (8 * _WORDS))
+    filled = np.zeros(rows * 8 * _WORDS, dtype=np.uint8)
     filled[: len(piece)] = piece
     words = cast("Numbers", filled.view("<u8")).astype(np.uint64, copy=False)
-    places = np.arange(len(words), dtype=np.uint64)
-    low = (words + places * np.uint64(_FACTORS[0])) & np.uint64(_LOW)
-    high = ((words >> np.uint64(32)) + places * np.uint64(_FACTORS[1]) + np.uint64(1)) & np.uint64(
-        _LOW
-    )
-    total = int(words.sum(dtype=np.uint64))
-    turned = (total << 31 | total >> 33) & ((1 << 64) - 1)
-    return int((low * high).sum(dtype=np.uint64)) ^ turned
+    sums = words.reshape(rows, _WORDS).cumsum(axis=0, dtype=np.uint64)
+    first = second = 0
+    for one, other in zip(
+        sums[-1].tolist(), sums.sum(axis=0, dtype=np.uint64).tolist(), strict=True
+    ):
+        first = (first * _PRIME + one) & _ALL
+        second = (second * _PRIME + other) & _ALL
+    return first ^ ((second << 32 | second >> 32) & _ALL)

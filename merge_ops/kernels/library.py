@@ -63,6 +63,10 @@ _SIGNATURES = {
     "logarithm": (None, (c_void_p, c_int64)),
     "hyperbolic_tangent": (None, (c_void_p, c_int64)),
     "checksums": (None, (c_void_p, c_int64, c_int64, c_void_p)),
+    "read_checked": (
+        c_int64,
+        (c_int, c_int64, c_int64, c_int64, c_int64, c_void_p, c_void_p, c_void_p),
+    ),
     "decided_sums": (None, (c_void_p, c_void_p, c_int64, c_int64, c_void_p)),
 }  # fmt: skip
 
