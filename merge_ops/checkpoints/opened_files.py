@@ -12,7 +12,6 @@ import base64
 import binascii
 import os
 import stat
-import threading
 from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -25,6 +24,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from merge_ops.kernels.checksums import CheckedPieces
+
+RIGHT = -1  # of merge_ops.kernels.checksums, which imports numpy
 PIECE = 16 << 10  # a read whose ends lie within pieces reads up to two of them more
 _WAIT = "wait until whatever writes it is done, and run again. Nothing was written"
 
@@ -129,9 +131,8 @@ class OpenedFile:
         self._handle = handle
         self.state = FileState.of(os.fstat(handle.fileno()))
         self._reads: list[tuple[int, int, bytes]] | None = [] if remembers else None
-        self._checksums: NDArray[np.uint64] | None = None
+        self._pieces: CheckedPieces | None = None
         self._hashed = self.state
-        self._local = threading.local()
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` with the bytes from `offset`.
@@ -139,8 +140,8 @@ class OpenedFile:
         Raises OSError where the file ends before, ChangedInputError where it has other bytes than
         were hashed.
         """
-        if self._checksums is not None:
-            self._read_proven(offset, buffer.cast("B"))
+        if self._pieces is not None:
+            self._read_proven(offset, buffer)
             return
         self._fill(offset, buffer)
         if self._reads is not None:
@@ -153,7 +154,10 @@ class OpenedFile:
         """
         if hashed.state.size != self.state.size:
             raise self._changed(hashed.state.difference(self.state))
-        self._checksums, self._hashed = hashed.numbers(), hashed.state
+        from merge_ops.kernels.checksums import CheckedPieces
+
+        self._pieces = CheckedPieces(self.state.size, PIECE, hashed.numbers())
+        self._hashed = hashed.state
         reads, self._reads = self._reads or [], None
         for offset, length, digest in dict.fromkeys(reads):
             again = memoryview(bytearray(length))
@@ -169,14 +173,14 @@ class OpenedFile:
         found = self._difference()
         if not found:
             return
-        if self._checksums is None:
+        if self._pieces is None:
             raise self._changed(found)
         try:
             with FileIO(self._path, opener=_open_regular) as handle:
                 again = OpenedFile(self._path, handle)
                 if again.state.size != self.state.size:
                     raise self._changed(found)
-                again._checksums = self._checksums
+                again._pieces = self._pieces
                 buffer = memoryview(bytearray(min(64 * PIECE, max(1, self.state.size))))
                 for start in range(0, self.state.size, len(buffer)):
                     again.read_into(start, buffer[: min(len(buffer), self.state.size - start)])
@@ -199,25 +203,18 @@ class OpenedFile:
 
     def _read_proven(self, offset: int, buffer: memoryview) -> None:
         """Whole pieces are read where they are wanted; of those at the ends a part is copied."""
-        from merge_ops.kernels.checksums import MISSING, RIGHT, read_checked
-
-        size, expected = self.state.size, cast("NDArray[np.uint64]", self._checksums)
+        size = self.state.size
         if offset < 0 or offset + len(buffer) > size:
             raise OSError(f"{self._path} ends at byte {size}")
         if not len(buffer):
             return
-        file = self._handle.fileno()
-        wrong = read_checked(file, offset, buffer, size, PIECE, expected, self._scratch())
-        if wrong == MISSING:
+        pieces = cast("CheckedPieces", self._pieces)
+        wrong = pieces.read(self._handle.fileno(), offset, buffer)
+        if wrong >= 0:
+            raise self._wrong(wrong)
+        if wrong != RIGHT:
             self._fill(offset, buffer)  # which says why
             raise self._changed(self._difference() or "a part of it could not be read")
-        if wrong != RIGHT:
-            raise self._wrong(wrong)
-
-    def _scratch(self) -> memoryview:
-        if not hasattr(self._local, "piece"):
-            self._local.piece = memoryview(bytearray(PIECE))
-        return self._local.piece
 
     def _difference(self) -> str:
         """How the open file, or the one of its name, differs from what was opened; empty if not."""

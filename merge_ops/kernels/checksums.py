@@ -7,6 +7,7 @@ bytes with the same checksum they are none, and are always taken beside a BLAKE3
 from __future__ import annotations
 
 import os
+import threading
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -38,27 +39,40 @@ def checksums(data: memoryview, piece: int) -> Numbers:
     return sums
 
 
-def read_checked(
-    file: int,
-    offset: int,
-    buffer: memoryview,
-    size: int,
-    piece: int,
-    expected: Numbers,
-    scratch: memoryview,
-) -> int:
-    """Fill `buffer` from `offset` of an open file whose pieces must have the `expected` checksums.
+class CheckedPieces:
+    """Checked pieces read a file of `size` bytes, whose pieces must have the `expected` checksums.
 
-    The file has `size` bytes, and the range lies within them; `scratch` has room for a piece.
-    Returns RIGHT, MISSING where bytes are not there or cannot be read, or else the first byte of a
-    piece that is wrong.
+    Several threads may read at once.
     """
-    compiled = library()
-    if compiled is None:
-        return _read_checked(file, offset, buffer, size, piece, expected, scratch)
-    into, room = np.frombuffer(buffer, dtype=np.uint8), np.frombuffer(scratch, dtype=np.uint8)
-    places = expected.ctypes.data, room.ctypes.data, into.ctypes.data
-    return int(compiled.read_checked(file, offset, len(buffer), size, piece, *places))
+
+    def __init__(self, size: int, piece: int, expected: Numbers) -> None:
+        self._size = size
+        self._piece = piece
+        self._expected = expected  # held here, for the loop in C is only told where it lies
+        self._compiled = library()
+        self._at = expected.ctypes.data
+        self._local = threading.local()
+
+    def read(self, file: int, offset: int, buffer: memoryview) -> int:
+        """Fill `buffer` from `offset` of the open `file`; the range lies within it.
+
+        Returns RIGHT, MISSING where bytes are not there or cannot be read, or else the first byte
+        of a piece that is wrong.
+        """
+        try:
+            scratch, room = self._local.held
+        except AttributeError:
+            scratch = np.empty(self._piece, dtype=np.uint8)
+            room = scratch.ctypes.data
+            self._local.held = scratch, room
+        size, piece = self._size, self._piece
+        if self._compiled is None:
+            whole = memoryview(scratch)
+            return _read_checked(file, offset, buffer, size, piece, self._expected, whole)
+        into: int = np.frombuffer(buffer, dtype=np.uint8).__array_interface__["data"][0]
+        count = len(buffer)
+        read = self._compiled.read_checked
+        return int(read(file, offset, count, size, piece, self._at, room, into))
 
 
 def _read_checked(

@@ -93,7 +93,7 @@ class FolderCache:
                 (self.root / name).mkdir(parents=True, exist_ok=True)
             while True:
                 lock = self._lock(digest, fcntl.LOCK_SH)
-                damaged = wrong_file(folder, artifact.files.values()) if folder.is_dir() else None
+                damaged = _damaged(folder, artifact) if folder.is_dir() else None
                 if folder.is_dir() and damaged is None:
                     os.utime(lock)
                     return Pin(folder, lock)
@@ -102,9 +102,8 @@ class FolderCache:
                     held.release()
                 if damaged is not None and not self._drop(folder) and folder.is_dir():
                     raise DamagedArtifactError(
-                        f"{artifact.uri}: file {damaged!r} of its copy in {folder} has other bytes "
-                        f"than were published, and another process uses it; end that one, and run "
-                        f"again"
+                        f"{artifact.uri}: file {damaged!r} of its copy in {folder} is not as it was "
+                        f"published, and another process uses it; end that one, and run again"
                     )
                 lock = self._lock(digest, fcntl.LOCK_EX)
                 try:
@@ -179,6 +178,16 @@ class FolderCache:
             return (self.root / "locks" / digest).stat().st_mtime
         except FileNotFoundError:
             return time.time()
+
+
+def _damaged(folder: Path, artifact: Pullable) -> str | None:
+    """What is wrong with a folder of the cache: a file with other bytes, or one too many.
+
+    Whoever loads a folder may look for files that the model does not have.
+    """
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    extra = min(there - artifact.files.keys(), default=None)
+    return extra or wrong_file(folder, artifact.files.values())
 
 
 def wrong_file(folder: Path, files: Iterable[FileRecord]) -> str | None:

@@ -9,7 +9,7 @@ import pytest
 from assets.work.entries import UpstreamModel
 from assets.work.packed_models import RestoredModel, stored_model
 from assets.work.pulling import pull_model
-from merge_ops.errors import CheckpointError
+from merge_ops.errors import CheckpointError, NonFiniteError
 from resources.errors import DamagedArtifactError
 from resources.places.local import LocalReader
 from resources.reading.checked_file import CheckedFile
@@ -46,13 +46,16 @@ def weights_in(store: ArtifactStore, name: str) -> Path:
 
 def test_a_rotten_base_is_not_merged_and_a_right_one_is(near: ArtifactStore, family) -> None:
     experts = pull_family(near, family)
-    right = merge_family(near, experts, "ties", "density: 0.5").artifact
+    right = merge_family(near, experts, "ties", "weight: 1, density: 0.5").artifact
     rot(weights_in(near, "base"))
     with pytest.raises(CheckpointError, match="has other bytes than were published"):
-        merge_family(near, experts, "ties", "density: 0.6")
+        merge_family(near, experts, "ties", "weight: 1, density: 0.6")
     rot(weights_in(near, "base"))  # the same bit again: put right
-    assert merge_family(near, experts, "ties", "density: 0.5").artifact.digest == right.digest
-    merge_family(near, experts, "ties", "density: 0.6")
+    assert (
+        merge_family(near, experts, "ties", "weight: 1, density: 0.5").artifact.digest
+        == right.digest
+    )
+    merge_family(near, experts, "ties", "weight: 1, density: 0.6")
 
 
 def test_a_rotten_checkpoint_is_not_handed_out(near: ArtifactStore, family) -> None:
@@ -147,3 +150,15 @@ def test_a_link_in_place_of_a_stored_file(near: ArtifactStore, family, tmp_path:
     path.symlink_to(tmp_path / "other")
     with pytest.raises(CheckpointError, match="has other bytes than were published"):
         merge_family(near, experts, "linear", "weight: 0.5")
+
+
+def test_numbers_that_no_float_holds_publish_nothing(store: ArtifactStore, family) -> None:
+    experts = pull_family(store, family)
+    for method, parameters in (
+        ("linear", "weight: 1.0e+308"),
+        ("task_arithmetic", "weight: 1, lambda: 1.0e+300"),
+        ("linear", "weight: 1.0e-320"),
+    ):
+        with pytest.raises(NonFiniteError, match=r"element 0 becomes .*Nothing was written"):
+            merge_family(store, experts, method, parameters)
+    assert store.place.walk("artifacts/checkpoint") == []
