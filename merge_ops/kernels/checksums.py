@@ -67,7 +67,7 @@ class CheckedPieces:
             self._local.held = scratch, room
         size, piece = self._size, self._piece
         if self._compiled is None:
-            whole = memoryview(scratch)
+            whole = memoryview(cast(bytearray, scratch))
             return _read_checked(file, offset, buffer, size, piece, self._expected, whole)
         into: int = np.frombuffer(buffer, dtype=np.uint8).__array_interface__["data"][0]
         count = len(buffer)

@@ -102,8 +102,8 @@ class FolderCache:
                     held.release()
                 if damaged is not None and not self._drop(folder) and folder.is_dir():
                     raise DamagedArtifactError(
-                        f"{artifact.uri}: file {damaged!r} of its copy in {folder} is not as it was "
-                        f"published, and another process uses it; end that one, and run again"
+                        f"{artifact.uri}: file {damaged!r} of its copy in {folder} is not as it "
+                        f"was published, and another process uses it; end that one, and run again"
                     )
                 lock = self._lock(digest, fcntl.LOCK_EX)
                 try:
