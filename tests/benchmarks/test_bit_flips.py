@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.bit_flips import folder_cases, run_cases, store_cases
+from benchmarks.bit_flips import folder_cases, store_cases
+from benchmarks.flips import run_cases
 from resources.store.artifact_store import ArtifactStore
 from tests.checkpoint_factory import LLAMA, write_family
 

@@ -1,13 +1,14 @@
 """Checksums of pieces: the same with and without the compiled loop, and blind to no change."""
 
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from merge_ops.checkpoints.opened_files import PIECE, Checksums, FileState, HashedFile
 from merge_ops.kernels import checksums as module
-from merge_ops.kernels.checksums import checksums
+from merge_ops.kernels.checksums import MISSING, RIGHT, CheckedPieces, checksums
 from merge_ops.kernels.library import library
 
 
@@ -56,3 +57,33 @@ def test_it_does_not_matter_how_the_bytes_come() -> None:
         assert (
             HashedFile(FileState(len(data), 0, 0, 0, 0), taken.text()).numbers().tolist() == whole
         )
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_reads_are_right_or_say_which_piece_is_not(monkeypatch, tmp_path: Path, compiled) -> None:
+    if not compiled:
+        monkeypatch.setattr(module, "library", lambda: None)
+    elif library() is None:
+        pytest.skip("the loops are not compiled")
+    rng = random.Random(7)
+    size, piece = 41 * 512 + 77, 512
+    data = rng.randbytes(size)
+    path = tmp_path / "file"
+    path.write_bytes(data)
+    pieces = CheckedPieces(size, piece, checksums(memoryview(data), piece))
+    ranges = [sorted(rng.sample(range(size + 1), 2)) for _ in range(60)] + [[0, size]]
+    with path.open("r+b", buffering=0) as file:
+        for start, end in ranges:
+            buffer = memoryview(bytearray(end - start))
+            assert pieces.read(file.fileno(), start, buffer) == RIGHT
+            assert buffer == data[start:end]
+        file.seek(20 * piece + 3)
+        file.write(bytes([data[20 * piece + 3] ^ 64]))
+        for start, end in ranges:
+            buffer = memoryview(bytearray(end - start))
+            touched = start < 21 * piece and end > 20 * piece
+            expected = 20 * piece if touched else RIGHT
+            assert pieces.read(file.fileno(), start, buffer) == expected
+        file.truncate(30 * piece)
+        assert pieces.read(file.fileno(), 29 * piece, memoryview(bytearray(10))) == RIGHT
+        assert pieces.read(file.fileno(), 31 * piece, memoryview(bytearray(10))) == MISSING
