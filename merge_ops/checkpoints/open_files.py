@@ -140,6 +140,10 @@ class PooledFile:
         with self._pool.descriptor(self) as descriptor:
             return os.preadv(descriptor, [buffer], offset)
 
+    def lent(self) -> contextlib.AbstractContextManager[int]:
+        """Lend the descriptor; the file stays open for the duration."""
+        return self._pool.descriptor(self)
+
     def stat(self) -> os.stat_result:
         """Return the status of the open file."""
         with self._pool.descriptor(self) as descriptor:

@@ -15,7 +15,7 @@ from merge_ops.errors import did_you_mean
 from merge_ops.jobs.restoring import copy_files
 from orchestration.commands.catalog_store import open_store
 from orchestration.commands.output_folder import check_output, check_space, staged
-from resources.errors import DamagedArtifactError, MissingArtifactError
+from resources.errors import ArtifactReadError, DamagedArtifactError, MissingArtifactError
 from resources.store import ArtifactStore
 
 if TYPE_CHECKING:
@@ -40,9 +40,12 @@ def run_restore(name: str, out: Path) -> None:
     bar = Progress(console=console, disable=not console.is_terminal)
     with staged(out) as stage, bar, model.source() as source:
         task = bar.add_task("restoring", total=model.nbytes)
-        hashes = copy_files(
-            source, FolderSink(stage), progress=lambda done, _: bar.update(task, completed=done)
-        )
+        try:
+            hashes = copy_files(
+                source, FolderSink(stage), progress=lambda done, _: bar.update(task, completed=done)
+            )
+        except ArtifactReadError as error:  # an OSError, but not one of the output
+            raise DamagedArtifactError(f"{error}; nothing was written") from error
         wrong = [path for path, file in model.files.items() if hashes[path] != file.blake3]
         if wrong:
             raise DamagedArtifactError(

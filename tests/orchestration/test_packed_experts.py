@@ -87,8 +87,8 @@ def test_packed_and_full_experts_give_the_same_digests(
     assert "Known: base, e1, e2" in wrong.stderr
     spoil_all(tmp_path / "packed store")
     bad = ronghe("restore", "e1", "--out", tmp_path / "no", environment=packed.environment)
-    assert (bad.returncode, "PackedModelError" in bad.stderr) == (2, True), bad.stderr
-    assert "are damaged (its checksum is another one)" in bad.stderr
+    assert (bad.returncode, "DamagedArtifactError" in bad.stderr) == (2, True), bad.stderr
+    assert "has other bytes than were published" in bad.stderr
     assert not (tmp_path / "no").exists()
 
 
