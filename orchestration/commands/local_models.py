@@ -13,7 +13,7 @@ from merge_ops.checkpoints import (
     FolderSource,
     open_checkpoint,
 )
-from merge_ops.checkpoints.pickled_weights import is_pickled
+from merge_ops.checkpoints.pickled_weights import PickledFiles, is_pickled
 from merge_ops.errors import (
     CheckpointError,
     CompatibilityError,
@@ -23,7 +23,7 @@ from merge_ops.errors import (
 )
 from orchestration.commands.far_files import FarFiles, fetch
 from orchestration.commands.model_references import Place, is_there, local_path, resolve
-from orchestration.commands.readable_models import folder_of_adapter, readable
+from orchestration.commands.readable_models import folder_of_adapter, source_of
 from orchestration.sizes import size_text
 
 
@@ -128,8 +128,10 @@ def _source(reference: str, place: Place, download: Download, adapter: bool = Fa
                 f" ({size_text(sum(files.sizes().values()))}), or do it first and plan then"
             )
     path = path_of(place)
-    path = readable(folder_of_adapter(path) if adapter else path, adapter)
-    return FolderSource(path.parent, path.name) if path.is_file() else FolderSource(path)
+    source = source_of(folder_of_adapter(path) if adapter else path, adapter)
+    if isinstance(source, PickledFiles) and download is Download.NOW:
+        source.fetch()
+    return source
 
 
 def path_of(place: Place) -> Path:
@@ -141,11 +143,11 @@ def path_of(place: Place) -> Path:
 
 
 def fetch_models(opened: Mapping[str, Checkpoint]) -> None:
-    """Download every model that was opened to be downloaded later."""
+    """Download every model that was opened to be downloaded later, and convert pickled weights."""
     for model in opened.values():
         for part in model.made_of:
             fetch_models({part.name: part})
-        if isinstance(model.source, FarFiles):
+        if isinstance(model.source, FarFiles | PickledFiles):
             model.source.fetch()
 
 
@@ -153,7 +155,8 @@ def places_of(model: Checkpoint) -> Iterator[tuple[ByteSource, Path]]:
     """The places that a model opened here is read from, each with the folder or file it is."""
     for part in model.made_of:
         yield from places_of(part)
-    if isinstance(model.source, FolderSource | FarFiles) and model.source.path is not None:
+    known = FolderSource | FarFiles | PickledFiles
+    if isinstance(model.source, known) and model.source.path is not None:
         yield model.source, model.source.path
 
 

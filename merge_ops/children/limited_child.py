@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, cast
 
-from merge_ops.checkpoints.own_folders import OwnFolder
+from merge_ops.children.own_folders import OwnFolder
 from merge_ops.errors import ChildEndedError, ChildRaisedError
 
 PROGRAM = Path(__file__).with_name("child_program.py")

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from merge_ops.checkpoints import own_folders
-from merge_ops.checkpoints.limited_child import LimitedChild
+from merge_ops.children import own_folders
+from merge_ops.children.limited_child import LimitedChild
 from merge_ops.errors import ChildEndedError, ChildRaisedError, RongheError
 from tests.waiting import wait_until
 
@@ -146,7 +146,7 @@ def test_a_child_outlives_the_thread_that_started_it():
 
 PARENT = """
 import sys
-from merge_ops.checkpoints.limited_child import LimitedChild
+from merge_ops.children.limited_child import LimitedChild
 child = LimitedChild("tests.child_programs", memory=1 << 28, cpu_seconds=600)
 def show(told):
     print(told["process"], told["folder"], flush=True)
