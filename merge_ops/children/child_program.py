@@ -14,12 +14,15 @@ import ctypes
 import json
 import os
 import platform
+import shutil
 import signal
 import struct
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 _NETWORK = (
@@ -32,6 +35,8 @@ _SYSTEM_CALLS = {"x86_64": (0xC000003E, 41, 425, 317), "aarch64": (0xC00000B7, 1
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 _F_SETSIG = 10
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
+
+_MOST_TOLD = 4000  # characters of an exception
 
 _refused: set[str] = set()
 
@@ -144,6 +149,39 @@ def out_of_memory(error: BaseException) -> bool:
     )
 
 
+class _Hiding:
+    """A finder of modules that finds none of some packages, nor what is known of them."""
+
+    def __init__(self, finder: Any, hidden: frozenset[str]) -> None:
+        self._finder = finder
+        self._hidden = hidden
+
+    def find_spec(self, name: str, *given: Any) -> Any:
+        """Return what the finder finds, or None of a hidden package."""
+        return None if name.split(".")[0] in self._hidden else self._finder.find_spec(name, *given)
+
+    def find_distributions(self, *given: Any) -> Any:
+        """Return the distributions that the finder finds, without those of hidden packages."""
+        named = (getattr(given[0], "name", None) or "") if given else ""
+        if named.replace("-", "_").lower() in self._hidden:
+            return iter(())
+        found = getattr(self._finder, "find_distributions", None)
+        return found(*given) if found else iter(())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._finder, name)
+
+
+def _given_view(asked: dict[str, Any]) -> tuple[str, str]:
+    """Put a view of a model's folder in its place in a request; returns (view, folder)."""
+    from merge_ops.children.model_view import make_view
+
+    folder = asked["request"][asked["view"]]
+    view = make_view(Path(folder), Path(tempfile.mkdtemp(prefix="view-")) / Path(folder).name)
+    asked["request"][asked["view"]] = str(view)
+    return str(view), folder
+
+
 def main(argument: str) -> None:
     """Answer requests until the input ends."""
     settings = json.loads(argument)
@@ -153,6 +191,10 @@ def main(argument: str) -> None:
     _limit(settings["limits"])
     _end_with_parent(settings["lifeline"])
     sys.path.append(settings["root"])
+    hidden = frozenset(settings["hidden"])
+    sys.meta_path[:] = [_Hiding(each, hidden) for each in sys.meta_path]  # type: ignore[misc]
+    with contextlib.suppress(OSError):  # where memory is out, the kernel is to take this process
+        Path("/proc/self/oom_score_adj").write_text("1000")
 
     def say(**what: Any) -> None:
         print(json.dumps(what), file=answers, flush=True)
@@ -160,19 +202,26 @@ def main(argument: str) -> None:
     for line in sys.stdin.buffer:
         asked = json.loads(line)
         _limit(asked)
+        names = None
         try:
+            if asked.get("view"):
+                names = _given_view(asked)
             module: Any = import_module(asked["module"])
             if not settings["cuda"]:
                 _refused.update(_PROCESSES)
             answer = module.answer(asked["request"], lambda told: say(told=told))
             say(answer=answer)
         except BaseException as error:  # a panic of Rust is no Exception
+            told = str(error)[:_MOST_TOLD]
+            told = told.replace(*names) if names else told
             if out_of_memory(error):
                 say(ended="memory")
             elif isinstance(error, Exception):
-                say(raised=type(error).__name__, why=str(error)[:4000])
+                say(raised=type(error).__name__, why=told)
             else:
-                say(ended=f"{type(error).__name__}: {error}"[:4000])
+                say(ended=f"{type(error).__name__}: {told}")
+        if names:
+            shutil.rmtree(Path(names[0]).parent, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, cast
@@ -45,9 +45,10 @@ class LimitedChild:
 
     `module` is imported in the child alone. `memory` (bytes of data), `cpu_seconds`, `open_files`
     and `file_bytes` are its limits; a request may bring others of memory and CPU time. Variables of
-    `environment` are added to the few that a child has; with `cuda` it may see GPUs. It is started
-    by the first request, and again by the next one after it ended; `starts` counts. Several threads
-    may ask: one waits for the other.
+    `environment` are added to the few that a child has; with `cuda` it may see GPUs, and packages
+    that are `hidden` are for it as if they were not installed. It is started by the first request,
+    and again by the next one after it ended; `starts` counts. Several threads may ask: one waits
+    for the other.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class LimitedChild:
         file_bytes: int = FILE_BYTES,
         environment: Mapping[str, str] | None = None,
         cuda: bool = False,
+        hidden: Sequence[str] = (),
     ) -> None:
         self.starts = 0
         self._module = module
@@ -69,7 +71,7 @@ class LimitedChild:
             "open_files": open_files,
             "file_bytes": file_bytes,
         }
-        self._cuda = cuda
+        self._settings = {"cuda": cuda, "hidden": list(hidden)}
         self._environment = dict(environment or {})
         self._lock = threading.Lock()
         self._running: _Running | None = None
@@ -83,24 +85,25 @@ class LimitedChild:
         memory: int | None = None,
         cpu_seconds: int | None = None,
         tell: Tell | None = None,
+        view: str | None = None,
     ) -> dict[str, Any]:
         """Return the child's answer to a request.
 
         `doing` says what it does, after "the child that": `reads pickles of model X`. `tell` is
-        called with what it tells on the way. Raises ChildEndedError where it ended instead,
-        ChildRaisedError where its module raised an exception.
+        called with what it tells on the way. With `view`, the module is given a view of the model's
+        folder that this entry of the request names (model_view.py). Raises ChildEndedError where it
+        ended instead, ChildRaisedError where its module raised an exception.
         """
         limits = {**self._limits}
         limits |= {"memory": memory} if memory is not None else {}
         limits |= {"cpu_seconds": cpu_seconds} if cpu_seconds is not None else {}
-        sent = {"module": module or self._module, "request": dict(request), **limits}
+        named = {"module": module or self._module, "view": view}
+        sent = {**named, "request": dict(request), **limits}
         with self._lock:
-            if self._running is None or not self._running.is_mine:
-                self._running = _Running(self._limits, self._environment, self._cuda)
-                self.starts += 1
+            running = self._started()
             answered = False
             try:
-                answer = self._running.ask(sent, doing, tell)
+                answer = running.ask(sent, tell)
                 answered = "ended" not in answer
             finally:  # also where somebody pressed Ctrl-C: half an answer is none
                 if not answered:
@@ -110,6 +113,17 @@ class LimitedChild:
         if "raised" in answer:
             raise ChildRaisedError(doing, str(answer["raised"]), str(answer["why"]))
         return cast(dict[str, Any], answer["answer"])
+
+    def start(self) -> None:
+        """Start the child now, so that a first request finds it there."""
+        with self._lock:
+            self._started()
+
+    def _started(self) -> _Running:
+        if self._running is None or not self._running.is_mine:
+            self._running = _Running(self._limits, self._environment, self._settings)
+            self.starts += 1
+        return self._running
 
     def close(self) -> None:
         """End the child and remove its folder; a later request starts another."""
@@ -145,22 +159,25 @@ class _Running:
     """One process, from its start to its end."""
 
     def __init__(
-        self, limits: Mapping[str, int], environment: Mapping[str, str], cuda: bool
+        self,
+        limits: Mapping[str, int],
+        environment: Mapping[str, str],
+        settings: Mapping[str, Any],
     ) -> None:
         self._owner = os.getpid()
         self._folder = OwnFolder("child")
         home = self._folder.path
         self._printed = home / "printed"
         lifeline, self._lifeline = os.pipe()  # its other end falls with this process
-        settings = {"limits": dict(limits), "cuda": cuda, "root": str(ROOT), "lifeline": lifeline}
+        given = {**settings, "limits": dict(limits), "root": str(ROOT), "lifeline": lifeline}
         try:
             with self._printed.open("ab") as printed:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-I", "-X", "utf8", str(PROGRAM), json.dumps(settings)],
+                    [sys.executable, "-I", "-X", "utf8", str(PROGRAM), json.dumps(given)],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=printed,
-                    env={**_environment(home, cuda), **environment},
+                    env={**_environment(home, settings["cuda"]), **environment},
                     cwd=home,
                     pass_fds=(lifeline,),
                     start_new_session=True,
@@ -177,7 +194,7 @@ class _Running:
         """Return whether this process started it: a fork's copy has no child."""
         return self._owner == os.getpid()
 
-    def ask(self, sent: Mapping[str, Any], doing: str, tell: Tell | None) -> dict[str, Any]:
+    def ask(self, sent: Mapping[str, Any], tell: Tell | None) -> dict[str, Any]:
         """Return what the child answers: `answer`, `raised` or `ended`."""
         to, back = cast("tuple[IO[bytes], IO[bytes]]", (self._process.stdin, self._process.stdout))
         try:
@@ -237,6 +254,8 @@ def _environment(home: Path, cuda: bool) -> dict[str, str]:
         "HOME": str(home),
         "TMPDIR": str(home),
         "HF_HOME": str(home / "hf"),
+        "HF_MODULES_CACHE": str(home / "modules"),
+        "HF_TOKEN_PATH": str(home / "no-token"),
         "HF_HUB_OFFLINE": "1",
         "HF_DATASETS_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
