@@ -10,6 +10,10 @@ from merge_ops.errors import RongheError
 RETRY_CRASHES = dg.RetryPolicy(max_retries=2, delay=5)
 """For steps that a lost process or an unreachable store may interrupt."""
 
+MORE_ROOM = (
+    "Set RONGHE_MEMORY to what a merge may take, or RONGHE_THREADS lower, or give the step more"
+)
+
 
 @contextmanager
 def clear_failures() -> Iterator[None]:
@@ -28,6 +32,20 @@ def clear_failures() -> Iterator[None]:
             raise
         message = f"{type(error).__name__}: {error}"
         raise dg.Failure(description=message, allow_retries=False) from error
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        message = f"out of memory ({type(error).__name__}: {error}). {MORE_ROOM}"
+        raise dg.Failure(description=message, allow_retries=False) from error
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was not there: Python's, a GPU's, or torch's on a CPU, which has no class."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "DefaultCPUAllocator" in str(error)
+    )
 
 
 def stop_if_run_is_over(context: dg.AssetExecutionContext) -> None:

@@ -1,6 +1,8 @@
 """What limited children are asked to do in tests: well-behaved work, and every way to end badly."""
 
 import ctypes
+import importlib.metadata
+import importlib.util
 import os
 import re
 import signal
@@ -135,6 +137,17 @@ def do_stuck(request: Mapping[str, Any], tell: Callable[[Any], None]) -> Any:
 def do_file(request: Mapping[str, Any], tell: Callable[[Any], None]) -> Any:
     Path("large").write_bytes(bytes(request["size"]))
     return {}
+
+
+def do_look_for(request: Mapping[str, Any], tell: Callable[[Any], None]) -> Any:
+    """What is known of a package: its module, and its distribution."""
+    name = request["package"]
+    found = importlib.util.find_spec(name) is not None
+    try:
+        version = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        version = None
+    return {"found": found, "version": version}
 
 
 def do_babble(request: Mapping[str, Any], tell: Callable[[Any], None]) -> Any:

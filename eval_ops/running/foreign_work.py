@@ -6,7 +6,7 @@ at these limits; elsewhere nothing is limited. A healthy tokenizer takes a hundr
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 SECONDS_A_LETTER = 1e-4
@@ -30,7 +30,7 @@ def limit_tokenizers(seconds: int) -> None:
 
 
 @contextlib.contextmanager
-def limited(letters: int) -> Iterator[None]:
+def limited(letters: int) -> Generator[None]:
     """Limit the work on a text of so many letters; work inside such work has the limits of that."""
     if not _state["seconds"] or _state["inside"]:
         yield
@@ -66,7 +66,7 @@ def _held() -> int:
 
 
 @contextlib.contextmanager
-def limited_modules(tensors: int) -> Iterator[None]:
+def limited_modules(tensors: int) -> Generator[None]:
     """Raise ValueError where a model is built that is far larger than its tensors are many."""
     from torch.nn.modules import module
 

@@ -21,17 +21,17 @@ def suite_to_json(suite: Suite) -> dict[str, Any]:
 
 def suite_from_json(document: Mapping[str, Any]) -> Suite:
     """Return the suite that `suite_to_json` wrote."""
-    benchmarks = tuple(
-        Benchmark(
-            **{
-                **benchmark,
-                "items": tuple(
-                    Item(**{**item, "choices": tuple(item["choices"])})
-                    for item in benchmark["items"]
-                ),
-                "data_files": tuple((split, Path(path)) for split, path in benchmark["data_files"]),
-            }
-        )
-        for benchmark in document["benchmarks"]
-    )
-    return Suite(**{**document, "benchmarks": benchmarks})
+    fields: dict[str, Any] = dict(document)
+    fields["benchmarks"] = tuple(_benchmark(dict(each)) for each in document["benchmarks"])
+    return Suite(**fields)
+
+
+def _benchmark(fields: dict[str, Any]) -> Benchmark:
+    fields["items"] = tuple(_item(dict(each)) for each in fields["items"])
+    fields["data_files"] = tuple((split, Path(path)) for split, path in fields["data_files"])
+    return Benchmark(**fields)
+
+
+def _item(fields: dict[str, Any]) -> Item:
+    fields["choices"] = tuple(fields["choices"])
+    return Item(**fields)

@@ -191,7 +191,8 @@ class _Rebuild(_StandIn):
         storage, start, shape, strides = given[:4]
         dtype = given[6].what if self.what == "_rebuild_tensor_v3" else storage.dtype
         metadata = given[7:] if self.what == "_rebuild_tensor_v3" else given[6:]
-        if any(any(each.values()) for each in metadata if isinstance(each, dict)):
+        marks = [cast(dict[str, Any], each) for each in metadata if isinstance(each, dict)]
+        if any(any(each.values()) for each in marks):
             return _StandIn("tensor that is to be conjugated or negated")
         numbers = [start, *shape, *strides]
         sound = all(type(each) is int and 0 <= each < 1 << 62 for each in numbers)

@@ -199,6 +199,9 @@ def main(argument: str) -> None:
     def say(**what: Any) -> None:
         print(json.dumps(what), file=answers, flush=True)
 
+    def tell(told: Any) -> None:
+        say(told=told)
+
     for line in sys.stdin.buffer:
         asked = json.loads(line)
         _limit(asked)
@@ -209,7 +212,7 @@ def main(argument: str) -> None:
             module: Any = import_module(asked["module"])
             if not settings["cuda"]:
                 _refused.update(_PROCESSES)
-            answer = module.answer(asked["request"], lambda told: say(told=told))
+            answer = module.answer(asked["request"], tell)
             say(answer=answer)
         except BaseException as error:  # a panic of Rust is no Exception
             told = str(error)[:_MOST_TOLD]

@@ -29,6 +29,7 @@ OPEN_FILES = 4096
 FILE_BYTES = 64 << 20
 MOST_ANSWER = 1 << 30  # bytes of one line; the scores of 10 million answers take less
 _TAIL = 16 << 10  # bytes of what the child printed last, where its reason stands
+_A_DAY = 24 * 3600
 _PASSED_ON = (
     "PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ", "SYSTEMROOT",
 )  # fmt: skip
@@ -281,7 +282,10 @@ def _cause_told(answer: Mapping[str, Any], limits: Mapping[str, int]) -> str:
     if name == "SIGKILL":
         return f"it was killed (SIGKILL), as the kernel does where memory runs out ({limit})"
     if name == "SIGXCPU":
-        return f"it took more than {limits['cpu_seconds']} s of CPU time (SIGXCPU)"
+        seconds = limits["cpu_seconds"]
+        if seconds >= _A_DAY:  # a part of the work has less
+            return "it took far more CPU time than such work takes (SIGXCPU)"
+        return f"it took more than {seconds} s of CPU time (SIGXCPU)"
     return f"it crashed ({name}; {limit} of memory){_last_line(tail)}"
 
 

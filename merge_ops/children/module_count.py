@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
@@ -16,7 +16,7 @@ class ModelTooLargeError(Exception):
 
 
 @contextmanager
-def limited_modules(tensors: int) -> Iterator[None]:
+def limited_modules(tensors: int) -> Generator[None]:
     """Raise ModelTooLargeError where a model is built that is far larger than its tensors."""
     torch: Any = import_module("torch")
     left = SPARE_MODULES + MODULES_A_TENSOR * tensors

@@ -17,7 +17,9 @@ def answer(request: Mapping[str, Any], tell: Callable[[Any], None]) -> dict[str,
     """Load with transformers and, if it takes tokens, run one forward pass over a few."""
     folder = Path(request["folder"])
     config = folder / "config.json"
-    described = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    described: dict[str, Any] = (
+        json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    )
     with limited_modules(int(request["tensors"])):
         loaded_as, shape, problems = _load(folder, described)
     return {"loaded_as": loaded_as, "shape": list(shape), "problems": problems}

@@ -155,9 +155,9 @@ def places_of(model: Checkpoint) -> Iterator[tuple[ByteSource, Path]]:
     """The places that a model opened here is read from, each with the folder or file it is."""
     for part in model.made_of:
         yield from places_of(part)
-    known = FolderSource | FarFiles | PickledFiles
-    if isinstance(model.source, known) and model.source.path is not None:
-        yield model.source, model.source.path
+    source = model.source
+    if isinstance(source, FolderSource | FarFiles | PickledFiles) and source.path is not None:
+        yield source, source.path
 
 
 def content_digest(folder: Path) -> str:

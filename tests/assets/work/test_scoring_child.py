@@ -10,7 +10,7 @@ import pytest
 
 from assets.work import scoring
 from assets.work.suite_files import load_suite
-from eval_ops.errors import CheckpointLoadError, EvalError, ModelEndedError
+from eval_ops.errors import CheckpointLoadError, ModelEndedError
 from eval_ops.suites import Evaluator, Suite
 from merge_ops.children import model_child
 from merge_ops.jobs import verification
@@ -82,10 +82,14 @@ def bomb(tokenizer: dict[str, Any]) -> None:
     tokenizer["normalizer"] = {"type": "Sequence", "normalizers": rules}
 
 
-def for_ever(tokenizer: dict[str, Any]) -> None:
-    """A regular expression that tries 2^n ways; oniguruma stops none of them."""
-    pattern = {"Regex": "(?:[^x]|[^y])+$x"}
-    tokenizer["normalizer"] = {"type": "Replace", "pattern": pattern, "content": ""}
+def replacing(expression: str) -> Callable[[dict[str, Any]], None]:
+    """A tokenizer that looks for an expression in every text."""
+
+    def change(tokenizer: dict[str, Any]) -> None:
+        pattern = {"Regex": expression}
+        tokenizer["normalizer"] = {"type": "Replace", "pattern": pattern, "content": ""}
+
+    return change
 
 
 def test_a_bomb_ends_the_child_and_that_model_alone(
@@ -99,14 +103,25 @@ def test_a_bomb_ends_the_child_and_that_model_alone(
     assert score(folder) == sound
 
 
-def test_a_tokenizer_that_takes_for_ever_is_ended_by_its_cpu_time(
-    tmp_path: Path, folder: Path, score: Score, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("expression", "cause"),
+    [
+        ("(?:.|[^q])+(?!)", "PanicException: Onig: Regex search error: retry-limit-in-match over"),
+        ("(?:.|[^q]){1,18}(?!)", r"it took far more CPU time than such work takes \(SIGXCPU"),
+    ],
+)
+def test_an_expression_that_takes_for_ever_ends_the_child_and_that_model_alone(
+    tmp_path: Path,
+    folder: Path,
+    score: Score,
+    monkeypatch: pytest.MonkeyPatch,
+    expression: str,
+    cause: str,
 ) -> None:
+    """The first gives up by a panic, which is no Exception; the second tries 2^18 ways a letter."""
     monkeypatch.setattr(scoring, "TOKENIZER_SECONDS", 1)
-    with pytest.raises(EvalError, match=r"model ever|/ever: ") as caught:
-        score(changed(folder, tmp_path / "ever", tokenizer=for_ever))
-    told = str(caught.value)
-    assert "SIGXCPU" in told or "Panic" in told or "retry-limit" in told, told
+    with pytest.raises(ModelEndedError, match=f"scores model ever on suite s ended: {cause}"):
+        score(changed(folder, tmp_path / "ever", tokenizer=replacing(expression)))
 
 
 def test_a_config_of_far_more_layers_is_refused_before_they_are_built(
@@ -142,4 +157,6 @@ def test_what_lies_beside_a_model_changes_no_score(
     (place / "pytorch_model.bin").write_bytes(b"older weights")
     (place / "model.gguf").write_bytes(b"quantized")
     assert score(place).scores == score(folder).scores
+    for name in ("adapter_model.safetensors", "adapter_config.json"):  # refused before it is loaded
+        (place / name).unlink()
     assert verification.verify_checkpoint(place).problems == ()

@@ -115,6 +115,13 @@ def test_its_end_is_one_error_that_names_the_model(child, verb, rest, cause):
     assert child.starts <= starts + 2
 
 
+def test_hidden_packages_are_as_if_they_were_not_installed(child):
+    with LimitedChild(MODULE, memory=MEMORY, cpu_seconds=30, hidden=("blake3",)) as other:
+        assert ask(other, "look_for", package="blake3") == {"found": False, "version": None}
+        assert ask(other, "look_for", package="numpy")["found"]
+    assert ask(child, "look_for", package="blake3")["version"]
+
+
 def test_memory_of_one_request_may_be_more_or_less(child):
     with pytest.raises(ChildEndedError, match=r"out of memory \(limit 0.125 GiB\)"):
         ask(child, "memory", memory=128 << 20)
