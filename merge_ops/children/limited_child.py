@@ -27,6 +27,7 @@ PROGRAM = Path(__file__).with_name("child_program.py")
 ROOT = PROGRAM.parents[2]
 OPEN_FILES = 4096
 FILE_BYTES = 64 << 20
+ENDING = 10.0  # seconds; see docs/timeouts.md
 MOST_ANSWER = 1 << 30  # bytes of one line; the scores of 10 million answers take less
 _TAIL = 16 << 10  # bytes of what the child printed last, where its reason stands
 _A_DAY = 24 * 3600
@@ -218,7 +219,7 @@ class _Running:
     def _end(self) -> dict[str, Any]:
         """Why the process ended, or is ended now."""
         try:
-            status = self._process.wait(timeout=10)  # its pipe is closed, so it is about to end
+            status = self._process.wait(timeout=ENDING)  # its pipe is closed, so it is about to end
         except subprocess.TimeoutExpired:
             return {"ended": "it gave too long an answer, or none"}
         with self._printed.open("rb") as printed:
