@@ -10,6 +10,10 @@ from merge_ops.errors import RongheError
 RETRY_CRASHES = dg.RetryPolicy(max_retries=2, delay=5)
 """For steps that a lost process or an unreachable store may interrupt."""
 
+MORE_ROOM = (
+    "Set RONGHE_MEMORY to what a merge may take, or RONGHE_THREADS lower, or give the step more"
+)
+
 
 @contextmanager
 def clear_failures() -> Iterator[None]:
@@ -27,11 +31,11 @@ def clear_failures() -> Iterator[None]:
 
 
 def is_ours(error: BaseException) -> bool:
-    """Return whether an error is one of ours, which the same input raises again."""
+    """Return whether the same input raises an error again: one of ours, or no memory."""
     from eval_ops.errors import EvalError
     from resources.errors import ResourceError
 
-    return isinstance(error, RongheError | EvalError | ResourceError)
+    return isinstance(error, RongheError | EvalError | ResourceError) or is_out_of_memory(error)
 
 
 def is_of_the_store(error: BaseException) -> bool:
@@ -43,7 +47,17 @@ def is_of_the_store(error: BaseException) -> bool:
 
 def message_of(error: BaseException) -> str:
     """Return what a person is told of an error."""
-    return f"{type(error).__name__}: {error}"
+    told = f"{type(error).__name__}: {error}"
+    return f"out of memory ({told}). {MORE_ROOM}" if is_out_of_memory(error) else told
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory was not there: Python's, a GPU's, or torch's on a CPU, by its text."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error))
+    )
 
 
 def stop_if_run_is_over(context: dg.AssetExecutionContext) -> None:

@@ -69,6 +69,10 @@ class CheckpointLoadError(EvalError):
     """A checkpoint folder cannot be loaded as a causal language model."""
 
 
+class ModelEndedError(EvalError):
+    """The child that builds and runs a model ended at it: out of memory or time, or it crashed."""
+
+
 class NonFiniteError(EvalError):
     """A checkpoint answers with NaN or infinite log-likelihoods."""
 
@@ -79,3 +83,16 @@ class ScoresError(EvalError):
 
 class PairingError(EvalError):
     """Two sets of scores do not cover the same items, so they cannot be compared."""
+
+
+def raised_by_child(kind: str, message: str) -> EvalError:
+    """Return the error of this tree that a child raised, or the tree's root for any other."""
+    found = {each.__name__: each for each in _kinds(EvalError)}.get(kind, EvalError)
+    if issubclass(found, FaultyInputError):
+        where, _, fault = message.partition(": ")
+        return found(where, [fault])
+    return found(message if found is not EvalError else f"{kind}: {message}")
+
+
+def _kinds(root: type[EvalError]) -> list[type[EvalError]]:
+    return [root, *(kind for each in root.__subclasses__() for kind in _kinds(each))]

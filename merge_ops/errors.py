@@ -13,6 +13,9 @@
     ├── NoDirectionError       tensors that cancel out where a method needs their direction
     ├── SettingsError          memory or threads that cannot work
     ├── DeviceError            a device was asked for that is not there
+    ├── ChildError             what a limited child did for us came to nothing
+    │   ├── ChildEndedError      it ended: out of memory, out of time, by a signal, by a panic
+    │   └── ChildRaisedError     it raised an exception
     └── OutputError            the output cannot be written where it was asked for
 
 Every message says where, what was given, what is allowed and what to do. Catch by type; the text
@@ -132,6 +135,31 @@ class SettingsError(FaultsError):
 
 class DeviceError(RongheError):
     """The requested device cannot be used."""
+
+
+class ChildError(RongheError):
+    """Work of a limited child that came to nothing; `doing` names it and the model it was for."""
+
+    def __init__(self, doing: str, told: str) -> None:
+        self.doing = doing
+        super().__init__(told)
+
+
+class ChildEndedError(ChildError):
+    """A limited child ended at its work; `cause` says why: a limit, a signal or a panic."""
+
+    def __init__(self, doing: str, cause: str) -> None:
+        self.cause = cause
+        super().__init__(doing, f"the child that {doing} ended: {cause}")
+
+
+class ChildRaisedError(ChildError):
+    """A limited child raised an exception at its work: `kind` names its class, `why` its text."""
+
+    def __init__(self, doing: str, kind: str, why: str) -> None:
+        self.kind = kind
+        self.why = why
+        super().__init__(doing, f"the child that {doing} failed: {kind}: {why}")
 
 
 class OutputError(RongheError):

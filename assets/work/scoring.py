@@ -1,9 +1,10 @@
 """From checkpoints in the store to scores in the store. Knows no Dagster."""
 
 import time
+from base64 import b64decode
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from assets.work import names
 from assets.work.whole_models import whole_model
@@ -11,8 +12,10 @@ from eval_ops.scores import SuiteScores, scores_digest
 from merge_ops.stream import choose_device
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from assets.work.packed_models import StoredModel
-    from eval_ops.suites import Evaluator, Suite
+    from eval_ops.suites import Suite
     from merge_ops.progress import Progress
     from merge_ops.stream import StreamSettings
     from resources.store import Artifact, ArtifactStore
@@ -22,7 +25,12 @@ MOST_OPEN = 10_000
 """Scores that a process keeps, without their samples: some 2 kB each."""
 
 _opened: dict[tuple[str, str], SuiteScores] = {}
-_evaluators: dict[tuple[str, str, int], "Evaluator"] = {}
+TOKENIZER_SECONDS = 60
+"""CPU time of a tokenizer on one text or task; a healthy one takes a hundredth of it."""
+WAY_OUT = (
+    "Where it is out of memory: score on a machine with more, or set RONGHE_THREADS lower; where"
+    " its tokenizer or config asks for that much, leave the model out"
+)
 
 
 @dataclass(frozen=True)
@@ -42,17 +50,20 @@ def score_checkpoint(
     device: str,
     threads: int,
     progress: "Progress | None" = None,
+    called: str = "",
 ) -> ScoredCheckpoint:
     """Score a checkpoint on a suite, unless the store holds the scores of exactly these two.
 
-    Raises EvalError when it cannot be loaded or answers with NaN.
+    `called` is what messages call it. Raises EvalError when it cannot be loaded, answers with NaN,
+    or ended the child that runs it.
     """
     started = time.perf_counter()
     digest = scores_digest(checkpoint.digest, suite.digest)
     known = store.find(SCORES, digest)
     if known is not None:
         return ScoredCheckpoint(known, read_scores(known), True, time.perf_counter() - started)
-    scores = _evaluator(suite, device, threads).score(checkpoint.folder(), progress)
+    named = called or f"checkpoint {checkpoint.digest[:12]}"
+    scores = _score_in_child(checkpoint.folder(), named, suite, device, threads, progress)
     artifact = _publish(store, digest, checkpoint, suite, scores)
     return ScoredCheckpoint(artifact, scores, False, time.perf_counter() - started)
 
@@ -107,17 +118,54 @@ def _publish(
             return store.get(SCORES, digest)
 
 
-def _evaluator(suite: "Suite", device: str, threads: int) -> "Evaluator":
-    """The evaluator of a suite, made once a process: it keeps its tasks and a model in memory."""
-    from eval_ops.suites import Evaluator
+def _score_in_child(
+    folder: "Path",
+    called: str,
+    suite: "Suite",
+    device: str,
+    threads: int,
+    progress: "Progress | None",
+) -> SuiteScores:
+    """Score in the child that this process keeps for models: nothing of a model is run here."""
+    from eval_ops.errors import ModelEndedError, raised_by_child
+    from eval_ops.suites import fetch_data, suite_to_json
+    from merge_ops.children import ask_of_model
+    from merge_ops.errors import ChildEndedError, ChildRaisedError
     from merge_ops.stream import usable_cores
 
-    key = (suite.digest, device, threads)
-    if key not in _evaluators:
-        _evaluators.clear()  # one model in memory is enough
-        chosen = choose_device(device)
-        _evaluators[key] = Evaluator(suite, chosen, threads or None, cores=usable_cores())
-    return _evaluators[key]
+    fetch_data(suite)
+    chosen = choose_device(device)
+    request = {
+        "suite_digest": suite.digest,
+        "device": chosen,
+        "threads": threads,
+        "cores": usable_cores(),
+        "tokenizer_seconds": TOKENIZER_SECONDS,
+    }
+
+    def tell(told: object) -> None:
+        if progress is not None and isinstance(told, list):
+            progress(*told)
+
+    def ask(**more: object) -> dict[str, Any]:
+        return ask_of_model(
+            "eval_ops.suites.scoring_child",
+            folder,
+            {**request, **more},
+            f"scores {called} on suite {suite.name}",
+            cuda=chosen != "cpu",
+            tell=tell,
+        )
+
+    try:
+        answer = ask()
+        if answer.get("needs") == "suite":
+            answer = ask(suite=suite_to_json(suite))
+    except ChildRaisedError as error:
+        raise raised_by_child(error.kind, error.why) from error
+    except ChildEndedError as error:
+        raise ModelEndedError(f"{error}. {WAY_OUT}") from error
+    return SuiteScores.from_json(answer["scores"], b64decode(answer["samples"]))
 
 
 @dataclass(frozen=True)
@@ -152,7 +200,7 @@ def score_point(
         raise MissingArtifactError(
             f"{merged} [{partition}] is not in artifact store {store.uri}; materialize it first"
         )
-    scored = _score(store, checkpoint, scoring, progress)
+    scored = _score(store, checkpoint, scoring, progress, f"{merged} [{partition}]")
     digest = scored.artifact.digest
     store.point(names.scores(recipe), partition, SCORES, digest, run=scoring.run)
     return scored
@@ -171,7 +219,7 @@ def score_model(
     Raises MissingArtifactError when the model was never pulled, EvalError when it cannot be scored.
     """
     checkpoint = whole_model(store, name, base, stream, scoring.run)
-    scored = _score(store, checkpoint, scoring, progress)
+    scored = _score(store, checkpoint, scoring, progress, f"model {name}")
     asset, digest = f"model_scores/{scoring.suite.name}", scored.artifact.digest
     store.point(asset, name, SCORES, digest, run=scoring.run)
     return scored
@@ -182,6 +230,7 @@ def _score(
     checkpoint: "StoredModel",
     scoring: Scoring,
     progress: "Progress | None",
+    called: str,
 ) -> ScoredCheckpoint:
     suite, device, threads = scoring.suite, scoring.device, scoring.threads
-    return score_checkpoint(store, checkpoint, suite, device, threads, progress)
+    return score_checkpoint(store, checkpoint, suite, device, threads, progress, called)

@@ -2,7 +2,6 @@
 
 from contextlib import AbstractContextManager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,18 +13,22 @@ PICKLED = (".bin", ".bin.index.json")
 def copy_unpickled(source: "ModelSource", sink: "FileSink") -> None:
     """Copy a model into `sink`, with safetensors in place of pickled weights.
 
-    The store never holds a pickle: those files wait in a temporary folder, where a process of its
-    own reads them. Raises CheckpointError where one asks for more than tensors, which is not run.
+    The store never holds a pickle: those files wait in a temporary folder, where a limited
+    child reads them. Raises CheckpointError where one asks for more than tensors, which is not run.
     """
     from merge_ops.checkpoints.pickled_weights import convert_folder
+    from merge_ops.children import OwnFolder
     from resources.upstream import FolderModel
 
-    with TemporaryDirectory(prefix="ronghe-") as held, TemporaryDirectory(prefix="ronghe-") as out:
-        source.copy_to(_Divided(sink, Path(held)))
-        waiting = sorted(Path(held).iterdir())
+    with OwnFolder() as place:
+        held, out = place / "held", place / "out"
+        held.mkdir()
+        out.mkdir()
+        source.copy_to(_Divided(sink, held))
+        waiting = sorted(held.iterdir())
         if any(path.suffix == ".bin" for path in waiting):
-            convert_folder(Path(held), Path(out), called=source.location)
-            FolderModel(Path(out)).copy_to(sink)
+            convert_folder(held, out, called=source.location)
+            FolderModel(out).copy_to(sink)
             return
         for path in waiting:  # an index of pickles beside safetensors, as many models have it
             with sink.open(path.name, path.stat().st_size) as file:

@@ -14,9 +14,11 @@
 
 import inspect
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from eval_ops.running.answer_counter import AnswerCounter, Progress
+from eval_ops.running.foreign_work import limited
 from eval_ops.running.shared_prompts import Answer, Request, loglikelihoods, worth_sharing
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ class LeanMethods:
 
     def __init__(self, *, batch_size: int, **settings: Any) -> None:
         parent: Any = super()
+        self._tokenizing = ExitStack()
         parent.__init__(batch_size=batch_size, softmax_dtype="float32", **settings)
         self._max_length = self.max_length
         self._most_rows = batch_size
@@ -60,9 +63,12 @@ class LeanMethods:
         self.set_cache_hook(AnswerCounter(progress, tasks))
 
     def loglikelihood(self, requests: Any, disable_tqdm: bool = True) -> Any:
-        """Answer as HFLM does, without a progress bar."""
+        """Answer as HFLM does, without a progress bar; all texts are tokenized before."""
         parent: Any = super()
-        return parent.loglikelihood(requests, disable_tqdm=True)
+        letters = sum(len(str(text)) for request in requests for text in request.args)
+        with self._tokenizing:
+            self._tokenizing.enter_context(limited(letters))
+            return parent.loglikelihood(requests, disable_tqdm=True)
 
     def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = True) -> Any:
         """Answer as HFLM does, in batches of its own size and without a progress bar."""
@@ -76,6 +82,24 @@ class LeanMethods:
         self.batch_size_per_gpu = self._most_rows
         return parent.generate_until(requests, disable_tqdm=True)
 
+    def tok_encode(self, string: str, *given: Any, **named: Any) -> Any:
+        """Tokenize as HFLM does, within the limits of foreign work."""
+        parent: Any = super()
+        with limited(len(string)):
+            return parent.tok_encode(string, *given, **named)
+
+    def tok_batch_encode(self, strings: Sequence[str], *given: Any, **named: Any) -> Any:
+        """Tokenize as HFLM does, within the limits of foreign work."""
+        parent: Any = super()
+        with limited(sum(map(len, strings))):
+            return parent.tok_batch_encode(strings, *given, **named)
+
+    def tok_decode(self, tokens: Any, *given: Any, **named: Any) -> Any:
+        """Make text of tokens as HFLM does, within the limits of foreign work."""
+        parent: Any = super()
+        with limited(len(tokens) if isinstance(tokens, list) else 1):
+            return parent.tok_decode(tokens, *given, **named)
+
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         pair = self._pairs.get((context, continuation))
         if pair is None:
@@ -88,6 +112,7 @@ class LeanMethods:
     def _loglikelihood_tokens(
         self, requests: Any, disable_tqdm: bool = True, override_bs: int | None = None
     ) -> Any:
+        self._tokenizing.close()
         self._longest_answer = max(len(answer) for _, _, answer in requests)
         rows = min(self._most_rows, self._rows(requests))
         if self._shares and worth_sharing(requests, self.max_length):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from blake3 import blake3
 
 from eval_ops.errors import CheckpointLoadError
+from eval_ops.running.foreign_work import limited, limited_modules
 
 if TYPE_CHECKING:
     import torch
@@ -156,7 +157,7 @@ def _load_afresh(folder: Path, device: str) -> Loaded:
     model_class: Any = AutoModelForCausalLM
     tokenizer_class: Any = AutoTokenizer
     try:
-        with _no_progress_bars():
+        with _no_progress_bars(), limited_modules(_count_tensors(folder)):
             model, report = model_class.from_pretrained(
                 folder,
                 dtype="auto",
@@ -165,9 +166,10 @@ def _load_afresh(folder: Path, device: str) -> Loaded:
                 use_safetensors=True,
                 output_loading_info=True,
             )
-            tokenizer = tokenizer_class.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False
-            )
+            with limited(_letters(folder)):
+                tokenizer = tokenizer_class.from_pretrained(
+                    folder, local_files_only=True, trust_remote_code=False
+                )
             missing = sorted(report["missing_keys"]) + sorted(map(str, report["mismatched_keys"]))
             if not missing:
                 model = model.to(device).eval()
@@ -180,6 +182,23 @@ def _load_afresh(folder: Path, device: str) -> Loaded:
             "model's"
         )
     return Loaded(model, tokenizer)
+
+
+def _count_tensors(folder: Path) -> int:
+    from safetensors import safe_open
+
+    count = 0
+    for file in _weight_files(folder):
+        if file.is_file():
+            with safe_open(file, framework="pt", device="cpu") as handle:
+                count += len(handle.keys())
+    return count
+
+
+def _letters(folder: Path) -> int:
+    """Bytes of the files that make the tokenizer."""
+    names = {path for pattern in IDENTITY_FILES[2:] for path in folder.glob(pattern)}
+    return sum(path.stat().st_size for path in names)
 
 
 def _load_error(folder: Path, error: BaseException) -> CheckpointLoadError:

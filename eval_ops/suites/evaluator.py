@@ -134,5 +134,20 @@ class Evaluator:
         return tasks, limits
 
 
+_fetched: set[str] = set()
+
+
+def fetch_data(suite: Suite) -> None:
+    """Have the data of built-in tasks in the local cache of data sets, once a process.
+
+    The child that scores has no network. Raises HarnessError that names the benchmark.
+    """
+    if suite.digest not in _fetched:
+        for benchmark in suite.benchmarks:
+            if benchmark.task and not benchmark.data_files:
+                harness.build_tasks(benchmark)
+        _fetched.add(suite.digest)
+
+
 def _key(benchmark: Benchmark, task: str) -> str:
     return f"{benchmark.name}:{task}"

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from merge_ops.checkpoints.byte_sources import FolderSource
 from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.header import FLOAT_DTYPES, ITEM_SIZES, TensorEntry
 from merge_ops.checkpoints.opening import open_checkpoint
-from merge_ops.errors import CheckpointError
+from merge_ops.children import ask_of_model
+from merge_ops.errors import CheckpointError, ChildError
 from merge_ops.plans.plan import Plan
 from merge_ops.stream.rounding import torch_dtype
 
 BLOCK = 1 << 20
-PROBE_TOKENS = 8
 MOST_NAMED = 5
 
 
@@ -43,10 +42,13 @@ class Verification:
         return {**dataclasses.asdict(self), "passed": self.passed}
 
 
-def verify_checkpoint(folder: Path, expected: Collection[str] | None = None) -> Verification:
+def verify_checkpoint(
+    folder: Path, expected: Collection[str] | None = None, called: str | None = None
+) -> Verification:
     """Check a checkpoint folder and return what was found.
 
-    `expected` are the tensor names that it must have, no more, no fewer. Problems are returned, not
+    `expected` are the tensor names that it must have, no more, no fewer. `called` is what messages
+    call the checkpoint. Problems are returned, not
     raised: a check reports them all. No remote code is run.
     """
     source = FolderSource(folder)
@@ -57,7 +59,7 @@ def verify_checkpoint(folder: Path, expected: Collection[str] | None = None) -> 
     problems = [*_name_problems(checkpoint, expected), *_value_problems(checkpoint)]
     loaded_as, shape = "", ()
     if not problems:
-        loaded_as, shape, problems = _load(folder, checkpoint.config)
+        loaded_as, shape, problems = _load(folder, called or folder.name, len(checkpoint.tensors))
     source.close()
     parameters = sum(entry.count for entry in checkpoint.tensors.values())
     return Verification(len(checkpoint.tensors), parameters, loaded_as, shape, tuple(problems))
@@ -114,54 +116,13 @@ def _finite(checkpoint: Checkpoint, entry: TensorEntry) -> bool:
     return True
 
 
-def _load(folder: Path, config: Mapping[str, Any]) -> tuple[str, tuple[int, ...], list[str]]:
-    """Load with transformers and, if it takes tokens, run one forward pass over a few."""
-    loader = _class_of(config)
+def _load(folder: Path, name: str, tensors: int) -> tuple[str, tuple[int, ...], list[str]]:
+    """Load with transformers and run one forward pass, in the child that runs models."""
+    doing = f"loads checkpoint {name} and runs it"
     try:
-        model, info = loader.from_pretrained(
-            folder, output_loading_info=True, trust_remote_code=False, local_files_only=True
-        )
-    except Exception as error:  # whatever a loader raises is the finding
-        return "", (), [f"transformers cannot load it: {type(error).__name__}: {error}"]
-    problems = [
-        f"transformers reports {what}: {', '.join(sorted(map(str, info[what]))[:5])}"
-        for what in ("missing_keys", "unexpected_keys", "mismatched_keys")
-        if info.get(what)
-    ]
-    made = _forward(model)
-    if made is None:
-        return type(model).__name__, (), problems
-    if not bool(made.isfinite().all()):
-        problems.append("a forward pass gives NaN or infinity")
-    return type(model).__name__, cast("tuple[int, ...]", tuple(made.shape)), problems
-
-
-def _class_of(config: Mapping[str, Any]) -> Any:
-    """The class of transformers that config.json names; where it knows none, causal models."""
-    transformers: Any = import_module("transformers")
-    named = cast("list[Any]", config.get("architectures") or [None])
-    found = getattr(transformers, str(named[0]), None)
-    known = isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)
-    return found if known else transformers.AutoModelForCausalLM
-
-
-def _forward(model: Any) -> Any:
-    """What a few tokens give, or None of a model that wants something else, such as pictures."""
-    import torch
-
-    if model.main_input_name != "input_ids":
-        return None
-    vocabulary = int(model.get_input_embeddings().weight.shape[0])
-    tokens = torch.arange(PROBE_TOKENS).remainder(vocabulary).unsqueeze(0)
-    inputs = {"input_ids": tokens}
-    if getattr(model.config, "is_encoder_decoder", False):
-        inputs["decoder_input_ids"] = tokens
-    language = model.can_generate()
-    try:
-        with torch.inference_mode():
-            made = model.eval()(**inputs)
-    except Exception:
-        if language:
-            raise
-        return None  # it takes more than tokens
-    return getattr(made, "logits", made[0])
+        request = {"tensors": tensors}
+        found = ask_of_model("merge_ops.jobs.forward_child", folder, request, doing)
+    except ChildError as error:
+        return "", (), [str(error)]
+    shape = tuple(int(each) for each in found["shape"])
+    return str(found["loaded_as"]), shape, [str(each) for each in found["problems"]]

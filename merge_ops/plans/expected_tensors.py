@@ -9,28 +9,26 @@ and other oddities that the base has too are told of.
 from __future__ import annotations
 
 import importlib.util
-import json
-import os
 import re
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, cast
+from typing import Any
 
-from merge_ops.errors import Caution, CompatibilityError, Fault
+from merge_ops.children import LimitedChild
+from merge_ops.children.model_view import HIDDEN
+from merge_ops.errors import Caution, ChildError, CompatibilityError, Fault
 from merge_ops.plans.plan import Plan
 
-CHILD = Path(__file__).with_name("loading_child.py")
+MODULE = "merge_ops.plans.loading_child"
+MEMORY = 6 << 30  # bytes of data; torch and transformers take half a GiB
+CPU_SECONDS = 3600  # for one answer; the largest configs take a minute
 PATIENCE = 600.0  # seconds for one answer; see docs/timeouts.md
 MOST_NAMED = 5
 _POOLER = re.compile(r"(^|\.)pooler\.")
 _KINDS = ("missing", "unexpected", "mismatched")
-_PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "LANG", "SYSTEMROOT", "TMPDIR", "TEMP", "TMP")
 _WAY_OUT = "`--no-verify` merges without this check"
 
 Answer = Mapping[str, Any]
@@ -59,33 +57,28 @@ class LoadingChild:
     """A child process that says how transformers would load tensors, until it is closed."""
 
     def __init__(self) -> None:
-        self._home = tempfile.TemporaryDirectory(prefix="ronghe-look-")
-        self._process = _start(self._home.name)
+        self._gone = False
+        self._child = LimitedChild(MODULE, memory=MEMORY, cpu_seconds=CPU_SECONDS, hidden=HIDDEN)
+        self._child.start()
 
     def ask(self, request: Mapping[str, Any]) -> Answer:
         """Return the answer to a request (see loading_child); `unknown` where there is none."""
+        if self._gone:
+            return {"state": "unknown", "why": "the child process was ended"}
         try:
-            to, back = cast(
-                "tuple[IO[bytes], IO[bytes]]", (self._process.stdin, self._process.stdout)
-            )
-            to.write(json.dumps(request).encode() + b"\n")
-            to.flush()
-            line = back.readline()
-        except OSError as error:
-            return {"state": "unknown", "why": f"the child process is gone ({error})"}
-        if not line:
-            return {"state": "unknown", "why": "the child process ended without an answer"}
-        return json.loads(line)
+            return self._child.ask(request, "asks transformers how it would load the output")
+        except ChildError as error:
+            return {"state": "unknown", "why": str(error)}
 
     def kill(self) -> None:
         """End the process; whoever waits for an answer gets one that says so."""
-        self._process.kill()
+        self._gone = True
+        self._child.kill()
 
     def close(self) -> None:
         """Wait for the end of the process and remove its folder."""
-        self._process.kill()
-        self._process.communicate()
-        self._home.cleanup()
+        self.kill()
+        self._child.close()
 
 
 def finding_of_plan(plan: Plan, ask: Ask) -> Finding:
@@ -228,26 +221,3 @@ def _request(
     config: Mapping[str, Any], shapes: Iterable[tuple[str, tuple[int, ...]]]
 ) -> dict[str, Any]:
     return {"config": dict(config), "tensors": [[name, list(shape)] for name, shape in shapes]}
-
-
-def _start(home: str) -> subprocess.Popen[bytes]:
-    """The child, with nothing of our environment that could hold a credential."""
-    passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    environment = {
-        **passed,
-        "HOME": home,
-        "HF_HOME": home,
-        "HF_HUB_OFFLINE": "1",
-        "TRANSFORMERS_OFFLINE": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-        "OMP_NUM_THREADS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-    }
-    return subprocess.Popen(
-        [sys.executable, "-I", str(CHILD)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=environment,
-        cwd=home,
-    )

@@ -1,31 +1,23 @@
-"""The program of a child process: would transformers load tensors of these names and shapes?
+"""What a limited child is asked of a plan: would transformers load tensors of these shapes?
 
-It stands alone: nothing of Ronghe is imported, and `python -I` starts it by its path. Requests are
-lines of JSON on its input, `{"config": …, "tensors": [[name, shape], …]}` or `{"folder": …}`; each
-gets one line of JSON on its output. Models are made on torch's meta device and hold no values. No
-remote code is run: `auto_map` is dropped, and nothing is reached over a network. What a config may
-make it do is bounded by memory and by the number of modules, never by time.
+Requests are `{"config": …, "tensors": [[name, shape], …]}` or `{"folder": …}`. Models are made on
+torch's meta device and hold no values. No remote code is run: `auto_map` is dropped. What a config
+may make it do is bounded by memory, by CPU time and by the number of modules, never by a clock.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import sys
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
-MEMORY = 6 << 30  # bytes of data; torch and transformers take half a GiB
-MODULES_A_TENSOR = 32  # a model with more for each tensor that is there is not the one described
-SPARE_MODULES = 20_000
+from merge_ops.children.module_count import limited_modules
+
 _NOT_TAKEN = (
     "auto_map", "quantization_config", "_attn_implementation", "attn_implementation",
     "_experts_implementation", "transformers_weights", "_name_or_path", "dtype", "torch_dtype",
-)  # fmt: skip
-_FORBIDDEN = (
-    "socket.connect", "socket.bind", "socket.getaddrinfo", "socket.gethostbyname",
-    "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork",
 )  # fmt: skip
 _GUESSES = (
     "MODEL_FOR_CAUSAL_LM_MAPPING", "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING",
@@ -53,14 +45,6 @@ class _Loader:
         self._transformers = transformers
         transformers.logging.set_verbosity(transformers.logging.CRITICAL)
         transformers.logging.disable_progress_bar()
-        self._modules_left = 0
-        torch.nn.modules.module.register_module_module_registration_hook(self._count)
-        sys.addaudithook(_refuse)
-
-    def _count(self, *_: object) -> None:
-        self._modules_left -= 1
-        if self._modules_left < 0:
-            raise MemoryError("config.json describes a far larger model than the tensors are")
 
     def look(self, config: dict[str, Any], tensors: list[tuple[str, list[int]]]) -> dict[str, Any]:
         """Return what is missing, unexpected and mismatched of tensors, by name."""
@@ -72,21 +56,21 @@ class _Loader:
         made = mapping[kind].from_dict(plain)
         found: dict[str, Any] | None = None
         for each in self._classes(made, config.get("architectures")):
-            self._modules_left = SPARE_MODULES + MODULES_A_TENSOR * len(tensors)
             state = {
                 name: self._torch.empty(shape, device="meta", dtype=self._torch.float32)
                 for name, shape in tensors
             }
-            _, info = each.from_pretrained(
-                None,
-                config=made,
-                state_dict=state,
-                device_map={"": "meta"},
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-                local_files_only=True,
-                attn_implementation="eager",
-            )
+            with limited_modules(len(tensors)):
+                _, info = each.from_pretrained(
+                    None,
+                    config=made,
+                    state_dict=state,
+                    device_map={"": "meta"},
+                    output_loading_info=True,
+                    ignore_mismatched_sizes=True,
+                    local_files_only=True,
+                    attn_implementation="eager",
+                )
             looked = _told(each.__name__, info)
             if not config.get("architectures"):
                 looked["guessed"] = True
@@ -137,22 +121,7 @@ def _count_of(told: dict[str, Any]) -> int:
     return sum(len(told[key]) for key in ("missing", "unexpected", "mismatched"))
 
 
-def _refuse(event: str, _: object) -> None:
-    if event in _FORBIDDEN:
-        raise PermissionError(f"{event} is not done while a model is looked at")
-
-
-def _bound_memory() -> None:
-    try:
-        import resource
-    except ImportError:  # no Unix
-        return
-    held = [each for each in resource.getrlimit(resource.RLIMIT_DATA) if each >= 0]
-    limit = min([MEMORY, *held])
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-
-
-def _answer(loader: _Loader, request: dict[str, Any]) -> dict[str, Any]:
+def _answer(loader: _Loader, request: Mapping[str, Any]) -> dict[str, Any]:
     try:
         if "folder" in request:
             return loader.load(Path(request["folder"]))
@@ -163,22 +132,14 @@ def _answer(loader: _Loader, request: dict[str, Any]) -> dict[str, Any]:
         return {"state": "failed", "why": f"{type(error).__name__}: {error}"[:500]}
 
 
-def main() -> None:
-    """Answer requests until the input ends."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)  # what libraries print
-    os.dup2(nowhere, 2)
-    _bound_memory()
-    loader: _Loader | None = None
-    for line in sys.stdin.buffer:
-        try:
-            loader = loader or _Loader()
-            told = _answer(loader, json.loads(line))
-        except _Unknown as error:
-            told = {"state": "unknown", "why": str(error)}
-        print(json.dumps(told), file=answers, flush=True)
+_loaders: list[_Loader] = []
 
 
-if __name__ == "__main__":
-    main()
+def answer(request: Mapping[str, Any], tell: Callable[[Any], None]) -> dict[str, Any]:
+    """Answer one request; the loader stays."""
+    try:
+        if not _loaders:
+            _loaders.append(_Loader())
+        return _answer(_loaders[0], request)
+    except _Unknown as error:
+        return {"state": "unknown", "why": str(error)}

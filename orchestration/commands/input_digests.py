@@ -14,10 +14,13 @@ from pathlib import Path
 import blake3
 
 from merge_ops.checkpoints import ByteSource, Checkpoint, FolderSource
+from merge_ops.checkpoints.pickled_weights import PickledFiles
 from merge_ops.errors import ChangedInputError
 from orchestration.commands.far_files import FarFiles
 
 _RUN = 16 << 20
+HASHED = FolderSource | FarFiles | PickledFiles
+"""Where models of this machine are read from."""
 FileFacts = tuple[int, int, int, int, int]
 """Size, times of the last write and change in nanoseconds, inode and device of a file."""
 
@@ -34,7 +37,7 @@ def places_of(model: Checkpoint) -> Iterator[tuple[ByteSource, Path]]:
     """The places that a model opened here is read from, each with the folder or file it is."""
     for part in model.made_of:
         yield from places_of(part)
-    if isinstance(model.source, FolderSource | FarFiles) and model.source.path is not None:
+    if isinstance(model.source, HASHED) and model.source.path is not None:
         yield model.source, model.source.path
 
 
@@ -50,7 +53,7 @@ def prove_models(models: Iterable[Checkpoint]) -> dict[ByteSource, str]:
         pending = {path: pool.submit(hash_model, path, linked[path]) for path in sorted(linked)}
         hashed = {path: each.result() for path, each in pending.items()}
     for place, path in places.items():
-        assert isinstance(place, FolderSource | FarFiles)  # places_of gives no other
+        assert isinstance(place, HASHED)  # places_of gives no other
         place.prove(hashed[path].files)
     return {place: hashed[path].digest for place, path in places.items()}
 
@@ -58,7 +61,7 @@ def prove_models(models: Iterable[Checkpoint]) -> dict[ByteSource, str]:
 def check_unchanged(places: Iterable[ByteSource]) -> None:
     """Raise ChangedInputError where a file that was read of a place is not what it was any more."""
     for place in places:
-        if isinstance(place, FolderSource | FarFiles):  # an earlier step's result is our own
+        if isinstance(place, HASHED):  # an earlier step's result is our own
             place.check_unchanged()
 
 

@@ -8,10 +8,9 @@ from pathlib import Path
 from merge_ops.checkpoints import (
     ByteSource,
     Checkpoint,
-    FolderSource,
     open_checkpoint,
 )
-from merge_ops.checkpoints.pickled_weights import is_pickled
+from merge_ops.checkpoints.pickled_weights import PickledFiles, is_pickled
 from merge_ops.errors import (
     CheckpointError,
     CompatibilityError,
@@ -21,7 +20,7 @@ from merge_ops.errors import (
 )
 from orchestration.commands.far_files import FarFiles, fetch
 from orchestration.commands.model_references import Place, is_there, local_path, resolve
-from orchestration.commands.readable_models import folder_of_adapter, readable
+from orchestration.commands.readable_models import folder_of_adapter, source_of
 from orchestration.sizes import size_text
 
 MAX_ADAPTERS = 100
@@ -141,10 +140,10 @@ def _source(reference: str, place: Place, download: Download, adapter: bool = Fa
                 f" ({size_text(sum(files.sizes().values()))}), or do it first and plan then"
             )
     path = path_of(place)
-    path = folder_of_adapter(path) if adapter else path
-    path = readable(path, adapter, place.follow_links)
-    folder, only = (path.parent, path.name) if path.is_file() else (path, None)
-    return FolderSource(folder, only, remembers=True, follow_links=place.follow_links)
+    source = source_of(folder_of_adapter(path) if adapter else path, adapter, place.follow_links)
+    if isinstance(source, PickledFiles) and download is Download.NOW:
+        source.fetch()
+    return source
 
 
 def path_of(place: Place) -> Path:
@@ -156,9 +155,9 @@ def path_of(place: Place) -> Path:
 
 
 def fetch_models(opened: Mapping[str, Checkpoint]) -> None:
-    """Download every model that was opened to be downloaded later."""
+    """Download every model that was opened to be downloaded later, and convert pickled weights."""
     for model in opened.values():
         for part in model.made_of:
             fetch_models({part.name: part})
-        if isinstance(model.source, FarFiles):
+        if isinstance(model.source, FarFiles | PickledFiles):
             model.source.fetch()

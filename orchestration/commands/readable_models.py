@@ -1,19 +1,11 @@
-"""Folders and files of models in a form that can be opened: pickled weights converted before."""
+"""Folders and files of models in a form that can be opened: pickled weights as safetensors."""
 
-import atexit
-import shutil
-import tempfile
 from functools import lru_cache
 from pathlib import Path
 
 from merge_ops.checkpoints import FolderSource
 from merge_ops.checkpoints.folder_verdict import read_folder
-from merge_ops.checkpoints.pickled_weights import (
-    PICKLES,
-    convert_file,
-    convert_folder,
-    is_pickled,
-)
+from merge_ops.checkpoints.pickled_weights import PICKLES, PickledFiles, is_pickled
 
 
 def folder_of_adapter(path: Path) -> Path:
@@ -21,37 +13,39 @@ def folder_of_adapter(path: Path) -> Path:
     return path.parent if path.is_file() and path.stem == "adapter_model" else path
 
 
-def readable(path: Path, adapter: bool = False, follow_links: bool = False) -> Path:
-    """The folder or file, or a temporary one that its pickled weights are converted into.
+def source_of(
+    path: Path, adapter: bool = False, follow_links: bool = False
+) -> FolderSource | PickledFiles:
+    """The files of a folder, or one file, with pickled weights as if they were safetensors.
 
-    With `adapter` only those of an adapter count. Where the folder is none that can be read, it is
-    returned as it is, and whoever opens it says why.
+    Of pickles the index is read at once, and their tensors when they are needed. With `adapter`
+    only those of an adapter count. Where the folder is none that can be read, it is returned as it
+    is, and whoever opens it says why.
     """
+    if _needs_conversion(path, adapter, follow_links):
+        return _pickled(path.resolve(), adapter, follow_links)
+    folder, only = (path.parent, path.name) if path.is_file() else (path, None)
+    return FolderSource(folder, only, remembers=True, follow_links=follow_links)
+
+
+def readable(path: Path, adapter: bool = False, follow_links: bool = False) -> Path:
+    """The folder or file, or a temporary one that its pickled weights are converted into."""
+    source = source_of(path, adapter, follow_links)
+    if isinstance(source, FolderSource):
+        return path
+    source.fetch()
+    return source.path
+
+
+def _needs_conversion(path: Path, adapter: bool, follow_links: bool) -> bool:
     if path.is_file():
-        return _converted_file(path.resolve()) if path.suffix in PICKLES else path
+        return path.suffix in PICKLES
     if not path.is_dir() or not is_pickled([each.name for each in path.iterdir()]):
-        return path
+        return False
     verdict = read_folder(FolderSource(path, follow_links=follow_links), adapter).verdict
-    if verdict.faults or not verdict.pickled:
-        return path
-    return _converted(path.resolve(), adapter)
+    return not verdict.faults and verdict.pickled
 
 
 @lru_cache(maxsize=64)
-def _converted(folder: Path, adapter: bool) -> Path:
-    """A temporary folder with the same weights as safetensors; it is there until we end."""
-    out = _temporary()
-    convert_folder(folder, out, adapter=adapter)
-    return out
-
-
-@lru_cache(maxsize=64)
-def _converted_file(file: Path) -> Path:
-    """A temporary file with the same weights as safetensors; it is there until we end."""
-    return convert_file(file, _temporary())
-
-
-def _temporary() -> Path:
-    out = Path(tempfile.mkdtemp(prefix="ronghe-"))
-    atexit.register(shutil.rmtree, out, ignore_errors=True)
-    return out
+def _pickled(path: Path, adapter: bool, follow_links: bool) -> PickledFiles:
+    return PickledFiles(path, adapter, follow_links)
