@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import dagster as dg
 
-from merge_ops.errors import RongheError
+from merge_ops.errors import RongheError, shown
 
 RETRY_CRASHES = dg.RetryPolicy(max_retries=2, delay=5)
 """For steps that a lost process or an unreachable store may interrupt."""
@@ -26,7 +26,7 @@ def clear_failures() -> Iterator[None]:
     except (RongheError, EvalError, ResourceError) as error:
         if any(isinstance(e, StoreFailureError | StoreUnreachableError) for e in _causes(error)):
             raise
-        message = f"{type(error).__name__}: {error}"
+        message = shown(f"{type(error).__name__}: {error}", lines=True)
         raise dg.Failure(description=message, allow_retries=False) from error
 
 

@@ -109,7 +109,7 @@ def _show(
         shown = of_artifact(checkpoint.artifact, checkpoint.memoized) | of_masks(merged.masks)
         context.add_asset_metadata(shown, partition_key=points[checkpoint.coefficient])
     for warning in merged.warnings:
-        context.log.warning(f"{merged.expert_set}: {warning}")
+        context.log.warning(f"{merged.expert_set}: {shown(warning)}")
     context.log.info(_sentence(merged))
 
 

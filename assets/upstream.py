@@ -8,6 +8,7 @@ import dagster as dg
 from assets.run_settings import RunSettings
 from assets.work.entries import UpstreamModel
 from assets.work.pulling import revisions
+from merge_ops.errors import shown
 
 
 def build_upstream_model(
@@ -28,7 +29,7 @@ def build_upstream_model(
     ) -> dg.DataVersionsByPartition:
         revision_of, faults = revisions(list(models.values()), Path(settings.catalog_folder))
         for name, fault in faults.items():
-            context.log.error(f"upstream model '{name}': {fault}")
+            context.log.error(f"upstream model '{name}': {shown(fault, lines=True)}")
         if not revision_of:
             message = "; ".join(faults.values()) or "the catalog lists no model"
             raise dg.Failure(f"no upstream model can be reached: {message}", allow_retries=False)

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from merge_ops.provenance.markdown import fenced, in_heading, in_markdown
 from merge_ops.recipes.document import recipe_document
 from merge_ops.recipes.recipe import Recipe
 from merge_ops.sources.adapters import Adapter
@@ -23,23 +24,22 @@ def adapter_card(
     front |= {"library_name": "peft", "tags": ["lora", "merge", "ronghe", recipe.merge_method]}
     inputs = [each.checkpoint for each in adapters]
     how = "factor by factor" if factor_wise else "exactly, with their factors side by side"
+    document = recipe_document(recipe, {})
     lines = [
         "---",
         yaml.safe_dump(front, sort_keys=False, allow_unicode=True).rstrip(),
         "---",
         "",
-        f"# {recipe.name}: {' + '.join(each.name for each in inputs)}",
+        in_heading(recipe.name, [each.name for each in inputs]),
         "",
         f"LoRA adapters averaged {how}, made with Ronghe.",
         "",
         "| adapter | digest (BLAKE3 of its content) |",
         "|---|---|",
-        *(f"| {each.name} | `{each.digest or 'unknown'}` |" for each in inputs),
+        *(f"| {in_markdown(each.name)} | `{each.digest or 'unknown'}` |" for each in inputs),
         "",
         "The recipe:",
         "",
-        "```yaml",
-        yaml.safe_dump(recipe_document(recipe, {}), sort_keys=False, allow_unicode=True).rstrip(),
-        "```",
+        *fenced(yaml.safe_dump(document, sort_keys=False, allow_unicode=True).rstrip(), "yaml"),
     ]
     return "\n".join(lines) + "\n"

@@ -2,9 +2,6 @@
 
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import Progress
-
 from merge_ops.checkpoints import FolderSink, FolderSource
 from merge_ops.errors import (
     CheckpointError,
@@ -17,6 +14,7 @@ from merge_ops.jobs.adapter_agreement import recipe_faults
 from merge_ops.jobs.adapter_average import plan_average, write_average
 from merge_ops.recipes import Recipe, load_steps
 from merge_ops.sources import Adapter, read_adapter
+from orchestration.commands.console import PlainConsole, progress_bar
 from orchestration.commands.local_models import (
     content_digest,
     find_places,
@@ -32,8 +30,8 @@ def run_adapter_average(config: Path, out: Path, factor_wise: bool) -> None:
     recipe = _recipe(config)
     plan = plan_average(recipe, _read_all(recipe), factor_wise)
     check_output(out)
-    console = Console(stderr=True)
-    bar = Progress(console=console, disable=not console.is_terminal)
+    console = PlainConsole(stderr=True)
+    bar = progress_bar(console)
     with staged(out) as stage, bar:
         task = bar.add_task("averaging", total=len(plan.tensors))
         write_average(plan, FolderSink(stage), lambda done, _: bar.update(task, completed=done))

@@ -42,11 +42,12 @@ class _MergeCommand(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the command line, with mergekit's options written as ours."""
+        from merge_ops.errors import shown
         from orchestration.commands.mergekit_options import translated
 
         arguments, notes = translated(args)
         for note in notes:
-            typer.echo(f"note: {note}", err=True)
+            typer.echo(f"note: {shown(note)}", err=True)
         return super().parse_args(ctx, arguments)
 
 
@@ -246,12 +247,13 @@ def main() -> None:
         raise SystemExit(2) from None
     except Exception as error:
         from eval_ops.errors import EvalError
-        from merge_ops.errors import RongheError
+        from merge_ops.errors import RongheError, shown
         from resources.errors import ResourceError
 
         if not isinstance(error, RongheError | ResourceError | EvalError):
             raise
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
+        told = shown(f"{type(error).__name__}: {error}", lines=True)
+        print(told, file=sys.stderr)  # noqa: T201
         raise SystemExit(2) from None
     finally:
         freeze()  # what lives now ends with the process; walking it takes up to half a second

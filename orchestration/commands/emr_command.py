@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import Progress
 
 from merge_ops.checkpoints import FolderSink, FolderSource
 from merge_ops.errors import Fault, SettingsError
+from orchestration.commands.console import PlainConsole, progress_bar, say
 from orchestration.commands.local_models import open_models
 from orchestration.commands.output_folder import check_output, staged
 
@@ -39,7 +39,7 @@ def write_masks_into(console: Console, plan: "Plan", masks: Path) -> None:
     models = masked_models(plan)
     assert models is not None  # check_masks_wanted has been asked
     base, experts = models
-    bar = Progress(console=console, disable=not console.is_terminal)
+    bar = progress_bar(console)
     with staged(masks) as stage, bar:
         task = bar.add_task("masks", total=None)
         scales = write_masks(
@@ -49,7 +49,7 @@ def write_masks_into(console: Console, plan: "Plan", masks: Path) -> None:
             lambda done, whole: bar.update(task, completed=done, total=whole),
         )
     for expert, scale in zip(experts, scales, strict=True):
-        console.print(f"scale of {expert.name}: {scale:.6g}", highlight=False, soft_wrap=True)
+        say(console, f"scale of {expert.name}: {scale:.6g}")
 
 
 def run_restoration(expert: str, out: Path, merged: str, base: str, masks: Path) -> None:
@@ -59,8 +59,8 @@ def run_restoration(expert: str, out: Path, merged: str, base: str, masks: Path)
     opened = open_models("ronghe restore-expert", [base, merged])
     mask_file = open_masks(FolderSource(masks))
     check_output(out)
-    console = Console(stderr=True)
-    bar = Progress(console=console, disable=not console.is_terminal)
+    console = PlainConsole(stderr=True)
+    bar = progress_bar(console)
     with staged(out) as stage, bar:
         task = bar.add_task("restoring", total=None)
         restore(
@@ -71,7 +71,7 @@ def run_restoration(expert: str, out: Path, merged: str, base: str, masks: Path)
             FolderSink(stage),
             lambda done, whole: bar.update(task, completed=done, total=whole),
         )
-    console.print(f"{expert} in {out}, as far as emr keeps it", highlight=False, soft_wrap=True)
+    say(console, f"{expert} in {out}, as far as emr keeps it")
 
 
 def _name_in(experts: tuple[str, ...], expert: str) -> str:

@@ -4,10 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from assets.work import names
+from merge_ops.errors import shown
+from orchestration.commands.console import PlainConsole, say
 from orchestration.settings import load_settings
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
     from orchestration.refreshing.refresh import AssetCount, RefreshReport
 
@@ -31,11 +34,11 @@ def refresh() -> None:
     _print_counts(console, report)
     for failure in dict.fromkeys(report.failures):
         text = f"failed: {failure}"
-        console.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
+        console.print(text, style="red", soft_wrap=True)  # some have several lines
     if report.failures:
         log = settings.dagster_home / "logs" / "refresh.log"
         note = f"What failed is tried again by the next refresh. The whole log: {log}"
-        console.print(note, highlight=False, soft_wrap=True)
+        say(console, note)
         raise SystemExit(1)
 
 
@@ -61,17 +64,15 @@ def leaderboard() -> None:
     checkpoint = store.find("checkpoint", best) if best else None
     if checkpoint is not None:
         where = str(checkpoint.folder()) if store.uri.startswith("file:") else checkpoint.uri
-        console.print(f"\nbest merged checkpoint  {where}", highlight=False, soft_wrap=True)
-    console.print(f"artifact store          {store.uri}", highlight=False, soft_wrap=True)
+        console.print()
+        say(console, f"best merged checkpoint  {where}")
+    say(console, f"artifact store          {store.uri}")
     _print_next_commands(console)
 
 
-def _console() -> "Console":
+def _console() -> PlainConsole:
     """A console; where the output is no terminal, wide enough for the leaderboard."""
-    from rich.console import Console
-
-    console = Console()
-    return console if console.is_terminal else Console(width=max(console.width, WIDE))
+    return PlainConsole(least_width=WIDE)
 
 
 def _print_counts(console: "Console", report: "RefreshReport") -> None:
@@ -83,7 +84,7 @@ def _print_counts(console: "Console", report: "RefreshReport") -> None:
     for column in ("asset", "re-run", "untouched", *(["failed"] if failed else [])):
         table.add_column(column, justify="left" if column == "asset" else "right")
     for asset, count in sorted(report.counts.items(), key=lambda item: _order(item[0])):
-        cells = [asset, str(len(count.rerun)), str(count.untouched)]
+        cells = [shown(asset), str(len(count.rerun)), str(count.untouched)]
         table.add_row(*cells, *([str(len(count.failed))] if failed else []))
     console.print(table)
     for kind, title in ((names.MERGED_CHECKPOINT, "merged checkpoints"), (names.SCORES, "scores")):
@@ -118,7 +119,7 @@ def _leaderboard_table(suite: str, rows: Sequence[Mapping[str, Any]], wide: bool
 
     benchmarks = list(rows[0]["benchmarks"]) if rows else []
     rivals = {"vs_base": "vs base", "vs_best_expert": "vs best expert", "vs_average": "vs average"}
-    shown = rivals if wide else {"vs_best_expert": "vs best expert"}
+    compared = rivals if wide else {"vs_best_expert": "vs best expert"}
     table = Table(
         title=f"leaderboard: {suite}",
         title_justify="left",
@@ -129,23 +130,25 @@ def _leaderboard_table(suite: str, rows: Sequence[Mapping[str, Any]], wide: bool
     table.add_column("model", no_wrap=True)
     for name in (*benchmarks, "mean"):
         table.add_column(name.replace("_", " "), justify="right", min_width=9 if wide else 5)
-    for name in shown.values():
+    for name in compared.values():
         table.add_column(name, min_width=14 if wide else 6)
     for row in rows:
         scores = [_percent(row["benchmarks"][name], wide) for name in benchmarks]
-        verdicts = [_verdict(row[key], wide) for key in shown]
+        verdicts = [_verdict(row[key], wide) for key in compared]
         table.add_row(_label(row, wide), *scores, _percent(row["mean"], True), *verdicts)
     return table
 
 
-def _label(row: Mapping[str, Any], wide: bool) -> str:
+def _label(row: Mapping[str, Any], wide: bool) -> "str | Text":
     """Single models and averages, which the others have to beat, stand out."""
+    from rich.text import Text
+
     if not row["experts"]:
-        return f"[bold]{row['label']}[/bold] ({row['kind']})"
+        return Text.assemble((row["label"], "bold"), f" ({row['kind']})")
     coefficient = "" if row["coefficient"] == "default" else row["coefficient"].replace("_", " ")
     parts = (f"{row['recipe']} {coefficient}".strip(), "+".join(row["experts"]))
     text = "  ".join(parts) if wide else f"{parts[0]}\n  {parts[1]}"
-    return f"[bold]{text}[/bold]" if row["kind"] == "average" else text
+    return Text(text, "bold") if row["kind"] == "average" else text
 
 
 def _percent(score: Mapping[str, Any], with_error: bool) -> str:
@@ -171,4 +174,4 @@ def _print_next_commands(console: "Console") -> None:
         ("ronghe plan CONFIG", "what merging a mergekit-style file would do"),
         ("ronghe merge CONFIG OUT", "merge one without Dagster"),
     ):
-        console.print(f"  {command:<24} {what}", highlight=False, soft_wrap=True)
+        say(console, f"  {command:<24} {what}")

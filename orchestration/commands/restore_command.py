@@ -2,13 +2,11 @@
 
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import Progress
-
 from assets.work.packed_models import MODEL, stored_model
 from merge_ops.checkpoints import FolderSink
 from merge_ops.errors import did_you_mean
 from merge_ops.jobs.restoring import copy_files
+from orchestration.commands.console import PlainConsole, progress_bar, say
 from orchestration.commands.output_folder import check_output, staged
 from orchestration.settings import load_settings
 from resources.errors import DamagedArtifactError, MissingArtifactError
@@ -30,8 +28,8 @@ def run_restore(name: str, out: Path) -> None:
             f"model '{name}' is not in artifact store {store.uri}.{did_you_mean(name, known)}"
             f" Known: {', '.join(known) or 'none'}; `ronghe refresh` pulls what the catalog lists"
         )
-    console = Console(stderr=True)
-    bar = Progress(console=console, disable=not console.is_terminal)
+    console = PlainConsole(stderr=True)
+    bar = progress_bar(console)
     with staged(out) as stage, bar, model.source() as source:
         task = bar.add_task("restoring", total=model.nbytes)
         hashes = copy_files(
@@ -43,4 +41,4 @@ def run_restore(name: str, out: Path) -> None:
                 f"{model.uri}: {wrong[0]!r} has other bytes than were pulled; nothing was written."
                 " Remove the artifact from the store and pull the model again"
             )
-    Console().print(f"{name}: {model.nbytes} bytes restored to {out}", soft_wrap=True)
+    say(PlainConsole(), f"{name}: {model.nbytes} bytes restored to {out}")

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from assets.work.names import present_name, refs_of
-from merge_ops.errors import Fault, SettingsError, did_you_mean
+from merge_ops.errors import Fault, SettingsError, did_you_mean, shown
+from orchestration.commands.console import PlainConsole, progress_bar
 from orchestration.settings import load_settings
 from resources.store import ArtifactStore
 
@@ -36,7 +37,7 @@ def verify(digests: Sequence[str], kind: str | None) -> None:
     chosen = _chosen(store, digests, kind)
     problems: list[tuple[str, str, str]] = []
     good = nbytes = 0
-    with _bar(console) as bar:
+    with progress_bar(console) as bar:
         task = bar.add_task("hashing", total=len(chosen))
         for each_kind, digest in chosen:
             found, size = _problems(store, each_kind, digest, bar)
@@ -56,7 +57,7 @@ def collect(dry_run: bool, grace: str) -> None:
     """List what killed runs left and, unless `dry_run`, remove it."""
     seconds = parse_period("--grace", grace)
     console, store = _console(), _store()
-    with _bar(console) as bar:
+    with progress_bar(console) as bar:
         task = bar.add_task("removing", total=None, visible=not dry_run)
         report = store.gc(
             seconds, dry_run, lambda done, total: bar.update(task, completed=done, total=total)
@@ -177,25 +178,9 @@ def _period(seconds: float) -> str:
     return f"{max(0.0, seconds):.0f}s"
 
 
-def _console() -> "Console":
+def _console() -> PlainConsole:
     """A console; where the output is no terminal, wide enough for a digest and a message."""
-    from rich.console import Console
-
-    console = Console()
-    return console if console.is_terminal else Console(width=max(console.width, 200))
-
-
-def _bar(console: "Console") -> "Progress":
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
-
-    return Progress(
-        "{task.description}",
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
+    return PlainConsole(least_width=200)
 
 
 def _table(
@@ -203,11 +188,10 @@ def _table(
 ) -> None:
     from rich import box
     from rich.table import Table
-    from rich.text import Text
 
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*map(shown, row))
     console.print(table)
