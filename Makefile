@@ -53,7 +53,7 @@ demo-update: install .ronghe/dagster/dagster.yaml  ## retrain one expert and re-
 	$(BIN)/ronghe leaderboard
 
 ui: install .ronghe/dagster/dagster.yaml  ## Dagster's web UI and daemon on http://127.0.0.1:3000
-	$(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port 3000
+	$(BIN)/ronghe ui
 
 oracle: $(ORACLE)  ## an environment for mergekit, the peer the tests compare with
 

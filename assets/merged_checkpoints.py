@@ -16,6 +16,7 @@ from assets.run_settings import RunSettings
 from assets.team_asset import team_asset
 from assets.work import names
 from assets.work.merging import MergedSet, MergeJob, merge_set, point_at
+from merge_ops.errors import shown
 from merge_ops.recipes import Recipe, Steps
 
 
@@ -106,8 +107,8 @@ def _show(
 ) -> None:
     """Tell Dagster of each checkpoint of one set, and its log of the whole set."""
     for checkpoint in merged.checkpoints:
-        shown = of_artifact(checkpoint.artifact, checkpoint.memoized) | of_masks(merged.masks)
-        context.add_asset_metadata(shown, partition_key=points[checkpoint.coefficient])
+        told = of_artifact(checkpoint.artifact, checkpoint.memoized) | of_masks(merged.masks)
+        context.add_asset_metadata(told, partition_key=points[checkpoint.coefficient])
     for warning in merged.warnings:
         context.log.warning(f"{merged.expert_set}: {shown(warning)}")
     context.log.info(_sentence(merged))

@@ -9,10 +9,20 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+EXAMPLES = """Merge two models:  ronghe merge recipe.yaml out
+
+What it would do:  ronghe plan recipe.yaml
+
+The team's catalog:  ronghe refresh, then ronghe leaderboard, ronghe ui
+
+Exit status: 0 done; 1 something is wrong with the data, or a part failed; 2 wrong use, or an input
+that was refused before any work; 130, 143 and 129 stopped by Ctrl-C, SIGTERM and SIGHUP."""
+
 app = typer.Typer(
     help="Ronghe (融合): merge models, score what comes out, keep the lineage.",
+    epilog=EXAMPLES,
+    context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -28,7 +38,10 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="The version.")
+        bool,
+        typer.Option(
+            "--version", "-V", callback=_print_version, is_eager=True, help="The version."
+        ),
     ] = False,
 ) -> None:
     """Take what stands before a command."""
@@ -184,6 +197,21 @@ def refresh() -> None:
     from orchestration.commands import refresh_command as commands
 
     commands.refresh()
+
+
+@app.command()
+def ui(
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 3000,
+    host_name: Annotated[
+        list[str] | None, typer.Option(help="A further name of this page, such as a proxy's.")
+    ] = None,
+    daemon: Annotated[bool, typer.Option(help="Start the daemon beside it.")] = True,
+) -> None:
+    """Serve Dagster's web page, guarded against other pages, with the daemon beside it."""
+    from orchestration.commands.ui_command import run_ui
+
+    run_ui(host, port, host_name or [], daemon)
 
 
 @app.command()

@@ -69,15 +69,15 @@ class RefreshReport:
 
 def open_instance(settings: Settings) -> dg.DagsterInstance:
     """Open Dagster's instance in DAGSTER_HOME; make it when it is not there."""
-    settings.dagster_home.mkdir(parents=True, exist_ok=True)
-    _write_configuration(settings.dagster_home / "dagster.yaml")
+    prepare_home(settings)
     reference = InstanceRef.from_dir(str(settings.dagster_home), overrides=IN_PROCESS)
     return dg.DagsterInstance.from_ref(reference)
 
 
-def _write_configuration(path: Path) -> None:
-    """Dagster's configuration, from the project's folder when it has one."""
-    project = Path("dagster.yaml")
+def prepare_home(settings: Settings) -> None:
+    """Make DAGSTER_HOME, with the configuration from the project's folder when it has one."""
+    settings.dagster_home.mkdir(parents=True, exist_ok=True)
+    path, project = settings.dagster_home / "dagster.yaml", Path("dagster.yaml")
     if not path.exists():
         path.write_bytes(project.read_bytes() if project.is_file() else MINIMAL)
 
