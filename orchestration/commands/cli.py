@@ -207,11 +207,14 @@ def ui(
         list[str] | None, typer.Option(help="A further name of this page, such as a proxy's.")
     ] = None,
     daemon: Annotated[bool, typer.Option(help="Start the daemon beside it.")] = True,
+    workspace: Annotated[
+        Path | None, typer.Option(help="Dagster's file of code locations.", show_default=False)
+    ] = None,
 ) -> None:
     """Serve Dagster's web page, guarded against other pages, with the daemon beside it."""
     from orchestration.commands.ui_command import run_ui
 
-    run_ui(host, port, host_name or [], daemon)
+    run_ui(host, port, host_name or [], daemon, workspace)
 
 
 @app.command()

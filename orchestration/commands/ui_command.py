@@ -18,10 +18,19 @@ from orchestration.settings import load_settings
 
 DEFINITIONS = f"{__name__.rpartition('.commands.')[0]}.definitions"
 _STOP_SECONDS = 10.0
+_DATABASE = (15_000, 3_600, 20)  # ms of a statement, s of a connection, connections: Dagster's own
 
 
-def run_ui(host: str, port: int, host_names: Sequence[str], with_daemon: bool) -> None:
+def run_ui(
+    host: str,
+    port: int,
+    host_names: Sequence[str],
+    with_daemon: bool,
+    workspace: Path | None = None,
+) -> None:
     """Serve the page until it is stopped; the daemon ends with it.
+
+    `workspace` is Dagster's file of code locations: by default ./workspace.yaml, else Ronghe's own.
 
     Raises SettingsError for an address that cannot be listened on.
     """
@@ -36,8 +45,9 @@ def run_ui(host: str, port: int, host_names: Sequence[str], with_daemon: bool) -
     listener = _listen(host, port)
     prepare_home(settings)
     os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
-    workspace = Path("workspace.yaml")
-    target = ["--workspace", str(workspace)] if workspace.is_file() else ["-m", DEFINITIONS]
+    here = Path("workspace.yaml")
+    workspace = workspace or (here if here.is_file() else None)
+    target = ["-m", DEFINITIONS] if workspace is None else ["--workspace", str(workspace)]
     with ExitStack() as stack:
         stack.callback(listener.close)
         stack.enter_context(_Daemon(target) if with_daemon else nullcontext())
@@ -79,6 +89,7 @@ def _serve(listener: socket.socket, target: Sequence[str], names: Sequence[str])
         DagsterInstance.get() as instance,
         WorkspaceProcessContext(instance, load, __version__) as context,
     ):
+        instance.optimize_for_webserver(*_DATABASE)
         page = PageGuard(DagsterWebserver(context).create_asgi_app(), names)
         server = uvicorn.Server(uvicorn.Config(page, log_level="warning", lifespan="off"))
         server.run(sockets=[listener])
