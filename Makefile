@@ -7,6 +7,10 @@ WORKERS ?= 3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+DEMO   := $(VENV)/.installed-demo
+# The demo and the page need no Ray, Kubernetes, PostgreSQL or tools for tests; where all is
+# installed already, that will do.
+USED   := $(if $(wildcard $(STAMP)),$(STAMP),$(DEMO))
 ORACLE := .venv-oracle/.installed
 PACKAGES := merge_ops eval_ops resources assets orchestration
 
@@ -22,38 +26,48 @@ unexport PYTHONDONTWRITEBYTECODE
 help:  ## the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-install: $(STAMP)  ## the virtual environment with .venv/bin/ronghe
+install: $(STAMP)  ## the virtual environment with .venv/bin/ronghe, and all that tests need
 
-$(STAMP): pyproject.toml constraints.txt hatch_build.py $(wildcard merge_ops/kernels/*.[ch]) merge_ops/kernels/compile.py
+INPUTS := pyproject.toml constraints.txt hatch_build.py $(wildcard merge_ops/kernels/*.[ch]) merge_ops/kernels/compile.py
+
+# $(call installed,EXTRA): the environment with one extra of pyproject.toml
+define installed
 	@test -x $(BIN)/python || command -v $(PYTHON) >/dev/null || { printf '%s\n' \
 	  "make: there is no $(PYTHON) on the PATH. Install Python 3.11 (Debian 12: apt install python3.11-venv;" \
 	  "elsewhere: uv python install 3.11, pyenv or conda) and say where it is: make PYTHON=/path/to/python3.11" \
 	  "(3.12 and 3.13 are untested: make PYTHON=python3.12)" >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --disable-pip-version-check --no-compile --progress-bar on $(TORCH)
-	$(BIN)/pip install --disable-pip-version-check --no-compile --progress-bar on -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --disable-pip-version-check --no-compile --progress-bar on -c constraints.txt -e '.[$(1)]'
 	@# On all cores, where pip compiles on one. A few files of others are for other Pythons: no fault.
 	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib $(PACKAGES) || true
 	@mkdir -p .ronghe/dagster && cp dagster.yaml .ronghe/dagster/dagster.yaml
 	@touch $@
 	@echo 'ronghe is $(BIN)/ronghe; "source $(BIN)/activate" puts it on the PATH'
+endef
 
-.ronghe/dagster/dagster.yaml: dagster.yaml $(STAMP)
+$(STAMP): $(INPUTS)
+	$(call installed,dev)
+
+$(DEMO): $(INPUTS)
+	$(call installed,demo)
+
+.ronghe/dagster/dagster.yaml: dagster.yaml $(USED)
 	@mkdir -p .ronghe/dagster && cp dagster.yaml $@
 
-demo: install .ronghe/dagster/dagster.yaml  ## train the quickstart models, merge, score, print the leaderboard
+demo: $(USED) .ronghe/dagster/dagster.yaml  ## train the quickstart models, merge, score, print the leaderboard
 	$(BIN)/python -m examples.quickstart
 	$(BIN)/ronghe refresh
 	$(BIN)/ronghe leaderboard
 
-demo-update: install .ronghe/dagster/dagster.yaml  ## retrain one expert and re-merge only what it touches
+demo-update: $(USED) .ronghe/dagster/dagster.yaml  ## retrain one expert and re-merge only what it touches
 	$(BIN)/python -m examples.quickstart
 	$(BIN)/python -m examples.quickstart --update idioms
 	$(BIN)/ronghe refresh
 	$(BIN)/ronghe leaderboard
 
-ui: install .ronghe/dagster/dagster.yaml  ## Dagster's web UI and daemon on http://127.0.0.1:3000
-	$(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port 3000
+ui: $(USED) .ronghe/dagster/dagster.yaml  ## Dagster's web UI and daemon on http://127.0.0.1:3000
+	$(BIN)/ronghe ui
 
 oracle: $(ORACLE)  ## an environment for mergekit, the peer the tests compare with
 

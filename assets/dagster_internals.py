@@ -15,6 +15,8 @@ Dagster changes them without notice, so its version is pinned. Each stands here 
   evaluates conditions by; ours plans other runs.
 - InstanceRef opens an instance with settings that hold for one process alone.
 - interrupts sets the handlers of signals around each step, which a refresh has to hear first.
+- WorkspaceProcessContext, ModuleTarget and WorkspaceFileTarget are what Dagster's page is made of;
+  its own command has no place for a guard before it.
 - AssetGraph and UnresolvedAssetJobDefinition are named in annotations.
 """
 
@@ -40,6 +42,8 @@ from dagster._core.storage.event_log.sqlite.sqlite_event_log import (
 )
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import ModuleTarget, WorkspaceFileTarget
 from dagster._daemon.asset_daemon import (
     asset_daemon_cursor_from_instigator_serialized_cursor as cursor_from_text,
 )
@@ -62,8 +66,11 @@ __all__ = [
     "DagsterSqliteStorage",
     "DeserializationError",
     "InstanceRef",
+    "ModuleTarget",
     "SqliteEventLogStorage",
     "UnresolvedAssetJobDefinition",
+    "WorkspaceFileTarget",
+    "WorkspaceProcessContext",
     "cursor_from_text",
     "cursor_to_text",
     "deserialize_value",

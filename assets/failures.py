@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import dagster as dg
 
-from merge_ops.errors import RongheError
+from merge_ops.errors import RongheError, shown
 
 RETRY_CRASHES = dg.RetryPolicy(max_retries=2, delay=5)
 """For steps that a lost process or an unreachable store may interrupt."""
@@ -47,7 +47,7 @@ def is_of_the_store(error: BaseException) -> bool:
 
 def message_of(error: BaseException) -> str:
     """Return what a person is told of an error."""
-    told = f"{type(error).__name__}: {error}"
+    told = shown(f"{type(error).__name__}: {error}", lines=True)
     return f"out of memory ({told}). {MORE_ROOM}" if is_out_of_memory(error) else told
 
 

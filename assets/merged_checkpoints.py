@@ -19,6 +19,7 @@ from assets.run_settings import RunSettings
 from assets.team_asset import team_asset
 from assets.work import names
 from assets.work.merging import MergedCheckpoint, MergedSet, MergeJob, merge_set, point_at
+from merge_ops.errors import shown as printed
 from merge_ops.recipes import Recipe, Steps
 
 
@@ -113,7 +114,7 @@ def _report(
         shown = _metadata(merged, checkpoint)
         batch.report(points[checkpoint.coefficient], version, shown)
     for warning in merged.warnings:
-        context.log.warning(f"{merged.expert_set}: {warning}")
+        context.log.warning(f"{merged.expert_set}: {printed(warning)}")
     context.log.info(_sentence(merged))
 
 

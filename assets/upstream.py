@@ -9,6 +9,7 @@ from assets.display import tell
 from assets.run_settings import RunSettings
 from assets.work.entries import UpstreamModel
 from assets.work.pulling import revisions
+from merge_ops.errors import shown
 
 
 def build_upstream_model(
@@ -29,7 +30,7 @@ def build_upstream_model(
     ) -> dg.DataVersionsByPartition:
         revision_of, faults = revisions(list(models.values()), Path(settings.catalog_folder))
         for name, fault in faults.items():
-            tell(context.log, f"upstream model '{name}': {fault}")
+            tell(context.log, f"upstream model '{name}': {shown(fault, lines=True)}")
         if not revision_of:
             message = "; ".join(faults.values()) or "the catalog lists no model"
             raise dg.Failure(f"no upstream model can be reached: {message}", allow_retries=False)

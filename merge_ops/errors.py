@@ -177,6 +177,25 @@ def quoted(value: object) -> str:
     return _shortened.repr(value)
 
 
+_JOINERS = "\u200c\u200d"  # which words of some scripts, and many emoji, are written with
+
+
+def shown(text: object, lines: bool = False) -> str:
+    """Return what a stranger wrote as text that no terminal, log or page takes for a command.
+
+    Control characters and changes of direction are written as in a string: `\\x1b`, `\\u202e`. So
+    are ends of lines, unless `lines` says that the text has some of its own.
+    """
+    kept = _JOINERS + "\n" * lines
+    return "".join(
+        each if each.isprintable() or each in kept else _escaped(each) for each in str(text)
+    )
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape", "surrogatepass").decode()
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """` Did you mean 'x'?` for the nearest known word, or an empty string.
 

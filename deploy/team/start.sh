@@ -40,7 +40,12 @@ case "$what" in
       --host "${DAGSTER_CODE_LISTEN:-127.0.0.1}" --port "$DAGSTER_CODE_PORT" \
       --use-python-environment-entry-point
     ;;
-  webserver) exec dagster-webserver --workspace "$here/workspace.yaml" ;; # host, port: environment
+  webserver)
+    names=()
+    for name in ${PAGE_NAMES:-}; do names+=(--host-name "$name"); done
+    exec ronghe ui --no-daemon --workspace "$here/workspace.yaml" "${names[@]}" \
+      --host "${DAGSTER_WEBSERVER_HOST:-127.0.0.1}" --port "${DAGSTER_WEBSERVER_PORT:-3000}"
+    ;;
   daemon) exec dagster-daemon run --workspace "$here/workspace.yaml" ;;
   *) fail "the first argument is '$what'; it must be code, webserver or daemon" ;;
 esac

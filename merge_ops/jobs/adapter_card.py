@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from merge_ops.jobs.extraction_plan import Extraction
+from merge_ops.provenance.markdown import fenced, in_heading, in_markdown
 from merge_ops.recipes.document import recipe_document
 from merge_ops.recipes.recipe import Recipe
 from merge_ops.sources.adapters import Adapter
@@ -24,24 +25,23 @@ def adapter_card(
     front |= {"library_name": "peft", "tags": ["lora", "merge", "ronghe", recipe.merge_method]}
     inputs = [each.checkpoint for each in adapters]
     how = "factor by factor" if factor_wise else "exactly, with their factors side by side"
+    document = recipe_document(recipe, {})
     lines = [
         "---",
         yaml.safe_dump(front, sort_keys=False, allow_unicode=True).rstrip(),
         "---",
         "",
-        f"# {recipe.name}: {' + '.join(each.name for each in inputs)}",
+        in_heading(recipe.name, [each.name for each in inputs]),
         "",
         f"LoRA adapters averaged {how}, made with Ronghe.",
         "",
         "| adapter | digest (BLAKE3 of its content) |",
         "|---|---|",
-        *(f"| {each.name} | `{each.digest or 'unknown'}` |" for each in inputs),
+        *(f"| {in_markdown(each.name)} | `{each.digest or 'unknown'}` |" for each in inputs),
         "",
         "The recipe:",
         "",
-        "```yaml",
-        yaml.safe_dump(recipe_document(recipe, {}), sort_keys=False, allow_unicode=True).rstrip(),
-        "```",
+        *fenced(yaml.safe_dump(document, sort_keys=False, allow_unicode=True).rstrip(), "yaml"),
     ]
     return "\n".join(lines) + "\n"
 
@@ -52,18 +52,22 @@ def extraction_card(plan: Extraction) -> str:
         "base_model": plan.base.name, "library_name": "peft", "tags": ["lora", "ronghe"],
     }  # fmt: skip
     rows = (("base", plan.base), ("fine-tuned", plan.tuned))
+    base, tuned = in_markdown(plan.base.name), in_markdown(plan.tuned.name)
     lines = [
         "---",
         yaml.safe_dump(front, sort_keys=False, allow_unicode=True).rstrip(),
         "---",
         "",
-        f"# A LoRA adapter of {plan.tuned.name}",
+        f"# A LoRA adapter of {tuned}",
         "",
-        f"What {plan.tuned.name} changes of {plan.base.name}, as matrices of rank"
+        f"What {tuned} changes of {base}, as matrices of rank"
         f" {plan.settings.rank} at most, made with Ronghe (`ronghe extract-lora`).",
         "",
         "| role | model | digest (BLAKE3 of its content) |",
         "|---|---|---|",
-        *(f"| {role} | {each.name} | `{each.digest or 'unknown'}` |" for role, each in rows),
+        *(
+            f"| {role} | {in_markdown(each.name)} | `{each.digest or 'unknown'}` |"
+            for role, each in rows
+        ),
     ]
     return "\n".join(lines) + "\n"

@@ -12,6 +12,7 @@ import yaml
 
 from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.plans.plan import Output, Plan
+from merge_ops.provenance.markdown import as_code, fenced, in_heading, in_markdown
 from merge_ops.recipes.document import recipe_document
 
 
@@ -27,10 +28,10 @@ def model_card(plan: Plan, output: Output) -> str:
     }
     lines = [
         "---",
-        yaml.safe_dump(front, sort_keys=False, allow_unicode=True).rstrip(),
+        _yaml(front),
         "---",
         "",
-        f"# {plan.recipe.name}: {' + '.join(each.name for each in plan.inputs)}",
+        in_heading(plan.recipe.name, [each.name for each in plan.inputs]),
         "",
         f"A merge by the method `{plan.method.name}` ({plan.method.source}), made with Ronghe.",
         "",
@@ -38,23 +39,25 @@ def model_card(plan: Plan, output: Output) -> str:
         "|---|---|---|",
         *_rows(plan),
         "",
-        f"Coefficient: `{output.coefficient}`  ",
+        f"Coefficient: {as_code(output.coefficient)}  ",
         f"Plan digest: `{output.digest or 'not computed: inputs without digests'}`",
         "",
         "The recipe:",
         "",
-        "```yaml",
-        yaml.safe_dump(
-            recipe_document(plan.recipe, output.values), sort_keys=False, allow_unicode=True
-        ).rstrip(),
-        "```",
+        *fenced(_yaml(recipe_document(plan.recipe, output.values)), "yaml"),
     ]
     if plan.excluded:
         lines += ["", "Not written:", ""]
-        lines += [f"- `{name}`: {why}" for name, why in sorted(plan.excluded.items())]
+        lines += [
+            f"- {as_code(name)}: {in_markdown(why)}" for name, why in sorted(plan.excluded.items())
+        ]
     if plan.cautions:
-        lines += ["", "Warnings:", "", *(f"- {caution}" for caution in plan.cautions)]
+        lines += ["", "Warnings:", "", *(f"- {in_markdown(caution)}" for caution in plan.cautions)]
     return "\n".join(lines) + "\n"
+
+
+def _yaml(document: Any) -> str:
+    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True).rstrip()
 
 
 def _public_names(plan: Plan) -> list[str]:
@@ -84,9 +87,11 @@ def _parts(checkpoint: Checkpoint) -> list[tuple[str, str | None]]:
 
 def _rows(plan: Plan) -> list[str]:
     role = plan.role_of(plan.base)
-    rows = [f"| {role} | {_named(plan.base)} | `{plan.digest_of(plan.base) or 'unknown'}` |"]
+    name = in_markdown(_named(plan.base))
+    rows = [f"| {role} | {name} | `{plan.digest_of(plan.base) or 'unknown'}` |"]
     for checkpoint in plan.inputs:
         if checkpoint is not plan.base:
             digest = plan.digest_of(checkpoint) or "unknown"
-            rows.append(f"| {plan.role_of(checkpoint)} | {_named(checkpoint)} | `{digest}` |")
+            name = in_markdown(_named(checkpoint))
+            rows.append(f"| {plan.role_of(checkpoint)} | {name} | `{digest}` |")
     return rows

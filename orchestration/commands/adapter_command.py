@@ -2,9 +2,6 @@
 
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import Progress
-
 from merge_ops.checkpoints import FolderSink, FolderSource
 from merge_ops.errors import (
     CheckpointError,
@@ -18,6 +15,7 @@ from merge_ops.jobs.adapter_average import plan_average, write_average
 from merge_ops.recipes import Recipe, load_steps
 from merge_ops.sources import Adapter, read_adapter
 from merge_ops.stream import torch_threads
+from orchestration.commands.console import PlainConsole, progress_bar
 from orchestration.commands.input_digests import check_unchanged, hash_model
 from orchestration.commands.local_models import (
     find_places,
@@ -39,8 +37,8 @@ def run_adapter_average(
     plan = plan_average(recipe, adapters, factor_wise)
     check_output(out)
     check_space(out, plan.nbytes)
-    console = Console(stderr=True)
-    bar = Progress(console=console, disable=not console.is_terminal)
+    console = PlainConsole(stderr=True)
+    bar = progress_bar(console)
     with staged(out) as stage, bar, torch_threads(how.threads):
         task = bar.add_task("averaging", total=len(plan.tensors))
         write_average(plan, FolderSink(stage), lambda done, _: bar.update(task, completed=done))

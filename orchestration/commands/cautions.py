@@ -1,16 +1,12 @@
-"""What should be looked at before a result is used: printed, or an error where that was asked for.
-
-The words come from folders of strangers: they are printed as they are, never as markup, and
-without the control characters that a terminal would obey.
-"""
+"""What should be looked at before a result is used: printed, or an error where that was asked."""
 
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.markup import escape
 
 from merge_ops.errors import Caution, CompatibilityError, Fault
 from merge_ops.plans import Plan
+from orchestration.commands.console import marked, say
 
 
 def cautions_of(plans: Sequence[Plan]) -> list[Caution]:
@@ -21,11 +17,10 @@ def cautions_of(plans: Sequence[Plan]) -> list[Caution]:
 def show_cautions(console: Console, cautions: Sequence[Caution]) -> None:
     """Print the warnings, one a line, and how many there are."""
     for caution in cautions:
-        told = escape(printable(str(caution)))
-        console.print(f"[yellow]warning:[/yellow] {told}", soft_wrap=True, highlight=False)
+        say(console, marked("warning:", "yellow", caution))
     if cautions:
         count = f"{len(cautions)} warning" + "s" * (len(cautions) > 1)
-        console.print(f"{count}; `--strict` makes them errors", soft_wrap=True, highlight=False)
+        say(console, f"{count}; `--strict` makes them errors")
 
 
 def refuse_cautions(subject: str, cautions: Sequence[Caution]) -> None:
@@ -36,10 +31,3 @@ def refuse_cautions(subject: str, cautions: Sequence[Caution]) -> None:
             for each in cautions
         ]
         raise CompatibilityError(f"{subject} (with `--strict` warnings are errors)", faults)
-
-
-def printable(text: str) -> str:
-    """Return a text without control characters: each as it is written in a string."""
-    return "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
-    )

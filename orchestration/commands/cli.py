@@ -9,10 +9,20 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+EXAMPLES = """Merge two models:  ronghe merge recipe.yaml out
+
+What it would do:  ronghe plan recipe.yaml
+
+The team's catalog:  ronghe refresh, then ronghe leaderboard, ronghe ui
+
+Exit status: 0 done; 1 something is wrong with the data, or a part failed; 2 wrong use, or an input
+that was refused before any work; 130, 143 and 129 stopped by Ctrl-C, SIGTERM and SIGHUP."""
+
 app = typer.Typer(
     help="Ronghe (融合): merge models, score what comes out, keep the lineage.",
+    epilog=EXAMPLES,
+    context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -28,7 +38,10 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="The version.")
+        bool,
+        typer.Option(
+            "--version", "-V", callback=_print_version, is_eager=True, help="The version."
+        ),
     ] = False,
 ) -> None:
     """Take what stands before a command."""
@@ -48,11 +61,12 @@ class _MergeCommand(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the command line, with mergekit's options written as ours."""
+        from merge_ops.errors import shown
         from orchestration.commands.mergekit_options import translated
 
         arguments, notes = translated(args)
         for note in notes:
-            typer.echo(f"note: {note}", err=True)
+            typer.echo(f"note: {shown(note)}", err=True)
         return super().parse_args(ctx, arguments)
 
 
@@ -207,6 +221,24 @@ def refresh() -> None:
 
 
 @app.command()
+def ui(
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 3000,
+    host_name: Annotated[
+        list[str] | None, typer.Option(help="A further name of this page, such as a proxy's.")
+    ] = None,
+    daemon: Annotated[bool, typer.Option(help="Start the daemon beside it.")] = True,
+    workspace: Annotated[
+        Path | None, typer.Option(help="Dagster's file of code locations.", show_default=False)
+    ] = None,
+) -> None:
+    """Serve Dagster's web page, guarded against other pages, with the daemon beside it."""
+    from orchestration.commands.ui_command import run_ui
+
+    run_ui(host, port, host_name or [], daemon, workspace)
+
+
+@app.command()
 def leaderboard() -> None:
     """Print the leaderboard, where the artifacts are, and what to do next."""
     from orchestration.commands import refresh_command as commands
@@ -297,18 +329,19 @@ def main() -> None:
         raise SystemExit(2) from None
     except Exception as error:
         from eval_ops.errors import EvalError
-        from merge_ops.errors import RongheError
+        from merge_ops.errors import RongheError, shown
         from resources.errors import ResourceError
 
         if isinstance(error, RongheError | ResourceError | EvalError):
-            print(f"{type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
+            told = shown(f"{type(error).__name__}: {error}", lines=True)
+            print(told, file=sys.stderr)  # noqa: T201
             raise SystemExit(2) from None
         from orchestration.commands.machine_faults import machine_fault
 
         told = machine_fault(error)
         if told is None:
             raise
-        print(told, file=sys.stderr)  # noqa: T201
+        print(shown(told, lines=True), file=sys.stderr)  # noqa: T201
         raise SystemExit(1) from None
     finally:
         freeze()  # what lives now ends with the process; walking it takes up to half a second

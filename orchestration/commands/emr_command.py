@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import Progress
 
 from merge_ops.checkpoints import FolderSink, FolderSource
 from merge_ops.errors import Fault, SettingsError
+from orchestration.commands.console import PlainConsole, progress_bar
 from orchestration.commands.input_digests import check_unchanged, prove_models
 from orchestration.commands.local_models import open_models
 from orchestration.commands.output_folder import check_output, staged
@@ -40,7 +40,7 @@ def write_masks_into(console: Console, plan: "Plan", masks: Path) -> None:
     models = masked_models(plan)
     assert models is not None  # check_masks_wanted has been asked
     base, experts = models
-    bar = Progress(console=console, disable=not console.is_terminal)
+    bar = progress_bar(console)
     with staged(masks) as stage, bar:
         task = bar.add_task("masks", total=None)
         scales = write_masks(
@@ -62,8 +62,8 @@ def run_restoration(expert: str, out: Path, merged: str, base: str, masks: Path)
     mask_file = open_masks(mask_source)
     check_output(out)
     digests = prove_models(opened.values())
-    console = Console(stderr=True)
-    bar = Progress(console=console, disable=not console.is_terminal)
+    console = PlainConsole(stderr=True)
+    bar = progress_bar(console)
     with staged(out) as stage, bar:
         task = bar.add_task("restoring", total=None)
         restore(

@@ -3,13 +3,14 @@
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from merge_ops.checkpoints import FolderSink
+from merge_ops.errors import shown
 from merge_ops.jobs.extraction_plan import ExtractionSettings, plan_extraction
 from merge_ops.jobs.lora_extraction import ExtractionReport, extract
 from merge_ops.stream import torch_threads
+from orchestration.commands.console import PlainConsole, progress_bar
 from orchestration.commands.input_digests import check_unchanged, prove_models
 from orchestration.commands.local_models import open_models
 from orchestration.commands.output_folder import check_output, staged
@@ -25,14 +26,14 @@ def run_extraction(
     check_output(out)
     digests = prove_models(opened.values())
     plan = plan_extraction(opened[base], opened[tuned], settings, digests)
-    console = Console(stderr=True)
-    bar = Progress(console=console, disable=not console.is_terminal)
+    console = PlainConsole(stderr=True)
+    bar = progress_bar(console)
     with staged(out) as stage, bar, torch_threads(how.threads):
         task = bar.add_task("decomposing", total=len(plan.ranks))
         sink = FolderSink(stage)
         report = extract(plan, sink, lambda done, _: bar.update(task, completed=done))
         check_unchanged(digests)
-    _print_report(Console(), report)
+    _print_report(PlainConsole(), report)
 
 
 def _print_report(console: Console, report: ExtractionReport) -> None:
@@ -40,7 +41,8 @@ def _print_report(console: Console, report: ExtractionReport) -> None:
     for column in ("matrix", "rank", "norm", "relative error"):
         table.add_column(column, justify="left" if column == "matrix" else "right", overflow="fold")
     for each in report.matrices:
-        table.add_row(each.name, str(each.rank), f"{each.norm:.4g}", f"{each.relative_error:.2e}")
+        numbers = (str(each.rank), f"{each.norm:.4g}", f"{each.relative_error:.2e}")
+        table.add_row(shown(each.name), *numbers)
     console.print(table)
     for name in report.whole:
         console.print(f"kept whole: {name}", soft_wrap=True)

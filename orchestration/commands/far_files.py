@@ -10,6 +10,7 @@ from rich.console import Console
 
 from merge_ops.checkpoints import FolderSource
 from merge_ops.errors import ChangedInputError, MissingModelError
+from orchestration.commands.console import PlainConsole, progress_bar
 from orchestration.sizes import size_text
 
 if TYPE_CHECKING:  # nothing of a network is imported where all models are here
@@ -102,7 +103,7 @@ def fetch(far: "FarModel") -> Path:
     Raises MissingModelError where the disk has no room for it, ModelSourceError where it cannot be
     downloaded.
     """
-    console = Console(stderr=True)
+    console = PlainConsole(stderr=True)
     from resources.upstream import download_text
 
     told = download_text(far)
@@ -129,11 +130,9 @@ def _check_room(far: "FarModel", wanted: int) -> None:
 @contextmanager
 def _progress(console: Console, far: "FarModel") -> "Iterator[Progress]":
     """A bar, from the first byte that is told on; the client of the Hub draws its own."""
-    from rich.progress import BarColumn, DownloadColumn, TransferSpeedColumn
-    from rich.progress import Progress as Bar
+    from rich.progress import DownloadColumn, TransferSpeedColumn
 
-    columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    bar = Bar(*columns, console=console, disable=not console.is_terminal)
+    bar = progress_bar(console, DownloadColumn(), TransferSpeedColumn())
     task = bar.add_task(far.location, total=None)
 
     def show(done: int, total: int) -> None:

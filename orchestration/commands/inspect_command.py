@@ -1,22 +1,20 @@
 """`ronghe inspect`: what a folder is, in words or as JSON, without Dagster, torch or a store."""
 
 import json
-import re
 from dataclasses import replace
 from os.path import isfile as is_file
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from merge_ops.checkpoints import ByteSource, FolderSource
 from merge_ops.checkpoints.folder_facts import further_faults, model_facts
 from merge_ops.checkpoints.folder_verdict import KINDS, FolderReading, FolderVerdict, read_folder
-from merge_ops.errors import RongheError
+from merge_ops.errors import RongheError, shown
+from orchestration.commands.console import PlainConsole, marked, say
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _SHOWN = 8
 
 
@@ -52,46 +50,42 @@ def _with_adapter_faults(source: ByteSource, verdict: FolderVerdict) -> FolderVe
     return verdict
 
 
-def plain(text: object) -> str:
-    """Text of strangers for a terminal: no control characters, and no markup."""
-    return escape(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", str(text)))
-
-
 def _print(verdict: FolderVerdict, reading: FolderReading, facts: dict[str, Any]) -> None:
-    console = Console(highlight=False, soft_wrap=True)
+    console = PlainConsole()
     kind = verdict.adapter or verdict.kind.replace("_", " ")
-    console.print(f"{plain(verdict.location)}: [bold]{plain(kind)}[/bold], {KINDS[verdict.kind]}")
+    where = shown(verdict.location)
+    say(console, Text.assemble(f"{where}: ", (shown(kind), "bold"), f", {KINDS[verdict.kind]}"))
     for reason in verdict.why:
-        console.print(f"  because {plain(reason)}")
+        say(console, f"  because {reason}")
     if facts:
         table = Table(show_header=False, box=None, padding=(0, 2))
         table.add_column(no_wrap=True)
         table.add_column(overflow="fold")
         for name, value in facts.items():
-            table.add_row(name.replace("_", " "), plain(_value(value)))
+            table.add_row(name.replace("_", " "), shown(_value(value)))
         console.print(table)
     for file in verdict.weights[:_SHOWN]:
-        console.print(f"reads {plain(file)} ({reading.files.get(file, 0):,} bytes)")
+        say(console, f"reads {file} ({reading.files.get(file, 0):,} bytes)")
     if verdict.weights[_SHOWN:]:
-        console.print(f"reads {len(verdict.weights) - _SHOWN} more files")
+        say(console, f"reads {len(verdict.weights) - _SHOWN} more files")
     for file, reason in verdict.passed_over.items():
-        console.print(f"passes over {plain(file)}: {plain(reason)}")
+        say(console, f"passes over {file}: {reason}")
     for caution in verdict.cautions:
-        console.print(f"[yellow]warning:[/yellow] {plain(caution)}")
+        say(console, marked("warning:", "yellow", caution))
     for fault in verdict.faults:
-        console.print(f"[red]cannot be merged:[/red] {plain(fault)}")
+        say(console, marked("cannot be merged:", "red", fault))
     if verdict.mergeable:
-        console.print("can be merged" + _how(verdict))
+        say(console, "can be merged" + _how(verdict))
 
 
 def _how(verdict: FolderVerdict) -> str:
-    return f" into its base, as 'base+{plain(verdict.location)}'" * (verdict.kind == "adapter")
+    return f" into its base, as 'base+{verdict.location}'" * (verdict.kind == "adapter")
 
 
 def _value(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name}: {count}" for name, count in value.items()) or "none"
     if isinstance(value, list | tuple):
-        shown = ", ".join(map(str, value[:_SHOWN]))
-        return f"{shown} and {len(value) - _SHOWN} more" if value[_SHOWN:] else shown or "none"
+        first = ", ".join(map(str, value[:_SHOWN]))
+        return f"{first} and {len(value) - _SHOWN} more" if value[_SHOWN:] else first or "none"
     return f"{value:,}" if isinstance(value, int) else str(value) or "none"

@@ -14,6 +14,7 @@ from merge_ops.checkpoints import Checkpoint, FolderSink, FolderSource
 from merge_ops.plans import Plan, StepPlans, plan_steps
 from merge_ops.stream import StreamSettings, arithmetic_kind, can_do_without_torch, check_settings
 from orchestration.commands.cautions import cautions_of, refuse_cautions, show_cautions
+from orchestration.commands.console import PlainConsole, progress_bar
 from orchestration.commands.extras import require
 from orchestration.commands.input_digests import check_unchanged, places_of, prove_models
 from orchestration.commands.local_models import (
@@ -78,7 +79,7 @@ def run_merge(config: Path, out: Path, options: MergeOptions) -> None:
         from orchestration.commands.emr_command import check_masks_wanted
 
         check_masks_wanted(planned.result, options.masks, out)
-    console = Console(stderr=True)
+    console = PlainConsole(stderr=True)
     cautions = cautions_of(planned.plans)
     if options.strict:
         refuse_cautions(str(config), cautions)
@@ -172,23 +173,10 @@ def _import_torch() -> None:
 
 @contextmanager
 def _progress(console: Console, plan: Plan) -> Iterator[Callable[[int, int], None]]:
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
+    from rich.progress import DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    bar = Progress(
-        "{task.description}",
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
+    columns = (DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    bar = progress_bar(console, *columns)
     with bar:
         task = bar.add_task(f"{plan.recipe.name}: {plan.method.name}", total=plan.bytes_read)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -9,7 +9,8 @@ from rich.console import Console
 
 from merge_ops.plans import Plan
 from merge_ops.plans.expected_tensors import ExpectedTensors, Finding, can_look
-from orchestration.commands.cautions import printable, refuse_cautions, show_cautions
+from orchestration.commands.cautions import refuse_cautions, show_cautions
+from orchestration.commands.console import say
 
 
 class OutputChecks:
@@ -58,13 +59,7 @@ class OutputChecks:
         self._told = True
         self._take(finding)
         if finding.not_looked:
-            told = printable(finding.not_looked)
-            self._console.print(
-                f"not looked at by transformers: {told}",
-                soft_wrap=True,
-                highlight=False,
-                markup=False,
-            )
+            say(self._console, f"not looked at by transformers: {finding.not_looked}")
 
     def look_at_files(self, plan: Plan, folders: Iterable[Path]) -> None:
         """Look at written checkpoints, and first at the plan if that was not done yet.

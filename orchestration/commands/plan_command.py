@@ -7,13 +7,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from merge_ops.errors import Fault, RecipeError
+from merge_ops.errors import Fault, RecipeError, shown
 from merge_ops.plans import Plan, plan_steps
 from merge_ops.plans.plan import GRADIENTS
 from merge_ops.recipes import Steps, load_steps
 from orchestration.commands.cautions import cautions_of, refuse_cautions, show_cautions
+from orchestration.commands.console import PlainConsole, say
 from orchestration.commands.local_models import Download, open_models
-from orchestration.commands.plan_tables import parameter_table, shown
+from orchestration.commands.plan_tables import parameter_table
 
 MOST_NAMED = 20  # of the tensors that are left out for one reason; --json has all
 
@@ -35,9 +36,9 @@ def show_plan(
     if verify:
         from orchestration.commands.output_checks import OutputChecks
 
-        with OutputChecks(Console(stderr=True), plans[-1], strict, verify) as checks:
+        with OutputChecks(PlainConsole(stderr=True), plans[-1], strict, verify) as checks:
             checks.look_at_plan(wait=True)
-    console = Console()
+    console = PlainConsole()
     if as_json:
         from merge_ops.plans.plan_json import plan_json
 
@@ -50,7 +51,7 @@ def show_plan(
 
 
 def _print_plan(console: Console, plan: Plan) -> None:
-    _say(console, f"{plan.recipe.name}: {plan.method.name}")
+    say(console, f"{plan.recipe.name}: {plan.method.name}")
     head = Table()
     for column in ("role", "model", "tensors", "bytes"):
         head.add_column(column, justify="right" if column in ("tensors", "bytes") else "left")
@@ -61,18 +62,18 @@ def _print_plan(console: Console, plan: Plan) -> None:
     first = ""
     if len(plan.coefficients) > 1:
         first = f" (coefficient {plan.coefficients[0].id}, the first of {len(plan.coefficients)})"
-    _say(console, f"tensors by their parameters{first}")
+    say(console, f"tensors by their parameters{first}")
     console.print(parameter_table(plan))
     for why, names in _by_reason(plan.excluded).items():
         listed = ", ".join(names[:MOST_NAMED])
         rest = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-        _say(console, f"not written: {listed}{rest} ({why})")
+        say(console, f"not written: {listed}{rest} ({why})")
     if plan.tokenizer and plan.tokenizer.vocabulary:
-        _say(console, plan.tokenizer.vocabulary.summary)
+        say(console, plan.tokenizer.vocabulary.summary)
     if plan.recipe.has_gradient:
-        _say(console, GRADIENTS)
+        say(console, GRADIENTS)
     show_cautions(console, plan.cautions)
-    _say(console, f"coefficients: {', '.join(each.id for each in plan.coefficients)}")
+    say(console, f"coefficients: {', '.join(each.id for each in plan.coefficients)}")
     count = len(plan.coefficients)
     written = plan.bytes_written // count
     cost = (
@@ -80,12 +81,7 @@ def _print_plan(console: Console, plan: Plan) -> None:
     )
     if count > 1:
         cost += f" for each coefficient, {plan.bytes_written:,} bytes for all {count}"
-    _say(console, cost)
-
-
-def _say(console: Console, text: object) -> None:
-    """A line as it is: names in it are no markup, and it is not broken in the middle of one."""
-    console.print(shown(text), soft_wrap=True)
+    say(console, cost)
 
 
 def _by_reason(excluded: Mapping[str, str]) -> dict[str, list[str]]:

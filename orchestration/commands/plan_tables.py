@@ -1,19 +1,11 @@
-"""A plan for the terminal: its parameters as a table, and strangers' names made harmless."""
+"""A plan for the terminal: its parameters as a table."""
 
 from __future__ import annotations
 
 from rich.table import Table
-from rich.text import Text
 
+from merge_ops.errors import shown
 from merge_ops.plans import Plan
-
-
-def shown(text: object) -> Text:
-    """Return a name as plain text for the terminal."""
-    escaped = "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode() for each in str(text)
-    )
-    return Text(escaped)
 
 
 def parameter_table(plan: Plan) -> Table:
@@ -23,6 +15,5 @@ def parameter_table(plan: Plan) -> Table:
     table.add_column("tensors", justify="right")
     table.add_column("for example", overflow="fold")
     for row in plan.parameter_rows:
-        cells = (row.words, str(len(row.names)), row.names[0])
-        table.add_row(*map(shown, cells))
+        table.add_row(shown(row.words), str(len(row.names)), shown(row.names[0]))
     return table

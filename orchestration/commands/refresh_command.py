@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from assets.work import names
+from orchestration.commands.console import PlainConsole
 from orchestration.settings import load_settings
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
     from orchestration.refreshing.refresh import AssetCount, RefreshReport
 
@@ -106,12 +108,9 @@ def leaderboard() -> None:
     _print_next_commands(console)
 
 
-def _console() -> "Console":
+def _console() -> PlainConsole:
     """A console; where the output is no terminal, wide enough for the leaderboard."""
-    from rich.console import Console
-
-    console = Console()
-    return console if console.is_terminal else Console(width=max(console.width, WIDE))
+    return PlainConsole(least_width=WIDE)
 
 
 def _print_counts(console: "Console", report: "RefreshReport") -> None:
@@ -207,16 +206,18 @@ def _leaderboard_table(suite: str, rows: Sequence[Mapping[str, Any]], wide: bool
     return table
 
 
-def _label(row: Mapping[str, Any], wide: bool) -> str:
+def _label(row: Mapping[str, Any], wide: bool) -> "str | Text":
     """Single models and averages, which the others have to beat, stand out."""
+    from rich.text import Text
+
     if not row["experts"]:
         old = ", old" if row.get("stale") else ""
-        return f"[bold]{row['label']}[/bold] ({row['kind']}{old})"
+        return Text.assemble((row["label"], "bold"), f" ({row['kind']}{old})")
     coefficient = "" if row["coefficient"] == "default" else row["coefficient"].replace("_", " ")
     parts = (f"{row['recipe']} {coefficient}".strip(), "+".join(row["experts"]))
     text = "  ".join(parts) if wide else f"{parts[0]}\n  {parts[1]}"
     text = f"{text} (old)" if row.get("stale") else text
-    return f"[bold]{text}[/bold]" if row["kind"] == "average" else text
+    return Text(text, "bold") if row["kind"] == "average" else text
 
 
 def _percent(score: Mapping[str, Any], with_error: bool) -> str:

@@ -4,9 +4,6 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import Progress
-
 from assets.work.merging import CHECKPOINT
 from assets.work.names import CHAMPION, merged_checkpoint, present_name, ref_of, refs_of
 from assets.work.packed_models import MODEL, stored_model
@@ -14,6 +11,7 @@ from merge_ops.checkpoints import FolderSink
 from merge_ops.errors import did_you_mean
 from merge_ops.jobs.restoring import copy_files
 from orchestration.commands.catalog_store import open_store
+from orchestration.commands.console import PlainConsole, progress_bar
 from orchestration.commands.output_folder import check_output, check_space, staged
 from resources.errors import ArtifactReadError, DamagedArtifactError, MissingArtifactError
 from resources.store import ArtifactStore
@@ -36,8 +34,8 @@ def run_restore(name: str, out: Path) -> None:
     check_output(out)
     ref, model = _found(store, name)
     check_space(out, model.nbytes)
-    console = Console(stderr=True)
-    bar = Progress(console=console, disable=not console.is_terminal)
+    console = PlainConsole(stderr=True)
+    bar = progress_bar(console)
     with staged(out) as stage, bar, model.source() as source:
         task = bar.add_task("restoring", total=model.nbytes)
         try:
@@ -55,7 +53,7 @@ def run_restore(name: str, out: Path) -> None:
             )
         if ref is not None and ref.kind == CHECKPOINT:
             _add_names(stage / "README.md", ref)
-    Console().print(f"{name}: {model.nbytes} bytes restored to {out}", soft_wrap=True)
+    PlainConsole().print(f"{name}: {model.nbytes} bytes restored to {out}", soft_wrap=True)
 
 
 def _found(store: ArtifactStore, name: str) -> "tuple[Ref | None, StoredModel]":

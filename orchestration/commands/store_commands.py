@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 from assets.work.names import present_name, refs_of
 from merge_ops.errors import Fault, SettingsError, did_you_mean
 from orchestration.commands.catalog_store import open_store
+from orchestration.commands.console import progress_bar
 from orchestration.commands.store_tables import (
     SHORT,
-    make_bar,
     make_console,
     period_text,
     print_table,
@@ -25,7 +25,7 @@ def collect(dry_run: bool, grace: str) -> None:
     """List what killed runs left and, unless `dry_run`, remove it."""
     seconds = read("ronghe gc", "--grace", grace, period)
     console, store = make_console(), open_store()
-    with make_bar(console) as bar:
+    with progress_bar(console) as bar:
         task = bar.add_task("removing", total=None, visible=not dry_run)
         report = store.gc(
             seconds, dry_run, lambda done, total: bar.update(task, completed=done, total=total)

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from merge_ops.errors import shown
+from orchestration.commands.console import PlainConsole
+
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
 
 SHORT = 12  # characters of a digest that a table shows
 LEAST = 8  # characters that name a digest
@@ -24,26 +26,9 @@ def period_text(seconds: float) -> str:
     return f"{max(0.0, seconds):.0f}s"
 
 
-def make_console() -> "Console":
+def make_console() -> PlainConsole:
     """Make a console; where the output is no terminal, wide enough for a digest and a message."""
-    from rich.console import Console
-
-    console = Console()
-    return console if console.is_terminal else Console(width=max(console.width, 200))
-
-
-def make_bar(console: "Console") -> "Progress":
-    """Make progress bars; none are drawn where the output is no terminal."""
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
-
-    return Progress(
-        "{task.description}",
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
+    return PlainConsole(least_width=200)
 
 
 def print_table(
@@ -52,11 +37,10 @@ def print_table(
     """Print rows as a table whose cells fold."""
     from rich import box
     from rich.table import Table
-    from rich.text import Text
 
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*map(shown, row))
     console.print(table)

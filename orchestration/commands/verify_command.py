@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 from assets.work.damage import MODELS, need_fault, plan_repair
 from merge_ops.errors import Fault, SettingsError, did_you_mean
 from orchestration.commands.catalog_store import open_store
+from orchestration.commands.console import progress_bar
 from orchestration.commands.store_tables import (
     LEAST,
     SHORT,
-    make_bar,
     make_console,
     print_table,
     size_text,
@@ -73,7 +73,7 @@ def _look(
     later: dict[Name, str] = {}
     wrong: list[Name] = []
     nbytes = 0
-    with make_bar(console) as bar:
+    with progress_bar(console) as bar:
         task = bar.add_task("hashing", total=len(chosen))
         for name in chosen:
             manifest = manifests.get(name)

@@ -17,15 +17,21 @@ class RefreshProgress:
 
     def __init__(self, console: "Console | None") -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+        )
 
         console = console or Console(quiet=True)
         self._bars = Progress(
-            "{task.description:<18}",
+            TextColumn("{task.description:<18}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            "[dim]{task.fields[now]}[/dim]",
+            TextColumn("{task.fields[now]}", style="dim", markup=False),
             console=console,
             disable=not console.is_terminal,
         )

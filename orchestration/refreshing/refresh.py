@@ -49,9 +49,7 @@ WITH_OUR_LOGGER = {"loggers": {"console": {}}}  # without it Dagster adds its ow
 
 def open_instance(settings: Settings) -> dg.DagsterInstance:
     """Open Dagster's instance in DAGSTER_HOME; make it when it is not there."""
-    check_dagster_home(settings.dagster_home)
-    settings.dagster_home.mkdir(parents=True, exist_ok=True)
-    _write_configuration(settings.dagster_home / "dagster.yaml")
+    prepare_home(settings)
     home = str(settings.dagster_home)
     reference = InstanceRef.from_dir(home, overrides=IN_PROCESS)
     storage = reference.storage_data
@@ -62,9 +60,13 @@ def open_instance(settings: Settings) -> dg.DagsterInstance:
     return dg.DagsterInstance.from_ref(reference)
 
 
-def _write_configuration(path: Path) -> None:
-    """Dagster's configuration, from the project's folder when it has one."""
-    project = Path("dagster.yaml")
+def prepare_home(settings: Settings) -> None:
+    """Make DAGSTER_HOME, with the configuration from the project's folder when it has one.
+
+    Raises SettingsError where Dagster cannot use the folder.
+    """
+    check_dagster_home(settings.dagster_home)
+    path, project = settings.dagster_home / "dagster.yaml", Path("dagster.yaml")
     if not path.exists():
         path.write_bytes(project.read_bytes() if project.is_file() else MINIMAL)
 

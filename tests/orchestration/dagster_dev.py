@@ -142,11 +142,11 @@ def dagster_dev(project: TinyProject, home: Path) -> Iterator[DagsterDev]:
     instance = Path(project.environment["DAGSTER_HOME"])
     instance.mkdir(parents=True, exist_ok=True)
     shutil.copy(ROOT / "dagster.yaml", instance / "dagster.yaml")
-    command = [sys.executable, "-m", "dagster", "dev", "--workspace", str(ROOT / "workspace.yaml")]
-    log = project.root / "dagster-dev.log"
+    command = [str(Path(sys.executable).with_name("ronghe")), "ui", "--port", str(port)]
+    log = project.root / "ronghe-ui.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*command, "--host", "127.0.0.1", "--port", str(port)],
+            command,
             cwd=ROOT,
             env={**os.environ, **PATIENCE, **project.environment, "HOME": str(home)},
             stdout=output,

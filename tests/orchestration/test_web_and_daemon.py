@@ -4,6 +4,8 @@ One project for the whole module, brought up to date by `ronghe refresh` first.
 """
 
 import os
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from resources.store.artifact_store import ArtifactStore
 from tests.orchestration.browser import Page, browser, find_chromium
 from tests.orchestration.dagster_dev import DagsterDev, dagster_dev
 from tests.orchestration.tiny_project import AVERAGE, TinyProject, make_project
+from tests.waiting import HANG_SECONDS
 
 ASSETS = ("model", "model_scores", "task_vector", "leaderboard")
 KINDS = ("merge_plan", "merged_checkpoint", "scores", "champion")
@@ -55,6 +58,24 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
 def is_png(path: Path) -> bool:
     return path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("/graphql?query=mutation%7BdeleteRun(runId:%22x%22)%7B__typename%7D%7D", {}),
+        ("/graphql", {"Origin": "http://evil.example", "Content-Type": "application/json"}),
+        ("/", {"Host": "evil.example"}),
+    ],
+)
+def test_no_other_page_commands_this_one(
+    served: DagsterDev, path: str, headers: dict[str, str]
+) -> None:
+    body = b'{"query": "{ version }"}' if "Origin" in headers else None
+    request = urllib.request.Request(f"{served.address}{path}", body, headers)
+    with pytest.raises(urllib.error.HTTPError, match="403") as refused:
+        urllib.request.urlopen(request, timeout=HANG_SECONDS)
+    assert "Ronghe refuses this request" in refused.value.read().decode()
 
 
 def test_the_lineage_page_shows_the_way_from_model_to_champion(
