@@ -75,13 +75,14 @@ class RestoredModel:
         return PackedSource(self.packed.source(), base)
 
     def folder(self, cache: Path | None = None, progress: "Progress | None" = None) -> Path:
-        """Restore the files into the bounded cache, once, and return their folder.
+        """Restore the files into the bounded cache, and return their folder.
 
+        What is there is compared with their hashes each time, and restored again where it differs.
         It stays there at least as long as this object lives.
         """
         chosen = self._store.cache if cache is None else self._store.cache.at(cache)
-        if chosen.root not in self._pins:
-            self._pins[chosen.root] = chosen.pull(self, progress)
+        held = self._pins.get(chosen.root)
+        self._pins[chosen.root] = chosen.pull(self, progress, held)
         return self._pins[chosen.root].folder
 
 

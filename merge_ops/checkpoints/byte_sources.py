@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Protocol, cast
 
 from merge_ops.checkpoints.folder_door import FolderDoor, FolderLook, RefusedFileError
-from merge_ops.checkpoints.opened_files import Checksums, HashedFile, OpenedFile
+from merge_ops.checkpoints.opened_files import Checksums, FileState, HashedFile, OpenedFile
 from merge_ops.errors import OutputError, UnreadableFileError
 
 
@@ -64,6 +64,10 @@ class ByteSink(Protocol):
     def open(self, file: str, size: int) -> ByteWriter:
         """Start the file `file` of exactly `size` bytes, and return its writer."""
         ...
+
+
+FileFacts = tuple[int, int, int, int, int]
+"""Size, times of the last write and change in nanoseconds, inode and device of a file."""
 
 
 class FolderSource:
@@ -155,13 +159,14 @@ class FolderSource:
         """
         self._opened(file).read_into(offset, buffer)
 
-    def prove(self, hashed: Mapping[str, tuple[int, str]]) -> None:
+    def prove(self, hashed: Mapping[str, tuple[FileFacts, str]]) -> None:
         """Compare all reads of these files, past and to come, with what was hashed.
 
-        `hashed` has each file's size, and the text of its `note`. Raises ChangedInputError here, or
-        where a file is read, when one has other bytes.
+        `hashed` has what each file was (as `FileState` has it), and the text of its `note`. Raises
+        ChangedInputError here, or where a file is read, when one has other bytes.
         """
-        self._hashed.update({file: HashedFile(*each) for file, each in hashed.items()})
+        for file, (state, checksums) in hashed.items():
+            self._hashed[file] = HashedFile(FileState(*state), checksums)
         for file, opened in list(self._open.items()):
             if file in hashed:
                 opened.prove(self._hashed[file])

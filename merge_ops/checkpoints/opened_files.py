@@ -12,7 +12,6 @@ import base64
 import binascii
 import os
 import stat
-import threading
 from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -25,6 +24,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from merge_ops.kernels.checksums import CheckedPieces
+
+RIGHT = -1  # of merge_ops.kernels.checksums, which imports numpy
 PIECE = 16 << 10  # a read whose ends lie within pieces reads up to two of them more
 _WAIT = "wait until whatever writes it is done, and run again. Nothing was written"
 
@@ -54,11 +56,16 @@ class FileState(NamedTuple):
             return f"it had {self.size} bytes and has {later.size}"
         if self.modified != later.modified:
             return "it was written to"
-        return "it was touched" if self.changed != later.changed else ""
+        return "it was written to, or touched" if self.changed != later.changed else ""
 
 
 class Checksums:
-    """Checksums are those of the pieces of one file, taken while its bytes come in order."""
+    """Checksums are those of the pieces of one file, taken while its bytes come in order.
+
+    Raise `version` when they are made in another way, which those that are remembered are not.
+    """
+
+    version = f"checksums 2 of {PIECE} "
 
     def __init__(self) -> None:
         self._open = bytearray()
@@ -85,16 +92,16 @@ class Checksums:
         from merge_ops.kernels.checksums import checksums
 
         rest = checksums(memoryview(bytes(self._open)), PIECE).tobytes()
-        return base64.b64encode(bytes(self._sums) + rest).decode()
+        return self.version + base64.b64encode(bytes(self._sums) + rest).decode()
 
 
 class HashedFile(NamedTuple):
-    """A hashed file is what its bytes were when its digest was made: how many, and their checksums.
+    """A hashed file is what it was when its digest was made: its state, its bytes' checksums.
 
     `checksums` is the text of `Checksums`.
     """
 
-    size: int
+    state: FileState
     checksums: str
 
     def numbers(self) -> NDArray[np.uint64]:
@@ -105,10 +112,10 @@ class HashedFile(NamedTuple):
         import numpy as np
 
         try:
-            raw = base64.b64decode(self.checksums, validate=True)
+            raw = base64.b64decode(self.checksums.removeprefix(Checksums.version), validate=True)
         except binascii.Error as error:
             raise ValueError("these checksums are no base64") from error
-        if len(raw) != 8 * -(-self.size // PIECE):
+        if len(raw) != 8 * -(-self.state.size // PIECE):
             raise ValueError("these are the checksums of another file")
         return np.frombuffer(raw, dtype=np.uint64)
 
@@ -124,8 +131,8 @@ class OpenedFile:
         self._handle = handle
         self.state = FileState.of(os.fstat(handle.fileno()))
         self._reads: list[tuple[int, int, bytes]] | None = [] if remembers else None
-        self._checksums: NDArray[np.uint64] | None = None
-        self._local = threading.local()
+        self._pieces: CheckedPieces | None = None
+        self._hashed = self.state
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` with the bytes from `offset`.
@@ -133,8 +140,8 @@ class OpenedFile:
         Raises OSError where the file ends before, ChangedInputError where it has other bytes than
         were hashed.
         """
-        if self._checksums is not None:
-            self._read_proven(offset, buffer.cast("B"))
+        if self._pieces is not None:
+            self._read_proven(offset, buffer)
             return
         self._fill(offset, buffer)
         if self._reads is not None:
@@ -145,9 +152,12 @@ class OpenedFile:
 
         Raises ChangedInputError where they differ.
         """
-        if hashed.size != self.state.size:
-            raise self._changed(f"it had {self.state.size} bytes, and {hashed.size} when hashed")
-        self._checksums = hashed.numbers()
+        if hashed.state.size != self.state.size:
+            raise self._changed(hashed.state.difference(self.state))
+        from merge_ops.kernels.checksums import CheckedPieces
+
+        self._pieces = CheckedPieces(self.state.size, PIECE, hashed.numbers())
+        self._hashed = hashed.state
         reads, self._reads = self._reads or [], None
         for offset, length, digest in dict.fromkeys(reads):
             again = memoryview(bytearray(length))
@@ -163,14 +173,14 @@ class OpenedFile:
         found = self._difference()
         if not found:
             return
-        if self._checksums is None:
+        if self._pieces is None:
             raise self._changed(found)
         try:
             with FileIO(self._path, opener=_open_regular) as handle:
                 again = OpenedFile(self._path, handle)
                 if again.state.size != self.state.size:
                     raise self._changed(found)
-                again._checksums = self._checksums
+                again._pieces = self._pieces
                 buffer = memoryview(bytearray(min(64 * PIECE, max(1, self.state.size))))
                 for start in range(0, self.state.size, len(buffer)):
                     again.read_into(start, buffer[: min(len(buffer), self.state.size - start)])
@@ -193,43 +203,23 @@ class OpenedFile:
 
     def _read_proven(self, offset: int, buffer: memoryview) -> None:
         """Whole pieces are read where they are wanted; of those at the ends a part is copied."""
-        size, end = self.state.size, offset + len(buffer)
-        if offset < 0 or end > size:
+        size = self.state.size
+        if offset < 0 or offset + len(buffer) > size:
             raise OSError(f"{self._path} ends at byte {size}")
         if not len(buffer):
             return
-        first, after = offset // PIECE, -(-end // PIECE)
-        inner = -(-offset // PIECE)
-        beyond = after if end == size else end // PIECE
-        if inner < beyond:
-            low, high = inner * PIECE, min(size, beyond * PIECE)
-            self._fill_proven(inner, buffer[low - offset : high - offset])
-        for number in dict.fromkeys((first, after - 1)):
-            if not inner <= number < beyond:
-                start, stop = number * PIECE, min(size, (number + 1) * PIECE)
-                whole = self._scratch()[: stop - start]
-                self._fill_proven(number, whole)
-                low, high = max(start, offset), min(stop, end)
-                buffer[low - offset : high - offset] = whole[low - start : high - start]
-
-    def _fill_proven(self, first: int, buffer: memoryview) -> None:
-        from merge_ops.kernels.checksums import checksums
-
-        self._fill(first * PIECE, buffer)
-        found, expected = checksums(buffer, PIECE), cast("NDArray[np.uint64]", self._checksums)
-        wrong = (found != expected[first : first + len(found)]).nonzero()[0]
-        if len(wrong):
-            raise self._wrong((first + int(wrong[0])) * PIECE)
-
-    def _scratch(self) -> memoryview:
-        if not hasattr(self._local, "piece"):
-            self._local.piece = memoryview(bytearray(PIECE))
-        return self._local.piece
+        pieces = cast("CheckedPieces", self._pieces)
+        wrong = pieces.read(self._handle.fileno(), offset, buffer)
+        if wrong >= 0:
+            raise self._wrong(wrong)
+        if wrong != RIGHT:
+            self._fill(offset, buffer)  # which says why
+            raise self._changed(self._difference() or "a part of it could not be read")
 
     def _difference(self) -> str:
         """How the open file, or the one of its name, differs from what was opened; empty if not."""
         try:
-            now = [os.fstat(self._handle.fileno()), os.stat(self._path)]
+            now = [os.stat(self._path), os.fstat(self._handle.fileno())]
         except FileNotFoundError:
             return "it is gone"
         except OSError as error:
@@ -238,8 +228,8 @@ class OpenedFile:
         return next(filter(None, told), "")
 
     def _wrong(self, start: int) -> ChangedInputError:
-        found = self._difference()
-        if found and found != "it was touched":
+        found = self._hashed.difference(self.state) or self._difference()
+        if found:
             return self._changed(found)
         stop = min(self.state.size, start + PIECE)
         return ChangedInputError(

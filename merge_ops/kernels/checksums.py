@@ -6,6 +6,8 @@ bytes with the same checksum they are none, and are always taken beside a BLAKE3
 
 from __future__ import annotations
 
+import os
+import threading
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -17,8 +19,9 @@ if TYPE_CHECKING:
 
     Numbers = NDArray[np.uint64]
 
-_FACTORS = 0x9E3779B1, 0x85EBCA77
-_LOW = (1 << 32) - 1
+_WORDS = 8
+_PRIME, _ALL = 0x9E3779B97F4A7C15, (1 << 64) - 1
+RIGHT, MISSING = -1, -2
 
 
 def checksums(data: memoryview, piece: int) -> Numbers:
@@ -36,16 +39,82 @@ def checksums(data: memoryview, piece: int) -> Numbers:
     return sums
 
 
+class CheckedPieces:
+    """Checked pieces read a file of `size` bytes, whose pieces must have the `expected` checksums.
+
+    Several threads may read at once.
+    """
+
+    def __init__(self, size: int, piece: int, expected: Numbers) -> None:
+        self._size = size
+        self._piece = piece
+        self._expected = expected  # held here, for the loop in C is only told where it lies
+        self._compiled = library()
+        self._at = expected.ctypes.data
+        self._local = threading.local()
+
+    def read(self, file: int, offset: int, buffer: memoryview) -> int:
+        """Fill `buffer` from `offset` of the open `file`; the range lies within it.
+
+        Returns RIGHT, MISSING where bytes are not there or cannot be read, or else the first byte
+        of a piece that is wrong.
+        """
+        try:
+            scratch, room = self._local.held
+        except AttributeError:
+            scratch = np.empty(self._piece, dtype=np.uint8)
+            room = scratch.ctypes.data
+            self._local.held = scratch, room
+        size, piece = self._size, self._piece
+        if self._compiled is None:
+            whole = memoryview(cast(bytearray, scratch))
+            return _read_checked(file, offset, buffer, size, piece, self._expected, whole)
+        into: int = np.frombuffer(buffer, dtype=np.uint8).__array_interface__["data"][0]
+        count = len(buffer)
+        read = self._compiled.read_checked
+        return int(read(file, offset, count, size, piece, self._at, room, into))
+
+
+def _read_checked(
+    file: int,
+    offset: int,
+    buffer: memoryview,
+    size: int,
+    piece: int,
+    expected: Numbers,
+    scratch: memoryview,
+) -> int:
+    """What the loop in C does, piece by piece."""
+    at, end = offset, offset + len(buffer)
+    while at < end:
+        number = at // piece
+        start, stop = number * piece, min(size, (number + 1) * piece)
+        whole = scratch[: stop - start]
+        done = 0
+        while done < len(whole):
+            got = os.preadv(file, [whole[done:]], start + done)
+            if not got:
+                return MISSING
+            done += got
+        if checksums(whole, piece)[0] != expected[number]:
+            return start
+        until = min(stop, end)
+        buffer[at - offset : until - offset] = whole[at - start : until - start]
+        at = until
+    return RIGHT
+
+
 def _checksum(piece: NDArray[np.uint8]) -> int:
     """What the loop in C gives, slower; a piece takes some memory more."""
-    filled = np.zeros(-(-len(piece) // 8) * 8, dtype=np.uint8)
+    rows = -(-len(piece) // (8 * _WORDS))
+    filled = np.zeros(rows * 8 * _WORDS, dtype=np.uint8)
     filled[: len(piece)] = piece
     words = cast("Numbers", filled.view("<u8")).astype(np.uint64, copy=False)
-    places = np.arange(len(words), dtype=np.uint64)
-    low = (words + places * np.uint64(_FACTORS[0])) & np.uint64(_LOW)
-    high = ((words >> np.uint64(32)) + places * np.uint64(_FACTORS[1]) + np.uint64(1)) & np.uint64(
-        _LOW
-    )
-    total = int(words.sum(dtype=np.uint64))
-    turned = (total << 31 | total >> 33) & ((1 << 64) - 1)
-    return int((low * high).sum(dtype=np.uint64)) ^ turned
+    sums = words.reshape(rows, _WORDS).cumsum(axis=0, dtype=np.uint64)
+    first = second = 0
+    for one, other in zip(
+        sums[-1].tolist(), sums.sum(axis=0, dtype=np.uint64).tolist(), strict=True
+    ):
+        first = (first * _PRIME + one) & _ALL
+        second = (second * _PRIME + other) & _ALL
+    return first ^ ((second << 32 | second >> 32) & _ALL)

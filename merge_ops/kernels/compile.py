@@ -20,12 +20,9 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 SOURCES = (
-    "kernels.c",
-    "kernels_masks.c",
-    "kernels_stored.c",
-    "kernels_elementary.c",
+    "kernels.c", "kernels_masks.c", "kernels_stored.c", "kernels_elementary.c",
     "kernels_checksums.c",
-)
+)  # fmt: skip
 HEADERS = ("kernels.h",)
 # No flag here may let a compiler change a bit: no -ffast-math, no contraction to fused operations.
 FLAGS = (

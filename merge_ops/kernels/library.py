@@ -1,8 +1,8 @@
 """The compiled loops as a library of this process.
 
 kernels.c has the loops (kernels_masks.c those of random masks, kernels_stored.c those on what is
-stored, kernels_elementary.c exp, log and tanh), compile.py makes libraries of them when Ronghe is
-installed. Calls let go of Python's lock.
+stored, kernels_elementary.c exp, log and tanh, kernels_checksums.c reads that are checked);
+compile.py makes libraries of them when Ronghe is installed. Calls let go of Python's lock.
 """
 
 from __future__ import annotations
@@ -63,6 +63,10 @@ _SIGNATURES = {
     "logarithm": (None, (c_void_p, c_int64)),
     "hyperbolic_tangent": (None, (c_void_p, c_int64)),
     "checksums": (None, (c_void_p, c_int64, c_int64, c_void_p)),
+    "read_checked": (
+        c_int64,
+        (c_int, c_int64, c_int64, c_int64, c_int64, c_void_p, c_void_p, c_void_p),
+    ),
     "decided_sums": (None, (c_void_p, c_void_p, c_int64, c_int64, c_void_p)),
 }  # fmt: skip
 

@@ -8,6 +8,7 @@ from rich.progress import Progress
 
 from merge_ops.checkpoints import FolderSink, FolderSource
 from merge_ops.errors import Fault, SettingsError
+from orchestration.commands.input_digests import check_unchanged, prove_models
 from orchestration.commands.local_models import open_models
 from orchestration.commands.output_folder import check_output, staged
 
@@ -57,8 +58,10 @@ def run_restoration(expert: str, out: Path, merged: str, base: str, masks: Path)
     from merge_ops.jobs.emr_masks import open_masks, restore
 
     opened = open_models("ronghe restore-expert", [base, merged])
-    mask_file = open_masks(FolderSource(masks))
+    mask_source = FolderSource(masks)
+    mask_file = open_masks(mask_source)
     check_output(out)
+    digests = prove_models(opened.values())
     console = Console(stderr=True)
     bar = Progress(console=console, disable=not console.is_terminal)
     with staged(out) as stage, bar:
@@ -71,6 +74,7 @@ def run_restoration(expert: str, out: Path, merged: str, base: str, masks: Path)
             FolderSink(stage),
             lambda done, whole: bar.update(task, completed=done, total=whole),
         )
+        check_unchanged([*digests, mask_source])
     console.print(f"{expert} in {out}, as far as emr keeps it", highlight=False, soft_wrap=True)
 
 

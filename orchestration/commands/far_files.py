@@ -65,7 +65,7 @@ class FarFiles:
         if self._here is None:
             self._here = FolderSource(fetch(self._far))
 
-    def prove(self, hashed: Mapping[str, tuple[int, str]]) -> None:
+    def prove(self, hashed: Mapping[str, tuple[tuple[int, int, int, int, int], str]]) -> None:
         """Compare all reads with what was hashed here, those from afar among them.
 
         Raises ChangedInputError where one gave other bytes.

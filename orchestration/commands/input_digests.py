@@ -14,18 +14,20 @@ from pathlib import Path
 import blake3
 
 from merge_ops.checkpoints import ByteSource, Checkpoint, FolderSource
-from merge_ops.errors import CheckpointError
+from merge_ops.errors import ChangedInputError
 from orchestration.commands.far_files import FarFiles
 
 _RUN = 16 << 20
+FileFacts = tuple[int, int, int, int, int]
+"""Size, times of the last write and change in nanoseconds, inode and device of a file."""
 
 
 @dataclass(frozen=True)
 class HashedModel:
-    """A hashed model is the digest of a folder or a file, with each file's size and checksums."""
+    """A hashed model is the digest of a folder or a file, with each file's state and checksums."""
 
     digest: str
-    files: Mapping[str, tuple[int, str]]
+    files: Mapping[str, tuple[FileFacts, str]]
 
 
 def places_of(model: Checkpoint) -> Iterator[tuple[ByteSource, Path]]:
@@ -81,7 +83,7 @@ def hash_model(path: Path, follow_links: bool = False) -> HashedModel:
     model = FolderModel(path.absolute(), note=FolderSource.note, follow_links=follow_links)
     hashed = model.hashes()
     records = [FileRecord(file, each.state.size, each.blake3) for file, each in hashed.items()]
-    files = {file: (each.state.size, each.note) for file, each in hashed.items()}
+    files = {file: (each.state, each.note) for file, each in hashed.items()}
     return HashedModel(digest_of_files(records), files)
 
 
@@ -90,14 +92,16 @@ def _hash_file(path: Path) -> HashedModel:
     hasher, sums, size = blake3.blake3(max_threads=blake3.blake3.AUTO), FolderSource.note(), 0
     buffer = memoryview(bytearray(_RUN))
     with path.open("rb", buffering=0) as file:
-        wanted = os.fstat(file.fileno()).st_size
+        found = os.fstat(file.fileno())
         while count := file.readinto(buffer):
             hasher.update(buffer[:count])
             sums.update(buffer[:count])
             size += count
-    if size != wanted:
-        raise CheckpointError(
+    if size != found.st_size:
+        raise ChangedInputError(
             f"{path} changed while it was hashed; wait until whatever writes it is done, and run"
             " again"
         )
-    return HashedModel(hasher.hexdigest(), {path.name: (size, sums.text())})
+    times = found.st_mtime_ns, found.st_ctime_ns
+    state = (size, *times, found.st_ino, found.st_dev)
+    return HashedModel(hasher.hexdigest(), {path.name: (state, sums.text())})

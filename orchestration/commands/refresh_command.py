@@ -96,7 +96,11 @@ def leaderboard() -> None:
     console.print(note if console.width >= WIDE else f"{note} A star: the paired tests decide.")
     checkpoint = store.find("checkpoint", best) if best else None
     if checkpoint is not None:
-        where = str(checkpoint.folder()) if store.uri.startswith("file:") else checkpoint.uri
+        where = (
+            str(checkpoint.folder(checked=False))
+            if store.uri.startswith("file:")
+            else checkpoint.uri
+        )
         console.print(f"\nbest merged checkpoint  {where}", highlight=False, soft_wrap=True)
     console.print(f"artifact store          {store.uri}", highlight=False, soft_wrap=True)
     _print_next_commands(console)

@@ -243,6 +243,11 @@ class LocalReader:
                 done += got
         return done
 
+    def state(self) -> object:
+        """Return the open file's size and times."""
+        found = os.fstat(self._file.fileno())
+        return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
     def close(self) -> None:
         """Close the file. Works while the interpreter ends, when `os` is gone already."""
         self._file.close()

@@ -51,6 +51,10 @@ class PlaceReader(Protocol):
         """
         ...
 
+    def state(self) -> object:
+        """Return what changes when the open object is written to; the same where nobody can."""
+        ...
+
     def close(self) -> None:
         """Give back what the reader holds."""
         ...

@@ -1,16 +1,16 @@
 """Bytes of a published artifact by (file, offset): what a merge reads from.
 
 Every piece is checked against the artifact's tree of digests before its bytes are handed out
-(`digest_tree`) when it comes over a network. On a local file system that is done where it is asked
-for (verify), once for each piece and source: in each merge it would cost a linear one a quarter
-more CPU. Artifacts of older releases have no tree; their larger files cannot be checked here.
+(`digest_tree`), wherever it comes from: disks lose bits as networks do. On a local file system that
+is done once for each piece and source, and again where the file was written to meanwhile. Artifacts
+of older releases have no tree: a larger file of theirs is read once to make one.
 """
 
 import os
 import threading
 
 from resources.errors import ArtifactReadError, DamagedArtifactError, StoreError
-from resources.places import Place, PlaceReader
+from resources.places import Place
 from resources.reading.checked_file import CheckedFile, ShortFileError
 from resources.reading.read_ahead import ReadAhead
 from resources.reading.sources import Published
@@ -25,13 +25,12 @@ _sharing = threading.Lock()
 class ArtifactSource:
     """Random access to an artifact's files; thread-safe. Files stay open until `close`."""
 
-    def __init__(self, artifact: Published, place: Place, checked: bool) -> None:
+    def __init__(self, artifact: Published, place: Place) -> None:
         self.location = artifact.uri
         self._artifact = artifact
         self._place = place
         self._ahead = read_ahead() if place.folder("") is None else None
-        self._checked = checked or self._ahead is not None
-        self._open: dict[str, tuple[PlaceReader, CheckedFile | None]] = {}
+        self._open: dict[str, CheckedFile] = {}
         self._lock = threading.Lock()
 
     def sizes(self) -> dict[str, int]:
@@ -42,7 +41,7 @@ class ArtifactSource:
         """Fill `buffer` with the file's bytes from `offset`, exactly.
 
         ArtifactReadError (an OSError, a DamagedArtifactError) is raised where the range is not in
-        the file, could not be read, or was checked and has other bytes than were published.
+        the file, could not be read, or has other bytes than were published.
         """
         data = buffer.cast("B")
         where = f"{self.location}: file {file!r}, bytes {offset} to {offset + len(data)}"
@@ -69,10 +68,10 @@ class ArtifactSource:
         """Close the files; a later read opens them again."""
         with self._lock:
             opened, self._open = self._open, {}
-        for reader, checked in opened.values():
-            if checked is not None and self._ahead is not None:
+        for checked in opened.values():
+            if self._ahead is not None:
                 self._ahead.forget(checked)
-            reader.close()
+            checked.close()
 
     def __enter__(self) -> "ArtifactSource":
         return self
@@ -87,31 +86,25 @@ class ArtifactSource:
             pass  # Python takes its modules apart, and what is open ends with the process
 
     def _read(self, file: str, offset: int, data: memoryview) -> None:
-        reader, checked = self._opened(file)
-        if checked is None:
-            got = reader.read_into(offset, data)
-            if got != len(data):
-                raise ShortFileError(offset + got)
-        elif self._ahead is None:
+        checked = self._opened(file)
+        if self._ahead is None:
             checked.read_near(offset, data)
         else:
             self._ahead.read(checked, offset, data)
 
-    def _opened(self, file: str) -> tuple[PlaceReader, CheckedFile | None]:
+    def _opened(self, file: str) -> CheckedFile:
         with self._lock:
             if file not in self._open:
                 self._open[file] = self._start(file)
             return self._open[file]
 
-    def _start(self, file: str) -> tuple[PlaceReader, CheckedFile | None]:
-        found = self._artifact.piece_digests(file) if self._checked else None
+    def _start(self, file: str) -> CheckedFile:
+        piece, digests = self._artifact.piece_digests(file)
         reader = self._place.open_reader(self._artifact.key(file))
-        if found is None:
-            return reader, None
         where = f"{self.location}: file {file!r}"
         size = self._artifact.files[file].size
         tries = _NEAR_TRIES if self._ahead is None else _FAR_TRIES
-        return reader, CheckedFile(reader, where, size, *found, tries)
+        return CheckedFile(reader, where, size, piece, digests, tries)
 
 
 def read_ahead() -> ReadAhead:

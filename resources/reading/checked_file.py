@@ -33,6 +33,7 @@ class CheckedFile:
         self._digests = digests
         self._tries = tries
         self._seen = bytearray(self.count)
+        self._state = reader.state()
         self._local = threading.local()
 
     def span(self, first: int, count: int) -> tuple[int, int]:
@@ -63,8 +64,11 @@ class CheckedFile:
     def read_near(self, offset: int, into: memoryview) -> None:
         """Read any range of a file that lies near: what it costs is the check, not the reading.
 
-        So a piece is checked once, and read again for each range it is part of.
+        So a piece is checked once, and read again for each range it is part of; where the file was
+        written to since, it is checked again.
         """
+        if (state := self._reader.state()) != self._state:
+            self._state, self._seen = state, bytearray(self.count)
         end = offset + len(into)
         first, after = offset // self.piece, -(-end // self.piece)
         if all(self._seen[first:after]):
@@ -80,6 +84,10 @@ class CheckedFile:
         for number in sorted({first, after - 1}):
             if not inner <= number < beyond:
                 self._edge(number, offset, into)
+
+    def close(self) -> None:
+        """Close the file underneath."""
+        self._reader.close()
 
     def _edge(self, number: int, offset: int, into: memoryview) -> None:
         """The part of one piece that falls into a range."""

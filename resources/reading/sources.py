@@ -31,6 +31,6 @@ class Published(Protocol):
         """Return the place's key of a file; DamagedArtifactError when there is no such file."""
         ...
 
-    def piece_digests(self, file: str) -> tuple[int, bytes] | None:
-        """Return the bytes of a piece and the digests of all pieces; None where none were kept."""
+    def piece_digests(self, file: str) -> tuple[int, bytes]:
+        """Return the bytes of a piece and the digests of all pieces of a file."""
         ...

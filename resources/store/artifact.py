@@ -12,9 +12,9 @@ from blake3 import blake3
 from resources.errors import DamagedArtifactError, LaterReleaseError
 from resources.places import Place
 from resources.reading.artifact_source import ArtifactSource
-from resources.reading.digest_tree import PIECE, TREE, cut_tree, note_fault
+from resources.reading.digest_tree import PIECE, TREE, PieceHasher, cut_tree, note_fault
 from resources.reading.records import FileRecord, Progress, content_digest
-from resources.store.cache import FolderCache, Pin
+from resources.store.cache import FolderCache, Pin, wrong_file
 from resources.store.names import ATTEMPTS, WAY_OUT, file_fault, manifest_key
 
 FORMAT = 1
@@ -22,6 +22,7 @@ RESERVED = (
     "format", "kind", "digest", "content_digest", "attempt", "files", "created", "pieces"
 )  # fmt: skip
 
+_RUN = 8 << 20  # bytes read at once
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
@@ -58,31 +59,51 @@ class Artifact:
             )
         return f"{ATTEMPTS}/{self.manifest['attempt']}/{file}"
 
-    def source(self, checked: bool = False) -> ArtifactSource:
+    def source(self) -> ArtifactSource:
         """Return random access to the files, straight from the store; thread-safe.
 
-        What comes over a network is always checked against what was published; what lies on a
-        local file system only where `checked` asks for it.
+        All that is read is checked against what was published.
         """
-        return ArtifactSource(self, self._place, checked)
+        return ArtifactSource(self, self._place)
 
-    def piece_digests(self, file: str) -> tuple[int, bytes] | None:
+    def piece_digests(self, file: str) -> tuple[int, bytes]:
         """Return the bytes of a piece and the digests of the file's pieces, one behind the other.
 
-        The tree is fetched and checked when a file of more than one piece first asks for it. None
-        for such a file of an artifact that was published without a tree. DamagedArtifactError is
-        raised where the tree is missing, or is not the one published.
+        The tree is fetched and checked when a file of more than one piece first asks for it. Such
+        a file of an artifact that was published without a tree is read once, whole, and compared
+        with its hash. DamagedArtifactError is raised where the tree or the file is missing, or is
+        not the one published.
         """
         record, note = self.files[file], self.manifest.get("pieces")
         piece = note["bytes"] if note else PIECE
         if record.size <= piece:
             return piece, bytes.fromhex(record.blake3)
-        if not note:
-            return None
         with self._lock:
-            if not self._tree:
+            if note and not self._tree:
                 self._tree = self._read_tree(note)
-        return piece, self._tree[file]
+            elif file not in self._tree:
+                self._tree[file] = self._hash_pieces(record)
+            return piece, self._tree[file]
+
+    def _hash_pieces(self, record: FileRecord) -> bytes:
+        """The digests of the pieces of a file that has only a hash as a whole."""
+        hasher, pieces = blake3(max_threads=blake3.AUTO), PieceHasher()
+        reader = self._place.open_reader(self.key(record.path))
+        buffer = memoryview(bytearray(min(_RUN, record.size)))
+        try:
+            for start in range(0, record.size, len(buffer)):
+                part = buffer[: min(len(buffer), record.size - start)]
+                ahead = max(0, min(_RUN, record.size - start - len(part)))
+                hasher.update(part[: reader.read_into(start, part, ahead)])
+                pieces.update(part)
+        finally:
+            reader.close()
+        if hasher.hexdigest() != record.blake3:
+            raise DamagedArtifactError(
+                f"{self.uri}: file {record.path!r} has other bytes than were published; check the "
+                f"store with verify, and the storage underneath"
+            )
+        return pieces.digests()
 
     def _read_tree(self, note: Mapping[str, Any]) -> dict[str, bytes]:
         stored = self._place.read(f"{ATTEMPTS}/{self.manifest['attempt']}/{TREE}")
@@ -111,21 +132,34 @@ class Artifact:
         """Return one file parsed as JSON."""
         return json.loads(self.read_bytes(file))
 
-    def folder(self, cache: Path | None = None, progress: Progress | None = None) -> Path:
-        """Return a local folder that holds the files. Read it, never write it.
+    def folder(
+        self,
+        cache: Path | None = None,
+        progress: Progress | None = None,
+        checked: bool = True,
+    ) -> Path:
+        """Return a local folder that holds the files, compared with their hashes each time.
 
-        In a local store that is the attempt's own folder. From S3 the files are pulled once into a
-        bounded cache (`cache`, or the store's) by content digest, checked, and stay there at least
-        as long as this Artifact object lives. DamagedArtifactError is raised where a file is
-        missing or has wrong bytes.
+        Read it, never write it. In a local store that is the attempt's own folder. From S3 the
+        files are pulled once into a bounded cache (`cache`, or the store's) by content digest, and
+        stay there at least as long as this Artifact object lives. DamagedArtifactError is raised
+        where a file is missing or has wrong bytes. Without `checked`, for whoever has just checked
+        or reads nothing, only sizes are compared in a local store.
         """
         local = self._place.folder(f"{ATTEMPTS}/{self.manifest['attempt']}")
         if local is not None:
             self._check_sizes(local)
+            fault = wrong_file(local, self.files.values()) if checked else None
+            if fault is not None:
+                raise DamagedArtifactError(
+                    f"{self.uri}: file {fault!r} has other bytes than were published; check the "
+                    f"store with verify, and the storage underneath"
+                )
             return local
         chosen = self._cache if cache is None else self._cache.at(cache)
-        if chosen.root not in self._pins:
-            self._pins[chosen.root] = chosen.pull(self, progress)
+        if checked or chosen.root not in self._pins:
+            held = self._pins.get(chosen.root)
+            self._pins[chosen.root] = chosen.pull(self, progress, held)
         return self._pins[chosen.root].folder
 
     def _check_sizes(self, folder: Path) -> None:

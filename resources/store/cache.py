@@ -1,5 +1,8 @@
 """Artifacts pulled to a local disk: bounded, by content digest, safe between processes.
 
+What is there is compared with its hashes each time that it is asked for: a disk may have lost a bit
+of it, or a person changed it. Damaged folders are pulled again.
+
     <root>/folders/<content digest>/   complete and checked; appears by rename
     <root>/pulling/<content digest>/   being pulled, by whoever holds the lock exclusively
     <root>/dropping/                   being evicted
@@ -18,7 +21,7 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
@@ -73,12 +76,15 @@ class FolderCache:
         """Return a cache with the same bound elsewhere."""
         return FolderCache(root, self.most_bytes)
 
-    def pull(self, artifact: Pullable, progress: Progress | None = None) -> Pin:
-        """Return the artifact's folder, pulled and checked first unless it is here.
+    def pull(
+        self, artifact: Pullable, progress: Progress | None = None, held: Pin | None = None
+    ) -> Pin:
+        """Return the artifact's folder, pulled first unless it is here, and checked in any case.
 
-        When another process is pulling it, wait for that one. DamagedArtifactError is raised where
-        a pulled file has other bytes than were published, StoreFailureError where the local disk is
-        full or not writable.
+        `held` is the caller's pin of the same folder, if it has one. When another process is
+        pulling it, wait for that one. DamagedArtifactError is raised where a pulled file has other
+        bytes than were published, or one that is here and in use; StoreFailureError where the local
+        disk is full or not writable.
         """
         digest = artifact.content_digest
         folder = self.root / "folders" / digest
@@ -87,10 +93,18 @@ class FolderCache:
                 (self.root / name).mkdir(parents=True, exist_ok=True)
             while True:
                 lock = self._lock(digest, fcntl.LOCK_SH)
-                if folder.is_dir():
+                damaged = _damaged(folder, artifact) if folder.is_dir() else None
+                if folder.is_dir() and damaged is None:
                     os.utime(lock)
                     return Pin(folder, lock)
                 os.close(lock)
+                if damaged is not None and held is not None:
+                    held.release()
+                if damaged is not None and not self._drop(folder) and folder.is_dir():
+                    raise DamagedArtifactError(
+                        f"{artifact.uri}: file {damaged!r} of its copy in {folder} is not as it "
+                        f"was published, and another process uses it; end that one, and run again"
+                    )
                 lock = self._lock(digest, fcntl.LOCK_EX)
                 try:
                     if not folder.is_dir():
@@ -107,14 +121,14 @@ class FolderCache:
         try:
             with artifact.source() as source:
                 _copy(artifact, source, pulling, progress)
-            for file in artifact.files.values():
-                path = pulling / file.path
-                if blake3().update_mmap(path).hexdigest() != file.blake3:
-                    raise DamagedArtifactError(
-                        f"{artifact.uri}: file {file.path!r} arrived with other bytes than were "
-                        f"published; check the store with verify, and the network"
-                    )
-                path.chmod(0o444)
+            fault = wrong_file(pulling, artifact.files.values())
+            if fault is not None:
+                raise DamagedArtifactError(
+                    f"{artifact.uri}: file {fault!r} arrived with other bytes than were "
+                    f"published; check the store with verify, and the network"
+                )
+            for file in artifact.files:
+                (pulling / file).chmod(0o444)
             pulling.rename(folder)
         except BaseException:
             shutil.rmtree(pulling, ignore_errors=True)
@@ -164,6 +178,35 @@ class FolderCache:
             return (self.root / "locks" / digest).stat().st_mtime
         except FileNotFoundError:
             return time.time()
+
+
+def _damaged(folder: Path, artifact: Pullable) -> str | None:
+    """What is wrong with a folder of the cache: a file with other bytes, or one too many.
+
+    Whoever loads a folder may look for files that the model does not have.
+    """
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    extra = min(there - artifact.files.keys(), default=None)
+    return extra or wrong_file(folder, artifact.files.values())
+
+
+def wrong_file(folder: Path, files: Iterable[FileRecord]) -> str | None:
+    """Return the first file in a folder that is missing or has other bytes, or None.
+
+    Files are read, not mapped: a mapped file that is cut off meanwhile would end this process.
+    """
+    buffer = memoryview(bytearray(_PIECE))
+    for file in files:
+        hasher = blake3(max_threads=blake3.AUTO)
+        try:
+            with (folder / file.path).open("rb", buffering=0) as opened:
+                while count := opened.readinto(buffer):
+                    hasher.update(buffer[:count])
+        except FileNotFoundError:
+            return file.path
+        if hasher.hexdigest() != file.blake3:
+            return file.path
+    return None
 
 
 def _copy(artifact: Pullable, source: FileSource, folder: Path, progress: Progress | None) -> None:

@@ -12,7 +12,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from io import FileIO
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -48,7 +48,12 @@ class FileState(NamedTuple):
 
 
 class Note(Protocol):
-    """What a caller wants to know of a file's bytes beside their hash, such as checksums."""
+    """What a caller wants to know of a file's bytes beside their hash, such as checksums.
+
+    Its text begins with the `version`; what was noted by another one is not used.
+    """
+
+    version: str
 
     def update(self, data: memoryview) -> None:
         """Take the next bytes of the file."""
@@ -78,7 +83,7 @@ class FolderModel:
         self,
         folder: Path,
         cache: Path | None = None,
-        note: Callable[[], Note] | None = None,
+        note: type[Note] | None = None,
         follow_links: bool = False,
     ) -> None:
         self.folder = Path(os.path.abspath(folder))
@@ -105,7 +110,7 @@ class FolderModel:
         total, done = sum(state.size for state in states.values()), 0
         hashed: dict[str, FileHash] = {}
         for file, state in states.items():
-            known = self._hashes.find(file, state, self._note is not None)
+            known = self._hashes.find(file, state, self._note.version if self._note else "")
             hashed[file] = known or self._hash(file, state)
             done += state.size
             if progress:
@@ -238,10 +243,10 @@ class _Hashes:
         self._known: dict[str, tuple[int, FileHash]] | None = None
         self._dirty = False
 
-    def find(self, file: str, state: FileState, noted: bool) -> FileHash | None:
-        """Return the hash of a file in exactly this state, with a note where one is wanted."""
+    def find(self, file: str, state: FileState, version: str) -> FileHash | None:
+        """Return the hash of a file in exactly this state, with a note of that version."""
         row = self._load().get(file)
-        if row is None or row[1].state != state or (noted and state.size and not row[1].note):
+        if row is None or row[1].state != state or not row[1].note.startswith(version):
             return None
         settled = max(state.modified, state.changed) + RACY_NS < row[0]
         return row[1] if settled else None

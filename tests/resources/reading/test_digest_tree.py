@@ -59,13 +59,13 @@ def test_a_wrong_piece_is_told_of_and_no_other(store: ArtifactStore) -> None:
     damage(store, artifact.key("a.safetensors"), PIECE + 7)
     buffer = memoryview(bytearray(10))
     for offset in (0, PIECE - 10, 2 * PIECE, len(DATA) - 10):
-        with artifact.source(checked=True) as source:
+        with artifact.source() as source:
             source.read_into("a.safetensors", offset, buffer)
             assert buffer == DATA[offset : offset + 10]
     said = rf"'a\.safetensors' has other bytes than were published: the {PIECE} from byte {PIECE} "
     for offset, length in ((PIECE - 1, 2), (0, len(DATA))):
         with (
-            artifact.source(checked=True) as source,
+            artifact.source() as source,
             pytest.raises(DamagedArtifactError, match=said),
         ):
             source.read_into("a.safetensors", offset, memoryview(bytearray(length)))
@@ -78,7 +78,7 @@ def test_a_tree_that_is_not_the_one_published(store: ArtifactStore) -> None:
     key = f"attempts/{artifact.manifest['attempt']}/{TREE}"
     damage(store, key, 3)
     buffer = memoryview(bytearray(10))
-    with artifact.source(checked=True) as source:
+    with artifact.source() as source:
         with pytest.raises(
             ArtifactReadError, match=r"digests of its pieces .* are not those publi"
         ):
@@ -86,7 +86,7 @@ def test_a_tree_that_is_not_the_one_published(store: ArtifactStore) -> None:
         source.read_into("config.json", 0, buffer[:2])
     store.place.delete([key])
     with (
-        artifact.source(checked=True) as source,
+        artifact.source() as source,
         pytest.raises(ArtifactReadError, match="are missing or"),
     ):
         source.read_into("a.safetensors", 0, buffer)
@@ -101,7 +101,7 @@ def test_artifacts_of_older_releases_open(tmp_path: Path) -> None:
     older = store.get("checkpoint", "some-digest")
     assert store.verify(older) == []
     whole = bytearray(len(DATA))
-    with older.source(checked=True) as source:
+    with older.source() as source:
         source.read_into("a.safetensors", 0, memoryview(whole))
     assert whole == DATA
     damage(store, older.key("a.safetensors"), 7)
