@@ -1,5 +1,6 @@
 """Local folders that are no single sound model are refused before anything is published."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -104,3 +105,36 @@ def test_names_alone_tell_two_sets_of_weights():
 )  # fmt: skip
 def test_names_are_chosen_as_transformers_does(names, taken):
     assert wanted_files(names, "here") == sorted(taken)
+
+
+def test_a_link_out_of_the_folder_is_pulled_where_the_catalog_says_so(store, base):
+    (base.parent / "private").write_text("a private file")
+    (base / "LICENSE").symlink_to("../private")
+    with pytest.raises(ModelSourceError, match=r"LICENSE is a link out .*`follow_links: true`"):
+        pulled(store, base)
+    assert store.kinds() == []
+    artifact = pulled(store, base, follow_links=True).artifact
+    assert artifact.read_bytes("LICENSE") == b"a private file"
+
+
+@pytest.mark.parametrize("name", ["LICENSE", "tokenizer.json", "1_Pooling/config.json"])
+def test_a_pipe_does_not_hold_up_a_pull(store, base, name):
+    (base / name).unlink(missing_ok=True)
+    (base / name).parent.mkdir(exist_ok=True)
+    os.mkfifo(base / name)
+    with pytest.raises(ModelSourceError, match=f"{name} is a named pipe, and no file"):
+        pulled(store, base)
+
+
+def test_a_side_file_of_gigabytes_is_refused_before_it_is_read(store, base):
+    with (base / "notes.txt").open("wb") as file:
+        file.truncate(10 << 30)
+    with pytest.raises(ModelSourceError, match=r"notes.txt has 10737418240 bytes, and a file besi"):
+        pulled(store, base)
+
+
+def test_a_config_that_claims_more_than_its_weights_is_not_pulled(store, base):
+    factory.edit_config(base, num_hidden_layers=100_000)
+    with pytest.raises(CheckpointError, match=r"num_hidden_layers is 100000, and there are"):
+        pulled(store, base)
+    assert store.kinds() == []
