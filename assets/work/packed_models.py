@@ -46,6 +46,7 @@ class RestoredModel:
     """
 
     def __init__(self, store: "ArtifactStore", packed: "Artifact") -> None:
+        from resources.errors import MissingArtifactError
         from resources.reading import FileRecord, content_digest
 
         self.packed = packed
@@ -53,7 +54,15 @@ class RestoredModel:
         self.digest = self.content_digest = packed.digest
         self._store = store
         self._pins: dict[Path, Pin] = {}
-        self._base = store.get(MODEL, packed.manifest["base"]["digest"])
+        below = str(packed.manifest["base"]["digest"])
+        base = store.find(MODEL, below)
+        if base is None:
+            raise MissingArtifactError(
+                f"{self.uri}: its base, model artifact {below}, is not in artifact store"
+                f" {store.uri}; `ronghe verify --repair` sets the packed model aside, and the next"
+                " `ronghe refresh` pulls both again"
+            )
+        self._base = base
         index = self.source().index
         self.files: Mapping[str, FileRecord] = {
             each.path: FileRecord(each.path, each.size, each.blake3) for each in index.files

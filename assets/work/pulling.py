@@ -125,11 +125,8 @@ def _base_of(
 
     try:
         known = stored_model(store, base.name)
-    except (
-        MissingArtifactError,
-        DamagedArtifactError,
-    ):  # a pull makes it again, or says what to do
-        known = None
+    except (MissingArtifactError, DamagedArtifactError):
+        known = None  # a pull makes it again, or says what to do
     return known or pull_model(store, base, folder, run).artifact
 
 

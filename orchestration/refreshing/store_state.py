@@ -59,7 +59,7 @@ def what_the_store_lacks(
     `settings` name their catalog. Raises StoreError where the store cannot be read.
     """
     store = ArtifactStore.open(settings.store, catalog=settings.catalog_name)
-    notes = _earlier_notes(instance, store)
+    notes = [*_new_here(store), *_earlier_notes(instance, store)]
     state = compare(instance, graph, store, settings.dagster_home)
     state.notes[:0] = notes
     remember(instance, store)
@@ -224,6 +224,17 @@ def _is_named(instance: dg.DagsterInstance, key: dg.AssetKey) -> bool:
     event = instance.get_latest_materialization_event(key)
     made = event.asset_materialization if event is not None else None
     return made is not None and (made.tags or {}).get(_DATA_VERSION, "none") != "none"
+
+
+def _new_here(store: ArtifactStore) -> Iterable[str]:
+    """Say that a catalog begins anew beside others: it may be one of them under another name."""
+    name, known = store.namespace.name, store.upkeep.catalogs()
+    if known and name not in known:
+        yield (
+            f"catalog '{name}' is new in {store.uri}, which holds the names of {', '.join(known)}."
+            " If it is one of these, say its name (`name:` in models.yaml), or have its names"
+            " moved: `ronghe adopt-refs --from NAME`"
+        )
 
 
 def _earlier_notes(instance: dg.DagsterInstance, store: ArtifactStore) -> Iterable[str]:

@@ -108,6 +108,8 @@ def write_ref(
     for tried in range(_TRIES):
         stored = place.read(key)
         document = parse_ref(stored[0], f"{place.uri}/{key}") if stored else None
+        if document and document.get("catalog") not in (None, catalog):
+            raise DamagedArtifactError(f"{place.uri}/{key}: it is another catalog's ref. {WAY_OUT}")
         if document and document.get("catalog") != catalog:
             raise StoreAddressError(
                 f"{place.uri}/{key} is a ref of the time before catalogs had names, where a ref of"
@@ -168,9 +170,10 @@ def load_ref(place: Place, key: str, catalog: str | None) -> Ref | None:
         return None
     where = f"{place.uri}/{key}"
     document = parse_ref(stored[0], where)
-    if document.get("catalog") != catalog:
+    owner = document.get("catalog")
+    if owner != catalog and None in (owner, catalog):
         return None  # of the time before catalogs had names, or of a catalog called as an asset was
-    if not _is_at_home(document, key, catalog):
+    if owner != catalog or not _is_at_home(document, key, catalog):
         raise DamagedArtifactError(
             f"{where}: the ref is that of another name; something else than this store put it here."
             f" {WAY_OUT}"

@@ -161,6 +161,7 @@ def test_a_broken_ref_is_one_fault(store: ArtifactStore, digests: list[str]) -> 
         "e4": json.dumps(good).encode(),  # that of e1
         "e5": json.dumps({**good, "partition": "\ud800"}).encode(),
         "e6": json.dumps({**good, "history": [{**good["history"][0], "kind": "../x"}]}).encode(),
+        "e9": json.dumps({**good, "partition": "e9", "catalog": "theirs"}).encode(),
         "e7": b"[" * 100_000,
         "e8": json.dumps({**good, "history": [{**good["history"][0], "by": ["x"]}]}).encode(),
     }
