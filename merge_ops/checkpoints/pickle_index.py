@@ -41,7 +41,7 @@ _STORAGES = {
 # What torch's own loader of weights knows beside them. Here they are stand-ins, and never called:
 _KNOWN = frozenset({
     "torch.serialization._get_layout", "torch.device", "torch.layout", "torch.memory_format",
-    "_codecs.encode", "builtins.bytearray", "builtins.complex", "torch.Tensor",
+    "torch.Size", "_codecs.encode", "builtins.bytearray", "builtins.complex", "torch.Tensor",
     "torch.nn.parameter.Parameter", "torch._utils._rebuild_qtensor",
     "torch._utils._rebuild_sparse_tensor", "torch._utils._rebuild_meta_tensor_no_storage",
     "torch._utils._rebuild_nested_tensor", "torch._utils._rebuild_wrapper_subclass",
@@ -176,12 +176,6 @@ class _Dtype(_StandIn):
     """A dtype of torch by its name."""
 
 
-class _Size(tuple[int, ...]):
-    """torch.Size."""
-
-    __slots__ = ()
-
-
 class _Rebuild(_StandIn):
     """The functions that make a tensor of a storage: what they are given is kept."""
 
@@ -215,8 +209,6 @@ class _Unpickler(pickle.Unpickler):
             return collections.Counter
         if whole == "builtins.set":
             return set
-        if whole == "torch.Size":
-            return _Size
         rebuild = ("", "_v2", "_v3")
         if whole in {f"torch._utils._rebuild_tensor{each}" for each in rebuild} or whole in {
             f"torch._utils._rebuild_parameter{each}" for each in ("", "_with_state")
