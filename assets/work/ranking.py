@@ -10,16 +10,14 @@ from assets.work.scoring import SCORES, open_scores, score_checkpoint
 from assets.work.whole_models import live_models
 from eval_ops.scores import SuiteScores
 from eval_ops.scores.gates import Decision, decide, parse_gate
-from eval_ops.scores.known_comparisons import (
-    KnownComparisons,
-    known_comparisons,
-    sources_to_json,
-)
 from eval_ops.scores.leaderboard import (
     Entry,
+    KnownComparisons,
     choose,
     coefficient_points,
+    known_comparisons,
     rows_with_sources,
+    sources_to_json,
     to_json,
     to_markdown,
 )
