@@ -68,7 +68,7 @@ def _pooled(values: Sequence[Sequence[float]], share: int) -> NDArray[np.float64
     matrix = np.asarray(values, dtype=np.float64)
     starts = np.arange(0, len(matrix), share)
     sums = np.add.reduceat(np.add.reduceat(matrix, starts, axis=0), starts, axis=1)
-    counts = np.diff([*starts, len(matrix)])
+    counts = np.diff(np.append(starts, len(matrix)))
     return sums / np.outer(counts, counts)
 
 

@@ -28,11 +28,12 @@ _FIELDS = frozenset(each.name for each in dataclasses.fields(Comparison))
 class Sources:
     """The sources of one row: digests of its own scores and of those that it is compared with.
 
-    None stands where there is nothing to compare with, or where no digest is known.
+    `others` has one for each of SIDES. None stands where there is nothing to compare with, or where
+    no digest is known.
     """
 
     own: str | None
-    others: tuple[str | None, str | None, str | None]
+    others: tuple[str | None, ...]
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from typing import Literal
 from eval_ops.errors import PairingError
 from eval_ops.scores.comparison import Comparison, compare
 from eval_ops.scores.known_comparisons import SIDES, KnownComparisons, Sources
+from eval_ops.scores.known_comparisons import known_comparisons as known_comparisons
+from eval_ops.scores.known_comparisons import sources_to_json as sources_to_json
 from eval_ops.scores.scores import Mean, Score, SuiteScores
 
 Kind = Literal["base", "expert", "average", "candidate"]
@@ -200,7 +202,8 @@ def percent(value: float, stderr: float | None) -> str:
 
 def _plain(row: Row) -> dict[str, object]:
     """A row as JSON has it: what `dataclasses.asdict` gives, without a copy of every value."""
-    compared = {side: vars(each) if (each := getattr(row, side)) else None for side in SIDES}
+    sides: dict[str, Comparison | None] = {side: getattr(row, side) for side in SIDES}
+    compared = {side: vars(each) if each else None for side, each in sides.items()}
     scores = {
         name: {field: getattr(score, field) for field in _SCORE_FIELDS}
         for name, score in row.benchmarks.items()

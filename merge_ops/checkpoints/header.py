@@ -7,6 +7,7 @@ the bound is that of file_bounds, which is six times what the largest known mode
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -72,7 +73,10 @@ def read_header(
         raise CheckpointError(f"{where}: the header is not a JSON object")
     table = cast(dict[str, Any], raw)
     table.pop("__metadata__", None)
-    entries = {key: _entry(where, file, 8 + length, key, value) for key, value in table.items()}
+    # What is parsed goes as it is read, and models of one kind share the names of their tensors.
+    entries = {
+        sys.intern(key): _entry(where, file, 8 + length, key, table.pop(key)) for key in [*table]
+    }
     _check_ranges(where, entries, 8 + length, size)
     return entries
 
@@ -107,7 +111,7 @@ def _entry(where: str, file: str, start: int, key: str, value: Any) -> TensorEnt
             f"{where}: tensor '{_short(key)}' is {dtype} {shape} but takes {end - begin} bytes;"
             " download the file again"
         )
-    return TensorEntry(dtype, tuple(shape), file, start + begin, end - begin)
+    return TensorEntry(sys.intern(dtype), tuple(shape), file, start + begin, end - begin)
 
 
 def _are_sizes(numbers: Any) -> bool:
