@@ -17,16 +17,14 @@ from assets.work.kept_rows import (
 from assets.work.scoring import score_checkpoint
 from eval_ops.errors import EvalError
 from eval_ops.scores.gates import Decision, decide, parse_gate
-from eval_ops.scores.known_comparisons import (
-    KnownComparisons,
-    known_comparisons,
-    sources_to_json,
-)
 from eval_ops.scores.leaderboard import (
     Entry,
+    KnownComparisons,
     choose,
     coefficient_points,
+    known_comparisons,
     rows_with_sources,
+    sources_to_json,
     to_json,
     to_markdown,
 )

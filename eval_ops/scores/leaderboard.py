@@ -9,6 +9,8 @@ from typing import Literal
 from eval_ops.errors import PairingError
 from eval_ops.scores.comparison import Comparison, compare
 from eval_ops.scores.known_comparisons import SIDES, KnownComparisons, Sources
+from eval_ops.scores.known_comparisons import known_comparisons as known_comparisons
+from eval_ops.scores.known_comparisons import sources_to_json as sources_to_json
 from eval_ops.scores.scores import Mean, Score, SuiteScores
 
 Kind = Literal["base", "expert", "average", "candidate"]
