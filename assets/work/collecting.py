@@ -11,8 +11,7 @@ from assets.work.scoring import SCORES, open_scores
 from assets.work.whole_models import live_models
 from eval_ops.errors import ScoresError
 from eval_ops.scores import SuiteScores
-from eval_ops.scores.known_comparisons import KnownComparisons
-from eval_ops.scores.leaderboard import Entry
+from eval_ops.scores.leaderboard import Entry, KnownComparisons
 from resources.errors import DamagedArtifactError, MissingArtifactError
 
 if TYPE_CHECKING:

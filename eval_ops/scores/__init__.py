@@ -1,7 +1,8 @@
 """What came out: scores with intervals, paired comparisons, gates, the leaderboard.
 
 Read `SuiteScores` first. `compare` sets two of them against each other, item by item;
-`gates.decide` says who becomes champion; `leaderboard.rows` makes the table.
+`gates.decide` says who becomes champion; `leaderboard.rows` makes the table, and
+`known_comparisons` what of an earlier table still holds.
 """
 
 from eval_ops.scores import gates, leaderboard

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 WIDE = 158
 """Columns that the whole leaderboard needs."""
+TELLING = 40
+"""Characters of a message that say enough to be found again within another."""
 BROKEN_PART = "broken/"
 """Begins the assets of broken parts, whose message names the part itself."""
 MOST_PLACES = 4
@@ -64,6 +66,10 @@ def by_cause(failures: Sequence[str]) -> list[str]:
         of_cause = places.setdefault(cause or failure, [])
         if place and cause and place not in of_cause:
             of_cause.append(place)
+    for cause in sorted(places, key=len, reverse=True):
+        within = next((c for c in places if len(c) >= TELLING and c in cause and c != cause), None)
+        if within is not None:  # it was met there and passed on
+            places[within] += [each for each in places.pop(cause) if each not in places[within]]
     return [f"{_places(found)}{cause}" for cause, found in places.items()]
 
 

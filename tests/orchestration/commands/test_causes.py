@@ -18,3 +18,10 @@ def test_a_broken_part_is_named_as_what_it_is() -> None:
 
 def test_other_text_is_said_as_it_is() -> None:
     assert by_cause(["no colon", "a: b: c", "d: b: c", "a: "]) == ["no colon", "a, d: b: c", "a: "]
+
+
+def test_a_cause_that_others_pass_on_is_said_once() -> None:
+    cause = "the ref is no JSON; `ronghe verify --repair` sets it aside and asks for it again"
+    passed_on = [f"board: check failed: x [e1]: file:///r/e1.json: {cause}", f"ties: x: {cause}"]
+    told = by_cause([*passed_on, f"file:///r/e1.json: {cause}"])
+    assert told == [f"file:///r/e1.json, board, ties: {cause}"]
