@@ -13,7 +13,7 @@ import binascii
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -207,7 +207,7 @@ class OpenedFile:
             done += count
 
     @contextmanager
-    def _same_file(self) -> Iterator[None]:
+    def _same_file(self) -> Generator[None]:
         """Say that a file changed which was closed for others, and is not what it was."""
         try:
             yield
