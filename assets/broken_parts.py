@@ -16,11 +16,16 @@ GROUP, CHECK = "broken", "is_sound"
 
 
 def broken_key(kind: str, name: str) -> dg.AssetKey:
-    """Return the key of a part's asset: its name where Dagster allows that, otherwise nearly so."""
+    """Return the key of a part's asset."""
+    return dg.AssetKey([GROUP, kind, key_part(name)])
+
+
+def key_part(name: str) -> str:
+    """Return a name as a part of a key: as it is where Dagster allows that, otherwise nearly so."""
     if re.fullmatch(r"[A-Za-z0-9_]+", name):
-        return dg.AssetKey([GROUP, kind, name])
+        return name
     digest = blake3(name.encode(errors="surrogatepass")).hexdigest()[:12]
-    return dg.AssetKey([GROUP, kind, f"{re.sub(r'[^A-Za-z0-9]+', '_', name)[:40]}_{digest}"])
+    return f"{re.sub(r'[^A-Za-z0-9]+', '_', name)[:40]}_{digest}"
 
 
 def build_broken_part(

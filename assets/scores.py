@@ -1,8 +1,8 @@
 """<recipe>/scores and model_scores: what checkpoints and models can do."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
 from blake3 import blake3
@@ -19,7 +19,6 @@ from assets.work.scoring import ScoredCheckpoint, Scoring, score_model, score_po
 
 if TYPE_CHECKING:
     from eval_ops.scores import SuiteScores
-    from eval_ops.suites.items import Split
 
 
 def build_scores(
@@ -29,13 +28,14 @@ def build_scores(
     same_point: dg.PartitionMapping,
     condition: dg.AutomationCondition,
     op_tags: Mapping[str, Any],
+    deps: Sequence[dg.AssetDep] = (),
 ) -> dg.AssetsDefinition:
-    """Build the scores of one recipe's checkpoints, point by point."""
+    """Build the scores of one recipe's checkpoints, point by point. `deps` are further ones."""
 
     @team_asset(
         names.scores(merge.name),
         condition,
-        deps=[dg.AssetDep(merge.key, partition_mapping=same_point)],
+        deps=[dg.AssetDep(merge.key, partition_mapping=same_point), *deps],
         partitions=merge.grid,
         group=merge.name,
         code_version=code_version,
@@ -135,7 +135,7 @@ def _of_scores(each: ScoredCheckpoint, prefix: str = "") -> dict[str, Any]:
     return {prefix + name: value for name, value in shown.items()}
 
 
-def _mean(scores: "SuiteScores", split: "Split") -> float | str:
+def _mean(scores: "SuiteScores", split: Literal["validation", "test"]) -> float | str:
     """The mean over benchmarks, or a word where a suite has no such items: it is shown, no more."""
     from eval_ops.errors import PairingError
 

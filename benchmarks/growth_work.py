@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,10 @@ ANSWERED = {"choices": ["a", "b"], "answer": 0}
 @contextmanager
 def clocked(folder: Path, **told: object) -> Iterator[dict[str, object]]:
     """Time what is inside, and write that down with what else is told."""
-    started = time.perf_counter()
+    started, before = time.perf_counter(), time.process_time()
     yield told
-    seconds = {"seconds": time.perf_counter() - started, **told}
+    cpu = time.process_time() - before
+    seconds = {"seconds": time.perf_counter() - started, "cpu": cpu, **told}
     (folder / "seconds.json").write_text(json.dumps(seconds), encoding="utf-8")
 
 
@@ -291,6 +293,52 @@ def tensor_names(count: int) -> list[str]:
 def config_of(count: int) -> dict[str, object]:
     """A config that says how many layers there are, and nothing that a class would build from."""
     return {"model_type": "many_tensors", "num_hidden_layers": -(-(count - 3) // 196)}
+
+
+def idle(folder: Path, looks: int) -> None:
+    """So many ticks of the schedule that looks at the upstream models, one after the other.
+
+    Files and bytes of Dagster's home are told, once after a third of the looks and at the end.
+    """
+    (folder / "models" / "base").mkdir(parents=True)
+    (folder / "models" / "base" / "config.json").write_text("{}", encoding="utf-8")
+    (folder / "catalog" / "recipes").mkdir(parents=True)
+    listed = f"models:\n  - {{name: base, source: {folder / 'models' / 'base'}}}\n"
+    (folder / "catalog" / "models.yaml").write_text(listed, encoding="utf-8")
+    os.environ["RONGHE_CATALOG"] = str(folder / "catalog")
+    os.environ["RONGHE_STORE"] = str(folder / "store")
+    import dagster as dg
+
+    from orchestration.definitions import build_definitions
+    from orchestration.settings import load_settings
+
+    home = folder / "dagster"
+    home.mkdir()
+    definitions = build_definitions(load_settings())
+    schedule = definitions.resolve_schedule_def("observe_upstream_models_schedule")
+    job = definitions.resolve_job_def("observe_upstream_models")
+    opened = dg.DagsterInstance.from_config(str(folder), write_home(folder))
+    with opened as instance, clocked(folder) as told:
+        for number in range(looks):
+            context = dg.build_schedule_context(
+                instance=instance, scheduled_execution_time=datetime.now(UTC)
+            )
+            if not schedule.evaluate_tick(context).run_requests:
+                raise SystemExit("the schedule asked for no look")
+            job.execute_in_process(instance=instance, raise_on_error=False)
+            if number + 1 in (looks // 3, looks):
+                files = [each for each in home.rglob("*") if each.is_file()]
+                at = f"after {number + 1}"
+                told[f"files {at}"] = len(files)
+                told[f"bytes {at}"] = sum(each.stat().st_size for each in files)
+
+
+def write_home(folder: Path) -> str:
+    """Dagster's instance with everything below the folder; the name of its file."""
+    text = f"storage:\n  sqlite:\n    base_dir: {folder / 'dagster'}\n"
+    text += "telemetry:\n  enabled: false\n"
+    (folder / "dagster.yaml").write_text(text, encoding="utf-8")
+    return "dagster.yaml"
 
 
 def main() -> None:

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from orchestration.retention import forget_old_looks
+
 if TYPE_CHECKING:
     from assets.dagster_internals import UnresolvedAssetJobDefinition
 
-OBSERVE_JOB = "observe_upstream_models"
+OBSERVE_JOB, UPSTREAM = "observe_upstream_models", dg.AssetKey("upstream_model")
 OBSERVE_EVERY = "*/5 * * * *"
 
 
@@ -80,16 +82,22 @@ def observe_job() -> "UnresolvedAssetJobDefinition":
     """Define one run that looks at every upstream model. (A condition would launch one a model.)"""
     return dg.define_asset_job(
         OBSERVE_JOB,
-        selection=dg.AssetSelection.assets("upstream_model"),
+        selection=dg.AssetSelection.assets(UPSTREAM),
         description="Look whether any upstream model changed; reads no weight that did not.",
     )
 
 
 def observe_schedule(job: "UnresolvedAssetJobDefinition") -> dg.ScheduleDefinition:
-    """Observe every few minutes, by default."""
+    """Observe every few minutes, by default, and forget the looks of long ago."""
+
+    def look_again(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+        forget_old_looks(context.instance, OBSERVE_JOB, UPSTREAM)
+        return dg.RunRequest()
+
     return dg.ScheduleDefinition(
         name="observe_upstream_models_schedule",
         job=job,
         cron_schedule=OBSERVE_EVERY,
+        execution_fn=look_again,
         default_status=dg.DefaultScheduleStatus.RUNNING,
     )

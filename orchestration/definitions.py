@@ -14,6 +14,7 @@ from blake3 import blake3
 
 from assets.broken_parts import build_broken_part
 from assets.champions import build_champion
+from assets.checked_suites import build_checked_suite, checked_suite_key
 from assets.checks import build_checkpoint_check
 from assets.leaderboard import build_leaderboard
 from assets.merge_plans import build_merge_plan
@@ -121,6 +122,7 @@ def _assets(
     for part in partitions.catalog.broken.values():
         yield build_broken_part(part.kind, part.name, str(part), when_inputs_change())
     yield from _shared_assets(partitions)
+    yield from _checked_suites(partitions.catalog)
     for step in steps:
         yield build_recipe_step(step, when_inputs_change(), gpu_op_tags())
     for merge in merges:
@@ -134,6 +136,13 @@ def _shared_assets(partitions: Partitions) -> Iterator[Any]:
     yield build_upstream_model(catalog.models, partitions.models)
     yield build_model(catalog.models, partitions.models, condition)
     yield build_task_vector(bases, partitions.experts, partitions.model_to_expert, condition)
+
+
+def _checked_suites(catalog: Catalog) -> Iterator[Any]:
+    for name in sorted({recipe.suite for recipe in catalog.recipes.values() if recipe.suite}):
+        if name in catalog.suites_of_tasks and name in catalog.suite_digests:
+            version, path = catalog.suite_digests[name], catalog.suites[name]
+            yield build_checked_suite(name, path, version, when_inputs_change())
 
 
 def _merges(catalog: Catalog, partitions: Partitions) -> list[MergeRecipe]:
@@ -177,7 +186,10 @@ def _recipe_assets(partitions: Partitions, merge: MergeRecipe) -> Iterator[Any]:
         same_point, version = partitions.same_point(), catalog.suite_digests.get(suite.stem)
         if version is None:
             condition = when_it_can(condition)
-        yield build_scores(merge, suite, version or BROKEN, same_point, condition, gpu_op_tags())
+        checked = suite.stem in catalog.suites_of_tasks and suite.stem in catalog.suite_digests
+        deps = [dg.AssetDep(checked_suite_key(suite.stem))] if checked else []
+        version = version or BROKEN
+        yield build_scores(merge, suite, version, same_point, condition, gpu_op_tags(), deps)
 
 
 def _results(partitions: Partitions) -> Iterator[Any]:

@@ -100,14 +100,11 @@ def collect_entries(
     for recipe in contest.recipes if recipes is None else recipes:
         if recipe.suite == suite.name:
             _add_candidates(store, recipe, suite, read, found)
-    for name in contest.broken.recipes if earlier is not None else ():
-        kept = RankedRecipe(
-            name,
-            suite.name,
-            earlier.is_average(suite.name, name),
-            earlier.points(suite.name, name),
-        )
-        _add_candidates(store, kept, suite, read, found)
+    if earlier is not None:
+        for name in contest.broken.recipes:
+            average, points = earlier.is_average(suite.name, name), earlier.points(suite.name, name)
+            kept = RankedRecipe(name, suite.name, average, points)
+            _add_candidates(store, kept, suite, read, found)
     return found
 
 

@@ -5,7 +5,7 @@ gone: a packed expert needs its base. Whatever was made from a model or a checkp
 wrong is doubtful, however sound its own bytes are: nobody knows when they went wrong.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -33,24 +33,38 @@ class Repair:
     left: list[str] = field(default_factory=list[str])
 
 
-def need_fault(store: "ArtifactStore", manifest: Mapping[str, Any]) -> str | None:
-    """Say what an artifact needs and has not; None where it has everything."""
+def need_fault(
+    store: "ArtifactStore", manifest: Mapping[str, Any], bad: Collection[Name]
+) -> str | None:
+    """Say what an artifact needs and has not; None where it has everything.
+
+    A packed expert is restored, into nothing, unless its base is among the `bad`: once that is
+    right again, so is the expert.
+    """
+    from merge_ops.jobs.restoring import Nowhere, restore
     from resources.errors import MissingArtifactError, StoreError
 
-    if manifest["kind"] != PACKED:
+    if manifest.get("kind") != PACKED:
         return None
-    digest = manifest["digest"]
+    base = _base_of(manifest)
+    if (MODEL, base) in bad:
+        return None
     try:
-        RestoredModel(store, store.get(PACKED, digest))
+        with RestoredModel(store, store.get(PACKED, manifest["digest"])).source() as source:
+            restore(source, Nowhere())
     except MissingArtifactError:
-        base = str(manifest.get("base", {}).get("digest"))
         return (
             f"its base, model artifact {base}, is not in the store, so the expert cannot be"
             " restored; it has to be pulled again, and its base before it"
         )
-    except (StoreError, RongheError, KeyError, TypeError, AttributeError) as error:
+    except (StoreError, RongheError, KeyError, TypeError) as error:
         return f"it cannot be restored: {error}"
     return None
+
+
+def _base_of(manifest: Mapping[str, Any]) -> str:
+    base = manifest.get("base")
+    return str(base.get("digest")) if isinstance(base, dict) else ""
 
 
 def made_from(manifests: Mapping[Name, Mapping[str, Any]], wrong: Iterable[Name]) -> list[Name]:

@@ -1,15 +1,19 @@
 """From recipes and an expert set to published checkpoints. Knows no Dagster."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from assets.work import names
 from assets.work.emr_masking import EMR_MASKS, PublishedMasks, publish_masks
 from assets.work.pulling import open_models
 from assets.work.resume import carry_out
 from assets.work.reuse import with_reuse
+from merge_ops.errors import OutputError
 from merge_ops.recipes import Recipe, Steps
 
 if TYPE_CHECKING:
@@ -153,7 +157,7 @@ class _Merger:
     ) -> MergedSet:
         """Find what the store holds of one concrete recipe, merge and publish the rest."""
         from merge_ops.plans import plan_merge
-        from merge_ops.stream import arithmetic_kind
+        from merge_ops.stream import arithmetic_kind, check_settings
 
         whole = plan_merge(recipe, models, arithmetic=arithmetic_kind(self.settings.device))
         wanted = [output for output in whole.outputs if output.coefficient in points]
@@ -166,6 +170,8 @@ class _Merger:
         made, reused = None, 0
         if missing:
             plan = whole.with_coefficients(missing)
+            check_settings(plan, self.settings)  # before any weight is read, to hash or to merge it
+            check_place(self.store, plan.bytes_written)
             if asset is not None:
                 plan = with_reuse(self.store, plan, asset, points)
                 reused = sum(step.action == "reuse" for step in plan.steps)
@@ -194,6 +200,22 @@ class _Merger:
             return _manifest_fields(plan)
 
         return carry_out(self.store, CHECKPOINT, plan, fields, self.settings, self.progress)
+
+
+def check_place(store: "ArtifactStore", nbytes: int) -> None:
+    """Raise OutputError where the store's local disk has no room for so many bytes."""
+    if not store.uri.startswith("file:"):
+        return
+    place = Path(unquote(urlsplit(store.uri).path))
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if nbytes > free:
+        raise OutputError(
+            f"the checkpoint takes {nbytes / 1e9:,.2f} GB, and the disk of artifact store"
+            f" {store.uri} has {free / 1e9:,.2f} GB free; free space there (`ronghe gc`), or move"
+            " the store"
+        )
 
 
 def expected_tensors(artifact: "Artifact") -> list[str] | None:

@@ -62,8 +62,8 @@ class RestoredModel:
         self.nbytes = index.nbytes
         if content_digest(self.files.values()) != self.digest:
             raise PackedModelError(
-                f"{self.uri}: its index lists other files than the model {self.digest} has; remove"
-                " it from the store and pull the model again"
+                f"{self.uri}: its index lists other files than the model {self.digest} has; `ronghe"
+                " verify --repair` sets it aside, and the next `ronghe refresh` pulls it again"
             )
 
     def source(self) -> "PackedSource":

@@ -120,7 +120,15 @@ def _base_of(
     """What a model may be packed against; None where it is to be kept as it is."""
     if model.kind == "lora" or model.store == "full" or base is None:
         return None
-    known = stored_model(store, base.name)
+    from resources.errors import DamagedArtifactError, MissingArtifactError
+
+    try:
+        known = stored_model(store, base.name)
+    except (
+        MissingArtifactError,
+        DamagedArtifactError,
+    ):  # a pull makes it again, or says what to do
+        known = None
     return known or pull_model(store, base, folder, run).artifact
 
 

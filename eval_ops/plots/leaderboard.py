@@ -48,9 +48,11 @@ def leaderboard_figure(table: Sequence[Row], limit: int = 24) -> Any:
     axes.set_xticks(range(0, 101, 20))
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.set_xlabel("mean test accuracy, percent (bars: standard error)", fontsize=9)
-    hidden = len(table) - len(shown)
+    present = {id(row) for row in shown}
+    hidden = [row.kind for row in table if id(row) not in present]
+    what = "rows" if {"base", "expert"} & set(hidden) else "merged checkpoints"
     axes.set_title(
-        "Leaderboard" + (f" ({hidden} more merged checkpoints not shown)" if hidden else ""),
+        "Leaderboard" + (f" ({len(hidden)} more {what} not shown)" if hidden else ""),
         fontsize=10,
         loc="left",
     )

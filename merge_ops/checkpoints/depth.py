@@ -16,9 +16,11 @@ the other; depth goes over all of them, from the input to the output:
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from merge_ops.checkpoints.layout import natural_key
 from merge_ops.checkpoints.model_parts import predicts_further_tokens
@@ -67,6 +69,7 @@ class Position:
     count_of_kind: int
 
 
+@lru_cache(maxsize=1 << 17)
 def layer_of(name: str) -> tuple[str, int] | None:
     """Return a tensor's stack and layer number, or None where it lies in no layer.
 
@@ -75,8 +78,8 @@ def layer_of(name: str) -> tuple[str, int] | None:
     """
     found, middle = _LAYER.match(name), _MIDDLE.match(name)
     if middle and (found is None or middle.end(1) < found.end(1)):
-        return middle.group(1), 0
-    return (found.group(1), int(found.group(2))) if found else None
+        return sys.intern(middle.group(1)), 0
+    return (sys.intern(found.group(1)), int(found.group(2))) if found else None
 
 
 def layers_of(names: Iterable[str]) -> Mapping[str, int]:

@@ -26,7 +26,7 @@ MAX_HEADER = 100_000_000
 MAX_DIMENSIONS = 64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TensorEntry:
     """A tensor entry says where one tensor lies: dtype code, shape, byte range in a file."""
 
@@ -102,11 +102,12 @@ def _entry(where: str, file: str, start: int, key: str, value: Any) -> TensorEnt
 
 def _are_sizes(numbers: Any) -> bool:
     """Whether this is a list of a few whole numbers that a file could have."""
-    return (
-        isinstance(numbers, list)
-        and len(cast(list[Any], numbers)) <= MAX_DIMENSIONS
-        and all(type(each) is int and 0 <= each < 1 << 63 for each in cast(list[Any], numbers))
-    )
+    if not isinstance(numbers, list) or len(cast(list[Any], numbers)) > MAX_DIMENSIONS:
+        return False
+    for each in cast(list[Any], numbers):  # `all` of a generator takes twice as long
+        if type(each) is not int or not 0 <= each < 1 << 63:
+            return False
+    return True
 
 
 def _short(text: str) -> str:

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from merge_ops.checkpoints.header import ITEM_SIZES
 
 DEFAULT_SHARD_BYTES = 5_000_000_000
+_NUMBERS = re.compile(r"(\d+)")
 PYTORCH = MappingProxyType({"format": "pt"})
 
 
@@ -45,8 +46,8 @@ class Shard:
 
 def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
     """Return a sort key that puts layer 2 before layer 10."""
-    parts = re.split(r"(\d+)", name)
-    return tuple((0, int(part)) if part.isdigit() else (1, part) for part in parts)
+    parts = _NUMBERS.split(name)
+    return tuple([(0, int(part)) if part.isdigit() else (1, part) for part in parts])
 
 
 def lay_out(

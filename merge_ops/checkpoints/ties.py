@@ -61,11 +61,18 @@ def find_source(checkpoint: Checkpoint, name: str) -> TensorSource | None:
 
     Where it is tied to another one, that one is the source, whether it is stored or not.
     """
-    source = source_of(checkpoint, tied_tensors(checkpoint).get(name, name))
+    copies = checkpoint.copies
+    source = source_of(checkpoint, copies.get(name, name) if copies else name)
     if source is not None:
         return source
     stand_in = next((each for each in _stand_ins(checkpoint, name)), None)
     return source_of(checkpoint, stand_in) if stand_in else None
+
+
+def has_source(checkpoint: Checkpoint, name: str) -> bool:
+    """Return whether `find_source` finds one, without making it."""
+    stored = checkpoint.copies.get(name, name) in checkpoint.tensors
+    return stored or find_source(checkpoint, name) is not None
 
 
 def _kept_apart(checkpoint: Checkpoint) -> set[str]:

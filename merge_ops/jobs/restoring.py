@@ -11,6 +11,7 @@ import blake3
 from merge_ops.checkpoints.byte_sources import ByteSink, ByteSource, ByteWriter
 from merge_ops.errors import PackedModelError
 from merge_ops.progress import Progress
+from merge_ops.sources.packed_index import PULL_AGAIN
 from merge_ops.sources.packed_source import PackedSource
 from merge_ops.stream.cores import usable_cores
 
@@ -48,7 +49,7 @@ def restore(
         if hashes[file.path] != file.blake3:
             raise PackedModelError(
                 f"{source.location}: {file.path} is not restored to the bytes it had; it is damaged"
-                " in a way that its checksums do not see. Pull the model again"
+                f" in a way that its checksums do not see; {PULL_AGAIN}"
             )
 
 

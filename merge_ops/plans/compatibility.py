@@ -15,7 +15,7 @@ from merge_ops.checkpoints.name_layouts import SAVE_AGAIN, layout_difference
 from merge_ops.checkpoints.placeholders import placeholder_fault
 from merge_ops.checkpoints.quantization import quantization_fault
 from merge_ops.checkpoints.tensor_names import is_vocabulary, shape_fault
-from merge_ops.checkpoints.ties import excluded, find_source
+from merge_ops.checkpoints.ties import excluded, find_source, has_source
 from merge_ops.errors import Caution, CompatibilityError, Fault
 from merge_ops.plans.config_agreement import (
     config_cautions,
@@ -112,7 +112,7 @@ def check_layouts(places: Iterable[Place]) -> None:
     for place in places:
         group = place.group
         for model, name in zip(group.inputs if group else (), place.names, strict=False):
-            if group is not None and find_source(model, name) is None:
+            if group is not None and not has_source(model, name):
                 wanted.setdefault(model.name, (model, group.members[0], []))[2].append(name)
     faults: list[Fault] = []
     for model, leader, absent in wanted.values():
@@ -143,11 +143,9 @@ def _precision_cautions(checkpoint: Checkpoint) -> Iterator[Caution]:
 def _tensor_faults(base: Checkpoint, expert: Checkpoint, same_vocabulary: bool) -> Iterator[Fault]:
     skipped = {**excluded(base), **excluded(expert)}
     missing = [
-        name for name in base.tensors if name not in skipped and find_source(expert, name) is None
+        name for name in base.tensors if name not in skipped and not has_source(expert, name)
     ]
-    extra = [
-        name for name in expert.tensors if name not in skipped and find_source(base, name) is None
-    ]
+    extra = [name for name in expert.tensors if name not in skipped and not has_source(base, name)]
     layout = layout_difference(base.name, missing, extra, (base.tensors, expert.tensors))
     if layout is not None:
         yield Fault(expert.name, f"{layout.problem}. {SAVE_AGAIN}")
@@ -161,8 +159,8 @@ def _tensor_faults(base: Checkpoint, expert: Checkpoint, same_vocabulary: bool) 
             f"has {named(extra)}, which {base.name} lacks; nothing is dropped silently",
         )
     for name, entry in base.tensors.items():
-        other = find_source(expert, name)
-        if name in skipped or other is None:
+        other = None if name in skipped else find_source(expert, name)
+        if other is None:
             continue
         if entry.shape != other.shape:
             if is_vocabulary(name) and not same_vocabulary and entry.shape[1:] == other.shape[1:]:

@@ -39,11 +39,12 @@ def parameter_rows(steps: Sequence[Step]) -> tuple[ParameterRow, ...]:
     """
     tracks: dict[tuple[str, str], dict[int, Values]] = {}
     names: dict[tuple[str, str], list[str]] = {}
+    told: dict[tuple[int, tuple[str, ...]], Values] = {}
     for step in steps:
         name = step.output.name
         stack, layer = layer_of(name) or ("", -1)
         part = name[len(f"{stack}.{layer}.") :] if stack else name
-        tracks.setdefault((stack, part), {})[layer] = _values(step)
+        tracks.setdefault((stack, part), {})[layer] = _values_once(step, told)
         names.setdefault((stack, part), []).append(name)
     alike: dict[tuple[str, tuple[int, ...], tuple[Values, ...]], list[str]] = {}
     for (stack, part), track in tracks.items():
@@ -57,6 +58,17 @@ def parameter_rows(steps: Sequence[Step]) -> tuple[ParameterRow, ...]:
         over = f" over {len(layers)} layers of {stack}"
         rows.append(ParameterRow(_words(values, over), tuple(found)))
     return tuple(rows)
+
+
+def _values_once(step: Step, told: dict[tuple[int, tuple[str, ...]], Values]) -> Values:
+    """The parameters of one tensor; equal ones are one object in a plan, and told once."""
+    planned = step.planned
+    if not isinstance(planned, Merge):
+        return _values(step)
+    key = (id(planned.parameters[0]), tuple([source.model for source in planned.inputs]))
+    if key not in told:
+        told[key] = _values(step)
+    return told[key]
 
 
 def _values(step: Step) -> Values:

@@ -8,8 +8,9 @@ input is merged, copied or excluded by name.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -187,8 +188,7 @@ class Plan:
     def _digest(self, coefficient: int) -> str | None:
         if any(self.digest_of(checkpoint) is None for checkpoint in self.checkpoints):
             return None
-        planned = [step.planned for step in self.steps]
-        identity = {
+        identity: dict[str, Any] = {
             "version": PLAN_VERSION,
             "method": self.method.identity,
             "arithmetic": self.arithmetic,
@@ -198,20 +198,43 @@ class Plan:
             "streams": [c.name for c in self.inputs] if self.method.random else None,
             "shards": [shard.header.hex() for shard in self.shards],
             "excluded": sorted(self.excluded),
-            "tensors": [
-                [
-                    step.output.name,
-                    step.action,
-                    [source.identity(self.digest_of) for source in step.sources],
-                    plain_parameters(step.parameters, coefficient),
-                ]
-                for step in planned
-            ],
         }
         if self.tokenizer and self.tokenizer.digest:
             identity["tokenizer"] = self.tokenizer.digest
-        text = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        return blake3.blake3(text.encode()).hexdigest()
+        hasher = blake3.blake3()
+        for text in _pieces_of(identity, "tensors", self._identities(coefficient)):
+            hasher.update(text.encode())
+        return hasher.hexdigest()
+
+    def _identities(self, coefficient: int) -> Iterator[list[Any]]:
+        """What each tensor is made from; equal parameters are one object, and copied once."""
+        plain: dict[int, dict[str, Any]] = {}
+        for step in (each.planned for each in self.steps):
+            shared = id(step.parameters[coefficient]) if step.parameters else 0
+            if shared not in plain:
+                plain[shared] = plain_parameters(step.parameters, coefficient)
+            sources = [source.identity(self.digest_of) for source in step.sources]
+            yield [step.output.name, step.action, sources, plain[shared]]
+
+
+def _pieces_of(content: Mapping[str, Any], name: str, items: Iterable[Any]) -> Iterator[str]:
+    """The JSON of `content` with a list of `items` under `name`, in pieces of some thousand lines.
+
+    It is what `json.dumps` gives with sorted keys and no blanks.
+    """
+    before = {key: value for key, value in content.items() if key < name}
+    behind = {key: value for key, value in content.items() if key > name}
+    yield _compact(before)[:-1] + ("," if before else "") + f"{_compact(name)}:["
+    several = iter(items)
+    comma = ""
+    while piece := list(itertools.islice(several, 1000)):
+        yield comma + _compact(piece)[1:-1]
+        comma = ","
+    yield "]" + ("," if behind else "") + _compact(behind)[1:]
+
+
+def _compact(content: Any) -> str:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def _parameters_of(step: Merge | Copy, positions: Sequence[int]) -> Merge | Copy:

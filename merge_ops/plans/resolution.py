@@ -26,6 +26,7 @@ class ParameterResolver:
         self._specs = recipe.method.parameter_specs
         self._missing: dict[str, str] = {}
         self._known: dict[tuple[Any, ...], Any] = {}
+        self._everywhere: dict[tuple[int, int], tuple[Group, Any]] = {}
 
     def resolve(self, place: Place, group: Group, position: Position) -> tuple[Any, ...]:
         """Return one parameter object for each coefficient; equal ones are one object.
@@ -40,6 +41,15 @@ class ParameterResolver:
         return tuple(at_position(each, position) for each in found)
 
     def _one(self, place: Place, group: Group, top: Parameters) -> Any:
+        key = (id(group), id(top))
+        if key not in self._everywhere:
+            found = self._at_one_place(place, group, top)
+            if not _same_everywhere(group, top):
+                return found
+            self._everywhere[key] = (group, found)  # the group lives, so its id is its own
+        return self._everywhere[key][1]
+
+    def _at_one_place(self, place: Place, group: Group, top: Parameters) -> Any:
         levels = (*group.levels, top)
         values: list[Any] = []
         for spec in self._specs.values():
@@ -94,3 +104,9 @@ class ParameterResolver:
         if self._missing:
             faults = [Fault(where, what) for where, what in self._missing.items()]
             raise RecipeError(self._recipe.subject, faults)
+
+
+def _same_everywhere(group: Group, top: Parameters) -> bool:
+    """Whether no parameter is a gradient or a filter, which differ from tensor to tensor."""
+    tables = (*group.own, *group.levels, top)
+    return not any(isinstance(value, list | dict) for each in tables for value in each.values())

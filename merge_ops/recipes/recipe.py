@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from merge_ops.methods.parameters import is_gradient
+from merge_ops.methods.parameters import REQUIRED, is_gradient
 from merge_ops.methods.registry import MergeMethod
 from merge_ops.recipes.vocabulary_policy import TokenizerPolicy
 
@@ -158,6 +158,25 @@ class Recipe:
     def has_gradient(self) -> bool:
         """Return whether any parameter is a gradient over the layers."""
         specs = self.method.parameter_specs
+        return any(
+            is_gradient(setting)
+            for table in self._parameter_tables
+            for name, setting in table.items()
+            if name in specs and not specs[name].is_list
+        )
+
+    @property
+    def missing_parameters(self) -> tuple[str, ...]:
+        """Return the required parameters that the recipe gives nowhere: no tensor has a value.
+
+        One that is given somewhere may still lack a value for some tensor, which planning tells.
+        """
+        given = {name for table in (*self._parameter_tables, self.sweep) for name in table}
+        specs = self.method.parameter_specs.values()
+        return tuple(s.name for s in specs if s.default is REQUIRED and s.name not in given)
+
+    @property
+    def _parameter_tables(self) -> list[Parameters]:
         tables = [self.parameters]
         for section in self.sections:
             tables.append(section.parameters)
@@ -165,12 +184,7 @@ class Recipe:
             for entry in section.slices:
                 tables.append(entry.parameters)
                 tables += [source.parameters for source in entry.sources]
-        return any(
-            is_gradient(setting)
-            for table in tables
-            for name, setting in table.items()
-            if name in specs and not specs[name].is_list
-        )
+        return tables
 
     @property
     def merges_whole_models(self) -> bool:

@@ -136,6 +136,11 @@ def _plain(sections: Sequence[Section]) -> list[dict[str, Any]]:
     ]
 
 
+PULL_AGAIN = (
+    "`ronghe verify --repair` sets it aside, and the next `ronghe refresh` pulls the model again"
+)
+
+
 def parse_index(data: bytes, where: str) -> PackedIndex:
     """Read an index, check that it is whole in itself, and return it.
 
@@ -153,10 +158,10 @@ def parse_index(data: bytes, where: str) -> PackedIndex:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         told = f"{type(error).__name__}: {error}"
         raise PackedModelError(
-            f"{where}: the index of the packed model is damaged ({told}); pull the model again"
+            f"{where}: the index of the packed model is damaged ({told}); {PULL_AGAIN}"
         ) from error
     if not files or len({file.path for file in files}) != len(files):
-        raise PackedModelError(f"{where}: the index lists no file, or one twice; pull it again")
+        raise PackedModelError(f"{where}: the index lists no file, or one twice; {PULL_AGAIN}")
     return PackedIndex(base, files)
 
 

@@ -28,6 +28,7 @@ from merge_ops.sources.difference_coding import DamagedPieceError, decode_differ
 from merge_ops.sources.packed_index import (
     DATA_SUFFIX,
     INDEX_FILE,
+    PULL_AGAIN,
     OriginalFile,
     PackedIndex,
     Section,
@@ -59,7 +60,7 @@ def read_index(source: ByteSource) -> PackedIndex:
             found = f"has {sizes[name]} bytes" if name in sizes else "is not there"
             raise PackedModelError(
                 f"{source.location}: {name} {found}, but {INDEX_FILE} says {file.packed_size};"
-                " pull the model again"
+                f" {PULL_AGAIN}"
             )
     return index
 
@@ -207,7 +208,7 @@ class PackedSource:
                 raise PackedModelError(
                     f"{self.location}/{file.path}{DATA_SUFFIX}: bytes {offsets[number]} to"
                     f" {offsets[number + 1] - 1} are damaged ({error}); nothing was made of them."
-                    " Pull the model again"
+                    f" {PULL_AGAIN}"
                 ) from error
 
     def _check_base(self) -> None:
@@ -228,5 +229,5 @@ class PackedSource:
                 ):
                     raise PackedModelError(
                         f"{self.location}: '{section.name}' is packed against a tensor that"
-                        f" {self._base.name} has not; the index is damaged, pull the model again"
+                        f" {self._base.name} has not; the index is damaged; {PULL_AGAIN}"
                     )

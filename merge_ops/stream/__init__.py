@@ -3,13 +3,14 @@
 from merge_ops.stream.cores import usable_cores
 from merge_ops.stream.device import arithmetic_kind, choose_device
 from merge_ops.stream.settings import StreamSettings
-from merge_ops.stream.stream import BlockStream, can_do_without_torch
+from merge_ops.stream.stream import BlockStream, can_do_without_torch, check_settings
 
 __all__ = [
     "BlockStream",
     "StreamSettings",
     "arithmetic_kind",
     "can_do_without_torch",
+    "check_settings",
     "choose_device",
     "usable_cores",
 ]

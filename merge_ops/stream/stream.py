@@ -44,18 +44,25 @@ if TYPE_CHECKING:
     from merge_ops.kernels.arithmetic import Values
 
 SAMPLE_RUN = 4096  # elements of a run of a model's sample, at least
+MOST_TOGETHER = 1 << 15  # elements of small tensors that one task merges: it costs as much as they
 
 Emit = Callable[[int, "Sequence[NDArray[np.uint8]]"], None]
 
 
 @dataclass(frozen=True)
 class _Task:
-    """Work under way: the tensor, bytes it reads, bytes it keeps until written if it is whole."""
+    """Work under way: blocks in order, and bytes it keeps until written where they are whole.
 
-    tensor: int
-    nbytes: int
+    `parts` are each block's tensor and the bytes it reads; the future gives a result for each.
+    """
+
+    parts: Sequence[tuple[int, int]]
     kept: int
     future: Future[Any]
+
+
+_Block = tuple[TensorRun, int, int, int, int]
+"""One block on its way: its tensor's run, what merging it holds, its number, start and count."""
 
 
 def _share(tensor: Step, start: int, count: int) -> int:
@@ -75,6 +82,12 @@ def _needs_torch(plan: Plan) -> bool:
     return any(
         isinstance(step, Merge) and not plan.method.works_on_arrays(step.span) for step in steps
     ) or any(not isinstance(source, Stored) for step in steps for source in step.sources)
+
+
+def check_settings(plan: Plan, settings: StreamSettings) -> None:
+    """Raise SettingsError where these settings, or this machine, have no room for the plan."""
+    check_room(plan, machine_memory())
+    settings.block_for(plan.widest, len(plan.coefficients))
 
 
 class BlockStream:
@@ -103,8 +116,11 @@ class BlockStream:
                 model = self._measured_model(pool, meter)
                 meter.start(1)
                 for task in self._in_order(self._tasks(pool, model)):
-                    emit(task.tensor, task.future.result())
-                    meter.add(task.nbytes)
+                    for (tensor, nbytes), made in zip(
+                        task.parts, task.future.result(), strict=True
+                    ):
+                        emit(tensor, made)
+                        meter.add(nbytes)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -156,11 +172,11 @@ class BlockStream:
                 run = self._run_of(tensor, index, model)
                 for number, (start, count) in enumerate(run.ranges):
                     future = pool.submit(self._observe_model, run, model, number, start, count)
-                    yield _Task(index, _share(tensor, start, count), 0, future)
+                    yield _Task([(index, _share(tensor, start, count))], 0, future)
 
         for task in self._in_order(tasks()):
             yield task.future.result()
-            meter.add(task.nbytes)
+            meter.add(sum(nbytes for _, nbytes in task.parts))
 
     def _run_of(self, tensor: Step, index: int, model: WholeModel) -> TensorRun:
         return TensorRun(self._plan, tensor, index, self._block, model, self._arithmetic)
@@ -176,7 +192,34 @@ class BlockStream:
             return model.measure.observe(model.block(run.index, block))
 
     def _tasks(self, pool: ThreadPoolExecutor, model: WholeModel) -> Iterator[_Task]:
-        """Submit blocks in file order; the next tensor is measured before this one is merged."""
+        """Submit blocks in file order; the next tensor is measured before this one is merged.
+
+        Small tensors are submitted together, since handing one over takes longer than merging it.
+        """
+        small: list[_Block] = []
+        together = 0
+        for block in self._blocks(pool, model):
+            _, held, _, _, count = block
+            if held or count > MOST_TOGETHER // 2 or together + count > MOST_TOGETHER:
+                if small:
+                    yield self._submitted(pool, small)
+                small, together = [], 0
+            if held or count > MOST_TOGETHER // 2:
+                yield self._submitted(pool, [block])
+            else:
+                small.append(block)
+                together += count
+        if small:
+            yield self._submitted(pool, small)
+
+    def _submitted(self, pool: ThreadPoolExecutor, blocks: Sequence[_Block]) -> _Task:
+        parts = [(run.index, _share(run.tensor, *at)) for run, _, _, *at in blocks]
+        run, held, *_ = blocks[0]
+        kept = run.tensor.output.nbytes * len(self._plan.coefficients) if held else 0
+        return _Task(parts, kept, pool.submit(self._merge_blocks, blocks))
+
+    def _blocks(self, pool: ThreadPoolExecutor, model: WholeModel) -> Iterator[_Block]:
+        """Blocks in file order, each tensor measured as far as it has to be before."""
         runs = (self._run_of(tensor, index, model) for index, tensor in enumerate(self._plan.steps))
         current = next(runs, None)
         if current is not None:
@@ -189,10 +232,7 @@ class BlockStream:
             if not current.empty:
                 held = self._held(current.tensor)
                 for number, (start, count) in enumerate(current.ranges):
-                    future = pool.submit(self._merge_block, current, held, number, start, count)
-                    kept = current.tensor.output.nbytes * len(self._plan.coefficients)
-                    share = _share(current.tensor, start, count)
-                    yield _Task(current.index, share, kept if held else 0, future)
+                    yield current, held, number, start, count
             current = following
 
     def _held(self, tensor: Step) -> int:
@@ -230,6 +270,9 @@ class BlockStream:
             tensor = run.merge.with_inputs(run.measure.group)
             _, inputs = self._reader.read(tensor, start, count)
             return run.measure.observe(run.block(number, start, inputs))
+
+    def _merge_blocks(self, blocks: Sequence[_Block]) -> list[list[NDArray[np.uint8]]]:
+        return [self._merge_block(*block) for block in blocks]
 
     def _merge_block(
         self, run: TensorRun, held: int, number: int, start: int, count: int

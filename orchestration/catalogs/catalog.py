@@ -1,6 +1,6 @@
 """A checked catalog: what models, recipes and suites a team has, and how they hang together."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -47,7 +47,8 @@ class Catalog:
     tuple of ids, and there may be half a million.
     `broken` are the parts that cannot be used, by their ids. A broken recipe is in `broken` alone.
     A broken model is in `models` too, with its faults, so that the expert sets that hold it stay
-    what they are. A broken suite is in `suites` too, without a digest in `suite_digests`.
+    what they are. A broken suite is in `suites` too, without a digest in `suite_digests`. Of
+    `suites_of_tasks` lm-eval must have the tasks, which reading the catalog does not tell.
     `declared_name` is what models.yaml calls the catalog, if it does (catalog_name.py).
     """
 
@@ -58,6 +59,7 @@ class Catalog:
     declared_name: str | None = None
     broken: Mapping[str, BrokenPart] = field(default_factory=dict[str, BrokenPart])
     suite_digests: Mapping[str, str] = field(default_factory=dict[str, str])
+    suites_of_tasks: Collection[str] = ()
 
     @cached_property
     def recipes(self) -> Mapping[str, Recipe]:

@@ -59,10 +59,11 @@ def load_catalog(folder: Path) -> Catalog:
         faults = [*file.unreadable, *(f for found in file.faults.values() for f in found)]
         raise CatalogError(f"catalog {folder}", faults)
     broken = list(file.broken)
-    suites, digests = _load_suites(folder, broken)
+    of_tasks: set[str] = set()
+    suites, digests = _load_suites(folder, broken, of_tasks)
     files, by_id = _load_recipes(folder, broken), dict[str, BrokenPart]()
     models = dict(sorted(file.models.items()))
-    catalog = Catalog(folder, models, files, suites, file.declared_name, by_id, digests)
+    catalog = Catalog(folder, models, files, suites, file.declared_name, by_id, digests, of_tasks)
     for name, steps in list(files.items()):
         if faults := _recipe_faults(catalog, steps):
             broken.append(BrokenPart("recipe", name, faults))
@@ -82,8 +83,13 @@ def _recipe_faults(catalog: Catalog, steps: Steps) -> tuple[Fault, ...]:
         return (Fault(f"recipes/{steps.result.name}{SUFFIX}", problem),)
 
 
-def _load_suites(folder: Path, broken: list[BrokenPart]) -> tuple[dict[str, Path], dict[str, str]]:
-    """Read the suites: their files by name, and the digests of those that are sound."""
+def _load_suites(
+    folder: Path, broken: list[BrokenPart], of_tasks: set[str]
+) -> tuple[dict[str, Path], dict[str, str]]:
+    """Read the suites: their files by name, and the digests of those that are sound.
+
+    Those that name tasks of lm-eval go into `of_tasks`.
+    """
     from assets.work.suite_files import items_are_missing, load_suite
     from eval_ops.errors import EvalError, FaultyInputError
 
@@ -104,6 +110,7 @@ def _load_suites(folder: Path, broken: list[BrokenPart]) -> tuple[dict[str, Path
             problems = _identity_faults("suite", suite.name, name)
             if not problems:
                 digests[name] = suite.digest
+                of_tasks.update(name for each in suite.benchmarks if each.task is not None)
         if problems:
             faults = tuple(Fault(place, problem) for problem in problems)
             broken.append(BrokenPart("suite", name, faults, told))

@@ -22,6 +22,11 @@ def recipe_faults(catalog: Catalog, steps: Steps) -> Iterator[Fault]:
         problem = f"is missing{where}; allowed: {ALL_PAIRS}, {ALL}, lists of names"
         yield Fault(f"{file}: experts", problem)
     yield from _step_name_faults(catalog, steps, file)
+    for document in steps.recipes:
+        place = f"{file}: document {document.name}" if steps.earlier else file
+        for name in document.missing_parameters:
+            problem = f"has no value, and {document.merge_method} requires it"
+            yield Fault(f"{place}: parameters.{name}", problem)
     one_base = list(_base_faults(catalog, steps, file))
     yield from one_base
     if not one_base:

@@ -168,7 +168,7 @@ def restore_expert(
 
 @app.command()
 def restore(
-    name: Annotated[str, typer.Argument(help="A model of the catalog, base or expert.")],
+    name: Annotated[str, typer.Argument(help="A model, or RECIPE/champion.")],
     out: Annotated[Path, typer.Option(help="The folder to write; new or empty.")],
 ) -> None:
     """Write a model of the artifact store to a folder, byte for byte as it was pulled."""

@@ -85,7 +85,7 @@ def _look(
                 if found:
                     bad[name] = "; ".join(found)
                     wrong += [name] if name[0] in MODELS else []
-                elif (fault := need_fault(store, manifest or {"kind": ""})) is not None:
+                elif (fault := need_fault(store, manifest or {}, bad)) is not None:
                     bad[name] = fault
             except LaterReleaseError as error:
                 later[name] = str(error)

@@ -11,7 +11,7 @@ import dagster as dg
 
 from assets.batches import FAILED
 from assets.dagster_internals import DagsterSqliteStorage, InstanceRef
-from orchestration.automation import OBSERVE_JOB
+from orchestration.automation import OBSERVE_JOB, UPSTREAM
 from orchestration.catalogs.catalog_name import named_settings
 from orchestration.definitions import build_definitions
 from orchestration.refreshing.lock import only_refresh, run_tags
@@ -22,6 +22,7 @@ from orchestration.refreshing.requests import Pending
 from orchestration.refreshing.standing import daemon_of, live_partitions, look
 from orchestration.refreshing.state import load_cursor, load_waiting, save
 from orchestration.refreshing.store_state import what_the_store_lacks
+from orchestration.retention import forget_old_looks
 from orchestration.run_plans import RunPlan
 from orchestration.settings import Settings
 
@@ -164,6 +165,7 @@ class _Refresh:
 
     def _observe(self) -> None:
         self.progress.say("looking at the upstream models")
+        forget_old_looks(self._instance, OBSERVE_JOB, UPSTREAM)
         job = self._definitions.resolve_job_def(OBSERVE_JOB).with_logger_defs(self._log.loggers)
         result = job.execute_in_process(
             WITH_OUR_LOGGER, instance=self._instance, tags=self._tags, raise_on_error=False

@@ -71,7 +71,8 @@ def compare(
 ) -> StoreState:
     """Compare what Dagster believes made with what the store has of this catalog."""
     state = StoreState()
-    pointed, state.damaged = _pointed(store, home)
+    pointed, damaged = _pointed(store, home)
+    state.damaged = list(damaged.values())
     there = {
         kind: set(store.digests(kind))
         for kind in {kind for refs in pointed.values() for kind, _ in refs.values()}
@@ -85,7 +86,8 @@ def compare(
         made, live = _made(instance, graph, key)
         lacking = (made & refs.keys()) - whole
         if names.kind_of(asset) != names.CHAMPION or _is_named(instance, key):
-            lacking |= made - refs.keys()
+            absent = made - refs.keys()  # or damaged, which is told and not made again
+            lacking |= {each for each in absent if store.upkeep.key_of(asset, each) not in damaged}
         if asset == "model":
             lacking |= {each for each in made & whole if _is_other(instance, key, each, refs)}
         state.made[key] = len((made & live) - lacking)
@@ -135,12 +137,12 @@ def _which_store(instance: dg.DagsterInstance, store: ArtifactStore) -> str:
     return f"artifact store {store.uri} has lost something"
 
 
-def _pointed(store: ArtifactStore, home: Path) -> tuple[Pointed, list[str]]:
-    """What every ref of the catalog points to, and what is wrong with those that are unreadable.
+def _pointed(store: ArtifactStore, home: Path) -> tuple[Pointed, dict[str, str]]:
+    """What every ref of the catalog points to, and by key what is wrong with unreadable ones.
 
     A ref that was read before, and was not written since, is not read again.
     """
-    upkeep, pointed, damaged = store.upkeep, Pointed(), list[str]()
+    upkeep, pointed, damaged = store.upkeep, Pointed(), dict[str, str]()
     identity, known = upkeep.identity, dict[str, Any]()
     with contextlib.suppress(OSError, ValueError, RecursionError, AttributeError):
         noted = json.loads((home / KNOWN_REFS).read_bytes())
@@ -151,7 +153,9 @@ def _pointed(store: ArtifactStore, home: Path) -> tuple[Pointed, list[str]]:
     earlier = upkeep.earlier_keys()
     for stored in upkeep.read_refs([(store.namespace.name, key) for key in fresh], earlier):
         if stored.ref is None:
-            damaged.append(str(stored.fault))
+            damaged[stored.key] = str(stored.fault)
+            continue
+        if stored.catalog not in (None, store.namespace.name):
             continue
         said = [stored.ref.asset, stored.ref.partition, stored.ref.kind, stored.ref.digest]
         lines[stored.key] = [stamps.get(stored.key), *said]

@@ -9,13 +9,13 @@ from typing import Any
 
 from blake3 import blake3
 
-from resources.errors import DamagedArtifactError
+from resources.errors import DamagedArtifactError, LaterReleaseError
 from resources.places import Place
 from resources.reading.artifact_source import ArtifactSource
 from resources.reading.digest_tree import PIECE, TREE, cut_tree, note_fault
 from resources.reading.records import FileRecord, Progress, content_digest
 from resources.store.cache import FolderCache, Pin
-from resources.store.names import ATTEMPTS, file_fault, manifest_key
+from resources.store.names import ATTEMPTS, WAY_OUT, file_fault, manifest_key
 
 FORMAT = 1
 RESERVED = (
@@ -92,8 +92,7 @@ class Artifact:
         if blake3(data).hexdigest() != note["blake3"] or not tree:
             raise DamagedArtifactError(
                 f"{self.uri}: the digests of its pieces ({TREE} beside its files) are missing or "
-                f"are not those published; publish the artifact anew into a clean store, and "
-                f"check the storage underneath"
+                f"are not those published; {WAY_OUT}"
             )
         return tree
 
@@ -105,10 +104,7 @@ class Artifact:
         stored = self._place.read(self.key(file))
         if stored is None or blake3(stored[0]).hexdigest() != self.files[file].blake3:
             what = "is missing" if stored is None else "has other bytes than were published"
-            raise DamagedArtifactError(
-                f"{self.uri}: file {file!r} {what}; publish the artifact anew into a clean store, "
-                f"and check the storage underneath"
-            )
+            raise DamagedArtifactError(f"{self.uri}: file {file!r} {what}; {WAY_OUT}")
         return stored[0]
 
     def read_json(self, file: str) -> Any:
@@ -145,21 +141,27 @@ class Artifact:
 def parse_manifest(data: bytes, where: str) -> dict[str, Any]:
     """Parse and check a manifest; every name in it is safe afterwards.
 
-    DamagedArtifactError is raised where it is no manifest, or one of a later format.
+    DamagedArtifactError is raised where it is no manifest, LaterReleaseError for a later format.
     """
     try:
         manifest = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise DamagedArtifactError(f"{where}: the manifest is no JSON") from error
+        raise DamagedArtifactError(f"{where}: the manifest is no JSON. {WAY_OUT}") from error
+    number = manifest.get("format") if isinstance(manifest, dict) else None
+    if type(number) is int and number > FORMAT:
+        raise LaterReleaseError(
+            f"{where}: the manifest is not of format {FORMAT} but of {number}, which a later"
+            " release writes; use that release"
+        )
     fault = _manifest_fault(manifest)
     if fault:
-        raise DamagedArtifactError(f"{where}: the manifest {fault}")
+        raise DamagedArtifactError(f"{where}: the manifest {fault}. {WAY_OUT}")
     return manifest
 
 
 def _manifest_fault(manifest: Any) -> str | None:
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        return f"is not of format {FORMAT}; a later release may have written it"
+        return f"is not of format {FORMAT}"
     if not all(isinstance(manifest.get(name), str) for name in RESERVED[1:5]):
         return f"lacks one of {', '.join(RESERVED[1:5])}"
     if not (manifest["kind"].isascii() and manifest["digest"].isascii()):

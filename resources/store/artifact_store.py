@@ -32,6 +32,7 @@ from resources.store.attempt import Attempt
 from resources.store.cache import DEFAULT_BYTES, FolderCache
 from resources.store.clock import StoreClock
 from resources.store.gc import GcReport, collect_garbage
+from resources.store.identity import ensure_identity
 from resources.store.names import ARTIFACTS, MANIFEST, manifest_key
 from resources.store.namespaces import Namespace
 from resources.store.people import this_person
@@ -120,8 +121,8 @@ class ArtifactStore:
         artifact = self.find(kind, digest)
         if artifact is None:
             raise MissingArtifactError(
-                f"artifact store {self.uri} has no {kind} artifact {digest}; materialize what "
-                f"publishes it first"
+                f"artifact store {self.uri} has no {kind} artifact {digest}; `ronghe refresh` "
+                f"makes what a name of the catalog points to and the store lacks"
             )
         return artifact
 
@@ -156,7 +157,8 @@ class ArtifactStore:
         self.get(kind, digest)
         self.namespace.enter(asset, partition, digest, self._clock.now_text)
         entry = RefEntry(kind, digest, self._clock.now_text(), run, fields, this_person())
-        write_ref(self.place, self.namespace.name, asset, partition, entry)
+        if write_ref(self.place, self.namespace.name, asset, partition, entry):
+            self.namespace.make_known(self._clock.now_text)
 
     def ref(self, asset: str, partition: str | None = None) -> Ref | None:
         """Return one ref with its history, or None.
@@ -270,7 +272,7 @@ class ArtifactStore:
             raise UnsafeStoreError(_refusal(self.uri, "If-None-Match: * (create only)"))
         if not replaced or stale:
             raise UnsafeStoreError(_refusal(self.uri, "If-Match: <ETag> (replace only)"))
-        self.upkeep.ensure_identity()
+        ensure_identity(self.place)
         return True
 
 

@@ -31,6 +31,10 @@ ASIDE = "aside"
 MANIFEST = "manifest.json"
 MARKER_SUFFIX = ".json"
 CLAIM_SUFFIX = ".claim"
+WAY_OUT = (
+    "`ronghe verify --repair` sets it aside and asks for it again, and the next `ronghe refresh`"
+    " makes it; check the storage underneath"
+)
 NO_PARTITION = "@"  # percent-encoding never yields it, so no partition key can collide
 
 _KIND = re.compile(r"[a-z][a-z0-9_-]{0,63}")

@@ -19,6 +19,7 @@ from typing import Any
 
 from resources.errors import DamagedArtifactError, StoreAddressError
 from resources.places import Entry, Place
+from resources.store.identity import ensure_identity
 from resources.store.names import CATALOGS, REFS, catalog_folder, catalog_key, partition_of
 from resources.store.people import this_person
 from resources.store.refs import read_ref
@@ -98,10 +99,17 @@ class Namespace:
                         " of other models than catalog '%s' has; they are left alone. If they are"
                         " this catalog's, run `ronghe adopt-refs`", self.place.uri, name,
                     )  # fmt: skip
-            note = {"format": 1, "catalog": name, "since": now(), "by": this_person()}
-            self.place.create(catalog_key(name), json.dumps(note, ensure_ascii=False).encode())
+            self.make_known(now)
         self._entered = True
         self._earlier = None
+
+    def make_known(self, now: Callable[[], str]) -> None:
+        """Write the catalog's document, unless it is there; the store may be lost at any time."""
+        name = self.name
+        if name is not None and self.place.read(catalog_key(name)) is None:
+            ensure_identity(self.place)
+            note = {"format": 1, "catalog": name, "since": now(), "by": this_person()}
+            self.place.create(catalog_key(name), json.dumps(note, ensure_ascii=False).encode())
 
     def own_earlier(self, now: str) -> bool:
         """Make the refs without a name this catalog's, and say so; False where they are another's.

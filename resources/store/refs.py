@@ -22,16 +22,19 @@ from resources.errors import (
     StoreFailureError,
 )
 from resources.places import Place
-from resources.store.names import manifest_key, partition_of, ref_folder, ref_key, refuse_secrets
+from resources.store.names import (
+    WAY_OUT,
+    manifest_key,
+    partition_of,
+    ref_folder,
+    ref_key,
+    refuse_secrets,
+)
 
 _FORMAT = 1
 _TRIES = 60
 READERS = 16  # of an asset's refs at once: what hides the way to a far server
 _OWN = ("id", "kind", "digest", "at", "run", "by")
-WAY_OUT = (
-    "`ronghe verify --repair` sets it aside and asks for it again, and the next `ronghe refresh`"
-    " makes it"
-)
 
 
 @dataclass(frozen=True)
@@ -91,9 +94,10 @@ class RefTable:
 
 def write_ref(
     place: Place, catalog: str | None, asset: str, partition: str | None, entry: RefEntry
-) -> None:
+) -> bool:
     """Append `entry` to a ref, unless it points there already with the same fields.
 
+    Return whether the ref is new.
     SecretFoundError is raised where a field looks like a secret, StoreFailureError where other
     writers changed the ref again and again meanwhile, DamagedArtifactError where what is there
     cannot be understood.
@@ -111,13 +115,13 @@ def write_ref(
                 " models.yaml)"
             )
         if document and _settled(document["history"], line):
-            return
+            return False
         document = document or _begun(catalog, asset, partition)
         document["history"] = [*document.get("history", []), line]
         refuse_secrets(json.dumps(line), place.secrets(), f"the ref {asset} {partition or ''}")
         data = written(document)
         if place.replace(key, data, stored[1]) if stored else place.create(key, data):
-            return
+            return stored is None
         time.sleep(random.uniform(0, min(0.5, 0.005 * 2 ** min(tried, 7))))
     raise StoreFailureError(
         f"ref {asset} {partition or ''} in {place.uri} was changed by others {_TRIES} times while "

@@ -18,6 +18,7 @@ from resources.places import Entry, Place
 from resources.store.adoption import Adoption, adopt_refs, close_earlier
 from resources.store.artifact import parse_manifest
 from resources.store.clock import StoreClock
+from resources.store.identity import identity_of
 from resources.store.names import (
     ARTIFACTS,
     ASIDE,
@@ -26,6 +27,7 @@ from resources.store.names import (
     MANIFEST,
     catalog_folder,
     catalog_key,
+    ref_key,
 )
 from resources.store.namespaces import EARLIER, Namespace, catalogs, earlier_owner, earlier_refs
 from resources.store.people import this_person
@@ -57,13 +59,7 @@ class Upkeep:
     @property
     def identity(self) -> str | None:
         """The store's id; None for a store that was never used, or whose document is damaged."""
-        return _identity(self._place)
-
-    def ensure_identity(self) -> None:
-        """Give the store an id, unless it has one."""
-        if self._place.read(IDENTITY) is None:
-            note = {"format": 1, "id": uuid.uuid4().hex, "by": this_person()}
-            self._place.create(IDENTITY, json.dumps(note).encode())
+        return identity_of(self._place)
 
     def catalogs(self) -> list[str]:
         """Return the names of the catalogs that have refs here, sorted."""
@@ -85,8 +81,7 @@ class Upkeep:
         adopted = adopt_refs(self._place, name, source, present_name, dry_run)
         if not dry_run and not adopted.conflicts:
             now = self._clock.now_text()
-            note = {"format": 1, "catalog": name, "since": now, "by": this_person()}
-            self._place.create(catalog_key(name), json.dumps(note, ensure_ascii=False).encode())
+            self._namespace.make_known(self._clock.now_text)
             if source is None and (adopted.moved or earlier_owner(self._place)):
                 self._namespace.own_earlier(now)
                 if not adopted.damaged:
@@ -125,12 +120,23 @@ class Upkeep:
         """Read one ref where it lies; a fault is told, not raised."""
         try:
             ref = load_ref(self._place, key, catalog)
-            if ref is None and catalog is not None:  # of a recipe that was called as a catalog is
-                catalog, ref = None, load_ref(self._place, key, None)
+            if ref is None:  # of a recipe that was called as a catalog is, or of a catalog whose
+                catalog = self._owner_of(key)  # document is gone
+                ref = load_ref(self._place, key, catalog)
         except DamagedArtifactError as error:
             return StoredRef(catalog, key, None, str(error), isinstance(error, LaterReleaseError))
         fault = None if ref is not None else f"{self._place.uri}/{key}: the ref is another's"
         return StoredRef(catalog, key, ref, fault)
+
+    def key_of(self, asset: str, partition: str | None) -> str:
+        """Return where this catalog's ref of that name lies."""
+        return ref_key(self._namespace.name, asset, partition)
+
+    def _owner_of(self, key: str) -> str | None:
+        """The catalog that a ref itself names."""
+        stored = self._place.read(key)
+        owner = _parsed(stored[0]).get("catalog") if stored else None
+        return owner if isinstance(owner, str) else None
 
     def manifests(self) -> list[tuple[str, str]]:
         """Return (kind, digest) of every manifest, whatever is in it. One listing."""
@@ -202,12 +208,6 @@ class Upkeep:
 
 
 _NOTE_WAY_OUT = "`ronghe verify --repair` sets it aside, and writes it anew where it can"
-
-
-def _identity(place: Place) -> str | None:
-    stored = place.read(IDENTITY)
-    identity = _parsed(stored[0]).get("id") if stored else None
-    return identity if isinstance(identity, str) else None
 
 
 def _parsed(data: bytes) -> dict[str, Any]:

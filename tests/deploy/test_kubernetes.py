@@ -95,6 +95,7 @@ def test_the_database_is_reached_by_the_installed_driver(
 def test_team_and_kubernetes_say_the_same(instance: dict[str, Any]) -> None:
     team = yaml.safe_load((ROOT / "deploy" / "team" / "dagster.yaml").read_text(encoding="utf-8"))
     assert instance["run_retries"] == team["run_retries"]
+    assert instance["retention"] == team["retention"]
     assert instance["concurrency"]["pools"] == team["concurrency"]["pools"]
     name = "free_slots_after_run_end_seconds"
     assert instance["run_monitoring"][name] == team["run_monitoring"][name]

@@ -3,6 +3,7 @@
 `earlier_store/record.py` recorded both, with that release's own code.
 """
 
+import json
 import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -114,6 +115,31 @@ def test_commands_read_the_store(project: TinyProject, ronghe: Ronghe, tmp_path:
     assert (tmp_path / "e1" / weights).read_bytes() == upstream.read_bytes()
 
 
+def test_one_command_moves_the_refs(
+    project: TinyProject, store: ArtifactStore, ronghe: Ronghe
+) -> None:
+    before = len(list((project.root / "store" / "refs").rglob("*.json")))
+    assert f"{before} refs without a catalog would be moved" in ronghe("adopt-refs", "--dry-run")
+    history = names.refs_of(store, "sums/champion")[None].history
+    assert f"{before} refs without a catalog were moved" in ronghe("adopt-refs")
+    assert "0 refs without a catalog were moved" in ronghe("adopt-refs")
+    now = ArtifactStore.open(project.store)  # its only catalog
+    assert str(now.upkeep.catalogs()[0]).startswith("catalog-")
+    champion = now.ref("sums/champion")
+    assert champion is not None
+    assert champion.history == history
+    assert set(now.refs("sums/merged_checkpoint")) == set(POINTS)
+    assert "sums" in ronghe("leaderboard")
+    with open_instance(project.settings()) as instance:
+        report = refresh(instance, project.settings())
+    assert report.failures == []
+    assert report.counts["model"].rerun == set()
+    out = project.root / "champion"
+    ronghe("restore", "sums/champion", "--out", str(out))
+    restored = {path.name for path in out.iterdir()}
+    assert {"config.json", "model.safetensors", "README.md"} <= restored
+
+
 def test_a_refresh_of_the_earlier_instance_gives_each_checkpoint_its_name_of_today(
     project: TinyProject, store: ArtifactStore
 ) -> None:
@@ -171,6 +197,9 @@ def test_names_alone_cost_no_merge_and_no_score(
     ):
         (refs / earlier).parent.mkdir()
         (refs / present).rename(refs / earlier)
+        for path in (refs / earlier).iterdir():
+            document = {**json.loads(path.read_bytes()), "asset": earlier}
+            path.write_text(json.dumps(document), encoding="utf-8")
     store = ArtifactStore.open(project.store)
     kinds = ("checkpoint", "scores", "tensor_keys")
     before = {kind: attempts(store, kind) for kind in kinds}

@@ -1,9 +1,12 @@
 """Settings come from the environment, in one place, with every fault at once."""
 
+import re
 from pathlib import Path
 
 import pytest
 
+from orchestration.catalogs import CatalogError
+from orchestration.catalogs.catalog_name import named_settings
 from orchestration.settings import SettingsError, load_settings
 
 
@@ -93,3 +96,43 @@ def test_a_process_elsewhere_can_be_given_the_same_settings(tmp_path: Path) -> N
     elsewhere = {**settings.as_environment(), "DAGSTER_HOME": str(tmp_path / "dagster")}
     assert set(elsewhere) == set(given)
     assert load_settings(elsewhere) == settings
+
+
+def test_the_catalog_is_named_by_the_environment_its_file_or_its_place(tmp_path: Path) -> None:
+    given = {"RONGHE_CATALOG": str(tmp_path / "my team")}
+    place = named_settings(load_settings(given)).catalog_name
+    assert place is not None
+    assert re.fullmatch(r"my-team-[0-9a-f]{8}", place)
+    assert named_settings(load_settings({"RONGHE_CATALOG": str(tmp_path)})).catalog_name != place
+    said = load_settings({**given, "RONGHE_CATALOG_NAME": "ours"})
+    assert named_settings(said).catalog_name == "ours"
+    there = load_settings({**named_settings(load_settings(given)).as_environment()})
+    assert there.catalog_name == place  # on another machine too
+
+    (tmp_path / "my team").mkdir()
+    models = tmp_path / "my team" / "models.yaml"
+    models.write_text("name: 药材.v2\nmodels: [{name: base, source: base}]\n", encoding="utf-8")
+    assert named_settings(load_settings(given)).catalog_name == "药材.v2"
+    assert named_settings(said).catalog_name == "ours"
+    for wrong, match in (
+        ("12", "name is 12; it may have 1 to 100 letters"),
+        ("a/b", "name is 'a/b'; it may have"),
+        ("''", "name is ''; it may have"),
+        ("..", r"name is '\.\.'; it may have"),
+    ):
+        text = f"name: {wrong}\nmodels: [{{name: base, source: base}}]\n"
+        models.write_text(text, encoding="utf-8")
+        with pytest.raises(CatalogError, match=match):
+            named_settings(load_settings(given))
+    models.write_text("name: [", encoding="utf-8")  # another name would lead to other refs
+    with pytest.raises(CatalogError, match=r"models\.yaml"):
+        named_settings(load_settings(given))
+    with pytest.raises(SettingsError, match="RONGHE_CATALOG_NAME is 'a b'; it may have 1 to 100"):
+        load_settings({"RONGHE_CATALOG_NAME": "a b"})
+
+
+def test_pods_need_a_name(tmp_path: Path) -> None:
+    given = {"RONGHE_CATALOG": str(tmp_path), "RONGHE_STEPS": "pods"}
+    with pytest.raises(SettingsError, match=r"say `name: NAME` at the top of models\.yaml"):
+        named_settings(load_settings(given))
+    assert named_settings(load_settings({**given, "RONGHE_CATALOG_NAME": "x"})).catalog_name == "x"

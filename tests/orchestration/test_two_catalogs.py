@@ -85,6 +85,15 @@ def test_two_catalogs_never_mix(
             cli.main()
         weights = project.root / "upstream" / "e1" / "model.safetensors"
         assert (out / "model.safetensors").read_bytes() == weights.read_bytes()
+        out = tmp_path / f"merged-{number}"
+        monkeypatch.setattr(
+            "sys.argv", ["ronghe", "restore", f"{MERGED}[{POINT}]", "--out", str(out)]
+        )
+        with pytest.raises(SystemExit):
+            cli.main()
+        card = (out / "README.md").read_text(encoding="utf-8")
+        store = first if project is ours else second
+        assert f"| e1 | not stated | `{store.refs('model')['e1'].digest}` |" in card
     capsys.readouterr()
     with pytest.raises(StoreAddressError, match=r"holds refs of 2 catalogs .*; say whose"):
         ArtifactStore.open(store_root).refs("model")

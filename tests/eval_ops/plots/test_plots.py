@@ -7,7 +7,17 @@ from typing import Any, NamedTuple
 import pytest
 
 from eval_ops.plots import coefficient_plot, heatmap, layer_norm_plot, leaderboard_plot
-from eval_ops.plots.figures import BLUE, GREEN, GREY, ORANGE, SKY, ascii_text
+from eval_ops.plots.figures import (
+    BLUE,
+    DPI,
+    GREEN,
+    GREY,
+    MOST_PIXELS,
+    ORANGE,
+    SKY,
+    ascii_text,
+    new_figure,
+)
 from eval_ops.plots.heatmap import heatmap_figure
 from eval_ops.plots.layer_norms import layer_norm_figure
 from eval_ops.plots.leaderboard import leaderboard_figure
@@ -108,6 +118,14 @@ def test_a_long_leaderboard_keeps_what_the_others_are_measured_by(table: tuple[R
     assert len(ticks(leaderboard_figure(table, 1).axes[0].yaxis)) == 4
 
 
+def test_a_leaderboard_of_many_experts_shows_the_best_of_them(scores_of: ScoresOf) -> None:
+    entries = [Entry("expert", f"e{n}", scores_of(a=([1, 0], [1, 0, 1, 0]))) for n in range(40)]
+    figure = leaderboard_figure(rows(entries), 24)
+    assert len(ticks(figure.axes[0].yaxis)) == 24
+    title = figure.axes[0].get_title(loc="left")
+    assert title == "Leaderboard (16 more rows not shown)"
+
+
 def test_a_leaderboard_of_base_models_alone(scores_of: ScoresOf) -> None:
     figure = leaderboard_figure(rows([Entry("base", "b", scores_of(a=([1], [1])))]))
     assert legend(figure) == ["base model"]
@@ -191,6 +209,53 @@ def test_heatmap_of_names_that_look_alike_when_cut() -> None:
     matrix = [[1.0, 0.5, -1.0], [0.5, 1.0, 0.0], [-1.0, 0.0, 1.0]]
     labels = ticks(heatmap_figure(names, matrix, matrix).axes[0].xaxis)
     assert [label[:8] for label in labels] == ["1: very-", "2: very-", "3: very-"]
+
+
+def pixels(figure: Any) -> int:
+    width, height = figure.get_size_inches() * figure.dpi
+    return round(width * height)
+
+
+@pytest.mark.parametrize("experts", [20, 21, 150, 500])
+def test_heatmaps_of_any_number_of_experts_have_one_size(experts: int) -> None:
+    names = [f"expert-{number:03}" for number in range(experts)]
+    matrix = [[float(row == column) for column in range(experts)] for row in range(experts)]
+    figure = heatmap_figure(names, matrix, matrix)
+    left, right = (axes for axes in figure.axes if axes.get_title())
+    assert pixels(figure) <= MOST_PIXELS
+    assert len(left.texts) == (experts**2 if experts <= 20 else 0)
+    assert len(ticks(left.xaxis)) <= 36
+    assert ticks(left.yaxis)[0] == "expert-000"
+    assert max(right.images[0].get_array().shape) <= 240
+    if experts > 20:
+        png = heatmap(names, matrix, matrix)
+        assert len(png) < 1_000_000
+        assert str(experts) in figure.get_suptitle()
+
+
+def test_neighbours_share_a_cell_as_their_mean() -> None:
+    matrix = [[float(row // 3 == column // 3) for column in range(500)] for row in range(500)]
+    figure = heatmap_figure([str(n) for n in range(500)], matrix, matrix)
+    shown = next(axes for axes in figure.axes if axes.get_title()).images[0].get_array()
+    assert shown.shape == (167, 167)
+    assert shown[0, 0] == 1
+    assert shown[166, 166] == 1  # of two by two
+    assert shown[0, 1] == 0
+
+
+def test_a_picture_of_many_kinds_and_rows_has_a_bound() -> None:
+    changes = [Change(f"layers.{n % 4}.kind_{n:03}.weight", n % 4, n / 100) for n in range(100)]
+    changes += [Change(f"outer_{number:03}.weight", None, 0.1) for number in range(100)]
+    (axes,) = layer_norm_figure("many", changes).axes
+    assert len(axes.lines) == 24
+    assert len(bars(axes)) == 24
+    assert axes.get_title(loc="left").endswith("(152 more kinds moved less)")
+    assert axes.lines[-1].get_label() == "kind_099"
+
+
+def test_figures_have_fewer_dots_where_they_would_have_too_many_pixels() -> None:
+    assert pixels(new_figure(8.0, 4.0)[0]) == 8 * 4 * DPI * DPI
+    assert pixels(new_figure(200.0, 100.0)[0]) <= MOST_PIXELS + 1
 
 
 def test_a_sweep_shows_both_means_and_marks_the_choice() -> None:

@@ -192,3 +192,115 @@ models:
     ):
         assert part in message
     assert "model e3" not in message
+
+
+def test_a_suite_is_called_as_its_file(catalog: Path) -> None:
+    """Otherwise what is scored under one name would be ranked under another, and so never."""
+    write_recipe(catalog, "average", AVERAGE)
+    path = catalog / "suites" / "colours.yaml"
+    path.write_text(path.read_text("utf-8").replace("name: colours", "name: colors"), "utf-8")
+    loaded = load_catalog(catalog)
+    assert list(loaded.broken) == ["suite colours"]
+    assert "has `name: colors`; a suite of the catalog is called as its file" in told(catalog)
+    assert list(loaded.recipes) == ["average"]  # it is merged all the same
+    assert "colours" not in loaded.suite_digests
+
+
+@pytest.mark.parametrize(
+    ("file", "match"),
+    [
+        ("recipes/average.yml", r"ends in \.yaml; average\.yaml is there too\. Rename or remove"),
+        ("recipes/other.YAML", r"recipe other\.YAML: recipes/other\.YAML is not read: a recipe's"),
+        ("suites/colours.yml", r"suite colours\.yml: .*colours\.yaml is there too"),
+    ],
+)
+def test_two_files_for_one_name_are_told(catalog: Path, file: str, match: str) -> None:
+    write_recipe(catalog, "average", AVERAGE)
+    (catalog / file).write_text("merge_method: linear\n", encoding="utf-8")
+    refused(catalog, match)
+    assert list(load_catalog(catalog).recipes) == ["average"]
+
+
+def test_recipes_whose_names_differ_by_case_are_told(catalog: Path) -> None:
+    for name in ("average", "Average", "other"):
+        write_recipe(catalog, name, AVERAGE)
+    assert list(load_catalog(catalog).recipes) == ["other"]
+    assert "is nearly called 'average'; many disks take them for one" in told(catalog)
+
+
+@pytest.mark.parametrize("names", [("e1", "E1"), ("e1", "ｅ1"), ("\u00e9", "e\u0301")])
+def test_models_whose_names_are_nearly_the_same_are_told(
+    catalog: Path, names: tuple[str, str]
+) -> None:
+    write_models(catalog, [*names, "z1", "z2"])
+    loaded = load_catalog(catalog)
+    assert set(loaded.broken) == {f"model {name}" for name in names}
+    assert "many disks take them for one, so rename one" in told(catalog)
+    assert not loaded.models["z1"].faults
+
+
+def test_files_that_nobody_meant_are_left_alone(catalog: Path) -> None:
+    write_recipe(catalog, "average", AVERAGE)
+    for name in ("average.yaml~", ".average.yaml.swp", "._average.yaml", "README.md"):
+        (catalog / "recipes" / name).write_text("\x00", encoding="utf-8")
+    assert load_catalog(catalog).broken == {}
+
+
+@pytest.mark.parametrize("text", ["[" * 3000, "\x00", "a: &a [*a]", "name: 2026-13-01", "- 1", ""])
+def test_a_file_that_cannot_be_read_is_one_fault(catalog: Path, text: str) -> None:
+    write_recipe(catalog, "average", AVERAGE)
+    (catalog / "recipes" / "bad.yaml").write_text(text, encoding="utf-8")
+    (catalog / "suites" / "bad.yaml").write_text(text, encoding="utf-8")
+    loaded = load_catalog(catalog)
+    assert set(loaded.broken) == {"recipe bad", "suite bad"}
+    assert (list(loaded.recipes), list(loaded.suite_digests)) == (["average"], ["colours"])
+
+
+def test_a_broken_model_is_still_in_its_expert_sets(catalog: Path) -> None:
+    write_recipe(catalog, "average", AVERAGE)
+    whole = load_catalog(catalog).sets
+    text = (catalog / "models.yaml").read_text("utf-8")
+    for broken in (
+        text.replace("name: e3", "name: e3\n  bsae: base"),
+        text.replace("source: ../upstream/e3", "source: 3"),
+        text.replace("name: e3\n", "name: e3\n  kind: qlora\n"),
+        text.replace("- base: base\n  name: e3", "- base: bsae\n  name: e3"),
+        f"{text}- {{name: e3, source: twice, base: base}}\n",
+    ):
+        assert broken != text
+        change_models(catalog, broken)
+        loaded = load_catalog(catalog)
+        assert list(loaded.broken) == ["model e3"], broken
+        assert loaded.sets == whole
+        assert loaded.models["e3"].faults
+
+
+def test_a_source_with_a_password_is_refused_before_any_work(catalog: Path) -> None:
+    sources = {"a": "s3://me:secret@bucket/x", "b": f"hf://o/n@hf_{'a1' * 20}", "c": "hf://o/n"}
+    models = [{"name": name, "source": source} for name, source in sources.items()]
+    change_models(catalog, yaml.safe_dump({"models": models}))
+    loaded = load_catalog(catalog)
+    assert set(loaded.broken) == {"model a", "model b"}
+    assert "source holds a secret" in told(catalog)
+    assert "secret@" not in told(catalog)
+
+
+def test_a_suite_that_is_not_there_stops_no_merge(catalog: Path) -> None:
+    write_recipe(catalog, "average", AVERAGE)
+    write_recipe(catalog, "lost", {**AVERAGE, "suite": "shades"})
+    (catalog / "items" / "colours.jsonl").unlink()
+    loaded = load_catalog(catalog)
+    assert set(loaded.broken) == {"suite colours", "suite shades"}
+    assert "suite is 'shades', not in suites/" in told(catalog)
+    assert "the items file does not exist" in told(catalog)
+    assert set(loaded.recipes) == {"average", "lost"}
+    assert not loaded.broken["suite colours"].told_early  # items may be made later
+
+
+def test_a_required_parameter_that_is_given_nowhere_is_told_before_any_merge(catalog: Path) -> None:
+    write_recipe(catalog, "arc", {key: each for key, each in SLERP.items() if key != "sweep"})
+    refused(catalog, r"recipes/arc\.yaml: parameters\.t has no value, and slerp requires it")
+    listed = [{"model": "e1", "parameters": {"weight": 0.5}}]
+    some = {"merge_method": "linear", "experts": [["e2"]], "models": listed}
+    write_recipe(catalog, "arc", some)  # for e2 there is no value, which planning tells
+    assert load_catalog(catalog).broken == {}

@@ -207,3 +207,19 @@ def test_a_picture_that_cannot_be_drawn_is_told_and_stops_nothing(
     }
     assert all("no font" in failure for failure in report.failures)
     assert "average e1+e2" in rows(project)
+
+
+def test_an_unknown_task_is_told_before_any_merge_and_stops_none(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    project = make_project(tmp_path, {"average": PAIRS}, experts=2)
+    benchmarks = [{"name": "medicine", "task": "cmlu_traditional_chinese_medicine"}]
+    text = yaml.safe_dump({"name": "tasks-of-others", "benchmarks": benchmarks})
+    (project.catalog / "suites" / "tasks-of-others.yaml").write_text(text, encoding="utf-8")
+    project.write_recipe("sums", {**SUMS, "suite": "tasks-of-others"})
+    report = refresh(instance, project.settings())
+    assert all("has no built-in task 'cmlu_" in failure for failure in report.failures)
+    assert report.failures[0].startswith("checked_suite/tasks_of_others_")
+    assert report.counts["sums/scores"].failed == set()  # it waits, and is not named again
+    assert report.counts["sums/merged_checkpoint"].rerun == {"lambda=1.0|e1+e2"}
+    assert set(rows(project)) == {"base", "e1", "e2", "average e1+e2"}

@@ -54,6 +54,27 @@ def test_a_manifest_never_holds_a_secret(store: ArtifactStore) -> None:
         attempt.publish(inputs={"source": "hf://Qwen/Qwen2.5-0.5B@main"})
 
 
+def test_strangers_names_are_no_secrets_and_tokens_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tensor may be called anything; the token of this process is in no manifest."""
+    token = "not-like-a-token-at-all"
+    monkeypatch.setenv("HF_TOKEN", token)
+    store = ArtifactStore.open(tmp_path.as_uri())
+    names = [f"hf_{'a' * 40}", f"AKIA{'A1' * 8}", "https://user:pass@hub.example/x"]
+    with store.attempt("checkpoint") as attempt:
+        attempt.write_bytes("a.json", b"{}")
+        for fields in ({"warnings": [f"see {token}"]}, {"inputs": {token: "x"}}):
+            with pytest.raises(SecretFoundError, match="would hold a secret") as refused:
+                attempt.publish(**fields)
+            assert token not in str(refused.value)
+        held = attempt.publish(
+            tensors=names, inputs=dict.fromkeys(names, "x"), plan={"excluded": {names[0]: names[1]}}
+        )
+    assert held.manifest["tensors"] == names
+    store.point("model", names[0], "checkpoint", held.digest, why=names[1])
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

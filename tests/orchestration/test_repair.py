@@ -1,0 +1,289 @@
+"""Damage in a store, and the way out that each message names, gone to its end."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from assets.work.packed_models import stored_model
+from orchestration.catalogs.catalog_name import named_settings
+from orchestration.commands import cli
+from orchestration.refreshing.refresh import RefreshReport, open_instance, refresh
+from orchestration.refreshing.store_state import REMEMBERED
+from resources.store.artifact_store import ArtifactStore
+from tests.orchestration.tiny_project import AVERAGE, TinyProject, make_project
+
+MERGED, POINT = "average/merged_checkpoint", "default|e1+e2"
+PLAIN = {name: value for name, value in AVERAGE.items() if name != "suite"}
+PLAIN |= {"base_model": "base", "merge_method": "task_arithmetic", "experts": "all"}
+Ronghe = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TinyProject:
+    made = make_project(tmp_path, {"average": PLAIN}, experts=2)
+    path = made.catalog / "models.yaml"
+    path.write_text(
+        path.read_text(encoding="utf-8").replace("  name: e1", "  store: packed\n  name: e1"),
+        encoding="utf-8",
+    )
+    for name, value in made.environment.items():
+        monkeypatch.setenv(name, value)
+    return made
+
+
+@pytest.fixture
+def instance(project: TinyProject) -> Iterator[dg.DagsterInstance]:
+    """An instance that outlives the store."""
+    with dg.DagsterInstance.ephemeral() as kept:
+        yield kept
+
+
+@pytest.fixture
+def ronghe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ronghe:
+    """The command line in this process: its status, and what it printed."""
+
+    def run(*arguments: str) -> tuple[int, str]:
+        capsys.readouterr()
+        monkeypatch.setattr("sys.argv", ["ronghe", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        printed = capsys.readouterr()
+        return int(ended.value.code or 0), " ".join((printed.out + printed.err).split())
+
+    return run
+
+
+def opened(project: TinyProject) -> ArtifactStore:
+    settings = named_settings(project.settings())
+    return ArtifactStore.open(settings.store, catalog=settings.catalog_name)
+
+
+def rerun(report: RefreshReport) -> dict[str, set[str | None]]:
+    assert report.failures == []
+    return {asset: count.rerun for asset, count in report.counts.items() if count.rerun}
+
+
+def contents(store: ArtifactStore) -> dict[str, str]:
+    """The content digests that the catalog's names stand for."""
+    found = {name: stored_model(store, name) for name in ("base", "e1", "e2")}
+    digests = {name: model.content_digest for name, model in found.items() if model is not None}
+    merged = store.resolve(MERGED, POINT)
+    return digests | ({MERGED: merged.content_digest} if merged is not None else {})
+
+
+def ref_file(project: TinyProject, asset: str, partition: str) -> Path:
+    (found,) = project.root.glob(f"store/refs/*/{asset}/{partition}.json")
+    return found
+
+
+def file_of(project: TinyProject, store: ArtifactStore, kind: str, digest: str) -> Path:
+    """The largest file of a published artifact."""
+    artifact = store.get(kind, digest)
+    largest = max(artifact.files.values(), key=lambda file: file.size)
+    return project.root / "store" / artifact.key(largest.path)
+
+
+def spoil(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-9] ^= 4
+    path.write_bytes(data)
+
+
+def test_a_lost_or_swapped_store_is_filled_again(
+    project: TinyProject, instance: dg.DagsterInstance, ronghe: Ronghe
+) -> None:
+    whole = rerun(refresh(instance, project.settings()))
+    store = opened(project)
+    before = contents(store)
+    assert before.keys() == {"base", "e1", "e2", MERGED}
+    assert rerun(refresh(instance, project.settings())) == {}
+    assert json.loads(
+        instance.daemon_cursor_storage.get_cursor_values({REMEMBERED})[REMEMBERED]
+    )["id"] == store.upkeep.identity  # fmt: skip
+
+    shutil.rmtree(project.root / "store")
+    report = refresh(instance, project.settings())
+    subset = {asset for asset in whole if asset.endswith("merge_plan_subset")}
+    assert {asset: whole[asset] for asset in whole.keys() - subset} == rerun(report)
+    assert any("is empty than this instance filled" in note for note in report.notes)
+    assert contents(opened(project)) == before
+    assert rerun(refresh(instance, project.settings())) == {}
+
+    shutil.rmtree(project.root / "store")  # another one, of a catalog with the same name
+    project.retrain("e1", 99)
+    with dg.DagsterInstance.ephemeral() as other:
+        refresh(other, project.settings())
+    project.retrain("e1", 1)
+    report = refresh(instance, project.settings())
+    assert rerun(report)["model"] == {"e1"}
+    assert any("is another one than this instance filled" in note for note in report.notes)
+    assert contents(opened(project))["e1"] == before["e1"]
+
+
+def test_deleted_parts_are_made_again(
+    project: TinyProject, instance: dg.DagsterInstance, ronghe: Ronghe
+) -> None:
+    refresh(instance, project.settings())
+    store, root = opened(project), project.root / "store"
+    before = contents(store)
+    merged, expert = store.ref(MERGED, POINT), store.ref("model", "e2")
+    assert merged is not None
+    assert expert is not None
+    (root / f"artifacts/checkpoint/{merged.digest}/manifest.json").unlink()
+    (root / f"artifacts/{expert.kind}/{expert.digest}/manifest.json").unlink()
+    ref_file(project, "task_vector", "e1").unlink()
+    status, told = ronghe("verify")
+    assert status == 1
+    assert f"points to checkpoint {merged.digest}, which is not there" in told
+    report = refresh(instance, project.settings())
+    assert rerun(report) == {"model": {"e2"}, "task_vector": {"e1"}, MERGED: {POINT}}
+    assert contents(opened(project)) == before
+    assert ronghe("verify")[0] == 0
+    again = opened(project).ref(MERGED, POINT)
+    assert again is not None
+    assert again.history == merged.history
+
+
+def test_cut_off_documents_are_faults_with_a_way_out(
+    project: TinyProject, instance: dg.DagsterInstance, ronghe: Ronghe
+) -> None:
+    refresh(instance, project.settings())
+    store = opened(project)
+    before = contents(store)
+    expert = store.ref("model", "e2")
+    assert expert is not None
+    manifest = project.root / f"store/artifacts/{expert.kind}/{expert.digest}/manifest.json"
+    for path in (manifest, ref_file(project, "model", "base")):
+        path.write_bytes(path.read_bytes()[:-40])
+    assert opened(project).refs("model").keys() == {"e1", "e2"}
+    assert opened(project).damaged_refs("model").keys() == {"base"}
+    report = refresh(instance, project.settings())
+    (failure,) = report.failures
+    assert "model/base.json: the ref is no JSON. `ronghe verify --repair` sets" in failure
+    status, told = ronghe("restore", "e2", "--out", str(project.root / "out"))
+    assert status == 2
+    assert "`ronghe verify --repair`" in told
+    status, told = ronghe("verify")
+    assert status == 1
+    assert "the manifest is no JSON" in told
+    assert "the ref is no JSON" in told
+    status, told = ronghe("verify", "--repair")
+    assert status == 0, told
+    assert "2 parts are set aside" in told
+    report = refresh(instance, project.settings())
+    assert rerun(report) == {"model": {"base", "e2"}}
+    assert contents(opened(project)) == before
+    assert ronghe("verify")[0] == 0
+    assert ronghe("restore", "e2", "--out", str(project.root / "out"))[0] == 0
+
+
+def test_a_rotten_packed_expert_and_what_was_made_from_it_are_made_again(
+    project: TinyProject, instance: dg.DagsterInstance, ronghe: Ronghe
+) -> None:
+    refresh(instance, project.settings())
+    store = opened(project)
+    before = contents(store)
+    expert, merged = store.ref("model", "e1"), store.ref(MERGED, POINT)
+    assert expert is not None
+    assert merged is not None
+    assert expert.kind == "packed_model"
+    spoil(file_of(project, store, expert.kind, expert.digest))
+    status, told = ronghe("verify", "--repair")
+    assert status == 0, told
+    assert merged.digest in told  # set aside with it
+    report = refresh(instance, project.settings())
+    assert rerun(report) == {
+        "model": {"e1"}, "task_vector": {"e1"}, "merge_plan": {"e1+e2"}, MERGED: {POINT}
+    }  # fmt: skip
+    assert contents(opened(project)) == before
+    status, told = ronghe("verify")
+    assert status == 0, told
+    out = project.root / "out"
+    assert ronghe("restore", "e1", "--out", str(out))[0] == 0
+    upstream = project.root / "upstream" / "e1" / "model.safetensors"
+    assert (out / "model.safetensors").read_bytes() == upstream.read_bytes()
+    status, told = ronghe("gc", "--grace", "0s")  # what was set aside stays
+    aside = list((project.root / "store" / "aside").rglob("manifest.json"))
+    for manifest in aside:
+        attempt = json.loads(manifest.read_bytes())["attempt"]
+        assert (project.root / "store" / "attempts" / attempt).is_dir()
+
+
+def test_a_packed_expert_whose_base_is_gone_is_no_sound_one(
+    project: TinyProject, instance: dg.DagsterInstance, ronghe: Ronghe
+) -> None:
+    refresh(instance, project.settings())
+    store = opened(project)
+    before, base = contents(store), store.ref("model", "base")
+    assert base is not None
+    (project.root / f"store/artifacts/model/{base.digest}/manifest.json").unlink()
+    status, told = ronghe("verify", "--kind", "packed_model")
+    assert status == 1
+    assert f"its base, model artifact {base.digest}, is not in the store" in told
+    assert ronghe("verify", "--repair")[0] == 0
+    assert rerun(refresh(instance, project.settings()))["model"] == {"base", "e1", "e2"}
+    assert contents(opened(project)) == before
+    assert ronghe("verify")[0] == 0
+
+
+def test_a_wrong_merge_of_an_earlier_release_is_made_again_when_it_is_said(
+    project: TinyProject, instance: dg.DagsterInstance, ronghe: Ronghe
+) -> None:
+    """The base was repaired after it: nothing is rotten any more, and yet the merge is wrong."""
+    refresh(instance, project.settings())
+    store = opened(project)
+    base, merged = store.ref("model", "base"), store.ref(MERGED, POINT)
+    assert base is not None
+    assert merged is not None
+    right = contents(store)[MERGED]
+    key = project.root / f"store/artifacts/checkpoint/{merged.digest}/manifest.json"
+    key.unlink()
+    with store.attempt("checkpoint") as attempt:
+        attempt.write_bytes("model.safetensors", b"merged from a rotten base")
+        attempt.publish(merged.digest, inputs={"base": base.digest})
+    assert ronghe("verify")[0] == 0
+    status, told = ronghe("verify", "--made-from", base.digest)
+    assert status == 2
+    assert "--made-from needs --repair" in told
+    status, told = ronghe("verify", "--repair", "--made-from", base.digest)
+    assert status == 0, told
+    assert merged.digest in told
+    assert POINT in rerun(refresh(instance, project.settings()))[MERGED]
+    assert contents(opened(project))[MERGED] == right
+
+
+def test_what_a_later_release_wrote_stays(
+    project: TinyProject, instance: dg.DagsterInstance, ronghe: Ronghe
+) -> None:
+    refresh(instance, project.settings())
+    path = ref_file(project, "model", "e2")
+    document = json.loads(path.read_bytes())
+    path.write_text(json.dumps({**document, "format": 2}), encoding="utf-8")
+    for command in (["verify"], ["verify", "--repair"], ["doctor"]):
+        status, told = ronghe(*command)
+        assert status == 1
+        assert "is not of format 1 but of 2, which a later release writes" in told
+    assert json.loads(path.read_bytes())["format"] == 2
+    report = refresh(instance, project.settings())
+    assert len(report.failures) == 1
+    assert "a later release writes" in report.failures[0]
+    assert opened(project).refs("model").keys() == {"base", "e1"}
+
+
+def test_doctor_compares_the_instance_with_the_store(project: TinyProject, ronghe: Ronghe) -> None:
+    with open_instance(project.settings()) as instance:
+        refresh(instance, project.settings())
+    status, told = ronghe("doctor")
+    assert (status, "Dagster and the store agree on 7 partitions" in told) == (0, True), told
+    ref_file(project, "model", "e2").unlink()
+    status, told = ronghe("doctor")
+    assert status == 1
+    assert "has lost something: 1 partitions that Dagster's instance believes made" in told
+    shutil.rmtree(project.root / "dagster")
+    status, told = ronghe("doctor")
+    assert status == 0
+    assert "What only the store has is found there, not made again" in told
