@@ -9,6 +9,7 @@ from pathlib import Path
 
 import dagster as dg
 
+WAITING = "ronghe.waiting"  # of resources.locks
 FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
 
@@ -65,9 +66,12 @@ class RunLog:
         before, level = root.handlers[:], root.level
         root.handlers[:] = [self._file]
         logging.captureWarnings(True)
+        waiting, told = logging.getLogger(WAITING), logging.StreamHandler()
+        waiting.addHandler(told)  # whom it waits for is said on the terminal too
         try:
             yield
         finally:
+            waiting.removeHandler(told)
             logging.captureWarnings(False)
             root.handlers[:] = before
             root.setLevel(level)
