@@ -12,7 +12,7 @@ import errno
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 
 MOST_OPEN = 4096
 _LEAST_OPEN = 8
@@ -59,7 +59,7 @@ class OpenFiles:
         return self._most
 
     @contextlib.contextmanager
-    def descriptor(self, file: PooledFile) -> Iterator[int]:
+    def descriptor(self, file: PooledFile) -> Generator[int]:
         """Lend the descriptor of a file, opened if it is not; it stays open for the duration."""
         with self._lock:
             self._idle.pop(id(file), None)

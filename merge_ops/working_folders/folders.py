@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 PREFIX = "ronghe-work-"
@@ -36,7 +36,7 @@ _living: dict[Path, tuple[int, int]] = {}  # folders, descriptors of their locks
 
 
 @contextlib.contextmanager
-def working_folder(place: Path | None = None) -> Iterator[Path]:
+def working_folder(place: Path | None = None) -> Generator[Path]:
     """Make an empty folder in `place` (default: the folder for temporary files) until the end.
 
     In a `place` its name is hidden. What dead processes left there is removed first. Raises OSError
