@@ -11,6 +11,7 @@ import dagster as dg
 
 from assets.display import TOLD
 
+WAITING = "ronghe.waiting"  # of resources.locks
 FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
 
@@ -66,9 +67,12 @@ class RunLog:
         before, level = root.handlers[:], root.level
         root.handlers[:] = [self._file]
         logging.captureWarnings(True)
+        waiting, told = logging.getLogger(WAITING), logging.StreamHandler()
+        waiting.addHandler(told)  # whom it waits for is said on the terminal too
         try:
             yield
         finally:
+            waiting.removeHandler(told)
             logging.captureWarnings(False)
             root.handlers[:] = before
             root.setLevel(level)

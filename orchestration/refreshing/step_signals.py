@@ -15,7 +15,7 @@ from typing import Any
 from assets.dagster_internals import interrupts
 from orchestration import interruption
 
-_Handler = Callable[[int, FrameType | None], None]
+_Handler = Callable[[int, FrameType | None], object]
 
 
 @contextmanager

@@ -8,6 +8,7 @@ Whole-object writes go to a temporary file and appear by `link()` (fails when th
 import contextlib
 import errno
 import os
+import resource
 import stat
 import uuid
 from collections.abc import Iterable, Iterator
@@ -115,7 +116,12 @@ class LocalPlace:
     def open_reader(self, key: str, tag: str = "") -> "LocalReader":
         """Open the file; FileNotFoundError when there is none. Listings here give no tags."""
         with _translated(self.root, f"reading {key}"):
-            return LocalReader(self.root, self.root / key)
+            try:
+                return LocalReader(self.root, self.root / key)
+            except OSError as error:
+                if error.errno != errno.EMFILE or not _limit_raised():
+                    raise
+                return LocalReader(self.root, self.root / key)
 
     def pending(self, prefix: str) -> list[Entry]:
         """Return nothing: a file exists from its first byte."""
@@ -254,6 +260,15 @@ class LocalReader:
     def close(self) -> None:
         """Close the file. Works while the interpreter ends, when `os` is gone already."""
         self._file.close()
+
+
+def _limit_raised() -> bool:
+    """Raise this process's limit of open files as far as it may; False where it is there."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == hard:
+        return False
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return True
 
 
 def _remove_empty(root: Path, folder: Path) -> None:

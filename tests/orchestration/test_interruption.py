@@ -101,8 +101,8 @@ def test_unwinding_that_hangs_is_cut_short(place):
     Path(sys.argv[1], "child").write_text(str(child.pid))
     lock = threading.Lock()
     lock.acquire()
-    print("ready", flush=True)
     try:
+        print("ready", flush=True)
         time.sleep(3600)
     finally:
         lock.acquire()
@@ -120,8 +120,8 @@ def test_the_second_signal_ends_at_once(place):
     from merge_ops.working_folders import make_working_folder
     make_working_folder(Path(sys.argv[1]))
     interruption.PATIENCE = 3600
-    print("ready", flush=True)
     try:
+        print("ready", flush=True)
         time.sleep(3600)
     finally:
         print("unwinding", flush=True)

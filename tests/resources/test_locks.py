@@ -13,6 +13,7 @@ from resources import locks
 from resources.errors import StoreLockedError
 from resources.locks import holder_of, take_lock
 from resources.places.local import LocalPlace
+from tests.merging import ROOT
 from tests.waiting import wait_until
 
 HOLDER = """
@@ -95,3 +96,20 @@ def test_the_lock_is_really_taken(tmp_path):
         take_lock(one.fileno(), path, "x")
         with pytest.raises(BlockingIOError):
             fcntl.flock(two, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_more_files_of_a_store_than_the_soft_limit_may_be_open(tmp_path):
+    """Readers of published shards stay open; the limit is raised when it is reached."""
+    program = (
+        "import resource, sys\n"
+        "from pathlib import Path\n"
+        "from resources.places.local import LocalPlace\n"
+        "place = LocalPlace(Path(sys.argv[1]))\n"
+        "place.put('a', b'x')\n"
+        "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (40, hard))\n"
+        "readers = [place.open_reader('a') for _ in range(80)]\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
