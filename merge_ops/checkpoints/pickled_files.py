@@ -8,7 +8,6 @@ from pathlib import Path
 
 from merge_ops.checkpoints.byte_sources import FolderSource
 from merge_ops.checkpoints.file_names import INDEX, PICKLE_INDEX, WEIGHTS, top_level
-from merge_ops.checkpoints.opened_files import FileState
 from merge_ops.checkpoints.pickled_parts import PickledParts, PickleReader
 from merge_ops.checkpoints.strict_json import load_json
 from merge_ops.children import OwnFolder
@@ -75,7 +74,7 @@ class PickledFiles:
         """
         self._converted()
 
-    def prove(self, hashed: Mapping[str, tuple[FileState, str]]) -> None:
+    def prove(self, hashed: Mapping[str, tuple[tuple[int, int, int, int, int], str]]) -> None:
         """Compare all reads of the converted files with what was hashed; call `fetch` before.
 
         Raises ChangedInputError where one has other bytes, or where a file beside the pickles had
@@ -110,7 +109,7 @@ class PickledFiles:
                         " this again"
                     )
         if self._beside is None:
-            self._here = FolderSource(out, *self._parts.renamed.values())
+            self._here = FolderSource(out, next(iter(self._parts.renamed.values())))
             return
         if self._parts.index is not None:
             (out / INDEX).write_bytes(self._parts.index)

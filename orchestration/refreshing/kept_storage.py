@@ -38,7 +38,7 @@ class KeptEventLog(SqliteEventLogStorage):
 
     def _engine(self, shard: str) -> Engine:
         """The engine of one database, its tables made; of runs' databases the last one's stays."""
-        engines = self.__dict__.setdefault("_engines", {})
+        engines = vars(self).setdefault("_engines", {})
         if shard not in engines:
             for other in engines.keys() - {INDEX_SHARD}:
                 engines.pop(other).dispose()
@@ -54,7 +54,7 @@ class KeptEventLog(SqliteEventLogStorage):
 
     def dispose(self) -> None:
         """Close the connections."""
-        for engine in self.__dict__.pop("_engines", {}).values():
+        for engine in vars(self).pop("_engines", {}).values():
             engine.dispose()
         super().dispose()
 
