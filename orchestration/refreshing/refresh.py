@@ -66,6 +66,7 @@ def prepare_home(settings: Settings) -> None:
     Raises SettingsError where Dagster cannot use the folder.
     """
     check_dagster_home(settings.dagster_home)
+    settings.dagster_home.mkdir(parents=True, exist_ok=True)
     path, project = settings.dagster_home / "dagster.yaml", Path("dagster.yaml")
     if not path.exists():
         path.write_bytes(project.read_bytes() if project.is_file() else MINIMAL)

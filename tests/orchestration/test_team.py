@@ -137,7 +137,7 @@ def check_store(store: ArtifactStore) -> None:
     manifests = [entry.key for entry in store.place.walk("artifacts")]
     artifacts = [store.get(*key.split("/")[1:3]) for key in manifests]
     assert [problem for each in artifacts for problem in store.verify(each)] == []
-    for asset in ("model", "task_vector", MERGED.split("/")[0] + "/merge_plan", MERGED, SCORES):
+    for asset in ("model", "task_vector", "merge_plan", MERGED, SCORES):
         refs = store.refs(asset).values()
         assert refs, asset
         for ref in refs:
