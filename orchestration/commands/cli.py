@@ -9,6 +9,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from orchestration.commands.catalog_commands import app as catalog_app
+
 EXAMPLES = """Merge two models:  ronghe merge recipe.yaml out
 
 What it would do:  ronghe plan recipe.yaml
@@ -201,118 +203,7 @@ def restore_expert(
     run_restoration(expert, out, merged, base, masks)
 
 
-@app.command()
-def restore(
-    name: Annotated[str, typer.Argument(help="A model, or RECIPE/champion.")],
-    out: Annotated[Path, typer.Option(help="The folder to write; new or empty.")],
-) -> None:
-    """Write a model of the artifact store to a folder, byte for byte as it was pulled."""
-    from orchestration.commands.restore_command import run_restore
-
-    run_restore(name, out)
-
-
-@app.command()
-def refresh() -> None:
-    """Observe the upstream models and re-merge and re-score what any change touches."""
-    from orchestration.commands import refresh_command as commands
-
-    commands.refresh()
-
-
-@app.command()
-def ui(
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 3000,
-    host_name: Annotated[
-        list[str] | None, typer.Option(help="A further name of this page, such as a proxy's.")
-    ] = None,
-    daemon: Annotated[bool, typer.Option(help="Start the daemon beside it.")] = True,
-    workspace: Annotated[
-        Path | None, typer.Option(help="Dagster's file of code locations.", show_default=False)
-    ] = None,
-) -> None:
-    """Serve Dagster's web page, guarded against other pages, with the daemon beside it."""
-    from orchestration.commands.ui_command import run_ui
-
-    run_ui(host, port, host_name or [], daemon, workspace)
-
-
-@app.command()
-def leaderboard() -> None:
-    """Print the leaderboard, where the artifacts are, and what to do next."""
-    from orchestration.commands import refresh_command as commands
-
-    commands.leaderboard()
-
-
-@app.command()
-def verify(
-    digests: Annotated[
-        list[str] | None, typer.Argument(help="Only these, by digest or its first characters.")
-    ] = None,
-    kind: Annotated[
-        str | None, typer.Option(help="Only artifacts of this kind, such as checkpoint.")
-    ] = None,
-    repair: Annotated[
-        bool,
-        typer.Option("--repair", help="Set bad parts aside; the next refresh makes them again."),
-    ] = False,
-    made_from: Annotated[
-        bool,
-        typer.Option("--made-from", help="With --repair: also what was made from these DIGESTS."),
-    ] = False,
-) -> None:
-    """Hash the store's artifacts again, and look at its refs. Exit status 1 when one is bad."""
-    from orchestration.commands.verify_command import verify as run
-
-    run(digests or [], kind, repair, made_from)
-
-
-@app.command()
-def doctor() -> None:
-    """Compare Dagster's instance and the store. Exit status 1 when the store lacks something."""
-    from orchestration.commands.doctor_command import doctor as run
-
-    run()
-
-
-@app.command()
-def adopt_refs(
-    source: Annotated[
-        str | None, typer.Option("--from", help="Another catalog, whose refs become this one's.")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List, move nothing.")] = False,
-) -> None:
-    """Move refs of the time before catalogs had names below this catalog's name."""
-    from orchestration.commands.store_commands import adopt
-
-    adopt(source, dry_run)
-
-
-@app.command()
-def gc(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List, remove nothing.")] = False,
-    grace: Annotated[
-        str, typer.Option(help="How long an attempt must have been silent: 90s, 30m, 24h or 7d.")
-    ] = "24h",
-) -> None:
-    """Remove what killed runs left in the store: attempts nobody points to, half-done uploads."""
-    from orchestration.commands.store_commands import collect
-
-    collect(dry_run, grace)
-
-
-@app.command()
-def refs(
-    asset: Annotated[str, typer.Argument(help="An asset, such as model or ties/champion.")],
-    partition: Annotated[str | None, typer.Argument(help="Only this partition.")] = None,
-    catalog: Annotated[str | None, typer.Option(help="Those of another catalog.")] = None,
-) -> None:
-    """Show what ASSET pointed to when, which run did that, and by whom."""
-    from orchestration.commands.store_commands import history
-
-    history(asset, partition, catalog)
+app.add_typer(catalog_app)
 
 
 def main() -> None:

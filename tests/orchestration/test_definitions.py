@@ -74,9 +74,8 @@ def test_each_recipe_is_a_group_of_its_own(project: TinyProject) -> None:
             for key in graph.get_all_asset_keys()
             if graph.get(key).group_name == recipe
         }
-        subset = {f"{recipe}/merge_plan_subset"} if recipe == "slerp" else set()
-        kinds = ("merged_checkpoint", "scores", "champion")
-        assert members == {f"{recipe}/{kind}" for kind in kinds} | subset
+        kinds = ("merge_plan", "merged_checkpoint", "scores", "champion")
+        assert members == {f"{recipe}/{kind}" for kind in kinds}
 
 
 def test_merges_and_scores_share_the_gpu_pool_and_ask_clusters_for_one(
@@ -92,9 +91,9 @@ def test_merges_and_scores_share_the_gpu_pool_and_ask_clusters_for_one(
 def test_a_pairs_only_recipe_maps_sets_exactly(project: TinyProject) -> None:
     graph = build_definitions(project.settings()).resolve_asset_graph()
     slerp = dg.AssetKey(["slerp", "merged_checkpoint"])
-    assert set(graph.get(slerp).parent_keys) == {dg.AssetKey(["slerp", "merge_plan_subset"])}
+    assert set(graph.get(slerp).parent_keys) == {dg.AssetKey(["slerp", "merge_plan"])}
     average = dg.AssetKey(["average", "merged_checkpoint"])
-    assert set(graph.get(average).parent_keys) == {dg.AssetKey("merge_plan")}
+    assert set(graph.get(average).parent_keys) == {dg.AssetKey(["average", "merge_plan"])}
     assert set(graph.get(slerp).partitions_def.get_partition_keys()) == {
         f"t={t}|{pair}" for t in (0.25, 0.5, 0.75) for pair in ("e1+e2", "e1+e3", "e2+e3")
     }

@@ -89,10 +89,12 @@ def test_no_point_of_a_grid_is_made_while_definitions_load(
 
 def test_each_set_is_looked_at_once_for_the_experts_in_it(catalog: Path) -> None:
     loaded = load_catalog(catalog)
-    plain = Partitions(loaded).expert_to_sets
-    loaded.__dict__["sets"] = tuple(map(CountedId, loaded.sets))
+    recipe = next(iter(loaded.recipes.values()))
+    plain = Partitions(loaded).expert_to_sets(recipe)
+    sets = tuple(map(CountedId, loaded.sets_of(recipe)))
+    loaded.__dict__["sets_of"] = lambda _: sets
     CountedId.looked_at = 0
-    counted = Partitions(loaded).expert_to_sets
+    counted = Partitions(loaded).expert_to_sets(recipe)
     assert CountedId.looked_at == 45
     keys = "downstream_partition_keys_by_upstream_partition_key"
     mapped = getattr(counted, keys)
