@@ -79,9 +79,10 @@ def examine(store: "ArtifactStore", asset: str, partition: str | None) -> list[s
         return [MISSING]
     damaged = store.verify(artifact)
     if damaged:
-        way_out = f"remove {artifact.uri} from the store and materialize this partition again"
+        way_out = "`ronghe verify --repair` sets it aside, and the next refresh makes it again"
         return [*damaged, way_out]
-    return faults_of(store, artifact)
+    called = f"checkpoint {asset}" if partition is None else f"checkpoint {asset} [{partition}]"
+    return faults_of(store, artifact, called)
 
 
 def _report_each(

@@ -76,7 +76,7 @@ def folder_cases(work: Path, family: Family) -> list[Case]:
     for folder in (family.base, *family.experts):
         text = text.replace(f": {folder.name}", f": {folder}")
     config.write_text(text)
-    options = MergeOptions(2, "cpu", "256MiB", "5GB", verify=False)
+    options = MergeOptions("2", "cpu", "256MiB", "5GB", verify=False)
 
     def use() -> str:
         out = work / "merged"
@@ -143,8 +143,8 @@ def store_cases(store: ArtifactStore, family: Family, label: str, work: Path) ->
     base, expert, packed = (found for found in models.values() if found is not None)
     assert packed.kind == PACKED
     merge, chain = (merging(store, work, text) for text in (MERGE, STEPS))
-    chain()
-    halfway = next(each for each in checkpoints(store) if each.manifest["recipe"] == "halfway")
+    result = chain()
+    halfway = next(each for each in checkpoints(store) if each.content_digest != result)
 
     def score() -> str:
         """What scoring is handed: the folder of a checkpoint and of a restored expert."""
@@ -176,14 +176,18 @@ def merging(store: ArtifactStore, work: Path, text: str) -> Callable[[], str]:
     steps = load_steps(file)
     job = MergeJob(steps, "base", "", {"default": None})
 
+    results: set[str] = set()
+
     def merge() -> str:
-        drop(store, file.stem)
+        store.place.delete(manifest_key(CHECKPOINT, digest) for digest in results)
+        before = {each.digest for each in checkpoints(store)}
         try:
             made = merge_set(store, job, SETTINGS).checkpoints[0].artifact
         except BaseException:
-            left = [each for each in checkpoints(store) if each.manifest["recipe"] == file.stem]
+            left = {each.digest for each in checkpoints(store)} - before
             assert not left, "something was published"
             raise
+        results.add(made.digest)
         return made.content_digest
 
     return merge
@@ -193,15 +197,6 @@ def checkpoints(store: ArtifactStore) -> list[Artifact]:
     """All published checkpoints."""
     keys = [entry.key for entry in store.place.walk(f"artifacts/{CHECKPOINT}")]
     return [store.get(CHECKPOINT, key.split("/")[2]) for key in keys]
-
-
-def drop(store: ArtifactStore, recipe: str) -> None:
-    """Forget what a recipe made, so that it is made again."""
-    store.place.delete(
-        manifest_key(CHECKPOINT, each.digest)
-        for each in checkpoints(store)
-        if each.manifest["recipe"] == recipe
-    )
 
 
 def sizes_in(store: ArtifactStore, artifact: Artifact) -> Callable[[], dict[str, int]]:

@@ -105,6 +105,11 @@ def how_to_compute(
     return replace(usual, **{name.removeprefix("--"): value for name, value in values.items()})
 
 
+def share_dagster_home(settings: Settings) -> None:
+    """Tell this process's children where Dagster's instance is."""
+    os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
+
+
 def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     """Read the settings from `environment` (default: the process's), with every fault at once.
 

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from blake3 import blake3
+
 from resources.store.artifact import FileRecord, content_digest
 
 CONFIG: dict[str, Any] = {
@@ -45,12 +47,13 @@ ADAPTER_CONFIG: dict[str, Any] = {
     "alpha_pattern": {".*q_proj": 8},
     "init_lora_weights": True,
 }
-_FILE = {"path": "config.json", "size": 2, "blake3": "0" * 64}
+_HASH = blake3(b"{}").hexdigest()
+_FILE = {"path": "config.json", "size": 2, "blake3": _HASH}
 MANIFEST: dict[str, Any] = {
     "format": 1,
     "kind": "model",
     "digest": "a" * 64,
-    "content_digest": content_digest([FileRecord("config.json", 2, "0" * 64)]),
+    "content_digest": content_digest([FileRecord("config.json", 2, _HASH)]),
     "attempt": "b" * 32,
     "files": [_FILE],
     "created": "2026-11-21T00:00:00.000+00:00",

@@ -17,8 +17,10 @@ LOADERS = ("transformers", "torch")
 """What a checkpoint is loaded by; another version of one looks again."""
 
 
-def faults_of(store: "ArtifactStore", artifact: "Artifact") -> list[str]:
+def faults_of(store: "ArtifactStore", artifact: "Artifact", called: str) -> list[str]:
     """Return what is wrong with a checkpoint whose bytes are as they were published.
+
+    `called` is what messages call it.
 
     What was found sound is remembered in the store, by content. So the same bytes are loaded and
     run once, whichever recipe, catalog or Dagster instance has them. Garbage collection forgets it.
@@ -31,9 +33,8 @@ def faults_of(store: "ArtifactStore", artifact: "Artifact") -> list[str]:
     digest = blake3(identity.encode()).hexdigest()
     if store.find(LOOK, digest) is not None:
         return []
-    problems = list(
-        verify_checkpoint(artifact.folder(checked=False), expected_tensors(artifact)).problems
-    )
+    folder = artifact.folder(checked=False)
+    problems = list(verify_checkpoint(folder, expected_tensors(artifact), called).problems)
     if not problems:
         with store.attempt(LOOK) as attempt:
             attempt.write_json("look.json", {"sound": artifact.content_digest, "by": versions})

@@ -122,6 +122,8 @@ class LimitedChild:
             self._started()
 
     def _started(self) -> _Running:
+        if self._running is not None and not self._running.has_home:
+            self._close()
         if self._running is None or not self._running.is_mine:
             self._running = _Running(self._limits, self._environment, self._settings)
             self.starts += 1
@@ -195,6 +197,11 @@ class _Running:
     def is_mine(self) -> bool:
         """Return whether this process started it: a fork's copy has no child."""
         return self._owner == os.getpid()
+
+    @property
+    def has_home(self) -> bool:
+        """Return whether its folder is there, which a cleaner of temporary files may have taken."""
+        return self._folder.path.is_dir()
 
     def ask(self, sent: Mapping[str, Any], tell: Tell | None) -> dict[str, Any]:
         """Return what the child answers: `answer`, `raised` or `ended`."""

@@ -11,13 +11,15 @@ class OwnFolder:
     """A temporary folder of this process, there until it is closed or the process ends."""
 
     def __init__(self) -> None:
-        self.path = make_working_folder()
+        self._place = make_working_folder()  # which says in a file of its own whose it is
+        self.path = self._place / "files"
+        self.path.mkdir()
         atexit.register(self.close)
 
     def close(self) -> None:
         """Remove the folder with everything in it."""
         atexit.unregister(self.close)
-        remove_working_folder(self.path)
+        remove_working_folder(self._place)
 
     def __enter__(self) -> Path:
         """Return the folder's path."""

@@ -6,8 +6,9 @@ EXTRAS = {
     "torch": ("torch",),
     "hub": ("huggingface_hub",),
     "platform": (
-        "accelerate", "botocore", "dagster", "dagster_shared", "datasets", "lm_eval", "matplotlib",
-        "pyarrow", "pydantic", "s3fs", "tokenizers", "transformers", "urllib3",
+        "accelerate", "botocore", "dagster", "dagster_shared", "dagster_webserver", "datasets",
+        "lm_eval", "matplotlib", "pyarrow", "pydantic", "s3fs", "sqlalchemy", "tokenizers",
+        "transformers", "urllib3", "uvicorn",
     ),
     "ray": ("dagster_ray", "ray"),
     "team": ("dagster_postgres", "psycopg2"),

@@ -1,7 +1,6 @@
 """`ronghe ui`: Dagster's page, guarded, and the daemon beside it."""
 
 import logging
-import os
 import socket
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from merge_ops.errors import Fault, SettingsError
 from orchestration.commands.console import PlainConsole, say
 from orchestration.commands.page_guard import LOOPBACK, PageGuard
 from orchestration.refreshing.refresh import prepare_home
-from orchestration.settings import load_settings
+from orchestration.settings import load_settings, share_dagster_home
 
 DEFINITIONS = f"{__name__.rpartition('.commands.')[0]}.definitions"
 _STOP_SECONDS = 10.0
@@ -44,7 +43,7 @@ def run_ui(
         raise SettingsError("ronghe ui", [Fault("--host", problem)])
     listener = _listen(host, port)
     prepare_home(settings)
-    os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
+    share_dagster_home(settings)
     here = Path("workspace.yaml")
     workspace = workspace or (here if here.is_file() else None)
     target = ["-m", DEFINITIONS] if workspace is None else ["--workspace", str(workspace)]

@@ -303,7 +303,8 @@ def _refuse(location: str, look: FolderLook) -> None:
     if look.refused:
         told = "; ".join(list(look.refused.values())[:20])
         raise ModelSourceError(
-            f"model source {location} is refused: {told}. In a catalog that is `follow_links: true`"
+            f"model source {location} is refused: {told}. (In a catalog --follow-links is"
+            " `follow_links: true`)"
         )
     for file, target in sorted(look.dead.items()):
         if Path(file).suffix in TEXT_SUFFIXES or file.endswith(WEIGHT_SUFFIXES):

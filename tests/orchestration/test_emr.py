@@ -21,7 +21,7 @@ from tests import checkpoint_factory as factory
 from tests.merging import ronghe
 from tests.orchestration.tiny_project import make_project
 
-OPTIONS = MergeOptions(1, "cpu", "512MiB", "5GB")
+OPTIONS = MergeOptions("1", "cpu", "512MiB", "5GB")
 
 
 def write_raw(folder: Path, values: list[float]) -> None:
@@ -60,7 +60,7 @@ def merged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     models = "".join(f"  - model: {each}\n" for each in family.experts)
     text = f"merge_method: emr\nbase_model: {family.base}\ndtype: float32\nmodels:\n{models}"
     (root / "emr.yaml").write_text(text)
-    options = MergeOptions(1, "cpu", "512MiB", "5GB", masks=root / "masks")
+    options = MergeOptions("1", "cpu", "512MiB", "5GB", masks=root / "masks")
     run_merge(root / "emr.yaml", root / "out", options)
     return root
 
@@ -130,7 +130,7 @@ def test_pieces_do_not_grow_with_the_tensor(tmp_path: Path) -> None:
 
 def test_masks_are_refused_where_there_are_none(merged: Path, tmp_path: Path) -> None:
     text = (merged / "emr.yaml").read_text()
-    masks = MergeOptions(1, "cpu", "512MiB", "5GB", masks=tmp_path / "out" / "masks")
+    masks = MergeOptions("1", "cpu", "512MiB", "5GB", masks=tmp_path / "out" / "masks")
     for change, match in (
         (text.replace("emr", "magmax", 1), "--masks is for method emr .* merges by magmax"),
         (text + "parameters: {lambda: 0.5}\n", "--masks needs lambda 1 everywhere"),
@@ -139,7 +139,7 @@ def test_masks_are_refused_where_there_are_none(merged: Path, tmp_path: Path) ->
         (tmp_path / "study.yaml").write_text(change)
         with pytest.raises(SettingsError, match=match):
             run_merge(tmp_path / "study.yaml", tmp_path / "out", masks)
-    full = MergeOptions(1, "cpu", "512MiB", "5GB", masks=merged)
+    full = MergeOptions("1", "cpu", "512MiB", "5GB", masks=merged)
     with pytest.raises(OutputError, match="exists and is not empty"):
         run_merge(merged / "emr.yaml", tmp_path / "out", full)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["home", "study.yaml"]

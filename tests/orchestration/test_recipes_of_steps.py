@@ -168,7 +168,7 @@ def test_a_step_that_fails_stops_what_uses_it_and_is_in_the_summary(
     assert report.counts[WARM_STEP].failed == {None}
     assert report.counts[MEAN_STEP].rerun == {"e2+e3"}
     assert report.counts[RESULT].rerun == set()
-    assert any(f.startswith(f"{WARM_STEP} : NonFiniteError") for f in report.failures)
+    assert any(f.startswith(f"{WARM_STEP}: NonFiniteError") for f in report.failures)
     file.write_bytes(sound)
     assert run(project, instance)[RESULT] == points(*PAIRS)
 

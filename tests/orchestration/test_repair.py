@@ -197,7 +197,7 @@ def test_a_rotten_packed_expert_and_what_was_made_from_it_are_made_again(
     assert merged.digest in told  # set aside with it
     report = refresh(instance, project.settings())
     assert rerun(report) == {
-        "model": {"e1"}, "task_vector": {"e1"}, "merge_plan": {"e1+e2"}, MERGED: {POINT}
+        "model": {"e1"}, "task_vector": {"e1"}, "average/merge_plan": {"e1+e2"}, MERGED: {POINT}
     }  # fmt: skip
     assert contents(opened(project)) == before
     status, told = ronghe("verify")

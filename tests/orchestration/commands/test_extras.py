@@ -50,8 +50,11 @@ def test_everything_imported_comes_with_the_package_or_an_extra():
 )
 def test_the_extra_brings_the_module(extra: str, module: str):
     brought = distributions(PROJECT["optional-dependencies"][extra])
-    # Two come with what is asked for: Dagster's own, and the client of dagster-k8s.
-    through = {"dagster_shared": "dagster", "kubernetes": "dagster-k8s"}
+    # These come with what is asked for: Dagster's own, its database, its server, its client.
+    through = {
+        "dagster_shared": "dagster", "sqlalchemy": "dagster", "uvicorn": "dagster-webserver",
+        "kubernetes": "dagster-k8s",
+    }  # fmt: skip
     assert through.get(module, distribution_of(module)) in brought
     assert distribution_of(module) not in distributions(PROJECT["dependencies"])
 

@@ -33,7 +33,7 @@ def test_a_merge_takes_nothing_from_beside_the_folder(
     recipe: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, base = recipe.parent / "out", recipe.parent / "base"
-    options = MergeOptions(1, "cpu", "64MiB", "5GB", verify=False)
+    options = MergeOptions("1", "cpu", "64MiB", "5GB", verify=False)
     for command in (lambda: run_merge(recipe, out, options), lambda: show_plan(recipe, False)):
         with pytest.raises(CheckpointError, match="LICENSE is a link out of the folder, to "):
             command()
@@ -45,7 +45,7 @@ def test_a_merge_takes_nothing_from_beside_the_folder(
 
 def test_links_are_followed_in_ones_own_folders(recipe: Path) -> None:
     out, base = recipe.parent / "out", recipe.parent / "base"
-    options = MergeOptions(1, "cpu", "64MiB", "5GB", verify=False, follow_links=True)
+    options = MergeOptions("1", "cpu", "64MiB", "5GB", verify=False, follow_links=True)
     run_merge(recipe, out, options)
     assert (out / "LICENSE").read_text() == "of the one who runs this"
     assert not (out / "LICENSE").is_symlink()
