@@ -21,6 +21,8 @@ from pathlib import Path
 from queue import Empty
 from typing import Any
 
+Limits = tuple[float, float]
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -28,9 +30,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--limit", type=float, default=60.0)
+    parser.add_argument("--stop", type=float, default=10.0, help="seconds after a signal")
     parser.add_argument("--only", type=int)
     parser.add_argument("--verb", help="only this command")
     given = parser.parse_args()
+    limits = (given.limit, given.stop)
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="hostile-") as folder:
         template = Path(folder) / "template"
@@ -38,7 +42,7 @@ def main() -> None:
         made.start()
         made.join()
         if given.only is not None:
-            _again(given.seed, given.only, Path(folder), template, given.limit, given.verb)
+            _again(given.seed, given.only, Path(folder), template, limits, given.verb)
             return
         answers = context.Queue()
         workers = [
@@ -49,7 +53,7 @@ def main() -> None:
                     range(w, given.cases, given.workers),
                     Path(folder) / f"w{w}",
                     template,
-                    given.limit,
+                    limits,
                     given.verb,
                     answers,
                 ),
@@ -93,7 +97,7 @@ def _work(
     numbers: range,
     place: Path,
     template: Path,
-    limit: float,
+    limits: Limits,
     verb: str | None,
     answers: Any,
 ) -> None:
@@ -104,12 +108,12 @@ def _work(
     place.mkdir()
     right = expected(template)
     for number in numbers:
-        name, told, ended, wrong = run_case(seed, number, place, template, right, limit, verb)
+        name, told, ended, wrong = run_case(seed, number, place, template, right, limits, verb)
         answers.put((number, name, told, ended.code, ended.seconds, ended.memory, wrong))
 
 
 def _again(
-    seed: int, number: int, place: Path, template: Path, limit: float, verb: str | None
+    seed: int, number: int, place: Path, template: Path, limits: Limits, verb: str | None
 ) -> None:
     _prepare()
     from tests.hostile_project import expected
@@ -118,7 +122,7 @@ def _again(
     work = place / "again"
     work.mkdir()
     name, told, ended, wrong = run_case(
-        seed, number, work, template, expected(template), limit, verb
+        seed, number, work, template, expected(template), limits, verb
     )
     print(f"{name}: {told}\nstatus {ended.code}, {ended.seconds:.2f} s, {ended.memory >> 20} MiB")
     print(ended.text[-4000:], "\nfinds:", *wrong, sep="\n")

@@ -90,6 +90,8 @@ def make_template(folder: Path) -> None:
     from orchestration.refreshing.refresh import open_instance, refresh
 
     project = make_project(folder, {"average": AVERAGE}, experts=2, shape=SHAPE)
+    models = project.catalog / "models.yaml"
+    models.write_text("name: hostile\n" + models.read_text())  # the same in each copy
     with open_instance(project.settings()) as instance:
         assert refresh(instance, project.settings()).failures == []
     write_recipe(folder / "recipe.yaml", {})

@@ -27,7 +27,6 @@ from tests.hostile_project import TOKEN, Case, copy_template, wrong_values
 CODES = (0, 1, 2, 129, 130, 143)
 MEMORY = 1 << 30
 """Bytes that a command on tiny models may take beyond what its process began with."""
-STOP_SECONDS = 10.0
 _CLONE_NEWNS, _CLONE_NEWUSER = 0x00020000, 0x10000000
 _TRACEBACK = re.compile(r"Traceback \(most recent call last\)|panicked at|Segmentation fault")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x80-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -58,10 +57,13 @@ def run_case(
     place: Path,
     template: Path,
     right: Mapping[str, np.ndarray],
-    limit: float,
+    limits: tuple[float, float],
     only: str | None = None,
 ) -> tuple[str, str, Ended, list[str]]:
-    """Run one case below `place`; returns what was done, to what, how it ended, what is wrong."""
+    """Run one case below `place`; returns what was done, to what, how it ended, what is wrong.
+
+    `limits` are the seconds that a command has, and those after a signal.
+    """
     rng = random.Random(seed << 40 | number)
     name, attack, verb = draw_attack(rng)
     verb = only or verb
@@ -73,14 +75,14 @@ def run_case(
     case = Case(root, verb, rng, secret)
     try:
         told = attack(case)
-        ended = _watched(case, limit)
+        ended = _watched(case, limits)
         wrong = list(_wrong(case, ended, right))
         return f"{verb}: {name}", told, ended, wrong
     finally:
         shutil.rmtree(root, ignore_errors=True)
 
 
-def _watched(case: Case, limit: float) -> Ended:
+def _watched(case: Case, limits: tuple[float, float]) -> Ended:
     output = case.root / "printed"
     child = os.fork()
     if child == 0:
@@ -97,7 +99,7 @@ def _watched(case: Case, limit: float) -> Ended:
         if case.stop and stopped is None and ready.exists() and now - began > case.stop[1]:
             os.kill(child, case.stop[0])
             stopped = now
-        bound = STOP_SECONDS if stopped else limit
+        bound = limits[1] if stopped else limits[0]
         if now - (stopped or began) > bound or peak > 2 * MEMORY:
             hung = True
             break
@@ -136,12 +138,12 @@ def _become_command(case: Case, output: Path) -> None:
         os.environ.clear()
         os.environ.update(variables)
         os.chdir(case.root)
+        from orchestration.commands.start import main
+
         if case.disk is not None and not _small_disk(case.root / "results", case.disk):
             os._exit(2)
         sys.argv = ["ronghe", *case.command()]
         (case.root / "ready").touch()
-        from orchestration.commands.cli import main
-
         try:
             main()
             code = 0
@@ -204,7 +206,7 @@ def _wrong_output(case: Case, ended: Ended, right: Mapping[str, np.ndarray]):
     left = [
         each
         for each in case.output.parent.glob("*")
-        if each.name.encode() != case.output.name.encode()
+        if os.fsencode(each.name) != os.fsencode(case.output.name)
     ]
     if ended.code == 0:
         if not case.output.is_dir():

@@ -12,6 +12,7 @@ import resource
 import stat
 import uuid
 from collections.abc import Iterable, Iterator
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -37,8 +38,11 @@ class LocalPlace:
     def read(self, key: str) -> tuple[bytes, str] | None:
         """Return the file's bytes and their hash as the tag, or None."""
         try:
-            with _translated(self.root, f"reading {key}"):
-                data = (self.root / key).read_bytes()
+            with (
+                _translated(self.root, f"reading {key}"),
+                FileIO(self.root / key, opener=_opened) as file,
+            ):
+                data = file.readall()
         except FileNotFoundError:
             return None
         return data, blake3(data).hexdigest()
@@ -239,7 +243,7 @@ class LocalReader:
     def __init__(self, root: Path, path: Path) -> None:
         self._root = root
         self._path = path
-        self._file = path.open("rb", buffering=0)
+        self._file = FileIO(path, opener=_opened)
 
     def read_into(self, offset: int, buffer: memoryview, ahead: int = 0) -> int:
         """Fill `buffer` by `preadv`; short only at the end of the file."""
@@ -260,6 +264,20 @@ class LocalReader:
     def close(self) -> None:
         """Close the file. Works while the interpreter ends, when `os` is gone already."""
         self._file.close()
+
+
+def _opened(path: str, flags: int) -> int:
+    """Open a file; what is none (a pipe would never answer, a device never end) has no bytes."""
+    try:
+        descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno not in (errno.ENXIO, errno.EOPNOTSUPP):  # a socket
+            raise
+        return os.open(os.devnull, flags)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        return os.open(os.devnull, flags)
+    return descriptor
 
 
 def _limit_raised() -> bool:

@@ -1,0 +1,46 @@
+"""What lies in a local store and is no file: it is damage of that one key, and hangs nobody."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from resources.errors import DamagedArtifactError
+from resources.store.artifact_store import ArtifactStore
+
+SPOILS = ("pipe", "folder", "socket", "device")
+
+
+def replace(path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        monkeypatch.chdir(path.parent)  # the address of a socket is short
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind(path.name)
+
+
+@pytest.mark.parametrize("kind", SPOILS)
+@pytest.mark.parametrize("what", ["manifest.json", "weights", "ref"])
+def test_it_is_damage_of_one_key(
+    tmp_path: Path, kind: str, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ArtifactStore.open((tmp_path / "store").as_uri(), cache=tmp_path / "cache")
+    with store.attempt("model") as attempt:
+        attempt.write_bytes("weights", b"x" * 1000)
+        artifact = attempt.publish()
+    store.point("model", "a", "model", artifact.digest)
+    pattern = {"ref": "refs/**/a.json", "weights": "attempts/*/weights"}.get(what, f"**/{what}")
+    (path,) = (tmp_path / "store").glob(pattern)
+    replace(path, kind, monkeypatch)
+    if what == "weights":
+        assert store.verify(store.get("model", artifact.digest)) != []
+        return
+    with pytest.raises(DamagedArtifactError):
+        store.ref("model", "a") if what == "ref" else store.get("model", artifact.digest)
