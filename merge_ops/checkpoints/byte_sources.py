@@ -159,6 +159,13 @@ class FolderSource:
         """
         self._opened(file).read_into(offset, buffer)
 
+    def look_into(self, file: str, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer` as `read_into` does, unproven: for whoever reads the same bytes again.
+
+        Small reads all over a file cost a quarter of a merge when each is proven.
+        """
+        self._opened(file).look_into(offset, buffer)
+
     def prove(self, hashed: Mapping[str, tuple[FileFacts, str]]) -> None:
         """Compare all reads of these files, past and to come, with what was hashed.
 

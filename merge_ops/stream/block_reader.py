@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn, cast
 import numpy as np
 
 from merge_ops.checkpoints.buffers import is_buffer
+from merge_ops.checkpoints.byte_sources import FolderSource
 from merge_ops.checkpoints.checkpoint import Stored, TensorSource
 from merge_ops.checkpoints.header import ITEM_SIZES
 from merge_ops.errors import CheckpointError, NonFiniteError
@@ -55,13 +56,21 @@ class BlockReader:
         return self._read(tensor, [start], count, checked)
 
     def _read(
-        self, tensor: Merge, starts: Sequence[int], length: int, checked: bool
+        self,
+        tensor: Merge,
+        starts: Sequence[int],
+        length: int,
+        checked: bool,
+        sampled: bool = False,
     ) -> tuple[Values | None, Sequence[Values]]:
-        """Runs of `length` elements, one behind the other; at most a block in all."""
+        """Runs of `length` elements, one behind the other; at most a block in all.
+
+        What is `sampled` only says where to look, and need not be what was hashed.
+        """
         base: Values | None = None
         inputs: list[Values] = []
         for slot, source in enumerate(tensor.sources):
-            values, finite = self._load(slot, source, starts, length, base, checked)
+            values, finite = self._load(slot, source, starts, length, base, checked, sampled)
             if not finite:
                 self._refuse(tensor, source, slot, starts, length)
             if tensor.base is not None and slot == 0:
@@ -119,7 +128,7 @@ class BlockReader:
         parts = [
             [
                 self._arithmetic.copy(values)
-                for values in self._read(tensor, batch, length, checked=False)[1]
+                for values in self._read(tensor, batch, length, checked=False, sampled=True)[1]
             ]
             for batch in (starts[at : at + together] for at in range(0, len(starts), together))
         ]
@@ -157,6 +166,7 @@ class BlockReader:
         length: int,
         base: Values | None,
         checked: bool,
+        sampled: bool = False,
     ) -> tuple[Values, bool]:
         """Runs of `length` elements, one behind the other, as flat float32, minus `base` if given.
 
@@ -173,7 +183,8 @@ class BlockReader:
             return values, self._arithmetic.subtract(values, base, checked)
         run = length * size
         for number, start in enumerate(starts):
-            _fetch(source, start * size, buffers.bytes[number * run : (number + 1) * run])
+            part = buffers.bytes[number * run : (number + 1) * run]
+            _fetch(source, start * size, part, sampled)
         raw = buffers.raw[: count * size]
         return values, self._arithmetic.widen(raw, source.dtype, base, values, checked)
 
@@ -223,10 +234,14 @@ def read_values(source: TensorSource, start: int, count: int) -> torch.Tensor:
     return values
 
 
-def _fetch(stored: Stored, offset: int, buffer: memoryview) -> None:
+def _fetch(stored: Stored, offset: int, buffer: memoryview, sampled: bool = False) -> None:
     entry, checkpoint = stored.entry, stored.checkpoint
+    source = checkpoint.source
     try:
-        checkpoint.source.read_into(entry.file, entry.offset + offset, buffer)
+        if sampled and isinstance(source, FolderSource):
+            source.look_into(entry.file, entry.offset + offset, buffer)
+        else:
+            source.read_into(entry.file, entry.offset + offset, buffer)
     except OSError as error:
         raise CheckpointError(
             f"model '{checkpoint.name}': {checkpoint.source.location}/{entry.file} cannot be"
