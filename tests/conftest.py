@@ -1,6 +1,8 @@
 """Fixtures that several packages' tests share. What a fixture needs is imported when it is used."""
 
 import os
+import signal
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,14 @@ if TYPE_CHECKING:
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # What tests compute is tiny: slower on two threads, and much slower on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+# Whoever starts the tests in the background, or by nohup, has these signals ignored, and so would
+# every command that a test sends one to: it would never end.
+if threading.current_thread() is threading.main_thread():
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 settings.register_profile(
