@@ -3,6 +3,6 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # modules, imported when they are asked for
-    from merge_ops.provenance import model_card, nameless_card
+    from merge_ops.provenance import markdown, model_card, nameless_card
 
-__all__ = ["model_card", "nameless_card"]
+__all__ = ["markdown", "model_card", "nameless_card"]

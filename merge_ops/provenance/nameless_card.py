@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import yaml
 
 from merge_ops.plans.plan import Output, Plan, plain_parameters
+from merge_ops.provenance.markdown import as_code
 
 MOST_ROWS = 40
 """Groups of tensors with parameters of their own; a gradient has one for each layer."""
@@ -46,7 +47,7 @@ def nameless_card(plan: Plan, output: Output) -> str:
         *_parameters(plan, output),
     ]
     if plan.excluded:
-        lines += ["", "Not written:", "", *(f"- `{name}`" for name in sorted(plan.excluded))]
+        lines += ["", "Not written:", "", *(f"- {as_code(name)}" for name in sorted(plan.excluded))]
     return "\n".join(lines) + "\n"
 
 
@@ -72,6 +73,6 @@ def _parameters(plan: Plan, output: Output) -> Iterator[str]:
         alike.setdefault(words, []).append(step.output.name)
     for words, names in list(alike.items())[:MOST_ROWS]:
         others = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        yield f"| `{words}` | `{names[0]}`{others} |"
+        yield f"| {as_code(words)} | {as_code(names[0])}{others} |"
     if len(alike) > MOST_ROWS:
         yield f"| … | {len(alike) - MOST_ROWS} more rows |"

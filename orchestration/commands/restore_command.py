@@ -1,6 +1,5 @@
 """`ronghe restore`: a model of the artifact store, or what a recipe made, as a folder."""
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ from assets.work.packed_models import MODEL, stored_model
 from merge_ops.checkpoints import FolderSink
 from merge_ops.errors import did_you_mean
 from merge_ops.jobs.restoring import copy_files
+from merge_ops.provenance import markdown
 from orchestration.commands.catalog_store import open_store
 from orchestration.commands.console import PlainConsole, progress_bar
 from orchestration.commands.output_folder import check_output, check_space, staged
@@ -90,13 +90,9 @@ def _add_names(card: Path, ref: "Ref") -> None:
     lines = [f"\nIn the catalog this is `{ref.asset}`, and the models are called:\n"]
     lines += ["| model | licence | digest |", "|---|---|---|"]
     lines += [
-        f"| {_cell(name)} | {_cell(stated.get(name) or 'not stated')} | `{_cell(digest)}` |"
+        f"| {markdown.in_markdown(name)} | {markdown.in_markdown(stated.get(name) or 'not stated')}"
+        f" | {markdown.as_code(digest)} |"
         for name, digest in models.items()
     ]
     with card.open("a", encoding="utf-8") as file:
         file.write("\n".join(lines) + "\n")
-
-
-def _cell(text: object) -> str:
-    """A text as one cell of a table: it cannot end the cell or the line, nor become a link."""
-    return re.sub(r"[|`<>\[\]\\\s]+", " ", str(text)).strip()
