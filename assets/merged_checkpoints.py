@@ -19,7 +19,7 @@ from assets.run_settings import RunSettings
 from assets.team_asset import team_asset
 from assets.work import names
 from assets.work.merging import MergedCheckpoint, MergedSet, MergeJob, merge_set, point_at
-from merge_ops.errors import shown as printed
+from merge_ops.errors import shown
 from merge_ops.recipes import Recipe, Steps
 
 
@@ -111,10 +111,9 @@ def _report(
     """Tell Dagster of each checkpoint of one set, and its log of the whole set."""
     version = data_version(code_version, merged)
     for checkpoint in merged.checkpoints:
-        shown = _metadata(merged, checkpoint)
-        batch.report(points[checkpoint.coefficient], version, shown)
+        batch.report(points[checkpoint.coefficient], version, _metadata(merged, checkpoint))
     for warning in merged.warnings:
-        context.log.warning(f"{merged.expert_set}: {printed(warning)}")
+        context.log.warning(f"{merged.expert_set}: {shown(warning)}")
     context.log.info(_sentence(merged))
 
 

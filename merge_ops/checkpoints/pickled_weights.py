@@ -23,7 +23,7 @@ from merge_ops.checkpoints.file_names import (
 from merge_ops.checkpoints.pickled_files import PickledFiles
 from merge_ops.checkpoints.pickled_parts import PickledParts, PickleReader
 
-__all__ = ["PICKLES", "PickledFiles", "convert_file", "convert_folder", "is_pickled"]
+__all__ = ["PICKLES", "PickledFiles", "convert_folder", "is_pickled"]
 
 
 def is_pickled(files: Collection[str]) -> bool:
@@ -33,18 +33,6 @@ def is_pickled(files: Collection[str]) -> bool:
     """
     plain = SINGLE in files or any(map(is_index, files))
     return not plain and bool(loose_pickles(files))
-
-
-def convert_file(file: Path, out: Path) -> Path:
-    """Write one pickled file as safetensors into the folder `out` and return the new file.
-
-    Raises what `convert_folder` raises.
-    """
-    parts = PickledParts.of_file(file)
-    made = out / parts.renamed[file.name]
-    with PickleReader(parts.place) as reader:
-        reader.convert(file, made)
-    return made
 
 
 def convert_folder(

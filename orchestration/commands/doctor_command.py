@@ -53,7 +53,7 @@ def doctor() -> None:
     if count and owner in (None, settings.catalog_name):
         told.append("`ronghe adopt-refs` moves the refs without a catalog below this one's name")
     for note in told:
-        console.print(note, markup=False, highlight=False, soft_wrap=True)
+        console.print(note, soft_wrap=True)
     if state.lacking or state.damaged:
         raise SystemExit(1)
     if not told:

@@ -50,7 +50,7 @@ def write_masks_into(console: Console, plan: "Plan", masks: Path) -> None:
             lambda done, whole: bar.update(task, completed=done, total=whole),
         )
     for expert, scale in zip(experts, scales, strict=True):
-        console.print(f"scale of {expert.name}: {scale:.6g}", highlight=False, soft_wrap=True)
+        console.print(f"scale of {expert.name}: {scale:.6g}", soft_wrap=True)
 
 
 def run_restoration(expert: str, out: Path, merged: str, base: str, masks: Path) -> None:
@@ -75,7 +75,7 @@ def run_restoration(expert: str, out: Path, merged: str, base: str, masks: Path)
             lambda done, whole: bar.update(task, completed=done, total=whole),
         )
         check_unchanged([*digests, mask_source])
-    console.print(f"{expert} in {out}, as far as emr keeps it", highlight=False, soft_wrap=True)
+    console.print(f"{expert} in {out}, as far as emr keeps it", soft_wrap=True)
 
 
 def _name_in(experts: tuple[str, ...], expert: str) -> str:

@@ -109,7 +109,7 @@ def fetch(far: "FarModel") -> Path:
     told = download_text(far)
     if told is not None:
         where = f"{told} into {far.kept_in}"
-        console.print(where, highlight=False, soft_wrap=True, markup=False)
+        console.print(where, soft_wrap=True)
         _check_room(far, sum(far.sizes().values()))
     with _progress(console, far) as progress:
         return far.fetch(progress)

@@ -40,14 +40,14 @@ def refresh() -> None:
         report = run(instance, settings, console)
     _print_counts(console, report)
     for note in report.notes:
-        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"note: {note}", soft_wrap=True)
     for failure in by_cause(report.failures):
         text = f"failed: {failure}"
-        console.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
+        console.print(text, style="red", soft_wrap=True)
     if report.failures:
         log = settings.dagster_home / "logs" / "refresh.log"
         note = f"What failed is tried again by the next refresh. The whole log: {log}"
-        console.print(note, highlight=False, soft_wrap=True)
+        console.print(note, soft_wrap=True)
     _print_late(console, report)
     if report.failures or report.late:
         raise SystemExit(1)
@@ -97,7 +97,7 @@ def leaderboard() -> None:
         console.print(_leaderboard_table(suite, rows, wide))
         for reason in dict.fromkeys(row["stale"] for row in rows if row.get("stale")):
             text = f"old rows, of the last sound look: {reason}"
-            console.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
+            console.print(text, style="red", soft_wrap=True)
         merged = next((row for row in rows if row["experts"]), None)
         best = best or (merged and merged["digest"])
     note = "Points of test items ± standard error; coefficients were chosen on validation items."
@@ -109,8 +109,8 @@ def leaderboard() -> None:
             if store.uri.startswith("file:")
             else checkpoint.uri
         )
-        console.print(f"\nbest merged checkpoint  {where}", highlight=False, soft_wrap=True)
-    console.print(f"artifact store          {store.uri}", highlight=False, soft_wrap=True)
+        console.print(f"\nbest merged checkpoint  {where}", soft_wrap=True)
+    console.print(f"artifact store          {store.uri}", soft_wrap=True)
     _print_next_commands(console)
 
 
@@ -144,7 +144,7 @@ def _print_counts(console: "Console", report: "RefreshReport") -> None:
         told = [(sum(map(columns[column], counts)), column) for column in shown]
         words = [f"{number} {column}" for number, column in told if number or column in COLUMNS]
         console.print(f"{title}: {', '.join(words)}")
-    console.print(_sets_sentence(report), highlight=False)
+    console.print(_sets_sentence(report))
     console.print(f"{report.rerun} partitions in {report.runs} runs, {report.seconds:.1f} s")
 
 
@@ -165,7 +165,7 @@ def _print_late(console: "Console", report: "RefreshReport") -> None:
             + (" when the daemon's runs have ended." if report.daemon or report.others else ".")
         )
     for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
 
 
 def _order(asset: str) -> tuple[int, str]:
@@ -249,4 +249,4 @@ def _print_next_commands(console: "Console") -> None:
         ("ronghe plan CONFIG", "what merging a mergekit-style file would do"),
         ("ronghe merge CONFIG OUT", "merge one without Dagster"),
     ):
-        console.print(f"  {command:<24} {what}", highlight=False, soft_wrap=True)
+        console.print(f"  {command:<24} {what}", soft_wrap=True)

@@ -45,11 +45,10 @@ def collect(dry_run: bool, grace: str) -> None:
         print_table(console, "to be removed" if dry_run else "removed", columns, rows)
     left = [] if dry_run else remove_leftovers()
     for path in left:
-        console.print(f"removed {path}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"removed {path}", soft_wrap=True)
     verb = "would be removed" if dry_run else "removed"
     console.print(
         f"{size_text(report.nbytes)} {verb} from {store.uri}; {report.kept_attempts} attempts stay",
-        highlight=False,
         soft_wrap=True,
     )
 
@@ -65,7 +64,7 @@ def history(asset: str, partition: str | None, catalog: str | None = None) -> No
         store = _store_of(catalog, store)
     given, asset = asset, present_name(asset)
     if given != asset:
-        console.print(f"{given} is called {asset} now", highlight=False, soft_wrap=True)
+        console.print(f"{given} is called {asset} now", soft_wrap=True)
     refs, damaged = refs_of(store, asset), store.damaged_refs(asset)
     if not refs and not damaged:
         others = [each for each in store.upkeep.catalogs() if each != store.namespace.name]
@@ -95,7 +94,7 @@ def history(asset: str, partition: str | None, catalog: str | None = None) -> No
     print_table(console, asset, columns, rows)
     unreadable = [str(each) for key, each in damaged.items() if partition in (None, key)]
     for problem in unreadable:
-        console.print(problem, markup=False, highlight=False, soft_wrap=True)
+        console.print(problem, soft_wrap=True)
     if unreadable:
         raise SystemExit(1)
 
@@ -117,20 +116,20 @@ def adopt(source: str | None, dry_run: bool) -> None:
             rows = [(asset, partition or "–") for asset, partition in pairs]
             print_table(console, columns, ("asset", "partition"), rows)
     for problem in adopted.damaged:
-        console.print(f"left: {problem}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"left: {problem}", soft_wrap=True)
     what = "refs without a catalog" if source is None else f"refs of catalog '{source}'"
     if adopted.conflicts:
         console.print(
             f"Nothing was moved: catalog '{name}' has newer refs of the same names that did not"
             f" come from these {what}. If they are this catalog's all the same, first move its own"
             f" away (RONGHE_CATALOG_NAME=OTHER ronghe adopt-refs --from {name}).",
-            markup=False, highlight=False, soft_wrap=True,
+            soft_wrap=True,
         )  # fmt: skip
         raise SystemExit(1)
     verb = "would be moved" if dry_run else "were moved"
     newer = f"; {len(adopted.joined)} of them had newer ones, which stay" if adopted.joined else ""
     told = f"{len(adopted.moved)} {what} {verb} to catalog '{name}' in {store.uri}{newer}"
-    console.print(told, markup=False, highlight=False, soft_wrap=True)
+    console.print(told, soft_wrap=True)
     if adopted.damaged:
         raise SystemExit(1)
 

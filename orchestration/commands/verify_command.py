@@ -49,7 +49,7 @@ def verify(
         print_table(console, "names and notes", columns, refs)
     good = len(chosen) - len(rows)
     plain = f"{good} of {len(chosen)} artifacts in {store.uri} are as published"
-    console.print(f"{plain} ({size_text(nbytes)} hashed)", highlight=False, soft_wrap=True)
+    console.print(f"{plain} ({size_text(nbytes)} hashed)", soft_wrap=True)
     if repair:
         sound = {name: each for name, each in manifests.items() if isinstance(each, dict)}
         asked = [*wrong, *(chosen if made else ())]
@@ -136,13 +136,12 @@ def _repair(
         rows = [(*name, "made from what is wrong") for name in plan.doubtful]
         print_table(console, "set aside with it", ("kind", "digest", "why"), rows)
     for left in plan.left:
-        console.print(f"left as it is: {left}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"left as it is: {left}", soft_wrap=True)
     if moved:
         where = "/".join(moved[0].split("/")[:2])
         console.print(
             f"{len(moved)} parts are set aside in {store.uri}/{where}, nothing is deleted. The next"
             " `ronghe refresh` makes them again, and what was made from them.",
-            highlight=False,
             soft_wrap=True,
         )
     else:
