@@ -4,7 +4,8 @@
     ├── FaultyInputError         input with one or more faults (`.faults` lists them all)
     │   ├── SuiteError           a suite file is missing, unreadable or wrong
     │   │   └── ItemsError       so is an items file that the suite names
-    │   └── GateError            a recipe's `gate` is wrong, or there is nothing to compare with
+    │   ├── GateError            a recipe's `gate` is wrong, or there is nothing to compare with
+    │   └── SearchError          a recipe's `search` is wrong
     ├── HarnessError             lm-eval cannot prepare or run what the suite asks for
     │   ├── UnknownTaskError     no built-in lm-eval task has that name
     │   └── MetricError          the metric does not exist, or cannot be compared item by item
@@ -51,6 +52,10 @@ class ItemsError(SuiteError):
 
 class GateError(FaultyInputError):
     """A gate's settings are wrong, or there is nothing to compare with."""
+
+
+class SearchError(FaultyInputError):
+    """A search's settings are wrong."""
 
 
 class HarnessError(EvalError):

@@ -6,7 +6,8 @@ impossible value is reported at once, with its place and what is allowed.
 mergekit's keys: merge_method, base_model, models [{model, parameters}] or slices [{sources
 [{model, layer_range, parameters}], parameters}] or modules {name: {models | slices}}, parameters,
 dtype, out_dtype, tokenizer or tokenizer_source, chat_template. Ours: experts (which sets of the
-catalog to merge), sweep (parameter → values), suite, gate, seed.
+catalog to merge), sweep (parameter → values) or search (how values are looked for), suite, gate,
+seed.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from merge_ops.recipes.vocabulary_policy import TokenizerPolicy
 Parameters = Mapping[str, Any]
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 ALL_PAIRS, ALL = "all-pairs", "all"
+SEARCHED = "searched"
+"""The one coefficient of a recipe with a `search`: the point that won it."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,7 @@ class Recipe:
     sweep: Mapping[str, tuple[Any, ...]] = field(default_factory=dict[str, tuple[Any, ...]])
     suite: str | None = None
     gate: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    search: Mapping[str, Any] = field(default_factory=dict[str, Any])
     seed: int = 0
 
     @property
@@ -137,7 +141,12 @@ class Recipe:
         return Section(self.models, self.slices)
 
     def coefficients(self) -> tuple[Coefficient, ...]:
-        """Return the points of the sweep in order, or one point `default` without a sweep."""
+        """Return the points of the sweep in order.
+
+        There is one point without a sweep: `searched` with a search, else `default`.
+        """
+        if self.search:
+            return (Coefficient(SEARCHED, {}),)
         if not self.sweep:
             return (Coefficient("default", {}),)
         names = sorted(self.sweep)
@@ -171,7 +180,9 @@ class Recipe:
 
         One that is given somewhere may still lack a value for some tensor, which planning tells.
         """
-        given = {name for table in (*self._parameter_tables, self.sweep) for name in table}
+        searched: Parameters = self.search.get("parameters") or {}
+        tables = (*self._parameter_tables, self.sweep, searched)
+        given = {name for table in tables for name in table}
         specs = self.method.parameter_specs.values()
         return tuple(s.name for s in specs if s.default is REQUIRED and s.name not in given)
 
@@ -243,6 +254,19 @@ class Recipe:
         else:
             start = experts[0].model if self.method.base == "required" else None
         return dataclasses.replace(self, models=(*extra, *experts), base_model=start, experts=())
+
+    def at(self, shared: Parameters, by_model: Mapping[str, Parameters]) -> Recipe:
+        """Return the recipe with parameters of one point: of all models, and of some by name.
+
+        They take the place of what the recipe gives there.
+        """
+        models = tuple(
+            dataclasses.replace(
+                entry, parameters={**entry.parameters, **by_model.get(entry.model, {})}
+            )
+            for entry in self.models
+        )
+        return dataclasses.replace(self, parameters={**self.parameters, **shared}, models=models)
 
 
 def set_id(names: Sequence[str]) -> str:

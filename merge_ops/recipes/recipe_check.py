@@ -11,6 +11,7 @@ from merge_ops.methods.parameters import setting_faults
 from merge_ops.recipes.foreign_files import foreign_file
 from merge_ops.recipes.misplaced import RECIPE_KEYS, unknown_key, unknown_parameter
 from merge_ops.recipes.recipe import ALL, ALL_PAIRS, DTYPES, Recipe
+from merge_ops.recipes.search_check import search_faults, shadowed
 from merge_ops.recipes.section_check import parameter_faults, section_faults, section_of
 from merge_ops.recipes.spelling import as_written_here, reference_faults
 from merge_ops.recipes.vocabulary_policy import policy_faults, policy_of
@@ -37,7 +38,7 @@ def check_recipe(value: Any, name: str, subject: str) -> Recipe:
     method = method_named(method_name, subject) if not faults else _method(method_name, faults)
     if method is None:
         raise RecipeError(subject, faults)
-    for check in (section_faults, _parameters, _sweep, _experts, _scalars):
+    for check in (section_faults, _parameters, _sweep, search_faults, _experts, _scalars):
         faults.extend(check(document, method))
     faults.extend(policy_faults(document))
     if faults:
@@ -86,42 +87,9 @@ def _sweep(document: Mapping[str, Any], method: MergeMethod) -> Iterator[Fault]:
             if len(set(texts)) < len(texts):
                 yield Fault(where, f"names a value twice: {', '.join(texts)}")
             points *= len(texts)
-            yield from _shadowed(document, key)
+            yield from shadowed(document, f"sweep.{key}", key)
     if points > MAX_COEFFICIENTS:
         yield Fault("sweep", f"has {points} points; at most {MAX_COEFFICIENTS} are allowed")
-
-
-def _shadowed(document: Mapping[str, Any], key: str) -> Iterator[Fault]:
-    """A sweep sits at the top `parameters`; what every model sets for itself would hide it."""
-    if "experts" in document:
-        return
-    base = document.get("base_model")
-    modules = _tables(document.get("modules"))
-    hidden: list[bool] = []
-    for section in modules or [document]:
-        of_module = _sets(section, key) if modules else False
-        members = [each for each in _tables(section.get("models")) if each.get("model") != base]
-        hidden += [of_module or _sets(each, key) for each in members]
-        for entry in _tables(section.get("slices")):
-            sources = [each for each in _tables(entry.get("sources")) if each.get("model") != base]
-            hidden += [of_module or _sets(entry, key) or _sets(each, key) for each in sources]
-    if hidden and all(hidden):
-        problem = "has no effect: every model sets this parameter itself; remove it there"
-        yield Fault(f"sweep.{key}", problem)
-
-
-def _tables(entries: Any) -> list[dict[str, Any]]:
-    """The mappings in a list or a mapping; whatever else is there is reported elsewhere."""
-    if isinstance(entries, dict):
-        entries = list(cast(dict[str, Any], entries).values())
-    found = cast(list[Any], entries) if isinstance(entries, list) else []
-    return [cast(dict[str, Any], each) for each in found if isinstance(each, dict)]
-
-
-def _sets(entry: Mapping[str, Any], key: str) -> bool:
-    """Whether an entry's own `parameters` name the key."""
-    table = entry.get("parameters")
-    return isinstance(table, dict) and key in table
 
 
 def _experts(document: Mapping[str, Any], method: MergeMethod) -> Iterator[Fault]:
@@ -153,6 +121,7 @@ def _scalars(document: Mapping[str, Any], method: MergeMethod) -> Iterator[Fault
         "name": (lambda value: isinstance(value, str) and bool(value), "a name"),
         "suite": (lambda value: isinstance(value, str) and bool(value), "the name of a suite"),
         "gate": (lambda value: isinstance(value, dict), "a mapping"),
+        "search": (lambda value: isinstance(value, dict), "a mapping"),
         "seed": (lambda value: type(value) is int and value >= 0, "a whole number from 0 on"),
     }
     for key, (sound, allowed) in kinds.items():
@@ -201,5 +170,6 @@ def _build(document: Mapping[str, Any], method: MergeMethod, name: str, subject:
         sweep={key: tuple(values) for key, values in sweep.items()},
         suite=document.get("suite"),
         gate=document.get("gate") or {},
+        search=document.get("search") or {},
         seed=document.get("seed") or 0,
     )

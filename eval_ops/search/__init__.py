@@ -1,0 +1,23 @@
+"""Search: which points of a recipe's parameters to try next, told from those that were tried.
+
+Read `check_search`, then `propose`: a point follows from the settings and the trials before it, so
+a study that was killed goes on as if it had not been. Nothing here knows a store or a model.
+"""
+
+from eval_ops.search.samplers import propose
+from eval_ops.search.settings import SearchSettings, check_search
+from eval_ops.search.spaces import Dimension, Point, SearchSpace, space_of
+from eval_ops.search.studies import Study, Trial, pareto_front
+
+__all__ = [
+    "Dimension",
+    "Point",
+    "SearchSettings",
+    "SearchSpace",
+    "Study",
+    "Trial",
+    "check_search",
+    "pareto_front",
+    "propose",
+    "space_of",
+]
