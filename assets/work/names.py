@@ -2,7 +2,7 @@
 
     model  task_vector  model_scores/<suite>  leaderboard
     <recipe>/merge_plan  <recipe>/merged_checkpoint  <recipe>/step/<name>  <recipe>/scores
-    <recipe>/champion
+    <recipe>/champion  <recipe>/search
     <recipe>/emr_masks          <recipe>/step/<name>/emr_masks
 
 A name ends in what the asset is, because Dagster's graph shows the last part alone. Until commit
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MERGED_CHECKPOINT, STEP, SCORES, CHAMPION = "merged_checkpoint", "step", "scores", "champion"
 EMR_MASKS, MERGE_PLAN = "emr_masks", "merge_plan"
-CHECKED_SUITE = "checked_suite"
+CHECKED_SUITE, SEARCH = "checked_suite", "search"
 EARLIER = {
     "merged_checkpoint": MERGED_CHECKPOINT,
     "benchmark_scores": SCORES,
@@ -60,6 +60,11 @@ def scores(recipe: str) -> str:
 def champion(recipe: str) -> str:
     """Name a recipe's promoted checkpoint."""
     return f"{recipe}/{CHAMPION}"
+
+
+def search(recipe: str) -> str:
+    """Name the studies of a recipe whose coefficients are searched for, one an expert set."""
+    return f"{recipe}/{SEARCH}"
 
 
 def merge_plan(recipe: str) -> str:

@@ -8,6 +8,14 @@ picture as a matplotlib figure, before it is drawn.
 from eval_ops.plots.heatmap import heatmap
 from eval_ops.plots.layer_norms import TensorNorm, layer_norm_plot
 from eval_ops.plots.leaderboard import leaderboard_plot
+from eval_ops.plots.study import study_plot
 from eval_ops.plots.sweep import coefficient_plot
 
-__all__ = ["TensorNorm", "coefficient_plot", "heatmap", "layer_norm_plot", "leaderboard_plot"]
+__all__ = [
+    "TensorNorm",
+    "coefficient_plot",
+    "heatmap",
+    "layer_norm_plot",
+    "leaderboard_plot",
+    "study_plot",
+]

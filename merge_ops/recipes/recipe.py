@@ -258,15 +258,16 @@ class Recipe:
     def at(self, shared: Parameters, by_model: Mapping[str, Parameters]) -> Recipe:
         """Return the recipe with parameters of one point: of all models, and of some by name.
 
-        They take the place of what the recipe gives there.
+        They take the place of what the recipe gives there, and of its search. A model that it does
+        not list yet is listed, as an expert with parameters of its own is.
         """
-        models = tuple(
-            dataclasses.replace(
-                entry, parameters={**entry.parameters, **by_model.get(entry.model, {})}
-            )
-            for entry in self.models
+        listed = {entry.model: entry for entry in self.models}
+        for name, own in by_model.items():
+            before = listed.get(name, ModelEntry(name))
+            listed[name] = ModelEntry(name, {**before.parameters, **own})
+        return dataclasses.replace(
+            self, parameters={**self.parameters, **shared}, models=tuple(listed.values())
         )
-        return dataclasses.replace(self, parameters={**self.parameters, **shared}, models=models)
 
 
 def set_id(names: Sequence[str]) -> str:

@@ -66,6 +66,10 @@ class Steps:
             return self
         return Steps(tuple(dataclasses.replace(each, seed=seed) for each in self.recipes))
 
+    def with_result(self, recipe: Recipe) -> Steps:
+        """Return the steps with `recipe` in the place of their result."""
+        return Steps((*self.earlier, recipe))
+
     def up_to(self, recipe: Recipe) -> Steps:
         """Return the steps that are needed for `recipe`, which is then the result."""
         needed = {recipe.name}
@@ -168,6 +172,6 @@ def _step_faults(recipe: Recipe) -> Iterator[Fault]:
     if recipe.sweep:
         problem = "makes several checkpoints, and the documents that use it need one; move it to"
         yield Fault(f"{where}: sweep", f"{problem} the result")
-    for key in ("suite", "gate"):
+    for key in ("suite", "gate", "search"):
         if getattr(recipe, key):
             yield Fault(f"{where}: {key}", "has no effect: only the result is scored; move it")

@@ -49,6 +49,7 @@ class Catalog:
     A broken model is in `models` too, with its faults, so that the expert sets that hold it stay
     what they are. A broken suite is in `suites` too, without a digest in `suite_digests`. Of
     `suites_of_tasks` lm-eval must have the tasks, which reading the catalog does not tell.
+    `suite_benchmarks` names the benchmarks of each sound suite.
     `declared_name` is what models.yaml calls the catalog, if it does (catalog_name.py).
     """
 
@@ -60,6 +61,9 @@ class Catalog:
     broken: Mapping[str, BrokenPart] = field(default_factory=dict[str, BrokenPart])
     suite_digests: Mapping[str, str] = field(default_factory=dict[str, str])
     suites_of_tasks: Collection[str] = ()
+    suite_benchmarks: Mapping[str, tuple[str, ...]] = field(
+        default_factory=dict[str, tuple[str, ...]]
+    )
 
     @cached_property
     def recipes(self) -> Mapping[str, Recipe]:

@@ -63,10 +63,13 @@ def load_catalog(folder: Path) -> Catalog:
         raise CatalogError(f"catalog {folder}", faults)
     broken = list(file.broken)
     of_tasks: set[str] = set()
-    suites, digests = _load_suites(folder, broken, of_tasks)
+    benchmarks: dict[str, tuple[str, ...]] = {}
+    suites, digests = _load_suites(folder, broken, of_tasks, benchmarks)
     files, by_id = _load_recipes(folder, broken), dict[str, BrokenPart]()
     models = dict(sorted(file.models.items()))
-    catalog = Catalog(folder, models, files, suites, file.declared_name, by_id, digests, of_tasks)
+    catalog = Catalog(
+        folder, models, files, suites, file.declared_name, by_id, digests, of_tasks, benchmarks
+    )
     for name, steps in list(files.items()):
         if faults := _recipe_faults(catalog, steps):
             broken.append(BrokenPart("recipe", name, faults))
@@ -87,11 +90,14 @@ def _recipe_faults(catalog: Catalog, steps: Steps) -> tuple[Fault, ...]:
 
 
 def _load_suites(
-    folder: Path, broken: list[BrokenPart], of_tasks: set[str]
+    folder: Path,
+    broken: list[BrokenPart],
+    of_tasks: set[str],
+    benchmarks: dict[str, tuple[str, ...]],
 ) -> tuple[dict[str, Path], dict[str, str]]:
     """Read the suites: their files by name, and the digests of those that are sound.
 
-    Those that name tasks of lm-eval go into `of_tasks`.
+    Those that name tasks of lm-eval go into `of_tasks`, names of benchmarks into `benchmarks`.
     """
     from assets.work.suite_files import items_are_missing, load_suite
     from eval_ops.errors import EvalError, FaultyInputError
@@ -113,6 +119,7 @@ def _load_suites(
             problems = _identity_faults("suite", suite.name, name)
             if not problems:
                 digests[name] = suite.digest
+                benchmarks[name] = tuple(each.name for each in suite.benchmarks)
                 of_tasks.update(name for each in suite.benchmarks if each.task is not None)
         if problems:
             faults = tuple(Fault(place, problem) for problem in problems)

@@ -40,6 +40,8 @@ def recipe_faults(catalog: Catalog, steps: Steps) -> Iterator[Fault]:
             problem = f"gives the coefficient {coefficient.id!r}; {name_rule()}"
             yield Fault(f"{file}: sweep", problem)
     yield from _gate_faults(recipe, file)
+    if recipe.search:
+        yield from _search_faults(catalog, recipe, file)
 
 
 def suite_fault(catalog: Catalog, steps: Steps) -> Fault | None:
@@ -136,6 +138,27 @@ def _set_faults(
         told = "; ".join(f"{name} gives {', '.join(sets)}" for name, sets in asked.items() if sets)
         problem = f"must ask for the same sets in every document that has it; {told}"
         yield Fault(f"{file}: experts", problem)
+
+
+def _search_faults(catalog: Catalog, recipe: Recipe, file: str) -> Iterator[Fault]:
+    from eval_ops.errors import SearchError
+    from eval_ops.search import check_search, space_of
+    from eval_ops.search.settings import MEAN
+
+    try:
+        settings = check_search(recipe.search)
+        for each in catalog.sets_of(recipe)[-1:]:
+            space_of(settings, each.split("+"))
+    except SearchError as error:
+        for fault in error.faults:
+            yield Fault(f"{file}: search", fault)
+        return
+    known = catalog.suite_benchmarks.get(recipe.suite or "")
+    for name in settings.objectives if known is not None else ():
+        if name != MEAN and name not in (known or ()):
+            told = f"is no benchmark of suite {recipe.suite}.{did_you_mean(name, known or ())}"
+            allowed = ", ".join((MEAN, *(known or ())))
+            yield Fault(f"{file}: search.objective", f"'{name}' {told} Allowed: {allowed}")
 
 
 def _gate_faults(recipe: Recipe, file: str) -> Iterator[Fault]:

@@ -1,0 +1,216 @@
+"""Searching: candidates of one expert set are proposed, merged into memory, scored, and proposed
+anew from what came out. Knows no Dagster.
+
+Each point follows from the seed and the trials before it, and the scores of a candidate are kept
+under its digest. So a search that was killed finds what it had scored, and goes on as it would
+have: nothing else is remembered on the way. Only validation items choose.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from assets.work import names
+from assets.work.candidates import CandidateScorer
+from assets.work.merging import MergeJob
+from eval_ops.errors import EvalError, PairingError, SearchError
+from eval_ops.search import (
+    Point,
+    SearchSettings,
+    SearchSpace,
+    Study,
+    Trial,
+    check_search,
+    propose,
+    space_of,
+)
+from eval_ops.search.settings import MEAN
+from merge_ops.errors import RongheError
+
+if TYPE_CHECKING:
+    from assets.work.scoring import Scoring
+    from eval_ops.scores import SuiteScores
+    from merge_ops.recipes import Recipe
+    from merge_ops.stream import StreamSettings
+    from resources.store import Artifact, ArtifactStore
+
+STUDY = "study"
+STUDY_FILE = "study.json"
+CHOOSING = "validation"
+"""The items that choose; test items report."""
+
+Tell = Callable[[int, int], None]
+"""Called with the trials that are through and their number."""
+
+
+@dataclass(frozen=True)
+class SearchedSet:
+    """The study of one expert set in the store; `found` counts trials whose scores were there."""
+
+    artifact: "Artifact"
+    study: Study
+    found: int
+    seconds: float
+    test: Mapping[int, float] = field(default_factory=dict[int, float])
+
+
+def search_set(
+    store: "ArtifactStore",
+    job: MergeJob,
+    scoring: "Scoring",
+    stream: "StreamSettings",
+    tell: Tell | None = None,
+) -> SearchedSet:
+    """Search the best point of a job's expert set, publish the study, and point to it.
+
+    Raises SearchError where the recipe's search is wrong, SuiteError where its suite has no
+    validation items, EvalError where not one candidate could be scored.
+    """
+    started = time.perf_counter()
+    recipe = job.steps.result
+    settings = check_search(recipe.search, f"recipe {recipe.name}: search")
+    experts = job.expert_set.split("+") if job.expert_set else []
+    space = space_of(settings, experts, f"recipe {recipe.name}: search")
+    with CandidateScorer(store, job, scoring, stream) as scorer:
+        search = _Search(scorer, recipe, settings, space)
+        ended = search.run(tell)
+    study = Study(
+        settings.sampler,
+        recipe.seed,
+        settings.objectives,
+        tuple(search.trials),
+        ended,
+        settings.model_dump(mode="json"),
+    )
+    if study.best is None:
+        problem = search.trials[-1].problem if search.trials else "no trial was made"
+        raise EvalError(
+            f"search of {recipe.name} [{job.expert_set}]: no candidate has scores; the"
+            f" last one: {problem}"
+        )
+    with store.attempt(STUDY) as attempt:
+        attempt.write_bytes(STUDY_FILE, study.to_json().encode())
+        artifact = attempt.publish()
+    store.point(names.search(recipe.name), job.expert_set, STUDY, artifact.digest, run=scoring.run)
+    return SearchedSet(artifact, study, search.found, time.perf_counter() - started, search.test)
+
+
+def found_job(store: "ArtifactStore", job: MergeJob) -> tuple[MergeJob, str]:
+    """Return a job at the point that its search found, and the digest of the study that says so.
+
+    Raises MissingArtifactError where nothing was searched yet, ScoresError where the study cannot
+    be read, SearchError where it is of other parameters than the recipe has now.
+    """
+    from resources.errors import MissingArtifactError
+
+    recipe = job.steps.result
+    artifact = names.resolve(store, names.search(recipe.name), job.expert_set)
+    if artifact is None:
+        raise MissingArtifactError(
+            f"{names.search(recipe.name)} [{job.expert_set}] is not in artifact store {store.uri};"
+            " materialize it first"
+        )
+    best = Study.from_json(artifact.read_bytes(STUDY_FILE)).best
+    assert best is not None  # none is published without one
+    settings = check_search(recipe.search, f"recipe {recipe.name}: search")
+    space = space_of(settings, job.expert_set.split("+"), f"recipe {recipe.name}: search")
+    steps = job.steps.with_result(at_point(recipe, space, best.point))
+    return dataclasses.replace(job, steps=steps), artifact.digest
+
+
+def at_point(recipe: "Recipe", space: SearchSpace, point: Point) -> "Recipe":
+    """Return a recipe at one point of its space.
+
+    A parameter by expert goes to the models, one by layers becomes a gradient, and one by component
+    a list of conditions that ends with the rest. Raises SearchError where the point is of another
+    space.
+    """
+    wanted = [dimension.name for dimension in space.dimensions]
+    if sorted(wanted) != sorted(point):
+        told = f"the study is of {', '.join(point)}, the recipe's search of {', '.join(wanted)}"
+        raise SearchError(f"recipe {recipe.name}", [f"{told}; search again"])
+    given: Mapping[str, Any] = recipe.search["parameters"]
+    shared: dict[str, Any] = {}
+    by_model: dict[str, dict[str, Any]] = {}
+    for dimension in space.dimensions:
+        value, per = point[dimension.name], given[dimension.parameter].get("per")
+        if per is None:
+            shared[dimension.parameter] = value
+        elif per == "expert":
+            by_model.setdefault(str(dimension.part), {})[dimension.parameter] = value
+        elif per == "layers":
+            shared.setdefault(dimension.parameter, []).append(value)
+        else:
+            condition = {"filter": dimension.part, "value": value}
+            rest = {"value": value}
+            chosen = condition if dimension.part else rest
+            shared.setdefault(dimension.parameter, []).append(chosen)
+    return recipe.at(shared, by_model)
+
+
+class _Search:
+    """One search under way: its trials so far, and what they cost."""
+
+    def __init__(
+        self,
+        scorer: CandidateScorer,
+        recipe: "Recipe",
+        settings: SearchSettings,
+        space: SearchSpace,
+    ) -> None:
+        self._scorer = scorer
+        self._recipe = recipe
+        self._settings = settings
+        self._space = space
+        self.trials: list[Trial] = []
+        self.found = 0
+        self.test: dict[int, float] = {}
+
+    def run(self, tell: Tell | None) -> str:
+        """Make the trials; return why there are no more."""
+        settings, started = self._settings, time.monotonic()
+        grid = self._space.grid_size if settings.sampler == "grid" else settings.trials
+        wanted = min(settings.trials, grid)
+        while len(self.trials) < wanted:
+            if settings.budget.items is not None and self._asked >= settings.budget.items:
+                return "items"
+            minutes = settings.budget.minutes
+            if minutes is not None and time.monotonic() - started >= 60 * minutes:
+                return "minutes"
+            point = propose(self._space, settings, self._recipe.seed, self.trials)
+            assert point is not None  # only a grid has an end, and it is counted above
+            self.trials.append(self._tried(point))
+            if tell is not None:
+                tell(len(self.trials), wanted)
+        return "grid" if wanted < settings.trials else "trials"
+
+    @property
+    def _asked(self) -> int:
+        return sum(trial.items for trial in self.trials)
+
+    def _tried(self, point: Point) -> Trial:
+        from resources.errors import ResourceError
+
+        number = len(self.trials)
+        try:
+            candidate = at_point(self._recipe, self._space, point)
+            scored = self._scorer.score(candidate)
+            values = _values(scored.scores, self._settings.objectives)
+        except (ResourceError, PairingError):  # of the store or the suite, so of every candidate
+            raise
+        except (RongheError, EvalError) as error:
+            return Trial(number, point, problem=f"{type(error).__name__}: {error}")
+        self.found += scored.memoized
+        self.test[number] = scored.scores.mean().value
+        items = sum(score.n for score in scored.scores.scores)
+        return Trial(number, point, values, scored.digest, None, items)
+
+
+def _values(scores: "SuiteScores", objectives: tuple[str, ...]) -> tuple[float, ...]:
+    """The objectives of one candidate on validation items."""
+    return tuple(
+        scores.mean(CHOOSING).value if name == MEAN else scores.score(name, CHOOSING).value
+        for name in objectives
+    )
