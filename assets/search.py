@@ -40,9 +40,9 @@ def build_search(
         gpu=op_tags,
         one_run=True,
         kind="pytorch",
-        description=f"Search: coefficients of recipe {merge.name} are proposed, merged in memory and"
-        f" scored on the validation items of suite {suite.stem}. No candidate is written. A search"
-        " that was stopped goes on where it was.",
+        description=f"Search: coefficients of recipe {merge.name} are proposed, merged in memory"
+        f" and scored on the validation items of suite {suite.stem}. No candidate is written. A"
+        " search that was stopped goes on where it was.",
     )
     def search(context: dg.AssetExecutionContext, settings: RunSettings) -> dg.MaterializeResult:
         from assets.work.suite_files import load_suite

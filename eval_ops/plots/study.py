@@ -1,4 +1,4 @@
-"""A study as a picture: what each trial scored and the best so far, and each parameter by itself."""
+"""A study as a picture: what each trial scored, the best so far, and each parameter by itself."""
 
 from typing import Any
 
