@@ -21,8 +21,8 @@ from assets.work.scoring import (
     Scoring,
     publish_scores,
     read_scores,
-    score_checkpoint,
     score_in_child,
+    score_stored,
 )
 from assets.work.virtual_checkpoints import CHECKPOINT, plan_of
 from eval_ops.errors import CheckpointLoadError
@@ -48,7 +48,7 @@ _sound: set[tuple[object, ...]] = set()
 
 @dataclass(frozen=True)
 class ScoredCandidate:
-    """What a candidate scored. `digest` is its plan's, which is that of the checkpoint it stands for.
+    """What a candidate scored. `digest` is its plan's, which is the checkpoint's when it is written.
 
     `artifact` are the scores in the store: None where only some items were asked. `memoized` says
     that the store had them.
@@ -145,14 +145,7 @@ class CandidateScorer:
             seconds = time.perf_counter() - started
             scored = ScoredCheckpoint(found.artifact, found.scores, found.memoized, seconds)
         else:
-            suite, device, threads = (
-                self._scoring.suite,
-                self._scoring.device,
-                self._scoring.threads,
-            )
-            scored = score_checkpoint(
-                self._store, checkpoint, suite, device, threads, progress, called
-            )
+            scored = score_stored(self._store, checkpoint, self._scoring, progress, called)
         digest, run = scored.artifact.digest, self._scoring.run
         self._store.point(names.scores(recipe), partition, SCORES, digest, run=run)
         return scored
@@ -246,12 +239,11 @@ def score_virtual(
 ) -> ScoredCheckpoint:
     """Score a checkpoint that may be written or virtual, as it stands in the store.
 
-    Raises what `score_checkpoint` raises, and what merging raises.
+    Raises what `score_stored` raises, and what merging raises.
     """
     known = store.find(SCORES, scores_digest(checkpoint.digest, scoring.suite.digest))
     if known is not None or not getattr(checkpoint, "virtual", False):
-        suite, device, threads = scoring.suite, scoring.device, scoring.threads
-        return score_checkpoint(store, checkpoint, suite, device, threads, None, called)
+        return score_stored(store, checkpoint, scoring, None, called)
     plan = plan_of(store, store.get(checkpoint.kind, checkpoint.digest), settings)
     called = called or f"checkpoint {checkpoint.digest[:12]}"
     memory = _Memory(settings)

@@ -202,18 +202,19 @@ def score_model(
     Raises MissingArtifactError when the model was never pulled, EvalError when it cannot be scored.
     """
     checkpoint = whole_model(store, name, base, stream, scoring.run)
-    scored = _score(store, checkpoint, scoring, progress, f"model {name}")
+    scored = score_stored(store, checkpoint, scoring, progress, f"model {name}")
     asset, digest = f"model_scores/{scoring.suite.name}", scored.artifact.digest
     store.point(asset, name, SCORES, digest, run=scoring.run)
     return scored
 
 
-def _score(
+def score_stored(
     store: "ArtifactStore",
     checkpoint: "StoredModel",
     scoring: Scoring,
     progress: "Progress | None",
     called: str,
 ) -> ScoredCheckpoint:
+    """Score a checkpoint as a scoring says; see `score_checkpoint`."""
     suite, device, threads = scoring.suite, scoring.device, scoring.threads
     return score_checkpoint(store, checkpoint, suite, device, threads, progress, called)
