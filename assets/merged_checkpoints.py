@@ -19,6 +19,7 @@ from assets.run_settings import RunSettings
 from assets.team_asset import team_asset
 from assets.work import names
 from assets.work.merging import MergedCheckpoint, MergedSet, MergeJob, merge_set, point_at
+from assets.work.searching import found_job
 from merge_ops.errors import shown
 from merge_ops.recipes import Recipe, Steps
 
@@ -59,6 +60,11 @@ class MergeRecipe:
         """Key of the merged checkpoints."""
         return dg.AssetKey.from_user_string(self.asset)
 
+    @property
+    def search_key(self) -> dg.AssetKey:
+        """Key of the studies, where the recipe searches for its coefficients."""
+        return dg.AssetKey.from_user_string(names.search(self.name))
+
     def job(self, expert_set: str, points: Mapping[str, str]) -> MergeJob:
         """Describe what a run merges for one set; `points` are partition keys by coefficient."""
         keys = {coefficient: str(key) for coefficient, key in points.items()}
@@ -73,7 +79,9 @@ def build_merged_checkpoint(
     @team_asset(
         merge.asset,
         condition,
-        deps=merge.deps,
+        deps=merge.deps
+        if not merge.recipe.search
+        else [*merge.deps, dg.AssetDep(merge.search_key)],
         partitions=merge.grid,
         group=merge.name,
         code_version=merge.code_version,
@@ -92,10 +100,14 @@ def build_merged_checkpoint(
         for expert_set, points in group_by_set(batch.keys).items():
             job, progress = merge.job(expert_set, points), log_progress(context.log, expert_set)
             with batch.part(*points.values()):
+                version = merge.code_version
+                if merge.recipe.search:
+                    job, study = found_job(store, job)
+                    version = f"{version} {study}"
                 merged = merge_set(store, job, settings.stream(), progress)
                 stop_if_run_is_over(context)
                 point_at(store, job, merged, run)
-                _report(context, batch, merge.code_version, points, merged)
+                _report(context, batch, version, points, merged)
         return batch.result()
 
     return merged_checkpoint

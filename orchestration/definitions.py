@@ -23,6 +23,7 @@ from assets.models import build_model
 from assets.recipe_steps import RecipeStep, build_recipe_step
 from assets.run_settings import RunSettings
 from assets.scores import build_model_scores, build_scores
+from assets.search import build_search
 from assets.task_vectors import build_task_vector
 from assets.upstream import build_upstream_model
 from assets.work.collecting import Contest, RankedRecipe
@@ -180,6 +181,8 @@ def _recipe_assets(partitions: Partitions, merge: MergeRecipe) -> Iterator[Any]:
     if catalog.sets_of(merge.recipe):
         sets, mapping = partitions.sets_of(merge.recipe), partitions.expert_to_sets(merge.recipe)
         yield build_merge_plan(merge.name, merge.base, sets, mapping, condition)
+    if merge.recipe.search and merge.recipe.suite in catalog.suite_digests:
+        yield _search(partitions, merge, condition)
     yield build_merged_checkpoint(merge, condition, gpu_op_tags())
     suite = catalog.suite_of(merge.recipe)
     if suite is not None:
@@ -190,6 +193,22 @@ def _recipe_assets(partitions: Partitions, merge: MergeRecipe) -> Iterator[Any]:
         deps = [dg.AssetDep(checked_suite_key(suite.stem))] if checked else []
         version = version or BROKEN
         yield build_scores(merge, suite, version, same_point, condition, gpu_op_tags(), deps)
+
+
+def _search(
+    partitions: Partitions, merge: MergeRecipe, condition: dg.AutomationCondition
+) -> dg.AssetsDefinition:
+    """The studies of a recipe that searches: again where its inputs, its suite or it changed."""
+    catalog, recipe = partitions.catalog, merge.recipe
+    suite, sets = catalog.suites[str(recipe.suite)], partitions.sets_of(recipe)
+    suite_digest = catalog.suite_digests[suite.stem]
+    version = _digest([merge.code_version, dict(recipe.search), recipe.seed, suite_digest])
+    deps = (
+        [dg.AssetDep(checked_suite_key(suite.stem))]
+        if suite.stem in catalog.suites_of_tasks
+        else []
+    )
+    return build_search(merge, suite, version, sets, condition, gpu_op_tags(), deps)
 
 
 def _results(partitions: Partitions) -> Iterator[Any]:
