@@ -48,7 +48,7 @@ _sound: set[tuple[object, ...]] = set()
 
 @dataclass(frozen=True)
 class ScoredCandidate:
-    """What a candidate scored. `digest` is its plan's, which is the checkpoint's when it is written.
+    """What a candidate scored. `digest` is its plan's, which a written one would have.
 
     `artifact` are the scores in the store: None where only some items were asked. `memoized` says
     that the store had them.
@@ -274,7 +274,7 @@ class _Memory:
         digests = {output.coefficient: str(output.digest) for output in plan.outputs}
         if digests[coefficient] not in self._held:
             size = sum(shard.size for shard in plan.shards)
-            count = max(1, self._settings.memory // max(1, size))
+            count = _room(self._settings, size)
             others = [each for each in ahead if each != coefficient]
             together = [coefficient, *others[: count - 1]]
             if id(plan) in self._alone or len(together) == 1:
@@ -318,6 +318,11 @@ class _Memory:
         self._held = {}
         while self._folders:
             self._folders.pop().close()
+
+
+def _room(settings: "StreamSettings", of_one: int) -> int:
+    """How many candidates are merged from one read: those that the bound of memory holds."""
+    return max(1, settings.memory // max(1, of_one))
 
 
 def _look(plan: "Plan", folder: "MemoryFolder", called: str) -> None:
