@@ -131,12 +131,9 @@ class BenchmarkDefinition(Closed):
             raise ValueError(f"prompt is {self.prompt!r}: {fault}")
         if stray := sorted(set(self.columns) - set(ROLES)):
             raise ValueError(f"columns: {stray[0]!r} is none of {', '.join(ROLES)}")
-        if several := [
-            k for k, v in self.columns.items() if isinstance(v, list) and k != "choices"
-        ]:
-            raise ValueError(
-                f"columns: {several[0]} must be one column; only choices may be a list"
-            )
+        lists = [role for role, column in self.columns.items() if isinstance(column, list)]
+        if lists and lists != ["choices"]:
+            raise ValueError("columns: only choices may be a list of columns")
         for key in ("pattern", "passage"):
             _check_pattern(key, getattr(self, key))
 
@@ -204,9 +201,9 @@ class SuiteDefinition(Closed):
             )
         if "code" in metrics and not self.allow_code:
             raise ValueError(
-                f"benchmark '{metrics['code']}' runs code that models wrote. That happens in a child"
-                " without network, with limits of memory, time and files, and only where the suite"
-                " says `allow_code: true`"
+                f"benchmark '{metrics['code']}' runs code that models wrote. That happens in a"
+                " child without network, with limits of memory, time and files, and only where the"
+                " suite says `allow_code: true`"
             )
         if "judge" in metrics and self.judge is None:
             raise ValueError(

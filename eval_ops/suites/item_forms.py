@@ -32,11 +32,11 @@ _SEVERAL = re.compile(rf"^[{LETTERS}](?:[\s,，、;]*[{LETTERS}])*$")
 class ItemForm:
     """The form of a benchmark's items: their kind, and the columns of their file.
 
-    `letters` says that choices are asked as letters; they may then be written with labels (`A. …`),
-    as one text, or as a mapping of letters. `several` allows more than one right choice. `splits`
-    is whether each row names its split, and `where` which rows are taken. `follow_up` names a column
-    of two questions, `tests` one of code; `passage` is an expression whose first group, found in
-    the prompt, is what items of a group share.
+    `letters` says that choices are asked as letters; they may then be written with labels
+    (`A. …`), as one text, or as a mapping of letters. `several` allows more than one right choice.
+    `splits` is whether each row names its split, and `where` which rows are taken. `follow_up`
+    names a column of two questions, `tests` one of code; `passage` is an expression whose first
+    group, found in the prompt, is what items of a group share.
     """
 
     kind: Kind = "choice"

@@ -82,9 +82,11 @@ def divide(items: Sequence[Item], share: float, seed: int, benchmark: str) -> tu
     groups: dict[str, int] = {}
     for item in items:
         groups[item.group or item.id] = groups.get(item.group or item.id, 0) + 1
-    order = sorted(
-        groups, key=lambda name: blake3(f"{seed}\0{benchmark}\0{name}".encode()).digest()
-    )
+
+    def place(name: str) -> bytes:
+        return blake3(f"{seed}\0{benchmark}\0{name}".encode()).digest()
+
+    order = sorted(groups, key=place)
     validation: set[str] = set()
     taken, wanted = 0, round(share * len(items))
     for name in order[:-1] if share > 0 else ():
@@ -170,9 +172,8 @@ def _key_faults(row: Mapping[str, Any], form: ItemForm, fields: Sequence[str]) -
         of_choices = form.column("choices")
         names += [of_choices] if isinstance(of_choices, str) else list(of_choices)[:2]
         names.append(form.column("answer"))
-    asked = (
-        [field for field in fields if field != item_forms.LETTERED] if not form.follow_up else []
-    )
+    asked = [field for field in fields if field != item_forms.LETTERED]
+    asked = [] if form.follow_up else asked
     faults: list[str] = []
     for key in dict.fromkeys([*map(str, names), *asked]):
         if key not in row and key != NUMBERED:

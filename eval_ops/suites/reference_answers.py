@@ -10,7 +10,7 @@ from eval_ops.suites.item_rows import FileReader, read_bytes, read_rows
 from eval_ops.suites.items import Item
 
 PROMPTS = ("single-v1", "single-math-v1", "single-v1-multi-turn", "single-math-v1-multi-turn")
-"""The prompts that grade one answer: of a first and of a second question, with a reference or not."""
+"""The prompts that grade one answer, to a first and to a second question."""
 
 
 def read_references(path: Path, reader: FileReader, items: Sequence[Item]) -> tuple[Item, ...]:

@@ -155,9 +155,8 @@ def _own(
         prompts = read_judge_prompts(_path(found[entry.judge_prompts]), place.reader)
         fields["judge_prompts"] = prompts
     if len(told) < len(found):
-        told = [
-            _digest_of(_path(each), file.digest, n, place) for n, each in enumerate(found.values())
-        ]
+        paths = [_path(each) for each in found.values()]
+        told = [file.digest, *(_digest_of(path, place) for path in paths[1:])]
     kept = _first_of_each_split(items, entry.limit or limit)
     return {**fields, "items": kept, "version": "; ".join(told)}
 
@@ -216,10 +215,9 @@ def _check_bytes(path: Path, pinned: PinnedFile, reader: FileReader) -> None:
         raise ItemsError(str(path), [told])
 
 
-def _digest_of(path: Path, of_items: str, number: int, place: DataPlace) -> str:
-    """The digest of an own file; that of the items is known already."""
+def _digest_of(path: Path, place: DataPlace) -> str:
     try:
-        return of_items if number == 0 else place.reader.digest(path)
+        return place.reader.digest(path)
     except OSError as error:
         raise ItemsError(str(path), [str(error)]) from error
 

@@ -182,7 +182,8 @@ def check_suite(
 
 def _on_top(document: object, path: Path, shipped: object) -> dict[str, Any]:
     """The shipped suite's document with what a file sets on top of it."""
-    assert isinstance(document, Mapping) and isinstance(shipped, Mapping)
+    assert isinstance(document, Mapping)
+    assert isinstance(shipped, Mapping)
     allowed = (*SET_BY_READER, "shipped")
     stray = [key for key in document if key not in allowed]
     faults = [
