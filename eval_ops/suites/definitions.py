@@ -24,7 +24,9 @@ GENERATION_ONLY = (
     "references", "judge_prompts", "tests",
 )  # fmt: skip
 CHOICE_METRICS = ("acc", "acc_norm")
-SET_BY_READER = ("name", "description", "seed", "limit", "data_dir", "allow_code", "judge")
+SET_BY_READER = (
+    "name", "description", "seed", "limit", "data_dir", "only", "allow_code", "judge",
+)  # fmt: skip
 """Keys that a suite file may set on top of a shipped suite."""
 DEFAULT_NEW_TOKENS = 128
 NEW_TOKENS_FOR_LETTERS = 32
@@ -39,13 +41,15 @@ class Closed(BaseModel):
 class Source(Closed):
     """Where shipped data comes from: a commit of a GitHub repository, or of a data set of the Hub.
 
-    `path` is the folder in it. With `data_dir`, the files lie below the source's name there.
+    `path` is the folder in it, and `files` says which have another name there. With `data_dir`, the
+    files lie below the source's name in it.
     """
 
     github: Repository | None = None
     hub: Repository | None = None
     commit: Commit
     path: str = ""
+    files: dict[str, str] = Field(default_factory=dict[str, str])
 
     @model_validator(mode="after")
     def _one_place(self) -> "Source":
@@ -182,6 +186,7 @@ class SuiteDefinition(Closed):
     seed: int = Field(default=0, ge=0, lt=2**32)
     limit: int | None = Field(default=None, ge=1)
     data_dir: str | None = None
+    only: list[str] | None = Field(default=None, min_length=1)
     sources: dict[Name, Source] = Field(default_factory=dict[str, Source])
     allow_code: bool = False
     judge: JudgeDefinition | None = None
@@ -193,7 +198,9 @@ class SuiteDefinition(Closed):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"benchmarks: each needs a name of its own; twice: {', '.join(twice)}")
-        metrics = {each.metric: each.name for each in self.benchmarks if each.items}
+        if stray := [name for name in self.only or () if name not in names]:
+            raise ValueError(f"only: {stray[0]!r} is none of the benchmarks {', '.join(names)}")
+        metrics = {each.metric: each.name for each in self.chosen if each.items}
         unknown = [b for b in self.benchmarks if b.source and b.source not in self.sources]
         if unknown:
             raise ValueError(
@@ -212,6 +219,11 @@ class SuiteDefinition(Closed):
                 " or `judge: {model: FOLDER}` for a model on this machine"
             )
         return self
+
+    @property
+    def chosen(self) -> list[BenchmarkDefinition]:
+        """Return the benchmarks of `only`, or all."""
+        return [each for each in self.benchmarks if self.only is None or each.name in self.only]
 
 
 def _listed(words: tuple[str, ...]) -> str:

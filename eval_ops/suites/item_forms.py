@@ -23,6 +23,9 @@ NUMBERED = "#"
 LETTERED = "lettered"
 """A key that every prompt may use: the choices, a line each, as `A. …`."""
 
+TESTS = "tests"
+"""A key that prompts of `metric: code` may use: the lines of the tests."""
+
 _LABEL = re.compile(rf"^\s*[(（]?([{LETTERS}])\s*[.．、:：)）]\s*")
 _LABELS = re.compile(rf"(?:^|\s)[(（]?[{LETTERS}]\s*[.．、:：)）]\s*")
 _SEVERAL = re.compile(rf"^[{LETTERS}](?:[\s,，、;]*[{LETTERS}])*$")

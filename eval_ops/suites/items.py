@@ -76,12 +76,13 @@ def read_items(path: Path, reader: FileReader, form: ItemForm | str = "{prompt}"
 def divide(items: Sequence[Item], share: float, seed: int, benchmark: str) -> tuple[Item, ...]:
     """Divide items whose file names no splits: about `share` of them to validation.
 
-    Items of a group go together. Which go where depends on the seed and on the benchmark's and the
-    groups' names alone. Test gets one group at least, and so does validation with a share above 0.
+    Items of a group go together, and so do equal questions. Which go where depends on the seed, the
+    benchmark's name, and the groups' names or the questions alone. Test gets one group at least,
+    and so does validation with a share above 0.
     """
     groups: dict[str, int] = {}
     for item in items:
-        groups[item.group or item.id] = groups.get(item.group or item.id, 0) + 1
+        groups[item.group or item.prompt] = groups.get(item.group or item.prompt, 0) + 1
 
     def place(name: str) -> bytes:
         return blake3(f"{seed}\0{benchmark}\0{name}".encode()).digest()
@@ -95,7 +96,7 @@ def divide(items: Sequence[Item], share: float, seed: int, benchmark: str) -> tu
         validation.add(name)
         taken += groups[name]
     return tuple(
-        replace(item, split="validation" if (item.group or item.id) in validation else "test")
+        replace(item, split="validation" if (item.group or item.prompt) in validation else "test")
         for item in items
     )
 
@@ -148,13 +149,14 @@ def _item(
     if faults:
         return None, faults
     texts = tuple(cast("Sequence[str]", choices))
-    known = {**values, item_forms.LETTERED: item_forms.lettered(texts)}
-    prompt = form.prompt.format_map({field: known[field] for field in fields if field in known})
+    made = {item_forms.LETTERED: item_forms.lettered(texts), item_forms.TESTS: tests}
+    known = {**values, **made}
+    prompt = turns[0] if turns else form.prompt.format_map({key: known[key] for key in fields})
     column = form.column("id")
     return Item(
         id=str(number) if column == NUMBERED else str(values[str(column)]),
         split=values[str(form.column("split"))] if form.splits else "test",
-        prompt=turns[0] if turns else prompt,
+        prompt=prompt,
         choices=texts,
         answer=right[0] if right else 0,
         right=right if form.several else (),
@@ -172,7 +174,7 @@ def _key_faults(row: Mapping[str, Any], form: ItemForm, fields: Sequence[str]) -
         of_choices = form.column("choices")
         names += [of_choices] if isinstance(of_choices, str) else list(of_choices)[:2]
         names.append(form.column("answer"))
-    asked = [field for field in fields if field != item_forms.LETTERED]
+    asked = [field for field in fields if field not in (item_forms.LETTERED, item_forms.TESTS)]
     asked = [] if form.follow_up else asked
     faults: list[str] = []
     for key in dict.fromkeys([*map(str, names), *asked]):

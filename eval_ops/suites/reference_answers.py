@@ -12,6 +12,14 @@ from eval_ops.suites.items import Item
 PROMPTS = ("single-v1", "single-math-v1", "single-v1-multi-turn", "single-math-v1-multi-turn")
 """The prompts that grade one answer, to a first and to a second question."""
 
+OWN_SYSTEM = "You grade answers. You are strict, and you look at nothing but the answer's quality."
+OWN_TEMPLATE = (
+    "Grade the answer to the question below from 1 (useless) to 10 (nothing is missing, nothing is"
+    " wrong). Say in two sentences why, then end with the grade as [[grade]], for example"
+    " [[7]].\n\n[Question]\n{question}\n\n{references}[Answer]\n{answer}\n[End of the answer]"
+)
+"""What a judge is asked of own items: question, right answers where there are some, answer."""
+
 
 def read_references(path: Path, reader: FileReader, items: Sequence[Item]) -> tuple[Item, ...]:
     """Return items with the reference answers that a file has for them, one a turn.

@@ -22,7 +22,12 @@ from eval_ops.suites.definitions import (
 )
 from eval_ops.suites.item_forms import ItemForm
 from eval_ops.suites.items import FileReader, Item, divide, read_items
-from eval_ops.suites.reference_answers import read_judge_prompts, read_references
+from eval_ops.suites.reference_answers import (
+    OWN_SYSTEM,
+    OWN_TEMPLATE,
+    read_judge_prompts,
+    read_references,
+)
 
 DATA_FORMS = (".csv", ".json", ".jsonl", ".parquet")
 JudgePrompt = tuple[str, str, str]
@@ -73,7 +78,7 @@ class DataPlace:
         """Return what a file of a GitHub source is, None for files of one's own and of the Hub."""
         if self.source is None or self.source.github is None or file not in sha256:
             return None
-        path = f"{self.source.path}/{file}".lstrip("/")
+        path = f"{self.source.path}/{self.source.files.get(file, file)}".lstrip("/")
         return PinnedFile(self.source.github, self.source.commit, path, sha256[file])
 
 
@@ -140,6 +145,8 @@ def _own(
     }
     names = [str(entry.items), entry.references, entry.judge_prompts]
     found = {name: _find(name, entry, place) for name in names if name}
+    if entry.metric == "judge":
+        fields["settings"] = {"prompts": _prompts_digest(entry, place, found)}
     waits = tuple(each for each in found.values() if isinstance(each, PinnedFile))
     pinned = [place.pinned(name, entry.sha256) for name in found]
     told = [each.told for each in pinned if each is not None]
@@ -159,6 +166,16 @@ def _own(
         told = [file.digest, *(_digest_of(path, place) for path in paths[1:])]
     kept = _first_of_each_split(items, entry.limit or limit)
     return {**fields, "items": kept, "version": "; ".join(told)}
+
+
+def _prompts_digest(
+    entry: BenchmarkDefinition, place: DataPlace, found: Mapping[str, Path | PinnedFile]
+) -> str:
+    """The digest of what a judge is asked: of the prompts' file, or of our own prompt."""
+    if entry.judge_prompts is None:
+        return blake3(f"{OWN_SYSTEM}\0{OWN_TEMPLATE}".encode()).hexdigest()[:12]
+    pinned = place.pinned(entry.judge_prompts, entry.sha256)
+    return (pinned.sha256 if pinned else _digest_of(_path(found[entry.judge_prompts]), place))[:12]
 
 
 def _form(entry: BenchmarkDefinition) -> ItemForm:

@@ -29,7 +29,7 @@ definitions.py has every key; docs/evaluation.md explains them.
 
 import importlib.metadata
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -130,6 +130,11 @@ class Suite:
     judge: Judge | None = None
 
     @property
+    def valued_later(self) -> bool:
+        """Return whether a judge grades, or programs are run, after the model has written."""
+        return any(benchmark.later for benchmark in self.benchmarks)
+
+    @property
     def waits_for(self) -> tuple[PinnedFile, ...]:
         """Return the pinned files that must be fetched before the suite can be asked."""
         return tuple(file for each in self.benchmarks for file in each.waits_for)
@@ -160,7 +165,7 @@ def check_suite(
     judge = _judge(definition.judge, path, shelf)
     benchmarks: list[Benchmark] = []
     faults: list[str] = []
-    for entry in definition.benchmarks:
+    for entry in definition.chosen:
         place = _place(definition, entry, path, reader, shelf)
         try:
             found = resolve(entry, place, definition.limit, definition.seed)
@@ -250,15 +255,14 @@ def _version(found: Mapping[str, Any], judge: Judge | None) -> str:
     version = str(found["version"])
     if judge is None or found["metric"] != "judge":
         return version
-    prompts: Sequence[JudgePrompt] = found["judge_prompts"]
-    digest = blake3(json.dumps(prompts, ensure_ascii=False).encode()).hexdigest()[:12]
-    told = f"judge {judge.name} at temperature {judge.temperature:g}, prompts {digest}"
+    prompts = found["settings"]["prompts"]
+    told = f"judge {judge.name} at temperature {judge.temperature:g}, prompts {prompts}"
     return f"{version}; {told}"
 
 
 def _digest(definition: SuiteDefinition, benchmarks: list[Benchmark]) -> str:
     content: list[dict[str, Any]] = []
-    for entry, benchmark in zip(definition.benchmarks, benchmarks, strict=True):
+    for entry, benchmark in zip(definition.chosen, benchmarks, strict=True):
         known = {**entry.content(), "limit": benchmark.limit}
         content.append({**known, "version": benchmark.version})
     whole = {
