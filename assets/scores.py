@@ -115,7 +115,9 @@ def build_model_scores(
 def _scoring(suite: Path, settings: RunSettings, context: dg.AssetExecutionContext) -> Scoring:
     from assets.work.suite_files import load_suite
 
-    return Scoring(load_suite(suite), settings.device, settings.threads, context.run.run_id)
+    return Scoring(
+        load_suite(suite, fetch=True), settings.device, settings.threads, context.run.run_id
+    )
 
 
 def _of_suites(scored: Mapping[str, ScoredCheckpoint]) -> Report:

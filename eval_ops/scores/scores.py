@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -205,6 +205,15 @@ class SuiteScores:
         if isinstance(parquet, bytes):
             loaded.check_samples()
         return loaded
+
+    @classmethod
+    def unfinished(cls, text: str | bytes, parquet: bytes) -> "SuiteScores":
+        """Read scores of which some samples have no value yet; what is finished is checked after.
+
+        ScoresError when either is unreadable.
+        """
+        read = cls.from_json(text)
+        return replace(read, samples=samples_from_parquet(parquet))
 
     def samples_to_parquet(self) -> bytes:
         """Write the samples as one Parquet file: a row an answer, the columns of `Sample`."""

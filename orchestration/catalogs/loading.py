@@ -36,7 +36,7 @@ Loading reads no weight and no benchmark item, and needs no network and no envir
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from assets.work.names import reserved_names
@@ -64,8 +64,8 @@ def load_catalog(folder: Path) -> Catalog:
     broken = list(file.broken)
     of_tasks: set[str] = set()
     benchmarks: dict[str, tuple[str, ...]] = {}
-    suites, digests = _load_suites(folder, broken, of_tasks, benchmarks)
     files, by_id = _load_recipes(folder, broken), dict[str, BrokenPart]()
+    suites, digests = _load_suites(folder, broken, of_tasks, files, benchmarks)
     models = dict(sorted(file.models.items()))
     catalog = Catalog(
         folder, models, files, suites, file.declared_name, by_id, digests, of_tasks, benchmarks
@@ -93,24 +93,32 @@ def _load_suites(
     folder: Path,
     broken: list[BrokenPart],
     of_tasks: set[str],
+    recipes: Mapping[str, Steps],
     benchmarks: dict[str, tuple[str, ...]],
 ) -> tuple[dict[str, Path], dict[str, str]]:
     """Read the suites: their files by name, and the digests of those that are sound.
 
-    Those that name tasks of lm-eval go into `of_tasks`, names of benchmarks into `benchmarks`.
+    A recipe may name a shipped suite that has no file in the catalog. Suites that name tasks of
+    lm-eval, or data to fetch, go into `of_tasks`, names of benchmarks into `benchmarks`.
     """
     from assets.work.suite_files import items_are_missing, load_suite
     from eval_ops.errors import EvalError, FaultyInputError
+    from eval_ops.suites import shipped_suites
 
     paths = {path.stem: path for path in _files(folder / "suites", broken, "suite")}
+    used = {str(steps.result.suite) for steps in recipes.values()} - set(paths)
+    shipped = {name: path for name, path in shipped_suites().items() if name in used}
     digests: dict[str, str] = {}
-    for name, path in paths.items():
+    for name, path in (paths := paths | shipped).items():
         place, told = f"suites/{path.name}", True
         try:
             suite = load_suite(path)
         except EvalError as error:
             problems = error.faults if isinstance(error, FaultyInputError) else (str(error),)
             told = not items_are_missing(path)
+            if name in shipped:
+                how = f"write it into suites/{name}.yaml, with `shipped: {name}`, `name: {name}`"
+                problems = tuple(f"{problem}; {how}" for problem in problems)
         except ImportError:  # what is not installed is said of the whole command
             raise
         except Exception as error:  # whatever a file makes a library raise, it is this file's fault
@@ -120,7 +128,8 @@ def _load_suites(
             if not problems:
                 digests[name] = suite.digest
                 benchmarks[name] = tuple(each.name for each in suite.benchmarks)
-                of_tasks.update(name for each in suite.benchmarks if each.task is not None)
+                if suite.waits_for or any(each.task is not None for each in suite.benchmarks):
+                    of_tasks.add(name)
         if problems:
             faults = tuple(Fault(place, problem) for problem in problems)
             broken.append(BrokenPart("suite", name, faults, told))
