@@ -46,11 +46,23 @@ def ui(
 
 
 @app.command()
-def leaderboard() -> None:
+def leaderboard(
+    top: Annotated[int | None, typer.Option(min=1, help="Only so many rows of a suite.")] = None,
+    sort: Annotated[
+        str,
+        typer.Option(
+            help="mean, validation, name, vs-base, vs-best-expert, vs-average, or a benchmark."
+        ),
+    ] = "mean",
+    suite: Annotated[str | None, typer.Option(help="Only this suite.")] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print all numbers as CSV.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all numbers as JSON.")] = False,
+) -> None:
     """Print the leaderboard, where the artifacts are, and what to do next."""
-    from orchestration.commands import refresh_command as commands
+    from orchestration.commands.leaderboard_command import BoardOptions
+    from orchestration.commands.leaderboard_command import leaderboard as run
 
-    commands.leaderboard()
+    run(BoardOptions(top, sort, suite, "csv" if as_csv else "json" if as_json else "table"))
 
 
 @app.command()
