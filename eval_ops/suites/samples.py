@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 from blake3 import blake3
@@ -70,15 +71,7 @@ def assign_splits(samples: Sequence[Sample], share: float, seed: int) -> list[Sa
     )
     validation = set(order[:count])
     return [
-        Sample(
-            benchmark=sample.benchmark,
-            split="validation" if index in validation else "test",
-            item=sample.item,
-            value=sample.value,
-            choice=sample.choice,
-            answer=sample.answer,
-            loglikelihoods=sample.loglikelihoods,
-        )
+        replace(sample, split="validation" if index in validation else "test")
         for index, sample in enumerate(samples)
     ]
 
