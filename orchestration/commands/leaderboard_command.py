@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from assets.work import names
+from assets.work.champion_history import champion_state
 from merge_ops.errors import Fault, SettingsError, did_you_mean
 from orchestration.commands.catalog_store import open_store
-from orchestration.commands.console import PlainConsole, say
+from orchestration.commands.console import PlainConsole, marked, say
 from orchestration.commands.leaderboard_table import as_csv, as_json, sorted_rows, tables
 from orchestration.settings import load_settings
 
@@ -53,8 +54,10 @@ def leaderboard(options: BoardOptions | None = None) -> None:
             say(console, f"{hidden} more rows are not shown.")
         for reason in dict.fromkeys(row["stale"] for row in rows if row.get("stale")):
             say(console, f"old rows, of the last sound look: {reason}", "red")
-    note = "Points of test items ± standard error; coefficients were chosen on validation items."
+    note = "Points of test items (95 % interval); coefficients were chosen on validation items."
     say(console, f"{note} A verdict is of paired tests on the same items.")
+    for recipe, problem in _stale(store, champions).items():
+        say(console, marked("stale:", "yellow", f"the champion of {recipe}: {problem}"))
     _print_places(console, store, suites)
     _print_next_commands(console)
 
@@ -90,6 +93,22 @@ def _champions(
             continue
         if ref is not None:
             found[recipe] = ref.digest
+    return found
+
+
+def _stale(store: "ArtifactStore", champions: Mapping[str, str]) -> dict[str, str]:
+    """Why champions are not what their recipes make today, by recipe."""
+    from resources.errors import DamagedArtifactError
+
+    found: dict[str, str] = {}
+    for recipe in champions:
+        try:
+            state = champion_state(store, recipe)
+        except DamagedArtifactError as error:
+            found[recipe] = str(error)
+        else:
+            if state is not None and state.stale:
+                found[recipe] = state.stale
     return found
 
 

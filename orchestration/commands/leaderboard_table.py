@@ -14,8 +14,12 @@ Row = Mapping[str, Any]
 
 RIVALS = {"vs_best_expert": "vs best expert", "vs_base": "vs base", "vs_average": "vs average"}
 """Comparisons of a row, the one that is shown first where there is little room."""
-LEAST_NAME = 22
+LEAST_NAME = 20
 """Columns of the terminal that names have at least; they fold there."""
+SCORE_COLUMNS = (
+    ("", "value"), ("_low", "low"), ("_high", "high"), ("_stderr", "stderr"), ("_n", "n"),
+)  # fmt: skip
+"""Ends of the names of a score's columns in CSV, and the fields they show."""
 GAP = 2
 """Blanks between two columns."""
 SORTS = ("mean", "validation", "name", "vs-base", "vs-best-expert", "vs-average")
@@ -122,7 +126,7 @@ def _flat(suite: str, number: int, row: Row, names: Sequence[str]) -> dict[str, 
     scores = {
         f"{name}{end}": row["benchmarks"].get(name, {}).get(field)
         for name in names
-        for end, field in (("", "value"), ("_stderr", "stderr"), ("_n", "n"))
+        for end, field in SCORE_COLUMNS
     }
     return {
         "suite": suite,
@@ -134,7 +138,7 @@ def _flat(suite: str, number: int, row: Row, names: Sequence[str]) -> dict[str, 
         "coefficient": row["coefficient"],
         "digest": row["digest"],
         "mean": row["mean"]["value"],
-        "mean_stderr": row["mean"]["stderr"],
+        **{f"mean{end}": row["mean"].get(field) for end, field in SCORE_COLUMNS[1:-1]},
         "validation_mean": row["validation_mean"],
         **scores,
         **compared,
@@ -269,8 +273,13 @@ def _name(row: Row, crowned: bool) -> str:
 
 
 def _points(score: Row, with_error: bool) -> str:
-    text, spread = f"{100 * score['value']:.1f}", score["stderr"]
-    return text if spread is None or not with_error else f"{text} ±{100 * spread:.1f}"
+    """A share in points, with its interval; of an earlier release ± its standard error."""
+    text = f"{100 * score['value']:.1f}"
+    if not with_error:
+        return text
+    if score.get("low") is not None and score.get("high") is not None:
+        return f"{text} ({100 * score['low']:.1f}–{100 * score['high']:.1f})"
+    return text if score["stderr"] is None else f"{text} ±{100 * score['stderr']:.1f}"
 
 
 def _verdict(comparison: Row | None) -> str:

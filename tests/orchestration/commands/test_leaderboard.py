@@ -24,6 +24,10 @@ def compared(difference: float, verdict: str = "undecided") -> dict[str, Any]:
     return {"verdict": verdict, "difference": difference, "low": low, "high": high, "p_value": 0.5}
 
 
+def score(value: float) -> dict[str, Any]:
+    return {"value": value, "stderr": 0.01, "low": value - 0.02, "high": value + 0.01, "n": 100}
+
+
 def row(
     experts: Sequence[str] = QWEN,
     mean: float = 0.964,
@@ -31,7 +35,7 @@ def row(
     **said: object,
 ) -> dict[str, Any]:
     scores = {
-        name: {"value": (number + 1) / 100 + 0.9 * mean - 0.05, "stderr": 0.023, "n": 100}
+        name: score((number + 1) / 100 + 0.9 * mean - 0.05)
         for number, name in enumerate(benchmarks)
     }
     return {
@@ -42,7 +46,7 @@ def row(
         "coefficient": "density=0.3_lambda=1.0",
         "digest": f"{mean:.17f}",
         "benchmarks": scores,
-        "mean": {"value": mean, "stderr": 0.013},
+        "mean": score(mean),
         "validation_mean": 1 - mean,
         "vs_base": compared(0.674, "better"),
         "vs_best_expert": compared(0.428 if mean > 0.9 else -0.004),
@@ -87,7 +91,7 @@ def test_no_number_verdict_or_name_is_cut(
         values = [score["value"] for score in each["benchmarks"].values()]
         for value in (*values, each["mean"]["value"]):
             assert f"{100 * value:.1f}" in text
-    for word in ("96.4 ±1.3", "68.5 ±1.3", "+42.8 undecided", "-0.4 undecided"):
+    for word in ("96.4 (94.4–97.4)", "68.5 (66.5–69.5)", "+42.8 undecided", "-0.4 undecided"):
         assert word in text
     flat = squeezed(text)
     for name in experts:
@@ -104,7 +108,7 @@ def test_names_fold_behind_plus_signs() -> None:
 def test_a_wide_terminal_shows_all_comparisons_and_errors() -> None:
     text = printed([row()], 158)
     assert "+67.4 better" in text
-    assert text.count("±") == 4
+    assert text.count("–9") + text.count("–8") == 4
     assert "average" in text
 
 
@@ -119,7 +123,13 @@ def test_champions_old_rows_and_kinds_are_marked() -> None:
 def test_a_benchmark_may_be_called_like_a_column() -> None:
     text = printed([row(benchmarks=["mean", "vs_base"])], 158)
     assert "benchmark" in text
-    assert text.count("±") == 3
+    assert text.count("(9") + text.count("(8") == 3
+
+
+def test_rows_of_an_earlier_release_have_standard_errors() -> None:
+    earlier = row()
+    earlier["mean"] = {"value": 0.964, "stderr": 0.013}
+    assert "96.4 ±1.3" in printed([earlier], 158)
 
 
 def test_rows_are_sorted_by_anything_they_have() -> None:
