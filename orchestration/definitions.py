@@ -30,6 +30,7 @@ from assets.work.collecting import Contest, RankedRecipe
 from assets.work.kept_rows import Broken
 from merge_ops.plans.plan import PLAN_VERSION
 from merge_ops.recipes import Recipe
+from orchestration.announcements import announce
 from orchestration.automation import (
     observe_job,
     observe_schedule,
@@ -239,7 +240,7 @@ def _results(partitions: Partitions) -> Iterator[Any]:
     for recipe in contest.recipes:
         asked = catalog.recipes[recipe.name].keep
         version = _digest(dict(recipe.gate) | ({"keep": asked} if asked else {}))
-        yield build_champion(contest, recipe, version, when_inputs_change())
+        yield build_champion(contest, recipe, version, when_inputs_change(), announce)
 
 
 def _ranked(recipe: Recipe, partitions: Partitions) -> RankedRecipe:

@@ -174,7 +174,7 @@ def score_in_child(
     except ChildEndedError as error:
         raise ModelEndedError(f"{error}. {WAY_OUT}") from error
     samples = b64decode(answer["samples"])
-    return read_answer(suite, answer["scores"], samples, chosen, threads)
+    return read_answer(suite, answer["scores"], samples, chosen, scoring.threads)
 
 
 def read_answer(
