@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+SMALL = 32 << 10
+WRITTEN_TOGETHER = 1 << 20
+"""Bytes of a block that waits for others, and of what is written at once."""
+
 
 @dataclass(frozen=True)
 class MergeReport:
@@ -113,6 +117,7 @@ class _WeightWriter:
             count += len(shard.tensors)
             self._last.append(count - 1)
         self._open: list[ByteWriter] = []
+        self._waiting = bytearray()  # of the one sink that there is
         self._current = -1
 
     def take(self, tensor: int, blocks: Sequence[NDArray[np.uint8]]) -> None:
@@ -121,7 +126,7 @@ class _WeightWriter:
             self._next_shard()
         data = [memoryview(cast(bytes, block)) for block in blocks]
         if len(data) == 1:
-            self._open[0].write(data[0])
+            self._write_one(data[0])
             return
         pending = [
             self._pool.submit(writer.write, block)
@@ -131,13 +136,31 @@ class _WeightWriter:
         for each in pending:
             each.result()
 
+    def _write_one(self, data: memoryview) -> None:
+        """Small blocks are written together: a call of the system costs more than they do."""
+        if len(data) <= SMALL:
+            self._waiting += data
+            if len(self._waiting) < WRITTEN_TOGETHER:
+                return
+            data = memoryview(b"")
+        self._flush()
+        if len(data):
+            self._open[0].write(data)
+
+    def _flush(self) -> None:
+        if self._waiting:
+            waiting, self._waiting = self._waiting, bytearray()
+            self._open[0].write(memoryview(waiting))
+
     def finish(self) -> None:
         """Open what is left (shards of empty tensors) and close everything."""
         while self._current + 1 < len(self._shards):
             self._next_shard()
+        self._flush()
         self._stack.close()
 
     def _next_shard(self) -> None:
+        self._flush()
         self._stack.close()
         self._current += 1
         shard: Shard = self._shards[self._current]

@@ -1,9 +1,9 @@
 """Does the output hold what its architecture expects? transformers is asked, in a child process.
 
-The child (loading_child.py) loads names and shapes on torch's meta device, which takes seconds for
-its imports and hardly any memory. It works while the merge does. Where something is wrong with the
-output it is asked about the base as well: what loading would fill with random values is refused,
-and other oddities that the base has too are told of.
+The child (children/loading_child.py) loads names and shapes on torch's meta device, which takes
+seconds for its imports and hardly any memory. It works while the merge does. Where something is
+wrong with the output it is asked about the base as well: what loading would fill with random values
+is refused, and other oddities that the base has too are told of.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from merge_ops.children.model_view import HIDDEN
 from merge_ops.errors import Caution, ChildError, CompatibilityError, Fault
 from merge_ops.plans.plan import Plan
 
-MODULE = "merge_ops.plans.loading_child"
+MODULE = "merge_ops.children.loading_child"
 MEMORY = 6 << 30  # bytes of data; torch and transformers take half a GiB
 CPU_SECONDS = 3600  # for one answer; the largest configs take a minute
 PATIENCE = 600.0  # seconds for one answer; see docs/timeouts.md

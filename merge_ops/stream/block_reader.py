@@ -19,6 +19,7 @@ from merge_ops.measures.measure import sample_runs
 from merge_ops.plans.steps import Merge, Reuse, Step
 from merge_ops.stream.overflow import NotFinite, holds_only_finite, overflow_error
 from merge_ops.stream.rounding import sums_of_stored, torch_dtype
+from merge_ops.stream.together import StoredTogether
 
 if TYPE_CHECKING:
     import torch
@@ -235,6 +236,9 @@ def read_values(source: TensorSource, start: int, count: int) -> torch.Tensor:
 
 
 def _fetch(stored: Stored, offset: int, buffer: memoryview, sampled: bool = False) -> None:
+    if isinstance(stored, StoredTogether):
+        _fetch_together(stored, buffer)
+        return
     entry, checkpoint = stored.entry, stored.checkpoint
     source = checkpoint.source
     try:
@@ -247,3 +251,21 @@ def _fetch(stored: Stored, offset: int, buffer: memoryview, sampled: bool = Fals
             f"model '{checkpoint.name}': {checkpoint.source.location}/{entry.file} cannot be"
             f" read at byte {entry.offset + offset} ({error})"
         ) from error
+
+
+def _fetch_together(stored: StoredTogether, buffer: memoryview) -> None:
+    """Read all of its members, one behind the other: with one read, where they lie close."""
+    runs = [*stored.runs()]
+    span = stored.span() if len(runs) > 1 else None
+    data = memoryview(bytearray(span.nbytes)) if span is not None else None
+    if span is not None and data is not None:
+        _fetch(span, 0, data)
+    at = 0
+    for run in runs:
+        part = buffer[at : at + run.nbytes]
+        if span is not None and data is not None:
+            start = run.entry.offset - span.entry.offset
+            part[:] = data[start : start + run.nbytes]
+        else:
+            _fetch(run, 0, part)
+        at += run.nbytes

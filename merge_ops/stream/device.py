@@ -10,9 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from merge_ops.checkpoints.checkpoint import Stored
 from merge_ops.errors import DeviceError
 from merge_ops.kernels.arithmetic import Arithmetic
 from merge_ops.kernels.library import library
+from merge_ops.plans.plan import Plan
+from merge_ops.plans.steps import Merge
 
 if TYPE_CHECKING:
     from merge_ops.kernels.torch_arithmetic import TorchArithmetic
@@ -138,3 +141,16 @@ def may_be_cuda(name: str) -> bool:
     nodes = Path("/dev")
     maybe = sys.platform != "linux" or any(any(nodes.glob(each)) for each in _GPU_NODES)
     return maybe and importlib.util.find_spec("torch") is not None
+
+
+def can_do_without_torch(plan: Plan, device: str) -> bool:
+    """Whether loops in C are all that the plan's arithmetic needs on this device."""
+    return not may_be_cuda(device) and library() is not None and not needs_torch(plan)
+
+
+def needs_torch(plan: Plan) -> bool:
+    """Whether the method, or a source, uses torch itself."""
+    steps = [step.planned for step in plan.steps]
+    return any(
+        isinstance(step, Merge) and not plan.method.works_on_arrays(step.span) for step in steps
+    ) or any(not isinstance(source, Stored) for step in steps for source in step.sources)

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from merge_ops.checkpoints.checkpoint import Stored
-from merge_ops.kernels.library import library
+from merge_ops.checkpoints.header import ITEM_SIZES
+from merge_ops.errors import NonFiniteError
 from merge_ops.measures.measure import (
     SAMPLE_RUNS,
     Measure,
@@ -30,12 +30,13 @@ from merge_ops.plans.plan import Plan
 from merge_ops.plans.steps import Merge, Reuse, Step
 from merge_ops.progress import Meter, Progress
 from merge_ops.stream.block_reader import BlockReader
-from merge_ops.stream.device import Device, may_be_cuda, open_device
+from merge_ops.stream.device import Device, needs_torch, open_device
 from merge_ops.stream.overflow import NotFinite, overflow_error
 from merge_ops.stream.room import Room, bytes_to_hold, check_room, machine_memory
 from merge_ops.stream.rounding import encoded, is_sum_of_stored, worked_out
 from merge_ops.stream.settings import StreamSettings
 from merge_ops.stream.tensor_run import TensorRun, ranges
+from merge_ops.stream.together import Block, alike, joined, parts_of
 from merge_ops.stream.whole_model import WholeModel
 
 if TYPE_CHECKING:
@@ -61,27 +62,12 @@ class _Task:
     future: Future[Any]
 
 
-_Block = tuple[TensorRun, int, int, int, int]
-"""One block on its way: its tensor's run, what merging it holds, its number, start and count."""
-
-
 def _share(tensor: Step, start: int, count: int) -> int:
     """Bytes of the tensor's sources that a run stands for; all runs add up to `nbytes`."""
     size = max(1, prod(tensor.output.shape))
+    if count == size:
+        return tensor.nbytes
     return tensor.nbytes * (start + count) // size - tensor.nbytes * start // size
-
-
-def can_do_without_torch(plan: Plan, device: str) -> bool:
-    """Whether loops in C are all that the plan's arithmetic needs on this device."""
-    return not may_be_cuda(device) and library() is not None and not _needs_torch(plan)
-
-
-def _needs_torch(plan: Plan) -> bool:
-    """Whether the method, or a source, uses torch itself."""
-    steps = [step.planned for step in plan.steps]
-    return any(
-        isinstance(step, Merge) and not plan.method.works_on_arrays(step.span) for step in steps
-    ) or any(not isinstance(source, Stored) for step in steps for source in step.sources)
 
 
 def check_settings(plan: Plan, settings: StreamSettings) -> None:
@@ -100,7 +86,7 @@ class BlockStream:
         check_room(plan, machine_memory())
         self._plan = plan
         self._threads = settings.thread_count()
-        self._device = device or open_device(settings.device, with_torch=_needs_torch(plan))
+        self._device = device or open_device(settings.device, with_torch=needs_torch(plan))
         self._arithmetic = self._device.arithmetic
         self._block = settings.block_for(plan.widest, len(plan.coefficients))
         self._reader = BlockReader(self._block, self._arithmetic)
@@ -116,11 +102,9 @@ class BlockStream:
                 model = self._measured_model(pool, meter)
                 meter.start(1)
                 for task in self._in_order(self._tasks(pool, model)):
-                    for (tensor, nbytes), made in zip(
-                        task.parts, task.future.result(), strict=True
-                    ):
+                    for (tensor, _), made in zip(task.parts, task.future.result(), strict=True):
                         emit(tensor, made)
-                        meter.add(nbytes)
+                    meter.add(sum(nbytes for _, nbytes in task.parts))
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -196,7 +180,7 @@ class BlockStream:
 
         Small tensors are submitted together, since handing one over takes longer than merging it.
         """
-        small: list[_Block] = []
+        small: list[Block] = []
         together = 0
         for block in self._blocks(pool, model):
             _, held, _, _, count = block
@@ -212,13 +196,13 @@ class BlockStream:
         if small:
             yield self._submitted(pool, small)
 
-    def _submitted(self, pool: ThreadPoolExecutor, blocks: Sequence[_Block]) -> _Task:
+    def _submitted(self, pool: ThreadPoolExecutor, blocks: Sequence[Block]) -> _Task:
         parts = [(run.index, _share(run.tensor, *at)) for run, _, _, *at in blocks]
         run, held, *_ = blocks[0]
         kept = run.tensor.output.nbytes * len(self._plan.coefficients) if held else 0
         return _Task(parts, kept, pool.submit(self._merge_blocks, blocks))
 
-    def _blocks(self, pool: ThreadPoolExecutor, model: WholeModel) -> Iterator[_Block]:
+    def _blocks(self, pool: ThreadPoolExecutor, model: WholeModel) -> Iterator[Block]:
         """Blocks in file order, each tensor measured as far as it has to be before."""
         runs = (self._run_of(tensor, index, model) for index, tensor in enumerate(self._plan.steps))
         current = next(runs, None)
@@ -271,8 +255,23 @@ class BlockStream:
             _, inputs = self._reader.read(tensor, start, count)
             return run.measure.observe(run.block(number, start, inputs))
 
-    def _merge_blocks(self, blocks: Sequence[_Block]) -> list[list[NDArray[np.uint8]]]:
-        return [self._merge_block(*block) for block in blocks]
+    def _merge_blocks(self, blocks: Sequence[Block]) -> list[list[NDArray[np.uint8]]]:
+        made: list[list[NDArray[np.uint8]]] = []
+        for group in alike(self._plan.method, blocks, self._block):
+            parts = self._merge_joined(group) if len(group) > 1 else None
+            made += parts or [self._merge_block(*block) for block in group]
+        return made
+
+    def _merge_joined(self, group: Sequence[Block]) -> list[list[NDArray[np.uint8]]] | None:
+        """Merge small tensors as if they were one; None where that is not finite."""
+        run, counts = group[0][0], [count for *_, count in group]
+        whole = joined([run.merge for run, *_ in group], counts)
+        try:
+            with self._device.stream(), np.errstate(all="ignore"):
+                made = self._merged(run.of(whole), 0, 0, sum(counts))
+        except (NotFinite, NonFiniteError):
+            return None  # each alone says which it is
+        return parts_of(made, counts, ITEM_SIZES[whole.output.dtype])
 
     def _merge_block(
         self, run: TensorRun, held: int, number: int, start: int, count: int

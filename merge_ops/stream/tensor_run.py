@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from concurrent.futures import Future
 from math import prod
@@ -36,13 +37,21 @@ class TensorRun:
         self.round: list[Future[Any]] = []
         self.observed = model.measure is not None  # all of it was read before, and so checked
         self._model = model
+        if plan.method.measure is None or not isinstance(tensor, Merge):
+            return
         own = [c for c in range(len(tensor.parameters)) if c not in model]
         self._places = {coefficient: place for place, coefficient in enumerate(own)}
-        if plan.method.measure is not None and isinstance(tensor, Merge) and own:
+        if own:
             names = tuple(each.model for each in tensor.inputs)
             output, seed = tensor.output, plan.recipe.seed
             job = TensorJob(output.name, output.shape, names, seed, arithmetic)
             self.measure = plan.method.measure(job, [tensor.parameters[c] for c in own])
+
+    def of(self, tensor: Merge) -> TensorRun:
+        """The run of another tensor that is one block, for a method that measures nothing."""
+        run = copy.copy(self)
+        run.tensor, run.ranges = tensor, [(0, prod(tensor.output.shape))]
+        return run
 
     @property
     def merge(self) -> Merge:
@@ -73,6 +82,8 @@ def ranges(tensor: Step, block: int) -> list[tuple[int, int]]:
     """
     shape = tensor.output.shape
     count = max(1, prod(shape))
+    if count <= block and tensor.span != "row":
+        return [(0, count)]
     if tensor.span == "tensor":
         block = count
     elif tensor.span == "row":

@@ -18,7 +18,7 @@ from merge_ops.checkpoints.pickled_weights import PickledFiles
 from merge_ops.errors import ChangedInputError
 from orchestration.commands.far_files import FarFiles
 
-_RUN = 16 << 20
+_RUN = 2 << 20  # see resources/upstream/folder_source.py
 HASHED = FolderSource | FarFiles | PickledFiles
 """Where models of this machine are read from."""
 FileFacts = tuple[int, int, int, int, int]

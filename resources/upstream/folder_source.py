@@ -32,7 +32,7 @@ from resources.upstream.source import (
     wanted_files,
 )
 
-_PIECE = 16 << 20
+_PIECE = 2 << 20  # still in a cache of the processor when its hash is taken, and then the note
 _FORMAT = 2
 RACY_NS = 2_000_000_000  # the coarsest clock of a file system that is in use: FAT's
 

@@ -2,15 +2,19 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import blake3
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from merge_ops.checkpoints.byte_sources import FolderSource
+from merge_ops.checkpoints.checkpoint import Stored
+from merge_ops.checkpoints.header import TensorEntry
 from merge_ops.checkpoints.opening import open_checkpoint
+from merge_ops.errors import NonFiniteError
 from merge_ops.jobs.assembly import merge
 from merge_ops.methods import parameters as parameter_specs
 from merge_ops.plans import plan as plans
@@ -18,8 +22,10 @@ from merge_ops.plans import resolution
 from merge_ops.plans.plan import plain_parameters
 from merge_ops.plans.planning import plan_merge
 from merge_ops.recipes.reading import parse_recipe
-from merge_ops.stream import stream
+from merge_ops.stream import block_reader, stream
+from merge_ops.stream import together as together_module
 from merge_ops.stream.settings import StreamSettings
+from merge_ops.stream.together import StoredTogether
 
 LAYERS = 60
 MIXED = """
@@ -196,3 +202,108 @@ def test_a_tensor_that_is_not_finite_is_named_among_small_ones(opened, tmp_path)
     plan = plan_of({**opened, "a": spoiled})
     with pytest.raises(NonFiniteError, match=rf"tensor '{name}' holds NaN or infinity \(1 in"):
         merge(plan, tmp_path / "out", StreamSettings(threads=2))
+
+
+@pytest.mark.parametrize("method", ["task_arithmetic", "linear", "magmax"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("parameters", ["{}", "a sweep"])
+def test_tensors_that_are_alike_are_merged_as_one_with_the_same_bits(
+    opened, method, dtype, parameters, monkeypatch
+):
+    plan = small_plan(opened, method, dtype, parameters)
+    reads = counted_reads(monkeypatch)
+    together = results_of(plan)
+    few = len(reads)
+    monkeypatch.setattr(together_module, "_goes_together", lambda *_: False)
+    reads.clear()
+    assert results_of(plan) == together
+    if parameters == "{}":
+        assert few < len(reads) / 5
+
+
+def test_a_bad_value_among_tensors_merged_as_one_is_told_by_its_own_name(opened, tmp_path):
+    name = "model.layers.7.mlp.up_proj.weight"
+    spoiled = copy_with(opened["a"], tmp_path, name, float("inf"))
+    plan = small_plan({**opened, "a": spoiled}, "task_arithmetic", "float32", "{}")
+    with pytest.raises(NonFiniteError, match=rf"model 'a': tensor '{name}' holds NaN or infinity"):
+        results_of(plan)
+
+
+def test_a_sum_that_float16_cannot_hold_is_told_by_its_own_name(opened, tmp_path):
+    name = "model.layers.7.mlp.up_proj.weight"
+    large = copy_with(opened["a"], tmp_path, name, 1e6)
+    plan = small_plan({**opened, "a": large}, "task_arithmetic", "float16", "{}")
+    with pytest.raises(NonFiniteError, match=rf"tensor '{name}'.*element 0 becomes .*float16"):
+        results_of(plan)
+
+
+@pytest.mark.parametrize("order", ["as written", "scattered", "other files"])
+def test_members_are_read_wherever_they_lie(order):
+    data = bytes(range(200)) * 2000
+    source = SimpleNamespace(location="there")
+    read = []
+
+    def read_into(file, offset, buffer):
+        read.append((file, offset, len(buffer)))
+        buffer[:] = data[offset : offset + len(buffer)]
+
+    source.read_into = read_into
+    checkpoint = SimpleNamespace(name="a", source=source)
+    starts = {
+        "as written": [0, 8, 16, 24],
+        "scattered": [24, 0, 16, 8],
+        "other files": [0, 8, 0, 8],
+    }[order]
+    files = ["one", "one", "two", "two"] if order == "other files" else ["one"] * 4
+    members = tuple(
+        Stored(checkpoint, f"t{at}", TensorEntry("F32", (2,), file, at, 8))
+        for file, at in zip(files, starts, strict=True)
+    )
+    whole = StoredTogether(checkpoint, "t", TensorEntry("F32", (8,), "one", 0, 32), members)
+    buffer = memoryview(bytearray(32))
+    block_reader._fetch(whole, 0, buffer)
+    assert bytes(buffer) == b"".join(data[at : at + 8] for at in starts)
+    assert len(read) == (2 if order == "other files" else 1)
+
+
+def small_plan(opened, method, dtype, parameters):
+    weight = "" if method == "magmax" else ", parameters: {weight: 0.4}"
+    own = "{lambda: [0.2, 0.9]}" if parameters != "{}" and method == "task_arithmetic" else "{}"
+    base = "" if method == "linear" else "base_model: base\n"
+    text = (
+        f"merge_method: {method}\n{base}dtype: {dtype}\nparameters: {own}\n"
+        f"models: [{{model: a{weight}}}, {{model: b{weight}}}]\n"
+    )
+    return plan_merge(parse_recipe(text, "study", "study.yaml"), opened)
+
+
+def results_of(plan):
+    """Bytes of every tensor and coefficient, as the stream hands them out."""
+    found = []
+
+    def take(tensor, blocks):
+        found.append((tensor, [bytes(each) for each in blocks]))
+
+    stream.BlockStream(plan, StreamSettings(device="cpu")).run(take)
+    return found
+
+
+def counted_reads(monkeypatch):
+    reads = []
+    read_into = FolderSource.read_into
+
+    def counted(self, file, offset, buffer):
+        reads.append(file)
+        read_into(self, file, offset, buffer)
+
+    monkeypatch.setattr(FolderSource, "read_into", counted)
+    return reads
+
+
+def copy_with(checkpoint, folder, name, value):
+    """The checkpoint with one tensor that begins with a value."""
+    tensors = load_file(f"{checkpoint.source.location}/model.safetensors")
+    tensors[name].view(-1)[0] = value
+    (folder / "config.json").write_text(json.dumps(dict(checkpoint.config)))
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return open_checkpoint("a", FolderSource(folder), "digest of another")

@@ -1,6 +1,7 @@
 """What `ronghe plan` and `ronghe merge` load before they begin: start-up is part of every merge."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -38,10 +39,18 @@ def recipe(tmp_path):
     return path
 
 
-def modules_of(*arguments):
+def modules_of(*arguments, status=0, **variables):
     """Names of all modules that a command has loaded when it is done."""
-    command = [sys.executable, "-c", PROGRAM, *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    program = PROGRAM.replace("not end.code", f"(end.code or 0) == {status}")
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return set(json.loads(done.stderr.splitlines()[-1]))
 
@@ -57,3 +66,22 @@ def test_merge_without_torch_loads_nothing_that_it_does_not_need(recipe, tmp_pat
     loaded = modules_of("merge", recipe, tmp_path / "out", "--device", "cpu")
     assert loaded & {*HEAVY, "eval_ops"} == set()
     assert "merge_ops.stream.stream" in loaded
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [(["refs", "model"], 2), (["gc"], 0), (["verify"], 0), (["leaderboard"], 1)],
+)
+def test_what_looks_at_the_store_loads_no_dagster(command, status, tmp_path):
+    store = (tmp_path / "store").as_uri()
+    loaded = modules_of(*command, status=status, RONGHE_STORE=store)
+    assert loaded & {*HEAVY} == set()
+    assert "orchestration.catalogs.catalog_name" in loaded
+    assert len(loaded) < 800  # 590 today, and 1,200 with Dagster
+
+
+def test_the_look_at_the_output_loads_no_planner():
+    code = "import sys, merge_ops.children.loading_child as m; print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
+    loaded = {*done.stdout.decode().split()}
+    assert loaded & {"numpy", "torch", "merge_ops.plans", "merge_ops.checkpoints"} == set()
