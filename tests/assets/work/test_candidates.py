@@ -168,7 +168,7 @@ def test_all_coefficients_come_from_one_read_where_memory_allows(
     other = job_of("none", "ties", ", density: [0.5]")
     size = bytes_of(made(store, other).checkpoints[0].artifact)
     small = StreamSettings(threads=1, device="cpu", memory=max(size, 32 << 20), block=65536)
-    monkeypatch.setattr("assets.work.candidates._room", lambda settings, of_one: 1)
+    monkeypatch.setattr("assets.work.memory_merging.room_for", lambda settings, of_one: 1)
     with CandidateScorer(store, other, scoring, small) as scorer:
         for coefficient in other.points:
             scorer.score_point("r", coefficient)
