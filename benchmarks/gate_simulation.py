@@ -29,7 +29,7 @@ from eval_ops.scores.rounds import Ask, Benchmarks, Selection, challenge, select
 BENCHMARKS = ("a", "b", "c")
 SKILL, DISCORDANCE = 0.6, 0.3
 SIZES, EFFECTS = (60, 150, 300, 600), (0.0, 0.05, 0.1, 0.2, -0.05, -0.1, -0.2)
-PILOT = 8
+PILOT = 16
 """Items that each candidate is asked before the order of the others is chosen."""
 Values = dict[Item, float]
 
@@ -81,7 +81,7 @@ def simulate(items: int, effect: float, simulations: int, seed: int = 0) -> Outc
 
     The single experts are as good as the champion, so that no benchmark is lost but by chance.
     """
-    draw = np.random.default_rng([seed, items, round(1000 * effect)])
+    draw = np.random.default_rng([seed, items, round(1000 * (1 + effect))])
     gate = Gate(minimum_samples=1)
     promoted = early = asked = 0
     for number in range(simulations):

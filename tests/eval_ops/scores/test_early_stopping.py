@@ -40,9 +40,9 @@ def test_early_stopping_saves_two_fifths_of_the_quickstart_with_the_same_winner(
 
 
 def test_equals_are_promoted_no_more_often_than_promised() -> None:
-    outcome = simulate(90, 0.0, 120)
+    outcome = simulate(60, 0.0, 100)
     # At most 5 % and four standard deviations of a binomial count, with and without stopping.
-    most = 0.05 + 4 * math.sqrt(0.05 * 0.95 / 120)
+    most = 0.05 + 4 * math.sqrt(0.05 * 0.95 / 100)
     assert outcome.promoted <= most
     assert outcome.promoted_early_stopping <= most
 
