@@ -50,7 +50,7 @@ def build_scores(
         store, scoring = settings.store(), _scoring(suite, settings, context)
 
         def score(key: str) -> Report:
-            progress = log_progress(context.log, str(key))
+            progress = log_progress(context.log, str(key), unit="items")
             scored = score_point(store, merge.name, str(key), scoring, progress)
             return scored.artifact.digest, _of_scores(scored)
 
@@ -96,7 +96,7 @@ def build_model_scores(
             with batch.part(*batch.keys):  # one that became broken since stops no other suite
                 scoring = _scoring(suite, settings, context)
             for name in batch.keys if scoring is not None else ():
-                progress = log_progress(context.log, name)
+                progress = log_progress(context.log, name, unit="items")
                 with batch.part(name):
                     of_model = score_model(store, name, bases.get(name), scoring, stream, progress)
                     scored[name][scoring.suite.name] = of_model

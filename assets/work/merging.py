@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -247,6 +248,7 @@ def _digests(checkpoint: "Checkpoint") -> list[str]:
     return [*([checkpoint.digest] if checkpoint.digest else []), *parts]
 
 
+@cache
 def _version(name: str) -> str | None:
     """The installed version of a package; None when it runs from a folder that is not installed."""
     try:
