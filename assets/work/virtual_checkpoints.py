@@ -8,7 +8,7 @@ recipe calls its models `#1`, `#2`, …, but for those whose names a method draw
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -269,6 +269,7 @@ def _parts(checkpoint: "Checkpoint") -> list[str]:
     return [str(checkpoint.digest)]
 
 
+@cache
 def _version(name: str) -> str | None:
     """The installed version of a package; None when it runs from a folder that is not installed."""
     try:

@@ -22,8 +22,8 @@ from eval_ops.scores.sequential import Capital, Race, Verdict
 
 Ask = Callable[[Sequence[Item]], Mapping[Item, float]]
 """Asks one candidate some items it was not asked before; returns the value of each."""
-ROUND = 16
-"""Units asked at once: a batch for the model."""
+ROUND = 8
+"""Units asked at once: a small batch for the model."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,15 @@ def select(
     confidence: float = 0.95,
     round_units: int = ROUND,
     known: Mapping[str, Mapping[Item, float]] | None = None,
+    pilot_units: int = 0,
 ) -> Selection:
     """Find the candidate with the best mean over the whole course, in the order given.
 
     The course is one over this suite (`whole=True`). `known` are candidates whose values are known
-    already: nothing is asked of them. Among equals the first is best. PairingError where a
-    candidate does not answer what it was asked.
+    already: nothing is asked of them. With `pilot_units` every candidate is first asked so many,
+    and the rest in the order of their means on these: a good one that is early spares many, but
+    each is visited twice. Among equals the first is best. PairingError where a candidate does not
+    answer what it was asked.
     """
     if not course.whole:
         raise ValueError("select needs a course over this suite (whole=True)")
@@ -82,15 +85,16 @@ def select(
     threshold = math.log(max(1, len(names) - 1) / (1 - confidence))
     finished: dict[str, Mapping[Item, float]] = dict(known or {})
     asked = dict.fromkeys(names, 0)
-    for name in names:
-        if name in finished:
-            continue
-        values: dict[Item, float] = {}
+    new = [name for name in names if name not in finished]
+    pilots = _pilots(course, candidates, new, pilot_units) if len(names) > 1 else {}
+    for name in sorted(new, key=lambda name: -pilots[name][1] if name in pilots else 0.0):
+        values = dict(pilots[name][0]) if name in pilots else {}
         ahead = Capital((len(finished),), units=len(course.units))
         behind = False
         for start in range(0, len(course.units), round_units):
             units = course.units[start : start + round_units]
-            values |= _asked(candidates[name], [i for unit in units for i in unit.items], name)
+            more = [i for unit in units for i in unit.items if i not in values]
+            values |= _asked(candidates[name], more, name)
             for unit in units:
                 if finished:
                     ahead.update(
@@ -103,9 +107,21 @@ def select(
         if not behind:
             finished[name] = values
     best = max(finished, key=lambda name: (_mean(course, finished[name]), -names.index(name)))
-    new = [name for name in names if name not in (known or {})]
     saved = Saved(sum(asked.values()), len(new) * len(course.items))
     return Selection(best, finished, asked, saved)
+
+
+def _pilots(
+    course: Course, candidates: Mapping[str, Ask], names: Sequence[str], count: int
+) -> dict[str, tuple[dict[Item, float], float]]:
+    """The answers of every candidate to the first units, and their weighted sum."""
+    units = course.units[:count]
+    items = [item for unit in units for item in unit.items]
+    pilots: dict[str, tuple[dict[Item, float], float]] = {}
+    for name in names if items else ():
+        values = dict(_asked(candidates[name], items, name))
+        pilots[name] = (values, sum(u.weight * values[i] for u in units for i in u.items))
+    return pilots
 
 
 @dataclass(frozen=True)
@@ -124,16 +140,20 @@ class Benchmarks:
 class Challenge:
     """How a challenge ended: "undecided" where all was asked and the gate has to decide.
 
-    `evidence` are the logarithms of the capitals for better and worse, `low` and `high` bound the
-    difference of the means over benchmarks, at any time.
+    `evidence` are the logarithms of the capitals for better and worse.
     """
 
     verdict: Verdict
     values: Mapping[Item, float]
     evidence: tuple[float, float]
-    low: float
-    high: float
     saved: Saved
+    race: Race
+    scale: float
+
+    def interval(self) -> tuple[float, float]:
+        """Return bounds of the difference of the means over benchmarks, valid at any time."""
+        low, high = self.race.interval()
+        return max(-1.0, low * self.scale), min(1.0, high * self.scale)
 
 
 def challenge(
@@ -167,16 +187,9 @@ def challenge(
             break
     if verdict == "undecided":
         rest = [item for item in course.items if item not in values]
-        values |= _asked(ask, rest, "the candidate") if rest else {}
-    low, high = race.interval()
-    return Challenge(
-        verdict,
-        values,
-        race.evidence,
-        low * course.scale,
-        high * course.scale,
-        Saved(len(values), len(course.items)),
-    )
+        values |= _asked(ask, rest, "the candidate")
+    saved = Saved(len(values), len(course.items))
+    return Challenge(verdict, values, race.evidence, saved, race, course.scale)
 
 
 class _Guards:
@@ -215,6 +228,8 @@ class _Guards:
 
 
 def _asked(ask: Ask, items: Sequence[Item], name: str) -> Mapping[Item, float]:
+    if not items:
+        return {}
     answers = ask(items)
     missing = [item for item in items if item not in answers]
     if missing:

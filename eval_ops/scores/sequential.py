@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 Verdict = Literal["better", "worse", "undecided"]
 Floats = NDArray[np.float64]
 
-BETS = (0.01, 0.02, 0.04, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8, 0.95)
+BETS = (0.01, 0.03, 0.06, 0.1, 0.2, 0.3, 0.45, 0.6, 0.75, 0.85, 0.92, 0.97)
 """Shares of the capital that are bet: small ones for small differences, large ones for large."""
 ROUNDING = 1e-12
 
@@ -93,17 +93,18 @@ class Race:
         self.differences: list[float] = []
         self.verdict: Verdict = "undecided"
         self._units = units
-        self._better, self._worse = Capital((), units), Capital((), units)
+        self._sides = Capital((2,), units)  # better, worse
 
     @property
     def asked(self) -> int:
         """How many units were seen."""
-        return self._better.count
+        return self._sides.count
 
     @property
     def evidence(self) -> tuple[float, float]:
         """The logarithms of the capitals for "better" and for "worse"."""
-        return float(self._better.evidence()), float(self._worse.evidence())
+        better, worse = self._sides.evidence().tolist()
+        return better, worse
 
     def update(self, differences: Iterable[float]) -> Verdict:
         """See the next units' differences, ours − theirs, each in [−1, 1]; return the verdict.
@@ -116,8 +117,7 @@ class Race:
                 raise ValueError(f"a difference is {difference}; it must lie in [-1, 1]")
             if self._units is not None and self.asked >= self._units:
                 raise ValueError(f"the suite has {self._units} units, and all of them were seen")
-            self._better.update(np.asarray(difference))
-            self._worse.update(np.asarray(-difference))
+            self._sides.update(np.array([difference, -difference]))
             self.differences.append(float(difference))
             if self.verdict == "undecided":
                 better, worse = self.evidence

@@ -4,6 +4,7 @@ The definitions and conditions are those of the daemon; only the loop around the
 """
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import dagster as dg
 
 from assets.batches import FAILED
 from assets.dagster_internals import DagsterSqliteStorage, InstanceRef
+from assets.progress_log import listening
 from orchestration import interruption
 from orchestration.automation import OBSERVE_JOB, UPSTREAM
 from orchestration.catalogs.catalog_name import named_settings
@@ -85,7 +87,7 @@ def refresh(
         log = RunLog(home / "logs" / "refresh.log")
         progress = RefreshProgress(console)
         work = _Refresh(instance, definitions, log, progress, run_tags(home), settings)
-        with log.everything(), progress, signals_end_the_refresh():
+        with log.everything(), progress, listening(progress.move), signals_end_the_refresh():
             return work.run()
 
 
@@ -196,6 +198,7 @@ class _Refresh:
         )
         interruption.check()
         self._report.runs += 1
+        self._report.notes += [told for told, serious in _of_checks(result) if not serious]
         if not (result.success and _all_passed(result)):
             self._report.failures += _failures(result, f"{names} {_short(plan)}".strip())
         self._report.failures += self._log.errors.take()
@@ -212,7 +215,7 @@ class _Refresh:
         unsound = {
             each.partition
             for each in self._evaluations(result)
-            if each.asset_key == key and not each.passed
+            if each.asset_key == key and _is_fault(each)
         }
         failed = (asked - done) | (unsound & asked)
         count.failed |= failed
@@ -240,7 +243,12 @@ class _Refresh:
 
 
 def _all_passed(result: dg.ExecuteInProcessResult) -> bool:
-    return all(each.passed for each in result.get_asset_check_evaluations())
+    return not any(map(_is_fault, result.get_asset_check_evaluations()))
+
+
+def _is_fault(evaluation: dg.AssetCheckEvaluation) -> bool:
+    """Whether a check says that something is wrong; one that only warns is a note."""
+    return not evaluation.passed and evaluation.severity == dg.AssetCheckSeverity.ERROR
 
 
 def _short(plan: RunPlan) -> str:
@@ -256,14 +264,8 @@ def _short(plan: RunPlan) -> str:
 
 def _failures(result: dg.ExecuteInProcessResult, where: str) -> list[str]:
     """One message for each step that failed, for a blocking check what it found; never none."""
-    failed_checks = [each for each in result.get_asset_check_evaluations() if not each.passed]
-    by_partition = {each.asset_key for each in failed_checks if each.partition is not None}
-    told = [
-        f"{each.asset_key.to_user_string()}{f' [{each.partition}]' if each.partition else ''}:"
-        f" check {each.check_name} failed: {_problems(each)}"
-        for each in failed_checks
-        if each.partition is not None or each.asset_key not in by_partition
-    ]
+    failed_checks = [each for each in result.get_asset_check_evaluations() if _is_fault(each)]
+    told = [told for told, serious in _of_checks(result) if serious]
     for event in result.all_events:
         data: Any = event.event_specific_data
         if event.is_step_failure and not (failed_checks and _is_check(data.error)):
@@ -273,6 +275,19 @@ def _failures(result: dg.ExecuteInProcessResult, where: str) -> list[str]:
         errors = [e.job_failure_data.error for e in result.all_events if e.is_job_failure]
         told += [f"{where}: {_cause(error)}" for error in errors]
     return told or [f"{where}: the run failed; see the log"]
+
+
+def _of_checks(result: dg.ExecuteInProcessResult) -> Iterator[tuple[str, bool]]:
+    """What the checks of a run found, partition by partition, and whether it is a fault."""
+    found = [each for each in result.get_asset_check_evaluations() if not each.passed]
+    by_partition = {each.asset_key for each in found if each.partition is not None}
+    for each in found:
+        if each.partition is None and each.asset_key in by_partition:
+            continue
+        partition, serious = f" [{each.partition}]" if each.partition else "", _is_fault(each)
+        what = f"check {each.check_name} {'failed' if serious else 'warns'}"
+        told = f"{each.asset_key.to_user_string()}{partition}: {what}: {_problems(each)}"
+        yield told, serious
 
 
 def _of_step(event: dg.DagsterEvent, where: str, failure: Any) -> list[str]:
