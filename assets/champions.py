@@ -4,9 +4,12 @@ from typing import Any
 
 import dagster as dg
 
+from assets.display import MetadataMap, table
 from assets.run_settings import RunSettings
 from assets.team_asset import team_asset
 from assets.work import names
+from assets.work.announcing import Announce, event_of
+from assets.work.champion_history import ChampionState, champion_state, history_rows
 from assets.work.collecting import Contest, RankedRecipe
 from assets.work.ranking import LEADERBOARD, Held, Promotion, promote
 
@@ -15,9 +18,16 @@ CHECK = "could_be_judged"
 
 
 def build_champion(
-    contest: Contest, recipe: RankedRecipe, code_version: str, condition: dg.AutomationCondition
+    contest: Contest,
+    recipe: RankedRecipe,
+    code_version: str,
+    condition: dg.AutomationCondition,
+    announce: Announce | None = None,
 ) -> dg.AssetsDefinition:
-    """Build the champion of one recipe; `code_version` changes with its gate."""
+    """Build the champion of one recipe; `code_version` changes with its gate.
+
+    `announce` is told of promotions and refusals; what it says in return is a warning.
+    """
 
     @team_asset(
         names.champion(recipe.name),
@@ -32,14 +42,19 @@ def build_champion(
         " and the mean is significantly above the champion before it. Otherwise that one stays.",
     )
     def champion(context: dg.AssetExecutionContext, settings: RunSettings) -> dg.MaterializeResult:
-        promotion = promote(
-            settings.store(), contest, recipe, settings.device, settings.threads, context.run.run_id
-        )
+        store, run = settings.store(), context.run.run_id
+        before = names.ref_of(store, names.champion(recipe.name))
+        promotion = promote(store, contest, recipe, settings.device, settings.threads, run)
+        state = champion_state(store, recipe.name)
+        event = _event(settings.catalog, recipe, promotion, before.digest if before else None)
+        problem = announce(event) if announce is not None and event is not None else None
+        if problem is not None:
+            context.log.warning(problem)
         digest = promotion.champion.digest if promotion and promotion.champion else "none"
         unread = promotion.reason if isinstance(promotion, Held) and promotion.fault else None
         return dg.MaterializeResult(
             data_version=dg.DataVersion(digest),
-            metadata=_metadata(promotion),
+            metadata={**_metadata(promotion), **metadata_of_state(state)},
             check_results=[
                 dg.AssetCheckResult(
                     check_name=CHECK,
@@ -50,6 +65,37 @@ def build_champion(
         )
 
     return champion
+
+
+def metadata_of_state(state: ChampionState | None) -> MetadataMap:
+    """Show what changed the champion and why, and whether it is what the recipe makes today."""
+    if state is None:
+        return {}
+    return {"stale": state.stale or "no", "history": table(history_rows(state.ref))}
+
+
+def _event(
+    catalog: str, recipe: RankedRecipe, promotion: Promotion | Held | None, before: str | None
+) -> dict[str, Any] | None:
+    """What a webhook is told: a promotion, or that the gate refused one; None for neither."""
+    if not isinstance(promotion, Promotion) or promotion.decision is None:
+        return None
+    candidate = promotion.candidate
+    return event_of(
+        "promotion" if promotion.changed else "refusal",
+        recipe.name,
+        recipe.suite,
+        catalog or None,
+        candidate={
+            "digest": candidate.digest,
+            "experts": candidate.expert_set,
+            "coefficient": candidate.coefficient,
+            "test_mean": promotion.decision.candidate_mean,
+        },
+        champion=promotion.champion.digest if promotion.champion else None,
+        before=before,
+        reasons=promotion.reasons,
+    )
 
 
 def _metadata(promotion: Promotion | Held | None) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from assets.work.collecting import Contest, RankedRecipe
 from assets.work.kept_rows import Broken
 from merge_ops.plans.plan import PLAN_VERSION
 from merge_ops.recipes import Recipe
+from orchestration.announcements import announce
 from orchestration.automation import (
     observe_job,
     observe_schedule,
@@ -218,7 +219,8 @@ def _results(partitions: Partitions) -> Iterator[Any]:
         live += [dataclasses.asdict(contest.broken), versions]
     yield build_leaderboard(contest, _digest(live), condition)
     for recipe in contest.recipes:
-        yield build_champion(contest, recipe, _digest(dict(recipe.gate)), when_inputs_change())
+        version = _digest(dict(recipe.gate))
+        yield build_champion(contest, recipe, version, when_inputs_change(), announce)
 
 
 def _ranked(recipe: Recipe, partitions: Partitions) -> RankedRecipe:

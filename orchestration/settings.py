@@ -12,6 +12,9 @@
     RONGHE_RAY       a Ray cluster's dashboard, http://host:8265;        (none)
                      steps then run as its jobs
     RONGHE_STEPS     processes, or pods: a Kubernetes job for each step  processes
+    RONGHE_WEBHOOK   http(s) address that is told of promotions,         (none)
+                     rollbacks and refusals, and the secret that
+    RONGHE_WEBHOOK_SECRET  each POST is signed with, of 16 characters or more
     DAGSTER_HOME     Dagster's instance                                  ./.ronghe/dagster
 
 Credentials (AWS_*, AWS_ENDPOINT_URL, HF_TOKEN) are found by the clients themselves.
@@ -31,8 +34,10 @@ from orchestration.options import IN_ENVIRONMENT, collect, device, read, size, t
 STEPS = ("processes", "pods")
 NAMES = (
     "RONGHE_CATALOG", "RONGHE_STORE", "RONGHE_THREADS", "RONGHE_DEVICE", "RONGHE_MEMORY",
-    "RONGHE_RAY", "RONGHE_STEPS", "RONGHE_CATALOG_NAME",
+    "RONGHE_RAY", "RONGHE_STEPS", "RONGHE_CATALOG_NAME", "RONGHE_WEBHOOK", "RONGHE_WEBHOOK_SECRET",
 )  # fmt: skip
+LEAST_SECRET = 16
+"""Characters of a webhook's secret: fewer can be guessed from one signed body."""
 _CATALOG_NAME = re.compile(r"\w[\w.-]{0,99}")
 _CATALOG_NAME_RULE = "it may have 1 to 100 letters, digits, '_', '-' and '.', and no mark in front"
 FOR_TESTS = ("RONGHE_REQUIRE_BROWSER", "RONGHE_REQUIRE_POSTGRES", "RONGHE_TEST_DATA")
@@ -121,6 +126,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         *_ray_faults(given),
         *_steps_faults(given),
         *_name_faults(given),
+        *_webhook_faults(given),
     ]
     how = _how_to_compute(given, faults)
     if faults:
@@ -138,6 +144,19 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         pods=given.get("RONGHE_STEPS") == "pods",
         catalog_name=given.get("RONGHE_CATALOG_NAME") or None,
     )
+
+
+def webhook_address(environment: Mapping[str, str] | None = None) -> tuple[str, bytes] | None:
+    """Read the webhook's address and secret; None where there is none. Raises SettingsError.
+
+    They are no part of the Settings, so that nothing shows them or passes them on.
+    """
+    given = os.environ if environment is None else environment
+    faults = _webhook_faults(given)
+    if faults:
+        raise SettingsError("the environment", faults)
+    url = given.get("RONGHE_WEBHOOK")
+    return (url, given["RONGHE_WEBHOOK_SECRET"].encode()) if url else None
 
 
 def check_dagster_home(home: Path) -> None:
@@ -189,6 +208,22 @@ def _name_faults(given: Mapping[str, str]) -> list[Fault]:
     name = given.get("RONGHE_CATALOG_NAME")
     problem = catalog_name_fault(name) if name else None
     return [Fault("RONGHE_CATALOG_NAME", problem)] if problem else []
+
+
+def _webhook_faults(given: Mapping[str, str]) -> list[Fault]:
+    """No message shows the address, whose path is often a password, or the secret."""
+    url, secret = given.get("RONGHE_WEBHOOK"), given.get("RONGHE_WEBHOOK_SECRET") or ""
+    if not url:
+        return []
+    faults: list[Fault] = []
+    if not re.fullmatch(r"https?://[^\s/@]+(/[^\s]*)?", url):
+        problem = "is no http:// or https:// address without a user and a password in it"
+        faults.append(Fault("RONGHE_WEBHOOK", problem))
+    if len(secret) < LEAST_SECRET:
+        problem = "is not set" if not secret else f"has fewer than {LEAST_SECRET} characters"
+        told = f"{problem}; each POST to RONGHE_WEBHOOK is signed with it, and the receiver has it"
+        faults.append(Fault("RONGHE_WEBHOOK_SECRET", f"{told} too"))
+    return faults
 
 
 def _ray_faults(given: Mapping[str, str]) -> list[Fault]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from assets.work import names
+from assets.work.champion_history import set_aside
 from assets.work.collecting import Collected, Contest, RankedRecipe, collect_entries
 from assets.work.kept_rows import (
     EarlierBoard,
@@ -218,6 +219,7 @@ def promote(
     The candidate is chosen on validation items and judged on test items. When the gate says yes,
     `<recipe>/champion` points to its checkpoint; otherwise the champion stays. It stays undecided
     where the suite is broken, or where what the candidates are compared with cannot be read whole.
+    What a person passed over (champion_history) is no candidate until something is new.
     """
     from assets.work.suite_files import load_suite
 
@@ -235,7 +237,14 @@ def promote(
     candidates = [entry for entry in choose(entries) if entry.recipe == recipe.name]
     if not candidates:
         return None
-    candidate = max(candidates, key=lambda entry: entry.scores.mean("validation").value)
+    ref = names.ref_of(store, names.champion(recipe.name))
+    aside = set_aside(store, ref, suite.digest)
+    candidates.sort(key=lambda entry: -entry.scores.mean("validation").value)
+    candidate = next((each for each in candidates if each.digest not in aside), None)
+    if candidate is None:
+        best = candidates[0]
+        reasons = (f"{best.label} {aside[str(best.digest)]}",)
+        return Promotion(best, None, champion, False, reasons)
     if champion is not None and champion.digest == candidate.digest:
         reasons = ("the best candidate is the champion already",)
         return Promotion(candidate, None, champion, False, reasons)

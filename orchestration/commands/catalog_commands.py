@@ -46,11 +46,81 @@ def ui(
 
 
 @app.command()
-def leaderboard() -> None:
+def leaderboard(
+    top: Annotated[int | None, typer.Option(min=1, help="Only so many rows of a suite.")] = None,
+    sort: Annotated[
+        str,
+        typer.Option(
+            help="mean, validation, name, vs-base, vs-best-expert, vs-average, or a benchmark."
+        ),
+    ] = "mean",
+    suite: Annotated[str | None, typer.Option(help="Only this suite.")] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print all numbers as CSV.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all numbers as JSON.")] = False,
+) -> None:
     """Print the leaderboard, where the artifacts are, and what to do next."""
-    from orchestration.commands import refresh_command as commands
+    from orchestration.commands.leaderboard_command import BoardOptions
+    from orchestration.commands.leaderboard_command import leaderboard as run
 
-    commands.leaderboard()
+    run(BoardOptions(top, sort, suite, "csv" if as_csv else "json" if as_json else "table"))
+
+
+Because = Annotated[str, typer.Option(help="Why; on record with your name.", show_default=False)]
+Named = Annotated[
+    str,
+    typer.Argument(
+        help="A model, a row of the leaderboard, RECIPE/champion,"
+        " RECIPE/merged_checkpoint[PARTITION], or a digest's first characters."
+    ),
+]
+
+
+@app.command()
+def compare(
+    first: Named,
+    second: Named,
+    suite: Annotated[str | None, typer.Option(help="Only this suite.")] = None,
+) -> None:
+    """Compare two checkpoints on the same items. Exit status 1 when no suite has scores of both."""
+    from orchestration.commands.champion_commands import run_compare
+
+    run_compare(first, second, suite)
+
+
+@app.command()
+def promote(
+    name: Named,
+    because: Because,
+    recipe: Annotated[
+        str | None, typer.Option(help="Whose champion, where several recipes make it.")
+    ] = None,
+) -> None:
+    """Make NAME the champion of its recipe, whatever the gate says, with a reason on record."""
+    from orchestration.commands.champion_commands import run_promote
+
+    run_promote(name, because, recipe)
+
+
+@app.command()
+def rollback(
+    recipe: Annotated[str, typer.Argument(help="The recipe whose champion it is.")],
+    because: Because,
+) -> None:
+    """Make the champion before this one the champion of RECIPE again."""
+    from orchestration.commands.champion_commands import run_rollback
+
+    run_rollback(recipe, because)
+
+
+@app.command()
+def champion(
+    recipe: Annotated[str, typer.Argument(help="The recipe whose champion it is.")],
+    history: Annotated[bool, typer.Option("--history", help="Every change, and why.")] = False,
+) -> None:
+    """Show the champion of RECIPE, and whether it is what the recipe makes today."""
+    from orchestration.commands.champion_commands import show_champion
+
+    show_champion(recipe, history)
 
 
 @app.command()

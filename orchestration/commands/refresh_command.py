@@ -1,20 +1,19 @@
-"""`ronghe refresh` and `ronghe leaderboard`: what they print. The command line registers them."""
+"""`ronghe refresh`: what it prints. The command line registers it."""
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from assets.work import names
 from orchestration.commands.console import PlainConsole
+from orchestration.commands.leaderboard_command import PLAIN_WIDTH
+from orchestration.commands.leaderboard_command import leaderboard as leaderboard
 from orchestration.settings import load_settings
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.text import Text
 
     from orchestration.refreshing.refresh import AssetCount, RefreshReport
 
-WIDE = 158
-"""Columns that the whole leaderboard needs."""
 TELLING = 40
 """Characters of a message that say enough to be found again within another."""
 BROKEN_PART = "broken/"
@@ -80,43 +79,9 @@ def _places(places: Sequence[str]) -> str:
     return f"{', '.join(places[:MOST_PLACES])}{f' and {more} more' if more > 0 else ''}: "
 
 
-def leaderboard() -> None:
-    """Print the leaderboard, where the artifacts are, and what to do next."""
-    from orchestration.commands.catalog_store import open_store
-
-    console, settings = _console(), load_settings()
-    store = open_store(settings)
-    artifact = store.resolve("leaderboard")
-    if artifact is None:
-        console.print(f"No leaderboard in {settings.store} yet; run `ronghe refresh` first.")
-        raise SystemExit(1)
-    best: str | None = None
-    for file in sorted(name for name in artifact.files if name.endswith(".json")):
-        rows = artifact.read_json(file)
-        suite, wide = file.removesuffix(".json"), console.width >= WIDE
-        console.print(_leaderboard_table(suite, rows, wide))
-        for reason in dict.fromkeys(row["stale"] for row in rows if row.get("stale")):
-            text = f"old rows, of the last sound look: {reason}"
-            console.print(text, style="red", soft_wrap=True)
-        merged = next((row for row in rows if row["experts"]), None)
-        best = best or (merged and merged["digest"])
-    note = "Points of test items ± standard error; coefficients were chosen on validation items."
-    console.print(note if console.width >= WIDE else f"{note} A star: the paired tests decide.")
-    checkpoint = store.find("checkpoint", best) if best else None
-    if checkpoint is not None:
-        where = (
-            str(checkpoint.folder(checked=False))
-            if store.uri.startswith("file:")
-            else checkpoint.uri
-        )
-        console.print(f"\nbest merged checkpoint  {where}", soft_wrap=True)
-    console.print(f"artifact store          {store.uri}", soft_wrap=True)
-    _print_next_commands(console)
-
-
 def _console() -> PlainConsole:
-    """A console; where the output is no terminal, wide enough for the leaderboard."""
-    return PlainConsole(least_width=WIDE)
+    """A console; where the output is no terminal, as wide as the leaderboard's."""
+    return PlainConsole(least_width=PLAIN_WIDTH)
 
 
 def _print_counts(console: "Console", report: "RefreshReport") -> None:
@@ -183,70 +148,3 @@ def _sets_sentence(report: "RefreshReport") -> str:
     grids = _counts_of(report, names.MERGED_CHECKPOINT)
     sets = sorted({str(key).split("|")[1] for count in grids for key in count.rerun})
     return f"expert sets merged: {', '.join(sets) or 'none'}"
-
-
-def _leaderboard_table(suite: str, rows: Sequence[Mapping[str, Any]], wide: bool) -> Any:
-    """One line a row where there is room; otherwise the expert set goes below the recipe."""
-    from rich import box
-    from rich.table import Table
-
-    benchmarks = list(rows[0]["benchmarks"]) if rows else []
-    rivals = {"vs_base": "vs base", "vs_best_expert": "vs best expert", "vs_average": "vs average"}
-    shown = rivals if wide else {"vs_best_expert": "vs best expert"}
-    table = Table(
-        title=f"leaderboard: {suite}",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
-    table.add_column("model", no_wrap=True)
-    for name in (*benchmarks, "mean"):
-        table.add_column(name.replace("_", " "), justify="right", min_width=9 if wide else 5)
-    for name in shown.values():
-        table.add_column(name, min_width=14 if wide else 6)
-    for row in rows:
-        scores = [_percent(row["benchmarks"][name], wide) for name in benchmarks]
-        verdicts = [_verdict(row[key], wide) for key in shown]
-        table.add_row(_label(row, wide), *scores, _percent(row["mean"], True), *verdicts)
-    return table
-
-
-def _label(row: Mapping[str, Any], wide: bool) -> "str | Text":
-    """Single models and averages, which the others have to beat, stand out."""
-    from rich.text import Text
-
-    if not row["experts"]:
-        old = ", old" if row.get("stale") else ""
-        return Text.assemble((row["label"], "bold"), f" ({row['kind']}{old})")
-    coefficient = "" if row["coefficient"] == "default" else row["coefficient"].replace("_", " ")
-    parts = (f"{row['recipe']} {coefficient}".strip(), "+".join(row["experts"]))
-    text = "  ".join(parts) if wide else f"{parts[0]}\n  {parts[1]}"
-    text = f"{text} (old)" if row.get("stale") else text
-    return Text(text, "bold") if row["kind"] == "average" else text
-
-
-def _percent(score: Mapping[str, Any], with_error: bool) -> str:
-    text, spread = f"{100 * score['value']:.1f}", score["stderr"]
-    return text if spread is None or not with_error else f"{text} ±{100 * spread:.1f}"
-
-
-def _verdict(comparison: Mapping[str, Any] | None, wide: bool) -> str:
-    """The difference in points with its verdict; where there is no room a star for decided ones."""
-    if comparison is None:
-        return "–"
-    difference, verdict = f"{100 * comparison['difference']:+.1f}", comparison["verdict"]
-    if wide:
-        return f"{difference} {verdict}"
-    return difference if verdict == "undecided" else f"{difference} *"
-
-
-def _print_next_commands(console: "Console") -> None:
-    console.print("\nnext:")
-    for command, what in (
-        ("make ui", "lineage, partitions and plots on http://127.0.0.1:3000"),
-        ("make demo-update", "retrain one expert, re-merge only what it touches"),
-        ("ronghe plan CONFIG", "what merging a mergekit-style file would do"),
-        ("ronghe merge CONFIG OUT", "merge one without Dagster"),
-    ):
-        console.print(f"  {command:<24} {what}", soft_wrap=True)

@@ -1,0 +1,116 @@
+"""`ronghe compare`, `promote`, `rollback` and `champion`: what they print and refuse."""
+
+from pathlib import Path
+
+import pytest
+
+from assets.work.ranking import promote, rank
+from merge_ops.errors import SettingsError
+from orchestration.commands import catalog_commands, champion_commands, leaderboard_command
+from orchestration.commands.champion_commands import (
+    run_compare,
+    run_promote,
+    run_rollback,
+    show_champion,
+)
+from orchestration.settings import NAMES
+from resources.errors import MissingArtifactError
+from tests.assets.work.scored_store import ScoredStore
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ScoredStore:
+    made = ScoredStore(tmp_path)
+    made.everything({"x=0": 0.7, "x=1": 0.9})
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RONGHE_STORE", made.store.uri)
+    monkeypatch.setenv("RONGHE_CATALOG_NAME", "team")
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
+    monkeypatch.setattr(champion_commands, "contest_of", lambda _: made.contest)
+    rank(made.store, made.contest)
+    promote(made.store, made.contest, made.recipe, "cpu", 1)
+    return made
+
+
+def test_compare_is_a_table_by_benchmark_and_a_verdict(
+    made: ScoredStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_compare("ties/champion", "ties[x=0|e1+e2]", None)
+    text = capsys.readouterr().out
+    assert "suite one: A is better than B" in text
+    lines = [line.split() for line in text.splitlines()]
+    (row,) = [line for line in lines if line[:1] == ["b"]]
+    assert row[1:4] == ["90.0", "70.0", "+20.0"]
+    assert row[-2:] == ["better", "60"]
+    run_compare("e1", "e1", "one")
+    assert "suite one: undecided" in capsys.readouterr().out
+
+
+def test_compare_says_what_has_no_scores(
+    made: ScoredStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made.write_suite("other")
+    with pytest.raises(SystemExit, match="1"):
+        run_compare("e1", "e2", "one")
+    assert "suite one: no scores of e1 and e2; `ronghe refresh`" in capsys.readouterr().out
+    with pytest.raises(SettingsError, match=r"--suite is 'on'\. Did you mean 'one'\?"):
+        run_compare("e1", "e2", "on")
+
+
+def test_promote_rollback_and_history(
+    made: ScoredStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_promote("ties e1+e2 x=0", "  it is\n polite ", None)
+    text = capsys.readouterr().out
+    assert "ties e1+e2 x=0 is the champion of ties" in text
+    assert "the gate would not promote it:" in text
+    assert "because it is polite" in text
+    assert "to undo it: ronghe rollback ties --because" in text
+    show_champion("ties", history=True)
+    text = capsys.readouterr().out
+    assert "because  it is polite" in text
+    assert text.count("e1+e2 x=") >= 2
+    run_rollback("ties", "the board said so")
+    text = capsys.readouterr().out
+    assert "the champion of ties is again" in text
+    assert "to undo it: ronghe promote " in text
+    show_champion("ties", history=False)
+    assert "rollback" in capsys.readouterr().out
+
+
+def test_a_stale_champion_is_told(made: ScoredStore, capsys: pytest.CaptureFixture[str]) -> None:
+    made.store_model("e2", release=2)
+    told = "it was made from an earlier e2; `ronghe refresh` merges it again"
+    show_champion("ties", history=False)
+    assert f"stale: {told}" in capsys.readouterr().out
+    leaderboard_command.leaderboard()
+    text = capsys.readouterr().out
+    assert f"stale: the champion of ties: {told}" in text
+    assert "(champion)" in text
+
+
+def test_what_cannot_be_is_refused(made: ScoredStore) -> None:
+    with pytest.raises(SettingsError, match="--because is empty"):
+        run_promote("ties/champion", "  ", None)
+    with pytest.raises(SettingsError, match="--because is too long"):
+        run_rollback("ties", "x" * 3000)
+    with pytest.raises(SettingsError, match=r"RECIPE is 'tie'\. Did you mean 'ties'"):
+        run_rollback("tie", "why not")
+    with pytest.raises(SettingsError, match="--recipe is needed: e1 is made by these"):
+        run_promote("e1", "why not", None)
+    with pytest.raises(MissingArtifactError, match="recipe 'dare' has no champion"):
+        show_champion("dare", history=False)
+
+
+def test_a_webhook_that_fails_is_a_warning(
+    made: ScoredStore, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(champion_commands, "announce", lambda event: f"no {event['event']}")
+    run_promote("ties e1+e2 x=0", "polite", None)
+    assert "warning: no promotion" in capsys.readouterr().out
+
+
+def test_the_commands_are_registered() -> None:
+    registered = {each.callback.__name__ for each in catalog_commands.app.registered_commands}
+    assert {"compare", "promote", "rollback", "champion"} <= registered
