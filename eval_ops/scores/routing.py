@@ -194,8 +194,8 @@ class _Setting:
             p_value = mcnemar(int((difference > 0).sum()), int((difference < 0).sum()))
             verdict = verdict if p_value <= 1 - self.confidence else "undecided"
         return RoutingRow(
-            way.name, value, around.low, around.high, float(difference @ weights), low, high, verdict, way.models, way.calls,
-            way.validation, way.detail,
+            way.name, value, around.low, around.high, float(difference @ weights), low, high,
+            verdict, way.models, way.calls, way.validation, way.detail,
         )  # fmt: skip
 
     def _interval(self, values: Values) -> Interval:
