@@ -5,13 +5,13 @@ from typing import Any
 
 import dagster as dg
 
-from assets.display import drawn, number, of_artifact, table
+from assets.board_evidence import evidence as _evidence
+from assets.display import drawn, number, of_artifact
 from assets.run_settings import RunSettings
 from assets.team_asset import team_asset
 from assets.work import names
 from assets.work.collecting import Contest
 from assets.work.ranking import LEADERBOARD, Leaderboard, Sweep, rank
-from assets.work.store_matrix import routing_of
 
 CHECK = "everything_is_read"
 """Fails where scores, or names of them, cannot be read; what can be is ranked."""
@@ -45,7 +45,7 @@ def build_leaderboard(
             data_version=dg.DataVersion(board.artifact.digest),
             metadata={
                 **_metadata(context.log, board),
-                **_evidence(context.log, settings, contest, board),
+                **_evidence(context.log, settings.store(), contest, board),
             },
             check_results=[_check(board)],
         )
@@ -79,39 +79,6 @@ def _metadata(log: dg.DagsterLogManager, board: Leaderboard) -> dict[str, Any]:
         **of_artifact(board.artifact, False),
         "candidates without scores": board.unscored,
     }
-
-
-def _evidence(
-    log: dg.DagsterLogManager, settings: RunSettings, contest: Contest, board: Leaderboard
-) -> dict[str, Any]:
-    """What follows from all answers together: what routing would buy. It never stops a ranking."""
-    shown: dict[str, Any] = {}
-    for suite, rows in board.tables.items():
-        if not rows:
-            continue
-        try:
-            found = routing_of(settings.store(), contest, suite)
-        except Exception as error:  # numbers beside the table; the table is what counts
-            shown[f"{suite}: routing"] = f"not known ({type(error).__name__}: {error})"
-            continue
-        shown[f"{suite}: merge or route"] = found.advice
-        shown[f"{suite}: what routing would buy"] = table(
-            [
-                {
-                    "way": row.name,
-                    "test mean": round(100 * row.value, 2),
-                    "low": round(100 * row.low, 2),
-                    "high": round(100 * row.high, 2),
-                    "over best single": round(100 * row.difference, 2),
-                    "verdict": row.verdict,
-                    "models": row.models,
-                    "calls": round(row.calls, 2),
-                    "detail": row.detail,
-                }
-                for row in found.rows
-            ]
-        )
-    return shown
 
 
 def _first_lines(text: str) -> str:

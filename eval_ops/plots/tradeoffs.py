@@ -99,6 +99,6 @@ def front_figure(
     axes.set_title(ascii_text(title, 70), fontsize=10, loc="left")
     axes.grid(color="#dddddd", linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.legend(loc="lower left", fontsize=8, frameon=False)
+    axes.legend(loc="best", fontsize=8, frameon=False)
     figure.supxlabel("\n".join(told), fontsize=7, x=0.02, ha="left")
     return figure

@@ -80,9 +80,9 @@ def choose_items(
     found = item_statistics(matrix)
     draw = np.random.default_rng(seed)
     chosen: list[int] = []
-    for benchmark in names:
+    counts = _shares_of(size, [len(matrix.where(benchmark)) for benchmark in names])
+    for benchmark, count in zip(names, counts, strict=True):
         places = matrix.where(benchmark)
-        count = min(len(places), max(1, round(size / len(names))))
         if choice == "random":
             chosen += draw.choice(places, count, replace=False).tolist()
             continue
@@ -222,6 +222,15 @@ def places_of(matrix: ScoreMatrix, reduced: ReducedSet) -> Indices:
     if lacking:
         raise PairingError(f"suite '{matrix.suite}': item '{lacking[0]}' was not scored")
     return np.array([at[key] for key in reduced.items], dtype=np.int64)
+
+
+def _shares_of(size: int, there: Sequence[int]) -> list[int]:
+    """How many items each benchmark gives: equal shares, and what a small one lacks from others."""
+    counts, left = [0] * len(there), size
+    for done, place in enumerate(sorted(range(len(there)), key=lambda n: there[n])):
+        counts[place] = min(there[place], max(1, round(left / (len(there) - done))))
+        left -= counts[place]
+    return counts
 
 
 def _whole_decisions(

@@ -79,6 +79,9 @@ def retention(
         return Retention(merge, expert, tuple(better), gain, *none, int(learned.sum()), lost)
     share = float(np.mean([(ours - before)[at].mean() for at in places])) / gain
     low, high = _ratio_bounds(ours - before, theirs - before, places, confidence, seed)
+    if high - low < 1e-9 and learned.any():  # every resample says the same: few items can say more
+        count = int(learned.sum())
+        low = min(low, share * wilson(1 - lost / count, count, confidence).low)
     return Retention(
         merge, expert, tuple(better), gain, share, min(low, share), max(high, share),
         int(learned.sum()), lost,

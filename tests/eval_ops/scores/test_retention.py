@@ -33,6 +33,8 @@ def test_the_expert_keeps_all_of_itself_and_the_base_nothing() -> None:
     matrix = matrix_of(base=BASE, expert=EXPERT)
     own, none = (retention(matrix, name, "expert", "base") for name in ("expert", "base"))
     assert (own.share, own.lost) == (1.0, 0)
+    assert own.low is not None
+    assert own.low < 0.95  # 30 items that are all kept are no proof of all
     assert (none.share, none.lost) == (0.0, 30)
 
 
