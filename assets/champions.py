@@ -12,6 +12,7 @@ from assets.work.announcing import Announce, event_of
 from assets.work.champion_history import ChampionState, champion_state, history_rows
 from assets.work.collecting import Contest, RankedRecipe
 from assets.work.ranking import LEADERBOARD, Held, Promotion, promote
+from assets.work.virtual_checkpoints import bytes_of
 
 CHECK = "could_be_judged"
 """Fails where what the candidates are compared with cannot be read; the champion stays."""
@@ -39,12 +40,15 @@ def build_champion(
         checks=[CHECK],
         description=f"Champion: the best checkpoint of recipe {recipe.name} that passed its gate."
         " No benchmark is significantly below the best single expert by more than the allowed loss,"
-        " and the mean is significantly above the champion before it. Otherwise that one stays.",
+        " and the mean is significantly above the champion before it. Otherwise that one stays. It"
+        " is written when it is promoted, unless the recipe says `keep: none`.",
     )
     def champion(context: dg.AssetExecutionContext, settings: RunSettings) -> dg.MaterializeResult:
         store, run = settings.store(), context.run.run_id
         before = names.ref_of(store, names.champion(recipe.name))
-        promotion = promote(store, contest, recipe, settings.device, settings.threads, run)
+        promotion = promote(
+            store, contest, recipe, settings.device, settings.threads, run, settings.stream()
+        )
         state = champion_state(store, recipe.name)
         event = _event(settings.catalog, recipe, promotion, before.digest if before else None)
         problem = announce(event) if announce is not None and event is not None else None
@@ -115,4 +119,6 @@ def _metadata(promotion: Promotion | Held | None) -> dict[str, Any]:
     }
     if champion is None:
         return shown
+    if champion.virtual:
+        return {**shown, "virtual": True, "bytes when it is written": bytes_of(champion)}
     return {**shown, "uri": dg.MetadataValue.path(champion.uri), "bytes": champion.nbytes}

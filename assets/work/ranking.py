@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from assets.work import names
+from assets.work.candidates import score_virtual
 from assets.work.champion_history import set_aside
 from assets.work.collecting import Collected, Contest, RankedRecipe, collect_entries
 from assets.work.kept_rows import (
@@ -15,7 +16,8 @@ from assets.work.kept_rows import (
     read_board,
     without_notes,
 )
-from assets.work.scoring import score_checkpoint
+from assets.work.scoring import Scoring
+from assets.work.virtual_checkpoints import materialize
 from eval_ops.errors import EvalError
 from eval_ops.scores.gates import Decision, decide, parse_gate
 from eval_ops.scores.leaderboard import (
@@ -34,6 +36,7 @@ from resources.errors import DamagedArtifactError, MissingArtifactError, Resourc
 if TYPE_CHECKING:
     from eval_ops.scores.leaderboard import CoefficientPoint, Row
     from eval_ops.suites import Suite
+    from merge_ops.stream import StreamSettings
     from resources.store import Artifact, ArtifactStore
 
 LEADERBOARD = "leaderboard"
@@ -213,6 +216,7 @@ def promote(
     device: str,
     threads: int,
     run: str | None = None,
+    stream: "StreamSettings | None" = None,
 ) -> Promotion | Held | None:
     """Put a recipe's best candidate before its gate; None when it has no scored candidate yet.
 
@@ -220,8 +224,12 @@ def promote(
     `<recipe>/champion` points to its checkpoint; otherwise the champion stays. It stays undecided
     where the suite is broken, or where what the candidates are compared with cannot be read whole.
     What a person passed over (champion_history) is no candidate until something is new.
+    A champion is written, unless the recipe keeps none; `stream` says how to merge it.
     """
     from assets.work.suite_files import load_suite
+    from merge_ops.stream import StreamSettings
+
+    stream = stream or StreamSettings(threads=threads, device=device)
 
     champion = names.resolve(store, names.champion(recipe.name))
     if recipe.suite in contest.broken.suites:
@@ -247,14 +255,24 @@ def promote(
         return Promotion(best, None, champion, False, reasons)
     if champion is not None and champion.digest == candidate.digest:
         reasons = ("the best candidate is the champion already",)
+        champion = _kept(store, recipe, champion, stream)
         return Promotion(candidate, None, champion, False, reasons)
     incumbent = None
     if champion is not None:
-        incumbent = score_checkpoint(store, champion, suite, device, threads).scores
+        scoring = Scoring(suite, device, threads, run)
+        incumbent = score_virtual(store, champion, scoring, stream).scores
     decision = decide(candidate.scores, experts, incumbent, parse_gate(recipe.gate))
     if decision.promote:
+        _kept(store, recipe, store.get("checkpoint", str(candidate.digest)), stream)
         champion = _crown(store, recipe, candidate, decision, run)
     return Promotion(candidate, decision, champion, decision.promote, tuple(decision.reasons))
+
+
+def _kept(
+    store: "ArtifactStore", recipe: RankedRecipe, champion: "Artifact", stream: "StreamSettings"
+) -> "Artifact":
+    """The champion, written before anything points to it where the recipe keeps champions."""
+    return champion if recipe.keep == "none" else materialize(store, champion, stream)
 
 
 def _crown(
