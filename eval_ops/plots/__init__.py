@@ -10,12 +10,15 @@ from eval_ops.plots.layer_norms import TensorNorm, layer_norm_plot
 from eval_ops.plots.leaderboard import leaderboard_plot
 from eval_ops.plots.study import study_plot
 from eval_ops.plots.sweep import coefficient_plot
+from eval_ops.plots.tradeoffs import front_plot, retention_plot
 
 __all__ = [
     "TensorNorm",
     "coefficient_plot",
+    "front_plot",
     "heatmap",
     "layer_norm_plot",
     "leaderboard_plot",
+    "retention_plot",
     "study_plot",
 ]

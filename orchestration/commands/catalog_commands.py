@@ -77,6 +77,16 @@ def leaderboard(
     run(BoardOptions(top, sort, suite, "csv" if as_csv else "json" if as_json else "table"))
 
 
+@app.command()
+def routing(
+    suite: Annotated[str | None, typer.Option(help="Only this suite.")] = None,
+) -> None:
+    """Say what routing between models would buy over the best single one, from stored scores."""
+    from orchestration.commands.routing_command import run_routing
+
+    run_routing(suite)
+
+
 Because = Annotated[str, typer.Option(help="Why; on record with your name.", show_default=False)]
 Named = Annotated[
     str,

@@ -121,13 +121,12 @@ def _print_places(
     rows = next(iter(suites.values()), [])
     best = next((row["digest"] for row in rows if row["experts"]), None)
     checkpoint = store.find("checkpoint", best) if best else None
-    if checkpoint is not None and checkpoint.virtual:
-        say(console, "")
-        told = f"virtual: `ronghe materialize {checkpoint.digest[:12]}` writes it"
-        say(console, f"best merged checkpoint  {told}")
-    elif checkpoint is not None:
-        local = store.uri.startswith("file:")
-        where = str(checkpoint.folder(checked=False)) if local else checkpoint.uri
+    if checkpoint is not None:
+        where = checkpoint.uri
+        if checkpoint.virtual:
+            where = f"virtual: `ronghe materialize {checkpoint.digest[:12]}` writes it"
+        elif store.uri.startswith("file:"):
+            where = str(checkpoint.folder(checked=False))
         say(console, "")
         say(console, f"best merged checkpoint  {where}")
     say(console, f"artifact store          {store.uri}")
