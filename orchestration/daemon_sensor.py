@@ -19,11 +19,9 @@ from assets.dagster_internals import (
     cursor_to_text,
 )
 from assets.work import names
-from orchestration.run_plans import partitions_of, plan_runs
+from orchestration.run_plans import plan_runs
 
 SENSOR = "refresh_what_changed"
-JOINED = "ronghe/scores_with_checkpoints"
-"""Tag of a run that merges checkpoints and scores them: the scores' code version by asset."""
 UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -70,7 +68,6 @@ class RefreshSensor(dg.AutomationConditionSensorDefinition):
         )
         results, subsets = tick._evaluator.evaluate()
         wanted = {each.key: _parts(each) for each in subsets if isinstance(each.key, dg.AssetKey)}
-        wanted = _without(wanted, _scored_at_work(context.instance, graph))
         held |= {key for key in wanted if _sums_up(key)}
         above = {*wanted} | _at_work(context.instance)
         due = {key for key in held if not (graph.get_ancestor_asset_keys(key) - held) & above}
@@ -92,13 +89,11 @@ def run_requests(graph: AssetGraph, wanted: Mapping[dg.AssetKey, set[str | None]
     for plan in plan_runs(graph, wanted):
         scored = [names.scores(key.path[0]) for key in plan.assets if _is_merged(key)]
         joined = [key for name in scored if graph.has(key := dg.AssetKey(name.split("/")))]
-        versions = {each.to_user_string(): graph.get(each).code_version for each in joined}
-        tags = {**plan.tags, JOINED: json.dumps(versions)} if joined else plan.tags
         requests.append(
             dg.RunRequest(
                 asset_selection=[*plan.assets, *(key for key in joined if key not in plan.assets)],
                 partition_key=plan.partition_key,
-                tags=tags,
+                tags=plan.tags,
             )
         )
     return requests
@@ -118,34 +113,6 @@ def _parts(subset: Any) -> set[str | None]:
     if not subset.is_partitioned:
         return {None}
     return {str(each) for each in subset.expensively_compute_partition_keys()}
-
-
-def _scored_at_work(
-    instance: dg.DagsterInstance, graph: AssetGraph
-) -> dict[dg.AssetKey, set[str | None]]:
-    """Scores that a run makes which merges their checkpoints first.
-
-    Each checkpoint is told as soon as it is made, and its scores are then wished for. Dagster sees
-    that they are in progress where they are in a run's first range alone. Scores of another code
-    version, as of a suite that changed since the run was asked for, are not those.
-    """
-    found: dict[dg.AssetKey, set[str | None]] = {}
-    for run in instance.get_runs(filters=dg.RunsFilter(statuses=UNFINISHED)):
-        for name, version in json.loads(run.tags.get(JOINED, "{}")).items():
-            key = dg.AssetKey.from_user_string(name)
-            if not graph.has(key) or graph.get(key).code_version != version:
-                continue
-            definition = graph.get(key).partitions_def
-            if definition is not None:
-                found.setdefault(key, set()).update(partitions_of(run.tags, definition))
-    return found
-
-
-def _without(
-    wanted: Mapping[dg.AssetKey, set[str | None]], others: Mapping[dg.AssetKey, set[str | None]]
-) -> dict[dg.AssetKey, set[str | None]]:
-    left = {key: parts - others.get(key, set()) for key, parts in wanted.items()}
-    return {key: parts for key, parts in left.items() if parts}
 
 
 def _at_work(instance: dg.DagsterInstance) -> set[dg.AssetKey]:

@@ -9,7 +9,7 @@ import pytest
 
 from assets.batches import MORE_RANGES, RANGE_END, RANGE_START, between
 from orchestration.automation import OBSERVE_JOB
-from orchestration.daemon_sensor import SENSOR, run_requests
+from orchestration.daemon_sensor import SENSOR
 from orchestration.definitions import build_definitions
 from orchestration.refreshing.refresh import refresh
 from orchestration.settings import load_settings
@@ -189,36 +189,3 @@ def test_an_update_of_the_demo_takes_twelve_runs_with_the_look_that_saw_it(
         *(f"{recipe}/{kind}" for recipe in recipes for kind in kinds),
     }
     assert len(runs) + 1 <= 12, runs
-
-
-def test_scores_that_follow_in_a_run_at_work_are_not_asked_for_again(
-    tmp_path: Path, instance: dg.DagsterInstance
-) -> None:
-    """A checkpoint is told while its run goes on; Dagster knows that run's first range alone."""
-    project = make_project(tmp_path, {"average": AVERAGE}, experts=4)
-    daemon = Pretender(project.catalog, instance)
-    daemon.observe(dict.fromkeys(("base", "e1", "e2", "e3", "e4"), "1"))
-    daemon.settle()
-    daemon.version = 100
-    merged = dg.AssetKey(["average", "merged_checkpoint"])
-    scores = dg.AssetKey(["average", "scores"])
-    parts: set[str | None] = {"default|e1+e2", "default|e1+e4", "default|e3+e4"}
-    (request,) = run_requests(daemon.graph, {merged: parts})
-    assert request.asset_selection == [merged, scores]
-    at_work = dg.DagsterRun(
-        "__ASSET_JOB",
-        asset_selection=frozenset([merged, scores]),
-        status=dg.DagsterRunStatus.STARTED,
-        tags=request.tags,
-    )
-    instance.add_run(at_work)
-    for part in parts:
-        tags = {"dagster/data_version": "other", **GIVEN}
-        made = dg.AssetMaterialization(merged, partition=part, tags=tags)
-        instance.report_runless_asset_event(made)
-    assert daemon.settle() == []
-    for part in ("default|e1+e3", "default|e1+e2"):  # another's change, and one that is at work
-        tags = {"dagster/data_version": "again", **GIVEN}
-        made = dg.AssetMaterialization(merged, partition=part, tags=tags)
-        instance.report_runless_asset_event(made)
-    assert {"average/scores"} in daemon.settle()
