@@ -1,20 +1,23 @@
 """Few runs for many partitions: assets of equal partitions, and ranges of keys, in one run each."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.batches import range_tags
+from assets.batches import MORE_RANGES, RANGE_END, RANGE_START, between, range_tags
 from orchestration.catalogs import COEFFICIENT, EXPERTS
 
 if TYPE_CHECKING:
     from assets.dagster_internals import AssetGraph
 
+PARTITION = "dagster/partition"
 MOST_RANGES = 256
 """Ranges of one run at most: they stand in a tag of it."""
+MOST_PARTITIONS = 500
+"""Partitions of one run at most: Dagster notes for each, before a check, all that the run has."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ def plan_runs(
 
     Each partition of a run has a data version of its own (assets/batches.py), so nothing is lost by
     many of them in one run. Dagster's ranges have no holes: what is not neighbours is so many
-    ranges, and a run holds no more than MOST_RANGES of them.
+    ranges. A run holds no more than MOST_RANGES of them, and MOST_PARTITIONS: what a run costs
+    beside its work then stays in line with its partitions.
     """
     together: dict[tuple[Any, frozenset[str | None]], list[dg.AssetKey]] = {}
     for key, partitions in wanted.items():
@@ -64,9 +68,54 @@ def plan_runs(
             yield RunPlan(tuple(assets), None)
             continue
         blocks = key_ranges(definition, {str(each) for each in partitions})
-        while several := list(islice(blocks, MOST_RANGES)):
+        for several in _shared_out(blocks):
             keys = tuple(key for block in several for key in block)
             yield RunPlan(tuple(assets), keys, tuple((b[0], b[-1]) for b in several))
+
+
+def partitions_of(tags: Mapping[str, str], definition: dg.PartitionsDefinition) -> Iterator[str]:
+    """List the partitions that a run's tags name, as far as they are live.
+
+    Dagster itself knows of the first range alone.
+    """
+    if PARTITION in tags:
+        yield tags[PARTITION]
+    ranges = json.loads(tags.get(MORE_RANGES, "[]"))
+    if RANGE_START in tags:
+        ranges = [(tags[RANGE_START], tags[RANGE_END]), *ranges]
+    known = {str(each) for each in definition.get_partition_keys()} if ranges else set[str]()
+    for first, last in ranges:
+        if {first, last} <= known:
+            yield from map(str, between(definition, first, last))
+
+
+def _shared_out(blocks: Iterable[Sequence[str]]) -> Iterator[list[Sequence[str]]]:
+    """Give each run its ranges, in order; one that is too long for a run is several."""
+    several: list[Sequence[str]] = []
+    held = 0
+    for block in blocks:
+        for part in _cut(block):
+            if several and (held + len(part) > MOST_PARTITIONS or len(several) == MOST_RANGES):
+                yield several
+                several, held = [], 0
+            several.append(part)
+            held += len(part)
+    if several:
+        yield several
+
+
+def _cut(block: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Cut a range into ranges of MOST_PARTITIONS at most; in a grid whole sets stay together.
+
+    A set of more points than that is cut between its points: a row of a grid is a range too.
+    """
+    sets = len({key.partition("|")[2] for key in block})
+    row = len(block) // sets if "|" in block[0] else 1
+    whole = max(1, MOST_PARTITIONS // row) * row
+    for start in range(0, len(block), whole):
+        rows = block[start : start + whole]
+        for first in range(0, len(rows), MOST_PARTITIONS):
+            yield rows[first : first + MOST_PARTITIONS]
 
 
 def key_ranges(definition: dg.PartitionsDefinition, requested: set[str]) -> Iterator[Sequence[str]]:

@@ -23,7 +23,7 @@ from orchestration.refreshing.progress import RefreshProgress
 from orchestration.refreshing.report import AssetCount, RefreshReport
 from orchestration.refreshing.requests import Pending
 from orchestration.refreshing.standing import daemon_of, live_partitions, look
-from orchestration.refreshing.state import load_cursor, load_waiting, save
+from orchestration.refreshing.state import load_cursor, load_waiting, save, save_waiting
 from orchestration.refreshing.step_signals import signals_end_the_refresh
 from orchestration.refreshing.store_state import what_the_store_lacks
 from orchestration.retention import forget_old_looks
@@ -144,7 +144,7 @@ class _Refresh:
             save(self._instance, cursor, pending.waiting)
             for plan in plans:
                 pending.settle(plan, self._execute(plan))
-                save(self._instance, cursor, pending.waiting)
+                save_waiting(self._instance, pending.waiting)
             if not plans:
                 break
         self._stand(pending)

@@ -4,20 +4,18 @@ A refresh that runs nothing is not done where another process works on the same 
 what they need has failed. So this asks the instance, and never what was asked for.
 """
 
-import json
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from assets.batches import MORE_RANGES, RANGE_END, RANGE_START, between
+from orchestration.run_plans import partitions_of
 
 if TYPE_CHECKING:
     from assets.dagster_internals import AssetGraph
 
-PARTITION = "dagster/partition"
 UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -119,19 +117,6 @@ def _busy(instance: dg.DagsterInstance, graph: "AssetGraph", runs: list[str]) ->
         runs += [run.run_id] if keys else []
         for key in keys:
             definition = graph.get(key).partitions_def
-            parts = {None} if definition is None else {*_partitions_of(run.tags, definition)}
+            parts = {None} if definition is None else {*partitions_of(run.tags, definition)}
             busy.setdefault(key, set()).update(parts)
     return busy
-
-
-def _partitions_of(tags: Mapping[str, str], definition: dg.PartitionsDefinition) -> Iterator[str]:
-    """The partitions that a run's tags name, as far as they are live."""
-    if PARTITION in tags:
-        yield tags[PARTITION]
-    ranges = json.loads(tags.get(MORE_RANGES, "[]"))
-    if RANGE_START in tags:
-        ranges = [(tags[RANGE_START], tags[RANGE_END]), *ranges]
-    known = {str(each) for each in definition.get_partition_keys()} if ranges else set[str]()
-    for first, last in ranges:
-        if {first, last} <= known:
-            yield from map(str, between(definition, first, last))

@@ -54,11 +54,19 @@ def load_waiting(
 
 def save(instance: dg.DagsterInstance, cursor: AssetDaemonCursor, waiting: Wanted) -> None:
     """Remember both, in one write."""
+    values = {CURSOR: serialize_value(cursor), WAITING: _written(waiting)}
+    instance.daemon_cursor_storage.set_cursor_values(values)
+
+
+def save_waiting(instance: dg.DagsterInstance, waiting: Wanted) -> None:
+    """Remember what waits, after a run; what was seen, which is longer, has not changed by it."""
+    instance.daemon_cursor_storage.set_cursor_values({WAITING: _written(waiting)})
+
+
+def _written(waiting: Wanted) -> str:
     names = {
         key.to_user_string(): sorted(partitions, key=str)
         for key, partitions in waiting.items()
         if partitions
     }
-    instance.daemon_cursor_storage.set_cursor_values(
-        {CURSOR: serialize_value(cursor), WAITING: json.dumps(names, ensure_ascii=False)}
-    )
+    return json.dumps(names, ensure_ascii=False)

@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 
 from assets.batches import between, range_tags
-from orchestration.run_plans import MOST_RANGES, key_ranges, plan_runs
+from orchestration.run_plans import MOST_PARTITIONS, MOST_RANGES, key_ranges, plan_runs
 
 SETS = ["a+b", "a+b+c", "a+c", "b+c"]
 POINTS = ["t=0.3", "t=0.5", "t=0.7"]
@@ -70,3 +70,52 @@ def test_one_run_takes_many_ranges_of_one_asset_and_of_others_with_the_same_wish
     assert {plan.assets for plan in plans} == {(one.key, two.key)}
     assert {key for plan in plans for key in plan.keys or ()} == asked
     assert plans[0].tags == range_tags(plans[0].ranges)
+
+
+def test_a_run_has_so_many_partitions_at_most_and_whole_sets() -> None:
+    line = dg.StaticPartitionsDefinition([f"p{number:04}" for number in range(2 * MOST_PARTITIONS)])
+    sets = dg.StaticPartitionsDefinition(
+        [f"s{number:03}" for number in range(MOST_PARTITIONS // 3)]
+    )
+    points = dg.StaticPartitionsDefinition(["c0", "c1", "c2", "c3"])
+    grid = dg.MultiPartitionsDefinition({"experts": sets, "coefficient": points})
+
+    @dg.asset(partitions_def=line)
+    def one() -> None: ...
+
+    @dg.asset(partitions_def=grid)
+    def two() -> None: ...
+
+    graph = dg.Definitions(assets=[one, two]).resolve_asset_graph()
+    for asset, definition in ((one, line), (two, grid)):
+        keys = [str(key) for key in definition.get_partition_keys()]
+        plans = list(plan_runs(graph, {asset.key: set(keys)}))
+        assert sorted(key for plan in plans for key in plan.keys or ()) == sorted(keys)
+        assert [len(plan.keys or ()) <= MOST_PARTITIONS for plan in plans] == [True, True]
+        for plan in plans:
+            named = [str(key) for ends in plan.ranges for key in between(definition, *ends)]
+            assert sorted(named) == sorted(plan.keys or ()), "what its tags say"
+    of_sets = [{key.partition("|")[2] for key in plan.keys or ()} for plan in plans]
+    assert not of_sets[0] & of_sets[1], "a set is read once"
+
+
+def test_a_set_of_more_points_than_a_run_holds_is_cut_between_points() -> None:
+    names = [f"c{number:04}" for number in range(MOST_PARTITIONS + 1)]
+    grid = dg.MultiPartitionsDefinition(
+        {
+            "experts": dg.StaticPartitionsDefinition(["a", "b"]),
+            "coefficient": dg.StaticPartitionsDefinition(names),
+        }
+    )
+
+    @dg.asset(partitions_def=grid)
+    def one() -> None: ...
+
+    graph = dg.Definitions(assets=[one]).resolve_asset_graph()
+    keys = {str(key) for key in grid.get_partition_keys()}
+    plans = list(plan_runs(graph, {one.key: {*keys}}))
+    assert {key for plan in plans for key in plan.keys or ()} == keys
+    for plan in plans:
+        assert len(plan.keys or ()) <= MOST_PARTITIONS
+        named = [str(key) for ends in plan.ranges for key in between(grid, *ends)]
+        assert sorted(named) == sorted(plan.keys or ())

@@ -1,0 +1,67 @@
+"""SIGKILL amid the partitions of a run: what was finished stays, the next run does the rest."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from assets.work import merging
+from orchestration.refreshing.refresh import open_instance, refresh
+from resources.store.artifact_store import ArtifactStore
+from tests.merging import ROOT
+from tests.orchestration.tiny_project import AVERAGE, make_project
+
+FINISHED = 2
+KILLED = f"""
+import os, signal
+from assets import batches
+plain, done = batches.Batch.report, []
+def report(self, key, *rest):
+    plain(self, key, *rest)
+    if self._context.asset_key.path[-1] == "merged_checkpoint":
+        done.append(key)
+        if len(done) == {FINISHED}:
+            os.kill(os.getpid(), signal.SIGKILL)
+batches.Batch.report = report
+from orchestration.commands.refresh_command import refresh
+refresh()
+"""
+MERGED = "average/merged_checkpoint"
+
+
+def test_a_kill_in_the_middle_of_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unscored = {key: value for key, value in AVERAGE.items() if key != "suite"}
+    project = make_project(tmp_path, {"average": unscored})
+    environment = {**os.environ, **project.environment}
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED], cwd=ROOT, env=environment, capture_output=True, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    store = ArtifactStore.open(project.store, catalog=project.settings().catalog_name)
+    made = set(store.digests("checkpoint"))
+    assert len(made) == FINISHED
+
+    merged: list[int] = []
+    plain = merging.carry_out
+
+    def counting(*given: object, **named: object) -> object:
+        merged.append(1)
+        return plain(*given, **named)
+
+    monkeypatch.setattr(merging, "carry_out", counting)
+    settings = project.settings()
+    with open_instance(settings) as instance:
+        key = dg.AssetKey.from_user_string(MERGED)
+        finished = instance.get_materialized_partitions(key)
+        assert len(finished) == FINISHED, "what was finished stays"
+        report = refresh(instance, settings)
+        assert report.failures == []
+        assert report.late == 0
+        assert len(merged) == 4 - FINISHED, "nothing is merged twice"
+        assert len(instance.get_materialized_partitions(key)) == 4
+        assert refresh(instance, settings).rerun == 0
+    assert made < set(store.digests("checkpoint"))
