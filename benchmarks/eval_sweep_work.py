@@ -1,0 +1,125 @@
+"""What benchmarks.eval_sweep runs in processes of their own: experts are made, a sweep is scored.
+
+python -m benchmarks.eval_sweep_work expert MODEL FOLDER NUMBER RANK CHANGE
+python -m benchmarks.eval_sweep_work sweep MODEL WORK STORE FOUND KEEP THREADS LAMBDA…
+"""
+
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+RECIPE = {
+    "merge_method": "task_arithmetic",
+    "dtype": "bfloat16",
+    "experts": "all",
+    "parameters": {"weight": 0.5},
+}
+
+
+def make_expert(model: Path, folder: Path, number: int, rank: int, change: float) -> None:
+    """Copy a model with a product of low rank added to each matrix of its layers."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(model, folder, dirs_exist_ok=True)
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    draw = torch.Generator().manual_seed(number)
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        if tensor.dim() == 2 and "layers" in name:
+            rows, columns = tensor.shape
+            left = torch.randn(rows, rank, generator=draw)
+            added = left @ torch.randn(rank, columns, generator=draw)
+            added *= change * tensor.float().norm() / added.norm()
+            tensors[name] = (tensor.float() + added).to(tensor.dtype)
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+def score_sweep(
+    model: Path, work: Path, store_folder: Path, keep: str, threads: int, lambdas: list[float]
+) -> dict[str, Any]:
+    """Merge and score every candidate, and write the best; or write all, with `keep` all.
+
+    Returns accuracy and log-likelihoods of each candidate, and where the seconds went.
+    """
+    from assets.work.candidates import CandidateScorer
+    from assets.work.entries import UpstreamModel
+    from assets.work.merging import MergeJob, merge_set, point_at
+    from assets.work.pulling import pull_model
+    from assets.work.scoring import Scoring
+    from assets.work.suite_files import load_suite
+    from assets.work.virtual_checkpoints import materialize
+    from merge_ops.recipes import Steps
+    from merge_ops.recipes.reading import parse_recipe
+    from merge_ops.stream import StreamSettings
+    from resources.store import ArtifactStore
+
+    seconds: dict[str, float] = {}
+    last = time.perf_counter()
+
+    def took(name: str) -> None:
+        nonlocal last
+        now = time.perf_counter()
+        seconds[name] = round(seconds.get(name, 0.0) + now - last, 2)
+        last = now
+
+    store = ArtifactStore.open(store_folder.resolve().as_uri(), catalog="bench")
+    experts = sorted(folder.name for folder in work.glob("expert?"))
+    for name, folder in {"base": model, **{each: work / each for each in experts}}.items():
+        base = None if name == "base" else "base"
+        pull_model(store, UpstreamModel(name, str(folder), base), Path())
+    took("models into the store")
+    content = {**RECIPE, "base_model": "base", "sweep": {"lambda": lambdas}, "suite": "cosmos"}
+    recipe = parse_recipe(json.dumps({**content, "keep": keep}), "bench", "bench.yaml")
+    points: dict[str, str | None] = {each.id: each.id for each in recipe.coefficients()}
+    job = MergeJob(Steps((recipe,)), "base", "+".join(experts), points, "bench/merged_checkpoint")
+    settings = StreamSettings()
+    merged = merge_set(store, job, settings)
+    point_at(store, job, merged, "bench")
+    took("merging and writing" if keep == "all" else "planning")
+    suite = load_suite(work / "suite.yaml")
+    scoring = Scoring(suite, settings.device, threads)
+    candidates: dict[str, Any] = {}
+    best, most = merged.checkpoints[0], -1.0
+    with CandidateScorer(store, job, scoring, settings) as scorer:
+        for value, checkpoint in zip(lambdas, merged.checkpoints, strict=True):
+            scores = scorer.score_point("bench", checkpoint.coefficient).scores
+            samples = scores.samples
+            right = sum(sample.value for sample in samples) / len(samples)
+            found = {sample.item: list(sample.loglikelihoods) for sample in samples}
+            candidates[str(value)] = {"acc": right, "items": found}
+            validation = [sample.value for sample in samples if sample.split == "validation"]
+            share = sum(validation) / len(validation)
+            if share > most:
+                best, most = checkpoint, share
+            took("scoring" if keep == "all" else "merging and scoring")
+    materialize(store, best.artifact, settings)
+    took("writing the best")
+    return {"candidates": candidates, "seconds": seconds, "best": best.coefficient}
+
+
+def main() -> None:
+    """The command line, for benchmarks.eval_sweep alone."""
+    task, *given = sys.argv[1:]
+    if task == "expert":
+        model, folder, number, rank, change = given
+        make_expert(Path(model), Path(folder), int(number), int(rank), float(change))
+        return
+    model, work, store, out, keep, threads, *lambdas = given
+    found = score_sweep(
+        Path(model),
+        Path(work),
+        Path(store),
+        keep,
+        int(threads),
+        [float(value) for value in lambdas],
+    )
+    Path(out).write_text(json.dumps(found), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
