@@ -9,6 +9,7 @@ from assets.team_asset import team_asset
 from assets.work import names
 from assets.work.collecting import Contest, RankedRecipe
 from assets.work.ranking import LEADERBOARD, Held, Promotion, promote
+from assets.work.virtual_checkpoints import bytes_of
 
 CHECK = "could_be_judged"
 """Fails where what the candidates are compared with cannot be read; the champion stays."""
@@ -29,12 +30,14 @@ def build_champion(
         checks=[CHECK],
         description=f"Champion: the best checkpoint of recipe {recipe.name} that passed its gate."
         " No benchmark is significantly below the best single expert by more than the allowed loss,"
-        " and the mean is significantly above the champion before it. Otherwise that one stays.",
+        " and the mean is significantly above the champion before it. Otherwise that one stays. It"
+        " is written when it is promoted, unless the recipe says `keep: none`.",
     )
     def champion(context: dg.AssetExecutionContext, settings: RunSettings) -> dg.MaterializeResult:
         promotion = promote(
-            settings.store(), contest, recipe, settings.device, settings.threads, context.run.run_id
-        )
+            settings.store(), contest, recipe, settings.device, settings.threads,
+            context.run.run_id, settings.stream(),
+        )  # fmt: skip
         digest = promotion.champion.digest if promotion and promotion.champion else "none"
         unread = promotion.reason if isinstance(promotion, Held) and promotion.fault else None
         return dg.MaterializeResult(
@@ -69,4 +72,6 @@ def _metadata(promotion: Promotion | Held | None) -> dict[str, Any]:
     }
     if champion is None:
         return shown
+    if champion.virtual:
+        return {**shown, "virtual": True, "bytes when it is written": bytes_of(champion)}
     return {**shown, "uri": dg.MetadataValue.path(champion.uri), "bytes": champion.nbytes}

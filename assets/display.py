@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from assets.work.virtual_checkpoints import bytes_of
+
 if TYPE_CHECKING:
     from assets.work.emr_masking import PublishedMasks
     from resources.store import Artifact
@@ -96,7 +98,14 @@ def _valid(text: str) -> str:
 
 
 def of_artifact(artifact: "Artifact", memoized: bool) -> MetadataMap:
-    """Show where an artifact is and whether it was there before."""
+    """Show where an artifact is and whether it was there before; of a virtual one, that it is."""
+    if artifact.virtual:
+        return {
+            "virtual": True,
+            "digest": artifact.digest,
+            "bytes when it is written": bytes_of(artifact),
+            "memoized": memoized,
+        }
     return {
         "uri": dg.MetadataValue.path(artifact.uri),
         "digest": artifact.digest,

@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import dagster as dg
 from blake3 import blake3
 
-from assets.batches import Batch, Report, each_partition
+from assets.batches import Batch, Report
 from assets.display import number, of_artifact, table
+from assets.grid import group_by_set
 from assets.merged_checkpoints import MergeRecipe
 from assets.progress_log import log_progress
 from assets.run_settings import RunSettings
 from assets.team_asset import team_asset
 from assets.work import names
+from assets.work.candidates import CandidateScorer
 from assets.work.pulling import MODEL
-from assets.work.scoring import ScoredCheckpoint, Scoring, score_model, score_point
+from assets.work.scoring import ScoredCheckpoint, Scoring, score_model
 
 if TYPE_CHECKING:
     from eval_ops.scores import SuiteScores
@@ -47,14 +49,16 @@ def build_scores(
         " checkpoint and suite: what is in the store is not evaluated again.",
     )
     def scores(context: dg.AssetExecutionContext, settings: RunSettings) -> dg.MaterializeResult:
-        store, scoring = settings.store(), _scoring(suite, settings, context)
-
-        def score(key: str) -> Report:
-            progress = log_progress(context.log, str(key))
-            scored = score_point(store, merge.name, str(key), scoring, progress)
-            return scored.artifact.digest, _of_scores(scored)
-
-        return each_partition(context, score)
+        store, scoring, batch = settings.store(), _scoring(suite, settings, context), Batch(context)
+        for expert_set, points in group_by_set(batch.keys).items():
+            job = merge.job(expert_set, points)
+            with CandidateScorer(store, job, scoring, settings.stream()) as scorer:
+                for key in points.values():
+                    with batch.part(key):
+                        progress = log_progress(context.log, str(key))
+                        scored = scorer.score_point(merge.name, str(key), progress)
+                        batch.report(key, scored.artifact.digest, _of_scores(scored))
+        return batch.result()
 
     return scores
 

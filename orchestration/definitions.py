@@ -218,13 +218,15 @@ def _results(partitions: Partitions) -> Iterator[Any]:
         live += [dataclasses.asdict(contest.broken), versions]
     yield build_leaderboard(contest, _digest(live), condition)
     for recipe in contest.recipes:
-        yield build_champion(contest, recipe, _digest(dict(recipe.gate)), when_inputs_change())
+        asked = catalog.recipes[recipe.name].keep
+        version = _digest(dict(recipe.gate) | ({"keep": asked} if asked else {}))
+        yield build_champion(contest, recipe, version, when_inputs_change())
 
 
 def _ranked(recipe: Recipe, partitions: Partitions) -> RankedRecipe:
     points = partitions.points_of(recipe)
     return RankedRecipe(
-        recipe.name, str(recipe.suite), _is_plain_average(recipe), points, recipe.gate
+        recipe.name, str(recipe.suite), _is_plain_average(recipe), points, recipe.gate, recipe.kept
     )
 
 
@@ -244,6 +246,7 @@ def _recipe_version(recipe: Recipe) -> str:
             bool(recipe.experts),
             [dict(recipe.parameters), recipe.dtype, recipe.out_dtype],
             [_vocabulary_of(recipe), PLAN_VERSION],
+            *([recipe.keep] if recipe.keep else ()),  # what was not written may have to be now
         ]
     )
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from assets.work import names
+from assets.work.candidates import score_virtual
 from assets.work.collecting import Collected, Contest, RankedRecipe, collect_entries
 from assets.work.kept_rows import (
     EarlierBoard,
@@ -14,7 +15,8 @@ from assets.work.kept_rows import (
     read_board,
     without_notes,
 )
-from assets.work.scoring import score_checkpoint
+from assets.work.scoring import Scoring
+from assets.work.virtual_checkpoints import materialize
 from eval_ops.errors import EvalError
 from eval_ops.scores.gates import Decision, decide, parse_gate
 from eval_ops.scores.leaderboard import (
@@ -28,11 +30,13 @@ from eval_ops.scores.leaderboard import (
     to_json,
     to_markdown,
 )
+from merge_ops.recipes.recipe import KEEP_NONE
 from resources.errors import DamagedArtifactError, MissingArtifactError, ResourceError
 
 if TYPE_CHECKING:
     from eval_ops.scores.leaderboard import CoefficientPoint, Row
     from eval_ops.suites import Suite
+    from merge_ops.stream import StreamSettings
     from resources.store import Artifact, ArtifactStore
 
 LEADERBOARD = "leaderboard"
@@ -212,14 +216,19 @@ def promote(
     device: str,
     threads: int,
     run: str | None = None,
+    stream: "StreamSettings | None" = None,
 ) -> Promotion | Held | None:
     """Put a recipe's best candidate before its gate; None when it has no scored candidate yet.
 
     The candidate is chosen on validation items and judged on test items. When the gate says yes,
     `<recipe>/champion` points to its checkpoint; otherwise the champion stays. It stays undecided
     where the suite is broken, or where what the candidates are compared with cannot be read whole.
+    A champion is written, unless the recipe keeps none; `stream` says how to merge it.
     """
     from assets.work.suite_files import load_suite
+    from merge_ops.stream import StreamSettings
+
+    stream = stream or StreamSettings(threads=threads, device=device)
 
     champion = names.resolve(store, names.champion(recipe.name))
     if recipe.suite in contest.broken.suites:
@@ -238,14 +247,24 @@ def promote(
     candidate = max(candidates, key=lambda entry: entry.scores.mean("validation").value)
     if champion is not None and champion.digest == candidate.digest:
         reasons = ("the best candidate is the champion already",)
+        champion = _kept(store, recipe, champion, stream)
         return Promotion(candidate, None, champion, False, reasons)
     incumbent = None
     if champion is not None:
-        incumbent = score_checkpoint(store, champion, suite, device, threads).scores
+        scoring = Scoring(suite, device, threads, run)
+        incumbent = score_virtual(store, champion, scoring, stream).scores
     decision = decide(candidate.scores, experts, incumbent, parse_gate(recipe.gate))
     if decision.promote:
+        _kept(store, recipe, store.get("checkpoint", str(candidate.digest)), stream)
         champion = _crown(store, recipe, candidate, decision, run)
     return Promotion(candidate, decision, champion, decision.promote, tuple(decision.reasons))
+
+
+def _kept(
+    store: "ArtifactStore", recipe: RankedRecipe, champion: "Artifact", stream: "StreamSettings"
+) -> "Artifact":
+    """The champion, written before anything points to it where the recipe keeps champions."""
+    return champion if recipe.keep == KEEP_NONE else materialize(store, champion, stream)
 
 
 def _crown(

@@ -20,6 +20,18 @@ def restore(
 
 
 @app.command()
+def materialize(
+    name: Annotated[
+        str, typer.Argument(help="RECIPE/champion, RECIPE/merged_checkpoint[PARTITION], a digest.")
+    ],
+) -> None:
+    """Write the files of a checkpoint that was planned and scored and is not written yet."""
+    from orchestration.commands.materialize_command import run_materialize
+
+    run_materialize(name)
+
+
+@app.command()
 def refresh() -> None:
     """Observe the upstream models and re-merge and re-score what any change touches."""
     from orchestration.commands import refresh_command as commands

@@ -103,7 +103,10 @@ def leaderboard() -> None:
     note = "Points of test items ± standard error; coefficients were chosen on validation items."
     console.print(note if console.width >= WIDE else f"{note} A star: the paired tests decide.")
     checkpoint = store.find("checkpoint", best) if best else None
-    if checkpoint is not None:
+    if checkpoint is not None and checkpoint.virtual:
+        told = f"virtual: `ronghe materialize {checkpoint.digest[:12]}` writes it"
+        console.print(f"\nbest merged checkpoint  {told}", soft_wrap=True)
+    elif checkpoint is not None:
         where = (
             str(checkpoint.folder(checked=False))
             if store.uri.startswith("file:")
