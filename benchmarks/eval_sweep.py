@@ -92,8 +92,9 @@ def write_inputs(work: Path, arguments: argparse.Namespace) -> dict[str, Path]:
     experts = [work / f"expert{number}" for number in range(EXPERTS)]
     for number, folder in enumerate(experts):
         if not (folder / "config.json").is_file():
-            measure([sys.executable, "-m", "benchmarks.eval_sweep_work", "expert",
-                     str(arguments.model), str(folder), str(number), str(RANK), str(CHANGE)])  # fmt: skip
+            command = [sys.executable, "-m", "benchmarks.eval_sweep_work", "expert"]
+            changed = [str(number), str(RANK), str(CHANGE)]
+            measure([*command, str(arguments.model), str(folder), *changed])
     for value in lambdas(arguments.candidates):
         text = recipe("task_arithmetic", arguments.model, experts, **{"lambda": value})
         (work / f"lambda-{value}.yaml").write_text(text, encoding="utf-8")

@@ -6,13 +6,14 @@ harness.py. The model stays in memory and only its weights change (running/live_
 
 import importlib.metadata
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from eval_ops.running import LiveModel, Progress, pinned, set_threads
 from eval_ops.scores import Sample, Score, SuiteScores, summarize
 from eval_ops.suites import harness
+from eval_ops.suites.asked_items import AskedItems
 from eval_ops.suites.samples import read_samples
 from eval_ops.suites.suites import Benchmark, Suite
 
@@ -51,6 +52,7 @@ class Evaluator:
         self._live = LiveModel(device)
         self._lm: Any = None
         self._known: dict[str, SuiteScores] = {}
+        self._asked: dict[str, AskedItems] = {}
         self._lock = threading.Lock()
 
     def prepare(self) -> None:
@@ -65,30 +67,69 @@ class Evaluator:
             }
 
     def score(
-        self, folder: Path | str, progress: Progress | None = None, digest: str | None = None
+        self,
+        folder: Path | str,
+        progress: Progress | None = None,
+        digest: str | None = None,
+        items: Mapping[str, Sequence[int]] | None = None,
     ) -> SuiteScores:
         """Score the checkpoint in `folder` (Hugging Face style, safetensors) on the suite.
 
         `progress(done, total)` counts questions put to the model. With `digest`, the checkpoint's,
         scores that this object gave before are given again without touching the folder.
 
+        `items` asks some items alone: of each benchmark that it names those at these places, of the
+        others none. With a digest, what was asked so before is not asked again. An answer's last
+        bits may depend on what is asked together; the same questions give the same bits.
+
         Raises CheckpointLoadError when the folder cannot be loaded, NonFiniteError when the model
         answers with NaN, HarnessError when lm-eval cannot run a benchmark.
         """
         with self._lock:
-            if digest is not None and digest in self._known:
+            if items is None and digest is not None and digest in self._known:
                 return self._known[digest]
             self.prepare()
-            with pinned(self._threads or self._cores, self.suite.seed, self._device):
-                self._load(Path(folder))
-                if self._threads is None and self._lm.model.num_parameters() < SMALL_MODEL:
-                    set_threads(1)
-                scores = self._score(str(folder), progress)
+            if items is not None:
+                return self._score_some(Path(folder), progress, digest, items)
+            scores = self._run(Path(folder), progress)
             if digest is not None:
                 self._known[digest] = scores
                 if len(self._known) > REMEMBERED:
                     del self._known[next(iter(self._known))]
             return scores
+
+    def _run(
+        self,
+        folder: Path,
+        progress: Progress | None,
+        items: Mapping[str, Sequence[int]] | None = None,
+    ) -> SuiteScores:
+        """Load a checkpoint and ask it all questions, or some."""
+        with pinned(self._threads or self._cores, self.suite.seed, self._device):
+            self._load(folder)
+            if self._threads is None and self._lm.model.num_parameters() < SMALL_MODEL:
+                set_threads(1)
+            return self._score(str(folder), progress, items)
+
+    def _score_some(
+        self,
+        folder: Path,
+        progress: Progress | None,
+        digest: str | None,
+        items: Mapping[str, Sequence[int]],
+    ) -> SuiteScores:
+        """Ask what of `items` was not asked before, and return the scores of all of them."""
+        asked = self._asked.pop(digest, None) if digest is not None else None
+        asked = asked or AskedItems()
+        sizes = {each.name: len(self._documents(each)) for each in self.suite.benchmarks}
+        missing = asked.missing(items, sizes)
+        if missing:
+            asked.add(missing, self._run(folder, progress, missing))
+        if digest is not None:
+            self._asked[digest] = asked
+            if len(self._asked) > REMEMBERED:
+                del self._asked[next(iter(self._asked))]
+        return asked.scores(items)
 
     def _load(self, folder: Path) -> None:
         """Exchange the weights of the model in memory, or load another one."""
@@ -98,15 +139,24 @@ class Evaluator:
         model, tokenizer = self._live.load(folder)
         self._lm = harness.wrap_model(model, tokenizer, self._batch_size, str(folder))
 
-    def _score(self, where: str, progress: Progress | None) -> SuiteScores:
-        tasks, limits = self._chosen_tasks()
+    def _score(
+        self,
+        where: str,
+        progress: Progress | None,
+        items: Mapping[str, Sequence[int]] | None = None,
+    ) -> SuiteScores:
+        tasks, limits = self._chosen_tasks(items)
         logs = harness.evaluate(self._lm, tasks, limits, progress, where)
         samples: list[Sample] = []
         scores: list[Score] = []
         for benchmark in self.suite.benchmarks:
             members = self._tasks[benchmark.name]
-            own_logs = {name: logs[_key(benchmark, name)] for name in members}
-            answers = read_samples(benchmark, members, own_logs, self.suite.seed, where)
+            keys = {name: _key(benchmark, name) for name in members}
+            own_logs = {name: logs[key] for name, key in keys.items() if key in logs}
+            if not own_logs:
+                continue
+            names = [name for _, _, name in self._documents(benchmark)]
+            answers = read_samples(benchmark, members, own_logs, self.suite.seed, where, names)
             samples += answers.samples
             scores += summarize(answers.samples, answers.metric, answers.version)
         return SuiteScores(
@@ -117,21 +167,41 @@ class Evaluator:
             versions={package: importlib.metadata.version(package) for package in SCORERS},
         )
 
-    def _chosen_tasks(self) -> tuple[dict[str, Any], dict[str, Sequence[int]]]:
-        """Return every task by a key of its own, and the places of the questions it is limited to.
+    def _chosen_tasks(
+        self, items: Mapping[str, Sequence[int]] | None
+    ) -> tuple[dict[str, Any], dict[str, Sequence[int]]]:
+        """Return tasks by a key of their own, and the places of the questions they are limited to.
 
         Two benchmarks may ask the same task in two ways, so a task's name is no key.
         """
         tasks: dict[str, Any] = {}
         limits: dict[str, Sequence[int]] = {}
         for benchmark in self.suite.benchmarks:
+            documents = self._documents(benchmark)
+            if items is not None:
+                documents = [
+                    documents[place] for place in sorted(set(items.get(benchmark.name, ())))
+                ]
             for name, task in self._tasks[benchmark.name].items():
+                own = [number for of, number, _ in documents if of == name]
+                if not own:
+                    continue
                 key = _key(benchmark, name)
                 tasks[key] = task
                 task.set_fewshot_seed(self.suite.seed)
-                if benchmark.limit is not None and not benchmark.items:
-                    limits[key] = range(min(benchmark.limit, len(task.eval_docs)))
+                if len(own) < len(task.eval_docs):
+                    limits[key] = own
         return tasks, limits
+
+    def _documents(self, benchmark: Benchmark) -> list[tuple[str, int, str]]:
+        """Return what a benchmark may ask in order: task, place in it, name of the sample."""
+        tasks = self._tasks[benchmark.name]
+        most = None if benchmark.items else benchmark.limit
+        return [
+            (name, number, f"{name}/{number}" if len(tasks) > 1 else str(number))
+            for name, task in tasks.items()
+            for number in range(len(task.eval_docs))[:most]
+        ]
 
 
 _fetched: set[str] = set()

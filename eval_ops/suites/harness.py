@@ -17,6 +17,7 @@ from typing import Any
 from eval_ops.errors import HarnessError, UnknownTaskError
 from eval_ops.faults import did_you_mean
 from eval_ops.running import Progress, make_lean
+from eval_ops.suites.built_requests import keep_requests
 from eval_ops.suites.suites import Benchmark
 
 
@@ -38,6 +39,8 @@ def evaluate(
     try:
         with _no_progress_bars():
             lm.report_to(progress, tasks.values())
+            for task in tasks.values():
+                keep_requests(task)
             # Standard errors come from our own samples (scores.py), by lm-eval's formula.
             results = run(
                 lm, {"tasks": tasks}, samples=limits or None, bootstrap_iters=0, log_samples=True
