@@ -35,7 +35,7 @@ def build_checked_suite(
         from assets.work.suite_files import load_suite
         from eval_ops.suites import Evaluator
 
-        checked = load_suite(suite)
+        checked = load_suite(suite, fetch=True)
         Evaluator(checked).prepare()
         benchmarks = ", ".join(each.name for each in checked.benchmarks)
         return dg.MaterializeResult(

@@ -34,7 +34,7 @@ def build_leaderboard(
         checks=[CHECK],
         description="Each merged candidate against the base model, every expert and the plain"
         " average. The coefficient is chosen on validation items, the numbers are of test items,"
-        " with standard errors and paired tests.",
+        " with 95 % intervals and paired tests.",
     )
     def leaderboard(
         context: dg.AssetExecutionContext, settings: RunSettings

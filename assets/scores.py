@@ -115,7 +115,9 @@ def build_model_scores(
 def _scoring(suite: Path, settings: RunSettings, context: dg.AssetExecutionContext) -> Scoring:
     from assets.work.suite_files import load_suite
 
-    return Scoring(load_suite(suite), settings.device, settings.threads, context.run.run_id)
+    return Scoring(
+        load_suite(suite, fetch=True), settings.device, settings.threads, context.run.run_id
+    )
 
 
 def _of_suites(scored: Mapping[str, ScoredCheckpoint]) -> Report:
@@ -150,13 +152,17 @@ def _mean(scores: "SuiteScores", split: Literal["validation", "test"]) -> float 
 
 
 def _score_rows(scores: "SuiteScores") -> list[dict[str, Any]]:
-    return [
-        {
+    rows: list[dict[str, Any]] = []
+    for score in scores.scores:
+        row: dict[str, Any] = {
             "benchmark": score.benchmark,
             "items": score.split,
             "n": score.n,
             score.metric: round(score.value, 4),
-            "standard error": round(score.stderr or 0.0, 4),
+            "95 % from": round(score.low, 4),
+            "95 % to": round(score.high, 4),
         }
-        for score in scores.scores
-    ]
+        if score.mean_length is not None:
+            row["tokens an answer"] = round(score.mean_length, 1)
+        rows.append(row)
+    return rows

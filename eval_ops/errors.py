@@ -8,6 +8,7 @@
     ├── HarnessError             lm-eval cannot prepare or run what the suite asks for
     │   ├── UnknownTaskError     no built-in lm-eval task has that name
     │   └── MetricError          the metric does not exist, or cannot be compared item by item
+    ├── JudgeError               a judge gives no grade
     ├── CheckpointLoadError      a checkpoint folder cannot be loaded as a causal language model
     ├── NonFiniteError           a checkpoint answers with NaN or infinite log-likelihoods
     ├── ScoresError              a stored scores file is unreadable or contradicts itself
@@ -63,6 +64,10 @@ class UnknownTaskError(HarnessError):
 
 class MetricError(HarnessError):
     """The metric does not exist in the task, or cannot be compared item by item."""
+
+
+class JudgeError(EvalError):
+    """A judge gives no grade."""
 
 
 class CheckpointLoadError(EvalError):

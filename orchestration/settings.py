@@ -35,7 +35,7 @@ NAMES = (
 )  # fmt: skip
 _CATALOG_NAME = re.compile(r"\w[\w.-]{0,99}")
 _CATALOG_NAME_RULE = "it may have 1 to 100 letters, digits, '_', '-' and '.', and no mark in front"
-FOR_TESTS = ("RONGHE_REQUIRE_BROWSER", "RONGHE_REQUIRE_POSTGRES")
+FOR_TESTS = ("RONGHE_REQUIRE_BROWSER", "RONGHE_REQUIRE_POSTGRES", "RONGHE_TEST_DATA")
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@
     │   ├── MissingSourceError        nothing there
     │   ├── UnsafeWeightsError        weights only as pickles that are not converted
     │   └── SourceChangedError        the files changed while they were read
+    ├── EndpointError               a judge's endpoint does not answer, or not as it should
     └── ComputeError                GPUs that cannot be had
 
 Every message says where, what was given, what is allowed and what to do, and never holds a secret.
@@ -125,6 +126,10 @@ class UnsafeWeightsError(ModelSourceError):
 
 class SourceChangedError(ModelSourceError):
     """The source's files changed while they were being read."""
+
+
+class EndpointError(ResourceError):
+    """An OpenAI-compatible endpoint does not answer, or not as it should."""
 
 
 class ComputeError(ResourceError):

@@ -175,7 +175,20 @@ def score_in_child(
         raise raised_by_child(error.kind, why) from error
     except ChildEndedError as error:
         raise ModelEndedError(f"{error}. {WAY_OUT}") from error
-    return SuiteScores.from_json(answer["scores"], b64decode(answer["samples"]))
+    samples = b64decode(answer["samples"])
+    return read_answer(suite, answer["scores"], samples, chosen, scoring.threads)
+
+
+def read_answer(
+    suite: "Suite", scores: str, samples: bytes, device: str, threads: int
+) -> SuiteScores:
+    """Read the answer of the child that scored, and have graded or run what waits for it."""
+    from assets.work.grading import with_later_scores
+
+    if not suite.valued_later:
+        return SuiteScores.from_json(scores, samples)
+    written = SuiteScores.unfinished(scores, samples)
+    return with_later_scores(suite, written, device, threads)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,11 @@ pyplot, so nothing is shared between threads.
 
 import io
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from eval_ops.scores import Mean
 
 DPI = 110
 MOST_PIXELS = 5_200_000
@@ -33,6 +37,12 @@ def new_figure(width: float, height: float, columns: int = 1) -> tuple[Any, Any]
         panel.tick_params(labelsize=8)
         panel.spines[["top", "right"]].set_visible(False)
     return figure, axes
+
+
+def error_bars(means: Sequence["Mean"]) -> list[list[float]]:
+    """Return what means have below and above them in their intervals, in percent: two rows."""
+    below = [max(0.0, 100 * (mean.value - mean.low)) for mean in means]
+    return [below, [max(0.0, 100 * (mean.high - mean.value)) for mean in means]]
 
 
 def png(figure: Any) -> bytes:

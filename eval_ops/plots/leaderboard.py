@@ -3,7 +3,17 @@
 from collections.abc import Sequence
 from typing import Any
 
-from eval_ops.plots.figures import BLACK, BLUE, GREY, ORANGE, SKY, ascii_text, new_figure, png
+from eval_ops.plots.figures import (
+    BLACK,
+    BLUE,
+    GREY,
+    ORANGE,
+    SKY,
+    ascii_text,
+    error_bars,
+    new_figure,
+    png,
+)
 from eval_ops.scores.leaderboard import Kind, Row
 
 KIND_COLOURS: dict[Kind, str] = {
@@ -18,7 +28,7 @@ MOST_ANCHORS = 12
 
 
 def leaderboard_plot(table: Sequence[Row], limit: int = 24) -> bytes:
-    """Draw test means with standard errors as horizontal bars, best on top.
+    """Draw test means with 95 % intervals as horizontal bars, best on top.
 
     Of a longer table the first rows are kept, the best base model, experts and average among them.
     """
@@ -34,20 +44,21 @@ def leaderboard_figure(table: Sequence[Row], limit: int = 24) -> Any:
     axes.barh(
         places,
         [100 * row.mean.value for row in shown],
-        xerr=[100 * (row.mean.stderr or 0) for row in shown],
+        xerr=error_bars([row.mean for row in shown]),
         color=[KIND_COLOURS[row.kind] for row in shown],
         height=0.72,
         error_kw={"ecolor": BLACK, "elinewidth": 1, "capsize": 2},
     )
     for place, row in zip(places, shown, strict=True):
-        end = 100 * (row.mean.value + (row.mean.stderr or 0))
-        axes.text(end + 1, place, f"{100 * row.mean.value:.1f}", va="center", fontsize=8)
+        axes.text(
+            100 * row.mean.high + 1, place, f"{100 * row.mean.value:.1f}", va="center", fontsize=8
+        )
     axes.set_yticks(places, [ascii_text(row.label, 60) for row in shown], fontsize=8)
     axes.invert_yaxis()
     axes.set_xlim(0, 112)
     axes.set_xticks(range(0, 101, 20))
     axes.set_ylim(len(shown) - 0.4, -0.6)
-    axes.set_xlabel("mean test accuracy, percent (bars: standard error)", fontsize=9)
+    axes.set_xlabel("mean test accuracy, percent (bars: 95 % interval)", fontsize=9)
     present = {id(row) for row in shown}
     hidden = [row.kind for row in table if id(row) not in present]
     what = "rows" if {"base", "expert"} & set(hidden) else "merged checkpoints"

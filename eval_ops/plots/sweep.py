@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from eval_ops.plots.figures import BLUE, GREEN, ORANGE, ascii_text, new_figure, png
+from eval_ops.plots.figures import BLUE, GREEN, ORANGE, ascii_text, error_bars, new_figure, png
 from eval_ops.scores import Mean
 from eval_ops.scores.leaderboard import CoefficientPoint
 
@@ -15,7 +15,7 @@ PARAMETER = re.compile(r"([A-Za-z]\w*?)=(.+?)(?:_(?=[A-Za-z]\w*=)|$)")
 def coefficient_plot(
     title: str, points: Sequence[CoefficientPoint], chosen: str | None = None
 ) -> bytes:
-    """Draw validation and test means (± one standard error) over a sweep's coefficients.
+    """Draw validation and test means with 95 % intervals over a sweep's coefficients.
 
     `chosen` is the coefficient id to mark. Parameters that never vary move from ticks to the axis.
     """
@@ -66,7 +66,7 @@ def _draw_means(axes: Any, means: Sequence[Mean], series: Series) -> None:
     axes.errorbar(
         [place + series.shift for place in range(len(means))],
         [100 * mean.value for mean in means],
-        yerr=[100 * (mean.stderr or 0) for mean in means],
+        yerr=error_bars(means),
         color=series.colour,
         marker=series.marker,
         markersize=5,

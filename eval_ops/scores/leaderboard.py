@@ -178,12 +178,10 @@ def to_markdown(table: Sequence[Row], limit: int | None = None) -> str:
         _line(["---:", "---", "---", *["---:"] * (len(names) + 1), *["---"] * 3]),
     ]
     for number, row in enumerate(table[:limit], start=1):
-        values = [
-            percent(row.benchmarks[name].value, row.benchmarks[name].stderr) for name in names
-        ]
+        values = [percent(row.benchmarks[name]) for name in names]
         verdicts = [_verdict(c) for c in (row.vs_base, row.vs_best_expert, row.vs_average)]
         label = row.label.replace("|", "\\|")
-        lines.append(_line([str(number), label, row.kind, *values, percent(*row.mean), *verdicts]))
+        lines.append(_line([str(number), label, row.kind, *values, percent(row.mean), *verdicts]))
     hidden = 0 if limit is None else max(0, len(table) - limit)
     if hidden:
         lines.append(f"\n{hidden} more rows are not shown.")
@@ -195,9 +193,9 @@ def to_json(table: Sequence[Row]) -> str:
     return "[\n" + ",\n".join(json.dumps(_plain(row)) for row in table) + "\n]"
 
 
-def percent(value: float, stderr: float | None) -> str:
-    """Write a share and its standard error in percent: `72.5 ± 4.1`."""
-    return f"{100 * value:.1f}" + ("" if stderr is None else f" ± {100 * stderr:.1f}")
+def percent(score: Score | Mean) -> str:
+    """Write a share and its interval in percent: `72.5 (64.1–79.7)`."""
+    return f"{100 * score.value:.1f} ({100 * score.low:.1f}–{100 * score.high:.1f})"
 
 
 def _plain(row: Row) -> dict[str, object]:
@@ -256,7 +254,7 @@ def _notes(table: Sequence[Row]) -> str:
     levels = {c.confidence for row in table for c in (row.vs_base, row.vs_best_expert) if c}
     level = f"{100 * max(levels):g} %" if levels else "no"
     return (
-        f"Percent of test items ± standard error (items: {sizes}). Coefficients were chosen on "
+        f"Percent of test items (95 % interval; items: {sizes}). Coefficients were chosen on "
         f"validation items, which are never test items. A verdict needs both a paired bootstrap "
         f"interval clear of zero and McNemar's test at {level} confidence; in brackets the "
         "difference of means in points."

@@ -1,50 +1,37 @@
-"""Scores of one checkpoint on one suite: values with standard errors, and every single answer."""
+"""Scores of one checkpoint on one suite: values with intervals, and every single answer."""
 
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from blake3 import blake3
 
 from eval_ops.errors import PairingError, ScoresError
+from eval_ops.scores.intervals import clustered_stderr, interval_of, mean_interval, stated_interval
+from eval_ops.scores.samples import Sample, answers_from_parquet, samples_to_parquet
+from eval_ops.scores.samples import samples_from_parquet as samples_from_parquet
 
-SCORES_FORMAT = 1
-"""The version of the stored form; part of every scores digest."""
+SCORES_FORMAT = 2
+"""The version of the stored form. Format 1 knew no intervals, groups, texts and lengths."""
+READ_FORMATS = (1, SCORES_FORMAT)
+SCORES_VERSION = 1
+"""Part of every scores digest; raised when the same answers would get other values."""
 
 
 class Mean(NamedTuple):
-    """A mean over benchmarks, both in the metric's unit (a share between 0 and 1).
+    """A mean over benchmarks, all in the metric's unit (a share between 0 and 1).
 
-    `stderr` is None when some benchmark has a single item.
+    `stderr` is None when some benchmark has a single item. `low` and `high` bound the 95 %
+    interval, which is never ±0; of a bare value nothing is known but that it is a share.
     """
 
     value: float
     stderr: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One answer. `value` is what the metric gave it: 1.0 or 0.0 for an accuracy.
-
-    For multiple choice `choice` and `answer` are indices and `loglikelihoods` holds one sum of
-    token log-probabilities (natural logarithm) a choice; otherwise None, None and ().
-    """
-
-    benchmark: str
-    split: str
-    item: str
-    value: float
-    choice: int | None = None
-    answer: int | None = None
-    loglikelihoods: tuple[float, ...] = ()
-
-    @property
-    def correct(self) -> bool:
-        """Whether the metric gave full marks."""
-        return self.value == 1.0
+    low: float = 0.0
+    high: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +39,10 @@ class Score:
     """The mean of a metric over the `n` items of one benchmark and split.
 
     `stderr` is the sample standard deviation divided by the root of n (None when n is 1), as
-    lm-eval computes it. `version` is the task's, or the digest of the items asked.
+    lm-eval computes it; where items share groups it is the clustered one (None for one group).
+    `version` is the task's, or the digest of the items asked. `low` and `high` bound the 95 %
+    interval (`intervals`); without them value, n and stderr give it. `mean_length` counts the
+    tokens of an answer that was written.
     """
 
     benchmark: str
@@ -62,6 +52,20 @@ class Score:
     stderr: float | None
     n: int
     version: str
+    low: float = math.nan
+    high: float = math.nan
+    mean_length: float | None = None
+
+    def __post_init__(self) -> None:
+        """Give a score without an interval that of its value, n and standard error."""
+        if math.isnan(self.low) or math.isnan(self.high):
+            low, high = stated_interval(self.value, self.n, self.stderr)
+            object.__setattr__(self, "low", low)
+            object.__setattr__(self, "high", high)
+
+
+Table = dict[tuple[str, str], dict[str, float]]
+Groups = dict[tuple[str, str], dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ class SuiteScores:
 
     `versions` names the software that scored: lm_eval, torch, transformers. With `parquet`, which
     reads the file of the samples, these are read when items are first compared, and of each no more
-    than its value; `samples` stays empty.
+    than its value and group; `samples` stays empty.
     """
 
     suite: str
@@ -85,16 +89,26 @@ class SuiteScores:
         """The benchmarks' names, in the suite's order."""
         return tuple(dict.fromkeys(score.benchmark for score in self.scores))
 
+    @property
+    def _values(self) -> Table:
+        return self._read[0]
+
     @cached_property
-    def _values(self) -> dict[tuple[str, str], dict[str, float]]:
-        table: dict[tuple[str, str], dict[str, float]] = {}
+    def _read(self) -> tuple[Table, Groups]:
+        """Item → value, and item → group of the items that have one, by benchmark and split."""
+        table: Table = {}
+        groups: Groups = {}
         if self.parquet is not None and not self.samples:
-            for benchmark, split, item, value in _answers(self.parquet()):
-                table.setdefault((benchmark, split), {})[item] = value
+            answers = answers_from_parquet(self.parquet())
+        else:
+            answers = ((s.benchmark, s.split, s.item, s.value, s.group) for s in self.samples)
+        for benchmark, split, item, value, group in answers:
+            table.setdefault((benchmark, split), {})[item] = value
+            if group:
+                groups.setdefault((benchmark, split), {})[item] = group
+        if self.parquet is not None and not self.samples:
             self._check_counts(table)
-        for sample in self.samples:
-            table.setdefault((sample.benchmark, sample.split), {})[sample.item] = sample.value
-        return table
+        return table, groups
 
     def check_samples(self) -> None:
         """Read the samples now. Raises ScoresError where they cannot be, or give other scores."""
@@ -103,7 +117,7 @@ class SuiteScores:
     def forget_samples(self) -> None:
         """Let go of the samples' values where they can be read again, for the sake of memory."""
         if self.parquet is not None:
-            self.__dict__.pop("_values", None)
+            self.__dict__.pop("_read", None)
 
     def score(self, benchmark: str, split: str = "test") -> Score:
         """Return one score; PairingError when there is none for this benchmark and split."""
@@ -116,17 +130,19 @@ class SuiteScores:
         )
 
     def mean(self, split: str = "test") -> Mean:
-        """Return the unweighted mean over the benchmarks, and its standard error.
+        """Return the unweighted mean over the benchmarks, its standard error and interval.
 
         The benchmarks are independent, so the error is the root of the summed squares over their
-        number. PairingError when a benchmark has no items of this split.
+        number, and so is each half of the interval. PairingError when a benchmark has no items of
+        this split.
         """
         scores = [self.score(benchmark, split) for benchmark in self.benchmarks]
         value = sum(score.value for score in scores) / len(scores)
         errors = [score.stderr for score in scores if score.stderr is not None]
+        bounds = mean_interval((score.value, score.low, score.high) for score in scores)
         if len(errors) < len(scores):
-            return Mean(value, None)
-        return Mean(value, math.sqrt(sum(error**2 for error in errors)) / len(scores))
+            return Mean(value, None, *bounds)
+        return Mean(value, math.sqrt(sum(error**2 for error in errors)) / len(scores), *bounds)
 
     def values(self, benchmark: str, split: str = "test") -> dict[str, float]:
         """Return item id → value. PairingError when this object carries no samples of these."""
@@ -138,6 +154,11 @@ class SuiteScores:
                 f"suite '{self.suite}': these scores carry no samples of '{benchmark}' ({split}); "
                 "load them together with their Parquet file to compare item by item"
             ) from None
+
+    def groups(self, benchmark: str, split: str = "test") -> dict[str, str]:
+        """Return item id → group for the items that share a passage; PairingError as `values`."""
+        self.values(benchmark, split)
+        return self._read[1].get((benchmark, split), {})
 
     def to_json(self) -> str:
         """Write everything but the samples, as JSON."""
@@ -161,10 +182,10 @@ class SuiteScores:
         """
         try:
             content = json.loads(text)
-            if content["format"] != SCORES_FORMAT:
+            if content["format"] not in READ_FORMATS:
                 raise ScoresError(
                     f"the scores have format {content['format']!r}; this version of Ronghe reads "
-                    f"format {SCORES_FORMAT}: score the checkpoint again"
+                    f"formats {' and '.join(map(str, READ_FORMATS))}: score the checkpoint again"
                 )
             scores = tuple(Score(**row) for row in content["scores"])
             samples = samples_from_parquet(parquet) if isinstance(parquet, bytes) else ()
@@ -185,16 +206,18 @@ class SuiteScores:
             loaded.check_samples()
         return loaded
 
+    @classmethod
+    def unfinished(cls, text: str | bytes, parquet: bytes) -> "SuiteScores":
+        """Read scores of which some samples have no value yet; what is finished is checked after.
+
+        ScoresError when either is unreadable.
+        """
+        read = cls.from_json(text)
+        return replace(read, samples=samples_from_parquet(parquet))
+
     def samples_to_parquet(self) -> bytes:
         """Write the samples as one Parquet file: a row an answer, the columns of `Sample`."""
-        pa, pq = _arrow()
-        columns = {
-            name: [getattr(sample, name) for sample in self.samples]
-            for name in Sample.__dataclass_fields__
-        }
-        sink = pa.BufferOutputStream()
-        pq.write_table(pa.table(columns, schema=_schema()), sink, compression="zstd")
-        return bytes(sink.getvalue().to_pybytes())
+        return samples_to_parquet(self.samples)
 
     def _check_counts(self, values: Mapping[tuple[str, str], Mapping[str, float]]) -> None:
         counted = {key: len(items) for key, items in values.items()}
@@ -206,41 +229,26 @@ class SuiteScores:
             )
 
 
-def samples_from_parquet(data: bytes) -> tuple[Sample, ...]:
-    """Read what `SuiteScores.samples_to_parquet` wrote; ScoresError when it is something else."""
-    rows: list[dict[str, Any]] = _table(data, _schema()).to_pylist()
-    for row in rows:
-        row["loglikelihoods"] = tuple(row["loglikelihoods"])
-    return tuple(Sample(**row) for row in rows)
-
-
-def _answers(data: bytes) -> Iterable[tuple[str, str, str, float]]:
-    """Benchmark, split, item and value of each sample, and nothing else of them."""
-    pa, _ = _arrow()
-    names = ["benchmark", "split", "item", "value"]
-    table = _table(data, pa.schema([_schema().field(name) for name in names]))
-    return zip(*(table.column(name).to_pylist() for name in names), strict=True)
-
-
-def _table(data: bytes, schema: Any) -> Any:
-    """The columns of a schema of a file of samples, as an arrow table."""
-    pa, pq = _arrow()
-    try:
-        table = pq.ParquetFile(pa.BufferReader(data)).read(schema.names, use_threads=False)
-        return table.cast(schema)
-    except (pa.ArrowException, ValueError, OSError, KeyError) as error:
-        raise ScoresError(f"the samples cannot be read: {error}") from None
-
-
 def summarize(samples: Iterable[Sample], metric: str, version: str) -> tuple[Score, ...]:
     """Return one score for each benchmark and split among `samples`, validation before test."""
-    groups: dict[tuple[str, str], list[float]] = {}
+    answers: dict[tuple[str, str], list[Sample]] = {}
     for sample in sorted(samples, key=lambda sample: sample.split, reverse=True):
-        groups.setdefault((sample.benchmark, sample.split), []).append(sample.value)
+        answers.setdefault((sample.benchmark, sample.split), []).append(sample)
     return tuple(
-        Score(benchmark, split, metric, *mean_and_stderr(values), len(values), version)
-        for (benchmark, split), values in groups.items()
+        _score(benchmark, split, metric, version, given)
+        for (benchmark, split), given in answers.items()
     )
+
+
+def _score(benchmark: str, split: str, metric: str, version: str, given: Sequence[Sample]) -> Score:
+    values, groups = [each.value for each in given], [each.group for each in given]
+    value, stderr = mean_and_stderr(values)
+    if any(groups):
+        stderr = clustered_stderr(values, groups)
+    low, high = interval_of(values, groups)
+    lengths = [each.length for each in given if each.length is not None]
+    length = sum(lengths) / len(lengths) if lengths else None
+    return Score(benchmark, split, metric, value, stderr, len(values), version, low, high, length)
 
 
 def mean_and_stderr(values: Sequence[float]) -> tuple[float, float | None]:
@@ -254,27 +262,4 @@ def mean_and_stderr(values: Sequence[float]) -> tuple[float, float | None]:
 
 def scores_digest(checkpoint_digest: str, suite_digest: str) -> str:
     """Name the scores of a checkpoint on a suite: where to look before scoring again."""
-    return blake3(f"{SCORES_FORMAT}\0{checkpoint_digest}\0{suite_digest}".encode()).hexdigest()
-
-
-def _schema() -> Any:
-    pa, _ = _arrow()
-    return pa.schema(
-        [
-            ("benchmark", pa.string()),
-            ("split", pa.string()),
-            ("item", pa.string()),
-            ("value", pa.float64()),
-            ("choice", pa.int32()),
-            ("answer", pa.int32()),
-            ("loglikelihoods", pa.list_(pa.float64())),
-        ]
-    )
-
-
-def _arrow() -> tuple[Any, Any]:
-    """pyarrow and its Parquet module, which have no types."""
-    import pyarrow  # pyright: ignore[reportMissingTypeStubs]
-    import pyarrow.parquet  # pyright: ignore[reportMissingTypeStubs]
-
-    return pyarrow, pyarrow.parquet
+    return blake3(f"{SCORES_VERSION}\0{checkpoint_digest}\0{suite_digest}".encode()).hexdigest()

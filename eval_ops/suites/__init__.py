@@ -1,21 +1,24 @@
 """What checkpoints are asked: suites, their items, and the evaluator that asks them.
 
-Read `check_suite`, then `Evaluator`. Only harness.py knows lm-eval.
+Read `check_suite`, then `Evaluator`. Only harness.py knows lm-eval. What a judge grades, and
+programs that are run, get their scores in `later_scores`.
 """
 
 from eval_ops.suites.evaluator import Evaluator, fetch_data
-from eval_ops.suites.items import Item, ItemsFile, read_items
+from eval_ops.suites.items import read_items
+from eval_ops.suites.later_scores import later_scores
 from eval_ops.suites.suite_json import suite_to_json
-from eval_ops.suites.suites import Benchmark, Suite, check_suite
+from eval_ops.suites.suites import Judge, PinnedFile, Suite, check_suite, shipped_suites
 
 __all__ = [
-    "Benchmark",
     "Evaluator",
-    "Item",
-    "ItemsFile",
+    "Judge",
+    "PinnedFile",
     "Suite",
     "check_suite",
     "fetch_data",
+    "later_scores",
     "read_items",
+    "shipped_suites",
     "suite_to_json",
 ]

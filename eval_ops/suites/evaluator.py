@@ -14,7 +14,8 @@ from eval_ops.running import LiveModel, Progress, pinned, set_threads
 from eval_ops.scores import Sample, Score, SuiteScores, summarize
 from eval_ops.suites import harness
 from eval_ops.suites.asked_items import AskedItems
-from eval_ops.suites.samples import read_samples
+from eval_ops.suites.conversations import of_turn, second_questions
+from eval_ops.suites.samples import Answers, read_samples
 from eval_ops.suites.suites import Benchmark, Suite
 
 REMEMBERED = 256
@@ -83,7 +84,8 @@ class Evaluator:
         bits may depend on what is asked together; the same questions give the same bits.
 
         Raises CheckpointLoadError when the folder cannot be loaded, NonFiniteError when the model
-        answers with NaN, HarnessError when lm-eval cannot run a benchmark.
+        answers with NaN, HarnessError when lm-eval cannot run a benchmark. Benchmarks that a judge
+        grades, or whose code is run, have samples but no score yet: `later_scores` gives them.
         """
         with self._lock:
             if items is None and digest is not None and digest in self._known:
@@ -146,7 +148,18 @@ class Evaluator:
         items: Mapping[str, Sequence[int]] | None = None,
     ) -> SuiteScores:
         tasks, limits = self._chosen_tasks(items)
-        logs = harness.evaluate(self._lm, tasks, limits, progress, where)
+        logs: dict[str, list[dict[str, Any]]] = {}
+        for chat in sorted({each.chat_template for each in self.suite.benchmarks}):
+            named = {
+                _key(b, n)
+                for b in self.suite.benchmarks
+                for n in self._tasks[b.name]
+                if b.chat_template == chat
+            }
+            asked = {key: task for key, task in tasks.items() if key in named}
+            chosen = {key: places for key, places in limits.items() if key in named}
+            if asked:
+                logs |= harness.evaluate(self._lm, asked, chosen, progress, where, chat)
         samples: list[Sample] = []
         scores: list[Score] = []
         for benchmark in self.suite.benchmarks:
@@ -155,10 +168,12 @@ class Evaluator:
             own_logs = {name: logs[key] for name, key in keys.items() if key in logs}
             if not own_logs:
                 continue
-            names = [name for _, _, name in self._documents(benchmark)]
-            answers = read_samples(benchmark, members, own_logs, self.suite.seed, where, names)
+            answers = self._answers(benchmark, members, own_logs, where)
+            if any(item.follow_up for item in benchmark.items):
+                answers = self._with_second_turns(benchmark, answers, progress, where)
             samples += answers.samples
-            scores += summarize(answers.samples, answers.metric, answers.version)
+            if not benchmark.later:
+                scores += summarize(answers.samples, answers.metric, answers.version)
         return SuiteScores(
             suite=self.suite.name,
             suite_digest=self.suite.digest,
@@ -166,6 +181,36 @@ class Evaluator:
             samples=tuple(samples),
             versions={package: importlib.metadata.version(package) for package in SCORERS},
         )
+
+    def _answers(
+        self,
+        benchmark: Benchmark,
+        tasks: dict[str, Any],
+        logs: dict[str, list[dict[str, Any]]],
+        where: str,
+    ) -> Answers:
+        """Read lm-eval's log of a benchmark, with the length of what was written."""
+        names = [name for _, _, name in self._documents(benchmark)]
+        return read_samples(
+            benchmark, tasks, logs, self.suite.seed, where, self._count_tokens, names
+        )
+
+    def _count_tokens(self, text: str) -> int:
+        return len(self._lm.tok_encode(text, add_special_tokens=False))
+
+    def _with_second_turns(
+        self, benchmark: Benchmark, first: Answers, progress: Progress | None, where: str
+    ) -> Answers:
+        """Ask the second questions of a conversation, and return the answers to both."""
+
+        def render(turns: Sequence[str]) -> str:
+            return harness.render_chat(self._lm, turns, where)
+
+        second = second_questions(benchmark, first.samples, render)
+        tasks = harness.build_tasks(second)
+        logs = harness.evaluate(self._lm, tasks, {}, progress, where)
+        answers = read_samples(second, tasks, logs, self.suite.seed, where, self._count_tokens)
+        return first._replace(samples=of_turn(first.samples, 1) + of_turn(answers.samples, 2))
 
     def _chosen_tasks(
         self, items: Mapping[str, Sequence[int]] | None
@@ -214,7 +259,7 @@ def fetch_data(suite: Suite) -> None:
     """
     if suite.digest not in _fetched:
         for benchmark in suite.benchmarks:
-            if benchmark.task and not benchmark.data_files:
+            if benchmark.task and not benchmark.data_files and not benchmark.waits_for:
                 harness.build_tasks(benchmark)
         _fetched.add(suite.digest)
 

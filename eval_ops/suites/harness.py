@@ -17,6 +17,7 @@ from typing import Any
 from eval_ops.errors import HarnessError, UnknownTaskError
 from eval_ops.faults import did_you_mean
 from eval_ops.running import Progress, make_lean
+from eval_ops.suites import item_tasks
 from eval_ops.suites.built_requests import keep_requests
 from eval_ops.suites.suites import Benchmark
 
@@ -27,11 +28,13 @@ def evaluate(
     limits: Mapping[str, Sequence[int]],
     progress: Progress | None,
     where: str,
+    chat_template: bool = False,
 ) -> Mapping[str, list[dict[str, Any]]]:
     """Run lm-eval on a model and return its log: for each task, one row a sample and filter.
 
     `lm` comes from `wrap_model`. `limits` holds, for some tasks, the places of the questions to
-    ask; `where` names the checkpoint, for messages. Raises HarnessError when lm-eval stops.
+    ask; `where` names the checkpoint, for messages. With `chat_template`, prompts are put into the
+    tokenizer's. Raises HarnessError when lm-eval stops.
     """
     from lm_eval import evaluator
 
@@ -43,7 +46,12 @@ def evaluate(
                 keep_requests(task)
             # Standard errors come from our own samples (scores.py), by lm-eval's formula.
             results = run(
-                lm, {"tasks": tasks}, samples=limits or None, bootstrap_iters=0, log_samples=True
+                lm,
+                {"tasks": tasks},
+                samples=limits or None,
+                bootstrap_iters=0,
+                log_samples=True,
+                apply_chat_template=chat_template,
             )
     except Exception as error:  # lm-eval and the tasks' own code raise every kind
         raise HarnessError(
@@ -51,6 +59,21 @@ def evaluate(
             f"{type(error).__name__}: {error}"
         ) from error
     return results["samples"]
+
+
+def render_chat(lm: Any, turns: Sequence[str], where: str) -> str:
+    """Return the prompt of a conversation, whose turns are the user's and the model's in turn.
+
+    Raises HarnessError where the tokenizer has no chat template.
+    """
+    roles = ("user", "assistant")
+    messages = [{"role": roles[place % 2], "content": turn} for place, turn in enumerate(turns)]
+    try:
+        return str(lm.apply_chat_template(messages, add_generation_prompt=True))
+    except Exception as error:  # templates are programs of strangers
+        raise HarnessError(
+            f"{where}: the chat template cannot be used: {type(error).__name__}: {error}"
+        ) from error
 
 
 def wrap_model(model: Any, tokenizer: Any, batch_size: int, where: str) -> Any:
@@ -74,6 +97,12 @@ def build_tasks(benchmark: Benchmark) -> dict[str, Any]:
     Raises HarnessError, naming the benchmark, when lm-eval cannot prepare them, and
     UnknownTaskError when it has no task of that name.
     """
+    if benchmark.waits_for:
+        first = benchmark.waits_for[0]
+        raise HarnessError(
+            f"benchmark '{benchmark.name}': {first.path} of github.com/{first.repository} has not"
+            " been fetched; `ronghe refresh` fetches it first of all, or give `data_dir`"
+        )
     try:
         if benchmark.items:
             return {"items": _item_task(benchmark)}
@@ -91,33 +120,14 @@ def _item_task(benchmark: Benchmark) -> Any:
     from datasets import Dataset
     from lm_eval.api.task import ConfigurableTask
 
-    rows = [
-        {"id": i.id, "split": i.split, "prompt": i.prompt, "choices": i.choices, "answer": i.answer}
-        for i in benchmark.items
-    ]
-    documents = {"items": Dataset.from_list(rows)}
+    documents = {"items": Dataset.from_list(item_tasks.rows(benchmark))}
 
     def dataset(**_: object) -> dict[str, Any]:
         return documents
 
-    metrics = ("acc", "acc_norm")
     with _quiet_log("lm_eval.api.task"):
         return ConfigurableTask(
-            config={
-                "task": benchmark.name,
-                "custom_dataset": dataset,
-                "test_split": "items",
-                "output_type": "multiple_choice",
-                "doc_to_text": "prompt",
-                "doc_to_choice": "choices",
-                "doc_to_target": "answer",
-                "target_delimiter": benchmark.delimiter,
-                "num_fewshot": 0,
-                "metric_list": [
-                    {"metric": metric, "aggregation": "mean", "higher_is_better": True}
-                    for metric in metrics
-                ],
-            }
+            config={**item_tasks.configuration(benchmark), "custom_dataset": dataset}
         )
 
 
@@ -140,6 +150,12 @@ def _built_in_tasks(benchmark: Benchmark) -> dict[str, Any]:
         form = benchmark.data_files[0][1].suffix.lstrip(".").replace("jsonl", "json")
         source = {"dataset_path": form, "dataset_name": None}
         replaced = {"task": name, **source, "dataset_kwargs": {"data_files": files}}
+        if benchmark.num_fewshot == 0:  # no example is drawn, so none need be there
+            test = next((split for split in ("test", "validation", "val") if split in files), None)
+            replaced |= {"training_split": None, "fewshot_split": test} if test else {}
+        spec = {"group": benchmark.name, "task": [replaced]}
+    elif benchmark.revision:
+        replaced = {"task": name, "dataset_kwargs": {"revision": benchmark.revision}}
         spec = {"group": benchmark.name, "task": [replaced]}
     tasks: dict[str, Any] = dict(manager.load([spec])["tasks"])
     for task in tasks.values():

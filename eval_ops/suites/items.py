@@ -1,55 +1,51 @@
-"""Reads a benchmark's own multiple-choice items from JSON lines.
+"""Reads a benchmark's own items: multiple choice and generation, from JSON lines, CSV or Parquet.
 
-One item a line: `{"id": "herb-0001", "split": "test", "prompt": "…", "choices": ["…", "…"],
-"answer": 0}`. Other keys with text or numbers are welcome: the benchmark's prompt may use them.
+One item a row: `{"id": "herb-0001", "split": "test", "prompt": "…", "choices": ["…", "…"],
+"answer": 0}`, or for generation `"answers": ["…"]` in place of choices and answer. Other keys with
+text or numbers are welcome: the benchmark's prompt may use them. Rows with the same `group` share a
+passage. item_rows.py reads files, item_forms.py says what a row must hold.
 """
 
-import string
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Any, cast
 
 from blake3 import blake3
 
 from eval_ops.errors import ItemsError
 from eval_ops.faults import did_you_mean, quoted
+from eval_ops.suites import item_forms
+from eval_ops.suites.answers import LETTERS
+from eval_ops.suites.item_forms import NUMBERED, SPLITS, ItemForm, Split, template_fields
+from eval_ops.suites.item_rows import FileReader, Row, read_bytes, read_rows
 
-Split = Literal["validation", "test"]
-SPLITS: tuple[Split, Split] = ("validation", "test")
-REQUIRED_KEYS = ("id", "split", "choices", "answer")
 MAX_FAULTS = 100
 """Faults of one file that are listed."""
 
-
-class FileReader(Protocol):
-    """A file reader reads files that strangers may have written, all of them within bounds."""
-
-    def items(self, path: Path) -> bytes:
-        """Return the bytes of a file of items. Raises OSError, FileNotFoundError among it."""
-        ...
-
-    def value(self, text: bytes) -> object:
-        """Return the value of one line of JSON. Raises ValueError and nothing else."""
-        ...
-
-    def digest(self, path: Path) -> str:
-        """Return the blake3 of a file of any size. Raises OSError."""
-        ...
+__all__ = ["FileReader", "Item", "ItemsFile", "divide", "read_items", "template_fields"]
 
 
 @dataclass(frozen=True)
 class Item:
-    """One question with its choices; `answer` is the index of the right one.
+    """One question. `choices` and the index `answer`, or the texts `answers` that are right.
 
-    `split` is "validation" (chooses coefficients) or "test" (is reported), never both.
+    `split` is "validation" (chooses coefficients) or "test" (is reported), never both. `right`
+    holds the indices of all right choices where the benchmark allows several. Items of one `group`
+    share a passage. `follow_up` is a second question, asked after the first was answered; `tests`
+    is code that an answer must pass.
     """
 
     id: str
     split: Split
     prompt: str
-    choices: tuple[str, ...]
-    answer: int
+    choices: tuple[str, ...] = ()
+    answer: int = 0
+    right: tuple[int, ...] = ()
+    answers: tuple[str, ...] = ()
+    group: str = ""
+    follow_up: str = ""
+    tests: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,25 +56,16 @@ class ItemsFile:
     digest: str
 
 
-def read_items(path: Path, reader: FileReader, prompt: str = "{prompt}") -> ItemsFile:
-    """Read and check every line of `path`; `prompt` is a template over a line's keys.
+def read_items(path: Path, reader: FileReader, form: ItemForm | str = "{prompt}") -> ItemsFile:
+    """Read and check every row of `path`; `form` is an ItemForm, or a template over a row's keys.
 
-    Raises ItemsError that lists every faulty line.
+    Raises ItemsError that lists every faulty row.
     """
-    try:
-        data = reader.items(path)
-        data.decode("utf-8")
-    except FileNotFoundError:
-        raise ItemsError(
-            str(path), ["the items file does not exist; make it, or correct `items` in the suite"]
-        ) from None
-    except UnicodeDecodeError as error:
-        raise ItemsError(str(path), [f"is not UTF-8 text (byte {error.start})"]) from None
-    except OSError as error:
-        raise ItemsError(str(path), [str(error)]) from error
-    items, faults = _parse_lines(data, reader, prompt)
+    form = ItemForm(prompt=form) if isinstance(form, str) else form
+    data = read_bytes(path, reader)
+    items, faults = _parse_rows(path, data, reader, form)
     if not faults:
-        faults = _faults_between(items)
+        faults = _faults_between(items, form)
     if len(faults) > MAX_FAULTS:
         faults = [*faults[:MAX_FAULTS], "has more faults, which are not listed"]
     if faults:
@@ -86,122 +73,184 @@ def read_items(path: Path, reader: FileReader, prompt: str = "{prompt}") -> Item
     return ItemsFile(tuple(items), blake3(data).hexdigest())
 
 
-def template_fields(prompt: str) -> tuple[list[str], str | None]:
-    """Return the keys a prompt template uses, and what is wrong with it (None when nothing is)."""
-    fields: list[str] = []
-    try:
-        for _, field, form, conversion in string.Formatter().parse(prompt):
-            if field is None:
-                continue
-            if not field.isidentifier() or form or conversion:
-                return [], f"'{{{field}}}' is not a plain key; write {{key}}, or {{{{ for a brace"
-            fields.append(field)
-    except ValueError as error:
-        return [], f"{error}; write {{key}}, or {{{{ for a brace"
-    if not fields:
-        return [], "it uses no key of the items, so every question would be the same"
-    return fields, None
+def divide(items: Sequence[Item], share: float, seed: int, benchmark: str) -> tuple[Item, ...]:
+    """Divide items whose file names no splits: about `share` of them to validation.
 
+    Items of a group go together, and so do equal questions. Which go where depends on the seed, the
+    benchmark's name, and the groups' names or the questions alone. Test gets one group at least,
+    and so does validation with a share above 0.
+    """
+    groups: dict[str, int] = {}
+    for item in items:
+        groups[item.group or item.prompt] = groups.get(item.group or item.prompt, 0) + 1
 
-def _parse_lines(data: bytes, reader: FileReader, prompt: str) -> tuple[list[Item], list[str]]:
-    """Return the items of the lines that have no fault, and the faults of the others."""
-    fields, template_fault = template_fields(prompt)
-    if template_fault:
-        return [], [f"the prompt template {prompt!r} cannot be used: {template_fault}"]
-    items: list[Item] = []
-    faults: list[str] = []
-    for number, line in enumerate(data.split(b"\n"), start=1):
-        if len(faults) > MAX_FAULTS:
+    def place(name: str) -> bytes:
+        return blake3(f"{seed}\0{benchmark}\0{name}".encode()).digest()
+
+    order = sorted(groups, key=place)
+    validation: set[str] = set()
+    taken, wanted = 0, round(share * len(items))
+    for name in order[:-1] if share > 0 else ():
+        if taken and taken + groups[name] / 2 > wanted:
             break
-        if not line.strip():
-            continue
-        try:
-            row = reader.value(line)
-        except ValueError as error:
-            faults.append(f"line {number} is not valid JSON: {error}")
-            continue
-        if not isinstance(row, dict):
-            faults.append(f"line {number} is a {type(row).__name__}; it must be a JSON object")
-            continue
-        mapping = cast("dict[str, Any]", row)
-        row_faults = _row_faults(mapping, fields)
-        faults += [f"line {number}: {fault}" for fault in row_faults]
-        if not row_faults:
-            items.append(_item(mapping, prompt, fields))
-    return items, faults
-
-
-def _item(row: Mapping[str, Any], prompt: str, fields: Sequence[str]) -> Item:
-    values = {field: row[field] for field in fields}
-    return Item(
-        id=row["id"],
-        split=row["split"],
-        prompt=prompt.format_map(values),
-        choices=tuple(row["choices"]),
-        answer=row["answer"],
+        validation.add(name)
+        taken += groups[name]
+    return tuple(
+        replace(item, split="validation" if (item.group or item.prompt) in validation else "test")
+        for item in items
     )
 
 
-def _row_faults(row: Mapping[str, Any], fields: Sequence[str]) -> list[str]:
-    """Return what is wrong with one line's object; `fields` are the keys that the prompt uses."""
+def _parse_rows(
+    path: Path, data: bytes, reader: FileReader, form: ItemForm
+) -> tuple[list[Item], list[str]]:
+    """Return the items of the rows that have no fault, and the faults of the others."""
+    fields, template_fault = template_fields(form.prompt)
+    if template_fault:
+        return [], [f"the prompt template {form.prompt!r} cannot be used: {template_fault}"]
+    items: list[Item] = []
     faults: list[str] = []
-    for key in (*REQUIRED_KEYS, *fields):
-        if key not in row:
-            faults.append(f"key '{key}' is missing.{_renamed(key, row)}".removesuffix("."))
-    for field in fields:
+    is_csv = path.suffix.lower() == ".csv"
+    for number, row in enumerate(read_rows(path, data, reader), start=1):
+        if len(faults) > MAX_FAULTS:
+            break
+        if row.fault:
+            faults.append(row.fault)
+        elif item_forms.takes(form, row.values):
+            values = item_forms.csv_texts(row.values) if is_csv else row.values
+            item, row_faults = _item(Row(row.place, values), number, form, fields)
+            faults += [f"{row.place}: {fault}" for fault in row_faults]
+            items += [item] if item is not None else []
+    if form.where and not items and not faults:
+        faults.append(f"holds no row with {dict(form.where)}, of which `where` speaks")
+    return items, faults
+
+
+def _item(
+    row: Row, number: int, form: ItemForm, fields: Sequence[str]
+) -> tuple[Item | None, list[str]]:
+    """Return a row's item, or every fault in it."""
+    values, faults = row.values, _key_faults(row.values, form, fields)
+    choices: object = ()
+    right: tuple[int, ...] = ()
+    answers: tuple[str, ...] = ()
+    if form.kind == "choice":
+        choices = item_forms.choices_of(form, values)
+        problem, right = _choices_and_right(choices, values, form)
+        faults += problem
+    else:
+        found = item_forms.answers_of(form, values)
+        if isinstance(found, str):
+            faults.append(found)
+        else:
+            answers = found
+    turns = _turns(values, form, faults)
+    tests = _text(values, form.tests, faults) if form.tests else ""
+    if faults:
+        return None, faults
+    texts = tuple(cast("Sequence[str]", choices))
+    made = {item_forms.LETTERED: item_forms.lettered(texts), item_forms.TESTS: tests}
+    known = {**values, **made}
+    prompt = turns[0] if turns else form.prompt.format_map({key: known[key] for key in fields})
+    column = form.column("id")
+    return Item(
+        id=str(number) if column == NUMBERED else str(values[str(column)]),
+        split=values[str(form.column("split"))] if form.splits else "test",
+        prompt=prompt,
+        choices=texts,
+        answer=right[0] if right else 0,
+        right=right if form.several else (),
+        answers=answers,
+        group=item_forms.group_of(form, values, prompt),
+        follow_up=turns[1] if len(turns) > 1 else "",
+        tests=tests,
+    ), []
+
+
+def _key_faults(row: Mapping[str, Any], form: ItemForm, fields: Sequence[str]) -> list[str]:
+    """What is missing of a row's columns, and what its texts, id and split are not."""
+    names = [form.column("id"), form.column("split") if form.splits else NUMBERED]
+    if form.kind == "choice":
+        of_choices = form.column("choices")
+        names += [of_choices] if isinstance(of_choices, str) else list(of_choices)[:2]
+        names.append(form.column("answer"))
+    asked = [field for field in fields if field not in (item_forms.LETTERED, item_forms.TESTS)]
+    asked = [] if form.follow_up else asked
+    faults: list[str] = []
+    for key in dict.fromkeys([*map(str, names), *asked]):
+        if key not in row and key != NUMBERED:
+            hint = item_forms.renamed(key, row)
+            faults.append(f"key '{key}' is missing.{hint}".removesuffix("."))
+    for field in asked:
         if field in row and (not isinstance(row[field], str | int | float) or row[field] == ""):
             faults.append(
                 f"{field} is {quoted(row[field])}; it must be text or a number, not empty"
             )
-    if "id" in row and (not isinstance(row["id"], str) or not row["id"]):
-        faults.append(f"id is {quoted(row['id'])}; it must be text, not empty")
-    if "split" in row and row["split"] not in SPLITS:
-        hint = did_you_mean(str(row["split"]), SPLITS)
-        faults.append(f"split is {quoted(row['split'])}; it must be 'validation' or 'test'.{hint}")
-    return faults + _choice_faults(row)
+    key = str(form.column("id"))
+    given = row.get(key, "?")
+    numeric = "id" in form.columns and isinstance(given, int) and not isinstance(given, bool)
+    if not numeric and (not isinstance(given, str) or not given):
+        faults.append(f"{key} is {quoted(given)}; it must be text, not empty")
+    split = str(form.column("split"))
+    if form.splits and split in row and row[split] not in SPLITS:
+        hint = did_you_mean(str(row[split]), SPLITS)
+        faults.append(f"{split} is {quoted(row[split])}; it must be 'validation' or 'test'.{hint}")
+    return faults
 
 
-def _renamed(key: str, row: Mapping[str, Any]) -> str:
-    """Say which key of the row may be a misspelling of `key`."""
-    spare = [name for name in row if name not in REQUIRED_KEYS]
-    hint = did_you_mean(key, spare)
-    return hint.replace("Did you mean", "Is it misspelt as") if hint else ""
-
-
-def _choice_faults(row: Mapping[str, Any]) -> list[str]:
-    if "choices" not in row:
-        return []
-    choices: Any = row["choices"]
-    good = isinstance(choices, list) and all(
-        isinstance(choice, str) and choice for choice in cast("list[object]", choices)
-    )
-    if not good:
-        return [
-            f"choices is {quoted(cast(object, choices))}; it must be a list of texts, none empty"
-        ]
+def _choices_and_right(
+    choices: object, row: Mapping[str, Any], form: ItemForm
+) -> tuple[list[str], tuple[int, ...]]:
+    column = form.column("choices")
+    if isinstance(column, str) and column not in row:
+        return [], ()
+    name = column if isinstance(column, str) else " and ".join(column)
     texts = cast("list[str]", choices)
-    if len(texts) < 2 or len(set(texts)) < len(texts):
-        return [f"choices is {quoted(texts)}; it must hold two or more texts, all different"]
-    answer: object = row.get("answer", 0)
-    if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < len(texts):
-        return [
-            f"answer is {quoted(answer)}; it must be the index of a choice, 0 to {len(texts) - 1}"
-        ]
-    return []
+    if not isinstance(choices, list) or not all(isinstance(t, str) and t for t in texts):
+        return [f"{name} is {quoted(choices)}; it must be a list of texts, none empty"], ()
+    if len(texts) < 2 or (len(set(texts)) < len(texts) and not form.letters):
+        return [f"{name} is {quoted(texts)}; it must hold two or more texts, all different"], ()
+    if len(texts) > len(LETTERS) and (form.letters or form.several):
+        return [f"{name} holds {len(texts)} texts; letters are A to J, so 10 at most"], ()
+    right = item_forms.right_of(form, row, len(texts))
+    return ([right], ()) if isinstance(right, str) else ([], right)
 
 
-def _faults_between(items: Sequence[Item]) -> list[str]:
-    """Faults that no single line shows: nothing to test, repeated ids, a leak between splits."""
+def _turns(row: Mapping[str, Any], form: ItemForm, faults: list[str]) -> tuple[str, ...]:
+    """The two questions of a conversation, where `follow_up` names their column."""
+    if not form.follow_up:
+        return ()
+    value = row.get(form.follow_up)
+    texts = cast("list[object]", value) if isinstance(value, list) else []
+    if len(texts) != 2 or not all(isinstance(text, str) and text for text in texts):
+        faults.append(f"{form.follow_up} is {quoted(value)}; it must be a list of two questions")
+        return ()
+    return tuple(map(str, texts))
+
+
+def _text(row: Mapping[str, Any], column: str, faults: list[str]) -> str:
+    """The lines of a column of code: a text, or a list of texts."""
+    value = row.get(column)
+    lines = cast("list[object]", value) if isinstance(value, list) else [value]
+    if not lines or not all(isinstance(line, str) and line for line in lines):
+        faults.append(f"{column} is {quoted(value)}; it must be lines of code")
+        return ""
+    return "\n".join(map(str, lines))
+
+
+def _faults_between(items: Sequence[Item], form: ItemForm) -> list[str]:
+    """Faults that no single row shows: nothing to test, repeated ids, a leak between splits."""
     faults: list[str] = []
     if not any(item.split == "test" for item in items):
         faults.append("holds no item with split 'test', so there is nothing to report")
     ids: set[str] = set()
-    asked: dict[tuple[str, str], Item] = {}
+    asked: dict[object, Item] = {}
     for item in items:
         if item.id in ids:
             faults.append(f"id '{item.id}' is used by more than one item")
         ids.add(item.id)
-        first = asked.setdefault((item.prompt, item.choices[item.answer]), item)
+        right = [item.choices[i] for i in item.right or (item.answer,)] if item.choices else []
+        first = asked.setdefault((item.prompt, *right, *item.answers), item)
         if first.split != item.split:
             faults.append(
                 f"items '{first.id}' and '{item.id}' ask the same question in both splits; "

@@ -1,7 +1,8 @@
 """Reads lm-eval's log of samples: which metric, which split, what was answered."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 from blake3 import blake3
@@ -28,31 +29,40 @@ def read_samples(
     logs: Mapping[str, Log],
     seed: int,
     where: str,
+    count_tokens: Callable[[str], int] | None = None,
     names: Sequence[str] | None = None,
 ) -> Answers:
     """Turn lm-eval's log of one benchmark (a task, or the tasks of a group) into samples.
 
     `where` names the checkpoint, for messages. Own items carry their split; a built-in task's are
-    divided by `assign_splits`; where only some were asked, `names` are those of all. MetricError
-    when a task lacks the metric, or has one that is no mean over items or not the better the
-    higher; NonFiniteError on NaN or infinity.
+    divided by `assign_splits`; where only some were asked, `names` are those of all. What a model
+    wrote is kept, with its tokens as `count_tokens` counts them; where it is graded later, its
+    value is NaN until then.
+
+    MetricError when a task lacks the metric, or has one that is no mean over items or not the
+    better the higher; NonFiniteError on NaN or infinity.
     """
     metric, filter_name = _metric(benchmark, tasks, logs)
     samples: list[Sample] = []
     for name, log in logs.items():
         for row in log:
             if row["filter"] == filter_name:
-                samples.append(_sample(benchmark, name if len(tasks) > 1 else "", row, metric))
+                task = name if len(tasks) > 1 else ""
+                samples.append(_sample(benchmark, task, row, metric, count_tokens))
     for sample in samples:
-        if not math.isfinite(sample.value) or not all(map(math.isfinite, sample.loglikelihoods)):
+        finite = math.isfinite(sample.value) or bool(benchmark.later)
+        if not finite or not all(map(math.isfinite, sample.loglikelihoods)):
             raise NonFiniteError(
                 f"{where}: the model answers item '{sample.item}' of benchmark '{benchmark.name}' "
                 "with NaN or infinity; its weights are broken, or overflow in their precision"
             )
     if not benchmark.items:
         samples = assign_splits(samples, benchmark.validation_share, seed, names)
-    versions = {str(task.VERSION) for task in tasks.values()}
-    version = benchmark.version or "+".join(sorted(versions))
+    version = "+".join(sorted({str(task.VERSION) for task in tasks.values()}))
+    if benchmark.revision:
+        version = f"{version} {benchmark.version}"
+    elif benchmark.version:
+        version = benchmark.version
     return Answers(tuple(samples), metric, version)
 
 
@@ -73,15 +83,7 @@ def assign_splits(
 
     validation = set(sorted(names, key=place)[:count])
     return [
-        Sample(
-            benchmark=sample.benchmark,
-            split="validation" if sample.item in validation else "test",
-            item=sample.item,
-            value=sample.value,
-            choice=sample.choice,
-            answer=sample.answer,
-            loglikelihoods=sample.loglikelihoods,
-        )
+        replace(sample, split="validation" if sample.item in validation else "test")
         for sample in samples
     ]
 
@@ -120,13 +122,20 @@ def _metric(
     return metric, filter_name
 
 
-def _sample(benchmark: Benchmark, task: str, row: Mapping[str, Any], metric: str) -> Sample:
+def _sample(
+    benchmark: Benchmark,
+    task: str,
+    row: Mapping[str, Any],
+    metric: str,
+    count_tokens: Callable[[str], int] | None,
+) -> Sample:
     """Return one row of lm-eval's log as a sample; `task` is empty where there is but one."""
     document = row["doc"]
     has_items = bool(benchmark.items)
     item = document["id"] if has_items else str(row["doc_id"])
     likelihoods = _likelihoods(row["filtered_resps"])
     target = row["target"]
+    text = _written(row.get("resps", ()))
     return Sample(
         benchmark=benchmark.name,
         split=document["split"] if has_items else "",
@@ -135,7 +144,17 @@ def _sample(benchmark: Benchmark, task: str, row: Mapping[str, Any], metric: str
         choice=_choice(likelihoods, document, metric) if has_items else _highest(likelihoods),
         answer=target if isinstance(target, int) and likelihoods else None,
         loglikelihoods=likelihoods,
+        group=document.get("group", "") if has_items else "",
+        text=text,
+        length=count_tokens(text) if text is not None and count_tokens else None,
     )
+
+
+def _written(responses: Sequence[Any]) -> str | None:
+    """What the model wrote, where it was asked to write once: as it came, before any filter."""
+    first = responses[0] if len(responses) == 1 else None
+    text = first[0] if isinstance(first, list | tuple) and first else None
+    return text if isinstance(text, str) else None
 
 
 def _likelihoods(responses: Sequence[Any]) -> tuple[float, ...]:

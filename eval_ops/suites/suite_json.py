@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from eval_ops.suites.items import Item
-from eval_ops.suites.suites import Benchmark, Suite
+from eval_ops.suites.suites import Benchmark, Judge, PinnedFile, Suite
 
 
 def suite_to_json(suite: Suite) -> dict[str, Any]:
@@ -23,15 +23,20 @@ def suite_from_json(document: Mapping[str, Any]) -> Suite:
     """Return the suite that `suite_to_json` wrote."""
     fields: dict[str, Any] = dict(document)
     fields["benchmarks"] = tuple(_benchmark(dict(each)) for each in document["benchmarks"])
+    fields["judge"] = Judge(**fields["judge"]) if fields.get("judge") else None
     return Suite(**fields)
 
 
 def _benchmark(fields: dict[str, Any]) -> Benchmark:
     fields["items"] = tuple(_item(dict(each)) for each in fields["items"])
     fields["data_files"] = tuple((split, Path(path)) for split, path in fields["data_files"])
+    fields["stop"] = tuple(fields["stop"])
+    fields["judge_prompts"] = tuple(map(tuple, fields["judge_prompts"]))
+    fields["waits_for"] = tuple(PinnedFile(*each) for each in fields["waits_for"])
     return Benchmark(**fields)
 
 
 def _item(fields: dict[str, Any]) -> Item:
-    fields["choices"] = tuple(fields["choices"])
+    for name in ("choices", "right", "answers"):
+        fields[name] = tuple(fields[name])
     return Item(**fields)

@@ -4,92 +4,76 @@ name: quickstart
 seed: 0
 benchmarks:
   - name: herb_class                       # own multiple-choice items
-    items: ../../items/herb_class.jsonl    # relative to this file
+    items: ../../items/herb_class.jsonl    # .jsonl, .csv or .parquet, relative to this file
     prompt: "{prompt}"                     # a template over an item's keys
+  - name: dosage                           # own items that are answered in writing
+    items: ../../items/dosage.csv
+    kind: generation
+    metric: number                         # exact_match, number, regex, rouge, judge, code
+    chat_template: true
   - name: medicine                         # a built-in task (or group of tasks) of lm-eval
     task: cmmlu_traditional_chinese_medicine
     num_fewshot: 5
     limit: 200
     validation_share: 0.5
+
+A file may also take a shipped suite (shipped/*.yaml) and say where its data lies:
+
+shipped: zh
+name: zh
+data_dir: /data/benchmarks
+limit: 100
+
+definitions.py has every key; docs/evaluation.md explains them.
 """
 
 import importlib.metadata
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from blake3 import blake3
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError
 
 from eval_ops.errors import ItemsError, SuiteError
-from eval_ops.faults import Place, list_faults
-from eval_ops.suites.items import FileReader, Item, read_items, template_fields
+from eval_ops.faults import Place, did_you_mean, list_faults
+from eval_ops.suites.definitions import (
+    SET_BY_READER,
+    BenchmarkDefinition,
+    JudgeDefinition,
+    Source,
+    SuiteDefinition,
+)
+from eval_ops.suites.items import FileReader, Item
+from eval_ops.suites.resolving import DataPlace, JudgePrompt, PinnedFile, Shelf, resolve
 
 DIGEST_FORMAT = 1
 """Raise this when the same suite would be scored in another way."""
+SHIPPED = Path(__file__).with_name("shipped")
+"""The folder of the shipped suites."""
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-OWN_ONLY = ("prompt", "delimiter")
-BUILT_IN_ONLY = ("num_fewshot", "validation_share", "data_files")
-
-
-class BenchmarkDefinition(BaseModel):
-    """One entry of a suite's `benchmarks`: own items, or a built-in lm-eval task."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    name: Name
-    title: str | None = None
-    items: str | None = None
-    prompt: str = "{prompt}"
-    delimiter: str = ""
-    task: str | None = Field(default=None, pattern=r"^[\w][\w.:+-]*$")
-    num_fewshot: int | None = Field(default=None, ge=0)
-    validation_share: float = Field(default=0.5, ge=0, lt=1)
-    data_files: dict[str, str] | None = None
-    metric: str | None = None
-    limit: int | None = Field(default=None, ge=1)
-
-    @model_validator(mode="after")
-    def _check_source(self) -> "BenchmarkDefinition":
-        given = self.model_fields_set
-        if (self.items is None) == (self.task is None):
-            raise ValueError(
-                "give either `items` (own multiple-choice items) or `task` (a built-in of lm-eval)"
-            )
-        kind, stray = ("items", BUILT_IN_ONLY) if self.items else ("task", OWN_ONLY)
-        wrong = [key for key in stray if key in given]
-        if wrong:
-            raise ValueError(f"{' and '.join(wrong)} cannot be given together with `{kind}`")
-        if self.items and self.metric not in (None, "acc", "acc_norm"):
-            raise ValueError(
-                f"metric is {self.metric!r}; for own items it must be 'acc' (log-likelihood) or "
-                "'acc_norm' (log-likelihood per character of the choice)"
-            )
-        if self.items and (fault := template_fields(self.prompt)[1]):
-            raise ValueError(f"prompt is {self.prompt!r}: {fault}")
-        return self
+__all__ = [
+    "Benchmark", "Item", "Judge", "JudgePrompt", "PinnedFile", "Shelf", "Suite", "check_suite",
+    "shipped_suites",
+]  # fmt: skip
 
 
-class SuiteDefinition(BaseModel):
-    """The whole suite file."""
+@dataclass(frozen=True)
+class Judge:
+    """Who grades: `model` at `endpoint`, or in a folder of this machine where that is empty."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model: str
+    endpoint: str = ""
+    temperature: float = 0.0
+    max_new_tokens: int = 1024
+    digest: str = ""
 
-    name: Name
-    description: str = ""
-    seed: int = Field(default=0, ge=0, lt=2**32)
-    benchmarks: list[BenchmarkDefinition] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _check_names(self) -> "SuiteDefinition":
-        names = [benchmark.name for benchmark in self.benchmarks]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"benchmarks: each needs a name of its own; twice: {', '.join(twice)}")
-        return self
+    @property
+    def name(self) -> str:
+        """Return what scores call the judge: its name, or its folder's name with its digest."""
+        return f"{Path(self.model).name}@{self.digest[:12]}" if self.digest else self.model
 
 
 @dataclass(frozen=True)
@@ -97,6 +81,8 @@ class Benchmark:
     """A benchmark ready to run: own `items`, or (when empty) the built-in `task`.
 
     `version` is the digest of what is asked: of the items file, or of the data files if given.
+    `metric` "judge" and "code" are given after the model has written; `waits_for` names pinned
+    files that must be fetched before the benchmark can be asked.
     """
 
     name: str
@@ -110,6 +96,21 @@ class Benchmark:
     validation_share: float = 0.5
     data_files: tuple[tuple[str, Path], ...] = ()
     version: str = ""
+    kind: str = "choice"
+    letters: bool = False
+    several: bool = False
+    chat_template: bool = False
+    max_new_tokens: int = 0
+    stop: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    revision: str | None = None
+    judge_prompts: tuple[JudgePrompt, ...] = ()
+    waits_for: tuple[PinnedFile, ...] = ()
+
+    @property
+    def later(self) -> str:
+        """Return "judge" or "code" where somebody else values what the model wrote, else ""."""
+        return self.metric if self.metric in ("judge", "code") and self.task is None else ""
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,8 @@ class Suite:
     """A checked suite.
 
     `digest` changes with everything that may change a score: benchmarks, seed, the bytes of every
-    items file, the version of lm-eval. Titles and descriptions do not count.
+    items file, the judge, the version of lm-eval. Titles and descriptions do not count, nor where
+    data lies.
     """
 
     name: str
@@ -125,23 +127,52 @@ class Suite:
     seed: int
     benchmarks: tuple[Benchmark, ...]
     digest: str
+    judge: Judge | None = None
+
+    @property
+    def valued_later(self) -> bool:
+        """Return whether a judge grades, or programs are run, after the model has written."""
+        return any(benchmark.later for benchmark in self.benchmarks)
+
+    @property
+    def waits_for(self) -> tuple[PinnedFile, ...]:
+        """Return the pinned files that must be fetched before the suite can be asked."""
+        return tuple(file for each in self.benchmarks for file in each.waits_for)
 
 
-def check_suite(document: object, path: Path, reader: FileReader) -> Suite:
+def shipped_suites() -> dict[str, Path]:
+    """Return the files of the shipped suites by name."""
+    return {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
+
+
+def check_suite(
+    document: object,
+    path: Path,
+    reader: FileReader,
+    shelf: Shelf | None = None,
+    shipped: object = None,
+) -> Suite:
     """Check the document of the suite file `path`, and read the items files that it names.
 
     `reader` reads them: whoever has the one reader of strangers' files hands it over. Items files
-    are relative to the suite file. Raises SuiteError, or ItemsError when only items are at fault;
-    each lists every fault.
+    are relative to the suite file. `shelf` holds what was fetched of pinned data; `shipped` is the
+    document of the shipped suite that this one is made of. Raises SuiteError, or ItemsError when
+    only items are at fault; each lists every fault.
     """
+    if shipped is not None:
+        document = _on_top(document, path, shipped)
     definition = _definition(document, path)
+    judge = _judge(definition.judge, path, shelf)
     benchmarks: list[Benchmark] = []
     faults: list[str] = []
-    for entry in definition.benchmarks:
+    for entry in definition.chosen:
+        place = _place(definition, entry, path, reader, shelf)
         try:
-            benchmarks.append(_resolve(entry, path.parent, reader))
+            found = resolve(entry, place, definition.limit, definition.seed)
         except ItemsError as error:
             faults += [f"benchmark '{entry.name}': {error.where}: {f}" for f in error.faults]
+        else:
+            benchmarks.append(Benchmark(**{**found, "version": _version(found, judge)}))
     if faults:
         raise ItemsError(str(path), faults)
     return Suite(
@@ -150,7 +181,24 @@ def check_suite(document: object, path: Path, reader: FileReader) -> Suite:
         seed=definition.seed,
         benchmarks=tuple(benchmarks),
         digest=_digest(definition, benchmarks),
+        judge=judge,
     )
+
+
+def _on_top(document: object, path: Path, shipped: object) -> dict[str, Any]:
+    """The shipped suite's document with what a file sets on top of it."""
+    assert isinstance(document, Mapping)
+    assert isinstance(shipped, Mapping)
+    allowed = (*SET_BY_READER, "shipped")
+    stray = [key for key in document if key not in allowed]
+    faults = [
+        f"{key} is not a key that a file with `shipped` may set.{did_you_mean(str(key), allowed)}"
+        f" Known: {', '.join(allowed)}"
+        for key in stray
+    ]
+    if faults:
+        raise SuiteError(str(path), faults)
+    return {**shipped, **{k: v for k, v in document.items() if k != "shipped"}}
 
 
 def _definition(document: object, path: Path) -> SuiteDefinition:
@@ -165,68 +213,57 @@ def _definition(document: object, path: Path) -> SuiteDefinition:
 
 
 def _known_keys(place: Place) -> Collection[str]:
-    model = BenchmarkDefinition if place[:1] == ("benchmarks",) else SuiteDefinition
-    return model.model_fields
+    within = {"benchmarks": BenchmarkDefinition, "judge": JudgeDefinition, "sources": Source}
+    return within.get(str(place[0]) if place else "", SuiteDefinition).model_fields
 
 
-def _resolve(entry: BenchmarkDefinition, folder: Path, reader: FileReader) -> Benchmark:
-    """Read what a definition points to."""
-    title = entry.title or entry.name
-    if entry.items is not None:
-        file = read_items(folder / entry.items, reader, entry.prompt)
-        return Benchmark(
-            name=entry.name,
-            title=title,
-            metric=entry.metric or "acc",
-            limit=entry.limit,
-            items=_first_of_each_split(file.items, entry.limit),
-            delimiter=entry.delimiter,
-            version=file.digest,
+def _judge(given: JudgeDefinition | None, path: Path, shelf: Shelf | None) -> Judge | None:
+    """The judge; one on this machine is known by its bytes."""
+    if given is None:
+        return None
+    fields = given.model_dump(exclude={"endpoint"})
+    if given.endpoint is not None:
+        return Judge(**fields, endpoint=given.endpoint.rstrip("/"))
+    folder = path.parent / Path(given.model).expanduser()
+    if not (folder / "config.json").is_file():
+        problem = (
+            f"judge.model is '{given.model}', a folder without config.json; give the folder of a"
+            " model, or `endpoint` as well"
         )
-    files = {split: folder / file for split, file in sorted((entry.data_files or {}).items())}
-    return Benchmark(
-        name=entry.name,
-        title=title,
-        metric=entry.metric,
-        limit=entry.limit,
-        task=entry.task,
-        num_fewshot=entry.num_fewshot,
-        validation_share=entry.validation_share,
-        data_files=tuple(files.items()),
-        version=_digest_files(files, reader),
-    )
+        raise SuiteError(str(path), [problem])
+    digest = shelf.model_digest(folder) if shelf is not None else "unknown"
+    return Judge(**{**fields, "model": str(folder.resolve())}, digest=digest)
 
 
-def _first_of_each_split(items: tuple[Item, ...], limit: int | None) -> tuple[Item, ...]:
-    if limit is None:
-        return items
-    taken: dict[str, int] = {}
-    kept: list[Item] = []
-    for item in items:
-        taken[item.split] = taken.get(item.split, 0) + 1
-        if taken[item.split] <= limit:
-            kept.append(item)
-    return tuple(kept)
+def _place(
+    definition: SuiteDefinition,
+    entry: BenchmarkDefinition,
+    path: Path,
+    reader: FileReader,
+    shelf: Shelf | None,
+) -> DataPlace:
+    folder = path.parent
+    source = definition.sources.get(entry.source or "")
+    if definition.data_dir is None:
+        return DataPlace(folder, reader, source, shelf)
+    given = folder / Path(definition.data_dir).expanduser()
+    return DataPlace(given / (entry.source or ""), reader, source, None)
 
 
-def _digest_files(files: Mapping[str, Path], reader: FileReader) -> str:
-    if not files:
-        return ""
-    total = blake3()
-    for split, path in files.items():
-        if path.suffix not in (".csv", ".json", ".jsonl", ".parquet"):
-            raise ItemsError(str(path), ["must end in .csv, .json, .jsonl or .parquet"])
-        try:
-            total.update(f"{split}\0{reader.digest(path)}\0".encode())
-        except OSError as error:
-            raise ItemsError(str(path), [str(error)]) from error
-    return total.hexdigest()
+def _version(found: Mapping[str, Any], judge: Judge | None) -> str:
+    """The version of what is asked, with who grades it: name, temperature and prompts."""
+    version = str(found["version"])
+    if judge is None or found["metric"] != "judge":
+        return version
+    prompts = found["settings"]["prompts"]
+    told = f"judge {judge.name} at temperature {judge.temperature:g}, prompts {prompts}"
+    return f"{version}; {told}"
 
 
 def _digest(definition: SuiteDefinition, benchmarks: list[Benchmark]) -> str:
     content: list[dict[str, Any]] = []
-    for entry, benchmark in zip(definition.benchmarks, benchmarks, strict=True):
-        known = entry.model_dump(exclude={"title", "items", "data_files"})
+    for entry, benchmark in zip(definition.chosen, benchmarks, strict=True):
+        known = {**entry.content(), "limit": benchmark.limit}
         content.append({**known, "version": benchmark.version})
     whole = {
         "format": DIGEST_FORMAT,

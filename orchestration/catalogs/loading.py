@@ -36,7 +36,7 @@ Loading reads no weight and no benchmark item, and needs no network and no envir
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from assets.work.names import reserved_names
@@ -63,8 +63,8 @@ def load_catalog(folder: Path) -> Catalog:
         raise CatalogError(f"catalog {folder}", faults)
     broken = list(file.broken)
     of_tasks: set[str] = set()
-    suites, digests = _load_suites(folder, broken, of_tasks)
     files, by_id = _load_recipes(folder, broken), dict[str, BrokenPart]()
+    suites, digests = _load_suites(folder, broken, of_tasks, files)
     models = dict(sorted(file.models.items()))
     catalog = Catalog(folder, models, files, suites, file.declared_name, by_id, digests, of_tasks)
     for name, steps in list(files.items()):
@@ -87,24 +87,31 @@ def _recipe_faults(catalog: Catalog, steps: Steps) -> tuple[Fault, ...]:
 
 
 def _load_suites(
-    folder: Path, broken: list[BrokenPart], of_tasks: set[str]
+    folder: Path, broken: list[BrokenPart], of_tasks: set[str], recipes: Mapping[str, Steps]
 ) -> tuple[dict[str, Path], dict[str, str]]:
     """Read the suites: their files by name, and the digests of those that are sound.
 
-    Those that name tasks of lm-eval go into `of_tasks`.
+    A recipe may name a shipped suite that has no file in the catalog. Suites that name tasks of
+    lm-eval, or data to fetch, go into `of_tasks`.
     """
     from assets.work.suite_files import items_are_missing, load_suite
     from eval_ops.errors import EvalError, FaultyInputError
+    from eval_ops.suites import shipped_suites
 
     paths = {path.stem: path for path in _files(folder / "suites", broken, "suite")}
+    used = {str(steps.result.suite) for steps in recipes.values()} - set(paths)
+    shipped = {name: path for name, path in shipped_suites().items() if name in used}
     digests: dict[str, str] = {}
-    for name, path in paths.items():
+    for name, path in (paths := paths | shipped).items():
         place, told = f"suites/{path.name}", True
         try:
             suite = load_suite(path)
         except EvalError as error:
             problems = error.faults if isinstance(error, FaultyInputError) else (str(error),)
             told = not items_are_missing(path)
+            if name in shipped:
+                how = f"write it into suites/{name}.yaml, with `shipped: {name}`, `name: {name}`"
+                problems = tuple(f"{problem}; {how}" for problem in problems)
         except ImportError:  # what is not installed is said of the whole command
             raise
         except Exception as error:  # whatever a file makes a library raise, it is this file's fault
@@ -113,7 +120,8 @@ def _load_suites(
             problems = _identity_faults("suite", suite.name, name)
             if not problems:
                 digests[name] = suite.digest
-                of_tasks.update(name for each in suite.benchmarks if each.task is not None)
+                if suite.waits_for or any(each.task is not None for each in suite.benchmarks):
+                    of_tasks.add(name)
         if problems:
             faults = tuple(Fault(place, problem) for problem in problems)
             broken.append(BrokenPart("suite", name, faults, told))

@@ -86,11 +86,15 @@ def test_a_leaderboard_shows_every_row_best_on_top(table: tuple[Row, ...]) -> No
     assert [bar.get_width() for bar in axes.patches] == [100 * row.mean.value for row in table]
     values = [f"{100 * row.mean.value:.1f}" for row in table]
     assert [text.get_text() for text in axes.texts] == values
-    # The fixture's candidates r1, r3, r5 have all of 4 right: 100 ± 0; the base 1 of 4: 25 ± 25.
+    # The fixture's candidates r1, r3, r5 have all of 4 right: 100; the base 1 of 4: 25.
+    # Wilson's interval of that is 4.6 to 69.9.
     assert values[:3] == ["100.0"] * 3
     base = next(place for place, row in enumerate(table) if row.kind == "base")
     whiskers = axes.collections[0].get_segments()
-    assert whiskers[base].tolist() == [[0.0, base], [50.0, base]]
+    assert whiskers[base].tolist() == [
+        [pytest.approx(4.56, abs=0.01), base],
+        [pytest.approx(69.94, abs=0.01), base],
+    ]
     kinds = {"base": GREY, "expert": ORANGE, "average": SKY, "candidate": BLUE}
     assert [colour(bar) for bar in axes.patches] == [kinds[row.kind].upper() for row in table]
     assert axes.get_title(loc="left") == "Leaderboard"
@@ -260,7 +264,10 @@ def test_figures_have_fewer_dots_where_they_would_have_too_many_pixels() -> None
 
 def test_a_sweep_shows_both_means_and_marks_the_choice() -> None:
     points = [
-        CoefficientPoint(f"lambda={n}", Mean(n / 4, 0.1), Mean(n / 5, None)) for n in range(4)
+        CoefficientPoint(
+            f"lambda={n}", Mean(n / 4, 0.1, n / 4 - 0.1, n / 4 + 0.1), Mean(n / 5, None)
+        )
+        for n in range(4)
     ]
     figure = coefficient_figure("ties x+y", points, "lambda=2")
     (axes,) = figure.axes
@@ -269,7 +276,7 @@ def test_a_sweep_shows_both_means_and_marks_the_choice() -> None:
     assert test[0].get_ydata().tolist() == [pytest.approx(20 * n) for n in range(4)]
     segments = [bar.tolist() for bar in validation[2][0].get_segments()]
     assert segments[2] == [[1.95, pytest.approx(40)], [1.95, pytest.approx(60)]]
-    assert all(low[1] == high[1] for low, high in test[2][0].get_segments()), "no error is known"
+    assert {(low[1], high[1]) for low, high in test[2][0].get_segments()} == {(0.0, 100.0)}
     chosen = [line for line in axes.lines if line.get_label() == "chosen"]
     assert [(line.get_xdata()[0], line.get_color()) for line in chosen] == [(2, GREEN)]
     assert sorted(legend(figure)) == ["chosen", "test (reports)", "validation (chooses)"]

@@ -95,9 +95,10 @@ def test_markdown(entries: list[Entry]) -> None:
     text = to_markdown(table)
     assert "| # | model | kind | herb_class | idiom_meaning | mean | vs base |" in text
     assert (
-        "| 2 | herbs | expert | 95.0 ± 3.5 | 22.5 ± 6.7 | 58.8 ± 3.8 | better (+35.0) | – | – |"
+        "| 2 | herbs | expert | 95.0 (83.5–98.6) | 22.5 (12.3–37.5) | 58.8 (51.1–66.5) "
+        "| better (+35.0) | – | – |"
     ) in text
-    assert "(items: herb_class 40, idiom_meaning 40)" in text
+    assert "(95 % interval; items: herb_class 40, idiom_meaning 40)" in text
     assert "at 95 % confidence" in text
     assert "3 more rows are not shown." in to_markdown(table, limit=2)
     assert to_markdown(()) == "No checkpoint has been scored yet.\n"
@@ -118,7 +119,7 @@ def test_markdown_of_a_single_model(scores_of: ScoresOf) -> None:
     assert to_markdown(table).splitlines()[:3] == [
         "| # | model | kind | a | mean | vs base | vs best expert | vs average |",
         "| ---: | --- | --- | ---: | ---: | --- | --- | --- |",
-        r"| 1 | a\|b | base | 100.0 | 100.0 | – | – | – |",
+        r"| 1 | a\|b | base | 100.0 (20.7–100.0) | 100.0 (20.7–100.0) | – | – | – |",
     ]
 
 

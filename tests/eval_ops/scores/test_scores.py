@@ -2,6 +2,8 @@ import json
 import math
 from collections.abc import Callable
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from eval_ops.errors import PairingError, ScoresError
@@ -10,6 +12,7 @@ from eval_ops.scores.scores import (
     SuiteScores,
     mean_and_stderr,
     samples_from_parquet,
+    samples_to_parquet,
     scores_digest,
     summarize,
 )
@@ -40,7 +43,7 @@ def test_mean_over_benchmarks_by_hand(scores_of: ScoresOf) -> None:
     assert scores.benchmarks == ("herbs", "idioms")
     assert scores.mean().value == 0.625
     assert scores.mean().stderr == pytest.approx(math.sqrt(1 / 16 + 1 / 12) / 2)
-    assert scores.mean("validation") == (0.5, None)
+    assert scores.mean("validation")[:2] == (0.5, None)
     assert scores.score("idioms", "test").n == 4
     assert scores.values("herbs")["herbs-test-2"] == 0.0
 
@@ -74,7 +77,8 @@ def test_a_split_that_was_not_scored_is_told_from_samples_that_were_left_out(
 SAMPLES = (
     Sample("herbs", "test", "人参-1", 1.0, 2, 2, (-1.5, -0.25, -1e-300)),
     Sample("herbs", "test", "b", 0.0, 0, 1, (-0.1, -0.2)),
-    Sample("herbs", "validation", "c", 0.5),
+    Sample("herbs", "validation", "c", 0.5, group="passage 7", text="答案", length=2),
+    Sample("herbs", "validation", "d", 1.0, group="passage 7", text="", length=1),
 )
 
 
@@ -85,7 +89,41 @@ def test_round_trip_through_json_and_parquet() -> None:
     assert SuiteScores.from_json(scores.to_json(), data) == scores
     assert scores.samples_to_parquet() == data
     assert json.loads(scores.to_json())["scores"][1]["n"] == 2
-    assert [sample.correct for sample in SAMPLES] == [True, False, False]
+    assert [sample.correct for sample in SAMPLES] == [True, False, False, True]
+    assert [score.mean_length for score in scores.scores] == [1.5, None]
+    assert scores.groups("herbs", "validation") == {"c": "passage 7", "d": "passage 7"}
+    assert scores.groups("herbs") == {}
+
+
+def test_scores_of_format_1_are_read() -> None:
+    """They know no intervals, groups, texts or lengths: the intervals follow from what they say."""
+    text = (
+        '{"format": 1, "suite": "s", "suite_digest": "d", "versions": {}, "scores": [{"benchmark":'
+        ' "b", "split": "test", "metric": "acc", "value": 1.0, "stderr": 0.0, "n": 20, "version":'
+        ' "v"}]}'
+    )
+    samples = tuple(Sample("b", "test", str(n), 1.0, 0, 0, (-1.0, -2.0)) for n in range(20))
+    table = pq.read_table(pa.BufferReader(samples_to_parquet(samples)))
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.drop_columns(["group", "text", "length"]), sink)
+    earlier = sink.getvalue().to_pybytes()
+    assert samples_from_parquet(earlier) == samples
+    for data in (earlier, lambda: earlier):
+        scores = SuiteScores.from_json(text, data)
+        assert len(scores.values("b")) == 20
+        assert scores.groups("b") == {}
+        # Wilson's lower bound of 20 of 20 is n / (n + z²).
+        assert scores.score("b").low == pytest.approx(20 / (20 + 1.959964**2))
+        assert (scores.score("b").high, scores.score("b").mean_length) == (1.0, None)
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.drop_columns(["text"]), sink)  # of no format
+    with pytest.raises(ScoresError, match="the samples cannot be read"):
+        samples_from_parquet(sink.getvalue().to_pybytes())
+
+
+def test_scores_digests_did_not_change_with_the_form() -> None:
+    """What was scored before is not scored again."""
+    assert scores_digest("a", "b").startswith("449ac48fe8ed4630")
 
 
 @pytest.mark.parametrize(
@@ -93,7 +131,7 @@ def test_round_trip_through_json_and_parquet() -> None:
     [
         ("{", "the scores cannot be read: JSONDecodeError"),
         ("{}", "the scores cannot be read: KeyError: 'format'"),
-        ('{"format": 99}', "format 99; this version of Ronghe reads format 1"),
+        ('{"format": 99}', "format 99; this version of Ronghe reads formats 1 and 2"),
         ("[]", "the scores cannot be read: TypeError"),
     ],
 )

@@ -114,7 +114,7 @@ def test_every_fault_is_named_at_once(folder: Path) -> None:
     assert text.startswith(f"{path}: 10 faults\n")
     for fault in [
         "name is missing",
-        "nmae is not a known key. Did you mean 'name'? Known: benchmarks, description, name, seed",
+        "nmae is not a known key. Did you mean 'name'? Known: allow_code, benchmarks,",
         "seed is -1; it must be greater than or equal to 0",
         "benchmarks[0].name is 'a b'",
         "benchmarks[1]: give either `items`",

@@ -1,0 +1,86 @@
+"""What the child that runs models is asked of a judge in a folder: its words on one answer.
+
+The child is started by assets/work; nothing of it is imported here. The judge stays in memory for
+the next answer. Where its words hold no grade, as those of a small model may not, it is held to
+one: of the ten grades it gives the one whose text, put behind its own words, is likeliest to it.
+"""
+
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from eval_ops.running import LiveModel, Loaded, pinned
+from eval_ops.running.foreign_work import limit_tokenizers, limited
+from eval_ops.suites.judging import HIGHEST, grade_in
+
+LEAD = "\nRating: [["
+END = "]]"
+_judges: dict[tuple[str, str], Loaded] = {}
+
+
+def answer(request: Mapping[str, Any], tell: Callable[[Any], None]) -> dict[str, Any]:
+    """Return `says`, what the judge in `folder` says to `messages`; `digest` names its folder.
+
+    Raises EvalError where it cannot be loaded.
+    """
+    key = str(request["digest"]), str(request["device"])
+    limit_tokenizers(int(request["tokenizer_seconds"]))
+    if key not in _judges:
+        _judges.clear()
+        _judges[key] = LiveModel(key[1]).load(Path(request["folder"]))
+    settings = float(request["temperature"]), int(request["max_new_tokens"])
+    with pinned(int(request["threads"]) or None, 0, key[1]):
+        return {"says": says(_judges[key], request["messages"], *settings)}
+
+
+def says(
+    judge: Loaded, messages: Sequence[Mapping[str, str]], temperature: float, max_new_tokens: int
+) -> str:
+    """Return what a judge says to messages, with a grade in it; `temperature` 0 is greedy."""
+    import torch
+
+    model, tokenizer = judge
+    encoder: Any = tokenizer
+    with limited(sum(len(message["content"]) for message in messages)):
+        prompt = _prompt(encoder, messages)
+        tokens = encoder(prompt, return_tensors="pt", add_special_tokens=False)["input_ids"]
+    tokens = tokens.to(model.device)
+    sampling = {"do_sample": True, "temperature": temperature} if temperature else {}
+    settings: dict[str, Any] = {"do_sample": False, "pad_token_id": encoder.eos_token_id}
+    with torch.no_grad():
+        written: Any = model.generate(  # pyright: ignore[reportCallIssue]
+            tokens,
+            attention_mask=torch.ones_like(tokens),
+            max_new_tokens=max_new_tokens,
+            **{**settings, **sampling},
+        )
+    text = str(encoder.decode(written[0, tokens.shape[1] :], skip_special_tokens=True))
+    if grade_in(text) is not None:
+        return text
+    grades = {
+        grade: _likelihood(model, encoder, prompt + text + LEAD, f"{grade}{END}")
+        for grade in range(1, HIGHEST + 1)
+    }
+    return f"{text}{LEAD}{max(grades, key=lambda grade: grades[grade])}{END}"
+
+
+def _prompt(encoder: Any, messages: Sequence[Mapping[str, str]]) -> str:
+    plain = [dict(message) for message in messages]
+    if encoder.chat_template:
+        return str(encoder.apply_chat_template(plain, tokenize=False, add_generation_prompt=True))
+    return "\n\n".join(message["content"] for message in plain) + "\n\n"
+
+
+def _likelihood(model: Any, encoder: Any, text: str, ending: str) -> float:
+    """The log-likelihood of an ending after a text, whose tokens are read on their own."""
+    import torch
+
+    before = encoder(text, add_special_tokens=False)["input_ids"]
+    after = encoder(ending, add_special_tokens=False)["input_ids"]
+    tokens = torch.tensor([[*before, *after]], device=model.device)
+    with torch.no_grad():
+        logits = model(tokens).logits[0, len(before) - 1 : -1]
+    table = logits.log_softmax(dim=-1, dtype=torch.float32)
+    return float(table.gather(1, torch.tensor(after, device=model.device)[:, None]).sum())
