@@ -14,7 +14,8 @@
     RONGHE_STEPS     processes, or pods: a Kubernetes job for each step  processes
     DAGSTER_HOME     Dagster's instance                                  ./.ronghe/dagster
 
-Credentials (AWS_*, AWS_ENDPOINT_URL, HF_TOKEN) are found by the clients themselves.
+Credentials (AWS_*, AWS_ENDPOINT_URL, HF_TOKEN) are found by the clients themselves; the key of a
+served model that `ronghe score` asks is OPENAI_API_KEY.
 """
 
 import os
@@ -138,6 +139,15 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         pods=given.get("RONGHE_STEPS") == "pods",
         catalog_name=given.get("RONGHE_CATALOG_NAME") or None,
     )
+
+
+def endpoint_token(environment: Mapping[str, str] | None = None) -> str:
+    """Return the key of a served model, from the variable that every such client takes it from.
+
+    It is no part of the Settings, so that nothing shows it or passes it on.
+    """
+    given = os.environ if environment is None else environment
+    return given.get("OPENAI_API_KEY") or ""
 
 
 def check_dagster_home(home: Path) -> None:

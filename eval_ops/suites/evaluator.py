@@ -6,7 +6,7 @@ harness.py. The model stays in memory and only its weights change (running/live_
 
 import importlib.metadata
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -191,9 +191,11 @@ class Evaluator:
     ) -> Answers:
         """Read lm-eval's log of a benchmark, with the length of what was written."""
         names = [name for _, _, name in self._documents(benchmark)]
-        return read_samples(
-            benchmark, tasks, logs, self.suite.seed, where, self._count_tokens, names
-        )
+        return read_samples(benchmark, tasks, logs, self.suite.seed, where, self._counter(), names)
+
+    def _counter(self) -> Callable[[str], int] | None:
+        """Return what counts the tokens of a text, None where nothing does."""
+        return self._count_tokens
 
     def _count_tokens(self, text: str) -> int:
         return len(self._lm.tok_encode(text, add_special_tokens=False))
@@ -209,7 +211,7 @@ class Evaluator:
         second = second_questions(benchmark, first.samples, render)
         tasks = harness.build_tasks(second)
         logs = harness.evaluate(self._lm, tasks, {}, progress, where)
-        answers = read_samples(second, tasks, logs, self.suite.seed, where, self._count_tokens)
+        answers = read_samples(second, tasks, logs, self.suite.seed, where, self._counter())
         return first._replace(samples=of_turn(first.samples, 1) + of_turn(answers.samples, 2))
 
     def _chosen_tasks(
