@@ -39,6 +39,36 @@ def make_expert(model: Path, folder: Path, number: int, rank: int, change: float
     save_file(tensors, file, metadata={"format": "pt"})
 
 
+def cast(model: Path, folder: Path, dtype: str) -> None:
+    """Copy a model in another precision."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(model, folder, dirs_exist_ok=True)
+    file = folder / "model.safetensors"
+    tensors = {name: each.to(getattr(torch, dtype)) for name, each in load_file(file).items()}
+    save_file(tensors, file, metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["dtype"] = dtype
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+
+
+def score_suite(model: Path, path: Path) -> dict[str, Any]:
+    """Score one checkpoint: the mean over all items of each benchmark, and every answer."""
+    from assets.work.suite_files import load_suite
+    from eval_ops.suites import Evaluator
+
+    scores = Evaluator(load_suite(path)).score(model)
+    found: dict[str, Any] = {}
+    for name in scores.benchmarks:
+        samples = [sample for sample in scores.samples if sample.benchmark == name]
+        found[name] = {
+            "acc": sum(sample.value for sample in samples) / len(samples),
+            "items": {s.item: s.text if s.text is not None else s.loglikelihoods for s in samples},
+        }
+    return found
+
+
 def score_sweep(
     model: Path, work: Path, store_folder: Path, keep: str, threads: int, lambdas: list[float]
 ) -> dict[str, Any]:
@@ -108,6 +138,14 @@ def main() -> None:
     if task == "expert":
         model, folder, number, rank, change = given
         make_expert(Path(model), Path(folder), int(number), int(rank), float(change))
+        return
+    if task == "cast":
+        model, folder, dtype = given
+        cast(Path(model), Path(folder), dtype)
+        return
+    if task == "suite":
+        model, suite, out = given
+        Path(out).write_text(json.dumps(score_suite(Path(model), Path(suite))), encoding="utf-8")
         return
     model, work, store, out, keep, threads, *lambdas = given
     found = score_sweep(

@@ -19,6 +19,8 @@ PIECE_TOKENS = 512
 """The most tokens of a tree with branches: each is compared with all, so cost grows by squares."""
 ROW_TOKENS = 128
 """Small pieces are laid side by side in rows of about so many tokens."""
+OPEN_ROWS = 64
+"""Rows with room that are tried for a piece, so that many pieces take linear time."""
 WORTH = 8
 """Sequences are read as a tree where that saves an eighth of its tokens at least."""
 
@@ -109,20 +111,21 @@ def _runs(shared: Sequence[int], first: int, end: int, depth: int) -> list[tuple
 
 def rows_of(pieces: Sequence[Piece]) -> list[list[Piece]]:
     """Lay pieces side by side in rows of `ROW_TOKENS`, or as long as the largest; longest first."""
+    ordered = sorted(pieces, key=lambda piece: (-piece.size, piece.first))
     rows: list[list[Piece]] = []
-    room: list[int] = []
-    begin = 0
-    for piece in sorted(pieces, key=lambda piece: (-piece.size, piece.first)):
-        while begin < len(rows) and room[begin] == 0:
-            begin += 1
-        fits = (i for i in range(begin, len(rows)) if room[i] >= piece.size)
-        place = next(fits, None)
+    room: dict[int, int] = {}  # of the rows that something may still fit into
+    for piece in ordered:
+        place = next((row for row, left in room.items() if left >= piece.size), None)
         if place is None:
+            place = len(rows)
             rows.append([])
-            room.append(max(ROW_TOKENS, piece.size))
-            place = len(rows) - 1
+            room[place] = max(ROW_TOKENS, piece.size)
+            if len(room) > OPEN_ROWS:
+                del room[next(iter(room))]
         rows[place].append(piece)
         room[place] -= piece.size
+        if room[place] < ordered[-1].size:
+            del room[place]
     return sorted(rows, key=lambda row: -sum(piece.size for piece in row))
 
 

@@ -16,6 +16,8 @@ import numpy as np
 from eval_ops.running.prefix_tree import common_lengths, tree_size
 from eval_ops.running.tree_reader import Answer, Request, TreeReader, look_up, read_tokens
 
+MOST_REQUESTS = 16_384
+"""Requests that make one tree: their tokens are in memory once more. Neighbours share the most."""
 WORTH = 1.25
 """How many times more tokens the plain way must read for the tree to be worth its checks."""
 NEAR = {"torch.float32": 1e-3, "torch.float64": 1e-3}
@@ -38,7 +40,7 @@ def worth_sharing(requests: Sequence[Request], max_length: int) -> bool:
         for _, prompt, answer in requests
     ):
         return False
-    sequences = sorted({read_tokens(request) for request in requests})
+    sequences = sorted({read_tokens(request) for request in requests[:MOST_REQUESTS]})
     plain = sum(map(len, sequences))
     return plain >= WORTH * tree_size(sequences, common_lengths(sequences))
 
@@ -62,10 +64,12 @@ def loglikelihoods(
         if not proven and not reads_trees(model, requests):
             return None
         results: list[Answer | None] = [None] * len(requests)
-        for members, answers in TreeReader(model, requests, rows).answers():
-            for index, answer in zip(members, answers, strict=True):
-                results[index] = answer
-                report(requests[index], answer)
+        for first in range(0, len(requests), MOST_REQUESTS):
+            part = requests[first : first + MOST_REQUESTS]
+            for members, answers in TreeReader(model, part, rows).answers():
+                for index, answer in zip(members, answers, strict=True):
+                    results[first + index] = answer
+                    report(part[index], answer)
     return [answer for answer in results if answer is not None]
 
 

@@ -1,4 +1,4 @@
-"""What `ronghe score` refuses before it asks anybody; that it scores stands with eval_ops's tests."""
+"""What `ronghe score` refuses before it asks anybody; eval_ops has the test of what it shows."""
 
 from pathlib import Path
 
