@@ -39,7 +39,7 @@ def write_tasks(work: Path, arguments: argparse.Namespace) -> list[str]:
     benchmarks: list[dict[str, Any]] = [
         {"name": "cosmos", "items": "cosmos.jsonl", "delimiter": " "},
         {"name": "cosmos_written", "items": "cosmos_written.jsonl", "kind": "generation",
-         "metric": "exact_match", "max_new_tokens": NEW_TOKENS},
+         "metric": "exact_match", "max_new_tokens": NEW_TOKENS, "stop": ["\n\n"]},
     ]  # fmt: skip
     for name, rows in (("cosmos", questions), ("cosmos_written", written)):
         text = "".join(json.dumps(row) + "\n" for row in rows)
@@ -54,7 +54,7 @@ def write_tasks(work: Path, arguments: argparse.Namespace) -> list[str]:
         },
         "cosmos_written": {
             **common, "output_type": "generate_until", "doc_to_target": "{{answers[0]}}",
-            "generation_kwargs": {"until": [], "max_gen_toks": NEW_TOKENS, "do_sample": False},
+            "generation_kwargs": {"until": ["\n\n"], "max_gen_toks": NEW_TOKENS, "do_sample": False},
             "metric_list": [{**metric, "metric": "exact_match"}],
         },
     }  # fmt: skip
@@ -156,6 +156,7 @@ def benchmark(work: Path, arguments: argparse.Namespace) -> None:
             )
             continue
         found = compare(a, b)
+        largest = f"{found['largest difference']:.2g}"
         rows.append([name, str(found["items"]), repr(a["acc"]), repr(b["acc"]),
                      str(found["choices apart"]), largest])  # fmt: skip
     print(f"\n{markdown(COLUMNS, rows)}\n\n{arguments.dtype}; texts that differ are counted as"
