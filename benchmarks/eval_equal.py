@@ -54,7 +54,7 @@ def write_tasks(work: Path, arguments: argparse.Namespace) -> list[str]:
         },
         "cosmos_written": {
             **common, "output_type": "generate_until", "doc_to_target": "{{answers[0]}}",
-            "generation_kwargs": {"until": ["\n\n"], "max_gen_toks": NEW_TOKENS, "do_sample": False},
+            "generation_kwargs": {"until": ["\n\n"], "max_gen_toks": NEW_TOKENS},
             "metric_list": [{**metric, "metric": "exact_match"}],
         },
     }  # fmt: skip

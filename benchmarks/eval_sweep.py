@@ -5,7 +5,8 @@
 
 Two experts of the model (made by adding small changes of low rank to its weights, the same each
 time) are merged by task arithmetic with as many lambdas as there are candidates, and each candidate
-is scored on questions of CosmosQA: four sentences to choose from, in groups that share a passage.
+is scored on questions of CosmosQA: four sentences to choose from, in groups that share a passage
+(two to four questions; with `--ungrouped` the first of the file, most of which stand alone).
 
 - Ours: one process with a store in a new folder. A candidate is merged into memory and scored there
   by the live model; the best is written at the end (`--keep all` writes each of them, and scores
@@ -25,6 +26,7 @@ import json
 import os
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -49,10 +51,18 @@ def lambdas(candidates: int) -> list[float]:
     return [round(0.1 * (number + 1), 1) for number in range(candidates)]
 
 
-def read_questions(path: Path, items: int) -> list[dict[str, Any]]:
-    """The first questions of CosmosQA's file, as items of a suite; every second is for testing."""
+def read_questions(path: Path, items: int, grouped: bool = False) -> list[dict[str, Any]]:
+    """Questions of CosmosQA's file, as items of a suite; every second is for testing.
+
+    The first of the file, most of whose passages have one question; or, `grouped`, those of the
+    passages with the most questions, which have two to four.
+    """
     with path.open(encoding="utf-8", newline="") as file:
-        rows = [row for _, row in zip(range(items), csv.DictReader(file), strict=False)]
+        rows = list(csv.DictReader(file))
+    if grouped:
+        questions = Counter(row["context"] for row in rows)
+        rows.sort(key=lambda row: (-questions[row["context"]], row["context"]))
+    rows = rows[:items]
     return [
         {
             "id": f"cosmos-{number:04}",
@@ -69,7 +79,7 @@ def read_questions(path: Path, items: int) -> list[dict[str, Any]]:
 def write_inputs(work: Path, arguments: argparse.Namespace) -> dict[str, Path]:
     """Write items, our suite, their task, and the recipes; the experts are made where they lack."""
     work.mkdir(parents=True, exist_ok=True)
-    questions = read_questions(arguments.data, arguments.items)
+    questions = read_questions(arguments.data, arguments.items, not arguments.ungrouped)
     items = work / "items.jsonl"
     items.write_text("".join(json.dumps(row) + "\n" for row in questions), encoding="utf-8")
     suite = work / "suite.yaml"
@@ -211,6 +221,7 @@ def main() -> None:
     data = os.environ.get("RONGHE_TEST_DATA", "../shared/data")
     parser.add_argument("--data", type=Path, default=Path(data) / DATA, help="CosmosQA's valid.csv")
     parser.add_argument("--items", type=int, default=400)
+    parser.add_argument("--ungrouped", action="store_true", help="the first items of the file")
     parser.add_argument("--candidates", type=int, default=12)
     parser.add_argument("--theirs", type=int, help="run so many of theirs and scale (default: all)")
     parser.add_argument("--keep", choices=("champion", "all"), default="champion")

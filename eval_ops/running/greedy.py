@@ -97,7 +97,8 @@ class Beginning:
 
 def _common(prompts: Sequence[Sequence[int]]) -> int:
     """Tokens that all prompts begin with; each keeps one of its own."""
-    first, last = min(prompts), max(prompts)
+    ordered = sorted(map(tuple, prompts))
+    first, last = ordered[0], ordered[-1]
     most = min(map(len, prompts)) - 1
     return next((n for n in range(max(most, 0)) if first[n] != last[n]), max(most, 0))
 

@@ -5,6 +5,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from eval_ops.errors import HarnessError
@@ -60,7 +61,7 @@ class ServedMethods:
         choices = [
             choice
             for output in (outputs if isinstance(outputs, list) else [outputs])
-            for choice in sorted(output["choices"], key=lambda choice: choice["index"])
+            for choice in sorted(output["choices"], key=itemgetter("index"))
         ]
         for choice, asked, start in zip(choices, tokens or [], ctxlens or [], strict=True):
             found = _log_probabilities(choice)

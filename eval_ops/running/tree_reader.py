@@ -5,6 +5,8 @@ positions are counted along its own path. Logits are made where answers are pred
 else.
 """
 
+# pyright: reportUnknownMemberType=false
+
 import inspect
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any

@@ -25,11 +25,10 @@ def keep_requests(task: Any) -> None:
     def build_once(**arguments: Any) -> None:
         template = arguments.get("chat_template")
         owner = getattr(template, "__self__", None)
-        key = tuple(
-            (name, tuple(value) if isinstance(value, list | range) else value)
-            for name, value in sorted(arguments.items())
-            if name != "chat_template"
-        )
+        places = arguments.get("samples")
+        rest = {name: arguments[name] for name in sorted(arguments)}
+        rest |= {"samples": None if places is None else tuple(places), "chat_template": None}
+        key = tuple(rest.items())
         known, asked = kept.get(key, (None, None))
         if known is not None and (template is None or (asked is not None and asked() is owner)):
             for request in known:
