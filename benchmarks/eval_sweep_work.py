@@ -4,7 +4,9 @@ python -m benchmarks.eval_sweep_work expert MODEL FOLDER NUMBER RANK CHANGE
 python -m benchmarks.eval_sweep_work sweep MODEL WORK STORE FOUND KEEP THREADS LAMBDA…
 """
 
+import contextlib
 import json
+import os
 import shutil
 import sys
 import time
@@ -53,6 +55,24 @@ def cast(model: Path, folder: Path, dtype: str) -> None:
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
 
 
+def cpu_seconds() -> float:
+    """CPU seconds of this process and of all that came from it and are alive."""
+    parents: dict[int, int] = {}
+    ticks: dict[int, int] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = path.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+            parents[int(path.parent.name)] = int(fields[1])
+            ticks[int(path.parent.name)] = int(fields[11]) + int(fields[12])
+
+    def is_ours(process: int) -> bool:
+        while process in parents and process != os.getpid():
+            process = parents[process]
+        return process == os.getpid()
+
+    return sum(own for process, own in ticks.items() if is_ours(process)) / os.sysconf("SC_CLK_TCK")
+
+
 def score_suite(model: Path, path: Path) -> dict[str, Any]:
     """Score one checkpoint: the mean over all items of each benchmark, and every answer."""
     from assets.work.suite_files import load_suite
@@ -88,13 +108,14 @@ def score_sweep(
     from merge_ops.stream import StreamSettings
     from resources.store import ArtifactStore
 
-    seconds: dict[str, float] = {}
-    last = time.perf_counter()
+    seconds: dict[str, list[float]] = {}
+    last = time.perf_counter(), cpu_seconds()
 
     def took(name: str) -> None:
         nonlocal last
-        now = time.perf_counter()
-        seconds[name] = round(seconds.get(name, 0.0) + now - last, 2)
+        now = time.perf_counter(), cpu_seconds()
+        seconds.setdefault(name, []).append(round(now[0] - last[0], 2))
+        seconds.setdefault(f"{name}, CPU", []).append(round(now[1] - last[1], 2))
         last = now
 
     store = ArtifactStore.open(store_folder.resolve().as_uri(), catalog="bench")

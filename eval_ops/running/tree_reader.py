@@ -35,6 +35,8 @@ Answer = tuple[float, bool]
 
 PASS_TOKENS = 2048
 """The most tokens of one forward pass of several rows: enough to keep a processor busy."""
+LEAST_TOKENS = 512
+"""A pass of so many tokens takes no row that is much shorter than its longest: padding costs."""
 PASS_LOGITS = 1 << 26
 """About the most logits of one forward pass (places × vocabulary)."""
 SHARED_TOKENS = 4096
@@ -116,6 +118,7 @@ class TreeReader:
             n = len(batch) + 1
             fits = (
                 n * length <= PASS_TOKENS
+                and (len(batch) * length < LEAST_TOKENS or 8 * _size(pieces) >= 7 * length)
                 and answers + more_answers <= self._most_answers
                 and (places + more_places) * self._vocabulary <= PASS_LOGITS
                 and (not branch.trunk or n * (branch.trunk + length) <= SHARED_TOKENS)
@@ -194,6 +197,10 @@ class TreeReader:
         finally:
             hook.remove()
         return logits[0]
+
+
+def _size(pieces: Sequence[Piece]) -> int:
+    return sum(piece.size for piece in pieces)
 
 
 def _rows_of_cache(trunk: Any, rows: int) -> Any:
