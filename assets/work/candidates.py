@@ -195,9 +195,7 @@ class CandidateScorer:
         called = called or f"candidate {digest[:12]}"
         folder = self._memory.folder_of(plan, coefficient, ahead)
         look(plan, folder, called)
-        scores = score_in_child(
-            folder.path, called, self._scoring, progress, items=items, shown=called
-        )
+        scores = score_in_child(folder.path, called, self._scoring, progress, items, called, digest)
         if items is not None:
             return ScoredCandidate(digest, scores, None, False)
         artifact = publish_scores(self._store, CHECKPOINT, digest, self._scoring.suite, scores)

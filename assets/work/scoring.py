@@ -126,11 +126,12 @@ def score_in_child(
     progress: "Progress | None",
     items: "Mapping[str, Sequence[int]] | None" = None,
     shown: str | None = None,
+    digest: str | None = None,
 ) -> SuiteScores:
     """Score in the child that this process keeps for models: nothing of a model is run here.
 
-    With `items` some items alone are asked. Messages say `shown` instead of the folder, where that
-    means nothing to anybody. Raises EvalError.
+    With `items` some items alone are asked; of the same `digest` none a second time. Messages say
+    `shown` instead of the folder, where that means nothing to anybody. Raises EvalError.
     """
     from eval_ops.errors import ModelEndedError, raised_by_child
     from eval_ops.suites import fetch_data, suite_to_json
@@ -148,6 +149,7 @@ def score_in_child(
         "cores": usable_cores(),
         "tokenizer_seconds": TOKENIZER_SECONDS,
         **({"items": {name: list(each) for name, each in items.items()}} if items else {}),
+        **({"digest": digest} if digest else {}),
     }
 
     def tell(told: object) -> None:

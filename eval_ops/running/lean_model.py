@@ -3,7 +3,8 @@
 - A (prompt, answer) pair is tokenized once, not once a checkpoint.
 - Logits are computed for the last positions, where the answers are, not for the whole prompt: for
   a small model with a large vocabulary that is most of the work, and nearly all of the memory.
-- A prompt with several answers goes through the model once (shared_prompts.py).
+- What several questions begin with goes through the model once (shared_prompts.py).
+- Greedy answers are written with one cache a batch, without the rows that have ended (greedy.py).
 - A forward pass takes no more rows than a limit on tokens and logits allows.
 - Probabilities are taken in float32, also where weights are of half precision.
 - It counts answers for a progress report (answer_counter.py) and draws no progress bars.
@@ -13,12 +14,14 @@
 # pyright: reportAttributeAccessIssue=false, reportUnknownArgumentType=false
 
 import inspect
+import math
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from eval_ops.running.answer_counter import AnswerCounter, Progress
 from eval_ops.running.foreign_work import limited
+from eval_ops.running.greedy import Beginning, continue_greedily, is_plainly_greedy
 from eval_ops.running.shared_prompts import Answer, Request, loglikelihoods, worth_sharing
 
 if TYPE_CHECKING:
@@ -28,6 +31,11 @@ BATCH_TOKENS = 16_384
 """The most tokens of one forward pass."""
 BATCH_LOGITS = 1 << 26
 """About the most logits (rows × positions × vocabulary) of one forward pass: 256 MiB of float32."""
+GENERATED_TOKENS = 16_384
+"""About the most tokens whose keys and values are kept while a model writes."""
+NEW_TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+LONGEST = 8
+"""Texts that are tokenized to learn how long the longest is: those of the most letters."""
 CACHED_PAIRS = 20_000
 """Tokenized pairs that are kept: a suite asks some thousand, and each takes about a kilobyte."""
 SLACK = 8
@@ -56,6 +64,8 @@ class LeanMethods:
         accepted = inspect.signature(self.model.forward).parameters
         self._trims = "logits_to_keep" in accepted
         self._shares = self._trims and "past_key_values" in accepted
+        self._reads_trees = False
+        self._beginning: Any = None
         self._settings = {"use_cache": False} if "use_cache" in accepted else {}
 
     def report_to(self, progress: Progress | None, tasks: Iterable[Any]) -> None:
@@ -77,10 +87,53 @@ class LeanMethods:
         return parent.loglikelihood_rolling(requests, disable_tqdm=True)
 
     def generate_until(self, requests: Any, disable_tqdm: bool = True) -> Any:
-        """Answer as HFLM does, in batches of its own size and without a progress bar."""
+        """Answer as HFLM does, without a progress bar, in batches that bounded memory holds."""
         parent: Any = super()
-        self.batch_size_per_gpu = self._most_rows
-        return parent.generate_until(requests, disable_tqdm=True)
+        longest = sorted((str(request.args[0]) for request in requests), key=len)[-LONGEST:]
+        tokens = max(len(self.tok_encode(text)) for text in longest)
+        tokens = min(tokens + self._most_new(requests), self.max_length)
+        self.batch_size_per_gpu = max(1, min(self._most_rows, GENERATED_TOKENS // tokens))
+        self._beginning = Beginning(self.model)
+        try:
+            return parent.generate_until(requests, disable_tqdm=True)
+        finally:
+            self._beginning = None
+
+    def _most_new(self, requests: Any) -> int:
+        """The most tokens that a request lets a model write; lm-eval knows four names for it."""
+        stated = (request.args[1].get(name) for request in requests for name in NEW_TOKENS)
+        return max((int(most) for most in stated if most is not None), default=self.max_gen_toks)
+
+    def _model_generate(
+        self, context: "Tensor", max_length: int, stop: list[str], **settings: Any
+    ) -> "Tensor":
+        """Return `context` [rows, tokens], padded on the left, with what the model writes after it.
+
+        The likeliest tokens come from greedy.py; any other way of writing is HFLM's.
+        """
+        import torch
+
+        mask = settings.pop("attention_mask", None)
+        model = self.model
+        if mask is None or not self._shares or not is_plainly_greedy(model, settings):
+            parent: Any = super()
+            given = settings if mask is None else {"attention_mask": mask, **settings}
+            return parent._model_generate(context, max_length, stop, **given)
+        ends = model.generation_config.eos_token_id
+        ends = set(ends if isinstance(ends, list) else [ends])
+        tail = 2 + max(len(self.tok_encode(text, add_special_tokens=False)) for text in stop)
+
+        def has_ended(tokens: list[int]) -> bool:
+            text = self.tok_decode(tokens[-tail:], skip_special_tokens=False)
+            return tokens[-1] in ends or any(each in text for each in stop)
+
+        prompts = [row[seen.bool()].tolist() for row, seen in zip(context, mask, strict=True)]
+        most = max_length - context.shape[1]
+        written = continue_greedily(model, prompts, most, has_ended, self._beginning)
+        longest = max(map(len, written))
+        padding = self.tokenizer.pad_token_id
+        padded = [tokens + [padding] * (longest - len(tokens)) for tokens in written]
+        return torch.cat([context.cpu(), torch.tensor(padded)], dim=1)
 
     def tok_encode(self, string: str, *given: Any, **named: Any) -> Any:
         """Tokenize as HFLM does, within the limits of foreign work."""
@@ -114,13 +167,16 @@ class LeanMethods:
     ) -> Any:
         self._tokenizing.close()
         self._longest_answer = max(len(answer) for _, _, answer in requests)
-        rows = min(self._most_rows, self._rows(requests))
         if self._shares and worth_sharing(requests, self.max_length):
-            answers = loglikelihoods(self.model, requests, rows, self._report)
+            answers = loglikelihoods(
+                self.model, requests, self._most_rows, self._report, self._reads_trees
+            )
             if answers is not None:
+                # What answers with NaN proves nothing about the next weights of this module.
+                self._reads_trees = all(map(math.isfinite, (value for value, _ in answers)))
                 return answers
             self._shares = False
-        self.batch_size_per_gpu = rows
+        self.batch_size_per_gpu = min(self._most_rows, self._rows(requests))
         parent: Any = super()
         return parent._loglikelihood_tokens(requests, True, override_bs)
 

@@ -1,38 +1,48 @@
-"""Log-likelihoods of many answers to few prompts: each prompt goes through the model once.
+"""Log-likelihoods of many answers: what several of them begin with goes through the model once.
 
-In multiple choice the choices share their prompt, which is most of the tokens. The prompt's keys
-and values are computed once and every choice continues from them:
+In multiple choice the choices share their prompt, prompts share a passage, and all questions of a
+few-shot task share its examples. All sequences of tokens together are a tree (prefix_tree.py),
+which tree_reader.py reads. The numbers are those of the sequences one by one:
 
     log p(answer | prompt) = Σ_t log softmax(logits_t)[answer_t],  t over the answer's tokens
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from typing import Any
 
-Request = tuple[Any, list[int], list[int]]
-"""(lm-eval's name of the request, tokens of the prompt, tokens of the answer)."""
-Answer = tuple[float, bool]
-"""(log-likelihood, whether every token was the likeliest)."""
+import numpy as np
 
-SHARED_TOKENS = 4096
-"""The most tokens whose keys and values are kept at a time: 224 MiB for a 7 B Qwen2 in bfloat16."""
+from eval_ops.running.prefix_tree import common_lengths, tree_size
+from eval_ops.running.tree_reader import Answer, Request, TreeReader, look_up, read_tokens
+
+MOST_REQUESTS = 16_384
+"""Requests that make one tree: their tokens are in memory once more. Neighbours share the most."""
+WORTH = 1.25
+"""How many times more tokens the plain way must read for the tree to be worth its checks."""
+NEAR = {"torch.float32": 1e-3, "torch.float64": 1e-3}
+HALF_NEAR = 0.1
+"""How far a token's log-probability may be from the plain way's, on average; 0.1 in half precision.
+
+A model that takes another mask or other positions than it is given is off by more than 1.
+"""
 
 
 def worth_sharing(requests: Sequence[Request], max_length: int) -> bool:
     """Whether `loglikelihoods` takes these requests, and saves work on them.
 
-    It asks for prompts of two tokens or more that need no truncation to `max_length`. With
-    answers of one token lm-eval itself asks each prompt once.
+    It asks for prompts of two tokens or more that need no truncation to `max_length`. What
+    lm-eval itself would read is counted against the tree's tokens; with answers of one token it
+    asks each prompt once.
     """
-    if max(len(answer) for _, _, answer in requests) < 2:
-        return False
     if any(
         len(prompt) < 2 or len(prompt) + len(answer) > max_length + 1
         for _, prompt, answer in requests
     ):
         return False
-    prompts = {tuple(prompt) for _, prompt, _ in requests}
-    return len(requests) >= 2 * len(prompts)
+    sequences = sorted({read_tokens(request) for request in requests[:MOST_REQUESTS]})
+    plain = sum(map(len, sequences))
+    return plain >= WORTH * tree_size(sequences, common_lengths(sequences))
 
 
 def loglikelihoods(
@@ -40,90 +50,76 @@ def loglikelihoods(
     requests: Sequence[Request],
     rows: int,
     report: Callable[[Request, Answer], None],
+    proven: bool = False,
 ) -> list[Answer] | None:
-    """Return one answer a request, in their order; None if the model's cache cannot be shared.
+    """Return one answer a request, in their order; None if the model cannot read a tree.
 
     `model` is a Hugging Face causal language model; at most about `rows` answers go through it at
-    a time. `report` is told of every answer as it comes.
+    a time. `report` is told of every answer as it comes. With `proven` the model is not tried
+    before. The same requests give the same bits; among others an answer's last bits may differ.
     """
     import torch
 
-    results: list[Answer | None] = [None] * len(requests)
     with torch.no_grad():
-        for prompts in _batches(requests, rows):
-            cache = _read_prompts(model, [prompt for prompt, _ in prompts])
-            if cache is None:
-                return None
-            owners = [row for row, (_, members) in enumerate(prompts) for _ in members]
-            members = [index for _, members in prompts for index in members]
-            cache.batch_select_indices(torch.tensor(owners, device=model.device))
-            answers = _read_answers(model, [requests[index] for index in members], cache)
-            for index, answer in zip(members, answers, strict=True):
-                results[index] = answer
-                report(requests[index], answer)
+        if not proven and not reads_trees(model, requests):
+            return None
+        results: list[Answer | None] = [None] * len(requests)
+        for first in range(0, len(requests), MOST_REQUESTS):
+            part = requests[first : first + MOST_REQUESTS]
+            for members, answers in TreeReader(model, part, rows).answers():
+                for index, answer in zip(members, answers, strict=True):
+                    results[first + index] = answer
+                    report(part[index], answer)
     return [answer for answer in results if answer is not None]
 
 
-def _batches(
-    requests: Sequence[Request], rows: int
-) -> Iterator[list[tuple[tuple[int, ...], list[int]]]]:
-    """Yield batches of (prompt, indices of its requests); prompts of a batch are equally long."""
-    members: dict[tuple[int, ...], list[int]] = {}
-    for index, (_, prompt, _) in enumerate(requests):
-        members.setdefault(tuple(prompt), []).append(index)
-    longest = max(len(answer) for _, _, answer in requests)
-    batch: list[tuple[tuple[int, ...], list[int]]] = []
-    answers = 0
-    for prompt in sorted(members, key=lambda prompt: (-len(prompt), prompt)):
-        more = len(members[prompt])
-        fits = (
-            answers + more <= rows and (answers + more) * (len(prompt) + longest) <= SHARED_TOKENS
-        )
-        if batch and (not fits or len(batch[0][0]) != len(prompt)):
-            yield batch
-            batch, answers = [], 0
-        batch.append((prompt, members[prompt]))
-        answers += more
-    yield batch
+def reads_trees(model: Any, requests: Sequence[Request]) -> bool:
+    """Whether a model gives the same answers when its requests are read as a tree.
+
+    It must keep every position of every layer, and take the mask and the positions that it is
+    given. What says so cannot be trusted alone, so three of the requests are tried both ways.
+    """
+    accepted = inspect.signature(model.forward).parameters
+    needed = ("attention_mask", "position_ids", "past_key_values", "use_cache", "logits_to_keep")
+    if not all(name in accepted for name in needed) or model.get_output_embeddings() is None:
+        return False
+    if getattr(model.config, "_attn_implementation", None) not in ("sdpa", "eager"):
+        return False
+    longest = max(requests, key=lambda request: len(request[1]) + len(request[2]))
+    siblings = (r for r in requests if r[1] == longest[1] and r[2] != longest[2])
+    strangers = (r for r in requests if r[1] != longest[1])
+    tried = [longest, *[r for r in (next(siblings, None), next(strangers, None)) if r]]
+    plain = [_plain_answer(model, request) for request in tried]
+    expected = [value for value in plain if value is not None]
+    if len(expected) < len(plain):
+        return False
+    try:
+        found = list(TreeReader(model, tried, len(tried)).trial())
+    except Exception:  # a model that does not know such masks raises what it likes
+        return False
+    near = NEAR.get(str(model.dtype), HALF_NEAR)
+    return all(
+        abs(value - expected[index]) <= near * len(tried[index][2])
+        or not np.isfinite(expected[index])  # broken weights are told by the answers themselves
+        for index, value in found
+    )
 
 
-def _read_prompts(model: Any, prompts: Sequence[tuple[int, ...]]) -> Any:
-    """Return the keys and values of all prompt tokens but the last; None if they can't be shared.
+def _plain_answer(model: Any, request: Request) -> float | None:
+    """Return one request's log-likelihood, read alone; None if the model's cache forgets.
 
-    The prompts are equally long; the cache has one row a prompt, each layer's tensors are
-    [prompts, heads, positions, width]. Only a cache that keeps every position of every layer can
-    be continued by several answers.
+    Only a cache that keeps every position of every layer says that every token sees all before it.
     """
     import torch
     from transformers.cache_utils import DynamicCache, DynamicLayer
 
-    tokens = torch.tensor([prompt[:-1] for prompt in prompts], device=model.device)
-    cache = model(tokens, use_cache=True, logits_to_keep=1).past_key_values
-    plain = isinstance(cache, DynamicCache) and all(type(x) is DynamicLayer for x in cache.layers)
-    return cache if plain else None
-
-
-def _read_answers(model: Any, requests: Sequence[Request], cache: Any) -> list[Answer]:
-    """Continue each row of the cache with the prompt's last token and the answer's tokens.
-
-    `cache` holds one row a request. Inputs and targets are [requests, longest answer], padded on
-    the right; logits are [requests, longest answer, vocabulary].
-    """
-    import torch
-
-    longest = max(len(answer) for _, _, answer in requests)
-    inputs = torch.zeros(len(requests), longest, dtype=torch.long)
-    targets = torch.zeros(len(requests), longest, dtype=torch.long)
-    real = torch.zeros(len(requests), longest, dtype=torch.bool)
-    for row, (_, prompt, answer) in enumerate(requests):
-        n = len(answer)
-        inputs[row, :n] = torch.tensor([prompt[-1], *answer[:-1]])
-        targets[row, :n] = torch.tensor(answer)
-        real[row, :n] = True
-    inputs, targets, real = (tensor.to(model.device) for tensor in (inputs, targets, real))
-    logits = model(inputs, past_key_values=cache, use_cache=True).logits
-    table = logits.log_softmax(dim=-1, dtype=torch.float32)
-    log_probabilities = table.gather(2, targets.unsqueeze(-1)).squeeze(-1)
-    sums = torch.where(real, log_probabilities, 0.0).sum(dim=1)
-    greedy = ((logits.argmax(dim=-1) == targets) | ~real).all(dim=1)
-    return [(float(value), bool(likely)) for value, likely in zip(sums, greedy, strict=True)]
+    _, _, answer = request
+    tokens = torch.tensor([read_tokens(request)], device=model.device)
+    output = model(tokens, use_cache=True, logits_to_keep=len(answer))
+    cache = output.past_key_values
+    if not isinstance(cache, DynamicCache):
+        return None
+    if any(type(layer) is not DynamicLayer for layer in cache.layers):
+        return None
+    values, _ = look_up(output.logits[0], np.arange(len(answer)), np.array(answer))
+    return float(values.sum())

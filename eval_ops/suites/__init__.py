@@ -4,8 +4,9 @@ Read `check_suite`, then `Evaluator`. Only harness.py knows lm-eval. What a judg
 programs that are run, get their scores in `later_scores`.
 """
 
+from eval_ops.suites import served
 from eval_ops.suites.evaluator import Evaluator, fetch_data
-from eval_ops.suites.items import read_items
+from eval_ops.suites.items import read_items as read_items
 from eval_ops.suites.later_scores import later_scores
 from eval_ops.suites.suite_json import suite_to_json
 from eval_ops.suites.suites import Judge, PinnedFile, Suite, check_suite, shipped_suites
@@ -18,7 +19,7 @@ __all__ = [
     "check_suite",
     "fetch_data",
     "later_scores",
-    "read_items",
+    "served",
     "shipped_suites",
     "suite_to_json",
 ]

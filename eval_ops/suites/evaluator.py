@@ -6,13 +6,14 @@ harness.py. The model stays in memory and only its weights change (running/live_
 
 import importlib.metadata
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from eval_ops.running import LiveModel, Progress, pinned, set_threads
 from eval_ops.scores import Sample, Score, SuiteScores, summarize
 from eval_ops.suites import harness
+from eval_ops.suites.asked_items import AskedItems
 from eval_ops.suites.conversations import of_turn, second_questions
 from eval_ops.suites.samples import Answers, read_samples
 from eval_ops.suites.suites import Benchmark, Suite
@@ -52,6 +53,7 @@ class Evaluator:
         self._live = LiveModel(device)
         self._lm: Any = None
         self._known: dict[str, SuiteScores] = {}
+        self._asked: dict[str, AskedItems] = {}
         self._lock = threading.Lock()
 
     def prepare(self) -> None:
@@ -66,31 +68,70 @@ class Evaluator:
             }
 
     def score(
-        self, folder: Path | str, progress: Progress | None = None, digest: str | None = None
+        self,
+        folder: Path | str,
+        progress: Progress | None = None,
+        digest: str | None = None,
+        items: Mapping[str, Sequence[int]] | None = None,
     ) -> SuiteScores:
         """Score the checkpoint in `folder` (Hugging Face style, safetensors) on the suite.
 
         `progress(done, total)` counts questions put to the model. With `digest`, the checkpoint's,
         scores that this object gave before are given again without touching the folder.
 
+        `items` asks some items alone: of each benchmark that it names those at these places, of the
+        others none. With a digest, what was asked so before is not asked again. An answer's last
+        bits may depend on what is asked together; the same questions give the same bits.
+
         Raises CheckpointLoadError when the folder cannot be loaded, NonFiniteError when the model
         answers with NaN, HarnessError when lm-eval cannot run a benchmark. Benchmarks that a judge
         grades, or whose code is run, have samples but no score yet: `later_scores` gives them.
         """
         with self._lock:
-            if digest is not None and digest in self._known:
+            if items is None and digest is not None and digest in self._known:
                 return self._known[digest]
             self.prepare()
-            with pinned(self._threads or self._cores, self.suite.seed, self._device):
-                self._load(Path(folder))
-                if self._threads is None and self._lm.model.num_parameters() < SMALL_MODEL:
-                    set_threads(1)
-                scores = self._score(str(folder), progress)
+            if items is not None:
+                return self._score_some(Path(folder), progress, digest, items)
+            scores = self._run(Path(folder), progress)
             if digest is not None:
                 self._known[digest] = scores
                 if len(self._known) > REMEMBERED:
                     del self._known[next(iter(self._known))]
             return scores
+
+    def _run(
+        self,
+        folder: Path,
+        progress: Progress | None,
+        items: Mapping[str, Sequence[int]] | None = None,
+    ) -> SuiteScores:
+        """Load a checkpoint and ask it all questions, or some."""
+        with pinned(self._threads or self._cores, self.suite.seed, self._device):
+            self._load(folder)
+            if self._threads is None and self._lm.model.num_parameters() < SMALL_MODEL:
+                set_threads(1)
+            return self._score(str(folder), progress, items)
+
+    def _score_some(
+        self,
+        folder: Path,
+        progress: Progress | None,
+        digest: str | None,
+        items: Mapping[str, Sequence[int]],
+    ) -> SuiteScores:
+        """Ask what of `items` was not asked before, and return the scores of all of them."""
+        asked = self._asked.pop(digest, None) if digest is not None else None
+        asked = asked or AskedItems()
+        sizes = {each.name: len(self._documents(each)) for each in self.suite.benchmarks}
+        missing = asked.missing(items, sizes)
+        if missing:
+            asked.add(missing, self._run(folder, progress, missing))
+        if digest is not None:
+            self._asked[digest] = asked
+            if len(self._asked) > REMEMBERED:
+                del self._asked[next(iter(self._asked))]
+        return asked.scores(items)
 
     def _load(self, folder: Path) -> None:
         """Exchange the weights of the model in memory, or load another one."""
@@ -100,8 +141,13 @@ class Evaluator:
         model, tokenizer = self._live.load(folder)
         self._lm = harness.wrap_model(model, tokenizer, self._batch_size, str(folder))
 
-    def _score(self, where: str, progress: Progress | None) -> SuiteScores:
-        tasks, limits = self._chosen_tasks()
+    def _score(
+        self,
+        where: str,
+        progress: Progress | None,
+        items: Mapping[str, Sequence[int]] | None = None,
+    ) -> SuiteScores:
+        tasks, limits = self._chosen_tasks(items)
         logs: dict[str, list[dict[str, Any]]] = {}
         for chat in sorted({each.chat_template for each in self.suite.benchmarks}):
             named = {
@@ -112,12 +158,16 @@ class Evaluator:
             }
             asked = {key: task for key, task in tasks.items() if key in named}
             chosen = {key: places for key, places in limits.items() if key in named}
-            logs |= harness.evaluate(self._lm, asked, chosen, progress, where, chat)
+            if asked:
+                logs |= harness.evaluate(self._lm, asked, chosen, progress, where, chat)
         samples: list[Sample] = []
         scores: list[Score] = []
         for benchmark in self.suite.benchmarks:
             members = self._tasks[benchmark.name]
-            own_logs = {name: logs[_key(benchmark, name)] for name in members}
+            keys = {name: _key(benchmark, name) for name in members}
+            own_logs = {name: logs[key] for name, key in keys.items() if key in logs}
+            if not own_logs:
+                continue
             answers = self._answers(benchmark, members, own_logs, where)
             if any(item.follow_up for item in benchmark.items):
                 answers = self._with_second_turns(benchmark, answers, progress, where)
@@ -140,11 +190,15 @@ class Evaluator:
         where: str,
     ) -> Answers:
         """Read lm-eval's log of a benchmark, with the length of what was written."""
+        names = [name for _, _, name in self._documents(benchmark)]
+        return read_samples(benchmark, tasks, logs, self.suite.seed, where, self._counter(), names)
 
-        def count_tokens(text: str) -> int:
-            return len(self._lm.tok_encode(text, add_special_tokens=False))
+    def _counter(self) -> Callable[[str], int] | None:
+        """Return what counts the tokens of a text, None where nothing does."""
+        return self._count_tokens
 
-        return read_samples(benchmark, tasks, logs, self.suite.seed, where, count_tokens)
+    def _count_tokens(self, text: str) -> int:
+        return len(self._lm.tok_encode(text, add_special_tokens=False))
 
     def _with_second_turns(
         self, benchmark: Benchmark, first: Answers, progress: Progress | None, where: str
@@ -157,24 +211,44 @@ class Evaluator:
         second = second_questions(benchmark, first.samples, render)
         tasks = harness.build_tasks(second)
         logs = harness.evaluate(self._lm, tasks, {}, progress, where)
-        answers = self._answers(second, tasks, dict(logs), where)
+        answers = read_samples(second, tasks, logs, self.suite.seed, where, self._counter())
         return first._replace(samples=of_turn(first.samples, 1) + of_turn(answers.samples, 2))
 
-    def _chosen_tasks(self) -> tuple[dict[str, Any], dict[str, Sequence[int]]]:
-        """Return every task by a key of its own, and the places of the questions it is limited to.
+    def _chosen_tasks(
+        self, items: Mapping[str, Sequence[int]] | None
+    ) -> tuple[dict[str, Any], dict[str, Sequence[int]]]:
+        """Return tasks by a key of their own, and the places of the questions they are limited to.
 
         Two benchmarks may ask the same task in two ways, so a task's name is no key.
         """
         tasks: dict[str, Any] = {}
         limits: dict[str, Sequence[int]] = {}
         for benchmark in self.suite.benchmarks:
+            documents = self._documents(benchmark)
+            if items is not None:
+                documents = [
+                    documents[place] for place in sorted(set(items.get(benchmark.name, ())))
+                ]
             for name, task in self._tasks[benchmark.name].items():
+                own = [number for of, number, _ in documents if of == name]
+                if not own:
+                    continue
                 key = _key(benchmark, name)
                 tasks[key] = task
                 task.set_fewshot_seed(self.suite.seed)
-                if benchmark.limit is not None and not benchmark.items:
-                    limits[key] = range(min(benchmark.limit, len(task.eval_docs)))
+                if len(own) < len(task.eval_docs):
+                    limits[key] = own
         return tasks, limits
+
+    def _documents(self, benchmark: Benchmark) -> list[tuple[str, int, str]]:
+        """Return what a benchmark may ask in order: task, place in it, name of the sample."""
+        tasks = self._tasks[benchmark.name]
+        most = None if benchmark.items else benchmark.limit
+        return [
+            (name, number, f"{name}/{number}" if len(tasks) > 1 else str(number))
+            for name, task in tasks.items()
+            for number in range(len(task.eval_docs))[:most]
+        ]
 
 
 _fetched: set[str] = set()

@@ -16,9 +16,13 @@ from typing import Any
 
 from eval_ops.errors import HarnessError, UnknownTaskError
 from eval_ops.faults import did_you_mean
-from eval_ops.running import Progress, make_lean
+from eval_ops.running import Progress, make_lean, make_served
 from eval_ops.suites import item_tasks
+from eval_ops.suites.built_requests import keep_requests
 from eval_ops.suites.suites import Benchmark
+
+ENDPOINT_WAITS = 300
+"""Seconds that a request to a served model may take; see docs/timeouts.md."""
 
 
 def evaluate(
@@ -41,6 +45,8 @@ def evaluate(
     try:
         with _no_progress_bars():
             lm.report_to(progress, tasks.values())
+            for task in tasks.values():
+                keep_requests(task)
             # Standard errors come from our own samples (scores.py), by lm-eval's formula.
             results = run(
                 lm,
@@ -85,6 +91,45 @@ def wrap_model(model: Any, tokenizer: Any, batch_size: int, where: str) -> Any:
     except Exception as error:  # assertions, missing special tokens and the like
         raise HarnessError(
             f"{where}: lm-eval cannot use this model and tokenizer: {type(error).__name__}: {error}"
+        ) from error
+
+
+def wrap_endpoint(
+    url: str,
+    model: str,
+    tokenizer: Path | None,
+    token: str,
+    concurrent: int,
+    max_length: int,
+    where: str,
+) -> Any:
+    """Return lm-eval's view of a model that is served at `url`, an API's root (`…/v1`).
+
+    Without a folder of its `tokenizer`, only chat completions are asked. Raises HarnessError when
+    lm-eval cannot use it; `where` names it.
+    """
+    from lm_eval.models import openai_completions as clients
+
+    kinds: tuple[Any, str] = (clients.LocalChatCompletion, "chat/completions")
+    settings: dict[str, Any] = {"tokenizer_backend": None, "tokenized_requests": False}
+    if tokenizer is not None:
+        kinds = (clients.LocalCompletionsAPI, "completions")
+        settings = {"tokenizer_backend": "huggingface", "tokenizer": str(tokenizer)}
+    client, path = kinds
+    try:
+        with _quiet_log("lm_eval.models"):
+            return make_served(client)(
+                token=token,
+                base_url=f"{url.rstrip('/')}/{path}",
+                model=model,
+                num_concurrent=concurrent,
+                max_length=max_length,
+                timeout=ENDPOINT_WAITS,
+                **settings,
+            )
+    except Exception as error:
+        raise HarnessError(
+            f"{where}: lm-eval cannot use it: {type(error).__name__}: {error}"
         ) from error
 
 

@@ -30,12 +30,14 @@ def read_samples(
     seed: int,
     where: str,
     count_tokens: Callable[[str], int] | None = None,
+    names: Sequence[str] | None = None,
 ) -> Answers:
     """Turn lm-eval's log of one benchmark (a task, or the tasks of a group) into samples.
 
     `where` names the checkpoint, for messages. Own items carry their split; a built-in task's are
-    divided by `assign_splits`. What a model wrote is kept, with its tokens as `count_tokens` counts
-    them; where it is graded later, its value is NaN until then.
+    divided by `assign_splits`; where only some were asked, `names` are those of all. What a model
+    wrote is kept, with its tokens as `count_tokens` counts them; where it is graded later, its
+    value is NaN until then.
 
     MetricError when a task lacks the metric, or has one that is no mean over items or not the
     better the higher; NonFiniteError on NaN or infinity.
@@ -45,7 +47,7 @@ def read_samples(
     for name, log in logs.items():
         for row in log:
             if row["filter"] == filter_name:
-                task = name if len(logs) > 1 else ""
+                task = name if len(tasks) > 1 else ""
                 samples.append(_sample(benchmark, task, row, metric, count_tokens))
     for sample in samples:
         finite = math.isfinite(sample.value) or bool(benchmark.later)
@@ -55,7 +57,7 @@ def read_samples(
                 "with NaN or infinity; its weights are broken, or overflow in their precision"
             )
     if not benchmark.items:
-        samples = assign_splits(samples, benchmark.validation_share, seed)
+        samples = assign_splits(samples, benchmark.validation_share, seed, names)
     version = "+".join(sorted({str(task.VERSION) for task in tasks.values()}))
     if benchmark.revision:
         version = f"{version} {benchmark.version}"
@@ -64,24 +66,25 @@ def read_samples(
     return Answers(tuple(samples), metric, version)
 
 
-def assign_splits(samples: Sequence[Sample], share: float, seed: int) -> list[Sample]:
+def assign_splits(
+    samples: Sequence[Sample], share: float, seed: int, names: Sequence[str] | None = None
+) -> list[Sample]:
     """Divide a built-in task's samples: about `share` of them to validation, the rest to test.
 
     Which go where depends on the seed, the benchmark's and the items' names alone. Test gets one
-    sample at least, and so does validation with a share above 0 and two samples or more.
+    sample at least, and so does validation with a share above 0 and two samples or more. `names`
+    are those of all items of the benchmark, where `samples` are not all.
     """
-    n = len(samples)
-    count = min(max(round(share * n), int(share > 0)), n - 1)
-    order = sorted(
-        range(n),
-        key=lambda i: blake3(
-            f"{seed}\0{samples[i].benchmark}\0{samples[i].item}".encode()
-        ).digest(),
-    )
-    validation = set(order[:count])
+    names = [sample.item for sample in samples] if names is None else names
+    count = min(max(round(share * len(names)), int(share > 0)), len(names) - 1)
+
+    def place(name: str) -> bytes:
+        return blake3(f"{seed}\0{samples[0].benchmark}\0{name}".encode()).digest()
+
+    validation = set(sorted(names, key=place)[:count])
     return [
-        replace(sample, split="validation" if index in validation else "test")
-        for index, sample in enumerate(samples)
+        replace(sample, split="validation" if sample.item in validation else "test")
+        for sample in samples
     ]
 
 
@@ -89,7 +92,8 @@ def _metric(
     benchmark: Benchmark, tasks: Mapping[str, Any], logs: Mapping[str, Log]
 ) -> tuple[str, str]:
     """Return the metric and the filter to read: the suite's `metric`, or the task's first."""
-    task_name, task = next(iter(tasks.items()))
+    task_name = next(iter(logs))
+    task = tasks[task_name]
     first = logs[task_name][0]
     known = cast("list[str]", list(first["metrics"]))
     filters = list(dict.fromkeys(row["filter"] for row in logs[task_name]))

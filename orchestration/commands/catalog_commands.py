@@ -32,6 +32,27 @@ def materialize(
 
 
 @app.command()
+def score(
+    suite: Annotated[Path, typer.Argument(help="The suite's YAML file.")],
+    endpoint: Annotated[str, typer.Option(help="The API's root, http://host:8000/v1.")],
+    model: Annotated[str, typer.Option(help="What the server calls the model.")],
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(help="The folder of its tokenizer; without, it can only write, by chat."),
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="Where to write model, benchmark, split, score and n.")
+    ] = None,
+    concurrent: Annotated[int, typer.Option(min=1, help="Requests at a time.")] = 1,
+    max_length: Annotated[int, typer.Option(min=2, help="The most tokens it reads.")] = 4096,
+) -> None:
+    """Score a model that is served already, by vLLM or another OpenAI-compatible server."""
+    from orchestration.commands.score_command import run_score
+
+    run_score(suite, endpoint, model, tokenizer, csv, concurrent, max_length)
+
+
+@app.command()
 def refresh() -> None:
     """Observe the upstream models and re-merge and re-score what any change touches."""
     from orchestration.commands import refresh_command as commands

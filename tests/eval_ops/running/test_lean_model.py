@@ -50,7 +50,8 @@ class Watched:
         self.passes.append((*tokens.shape, output.logits.shape[1]))
 
 
-LONG = [(f"{'ginseng ' * 9}{number}", " calms") for number in range(10)]
+LONG = [(f"{number}{' ginseng' * 9}", " calms") for number in range(10)]
+"""Prompts that begin differently, so none is shared."""
 
 
 @pytest.fixture
@@ -94,12 +95,19 @@ def test_a_pass_makes_no_more_logits_than_the_limit_allows(
     assert [rows for rows, _, _ in watched.ask(LONG)] == [4, 4, 2]
 
 
-def test_several_answers_share_the_pass_of_their_prompt(folder: Path) -> None:
-    pairs = [(f"{'mint ' * 9}{n}", answer) for n in range(3) for answer in (" a b c", " d e f")]
-    passes = Watched(folder, 64).ask(pairs)
-    prompts = [rows for rows, _, logits in passes if logits == 1]
-    assert sum(prompts) == 3, "each prompt is read once"
-    assert sum(rows for rows, _, _ in passes) == 3 + 6
+def test_what_questions_begin_with_is_read_once(folder: Path) -> None:
+    """Three prompts with one passage and two answers each: every token of their tree, no more."""
+    watched = Watched(folder, 64)
+    passage = "mint warms the lungs and " * 4
+    pairs = [(f"{passage}{n} {'qi ' * n}", f"{a} x y") for n in range(3) for a in "ab"]
+    watched.ask(pairs)  # the first time, the model is tried
+    read = [[*pair[0], *pair[1][:-1]] for pair in watched.lm._pairs.values()]
+    nodes = {tuple(tokens[:n]) for tokens in read for n in range(1, len(tokens) + 1)}
+    passes = watched.ask(pairs)
+    assert sum(rows * positions for rows, positions, _ in passes) == len(nodes)
+    assert len(nodes) < sum(map(len, read)) / 3
+    answers = [len(pair[1]) for pair in watched.lm._pairs.values()]
+    assert sum(logits for _, _, logits in passes) < sum(answers), "siblings share their first place"
 
 
 def test_a_pair_is_tokenized_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

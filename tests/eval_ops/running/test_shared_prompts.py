@@ -71,6 +71,84 @@ def test_a_cache_that_forgets_is_left_alone(
     assert loglikelihoods(model, draw_requests(1), 8, lambda request, answer: None) is None
 
 
+def few_shot_requests(seed: int) -> list[Request]:
+    """Questions after 700 tokens of examples, each with four letters and two sentences."""
+    draw = random.Random(seed)
+    examples = draw.choices(range(300), k=700)
+    requests: list[Request] = []
+    for number in range(9):
+        prompt = [*examples, *draw.choices(range(300), k=draw.randint(3, 40))]
+        requests += [(number, prompt, [letter]) for letter in (65, 66, 67, 68)]
+        requests += [(number, prompt, draw.choices(range(300), k=9)) for _ in range(2)]
+    requests.append((9, [7, 8, 9], [5]))
+    return requests
+
+
+class Counting:
+    """Tokens that go through a model."""
+
+    def __init__(self, model: Any) -> None:
+        self.tokens = 0
+        model.register_forward_hook(self._note, with_kwargs=True)
+
+    def _note(self, model: Any, inputs: Any, settings: Any, output: Any) -> None:
+        self.tokens += (inputs[0] if inputs else settings["input_ids"]).numel()
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_long_examples_before_all_questions_are_read_once(
+    tmp_path: Path, write_checkpoint: WriteCheckpoint, attention: str
+) -> None:
+    folder = write_checkpoint(tmp_path / "long", 0, max_position_embeddings=1024)
+    model = model_of(folder)
+    model.set_attn_implementation(attention)
+    requests = few_shot_requests(3)
+    expected = one_by_one(model, requests)
+    counting = Counting(model)
+    ours = loglikelihoods(model, requests, 64, lambda *_: None, proven=True)
+    assert ours is not None
+    assert [value for value, _ in ours] == pytest.approx([v for v, _ in expected], abs=5e-5)
+    assert counting.tokens < 700 + 9 * (40 + 2 * 9) + 100
+
+
+def test_the_same_requests_give_the_same_bits(checkpoints: list[Path]) -> None:
+    model = model_of(checkpoints[0])
+    requests = draw_requests(2)
+    first = loglikelihoods(model, requests, 64, lambda *_: None)
+    mixed = list(range(len(requests)))
+    random.Random(1).shuffle(mixed)
+    again = loglikelihoods(model, [requests[i] for i in mixed], 64, lambda *_: None)
+    assert first is not None
+    assert again is not None
+    assert [first[i] for i in mixed] == again
+    part = loglikelihoods(model, requests[::3], 64, lambda *_: None)
+    assert part is not None
+    assert [v for v, _ in part] == pytest.approx([v for v, _ in first[::3]], abs=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("falcon", {"alibi": True, "new_decoder_architecture": False}),
+        ("bloom", {"n_layer": 1, "n_head": 4}),
+        ("mamba", {"state_size": 4, "num_hidden_layers": 1}),
+    ],
+)
+def test_models_that_take_no_positions_or_masks_are_left_alone(
+    tmp_path: Path, write_checkpoint: WriteCheckpoint, kind: str, settings: dict[str, Any]
+) -> None:
+    model = model_of(write_checkpoint(tmp_path / kind, 0, kind, **settings))
+    assert loglikelihoods(model, draw_requests(1), 8, lambda request, answer: None) is None
+
+
+def test_broken_weights_answer_with_nan(checkpoints: list[Path]) -> None:
+    model = model_of(checkpoints[0])
+    model.model.norm.weight.data[0] = float("nan")
+    answers = loglikelihoods(model, draw_requests(1), 8, lambda request, answer: None)
+    assert answers is not None
+    assert all(value != value for value, _ in answers)
+
+
 def test_what_is_worth_sharing() -> None:
     assert worth_sharing([(0, [1, 2], [3, 4]), (0, [1, 2], [5])], max_length=3)
     assert not worth_sharing([(0, [1, 2], [3, 4]), (0, [1, 2], [5])], max_length=2)

@@ -1,0 +1,184 @@
+"""What benchmarks.eval_sweep runs in processes of their own: experts are made, a sweep is scored.
+
+python -m benchmarks.eval_sweep_work expert MODEL FOLDER NUMBER RANK CHANGE
+python -m benchmarks.eval_sweep_work sweep MODEL WORK STORE FOUND KEEP THREADS LAMBDA…
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+RECIPE = {
+    "merge_method": "task_arithmetic",
+    "dtype": "bfloat16",
+    "experts": "all",
+    "parameters": {"weight": 0.5},
+}
+
+
+def make_expert(model: Path, folder: Path, number: int, rank: int, change: float) -> None:
+    """Copy a model with a product of low rank added to each matrix of its layers."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(model, folder, dirs_exist_ok=True)
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    draw = torch.Generator().manual_seed(number)
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        if tensor.dim() == 2 and "layers" in name:
+            rows, columns = tensor.shape
+            left = torch.randn(rows, rank, generator=draw)
+            added = left @ torch.randn(rank, columns, generator=draw)
+            added *= change * tensor.float().norm() / added.norm()
+            tensors[name] = (tensor.float() + added).to(tensor.dtype)
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+def cast(model: Path, folder: Path, dtype: str) -> None:
+    """Copy a model in another precision."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(model, folder, dirs_exist_ok=True)
+    file = folder / "model.safetensors"
+    tensors = {name: each.to(getattr(torch, dtype)) for name, each in load_file(file).items()}
+    save_file(tensors, file, metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["dtype"] = dtype
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+
+
+def cpu_seconds() -> float:
+    """CPU seconds of this process and of all that came from it and are alive."""
+    parents: dict[int, int] = {}
+    ticks: dict[int, int] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = path.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+            parents[int(path.parent.name)] = int(fields[1])
+            ticks[int(path.parent.name)] = int(fields[11]) + int(fields[12])
+
+    def is_ours(process: int) -> bool:
+        while process in parents and process != os.getpid():
+            process = parents[process]
+        return process == os.getpid()
+
+    return sum(own for process, own in ticks.items() if is_ours(process)) / os.sysconf("SC_CLK_TCK")
+
+
+def score_suite(model: Path, path: Path) -> dict[str, Any]:
+    """Score one checkpoint: the mean over all items of each benchmark, and every answer."""
+    from assets.work.suite_files import load_suite
+    from eval_ops.suites import Evaluator
+
+    scores = Evaluator(load_suite(path)).score(model)
+    found: dict[str, Any] = {}
+    for name in scores.benchmarks:
+        samples = [sample for sample in scores.samples if sample.benchmark == name]
+        found[name] = {
+            "acc": sum(sample.value for sample in samples) / len(samples),
+            "items": {s.item: s.text if s.text is not None else s.loglikelihoods for s in samples},
+        }
+    return found
+
+
+def score_sweep(
+    model: Path, work: Path, store_folder: Path, keep: str, threads: int, lambdas: list[float]
+) -> dict[str, Any]:
+    """Merge and score every candidate, and write the best; or write all, with `keep` all.
+
+    Returns accuracy and log-likelihoods of each candidate, and where the seconds went.
+    """
+    from assets.work.candidates import CandidateScorer
+    from assets.work.entries import UpstreamModel
+    from assets.work.merging import MergeJob, merge_set, point_at
+    from assets.work.pulling import pull_model
+    from assets.work.scoring import Scoring
+    from assets.work.suite_files import load_suite
+    from assets.work.virtual_checkpoints import materialize
+    from merge_ops.recipes import Steps
+    from merge_ops.recipes.reading import parse_recipe
+    from merge_ops.stream import StreamSettings
+    from resources.store import ArtifactStore
+
+    seconds: dict[str, list[float]] = {}
+    last = time.perf_counter(), cpu_seconds()
+
+    def took(name: str) -> None:
+        nonlocal last
+        now = time.perf_counter(), cpu_seconds()
+        seconds.setdefault(name, []).append(round(now[0] - last[0], 2))
+        seconds.setdefault(f"{name}, CPU", []).append(round(now[1] - last[1], 2))
+        last = now
+
+    store = ArtifactStore.open(store_folder.resolve().as_uri(), catalog="bench")
+    experts = sorted(folder.name for folder in work.glob("expert?"))
+    for name, folder in {"base": model, **{each: work / each for each in experts}}.items():
+        base = None if name == "base" else "base"
+        pull_model(store, UpstreamModel(name, str(folder), base), Path())
+    took("models into the store")
+    content = {**RECIPE, "base_model": "base", "sweep": {"lambda": lambdas}, "suite": "cosmos"}
+    recipe = parse_recipe(json.dumps({**content, "keep": keep}), "bench", "bench.yaml")
+    points: dict[str, str | None] = {each.id: each.id for each in recipe.coefficients()}
+    job = MergeJob(Steps((recipe,)), "base", "+".join(experts), points, "bench/merged_checkpoint")
+    settings = StreamSettings()
+    merged = merge_set(store, job, settings)
+    point_at(store, job, merged, "bench")
+    took("merging and writing" if keep == "all" else "planning")
+    suite = load_suite(work / "suite.yaml")
+    scoring = Scoring(suite, settings.device, threads)
+    candidates: dict[str, Any] = {}
+    best, most = merged.checkpoints[0], -1.0
+    with CandidateScorer(store, job, scoring, settings) as scorer:
+        for value, checkpoint in zip(lambdas, merged.checkpoints, strict=True):
+            scores = scorer.score_point("bench", checkpoint.coefficient).scores
+            samples = scores.samples
+            right = sum(sample.value for sample in samples) / len(samples)
+            found = {sample.item: list(sample.loglikelihoods) for sample in samples}
+            candidates[str(value)] = {"acc": right, "items": found}
+            validation = [sample.value for sample in samples if sample.split == "validation"]
+            share = sum(validation) / len(validation)
+            if share > most:
+                best, most = checkpoint, share
+            took("scoring" if keep == "all" else "merging and scoring")
+    materialize(store, best.artifact, settings)
+    took("writing the best")
+    return {"candidates": candidates, "seconds": seconds, "best": best.coefficient}
+
+
+def main() -> None:
+    """The command line, for benchmarks.eval_sweep alone."""
+    task, *given = sys.argv[1:]
+    if task == "expert":
+        model, folder, number, rank, change = given
+        make_expert(Path(model), Path(folder), int(number), int(rank), float(change))
+        return
+    if task == "cast":
+        model, folder, dtype = given
+        cast(Path(model), Path(folder), dtype)
+        return
+    if task == "suite":
+        model, suite, out = given
+        Path(out).write_text(json.dumps(score_suite(Path(model), Path(suite))), encoding="utf-8")
+        return
+    model, work, store, out, keep, threads, *lambdas = given
+    found = score_sweep(
+        Path(model),
+        Path(work),
+        Path(store),
+        keep,
+        int(threads),
+        [float(value) for value in lambdas],
+    )
+    Path(out).write_text(json.dumps(found), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
