@@ -1,6 +1,11 @@
 # `make demo` and `make test` need Python 3.11 and a package index, nothing else.
-# Tried with 3.11 alone; 3.12 and 3.13 are not tested, `make PYTHON=python3.12 install` tries one.
-PYTHON ?= python3.11
+# All tests run with 3.11. Where that is not, 3.12 or 3.13 is taken and told of: what the demo needs
+# installs with them, but no test is run. A shim of pyenv is no Python before it runs.
+USABLE := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+ifeq ($(origin PYTHON),undefined)
+PYTHON = $(eval PYTHON := $(firstword $(foreach each,python3.11 python3.12 python3.13 python3,$(if \
+	$(shell $(each) -c '$(USABLE)' 2>/dev/null && echo yes),$(each)))))$(PYTHON)
+endif
 TORCH  ?= torch==2.13.0
 # Of the tests. One more than two cores: some files wait for daemons and servers more than they work.
 WORKERS ?= 3
@@ -32,10 +37,12 @@ INPUTS := pyproject.toml constraints.txt hatch_build.py $(wildcard merge_ops/ker
 
 # $(call installed,EXTRA): the environment with one extra of pyproject.toml
 define installed
-	@test -x $(BIN)/python || command -v $(PYTHON) >/dev/null || { printf '%s\n' \
-	  "make: there is no $(PYTHON) on the PATH. Install Python 3.11 (Debian 12: apt install python3.11-venv;" \
-	  "elsewhere: uv python install 3.11, pyenv or conda) and say where it is: make PYTHON=/path/to/python3.11" \
-	  "(3.12 and 3.13 are untested: make PYTHON=python3.12)" >&2; exit 2; }
+	@test -x $(BIN)/python || '$(PYTHON)' -c '$(USABLE)' >/dev/null 2>&1 || { printf '%s\n' \
+	  "make: there is no Python 3.11 to 3.13 with venv ($(or $(PYTHON),python3.11) is none). Install one (Debian 12:" \
+	  "apt install python3.11-venv; elsewhere: uv python install 3.11, pyenv or conda) and say where it is:" \
+	  "make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@test -x $(BIN)/python || '$(PYTHON)' -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	  echo "make: takes $$($(PYTHON) --version); all tests run with 3.11 alone" >&2
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --disable-pip-version-check --no-compile --progress-bar on $(TORCH)
 	$(BIN)/pip install --disable-pip-version-check --no-compile --progress-bar on -c constraints.txt -e '.[$(1)]'

@@ -127,7 +127,9 @@ class _Watch:
         if not isinstance(path, str | os.PathLike):
             return
         whole = os.path.abspath(path)
-        package = event == "os.listdir" and os.path.exists(os.path.join(whole, "__init__.py"))
+        package = event == "os.listdir" and (
+            whole in sys.path or os.path.exists(os.path.join(whole, "__init__.py"))
+        )
         module = package or whole.endswith((".py", ".pyc", "__pycache__"))
         imported = whole.startswith(str(ROOT)) and module
         allowed = (self.root, sys.prefix, sys.base_prefix, *_OF_THE_MACHINE)

@@ -17,99 +17,12 @@ from pathlib import Path
 from safetensors.numpy import load_file, save_file
 
 from tests.hostile_project import MODELS, TOKEN, Case, read_json, write_recipe
+from tests.hostile_values import NAMES, NUMBERS, SIDE_FILES, TEXTS, WEIGHTS
 
 Attack = Callable[[Case], str]
 ATTACKS: dict[str, tuple[Attack, tuple[str, ...]]] = {}
 ON_MODELS = ("plan", "inspect", "merge", "merge", "refresh")
 ON_STORE = ("verify", "verify", "verify", "refresh")
-SIDE_FILES = (
-    "config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "generation_config.json",
-    "README.md",
-    "LICENSE",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "vocab.json",
-    "model.safetensors.index.json",
-    "adapter_config.json",
-    "preprocessor_config.json",
-    "tokenizer.model",
-    "modeling_own.py",
-    "merges.txt",
-    "NOTICE",
-    "additional_chat_templates/a.jinja",
-)
-WEIGHTS = "model.safetensors"
-NAMES = (
-    "\x1b[2J\x1b]0;x\x07",
-    "[/red][bold]",
-    "a\nwarning: forged",
-    "../../up",
-    "/etc/passwd",
-    "\u202egpj",
-    "..",
-    "a" * 240,
-    "%s%n{0}",
-    "模型 🧪",
-    "'; DROP TABLE runs; --",
-    "$(touch pwned)",
-    "-rf",
-    "con\tb",
-    "hf_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
-    "x](http://e)",
-    "<script>",
-    "\udcff",
-    "a|b",
-    "__metadata__",
-)
-NUMBERS = (
-    "1e999",
-    "-1e999",
-    "NaN",
-    "9" * 5000,
-    "-" + "9" * 400,
-    "1" * 30,
-    "-1",
-    "0",
-    "true",
-    "null",
-    '"x"',
-    "[]",
-    "{}",
-    "0.5",
-    "1e400",
-    "100000",
-    "1000000000",
-    "2147483648",
-    '"' + "9" * 5000 + '"',
-)
-TEXTS = (
-    b"",
-    b"\x00",
-    b"\xff\xfe{\x00}\x00",
-    b"\xef\xbb\xbf{}",
-    b"\x80\x81",
-    b"{",
-    b"[" * 100_000,
-    b'{"a":' * 50_000,
-    b"null",
-    b'{"a": 1, "a": 2}',
-    b"- " * 30_000,
-    b"{" * 3_000,
-    b"a: !!int x\n",
-    b"a: 2026-13-40\n",
-    b"a: !!python/object/apply:os.system ['id']\n",
-    b"&a [*a]",
-    b"? [a]: b\n",
-    b"a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b]\n"
-    b"d: &d [*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d]\nf: &f [*e,*e,*e,*e,*e,*e]\n"
-    b"g: &g [*f,*f,*f,*f,*f,*f,*f]\nh: [*g,*g,*g,*g,*g,*g,*g]\n",
-    b"\t- a: b\n",
-    b"%YAML 9.9\n---\n",
-)
 
 
 def _attack(*verbs: str) -> Callable[[Attack], Attack]:

@@ -34,10 +34,11 @@ from tests.checkpoint_factory import (
 )
 from tests.merging import merge_in_process
 from tests.oracle import cases_dialect, cases_matrix, cases_rows, cases_slices, cases_sparse
-from tests.oracle.cases import DTYPES, REFUSED
+from tests.oracle.cases import DTYPES
 from tests.oracle.cases import EXACT as WHOLE
-from tests.oracle.cases import REFUSED_BY_US as REFUSED_BY_US_WHOLE
-from tests.oracle.cases import TRIMMED as TRIMMED_WHOLE
+from tests.oracle.cases_refused import REFUSED
+from tests.oracle.cases_refused import REFUSED_BY_US as REFUSED_BY_US_WHOLE
+from tests.oracle.cases_trimmed import TRIMMED as TRIMMED_WHOLE
 from tests.oracle.oracle_environment import OracleCase, merge_with_mergekit, write_config
 
 EXACT = WHOLE | cases_slices.SLICES | cases_sparse.EXACT | cases_rows.ROWS | cases_matrix.MATRIX

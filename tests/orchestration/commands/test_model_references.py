@@ -1,40 +1,36 @@
 """What `ronghe merge` and `plan` take for a model, and what they say where there is none."""
 
 import json
-import os
 import shutil
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
 
 from merge_ops.errors import MissingModelError
 from orchestration.commands.model_references import local_path, resolve
-from tests.adapter_factory import lora_tensors, modules_of, write_adapter
-from tests.checkpoint_factory import (
-    Shape,
-    base_tensors,
-    expert_tensors,
-    write_checkpoint,
-)
 from tests.merging import ronghe
-from tests.resources.hub_server import COMMIT, Hub, running_hub_of
-from tests.resources.modelscope_server import HEAD, running_modelscope
-
-DEEP = Shape("llama", layers=40, hidden=16, intermediate=24, heads=2, kv_heads=2)
-SHALLOW = Shape("llama", layers=3, hidden=16, intermediate=24, heads=2, kv_heads=2)
+from tests.orchestration.commands.named_models import (
+    BIO,
+    INSTRUCT,
+    LLAMA_2,
+    MATH,
+    MISTRAL,
+    ORCA,
+    PLATYPUS,
+    WIZARD,
+    at,
+    averaged,
+    check_average,
+    mean,
+    origins,
+    recipe,
+    snapshot,
+)
+from tests.resources.hub_server import COMMIT, Hub
 
 # Recipes in the shape of mergekit's own examples, with the models that those name.
-ORCA, PLATYPUS = "psmathur/orca_mini_v3_13b", "garage-bAInd/Platypus2-13B"
-WIZARD, MATH, LLAMA_2 = (
-    "WizardLM/WizardLM-13B-V1.2", "WizardLM/WizardMath-13B-V1.0", "TheBloke/Llama-2-13B-fp16",
-)  # fmt: skip
-MISTRAL, INSTRUCT, BIO = (
-    "mistralai/Mistral-7B-v0.1", "mistralai/Mistral-7B-Instruct-v0.2", "BioMistral/BioMistral-7B",
-)  # fmt: skip
 EXAMPLES = {
     "arcee_fusion": {
         "merge_method": "arcee_fusion", "base_model": "model_a", "dtype": "bfloat16",
@@ -93,75 +89,6 @@ EXAMPLES = {
 LAYERS = {"arcee_fusion": 3, "bio-merge": 3, "orcamini-platy-44layer": 44}
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Tiny models of the names that mergekit's examples hold."""
-    root = tmp_path_factory.mktemp("upstream")
-    made: dict[str, Path] = {}
-    for shape, names in (
-        (DEEP, (LLAMA_2, ORCA, PLATYPUS, WIZARD, MATH)),
-        (SHALLOW, (MISTRAL, INSTRUCT, BIO, "model_a", "model_b")),
-    ):
-        base = base_tensors(shape)
-        for seed, name in enumerate(names):
-            tensors = expert_tensors(base, seed) if seed else base
-            made[name] = write_checkpoint(root / name, tensors, shape, shards=1 + seed % 3)
-    return made
-
-
-@pytest.fixture
-def hub(models: Mapping[str, Path]) -> Iterator[Hub]:
-    """A hub that has them."""
-    with running_hub_of(models) as running:
-        yield running
-
-
-def at(hub: str, tmp_path: Path, **more: str) -> dict[str, str]:
-    """The environment of a user with a network that leads to `hub`, and an empty cache."""
-    return {
-        "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": hub, "HF_HOME": str(tmp_path / "hf"),
-        "HOME": str(tmp_path / "home"), **more,
-    }  # fmt: skip
-
-
-def recipe(folder: Path, document: object, name: str = "recipe") -> Path:
-    config = folder / f"{name}.yaml"
-    config.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
-    return config
-
-
-def mean(*names: str, **more: object) -> dict[str, object]:
-    """A plain average of models."""
-    models = [{"model": name, "parameters": {"weight": 1.0}} for name in names]
-    return {"merge_method": "linear", "dtype": "float32", "models": models, **more}
-
-
-def averaged(*folders: Path) -> dict[str, torch.Tensor]:
-    """The average of models in float64, by safetensors and torch alone."""
-    loaded = [
-        {
-            name: tensor
-            for file in folder.glob("*.safetensors")
-            for name, tensor in load_file(file).items()
-        }
-        for folder in folders
-    ]
-    return {
-        name: torch.stack([each[name].double() for each in loaded]).mean(0) for name in loaded[0]
-    }
-
-
-def check_average(out: Path, *folders: Path) -> None:
-    written, expected = averaged(out), averaged(*folders)
-    assert set(written) == set(expected)
-    for name, tensor in expected.items():
-        torch.testing.assert_close(written[name], tensor, rtol=3e-7, atol=1e-7)
-
-
-def origins(plan: dict) -> list[str]:
-    return [each["resolved"] for each in plan["inputs"]]
-
-
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_examples_of_mergekit_plan_and_merge(name: str, hub: Hub, tmp_path: Path) -> None:
     config = recipe(tmp_path, EXAMPLES[name], name)
@@ -200,36 +127,6 @@ def test_the_numbers_are_those_of_the_folders(hub: Hub, models, tmp_path: Path) 
     done = ronghe("merge", config, tmp_path / "out", environment=at(hub.endpoint, tmp_path))
     assert done.returncode == 0, done.stderr
     check_average(tmp_path / "out", models[MISTRAL], models[INSTRUCT], models[BIO])
-
-
-def test_branches_tags_and_commits(models, tmp_path: Path) -> None:
-    branches = {"main": models[MISTRAL], "v2": models[INSTRUCT], "v3": models[BIO]}
-    with running_hub_of({"team/model": branches}) as hub:
-        commits = hub.commits["team/model"]
-        pinned = f"team/model@{commits['v3']}"
-        config = recipe(tmp_path, mean("team/model", "team/model@v2", pinned))
-        environment = at(hub.endpoint, tmp_path)
-        planned = ronghe("plan", config, "--json", environment=environment)
-        assert planned.returncode == 0, planned.stderr
-        assert origins(json.loads(planned.stdout)) == [
-            f"hf://team/model@{commits[each]}" for each in ("main", "v2", "v3")
-        ]
-        done = ronghe("merge", config, tmp_path / "out", environment=environment)
-        assert done.returncode == 0, done.stderr
-        check_average(tmp_path / "out", *branches.values())
-        gone = recipe(tmp_path, mean("team/model", "team/model@v9"), "gone")
-        said = ronghe("plan", gone, environment=environment).stderr
-    assert "'team/model@v9': there is no folder" in said
-    assert "hf://team/model@v9 is not on the Hub, or is private; correct the name or the" in said
-
-
-def snapshot(cache: Path, name: str, folder: Path, branch: str = "main") -> Path:
-    """Put a model into a cache of the Hub, as a download does; returns its folder."""
-    root = cache / f"models--{name.replace('/', '--')}"
-    (root / "refs").mkdir(parents=True, exist_ok=True)
-    (root / "refs" / branch).write_text(COMMIT)
-    shutil.copytree(folder, root / "snapshots" / COMMIT, dirs_exist_ok=True)
-    return root / "snapshots" / COMMIT
 
 
 @pytest.mark.parametrize("variable", ["HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME", "HOME"])
@@ -310,40 +207,6 @@ def test_what_cannot_be_reached_is_said_with_both_readings(tmp_path: Path) -> No
     )
 
 
-def test_absent_gated_and_unsized_models(models, tmp_path: Path) -> None:
-    with running_hub_of(models, gated=[BIO], sizes=False) as hub:
-        environment = at(hub.endpoint, tmp_path)
-        config = recipe(tmp_path, mean("team/none", BIO))
-        said = ronghe("plan", config, environment=environment).stderr
-        assert f"hf://{BIO} is gated: accept its licence" in said
-        assert "hf://team/none is not on the Hub, or is private" in said
-        config = recipe(tmp_path, mean(MISTRAL, INSTRUCT))
-        said = ronghe("plan", config, environment=environment).stderr
-        assert "does not tell how large its files are; download it with `hf download" in said
-
-
-def test_a_hub_that_gives_no_parts_of_files(tmp_path: Path) -> None:
-    large = Shape("llama", layers=400, hidden=8, intermediate=8, heads=2, kv_heads=2)
-    folder = write_checkpoint(tmp_path / "large", base_tensors(large), large)
-    config = recipe(tmp_path, mean("team/large"))
-    for ranges in (True, False):
-        with running_hub_of({"team/large": folder}, ranges=ranges) as hub:
-            said = ronghe("plan", config, environment=at(hub.endpoint, tmp_path))
-        assert said.returncode == (0 if ranges else 2), said.stderr
-        assert ("gives no parts of files; download the model first" in said.stderr) != ranges
-
-
-def test_a_proxy_is_used(hub: Hub, models, tmp_path: Path) -> None:
-    """The hub here is known to the proxy alone."""
-    for name in ("http_proxy", "HTTP_PROXY"):
-        proxied = at("http://hub.invalid", tmp_path, no_proxy="", **{name: hub.endpoint})
-        config = recipe(tmp_path, mean(MISTRAL, BIO))
-        done = ronghe("merge", config, tmp_path / name / "out", environment=proxied)
-        assert done.returncode == 0, done.stderr
-        check_average(tmp_path / name / "out", models[MISTRAL], models[BIO])
-        shutil.rmtree(tmp_path / "hf")
-
-
 def test_a_folder_wins_over_a_name_of_the_hub(hub: Hub, models, tmp_path: Path) -> None:
     shutil.copytree(models[INSTRUCT], tmp_path / MISTRAL)
     config = recipe(tmp_path, mean(MISTRAL, f"hf://{MISTRAL}"))
@@ -354,90 +217,6 @@ def test_a_folder_wins_over_a_name_of_the_hub(hub: Hub, models, tmp_path: Path) 
     config = recipe(tmp_path, mean(f"{MISTRAL}@v2"))
     said = ronghe("plan", config, environment=environment, folder=tmp_path).stderr
     assert f"{MISTRAL} is a folder here, and folders have no revisions; write '{MISTRAL}'" in said
-
-
-def test_adapters_of_the_hub(models, tmp_path: Path) -> None:
-    """An adapter and its base, each from its own place."""
-    base = models[MISTRAL]
-    weights = load_file(base / "model.safetensors")
-    write_adapter(tmp_path / "lora", lora_tensors(weights, modules_of(weights, "q_proj"), 8))
-    shutil.copytree(base, tmp_path / "here")
-    with running_hub_of({"team/base": base, "team/lora": tmp_path / "lora"}) as hub:
-        environment = at(hub.endpoint, tmp_path)
-        config = recipe(tmp_path, mean("team/base+team/lora"))
-        planned = ronghe("plan", config, "--json", environment=environment)
-        assert planned.returncode == 0, planned.stderr
-        assert origins(json.loads(planned.stdout)) == [
-            [f"hf://team/base@{COMMIT}", f"hf://team/lora@{COMMIT}"]
-        ]
-        done = ronghe("merge", config, tmp_path / "far", environment=environment)
-        assert done.returncode == 0, done.stderr
-    config = recipe(tmp_path, mean(f"{tmp_path}/here+{tmp_path}/lora"))
-    done = ronghe("merge", config, tmp_path / "near")
-    assert done.returncode == 0, done.stderr
-    near = averaged(tmp_path / "near")
-    assert all(torch.equal(near[name], each) for name, each in averaged(tmp_path / "far").items())
-    front = yaml.safe_load((tmp_path / "far" / "README.md").read_text().split("---")[1])
-    assert front["base_model"] == ["team/base", "team/lora"]
-
-
-def test_pickled_models_of_the_hub(models, tmp_path: Path) -> None:
-    folder = tmp_path / "pickled"
-    shutil.copytree(models[MISTRAL], folder)
-    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
-    (folder / "model.safetensors").unlink()
-    with running_hub_of({"team/old": folder, "team/new": models[BIO]}) as hub:
-        config = recipe(tmp_path, mean("team/old", "team/new"))
-        environment = at(hub.endpoint, tmp_path)
-        said = ronghe("plan", config, environment=environment)
-        assert said.returncode == 2
-        assert "are pickled, whose headers cannot be read from afar; `ronghe merge` downl" in (
-            said.stderr
-        )
-        assert not hub.downloads()
-        done = ronghe("merge", config, tmp_path / "out", environment=environment)
-        assert done.returncode == 0, done.stderr
-    check_average(tmp_path / "out", models[MISTRAL], models[BIO])
-
-
-def test_modelscope(models, tmp_path: Path) -> None:
-    config = recipe(tmp_path, mean("modelscope://team/base", "modelscope://team/tuned@v1"))
-    with running_modelscope({"team/base": models[MISTRAL], "team/tuned": models[BIO]}) as scope:
-        environment = {"MODELSCOPE_ENDPOINT": scope.endpoint, "HOME": str(tmp_path / "home")}
-        planned = ronghe("plan", config, "--json", environment=environment)
-        assert planned.returncode == 0, planned.stderr
-        expected = [f"modelscope://team/{name}@{HEAD}" for name in ("base", "tuned")]
-        assert origins(json.loads(planned.stdout)) == expected
-        assert not (tmp_path / "home" / ".cache" / "ronghe" / "sources").exists()
-        done = ronghe("merge", config, tmp_path / "out", environment=environment)
-        assert done.returncode == 0, done.stderr
-        assert f"downloading {expected[0]}: " in done.stderr
-        seen = len(scope.requests)
-        again = ronghe("merge", config, tmp_path / "two", environment=environment)
-        assert again.returncode == 0, again.stderr
-        assert len(scope.requests) == seen
-    check_average(tmp_path / "out", models[MISTRAL], models[BIO])
-    nowhere = environment | {"MODELSCOPE_ENDPOINT": "127.0.0.1:9", "HOME": str(tmp_path / "new")}
-    said = ronghe("plan", config, environment=nowhere).stderr
-    assert "ModelScope (https://127.0.0.1:9) cannot be reached" in said
-    assert "modelscope download --model team/base --local_dir FOLDER" in said
-
-
-def test_a_model_in_a_bucket(s3_root: str, models, tmp_path: Path) -> None:
-    from tests.resources.upstream.test_model_sources import upload
-
-    upload(models[BIO], f"{s3_root}/bio")
-    config = recipe(tmp_path, mean(str(models[MISTRAL]), f"{s3_root}/bio"))
-    planned = ronghe("plan", config, "--json")
-    assert planned.returncode == 0, planned.stderr
-    assert origins(json.loads(planned.stdout)) == [None, f"{s3_root}/bio"]
-    done = ronghe("merge", config, tmp_path / "out")
-    assert done.returncode == 0, done.stderr
-    assert f"downloading {s3_root}/bio: " in done.stderr
-    check_average(tmp_path / "out", models[MISTRAL], models[BIO])
-    again = ronghe("merge", config, tmp_path / "two")
-    assert again.returncode == 0, again.stderr
-    assert "downloading" not in again.stderr
 
 
 def test_home_variables_and_file_uris(models, tmp_path: Path, monkeypatch) -> None:
@@ -497,40 +276,3 @@ def test_a_folder_of_the_cache_has_its_name_on_the_hub(models, tmp_path: Path) -
     folder = snapshot(tmp_path, BIO, models[BIO])
     assert resolve(str(folder)).origin == f"hf://{BIO}@{COMMIT}"
     assert resolve(str(models[BIO])).origin is None
-
-
-def test_without_the_client_of_the_hub(models, tmp_path: Path, monkeypatch) -> None:
-    import importlib.util
-
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    folder = snapshot(tmp_path / "hf" / "hub", BIO, models[BIO])
-    assert resolve(BIO).path == folder
-    with pytest.raises(MissingModelError, match=r"no folder .*pip install 'ronghe\[hub\]'"):
-        resolve(MISTRAL)
-
-
-def test_a_disk_without_room_is_said_before(hub: Hub, tmp_path: Path, monkeypatch) -> None:
-    from orchestration.commands import far_files
-
-    class Full:
-        free = 1000
-
-    monkeypatch.setattr(far_files.shutil, "disk_usage", lambda _: Full)
-
-    class Far:
-        kept_in, variable = tmp_path / "not" / "yet", "HF_HOME"
-
-        def resolved(self) -> str:
-            return "hf://a/b@0"
-
-    with pytest.raises(MissingModelError, match=r"takes 26\.0 GB, .* has 0\.0 MB free.*HF_HOME"):
-        far_files._check_room(Far(), 26_000_000_000)  # type: ignore[arg-type]
-
-
-def test_nothing_is_left_in_the_working_folder(hub: Hub, tmp_path: Path) -> None:
-    config = recipe(tmp_path, mean(MISTRAL))
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    ronghe("plan", config, environment=at(hub.endpoint, tmp_path), folder=empty)
-    assert os.listdir(empty) == []
