@@ -17,6 +17,7 @@ from assets.work.candidates import CandidateScorer
 from assets.work.merging import MergeJob
 from eval_ops.errors import EvalError, PairingError, SearchError
 from eval_ops.search import (
+    MEAN,
     Point,
     SearchSettings,
     SearchSpace,
@@ -26,7 +27,6 @@ from eval_ops.search import (
     propose,
     space_of,
 )
-from eval_ops.search.settings import MEAN
 from merge_ops.errors import RongheError
 
 if TYPE_CHECKING:

@@ -58,8 +58,8 @@ def _load(path: Path) -> "Suite":
 def _shipped_document(document: object, path: Path) -> object:
     """The document of the shipped suite that a file names, or None."""
     from eval_ops.errors import SuiteError
-    from eval_ops.faults import did_you_mean, quoted
     from eval_ops.suites import shipped_suites
+    from merge_ops.errors import did_you_mean, quoted
 
     if not isinstance(document, dict) or SHIPPED not in document:
         return None

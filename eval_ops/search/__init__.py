@@ -5,12 +5,12 @@ a study that was killed goes on as if it had not been. Nothing here knows a stor
 """
 
 from eval_ops.search.samplers import propose
-from eval_ops.search.settings import SearchSettings, check_search
-from eval_ops.search.spaces import Dimension, Point, SearchSpace, space_of
+from eval_ops.search.settings import MEAN, SearchSettings, check_search
+from eval_ops.search.spaces import Point, SearchSpace, space_of
 from eval_ops.search.studies import Study, Trial, pareto_front
 
 __all__ = [
-    "Dimension",
+    "MEAN",
     "Point",
     "SearchSettings",
     "SearchSpace",

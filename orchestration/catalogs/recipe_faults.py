@@ -142,8 +142,7 @@ def _set_faults(
 
 def _search_faults(catalog: Catalog, recipe: Recipe, file: str) -> Iterator[Fault]:
     from eval_ops.errors import SearchError
-    from eval_ops.search import check_search, space_of
-    from eval_ops.search.settings import MEAN
+    from eval_ops.search import MEAN, check_search, space_of
 
     try:
         settings = check_search(recipe.search)
