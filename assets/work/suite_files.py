@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from merge_ops.checkpoints.bounded_yaml import DocumentError, read_documents
 from merge_ops.checkpoints.plain_files import StrangersFiles
+from merge_ops.errors import did_you_mean, shown
 
 if TYPE_CHECKING:
     from eval_ops.suites import PinnedFile, Suite
@@ -58,7 +59,6 @@ def _load(path: Path) -> "Suite":
 def _shipped_document(document: object, path: Path) -> object:
     """The document of the shipped suite that a file names, or None."""
     from eval_ops.errors import SuiteError
-    from eval_ops.faults import did_you_mean, quoted
     from eval_ops.suites import shipped_suites
 
     if not isinstance(document, dict) or SHIPPED not in document:
@@ -67,7 +67,7 @@ def _shipped_document(document: object, path: Path) -> object:
     known = shipped_suites()
     if name not in known:
         hint = did_you_mean(str(name), known)
-        problem = f"shipped is {quoted(name)}, no shipped suite.{hint} Known: {', '.join(known)}"
+        problem = f"shipped is {shown(name)}, no shipped suite.{hint} Known: {', '.join(known)}"
         raise SuiteError(str(path), [problem])
     return _document(known[name])
 

@@ -49,6 +49,7 @@ class Catalog:
     A broken model is in `models` too, with its faults, so that the expert sets that hold it stay
     what they are. A broken suite is in `suites` too, without a digest in `suite_digests`. Of
     `suites_of_tasks` lm-eval must have the tasks, which reading the catalog does not tell.
+    `imported` are files of scores from elsewhere, by name, each with its digest.
     `declared_name` is what models.yaml calls the catalog, if it does (catalog_name.py).
     """
 
@@ -60,6 +61,7 @@ class Catalog:
     broken: Mapping[str, BrokenPart] = field(default_factory=dict[str, BrokenPart])
     suite_digests: Mapping[str, str] = field(default_factory=dict[str, str])
     suites_of_tasks: Collection[str] = ()
+    imported: Mapping[str, tuple[Path, str]] = field(default_factory=dict[str, tuple[Path, str]])
 
     @cached_property
     def recipes(self) -> Mapping[str, Recipe]:

@@ -43,6 +43,7 @@ from assets.work.names import reserved_names
 from merge_ops.errors import Fault, RecipeError
 from merge_ops.recipes import Steps, load_steps
 from orchestration.catalogs.catalog import BrokenPart, Catalog, CatalogError
+from orchestration.catalogs.imported_files import imported_files
 from orchestration.catalogs.models_file import load_models
 from orchestration.catalogs.names import RECIPE_NAME, alike
 from orchestration.catalogs.recipe_faults import recipe_faults, suite_fault
@@ -66,7 +67,10 @@ def load_catalog(folder: Path) -> Catalog:
     files, by_id = _load_recipes(folder, broken), dict[str, BrokenPart]()
     suites, digests = _load_suites(folder, broken, of_tasks, files)
     models = dict(sorted(file.models.items()))
-    catalog = Catalog(folder, models, files, suites, file.declared_name, by_id, digests, of_tasks)
+    catalog = Catalog(
+        folder, models, files, suites, file.declared_name, by_id, digests, of_tasks,
+        imported_files(folder, broken),
+    )  # fmt: skip
     for name, steps in list(files.items()):
         if faults := _recipe_faults(catalog, steps):
             broken.append(BrokenPart("recipe", name, faults))
