@@ -72,7 +72,7 @@ def test_imported_scores_are_assets_and_stand_beside_the_leaderboard(
     assert "not in percent" in str(part)
     assert contest_of(loaded).imported == {"paper": catalog / "scores" / "paper.csv"}
     assert imported_scores_key("paper").path == ["imported_scores", "paper"]
-    store = ArtifactStore((tmp_path / "store").as_uri(), tmp_path / "kept")
+    store = ArtifactStore.open((tmp_path / "store").as_uri(), catalog="team")
     alone = Contest([], [], [], {}, imported=contest_of(loaded).imported)
     (row,) = json.loads(rank(store, alone).artifact.read_bytes(IMPORTED_FILE))
     assert (row["model"], row["score"], row["n"]) == ("m", 0.7, 100)
