@@ -13,7 +13,7 @@ from merge_ops.checkpoints.plain_files import StrangersFiles
 from merge_ops.errors import did_you_mean, shown
 
 if TYPE_CHECKING:
-    from eval_ops.suites import PinnedFile, Suite
+    from eval_ops.suites import Suite
 
 SHIPPED = "shipped"
 """The key of a suite file that is made of a shipped suite."""
@@ -22,7 +22,7 @@ SHIPPED = "shipped"
 class PinnedShelf:
     """The pinned files of benchmarks on this machine, and models' folders by digest."""
 
-    def find(self, file: "PinnedFile") -> Path | None:
+    def find(self, file: tuple[str, str, str, str]) -> Path | None:
         """Return the file on this machine, whose bytes are right, or None."""
         from resources.benchmarks import kept_file
 
