@@ -112,7 +112,7 @@ def _load_suites(
             suite = load_suite(path)
         except EvalError as error:
             problems = error.faults if isinstance(error, FaultyInputError) else (str(error),)
-            told = not items_are_missing(path)
+            told = name in shipped or not items_are_missing(path)
             if name in shipped:
                 how = f"write it into suites/{name}.yaml, with `shipped: {name}`, `name: {name}`"
                 problems = tuple(f"{problem}; {how}" for problem in problems)

@@ -57,6 +57,7 @@ def test_what_a_shipped_suite_lacks_is_told_with_the_catalog(
     write_recipe(catalog, suite)
     (part,) = load_catalog(catalog).broken.values()
     assert part.id == f"suite {suite}"
+    assert part.told_early
     assert fault in str(part)
     assert f"write it into suites/{suite}.yaml, with `shipped: {suite}`" in str(part)
 
