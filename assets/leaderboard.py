@@ -7,6 +7,7 @@ import dagster as dg
 
 from assets.board_evidence import evidence as _evidence
 from assets.display import drawn, number, of_artifact
+from assets.imported_scores import imported_scores_key
 from assets.run_settings import RunSettings
 from assets.team_asset import team_asset
 from assets.work import names
@@ -24,6 +25,7 @@ def build_leaderboard(
 ) -> dg.AssetsDefinition:
     """Build the asset `leaderboard`. What left the catalog is left out of it."""
     scored = ["model_scores", *(names.scores(recipe.name) for recipe in contest.recipes)]
+    scored += ["/".join(imported_scores_key(name).path) for name in contest.imported]
 
     @team_asset(
         LEADERBOARD,

@@ -4,6 +4,7 @@
     ├── FaultyInputError         input with one or more faults (`.faults` lists them all)
     │   ├── SuiteError           a suite file is missing, unreadable or wrong
     │   │   └── ItemsError       so is an items file that the suite names
+    │   ├── ImportedScoresError  a CSV of scores from elsewhere is unreadable or wrong
     │   ├── GateError            a recipe's `gate` is wrong, or there is nothing to compare with
     │   └── SearchError          a recipe's `search` is wrong
     ├── HarnessError             lm-eval cannot prepare or run what the suite asks for
@@ -49,6 +50,10 @@ class SuiteError(FaultyInputError):
 
 class ItemsError(SuiteError):
     """An items file named by a suite is missing, unreadable or wrong."""
+
+
+class ImportedScoresError(FaultyInputError):
+    """A CSV of scores from elsewhere is unreadable or wrong."""
 
 
 class GateError(FaultyInputError):

@@ -16,6 +16,7 @@ from assets.broken_parts import build_broken_part
 from assets.champions import build_champion
 from assets.checked_suites import build_checked_suite, checked_suite_key
 from assets.checks import build_checkpoint_check
+from assets.imported_scores import build_imported_scores
 from assets.leaderboard import build_leaderboard
 from assets.merge_plans import build_merge_plan
 from assets.merged_checkpoints import MergeRecipe, build_merged_checkpoint
@@ -114,6 +115,7 @@ def _contest(partitions: Partitions) -> Contest:
         experts=catalog.experts,
         recipes=[_ranked(recipe, partitions) for recipe in recipes],
         suites=dict(sorted(used.items())),
+        imported={name: path for name, (path, _) in catalog.imported.items()},
         broken=Broken(*({n: str(p) for n, p in catalog.broken_of(k).items()} for k in KINDS)),
     )
 
@@ -125,6 +127,8 @@ def _assets(
         yield build_broken_part(part.kind, part.name, str(part), when_inputs_change())
     yield from _shared_assets(partitions)
     yield from _checked_suites(partitions.catalog)
+    for name, (path, digest) in partitions.catalog.imported.items():
+        yield build_imported_scores(name, path, digest, when_inputs_change())
     for step in steps:
         yield build_recipe_step(step, when_inputs_change(), gpu_op_tags())
     for merge in merges:
@@ -236,6 +240,8 @@ def _results(partitions: Partitions) -> Iterator[Any]:
     live: list[Any] = [contest.bases, contest.experts, points]
     if catalog.broken or BROKEN in versions:
         live += [dataclasses.asdict(contest.broken), versions]
+    if catalog.imported:
+        live.append({name: digest for name, (_, digest) in catalog.imported.items()})
     yield build_leaderboard(contest, _digest(live), condition)
     for recipe in contest.recipes:
         asked = catalog.recipes[recipe.name].keep

@@ -40,7 +40,8 @@ class RankedRecipe:
 class Contest:
     """A contest is everything that competes: live models and recipes, on their suites.
 
-    What is `broken` is no competitor that left: its rows stay, marked.
+    What is `broken` is no competitor that left: its rows stay, marked. `imported` are files of
+    scores from elsewhere, which are shown beside.
     """
 
     bases: Sequence[str]
@@ -48,6 +49,7 @@ class Contest:
     recipes: Sequence[RankedRecipe]
     suites: Mapping[str, Path]
     broken: Broken = field(default_factory=Broken)
+    imported: Mapping[str, Path] = field(default_factory=dict[str, Path])
 
     def recipe(self, name: str) -> RankedRecipe:
         """Find one recipe by name."""

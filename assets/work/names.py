@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MERGED_CHECKPOINT, STEP, SCORES, CHAMPION = "merged_checkpoint", "step", "scores", "champion"
 EMR_MASKS, MERGE_PLAN = "emr_masks", "merge_plan"
-CHECKED_SUITE, SEARCH = "checked_suite", "search"
+CHECKED_SUITE, IMPORTED_SCORES, SEARCH = "checked_suite", "imported_scores", "search"
 EARLIER = {
     "merged_checkpoint": MERGED_CHECKPOINT,
     "benchmark_scores": SCORES,
@@ -33,6 +33,7 @@ EARLIER_STEP = "merged_stage"
 FIXED = (
     "upstream_model", "model", "task_vector", "merge_plan", "model_scores", "whole_model",
     "leaderboard", "run_step", "statistics", "catalog_site", "trust_report", CHECKED_SUITE,
+    IMPORTED_SCORES,
 )  # fmt: skip
 """First parts that belong to no recipe, those of assets that are planned among them."""
 

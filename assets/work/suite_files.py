@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from merge_ops.checkpoints.bounded_yaml import DocumentError, read_documents
 from merge_ops.checkpoints.plain_files import StrangersFiles
+from merge_ops.errors import did_you_mean, shown
 
 if TYPE_CHECKING:
-    from eval_ops.suites import PinnedFile, Suite
+    from eval_ops.suites import Suite
 
 SHIPPED = "shipped"
 """The key of a suite file that is made of a shipped suite."""
@@ -21,7 +22,7 @@ SHIPPED = "shipped"
 class PinnedShelf:
     """The pinned files of benchmarks on this machine, and models' folders by digest."""
 
-    def find(self, file: "PinnedFile") -> Path | None:
+    def find(self, file: tuple[str, str, str, str]) -> Path | None:
         """Return the file on this machine, whose bytes are right, or None."""
         from resources.benchmarks import kept_file
 
@@ -59,7 +60,6 @@ def _shipped_document(document: object, path: Path) -> object:
     """The document of the shipped suite that a file names, or None."""
     from eval_ops.errors import SuiteError
     from eval_ops.suites import shipped_suites
-    from merge_ops.errors import did_you_mean, quoted
 
     if not isinstance(document, dict) or SHIPPED not in document:
         return None
@@ -67,7 +67,7 @@ def _shipped_document(document: object, path: Path) -> object:
     known = shipped_suites()
     if name not in known:
         hint = did_you_mean(str(name), known)
-        problem = f"shipped is {quoted(name)}, no shipped suite.{hint} Known: {', '.join(known)}"
+        problem = f"shipped is {shown(name)}, no shipped suite.{hint} Known: {', '.join(known)}"
         raise SuiteError(str(path), [problem])
     return _document(known[name])
 

@@ -8,6 +8,9 @@ from typing import Literal
 
 from eval_ops.errors import PairingError
 from eval_ops.scores.comparison import Comparison, compare
+from eval_ops.scores.imported import ImportedScore as ImportedScore
+from eval_ops.scores.imported import imported_to_json as imported_to_json
+from eval_ops.scores.imported import read_imported as read_imported
 from eval_ops.scores.known_comparisons import SIDES, KnownComparisons, Sources
 from eval_ops.scores.known_comparisons import known_comparisons as known_comparisons
 from eval_ops.scores.known_comparisons import sources_to_json as sources_to_json

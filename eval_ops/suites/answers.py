@@ -49,7 +49,7 @@ def _run_of_letters(letters: str) -> re.Pattern[str]:
 
 def same_letters(text: str, right: Sequence[int], options: int) -> float:
     """Return 1.0 where a text chooses exactly the right letters, no more and no fewer."""
-    return float(letters_in(text, options) == {LETTERS[index] for index in right})
+    return float(letters_in(text, options) == frozenset(LETTERS[index] for index in right))
 
 
 def number_in(text: str) -> Decimal | None:

@@ -170,13 +170,13 @@ def answers_of(form: ItemForm, row: Mapping[str, Any]) -> tuple[str, ...] | str:
     name = str(column)
     if name not in row:
         return f"key '{name}' is missing" if form.needs_answers else ()
-    value = row[name]
+    value: object = row[name]
     texts = cast("list[object]", value) if isinstance(value, list) else [value]
     good = [str(each) for each in texts if isinstance(each, str | int | float) and each != ""]
     if len(good) < len(texts) or any(isinstance(each, bool) for each in texts):
-        return f"{name} is {quoted(value)}; it must be a text, or a list of texts, none empty"
+        return f"{name} is {quoted(row[name])}; it must be a text, or a list of texts, none empty"
     if not good and form.needs_answers:
-        return f"{name} is {quoted(value)}; it must hold a right answer at least"
+        return f"{name} is {quoted(row[name])}; it must hold a right answer at least"
     return tuple(good)
 
 

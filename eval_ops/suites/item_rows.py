@@ -89,7 +89,7 @@ def _csv_rows(path: Path, text: str) -> Iterator[Row]:
     before = csv.field_size_limit(MOST_FIELD)
     try:
         lines = csv.reader(io.StringIO(text, newline=""), strict=True)
-        header = next(lines, [])
+        header = next(lines, list[str]())
         twice = sorted({name for name in header if header.count(name) > 1})
         if twice or not header:
             problem = f"has the column '{twice[0]}' twice" if twice else "holds no header"

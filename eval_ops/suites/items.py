@@ -205,9 +205,11 @@ def _choices_and_right(
     if isinstance(column, str) and column not in row:
         return [], ()
     name = column if isinstance(column, str) else " and ".join(column)
-    texts = cast("list[str]", choices)
-    if not isinstance(choices, list) or not all(isinstance(t, str) and t for t in texts):
-        return [f"{name} is {quoted(choices)}; it must be a list of texts, none empty"], ()
+    given = cast("list[object]", choices) if isinstance(choices, list) else []
+    texts = [text for text in given if isinstance(text, str) and text]
+    if len(texts) < max(1, len(given)):
+        told = quoted(cast("object", choices))
+        return [f"{name} is {told}; it must be a list of texts, none empty"], ()
     if len(texts) < 2 or (len(set(texts)) < len(texts) and not form.letters):
         return [f"{name} is {quoted(texts)}; it must hold two or more texts, all different"], ()
     if len(texts) > len(LETTERS) and (form.letters or form.several):
@@ -223,7 +225,8 @@ def _turns(row: Mapping[str, Any], form: ItemForm, faults: list[str]) -> tuple[s
     value = row.get(form.follow_up)
     texts = cast("list[object]", value) if isinstance(value, list) else []
     if len(texts) != 2 or not all(isinstance(text, str) and text for text in texts):
-        faults.append(f"{form.follow_up} is {quoted(value)}; it must be a list of two questions")
+        told = quoted(row.get(form.follow_up))
+        faults.append(f"{form.follow_up} is {told}; it must be a list of two questions")
         return ()
     return tuple(map(str, texts))
 
@@ -233,7 +236,7 @@ def _text(row: Mapping[str, Any], column: str, faults: list[str]) -> str:
     value = row.get(column)
     lines = cast("list[object]", value) if isinstance(value, list) else [value]
     if not lines or not all(isinstance(line, str) and line for line in lines):
-        faults.append(f"{column} is {quoted(value)}; it must be lines of code")
+        faults.append(f"{column} is {quoted(row.get(column))}; it must be lines of code")
         return ""
     return "\n".join(map(str, lines))
 

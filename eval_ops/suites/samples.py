@@ -153,7 +153,8 @@ def _sample(
 def _written(responses: Sequence[Any]) -> str | None:
     """What the model wrote, where it was asked to write once: as it came, before any filter."""
     first = responses[0] if len(responses) == 1 else None
-    text = first[0] if isinstance(first, list | tuple) and first else None
+    given = cast("Sequence[object]", first) if isinstance(first, list | tuple) else ()
+    text = given[0] if given else None
     return text if isinstance(text, str) else None
 
 

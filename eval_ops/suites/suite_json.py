@@ -31,7 +31,8 @@ def _benchmark(fields: dict[str, Any]) -> Benchmark:
     fields["items"] = tuple(_item(dict(each)) for each in fields["items"])
     fields["data_files"] = tuple((split, Path(path)) for split, path in fields["data_files"])
     fields["stop"] = tuple(fields["stop"])
-    fields["judge_prompts"] = tuple(map(tuple, fields["judge_prompts"]))
+    prompts: list[list[str]] = fields["judge_prompts"]
+    fields["judge_prompts"] = tuple(tuple(each) for each in prompts)
     fields["waits_for"] = tuple(PinnedFile(*each) for each in fields["waits_for"])
     return Benchmark(**fields)
 

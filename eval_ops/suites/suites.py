@@ -32,7 +32,7 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from blake3 import blake3
 from pydantic import ValidationError
@@ -172,7 +172,8 @@ def check_suite(
         except ItemsError as error:
             faults += [f"benchmark '{entry.name}': {error.where}: {f}" for f in error.faults]
         else:
-            benchmarks.append(Benchmark(**{**found, "version": _version(found, judge)}))
+            found["version"] = _version(found, judge)
+            benchmarks.append(Benchmark(**found))
     if faults:
         raise ItemsError(str(path), faults)
     return Suite(
@@ -187,10 +188,9 @@ def check_suite(
 
 def _on_top(document: object, path: Path, shipped: object) -> dict[str, Any]:
     """The shipped suite's document with what a file sets on top of it."""
-    assert isinstance(document, Mapping)
-    assert isinstance(shipped, Mapping)
+    below, given = cast("Mapping[str, Any]", shipped), cast("Mapping[str, Any]", document)
     allowed = (*SET_BY_READER, "shipped")
-    stray = [key for key in document if key not in allowed]
+    stray = [key for key in given if key not in allowed]
     faults = [
         f"{key} is not a key that a file with `shipped` may set.{did_you_mean(str(key), allowed)}"
         f" Known: {', '.join(allowed)}"
@@ -198,7 +198,7 @@ def _on_top(document: object, path: Path, shipped: object) -> dict[str, Any]:
     ]
     if faults:
         raise SuiteError(str(path), faults)
-    return {**shipped, **{k: v for k, v in document.items() if k != "shipped"}}
+    return {**below, **{key: value for key, value in given.items() if key != "shipped"}}
 
 
 def _definition(document: object, path: Path) -> SuiteDefinition:
@@ -232,7 +232,8 @@ def _judge(given: JudgeDefinition | None, path: Path, shelf: Shelf | None) -> Ju
         )
         raise SuiteError(str(path), [problem])
     digest = shelf.model_digest(folder) if shelf is not None else "unknown"
-    return Judge(**{**fields, "model": str(folder.resolve())}, digest=digest)
+    fields["model"] = str(folder.resolve())
+    return Judge(**fields, digest=digest)
 
 
 def _place(

@@ -50,6 +50,7 @@ class Catalog:
     what they are. A broken suite is in `suites` too, without a digest in `suite_digests`. Of
     `suites_of_tasks` lm-eval must have the tasks, which reading the catalog does not tell.
     `suite_benchmarks` names the benchmarks of each sound suite.
+    `imported` are files of scores from elsewhere, by name, each with its digest.
     `declared_name` is what models.yaml calls the catalog, if it does (catalog_name.py).
     """
 
@@ -64,6 +65,7 @@ class Catalog:
     suite_benchmarks: Mapping[str, tuple[str, ...]] = field(
         default_factory=dict[str, tuple[str, ...]]
     )
+    imported: Mapping[str, tuple[Path, str]] = field(default_factory=dict[str, tuple[Path, str]])
 
     @cached_property
     def recipes(self) -> Mapping[str, Recipe]:

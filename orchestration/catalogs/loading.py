@@ -43,6 +43,7 @@ from assets.work.names import reserved_names
 from merge_ops.errors import Fault, RecipeError
 from merge_ops.recipes import Steps, load_steps
 from orchestration.catalogs.catalog import BrokenPart, Catalog, CatalogError
+from orchestration.catalogs.imported_files import imported_files
 from orchestration.catalogs.models_file import load_models
 from orchestration.catalogs.names import RECIPE_NAME, alike
 from orchestration.catalogs.recipe_faults import recipe_faults, suite_fault
@@ -68,8 +69,9 @@ def load_catalog(folder: Path) -> Catalog:
     suites, digests = _load_suites(folder, broken, of_tasks, files, benchmarks)
     models = dict(sorted(file.models.items()))
     catalog = Catalog(
-        folder, models, files, suites, file.declared_name, by_id, digests, of_tasks, benchmarks
-    )
+        folder, models, files, suites, file.declared_name, by_id, digests, of_tasks, benchmarks,
+        imported_files(folder, broken),
+    )  # fmt: skip
     for name, steps in list(files.items()):
         if faults := _recipe_faults(catalog, steps):
             broken.append(BrokenPart("recipe", name, faults))
@@ -115,7 +117,7 @@ def _load_suites(
             suite = load_suite(path)
         except EvalError as error:
             problems = error.faults if isinstance(error, FaultyInputError) else (str(error),)
-            told = not items_are_missing(path)
+            told = name in shipped or not items_are_missing(path)
             if name in shipped:
                 how = f"write it into suites/{name}.yaml, with `shipped: {name}`, `name: {name}`"
                 problems = tuple(f"{problem}; {how}" for problem in problems)

@@ -7,8 +7,8 @@ EXTRAS = {
     "hub": ("huggingface_hub",),
     "platform": (
         "accelerate", "botocore", "dagster", "dagster_shared", "dagster_webserver", "datasets",
-        "lm_eval", "matplotlib", "pyarrow", "pydantic", "s3fs", "sqlalchemy", "tokenizers",
-        "transformers", "urllib3", "uvicorn",
+        "lm_eval", "matplotlib", "pyarrow", "pydantic", "rouge_score", "s3fs", "sqlalchemy",
+        "tokenizers", "transformers", "urllib3", "uvicorn",
     ),
     "ray": ("dagster_ray", "ray"),
     "team": ("dagster_postgres", "psycopg2"),

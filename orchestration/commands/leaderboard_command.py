@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from assets.work import names
 from assets.work.champion_history import champion_state
+from assets.work.imports import IMPORTED_FILE
 from merge_ops.errors import Fault, SettingsError, did_you_mean
 from orchestration.commands.catalog_store import open_store
 from orchestration.commands.console import PlainConsole, marked, say
@@ -56,10 +57,23 @@ def leaderboard(options: BoardOptions | None = None) -> None:
             say(console, f"old rows, of the last sound look: {reason}", "red")
     note = "Points of test items (95 % interval); coefficients were chosen on validation items."
     say(console, f"{note} A verdict is of paired tests on the same items.")
+    _print_imported(console, artifact)
     for recipe, problem in _stale(store, champions).items():
         say(console, marked("stale:", "yellow", f"the champion of {recipe}: {problem}"))
     _print_places(console, store, suites)
     _print_next_commands(console)
+
+
+def _print_imported(console: PlainConsole, artifact: "Artifact") -> None:
+    """Print scores from elsewhere, which stand on no table of ours."""
+    if IMPORTED_FILE not in artifact.files:
+        return
+    say(console, "")
+    say(console, "imported scores (from elsewhere: never compared item by item, interval from n)")
+    for row in artifact.read_json(IMPORTED_FILE):
+        of_n = f"{100 * row['score']:.1f} ({100 * row['low']:.1f} to {100 * row['high']:.1f})"
+        source = f"  {row['source']}" if row["source"] else ""
+        say(console, f"  {row['benchmark']}  {row['model']}  {of_n}  n {row['n']}{source}")
 
 
 def _suites(artifact: "Artifact", options: BoardOptions) -> dict[str, list[Mapping[str, Any]]]:

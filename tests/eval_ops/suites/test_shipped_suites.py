@@ -122,7 +122,7 @@ def test_prompt_of_mbpp_is_that_of_lm_eval(tmp_path: Path) -> None:
         ("zh", {"benchmarks": []}, r"benchmarks is not a key that a file with `shipped` may set"),
         ("zh", {"limt": 3}, r"limt is not a key .*Did you mean 'limit'\?"),
         ("zh", {"only": ["cmlu"]}, r"only: 'cmlu' is none of the benchmarks cmmlu_trad"),
-        ("zhh", {}, r"shipped is 'zhh', no shipped suite. Did you mean 'zh'\?"),
+        ("zhh", {}, r"shipped is zhh, no shipped suite. Did you mean 'zh'\?"),
     ],
 )
 def test_faults_are_told_before_any_work(

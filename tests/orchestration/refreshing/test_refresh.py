@@ -87,7 +87,8 @@ def test_the_whole_pipeline_on_each_kind_of_store(
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture,
 ) -> None:
-    project = make_project(tmp_path, {"average": AVERAGE}, experts=2, store=store_root)
+    written = {**AVERAGE, "keep": "all"}
+    project = make_project(tmp_path, {"average": written}, experts=2, store=store_root)
     caplog.set_level("DEBUG")
     run(project, instance)
     store = ArtifactStore.open(store_root)
