@@ -29,7 +29,6 @@ from eval_ops.scores import SuiteScores, scores_digest
 from merge_ops.errors import RongheError
 
 if TYPE_CHECKING:
-    from assets.work.packed_models import StoredModel
     from merge_ops.plans import Plan
     from merge_ops.progress import Progress
     from merge_ops.recipes import Recipe
@@ -100,9 +99,10 @@ class CandidateScorer:
         where a weight is not finite, EvalError where it cannot be scored.
         """
         if recipe.experts:
-            recipe = recipe.for_experts(self._job.expert_set.split("+"), self._job.base)
+            experts = self._job.expert_set.split("+") if self._job.expert_set else []
+            recipe = recipe.for_experts(experts, self._job.base)
         plan = self._planned(recipe)
-        if len(plan.outputs) > 1:
+        if len(plan.outputs) != 1:
             raise ValueError(f"{recipe.name}: {len(plan.outputs)} candidates at once; give one")
         return self._scored(plan, plan.outputs[0].coefficient, (), items, progress)
 
@@ -154,12 +154,9 @@ class CandidateScorer:
             return known
         points = self._points()
         if checkpoint.digest in points:
-            ahead = [
-                coefficient
-                for digest, coefficient in points.items()
-                if coefficient in self._job.points and self._known(digest) is None
-            ]
-            coefficient = points[checkpoint.digest]
+            coefficient, ahead = points[checkpoint.digest], list[str]()
+            if not self._memory.holds(checkpoint.digest):
+                ahead = [each for digest, each in points.items() if self._is_next(digest, each)]
             return self._scored(self._plan, coefficient, ahead, None, progress, called)
         plan = plan_of(self._store, checkpoint, self._settings, models)
         return self._scored(plan, plan.outputs[0].coefficient, (), None, progress, called)
@@ -175,6 +172,11 @@ class CandidateScorer:
             return {str(output.digest): output.coefficient for output in self._plan.outputs}
         except (RongheError, ResourceError):
             return {}
+
+    def _is_next(self, digest: str, coefficient: str) -> bool:
+        """Whether a coefficient will be asked for too, and has no scores yet."""
+        own = scores_digest(digest, self._scoring.suite.digest)
+        return coefficient in self._job.points and self._store.find(SCORES, own) is None
 
     def _known(self, digest: str) -> ScoredCandidate | None:
         known = self._store.find(SCORES, scores_digest(digest, self._scoring.suite.digest))
@@ -221,7 +223,7 @@ class CandidateScorer:
 
 def score_virtual(
     store: "ArtifactStore",
-    checkpoint: "StoredModel",
+    checkpoint: "Artifact",
     scoring: Scoring,
     settings: "StreamSettings",
     called: str = "",
@@ -231,9 +233,11 @@ def score_virtual(
     Raises what `score_stored` raises, and what merging raises.
     """
     known = store.find(SCORES, scores_digest(checkpoint.digest, scoring.suite.digest))
-    if known is not None or not getattr(checkpoint, "virtual", False):
+    if known is None and checkpoint.virtual:  # unless somebody has written it since
+        checkpoint = store.get(checkpoint.kind, checkpoint.digest)
+    if known is not None or not checkpoint.virtual:
         return score_stored(store, checkpoint, scoring, None, called)
-    plan = plan_of(store, store.get(checkpoint.kind, checkpoint.digest), settings)
+    plan = plan_of(store, checkpoint, settings)
     called = called or f"checkpoint {checkpoint.digest[:12]}"
     memory = MergingMemory(settings)
     try:

@@ -30,6 +30,10 @@ class MergingMemory:
             set()
         )  # plans, by digests, of which candidates cannot be merged together
 
+    def holds(self, digest: str) -> bool:
+        """Return whether a candidate is in memory now, by its plan's digest."""
+        return digest in self._held
+
     def folder_of(self, plan: "Plan", coefficient: str, ahead: Iterable[str]) -> "MemoryFolder":
         """Give a folder that holds one candidate; those `ahead` may be merged in the same read.
 

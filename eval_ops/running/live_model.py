@@ -172,6 +172,7 @@ def _load_afresh(folder: Path, device: str) -> Loaded:
                 )
             missing = sorted(report["missing_keys"]) + sorted(map(str, report["mismatched_keys"]))
             if not missing:
+                _own(model)
                 model = model.to(device).eval()
     except Exception as error:  # transformers raises nearly every kind
         raise _load_error(folder, error) from error
@@ -182,6 +183,17 @@ def _load_afresh(folder: Path, device: str) -> Loaded:
             "model's"
         )
     return Loaded(model, tokenizer)
+
+
+def _own(model: "PreTrainedModel") -> None:
+    """Give the module memory of its own, which is aligned alike for every checkpoint.
+
+    What transformers loads are views of the mapped files. Those may be written over while the
+    module lives on: a candidate that is never written lies in memory that the next one takes.
+    """
+    tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    for tensor in tensors.values():
+        tensor.data = tensor.data.clone()
 
 
 def _count_tensors(folder: Path) -> int:

@@ -28,6 +28,21 @@ def test_exchanging_weights_equals_loading_afresh(checkpoints: list[Path]) -> No
     assert not model.training
 
 
+def test_what_is_loaded_stays_when_its_file_is_written_over(
+    checkpoints: list[Path], tmp_path: Path
+) -> None:
+    """Weights that lie in memory are written over by the next candidate."""
+    folder, live = shutil.copytree(checkpoints[0], tmp_path / "model"), LiveModel()
+    before = weights(live, folder)
+    file = folder / "model.safetensors"
+    with file.open("r+b") as handle:  # in place: no new file
+        handle.write(bytes(file.stat().st_size))
+    assert live._loaded is not None
+    now = live._loaded.model.state_dict()
+    assert all(torch.equal(now[name], tensor) for name, tensor in before.items())
+    assert {tensor.data_ptr() % 64 for tensor in now.values()} == {0}
+
+
 def test_sharded_checkpoints_are_exchanged_too(checkpoints: list[Path], tmp_path: Path) -> None:
     folder = shutil.copytree(checkpoints[1], tmp_path / "sharded")
     tensors = load_file(folder / "model.safetensors")
