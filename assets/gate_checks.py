@@ -13,7 +13,7 @@ from assets.display import number
 
 if TYPE_CHECKING:
     from assets.work.ranking import Held, Promotion
-    from eval_ops.scores.decision import GateCheck
+    from eval_ops.scores.gates import GateCheck
 
 NOT_JUDGED = "not judged"
 """Metadata of checks that had nothing to look at; another check tells why, once."""

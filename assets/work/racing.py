@@ -10,8 +10,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from eval_ops.scores import SuiteScores
-from eval_ops.scores.course import Course, Item, course_of
-from eval_ops.scores.rounds import ROUND, Ask, Benchmarks, Challenge, Saved, Selection
+from eval_ops.scores.rounds import (
+    ROUND,
+    Ask,
+    Benchmarks,
+    Challenge,
+    Course,
+    Item,
+    Saved,
+    Selection,
+    course_of,
+)
 from eval_ops.scores.rounds import challenge as run_challenge
 from eval_ops.scores.rounds import select as run_selection
 

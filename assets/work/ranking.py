@@ -255,7 +255,7 @@ def promote(
 
 def _optimism(tried: Sequence[Entry]) -> str | None:
     """How much the best of the tried candidates flatters itself; None without validation items."""
-    from eval_ops.scores.multiplicity import optimism
+    from eval_ops.scores.leaderboard import optimism
 
     try:
         return optimism([entry.scores for entry in tried]).to_text()
