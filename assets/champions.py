@@ -88,7 +88,7 @@ def _metadata(
         **of_champion,
         "candidate": promotion.candidate.label,
         "candidate's test mean": number(promotion.candidate.scores.mean().value),
-        "optimism": promotion.optimism or "not known",
+        "optimism": promotion.optimism or "told of a new champion alone",
     }
 
 

@@ -91,7 +91,7 @@ class Held:
 class Promotion:
     """A promotion is what the gate said of a recipe's best candidate, and the champion then.
 
-    `optimism` says how much the choice among so many flatters the candidate's validation mean.
+    `optimism` says how much the choice among so many flatters a new champion's validation mean.
     """
 
     candidate: Entry
@@ -249,7 +249,8 @@ def promote(
     decision = decide(candidate.scores, experts, incumbent, parse_gate(recipe.gate))
     if decision.promote:
         champion = _crown(store, recipe, candidate, decision, run)
-    luck = _optimism([entry for entry in entries if entry.recipe == recipe.name])
+    tried = [entry for entry in entries if entry.recipe == recipe.name] if decision.promote else []
+    luck = _optimism(tried) if tried else None  # it reads the answers of all of them
     return Promotion(candidate, decision, champion, decision.promote, decision.reasons, luck)
 
 
