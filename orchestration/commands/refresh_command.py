@@ -7,6 +7,7 @@ from assets.work import names
 from orchestration.commands.console import PlainConsole
 from orchestration.commands.leaderboard_command import PLAIN_WIDTH
 from orchestration.commands.leaderboard_command import leaderboard as leaderboard
+from orchestration.commands.suite_power import print_smallest_differences
 from orchestration.settings import load_settings
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def refresh() -> None:
     from orchestration.refreshing.refresh import refresh as run
 
     console, settings = _console(), load_settings()
+    print_smallest_differences(console, settings)
     with open_instance(settings) as instance:
         report = run(instance, settings, console)
     _print_counts(console, report)

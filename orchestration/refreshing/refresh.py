@@ -12,6 +12,7 @@ import dagster as dg
 
 from assets.batches import FAILED
 from assets.dagster_internals import DagsterSqliteStorage, InstanceRef
+from assets.gate_checks import NOT_JUDGED
 from assets.progress_log import listening
 from orchestration import interruption
 from orchestration.automation import OBSERVE_JOB, UPSTREAM
@@ -279,7 +280,8 @@ def _failures(result: dg.ExecuteInProcessResult, where: str) -> list[str]:
 
 def _of_checks(result: dg.ExecuteInProcessResult) -> Iterator[tuple[str, bool]]:
     """What the checks of a run found, partition by partition, and whether it is a fault."""
-    found = [each for each in result.get_asset_check_evaluations() if not each.passed]
+    every = result.get_asset_check_evaluations()
+    found = [each for each in every if not each.passed and NOT_JUDGED not in each.metadata]
     by_partition = {each.asset_key for each in found if each.partition is not None}
     for each in found:
         if each.partition is None and each.asset_key in by_partition:
