@@ -6,7 +6,6 @@ weights (merge_ops.children.memory_folder) and exchanges the live model's for th
 live model for all candidates of a process, and of a candidate nothing is kept but its scores.
 """
 
-import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from assets.work import names
+from assets.work.memory_merging import MergingMemory, look
 from assets.work.merging import MergeJob, OpenedSet, open_set
 from assets.work.scoring import (
     SCORES,
@@ -25,25 +25,15 @@ from assets.work.scoring import (
     score_stored,
 )
 from assets.work.virtual_checkpoints import CHECKPOINT, plan_of
-from eval_ops.errors import CheckpointLoadError
 from eval_ops.scores import SuiteScores, scores_digest
 from merge_ops.errors import RongheError
 
 if TYPE_CHECKING:
-    from assets.work.packed_models import StoredModel
-    from merge_ops.children import MemoryFolder
     from merge_ops.plans import Plan
     from merge_ops.progress import Progress
     from merge_ops.recipes import Recipe
     from merge_ops.stream import StreamSettings
     from resources.store import Artifact, ArtifactStore
-
-TIMES_IN_MEMORY = 3
-"""A model is merged into memory where so many of it fit the machine: the memory, the live module,
-and what is computed with. A larger one goes through a temporary folder."""
-
-_sound: set[tuple[object, ...]] = set()
-"""Forms of checkpoints that were loaded and run once in this process: config, and headers."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +65,7 @@ class CandidateScorer:
         self._job = job
         self._scoring = scoring
         self._settings = settings
-        self._memory = _Memory(settings)
+        self._memory = MergingMemory(settings)
 
     @cached_property
     def _opened(self) -> OpenedSet:
@@ -109,9 +99,10 @@ class CandidateScorer:
         where a weight is not finite, EvalError where it cannot be scored.
         """
         if recipe.experts:
-            recipe = recipe.for_experts(self._job.expert_set.split("+"), self._job.base)
+            experts = self._job.expert_set.split("+") if self._job.expert_set else []
+            recipe = recipe.for_experts(experts, self._job.base)
         plan = self._planned(recipe)
-        if len(plan.outputs) > 1:
+        if len(plan.outputs) != 1:
             raise ValueError(f"{recipe.name}: {len(plan.outputs)} candidates at once; give one")
         return self._scored(plan, plan.outputs[0].coefficient, (), items, progress)
 
@@ -163,12 +154,9 @@ class CandidateScorer:
             return known
         points = self._points()
         if checkpoint.digest in points:
-            ahead = [
-                coefficient
-                for digest, coefficient in points.items()
-                if coefficient in self._job.points and self._known(digest) is None
-            ]
-            coefficient = points[checkpoint.digest]
+            coefficient, ahead = points[checkpoint.digest], list[str]()
+            if not self._memory.holds(checkpoint.digest):
+                ahead = [each for digest, each in points.items() if self._is_next(digest, each)]
             return self._scored(self._plan, coefficient, ahead, None, progress, called)
         plan = plan_of(self._store, checkpoint, self._settings, models)
         return self._scored(plan, plan.outputs[0].coefficient, (), None, progress, called)
@@ -184,6 +172,11 @@ class CandidateScorer:
             return {str(output.digest): output.coefficient for output in self._plan.outputs}
         except (RongheError, ResourceError):
             return {}
+
+    def _is_next(self, digest: str, coefficient: str) -> bool:
+        """Whether a coefficient will be asked for too, and has no scores yet."""
+        own = scores_digest(digest, self._scoring.suite.digest)
+        return coefficient in self._job.points and self._store.find(SCORES, own) is None
 
     def _known(self, digest: str) -> ScoredCandidate | None:
         known = self._store.find(SCORES, scores_digest(digest, self._scoring.suite.digest))
@@ -203,7 +196,7 @@ class CandidateScorer:
             return known
         called = called or f"candidate {digest[:12]}"
         folder = self._memory.folder_of(plan, coefficient, ahead)
-        _look(plan, folder, called)
+        look(plan, folder, called)
         scores = score_in_child(folder.path, called, self._scoring, progress, items, called, digest)
         if items is not None:
             return ScoredCandidate(digest, scores, None, False)
@@ -230,7 +223,7 @@ class CandidateScorer:
 
 def score_virtual(
     store: "ArtifactStore",
-    checkpoint: "StoredModel",
+    checkpoint: "Artifact",
     scoring: Scoring,
     settings: "StreamSettings",
     called: str = "",
@@ -240,106 +233,18 @@ def score_virtual(
     Raises what `score_stored` raises, and what merging raises.
     """
     known = store.find(SCORES, scores_digest(checkpoint.digest, scoring.suite.digest))
-    if known is not None or not getattr(checkpoint, "virtual", False):
+    if known is None and checkpoint.virtual:  # unless somebody has written it since
+        checkpoint = store.get(checkpoint.kind, checkpoint.digest)
+    if known is not None or not checkpoint.virtual:
         return score_stored(store, checkpoint, scoring, None, called)
-    plan = plan_of(store, store.get(checkpoint.kind, checkpoint.digest), settings)
+    plan = plan_of(store, checkpoint, settings)
     called = called or f"checkpoint {checkpoint.digest[:12]}"
-    memory = _Memory(settings)
+    memory = MergingMemory(settings)
     try:
         folder = memory.folder_of(plan, plan.outputs[0].coefficient, ())
-        _look(plan, folder, called)
+        look(plan, folder, called)
         scores = score_in_child(folder.path, called, scoring, None, shown=called)
     finally:
         memory.close()
     artifact = publish_scores(store, CHECKPOINT, checkpoint.digest, scoring.suite, scores)
     return ScoredCheckpoint(artifact, scores, False, 0.0)
-
-
-class _Memory:
-    """Memory for some candidates of one plan at a time; the next ones are merged into the same."""
-
-    def __init__(self, settings: "StreamSettings") -> None:
-        self._settings = settings
-        self._folders: list[MemoryFolder] = []
-        self._held: dict[str, MemoryFolder] = {}
-        self._alone: set[int] = set()  # plans of which candidates cannot be merged together
-
-    def folder_of(self, plan: "Plan", coefficient: str, ahead: Iterable[str]) -> "MemoryFolder":
-        """Give a folder that holds one candidate; those `ahead` may be merged in the same read.
-
-        Raises NonFiniteError, CheckpointError and SettingsError as a merge does.
-        """
-        digests = {output.coefficient: str(output.digest) for output in plan.outputs}
-        if digests[coefficient] not in self._held:
-            size = sum(shard.size for shard in plan.shards)
-            count = _room(self._settings, size)
-            others = [each for each in ahead if each != coefficient]
-            together = [coefficient, *others[: count - 1]]
-            if id(plan) in self._alone or len(together) == 1:
-                self._merge(plan, [coefficient], digests)
-            else:
-                try:
-                    self._merge(plan, together, digests)
-                except RongheError:  # of one of them, perhaps: each is to fail for itself
-                    self._alone.add(id(plan))
-                    self._merge(plan, [coefficient], digests)
-        return self._held[digests[coefficient]]
-
-    def _merge(self, plan: "Plan", wanted: Sequence[str], digests: Mapping[str, str]) -> None:
-        from merge_ops.jobs.assembly import merge
-        from merge_ops.provenance.nameless_card import nameless_card
-
-        self._held = {}
-        chosen = plan.with_coefficients(wanted)
-        while len(self._folders) < len(wanted):
-            self._folders.append(self._new_folder(plan))
-        order = [output.coefficient for output in chosen.outputs]
-        sinks = dict(zip(order, self._folders, strict=False))
-        for folder in sinks.values():
-            folder.start()
-        merge(chosen, sinks, self._settings, card=nameless_card)
-        for folder in sinks.values():
-            folder.finish()
-        self._held = {digests[name]: folder for name, folder in sinks.items()}
-
-    def _new_folder(self, plan: "Plan") -> "MemoryFolder":
-        from merge_ops.children import MemoryFolder, shares_memory
-        from merge_ops.stream import choose_device
-        from merge_ops.stream.room import machine_memory
-
-        size = sum(shard.size for shard in plan.shards)
-        fits = size * TIMES_IN_MEMORY <= machine_memory()
-        return MemoryFolder(fits and shares_memory(choose_device(self._settings.device) != "cpu"))
-
-    def close(self) -> None:
-        """Let go of it."""
-        self._held = {}
-        while self._folders:
-            self._folders.pop().close()
-
-
-def _room(settings: "StreamSettings", of_one: int) -> int:
-    """How many candidates are merged from one read: those that the bound of memory holds."""
-    return max(1, settings.memory // max(1, of_one))
-
-
-def _look(plan: "Plan", folder: "MemoryFolder", called: str) -> None:
-    """Load and run a candidate as the check of a written one does; of equal forms only the first.
-
-    That every tensor is there and finite, the merge has seen to; that each candidate's numbers are
-    finite when it runs, its scores do. Raises CheckpointLoadError.
-    """
-    from merge_ops.jobs.verification import loading_problems
-
-    form = (*(shard.header for shard in plan.shards), repr(sorted(plan.config.items())))
-    if form in _sound:
-        return
-    problems = loading_problems(folder.path, len(plan.steps), called)
-    if problems:
-        raise CheckpointLoadError(f"{called}: {'; '.join(problems)}")
-    _sound.add(form)
-
-
-def with_values(recipe: "Recipe", values: Mapping[str, object]) -> "Recipe":
-    """Return a recipe with these parameters at its top, in the place of a sweep."""
-    return dataclasses.replace(recipe, parameters={**recipe.parameters, **values}, sweep={})

@@ -16,7 +16,6 @@ from assets.work.virtual_checkpoints import (
     publish_virtual,
 )
 from merge_ops.recipes import Recipe, Steps
-from merge_ops.recipes.recipe import KEEP_ALL
 
 if TYPE_CHECKING:
     from assets.work.resume import CarriedOut
@@ -101,7 +100,7 @@ def merge_set(
     """
     opened = open_set(store, job, settings, progress)
     merger = _Merger(store, settings, progress)
-    written = job.steps.result.kept == KEEP_ALL
+    written = job.steps.result.writes_all
     result = merger.merge(
         opened.recipe, opened.models, job.expert_set, job.points, job.asset, written
     )

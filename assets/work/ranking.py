@@ -30,7 +30,6 @@ from eval_ops.scores.leaderboard import (
     to_json,
     to_markdown,
 )
-from merge_ops.recipes.recipe import KEEP_NONE
 from resources.errors import DamagedArtifactError, MissingArtifactError, ResourceError
 
 if TYPE_CHECKING:
@@ -264,7 +263,7 @@ def _kept(
     store: "ArtifactStore", recipe: RankedRecipe, champion: "Artifact", stream: "StreamSettings"
 ) -> "Artifact":
     """The champion, written before anything points to it where the recipe keeps champions."""
-    return champion if recipe.keep == KEEP_NONE else materialize(store, champion, stream)
+    return champion if recipe.keep == "none" else materialize(store, champion, stream)
 
 
 def _crown(

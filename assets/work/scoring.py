@@ -148,7 +148,11 @@ def score_in_child(
         "threads": scoring.threads,
         "cores": usable_cores(),
         "tokenizer_seconds": TOKENIZER_SECONDS,
-        **({"items": {name: list(each) for name, each in items.items()}} if items else {}),
+        **(
+            {"items": {name: list(each) for name, each in items.items()}}
+            if items is not None
+            else {}
+        ),
         **({"digest": digest} if digest else {}),
     }
 

@@ -18,7 +18,6 @@ from assets.work.packed_models import MODEL, PACKED, as_it_was
 from assets.work.resume import carry_out
 from merge_ops.errors import OutputError
 from merge_ops.recipes import Recipe, check_recipe
-from merge_ops.recipes.vocabulary_policy import BASE, UNION
 
 if TYPE_CHECKING:
     from assets.work.packed_models import StoredModel
@@ -75,17 +74,16 @@ def publish_virtual(
 
     `models` are those that the plan's recipe names. What is there already, written or not, stays.
     """
-    from merge_ops.recipes.document import recipe_document
-    from merge_ops.recipes.renaming import renamed
+    from merge_ops.recipes.document import nameless_document
 
-    names = _given_names(plan)
-    recipe, fields = renamed(plan.recipe, names), manifest_fields(plan)
-    digests = {names[name]: _parts(models[name]) for name in plan.recipe.referenced_models}
+    drawn_by = {each.name for each in plan.inputs} if plan.method.random else set[str]()
+    fields = manifest_fields(plan)
     made: dict[str, Artifact] = {}
     for output in plan.outputs:
+        document, names = nameless_document(plan.recipe, output.values, drawn_by)
         making = {
-            "recipe": recipe_document(recipe, output.values),
-            "models": digests,
+            "recipe": document,
+            "models": {numbered: _parts(models[name]) for name, numbered in names.items()},
             "coefficient": output.coefficient,
             "bytes": sum(shard.size for shard in plan.shards),
         }
@@ -93,17 +91,6 @@ def publish_virtual(
             CHECKPOINT, str(output.digest), **fields, making=making
         )
     return made
-
-
-def _given_names(plan: "Plan") -> dict[str, str]:
-    """What a manifest calls the models: numbers, or their names where a method draws by them.
-
-    A model that is called as a word of `tokenizer` is would be taken for it, or the word for it.
-    """
-    stays = {each.name for each in plan.inputs} if plan.method.random else set[str]()
-    stays |= {BASE, UNION} if plan.recipe.tokenizer else set()
-    named = enumerate(plan.recipe.referenced_models, start=1)
-    return {name: name if name in stays else f"#{number}" for number, name in named}
 
 
 def making_of(artifact: "Artifact") -> Making:
@@ -165,7 +152,7 @@ def _with_names(
     recipe: Recipe, models: Mapping[str, tuple[str, ...]], called: Mapping[str, str]
 ) -> tuple[Recipe, dict[str, tuple[str, ...]]]:
     """The recipe with its numbered models called as people call them, where that is clear."""
-    from merge_ops.recipes.renaming import renamed
+    from merge_ops.recipes.document import with_names
 
     names = {
         name: called[parts[-1]]
@@ -175,7 +162,7 @@ def _with_names(
     after = [names.get(name, name) for name in models]
     if not names or len(set(after)) < len(after):
         return recipe, dict(models)
-    return renamed(recipe, names), dict(zip(after, models.values(), strict=True))
+    return with_names(recipe, names), dict(zip(after, models.values(), strict=True))
 
 
 def _opened(

@@ -75,9 +75,8 @@ def shares_memory(cuda: bool) -> bool:
     """
     if not has_memory_files():
         return False
-    probe = MemoryFile()
+    probe = MemoryFile(len(_PROBE))
     try:
-        probe.start(len(_PROBE))
         probe.write(_PROBE)
         found = model_child(cuda).ask(
             {"path": str(probe.path)},

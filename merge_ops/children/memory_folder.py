@@ -18,6 +18,8 @@ from typing import Any
 from merge_ops.children.own_folders import OwnFolder
 
 WEIGHTS = ".safetensors"
+NAME = "ronghe-weights"
+"""What such memory is called in /proc."""
 
 
 class MemoryFolder:
@@ -59,10 +61,12 @@ class MemoryFolder:
             path.parent.mkdir(parents=True, exist_ok=True)
             return PlainFile(path)
         memory = self._files.get(file)
-        if memory is None:
-            memory = self._files[file] = MemoryFile()
+        if memory is None or memory.size != size:  # who has the old one mapped keeps it as it is
+            self._drop(file)
+            path.unlink(missing_ok=True)
+            memory = self._files[file] = MemoryFile(size)
             path.symlink_to(memory.path)
-        memory.start(size)
+        memory.start()
         return memory
 
     def _drop(self, file: str) -> None:
@@ -91,18 +95,18 @@ class MemoryFolder:
 
 
 class MemoryFile:
-    """Memory of this process that others of this user can open by `path`; written in order."""
+    """`size` bytes of memory that others of this user can open by `path`; written in order."""
 
-    def __init__(self) -> None:
-        self._handle = os.memfd_create("ronghe-weights", os.MFD_CLOEXEC)
-        self._size = self._done = 0
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._done = 0
+        self._handle = os.memfd_create(NAME, os.MFD_CLOEXEC)
+        os.ftruncate(self._handle, size)
         self.path = Path(f"/proc/{os.getpid()}/fd/{self._handle}")
 
-    def start(self, size: int) -> None:
-        """Begin to write `size` bytes over what is there."""
-        if size != self._size:
-            os.ftruncate(self._handle, size)
-        self._size, self._done = size, 0
+    def start(self) -> None:
+        """Begin to write over what is there."""
+        self._done = 0
 
     def write(self, data: memoryview | bytes) -> None:
         """Append bytes."""

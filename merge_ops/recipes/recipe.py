@@ -128,6 +128,11 @@ class Recipe:
         return self.keep or (KEEP_CHAMPION if self.suite else KEEP_ALL)
 
     @property
+    def writes_all(self) -> bool:
+        """Return whether every candidate is written when it is merged."""
+        return self.kept == KEEP_ALL
+
+    @property
     def referenced_models(self) -> tuple[str, ...]:
         """Return every model that the recipe names, in order, each once.
 

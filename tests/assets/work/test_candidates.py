@@ -3,10 +3,14 @@
 import gc
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from assets.work.candidates import CandidateScorer, score_virtual
@@ -22,11 +26,14 @@ from merge_ops.errors import NonFiniteError
 from merge_ops.recipes import Steps
 from merge_ops.recipes.reading import parse_recipe
 from merge_ops.stream import StreamSettings
+from merge_ops.working_folders import sweep
 from resources.errors import MissingArtifactError, VirtualArtifactError
 from resources.store import Artifact, ArtifactStore
 from tests import checkpoint_factory as factory
+from tests.merging import ROOT
 from tests.orchestration.tiny_project import SHAPE, write_suite
 from tests.store_merges import pull_family
+from tests.waiting import wait_until
 
 SETTINGS = StreamSettings(threads=1, device="cpu")
 ASSET = "r/merged_checkpoint"
@@ -47,12 +54,17 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> factory.Family:
 
 
 @pytest.fixture(scope="module")
-def suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
+def suite_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     catalog = tmp_path_factory.mktemp("catalog")
     for folder in ("suites", "items"):
         (catalog / folder).mkdir()
     write_suite(catalog)
-    return load_suite(catalog / "suites" / "colours.yaml")
+    return catalog / "suites" / "colours.yaml"
+
+
+@pytest.fixture(scope="module")
+def suite(suite_file: Path) -> Suite:
+    return load_suite(suite_file)
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +168,7 @@ def test_all_coefficients_come_from_one_read_where_memory_allows(
     other = job_of("none", "ties", ", density: [0.5]")
     size = bytes_of(made(store, other).checkpoints[0].artifact)
     small = StreamSettings(threads=1, device="cpu", memory=max(size, 32 << 20), block=65536)
-    monkeypatch.setattr("assets.work.candidates._room", lambda settings, of_one: 1)
+    monkeypatch.setattr("assets.work.memory_merging.room_for", lambda settings, of_one: 1)
     with CandidateScorer(store, other, scoring, small) as scorer:
         for coefficient in other.points:
             scorer.score_point("r", coefficient)
@@ -293,6 +305,58 @@ def test_memory_is_let_go(store_of: Callable[[str], ArtifactStore], scoring: Sco
         assert held() == before + 2
     gc.collect()
     assert held() == before
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from assets.work.candidates import CandidateScorer
+from assets.work.scoring import Scoring
+from assets.work.suite_files import load_suite
+from merge_ops.children import model_child
+from resources.store import ArtifactStore
+from tests.assets.work.test_candidates import SETTINGS, job_of
+
+def die(done, total):
+    folder = scorer._memory._folders[0].path
+    print(model_child(False)._running._process.pid, folder.parents[1], flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+store = ArtifactStore.open(sys.argv[1], catalog="c")
+scoring = Scoring(load_suite(Path(sys.argv[2])), "cpu", 1)
+with CandidateScorer(store, job_of("none"), scoring, SETTINGS) as scorer:
+    scorer.score_point("r", "lambda=0.5", die)
+"""
+
+
+def test_a_kill_leaves_no_memory_and_a_consistent_store(
+    store_of: Callable[[str], ArtifactStore],
+    suite_file: Path,
+    scoring: Scoring,
+    tmp_path: Path,
+) -> None:
+    store, job = store_of("s"), job_of("none")
+    made(store, job)
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, store.uri, suite_file],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    child, folder = killed.stdout.split()
+    wait_until(lambda: not psutil.pid_exists(int(child)), "its child ends")
+    assert Path(folder) in sweep(temporary)  # what the next command does
+    assert not any(temporary.iterdir())
+    assert not list(Path("/dev/shm").glob("*ronghe*"))
+    assert store.ref("r/scores", "lambda=0.5") is None
+    store.gc(grace_seconds=0)
+    with CandidateScorer(store, job, scoring, SETTINGS) as scorer:
+        assert not scorer.score_point("r", "lambda=0.5").memoized
 
 
 def test_nothing_was_made(store_of: Callable[[str], ArtifactStore], scoring: Scoring) -> None:
