@@ -203,6 +203,9 @@ def benchmark(work: Path, arguments: argparse.Namespace) -> None:
         runs.append(run)
         other_bytes = nbytes * len(points)
         scores.append({"lambda": value, **compare(found["candidates"][str(value)], answers)})
+    if not runs:
+        print(f"where ours went: {json.dumps(found['seconds'])}")
+        return
     whole = added(runs)
     scale = len(points) / len(runs)
     rows = [
@@ -233,7 +236,9 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=400)
     parser.add_argument("--ungrouped", action="store_true", help="the first items of the file")
     parser.add_argument("--candidates", type=int, default=12)
-    parser.add_argument("--theirs", type=int, help="run so many of theirs and scale (default: all)")
+    parser.add_argument(
+        "--theirs", type=int, help="run so many of theirs, 0 too, and scale (default: all)"
+    )
     parser.add_argument("--dtype", default="bfloat16", help="of the model and all that is merged")
     parser.add_argument("--keep", choices=("champion", "all"), default="champion")
     parser.add_argument("--threads", type=int, help="of ours, for scoring (default: all cores)")
