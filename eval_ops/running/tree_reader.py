@@ -5,7 +5,7 @@ positions are counted along its own path. Logits are made where answers are pred
 else.
 """
 
-# pyright: reportUnknownMemberType=false
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
 
 import inspect
 from collections.abc import Iterator, Sequence
