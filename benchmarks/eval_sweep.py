@@ -16,8 +16,10 @@ is scored on questions of CosmosQA: four sentences to choose from, in groups tha
   else but the batch size. With `--theirs N` only N of them are run, and seconds are scaled up to
   all of them: the table says so.
 
-Scores are compared to the last digit, and log-likelihoods item by item. CPU seconds count the
-children of a process too; peak memory is the largest of its processes.
+Scores are compared to the last digit, and log-likelihoods item by item. In half precision these
+depend on what is computed together, by both programs: each is off from float32 by about 0.2 of a
+sum, so near draws may fall either way; `--dtype float32` compares programs and not the rounding.
+CPU seconds count the children of a process too; peak memory is the largest of its processes.
 """
 
 import argparse
@@ -99,14 +101,17 @@ def write_inputs(work: Path, arguments: argparse.Namespace) -> dict[str, Path]:
     }
     (work / "tasks").mkdir(exist_ok=True)
     (work / "tasks" / "cosmos.yaml").write_text(json.dumps(task), encoding="utf-8")
-    experts = [work / f"expert{number}" for number in range(EXPERTS)]
+    experts = [work / f"expert{number}-{arguments.dtype}" for number in range(EXPERTS)]
     for number, folder in enumerate(experts):
         if not (folder / "config.json").is_file():
             command = [sys.executable, "-m", "benchmarks.eval_sweep_work", "expert"]
             changed = [str(number), str(RANK), str(CHANGE)]
             measure([*command, str(arguments.model), str(folder), *changed])
     for value in lambdas(arguments.candidates):
-        text = recipe("task_arithmetic", arguments.model, experts, **{"lambda": value})
+        content = json.loads(
+            recipe("task_arithmetic", arguments.model, experts, **{"lambda": value})
+        )
+        text = json.dumps({**content, "dtype": arguments.dtype})
         (work / f"lambda-{value}.yaml").write_text(text, encoding="utf-8")
     return {"suite": suite, "items": items, "tasks": work / "tasks"}
 
@@ -119,7 +124,7 @@ def ours(work: Path, arguments: argparse.Namespace) -> tuple[Run, dict[str, Any]
         [
             *(sys.executable, "-m", "benchmarks.eval_sweep_work", "sweep", str(arguments.model)),
             *(str(work), str(store), str(found), arguments.keep, str(arguments.threads or 0)),
-            *map(str, lambdas(arguments.candidates)),
+            *(arguments.dtype, *map(str, lambdas(arguments.candidates))),
         ]
     )
     return run, json.loads(found.read_text(encoding="utf-8")), bytes_of(store)
@@ -181,6 +186,11 @@ def compare(mine: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, floa
 
 def benchmark(work: Path, arguments: argparse.Namespace) -> None:
     """Both programs, the table of cost, and the table of scores."""
+    cast = work / f"model-{arguments.dtype}"
+    if not (cast / "config.json").is_file():
+        command = [sys.executable, "-m", "benchmarks.eval_sweep_work", "cast"]
+        measure([*command, str(arguments.model), str(cast), arguments.dtype])
+    arguments.model = cast
     write_inputs(work, arguments)
     points = lambdas(arguments.candidates)
     mine, found, mine_bytes = ours(work, arguments)
@@ -193,6 +203,9 @@ def benchmark(work: Path, arguments: argparse.Namespace) -> None:
         runs.append(run)
         other_bytes = nbytes * len(points)
         scores.append({"lambda": value, **compare(found["candidates"][str(value)], answers)})
+    if not runs:
+        print(f"where ours went: {json.dumps(found['seconds'])}")
+        return
     whole = added(runs)
     scale = len(points) / len(runs)
     rows = [
@@ -223,7 +236,10 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=400)
     parser.add_argument("--ungrouped", action="store_true", help="the first items of the file")
     parser.add_argument("--candidates", type=int, default=12)
-    parser.add_argument("--theirs", type=int, help="run so many of theirs and scale (default: all)")
+    parser.add_argument(
+        "--theirs", type=int, help="run so many of theirs, 0 too, and scale (default: all)"
+    )
+    parser.add_argument("--dtype", default="bfloat16", help="of the model and all that is merged")
     parser.add_argument("--keep", choices=("champion", "all"), default="champion")
     parser.add_argument("--threads", type=int, help="of ours, for scoring (default: all cores)")
     parser.add_argument("--batch-size", type=int, default=16, help="of lm_eval")
@@ -233,8 +249,9 @@ def main() -> None:
     if not arguments.data.is_file():
         parser.error(f"no file {arguments.data}; give CosmosQA's valid.csv with --data")
     arguments.model = arguments.model.resolve()
-    written = EXPERTS + 2 + (arguments.candidates if arguments.keep == "all" else 2)
-    with work_folder(arguments, bytes_of(arguments.model) * written + 50e6) as work:
+    written = EXPERTS + 3 + (arguments.candidates if arguments.keep == "all" else 2)
+    size = bytes_of(arguments.model) * (2 if arguments.dtype == "float32" else 1)
+    with work_folder(arguments, size * 2 * written + 50e6) as work:
         benchmark(work, arguments)
 
 

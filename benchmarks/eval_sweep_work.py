@@ -1,7 +1,7 @@
 """What benchmarks.eval_sweep runs in processes of their own: experts are made, a sweep is scored.
 
 python -m benchmarks.eval_sweep_work expert MODEL FOLDER NUMBER RANK CHANGE
-python -m benchmarks.eval_sweep_work sweep MODEL WORK STORE FOUND KEEP THREADS LAMBDA…
+python -m benchmarks.eval_sweep_work sweep MODEL WORK STORE FOUND KEEP THREADS DTYPE LAMBDA…
 """
 
 import contextlib
@@ -15,7 +15,6 @@ from typing import Any
 
 RECIPE = {
     "merge_method": "task_arithmetic",
-    "dtype": "bfloat16",
     "experts": "all",
     "parameters": {"weight": 0.5},
 }
@@ -90,7 +89,13 @@ def score_suite(model: Path, path: Path) -> dict[str, Any]:
 
 
 def score_sweep(
-    model: Path, work: Path, store_folder: Path, keep: str, threads: int, lambdas: list[float]
+    model: Path,
+    work: Path,
+    store_folder: Path,
+    keep: str,
+    threads: int,
+    dtype: str,
+    lambdas: list[float],
 ) -> dict[str, Any]:
     """Merge and score every candidate, and write the best; or write all, with `keep` all.
 
@@ -119,12 +124,18 @@ def score_sweep(
         last = now
 
     store = ArtifactStore.open(store_folder.resolve().as_uri(), catalog="bench")
-    experts = sorted(folder.name for folder in work.glob("expert?"))
+    experts = sorted(folder.name for folder in work.glob(f"expert?-{dtype}"))
     for name, folder in {"base": model, **{each: work / each for each in experts}}.items():
         base = None if name == "base" else "base"
         pull_model(store, UpstreamModel(name, str(folder), base), Path())
     took("models into the store")
-    content = {**RECIPE, "base_model": "base", "sweep": {"lambda": lambdas}, "suite": "cosmos"}
+    content = {
+        **RECIPE,
+        "dtype": dtype,
+        "base_model": "base",
+        "sweep": {"lambda": lambdas},
+        "suite": "cosmos",
+    }
     recipe = parse_recipe(json.dumps({**content, "keep": keep}), "bench", "bench.yaml")
     points: dict[str, str | None] = {each.id: each.id for each in recipe.coefficients()}
     job = MergeJob(Steps((recipe,)), "base", "+".join(experts), points, "bench/merged_checkpoint")
@@ -168,15 +179,10 @@ def main() -> None:
         model, suite, out = given
         Path(out).write_text(json.dumps(score_suite(Path(model), Path(suite))), encoding="utf-8")
         return
-    model, work, store, out, keep, threads, *lambdas = given
-    found = score_sweep(
-        Path(model),
-        Path(work),
-        Path(store),
-        keep,
-        int(threads),
-        [float(value) for value in lambdas],
-    )
+    model, work, store, out, keep, threads, dtype, *lambdas = given
+    points = [float(value) for value in lambdas]
+    where = Path(model), Path(work), Path(store)
+    found = score_sweep(*where, keep, int(threads), dtype, points)
     Path(out).write_text(json.dumps(found), encoding="utf-8")
 
 

@@ -16,7 +16,7 @@ import numpy as np
 Tokens = tuple[int, ...]
 
 PIECE_TOKENS = 512
-"""The most tokens of a tree with branches: each is compared with all, so cost grows by squares."""
+"""The most tokens of a piece, but for answers that are longer: its mask grows by squares."""
 ROW_TOKENS = 128
 """Small pieces are laid side by side in rows of about so many tokens."""
 OPEN_ROWS = 64
@@ -91,11 +91,12 @@ def branches(
             size += sum(len(sequences[i]) - shared[i] for i in range(a + 1, b))
             common = min(shared[a + 1 : b], default=len(sequences[a]))
             saved = (common - trunk) * (len(_runs(shared, a, b, common)) - 1)
-            if b - a == 1 or (size <= PIECE_TOKENS and WORTH * saved >= size):
-                pieces.append(Piece(a, b, trunk, size))
-                continue
             reached = min(common, *(reach[i] for i in range(a, b)))
-            if WORTH * saved >= size and reached > trunk:
+            alone = b - a == 1
+            worth = alone or WORTH * saved >= size
+            if (worth and size <= PIECE_TOKENS) or (alone and reached <= trunk):
+                pieces.append(Piece(a, b, trunk, size))
+            elif worth and reached > trunk:
                 waiting.append((a, b, reached))
             else:
                 runs += _runs(shared, a, b, common)

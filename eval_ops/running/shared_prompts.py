@@ -18,6 +18,8 @@ from eval_ops.running.tree_reader import Answer, Request, TreeReader, look_up, r
 
 MOST_REQUESTS = 16_384
 """Requests that make one tree: their tokens are in memory once more. Neighbours share the most."""
+TRIED_TOKENS = 256
+"""Tokens of a prompt, and of an answer, that a model is tried with."""
 WORTH = 1.25
 """How many times more tokens the plain way must read for the tree to be worth its checks."""
 NEAR = {"torch.float32": 1e-3, "torch.float64": 1e-3}
@@ -89,6 +91,7 @@ def reads_trees(model: Any, requests: Sequence[Request]) -> bool:
     siblings = (r for r in requests if r[1] == longest[1] and r[2] != longest[2])
     strangers = (r for r in requests if r[1] != longest[1])
     tried = [longest, *[r for r in (next(siblings, None), next(strangers, None)) if r]]
+    tried = [_shortened(request) for request in tried]
     plain = [_plain_answer(model, request) for request in tried]
     expected = [value for value in plain if value is not None]
     if len(expected) < len(plain):
@@ -103,6 +106,12 @@ def reads_trees(model: Any, requests: Sequence[Request]) -> bool:
         or not np.isfinite(expected[index])  # broken weights are told by the answers themselves
         for index, value in found
     )
+
+
+def _shortened(request: Request) -> Request:
+    """A request of few enough tokens for a trial, whose mask grows by squares."""
+    name, prompt, answer = request
+    return name, prompt[-TRIED_TOKENS:], answer[:TRIED_TOKENS]
 
 
 def _plain_answer(model: Any, request: Request) -> float | None:

@@ -52,6 +52,7 @@ class Evaluator:
         self._tasks: dict[str, dict[str, Any]] = {}
         self._live = LiveModel(device)
         self._lm: Any = None
+        self._loaded: str | None = None
         self._known: dict[str, SuiteScores] = {}
         self._asked: dict[str, AskedItems] = {}
         self._lock = threading.Lock()
@@ -93,7 +94,7 @@ class Evaluator:
             self.prepare()
             if items is not None:
                 return self._score_some(Path(folder), progress, digest, items)
-            scores = self._run(Path(folder), progress)
+            scores = self._run(Path(folder), progress, None, digest)
             if digest is not None:
                 self._known[digest] = scores
                 if len(self._known) > REMEMBERED:
@@ -104,11 +105,15 @@ class Evaluator:
         self,
         folder: Path,
         progress: Progress | None,
-        items: Mapping[str, Sequence[int]] | None = None,
+        items: Mapping[str, Sequence[int]] | None,
+        digest: str | None,
     ) -> SuiteScores:
-        """Load a checkpoint and ask it all questions, or some."""
+        """Load a checkpoint, unless its digest is that of the one in memory, and ask it."""
         with pinned(self._threads or self._cores, self.suite.seed, self._device):
-            self._load(folder)
+            if digest is None or digest != self._loaded:
+                self._loaded = None
+                self._load(folder)
+                self._loaded = digest
             if self._threads is None and self._lm.model.num_parameters() < SMALL_MODEL:
                 set_threads(1)
             return self._score(str(folder), progress, items)
@@ -126,7 +131,7 @@ class Evaluator:
         sizes = {each.name: len(self._documents(each)) for each in self.suite.benchmarks}
         missing = asked.missing(items, sizes)
         if missing:
-            asked.add(missing, self._run(folder, progress, missing))
+            asked.add(missing, self._run(folder, progress, missing, digest))
         if digest is not None:
             self._asked[digest] = asked
             if len(self._asked) > REMEMBERED:

@@ -52,7 +52,8 @@ class _ServedEvaluator(Evaluator):
         self,
         folder: Path,
         progress: Progress | None,
-        items: Mapping[str, Sequence[int]] | None = None,
+        items: Mapping[str, Sequence[int]] | None,
+        digest: str | None,
     ) -> SuiteScores:
         endpoint = self._endpoint
         where = f"model {endpoint.model} at {endpoint.url}"

@@ -67,16 +67,21 @@ def test_rows_hold_every_sequence_once_and_every_token_sees_its_ancestors(
     assert sorted(found) == list(range(len(sequences)))
 
 
-def test_a_long_beginning_is_a_trunk_and_what_is_long_and_alone_a_piece() -> None:
+def test_long_beginnings_are_trunks_whether_shared_or_alone() -> None:
     examples = tuple(range(100, 140))
     sequences = sorted([*((*examples, n, n + 1) for n in range(6)), tuple(range(30))])
     shared = common_lengths(sequences)
     plans = list(branches(sequences, shared, [len(sequence) - 1 for sequence in sequences]))
     assert [(plan.trunk, [piece.size for piece in plan.pieces]) for plan in plans] == [
-        (0, [30]),
+        (29, [1]),
         (40, [2] * 6),
     ]
     assert [len(row) for row in rows_of(plans[1].pieces)] == [5, 1]
+
+
+def test_an_answer_that_is_longer_than_a_piece_is_one_all_the_same() -> None:
+    (plan,) = branches([tuple(range(30))], [0], [3])
+    assert (plan.trunk, [piece.size for piece in plan.pieces]) == (3, [27])
 
 
 def test_a_word_that_all_begin_with_is_read_again() -> None:

@@ -65,7 +65,7 @@ def by_item(scores: SuiteScores) -> dict[tuple[str, str], Sample]:
 
 
 def test_some_items_score_as_among_all_and_later_ones_do_not_repeat(
-    suite: Suite, checkpoints: list[Path]
+    suite: Suite, checkpoints: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evaluator = Evaluator(suite, threads=1)
     whole = by_item(evaluator.score(checkpoints[0]))
@@ -80,6 +80,11 @@ def test_some_items_score_as_among_all_and_later_ones_do_not_repeat(
     some = evaluator.score(checkpoints[0], count, "d", first)
     more = evaluator.score(checkpoints[0], count, "d", second)
     assert totals == [3 * 4, 4 + 4 * 3]
+    loads: list[Path] = []
+    monkeypatch.setattr(evaluator, "_load", loads.append)
+    evaluator.score(checkpoints[0], None, "d", {"herbs": [9]})
+    assert loads == [], "the checkpoint of that digest is in memory"
+    monkeypatch.undo()
     assert [sample.item for sample in some.samples] == ["herbs-002", "herbs-005", "herbs-017"]
     assert [score.n for score in some.scores] == [1, 2]
     assert len(more.samples) == 6
