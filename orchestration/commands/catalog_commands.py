@@ -203,6 +203,19 @@ def gc(
 
 
 @app.command()
+def prune(
+    keep: Annotated[
+        str, typer.Option(help="What stays written: 'champions', or 'champions,top:3'.")
+    ] = "champions",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List, remove nothing.")] = False,
+) -> None:
+    """Remove the weights of candidates; manifests and scores stay, and each can be made again."""
+    from orchestration.commands.prune_command import run_prune
+
+    run_prune(keep, dry_run)
+
+
+@app.command()
 def refs(
     asset: Annotated[str, typer.Argument(help="An asset, such as model or ties/champion.")],
     partition: Annotated[str | None, typer.Argument(help="Only this partition.")] = None,
