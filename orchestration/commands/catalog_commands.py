@@ -32,11 +32,15 @@ def materialize(
 
 
 @app.command()
-def refresh() -> None:
+def refresh(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be made, its GB and minutes.")
+    ] = False,
+) -> None:
     """Observe the upstream models and re-merge and re-score what any change touches."""
     from orchestration.commands import refresh_command as commands
 
-    commands.refresh()
+    (commands.refresh_dry_run if dry_run else commands.refresh)()
 
 
 @app.command()

@@ -4,6 +4,8 @@ The definitions and conditions are those of the daemon; only the loop around the
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +22,7 @@ from orchestration.refreshing.log import RunLog
 from orchestration.refreshing.progress import RefreshProgress
 from orchestration.refreshing.report import AssetCount, RefreshReport
 from orchestration.refreshing.requests import Pending
-from orchestration.refreshing.standing import daemon_of, live_partitions, look
+from orchestration.refreshing.standing import Standing, daemon_of, live_partitions, look
 from orchestration.refreshing.state import load_cursor, load_waiting, save
 from orchestration.refreshing.step_signals import signals_end_the_refresh
 from orchestration.refreshing.store_state import what_the_store_lacks
@@ -79,6 +81,27 @@ def refresh(
 
     Raises CatalogError, and RefreshRunningError when another refresh is at work on the instance.
     """
+    with _at_work(instance, settings, console) as work:
+        return work.run()
+
+
+def look_ahead(
+    instance: dg.DagsterInstance, settings: Settings, console: "Console | None" = None
+) -> tuple[Standing, RefreshReport]:
+    """Say what a refresh would make now, at most, and run nothing but the look at upstream models.
+
+    Whatever is below a change counts, although its inputs may come out as they were. Raises as
+    `refresh` does.
+    """
+    with _at_work(instance, settings, console) as work:
+        return work.look_ahead()
+
+
+@contextmanager
+def _at_work(
+    instance: dg.DagsterInstance, settings: Settings, console: "Console | None"
+) -> "Iterator[_Refresh]":
+    """The only refresh of an instance, with its log, its bars and its signals."""
     settings = named_settings(settings)
     definitions, home = build_definitions(settings), settings.dagster_home
     with only_refresh(instance, home):
@@ -86,7 +109,7 @@ def refresh(
         progress = RefreshProgress(console)
         work = _Refresh(instance, definitions, log, progress, run_tags(home), settings)
         with log.everything(), progress, signals_end_the_refresh():
-            return work.run()
+            yield work
 
 
 class _Refresh:
@@ -148,6 +171,22 @@ class _Refresh:
         self._stand(pending)
         self._report.seconds = time.perf_counter() - started
         return self._report
+
+    def look_ahead(self) -> tuple[Standing, RefreshReport]:
+        """Observe, ask the conditions once, and follow what they ask for down the graph."""
+        self._observe()
+        pending = Pending(self._graph)
+        pending.add(load_waiting(self._instance, self._graph))
+        pending.add(self._lost())
+        result = dg.evaluate_automation_conditions(
+            defs=self._definitions,
+            instance=self._instance,
+            cursor=load_cursor(self._instance),  # which is not moved on: nothing is made
+            asset_selection=dg.AssetSelection.all(),
+        )
+        keys = self._graph.materializable_asset_keys
+        pending.add({key: result.get_requested_partitions(key) for key in keys})
+        return look(self._instance, self._graph, pending.waiting), self._report
 
     def _stand(self, pending: Pending) -> None:
         """Say what is not up to date at the end."""
