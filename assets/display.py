@@ -25,6 +25,23 @@ def tell(log: "dg.DagsterLogManager", message: str) -> None:
     log.error(message, extra={TOLD: True})
 
 
+def listed(lines: Sequence[str]) -> dg.MetadataValue:
+    """Show lines below one another, whatever stands in them; `none` where there are none."""
+    from merge_ops.provenance.markdown import in_markdown
+
+    if not lines:
+        return dg.MetadataValue.text("none")
+    return dg.MetadataValue.md("\n".join(f"- {in_markdown(line)}" for line in lines))
+
+
+def size(nbytes: int) -> str:
+    """Say a number of bytes as people do: `1.24 GB`."""
+    for least, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
+        if nbytes >= least:
+            return f"{nbytes / least:.2f} {unit}"
+    return f"{nbytes / 1e3:.1f} kB"
+
+
 def picture(png: bytes) -> dg.MarkdownMetadataValue:
     """Show a PNG in place."""
     text = base64.b64encode(png).decode()
@@ -109,6 +126,7 @@ def of_artifact(artifact: "Artifact", memoized: bool) -> MetadataMap:
     return {
         "uri": dg.MetadataValue.path(artifact.uri),
         "digest": artifact.digest,
+        "size": size(artifact.nbytes),
         "bytes": artifact.nbytes,
         "memoized": memoized,
     }

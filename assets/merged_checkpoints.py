@@ -11,7 +11,7 @@ from blake3 import blake3
 
 from assets.batches import Batch
 from assets.checks import report_checks
-from assets.display import of_artifact, of_masks, of_work
+from assets.display import listed, of_artifact, of_masks, of_work
 from assets.failures import stop_if_run_is_over
 from assets.grid import group_by_set
 from assets.progress_log import log_progress
@@ -138,7 +138,7 @@ def data_version(code_version: str, merged: MergedSet) -> str:
 
 def _metadata(merged: MergedSet, point: MergedCheckpoint) -> dict[str, Any]:
     """What is seen of one checkpoint; times and bytes are those of its whole set."""
-    told = {"warnings": "\n".join(merged.warnings)} if merged.warnings else {}
+    told = {"warnings": listed(merged.warnings)} if merged.warnings else {}
     if point.artifact.virtual:
         return {**of_artifact(point.artifact, point.memoized), **of_masks(merged.masks), **told}
     return {

@@ -55,7 +55,7 @@ def build_scores(
             with CandidateScorer(store, job, scoring, settings.stream()) as scorer:
                 for key in points.values():
                     with batch.part(key):
-                        progress = log_progress(context.log, str(key))
+                        progress = log_progress(context.log, str(key), unit="items")
                         scored = scorer.score_point(merge.name, str(key), progress)
                         batch.report(key, scored.artifact.digest, _of_scores(scored))
         return batch.result()
@@ -100,7 +100,7 @@ def build_model_scores(
             with batch.part(*batch.keys):  # one that became broken since stops no other suite
                 scoring = _scoring(suite, settings, context)
             for name in batch.keys if scoring is not None else ():
-                progress = log_progress(context.log, name)
+                progress = log_progress(context.log, name, unit="items")
                 with batch.part(name):
                     of_model = score_model(store, name, bases.get(name), scoring, stream, progress)
                     scored[name][scoring.suite.name] = of_model
