@@ -281,7 +281,7 @@ class _Refresh:
 
 
 def _all_passed(result: dg.ExecuteInProcessResult) -> bool:
-    return not any(map(_is_fault, result.get_asset_check_evaluations()))
+    return not any(map(is_fault, result.get_asset_check_evaluations()))
 
 
 def _short(plan: RunPlan) -> str:
