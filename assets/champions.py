@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from assets.display import MetadataMap, number, size, table
+from assets.gate_checks import NAMES, gate_results
 from assets.run_settings import RunSettings
 from assets.team_asset import team_asset
 from assets.work import names
@@ -45,7 +46,7 @@ def build_champion(
         group=GROUP,
         code_version=code_version,
         kind="pytorch",
-        checks=[CHECK],
+        checks=[CHECK, *NAMES],
         description=f"Champion: the best checkpoint of recipe {recipe.name} that passed its gate."
         " No benchmark is significantly below the best single expert by more than the allowed loss,"
         " and the mean is significantly above the champion before it. Otherwise that one stays. It"
@@ -66,7 +67,7 @@ def build_champion(
         return dg.MaterializeResult(
             data_version=dg.DataVersion(digest),
             metadata={**_metadata(store, recipe.name, promotion), **metadata_of_state(state)},
-            check_results=[_check(promotion)],
+            check_results=[_check(promotion), *gate_results(promotion)],
         )
 
     return champion
@@ -135,6 +136,7 @@ def _metadata(
         **of_champion,
         "candidate": promotion.candidate.label,
         "candidate's test mean": number(promotion.candidate.scores.mean().value),
+        "optimism": promotion.optimism or "not known",
     }
 
 

@@ -135,6 +135,7 @@ def _of_scores(each: ScoredCheckpoint, prefix: str = "") -> dict[str, Any]:
         "scores": table(_score_rows(each.scores)),
         "mean on validation items": _mean(each.scores, "validation"),
         "mean on test items": _mean(each.scores, "test"),
+        "smallest difference": _smallest_difference(each.scores),
     }
     return {prefix + name: value for name, value in shown.items()}
 
@@ -145,6 +146,17 @@ def _mean(scores: "SuiteScores", split: Literal["validation", "test"]) -> float 
 
     try:
         return number(scores.mean(split).value)
+    except PairingError:
+        return "no such items"
+
+
+def _smallest_difference(scores: "SuiteScores") -> str:
+    """What the suite can show at the worst; a word where it has no test items or no answers."""
+    from eval_ops.errors import PairingError
+    from eval_ops.scores.power import expected_from, suite_power
+
+    try:
+        return suite_power(scores.suite, expected_from([scores])).to_text()
     except PairingError:
         return "no such items"
 

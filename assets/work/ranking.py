@@ -18,7 +18,7 @@ from assets.work.kept_rows import (
 )
 from assets.work.scoring import Scoring
 from assets.work.virtual_checkpoints import materialize
-from eval_ops.errors import EvalError
+from eval_ops.errors import EvalError, PairingError
 from eval_ops.scores.gates import Decision, decide, parse_gate
 from eval_ops.scores.leaderboard import (
     Entry,
@@ -93,13 +93,17 @@ class Held:
 
 @dataclass(frozen=True)
 class Promotion:
-    """A promotion is what the gate said of a recipe's best candidate, and the champion then."""
+    """A promotion is what the gate said of a recipe's best candidate, and the champion then.
+
+    `optimism` says how much the choice among so many flatters the candidate's validation mean.
+    """
 
     candidate: Entry
     decision: Decision | None
     champion: "Artifact | None"
     changed: bool
     reasons: tuple[str, ...]
+    optimism: str | None = None
 
 
 def rank(store: "ArtifactStore", contest: Contest, run: str | None = None) -> Leaderboard:
@@ -265,7 +269,21 @@ def promote(
     if decision.promote:
         _kept(store, recipe, store.get("checkpoint", str(candidate.digest)), stream)
         champion = _crown(store, recipe, candidate, decision, run)
-    return Promotion(candidate, decision, champion, decision.promote, tuple(decision.reasons))
+    luck = _optimism([entry for entry in entries if entry.recipe == recipe.name])
+    return Promotion(candidate, decision, champion, decision.promote, decision.reasons, luck)
+
+
+def _optimism(tried: Sequence[Entry]) -> str | None:
+    """How much the best of the tried candidates flatters itself; None without validation items."""
+    from eval_ops.scores.leaderboard import optimism
+
+    try:
+        return optimism([entry.scores for entry in tried]).to_text()
+    except PairingError:
+        return None
+    finally:
+        for entry in tried:
+            entry.scores.forget_samples()
 
 
 def _kept(

@@ -11,6 +11,7 @@ from eval_ops.scores.comparison import Comparison, compare
 from eval_ops.scores.known_comparisons import SIDES, KnownComparisons, Sources
 from eval_ops.scores.known_comparisons import known_comparisons as known_comparisons
 from eval_ops.scores.known_comparisons import sources_to_json as sources_to_json
+from eval_ops.scores.multiplicity import optimism as optimism
 from eval_ops.scores.scores import Mean, Score, SuiteScores
 
 Kind = Literal["base", "expert", "average", "candidate"]

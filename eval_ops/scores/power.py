@@ -70,7 +70,7 @@ class SuitePower:
         return (
             f"suite {self.suite}: a difference of {100 * self.mean:.1f} points of the mean is found"
             f" with probability {100 * self.power:g} % at {100 * self.confidence:g} % confidence,"
-            f" if two checkpoints differ {source}. On one benchmark: {each} points."
+            f" if two checkpoints differ {source}. On one benchmark, in points: {each}."
         )
 
     def _items(self, benchmark: str) -> str:

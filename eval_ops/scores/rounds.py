@@ -18,6 +18,7 @@ import numpy as np
 
 from eval_ops.errors import PairingError
 from eval_ops.scores.course import Course, Item
+from eval_ops.scores.course import course_of as course_of
 from eval_ops.scores.sequential import Capital, Race, Verdict
 
 Ask = Callable[[Sequence[Item]], Mapping[Item, float]]

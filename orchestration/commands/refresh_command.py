@@ -8,6 +8,7 @@ from orchestration.commands.console import PlainConsole
 from orchestration.commands.leaderboard_command import PLAIN_WIDTH
 from orchestration.commands.leaderboard_command import leaderboard as leaderboard
 from orchestration.commands.store_tables import print_table, size_text
+from orchestration.commands.suite_power import print_smallest_differences
 from orchestration.settings import load_settings
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def refresh() -> None:
     from orchestration.refreshing.refresh import refresh as run
 
     console, settings = _console(), load_settings()
+    print_smallest_differences(console, settings)
     with open_instance(settings) as instance:
         report = run(instance, settings, console)
     _print_counts(console, report)

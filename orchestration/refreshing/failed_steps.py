@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from assets.batches import FAILED
+from assets.gate_checks import NOT_JUDGED
 
 
 def failures_of(result: dg.ExecuteInProcessResult, where: str) -> list[str]:
@@ -25,7 +26,8 @@ def failures_of(result: dg.ExecuteInProcessResult, where: str) -> list[str]:
 
 def found_by_checks(result: dg.ExecuteInProcessResult) -> Iterator[tuple[str, bool]]:
     """What the checks of a run found, partition by partition, and whether it is a fault."""
-    found = [each for each in result.get_asset_check_evaluations() if not each.passed]
+    every = result.get_asset_check_evaluations()
+    found = [each for each in every if not each.passed and NOT_JUDGED not in each.metadata]
     by_partition = {each.asset_key for each in found if each.partition is not None}
     for each in found:
         if each.partition is None and each.asset_key in by_partition:
