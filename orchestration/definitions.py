@@ -106,6 +106,11 @@ def contest_of(catalog: Catalog) -> Contest:
     return _contest(Partitions(catalog))
 
 
+def merges_of(catalog: Catalog) -> list[MergeRecipe]:
+    """Return what a catalog's recipes merge."""
+    return _merges(catalog, Partitions(catalog))
+
+
 def _contest(partitions: Partitions) -> Contest:
     catalog = partitions.catalog
     recipes = [recipe for recipe in catalog.recipes.values() if recipe.suite]

@@ -74,11 +74,24 @@ def publish_virtual(
 
     `models` are those that the plan's recipe names. What is there already, written or not, stays.
     """
+    return {
+        coefficient: store.publish_virtual(CHECKPOINT, digest, **fields)
+        for coefficient, (digest, fields) in unwritten(plan, models).items()
+    }
+
+
+def unwritten(
+    plan: "Plan", models: Mapping[str, "Checkpoint"]
+) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Return digest and manifest fields of every coefficient of a plan, as virtual ones have them.
+
+    `models` are those that the plan's recipe names.
+    """
     from merge_ops.recipes.document import nameless_document
 
     drawn_by = {each.name for each in plan.inputs} if plan.method.random else set[str]()
     fields = manifest_fields(plan)
-    made: dict[str, Artifact] = {}
+    made: dict[str, tuple[str, dict[str, Any]]] = {}
     for output in plan.outputs:
         document, names = nameless_document(plan.recipe, output.values, drawn_by)
         making = {
@@ -87,9 +100,7 @@ def publish_virtual(
             "coefficient": output.coefficient,
             "bytes": sum(shard.size for shard in plan.shards),
         }
-        made[output.coefficient] = store.publish_virtual(
-            CHECKPOINT, str(output.digest), **fields, making=making
-        )
+        made[output.coefficient] = str(output.digest), {**fields, "making": making}
     return made
 
 

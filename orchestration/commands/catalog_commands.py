@@ -53,11 +53,15 @@ def score(
 
 
 @app.command()
-def refresh() -> None:
+def refresh(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be made, its GB and minutes.")
+    ] = False,
+) -> None:
     """Observe the upstream models and re-merge and re-score what any change touches."""
     from orchestration.commands import refresh_command as commands
 
-    commands.refresh()
+    (commands.refresh_dry_run if dry_run else commands.refresh)()
 
 
 @app.command()
@@ -221,6 +225,19 @@ def gc(
     from orchestration.commands.store_commands import collect
 
     collect(dry_run, grace)
+
+
+@app.command()
+def prune(
+    keep: Annotated[
+        str, typer.Option(help="What stays written: 'champions', or 'champions,top:3'.")
+    ] = "champions",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List, remove nothing.")] = False,
+) -> None:
+    """Remove the weights of candidates; manifests and scores stay, and each can be made again."""
+    from orchestration.commands.prune_command import run_prune
+
+    run_prune(keep, dry_run)
 
 
 @app.command()
