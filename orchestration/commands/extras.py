@@ -6,9 +6,9 @@ EXTRAS = {
     "torch": ("torch",),
     "hub": ("huggingface_hub",),
     "platform": (
-        "accelerate", "botocore", "dagster", "dagster_shared", "dagster_webserver", "datasets",
-        "lm_eval", "matplotlib", "pyarrow", "pydantic", "rouge_score", "s3fs", "sqlalchemy",
-        "tokenizers", "transformers", "urllib3", "uvicorn",
+        "accelerate", "botocore", "cma", "dagster", "dagster_shared", "dagster_webserver",
+        "datasets", "lm_eval", "matplotlib", "optuna", "pyarrow", "pydantic", "rouge_score",
+        "s3fs", "scipy", "sqlalchemy", "tokenizers", "transformers", "urllib3", "uvicorn",
     ),
     "ray": ("dagster_ray", "ray"),
     "team": ("dagster_postgres", "psycopg2"),
