@@ -83,13 +83,16 @@ def decide(
     """
     if not experts:
         raise GateError("gate", ["no single expert was given to compare with; score one at least"])
-    rivals = {**experts, **({"the incumbent": incumbent} if incumbent else {})}
-    broken = [f"'{name}' has scores that are not finite" for name in rivals if _odd(rivals[name])]
-    if broken:
-        raise GateError("gate", [f"{each}; score it again" for each in broken])
     best = max(sorted(experts), key=lambda name: experts[name].mean().value)
     opponent, rival = ("incumbent", incumbent) if incumbent else (best, experts[best])
     title = "the incumbent" if incumbent else f"the best single expert '{best}'"
+    broken = [f"'{name}'" for name, scores in experts.items() if _odd_score(scores)]
+    if not broken and _odd(rival):
+        broken = [f"'{opponent}'"]
+    if broken:
+        raise GateError(
+            "gate", [f"{each} has scores that are not finite; score it again" for each in broken]
+        )
     odd = _odd(candidate)
     if odd:
         return _refused(candidate, rival, opponent, odd, gate)
@@ -133,11 +136,17 @@ def decide(
     )
 
 
+def _odd_score(scores: SuiteScores) -> str:
+    """Name the first benchmark whose score is NaN or infinite; reads no answers."""
+    odd = (name for name in scores.benchmarks if not math.isfinite(scores.score(name).value))
+    return next(odd, "")
+
+
 def _odd(scores: SuiteScores) -> str:
     """Name the first answer that is worth NaN or infinity; "" where there is none."""
+    if odd := _odd_score(scores):
+        return odd
     for benchmark in scores.benchmarks:
-        if not math.isfinite(scores.score(benchmark).value):
-            return benchmark
         for item, value in scores.values(benchmark).items():
             if not math.isfinite(value):
                 return f"{benchmark}, item '{item}'"
