@@ -1,10 +1,11 @@
 """<recipe>/champion: the checkpoint to use, changed only when the evidence says so."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.display import MetadataMap, table
+from assets.display import MetadataMap, number, size, table
+from assets.gate_checks import NAMES, gate_results
 from assets.run_settings import RunSettings
 from assets.team_asset import team_asset
 from assets.work import names
@@ -12,9 +13,18 @@ from assets.work.announcing import Announce, event_of
 from assets.work.champion_history import ChampionState, champion_state, history_rows
 from assets.work.collecting import Contest, RankedRecipe
 from assets.work.ranking import LEADERBOARD, Held, Promotion, promote
+from assets.work.virtual_checkpoints import bytes_of
 
+if TYPE_CHECKING:
+    from resources.store import Artifact, ArtifactStore
+
+GROUP = "champions"
+"""Of all recipes: in a recipe's own group they would close a circle around the leaderboard's."""
 CHECK = "could_be_judged"
-"""Fails where what the candidates are compared with cannot be read; the champion stays."""
+"""Fails where what the candidates are compared with cannot be read; the champion stays.
+
+It warns where there is nothing to judge: no champion is green without any score."""
+UNSCORED = "no candidate of this recipe is scored"
 
 
 def build_champion(
@@ -33,35 +43,31 @@ def build_champion(
         names.champion(recipe.name),
         condition,
         deps=[dg.AssetDep(LEADERBOARD)],
-        group=recipe.name,
+        group=GROUP,
         code_version=code_version,
         kind="pytorch",
-        checks=[CHECK],
+        checks=[CHECK, *NAMES],
         description=f"Champion: the best checkpoint of recipe {recipe.name} that passed its gate."
         " No benchmark is significantly below the best single expert by more than the allowed loss,"
-        " and the mean is significantly above the champion before it. Otherwise that one stays.",
+        " and the mean is significantly above the champion before it. Otherwise that one stays. It"
+        " is written when it is promoted, unless the recipe says `keep: none`.",
     )
     def champion(context: dg.AssetExecutionContext, settings: RunSettings) -> dg.MaterializeResult:
         store, run = settings.store(), context.run.run_id
         before = names.ref_of(store, names.champion(recipe.name))
-        promotion = promote(store, contest, recipe, settings.device, settings.threads, run)
+        promotion = promote(
+            store, contest, recipe, settings.device, settings.threads, run, settings.stream()
+        )
         state = champion_state(store, recipe.name)
         event = _event(settings.catalog, recipe, promotion, before.digest if before else None)
         problem = announce(event) if announce is not None and event is not None else None
         if problem is not None:
             context.log.warning(problem)
         digest = promotion.champion.digest if promotion and promotion.champion else "none"
-        unread = promotion.reason if isinstance(promotion, Held) and promotion.fault else None
         return dg.MaterializeResult(
             data_version=dg.DataVersion(digest),
-            metadata={**_metadata(promotion), **metadata_of_state(state)},
-            check_results=[
-                dg.AssetCheckResult(
-                    check_name=CHECK,
-                    passed=unread is None,
-                    metadata={"problems": unread or "none"},
-                )
-            ],
+            metadata={**_metadata(store, recipe.name, promotion), **metadata_of_state(state)},
+            check_results=[_check(promotion), *gate_results(promotion)],
         )
 
     return champion
@@ -98,21 +104,87 @@ def _event(
     )
 
 
-def _metadata(promotion: Promotion | Held | None) -> dict[str, Any]:
+def _check(promotion: Promotion | Held | None) -> dg.AssetCheckResult:
+    severity, problem = dg.AssetCheckSeverity.WARN, None
     if promotion is None:
-        return {"decision": "no candidate is scored yet"}
+        problem = f"{UNSCORED}; see its scores, and its merged checkpoints"
+    elif isinstance(promotion, Held) and (promotion.fault or promotion.champion is None):
+        problem = promotion.reason
+        severity = dg.AssetCheckSeverity.ERROR if promotion.fault else severity
+    return dg.AssetCheckResult(
+        check_name=CHECK,
+        passed=problem is None,
+        severity=severity,
+        metadata={"problems": problem or "none"},
+    )
+
+
+def _metadata(
+    store: "ArtifactStore", recipe: str, promotion: Promotion | Held | None
+) -> dict[str, Any]:
+    """What was decided, who the champion is and how to load it, and who wanted to be."""
+    if promotion is None:
+        return {"champion": "none", "decision": f"none: {UNSCORED}"}
+    of_champion = _of_champion(store, recipe, promotion.champion)
     if isinstance(promotion, Held):
-        stays = promotion.champion.digest if promotion.champion else "none yet"
-        return {"decision": f"the champion stays: {promotion.reason}", "champion": stays}
-    decision, champion = promotion.decision, promotion.champion
+        return {"decision": f"the champion stays: {promotion.reason}", **of_champion}
+    decision = promotion.decision
     verdict = decision.to_markdown() if decision is not None else promotion.reasons[0]
-    shown = {
+    return {
         "decision": dg.MetadataValue.md(verdict),
         "promoted": promotion.changed,
+        **of_champion,
         "candidate": promotion.candidate.label,
-        "candidate's test mean": promotion.candidate.scores.mean().value,
-        "champion": champion.digest if champion else "none yet",
+        "candidate's test mean": number(promotion.candidate.scores.mean().value),
+        "optimism": promotion.optimism or "not known",
     }
-    if champion is None:
-        return shown
-    return {**shown, "uri": dg.MetadataValue.path(champion.uri), "bytes": champion.nbytes}
+
+
+def _of_champion(
+    store: "ArtifactStore", recipe: str, champion: "Artifact | None"
+) -> dict[str, Any]:
+    """The champion by name, as its ref has it since it was promoted."""
+    ref = names.ref_of(store, names.champion(recipe))
+    if champion is None or ref is None:
+        return {"champion": "none yet"}
+    said = ref.fields
+    experts, coefficient = str(said.get("experts") or ""), str(said.get("coefficient") or "")
+    point = f" at {coefficient}" if coefficient not in ("", "default") else ""
+    return {
+        "champion": f"{recipe}{point}: {experts or 'no experts'}",
+        "recipe": recipe,
+        "expert set": experts or "none",
+        "coefficient": coefficient or "default",
+        "test mean when it was promoted": number(said.get("test_mean")),
+        "champion since": ref.current.at,
+        "how to load it": dg.MetadataValue.md(_loading(store, recipe)),
+        "digest": champion.digest,
+        **_of_bytes(champion),
+    }
+
+
+def _of_bytes(champion: "Artifact") -> dict[str, Any]:
+    """Where the champion lies and how large it is; of a virtual one, how large it would be."""
+    if champion.virtual:
+        return {"virtual": True, "bytes when it is written": bytes_of(champion)}
+    uri = dg.MetadataValue.path(champion.uri)
+    return {"uri": uri, "size": size(champion.nbytes), "bytes": champion.nbytes}
+
+
+def _loading(store: "ArtifactStore", recipe: str) -> str:
+    """Python that loads whatever is the champion then, from wherever the store lies."""
+    from merge_ops.provenance.markdown import fenced
+
+    room = type(store).__module__.rpartition(".")[0]  # resources.store, or below ronghe
+    catalog = store.namespace.name
+    of_catalog = f", catalog={catalog!r}" if catalog is not None else ""
+    lines = [
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        f"from {room} import ArtifactStore",
+        "",
+        f"store = ArtifactStore.open({store.uri!r}{of_catalog})",
+        f"folder = store.resolve({names.champion(recipe)!r}).folder()",
+        "model = AutoModelForCausalLM.from_pretrained(folder)",
+        "tokenizer = AutoTokenizer.from_pretrained(folder)",
+    ]
+    return "\n".join(fenced("\n".join(lines), "python"))

@@ -73,10 +73,12 @@ def report_checks(
 
 
 def examine(store: "ArtifactStore", asset: str, partition: str | None) -> list[str]:
-    """Return everything wrong with the checkpoint of a name; nothing when it is sound."""
+    """Return everything wrong with the checkpoint of a name; nothing of a sound or virtual one."""
     artifact = names.resolve(store, asset, partition)
     if artifact is None:
         return [MISSING]
+    if artifact.virtual:
+        return []  # nothing is written; it is looked at when it is merged into memory and scored
     damaged = store.verify(artifact)
     if damaged:
         way_out = "`ronghe verify --repair` sets it aside, and the next refresh makes it again"

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from assets.work.virtual_checkpoints import bytes_of
+
 if TYPE_CHECKING:
     from assets.work.emr_masking import PublishedMasks
     from resources.store import Artifact
@@ -21,6 +23,23 @@ MOST_ROWS, LONGEST_CELL = 500, 1000
 def tell(log: "dg.DagsterLogManager", message: str) -> None:
     """Log an error that stops nothing, so that a refresh names it and does not end as done."""
     log.error(message, extra={TOLD: True})
+
+
+def listed(lines: Sequence[str]) -> dg.MetadataValue:
+    """Show lines below one another, whatever stands in them; `none` where there are none."""
+    from merge_ops.provenance.markdown import in_markdown
+
+    if not lines:
+        return dg.MetadataValue.text("none")
+    return dg.MetadataValue.md("\n".join(f"- {in_markdown(line)}" for line in lines))
+
+
+def size(nbytes: int) -> str:
+    """Say a number of bytes as people do: `1.24 GB`."""
+    for least, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
+        if nbytes >= least:
+            return f"{nbytes / least:.2f} {unit}"
+    return f"{nbytes / 1e3:.1f} kB"
 
 
 def picture(png: bytes) -> dg.MarkdownMetadataValue:
@@ -96,10 +115,18 @@ def _valid(text: str) -> str:
 
 
 def of_artifact(artifact: "Artifact", memoized: bool) -> MetadataMap:
-    """Show where an artifact is and whether it was there before."""
+    """Show where an artifact is and whether it was there before; of a virtual one, that it is."""
+    if artifact.virtual:
+        return {
+            "virtual": True,
+            "digest": artifact.digest,
+            "bytes when it is written": bytes_of(artifact),
+            "memoized": memoized,
+        }
     return {
         "uri": dg.MetadataValue.path(artifact.uri),
         "digest": artifact.digest,
+        "size": size(artifact.nbytes),
         "bytes": artifact.nbytes,
         "memoized": memoized,
     }

@@ -5,6 +5,7 @@ from typing import Any
 
 import dagster as dg
 
+from assets.board_evidence import evidence as _evidence
 from assets.display import drawn, number, of_artifact
 from assets.imported_scores import imported_scores_key
 from assets.run_settings import RunSettings
@@ -44,7 +45,10 @@ def build_leaderboard(
         board = rank(settings.store(), contest, context.run.run_id)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(board.artifact.digest),
-            metadata=_metadata(context.log, board),
+            metadata={
+                **_metadata(context.log, board),
+                **_evidence(context.log, settings.store(), contest, board),
+            },
             check_results=[_check(board)],
         )
 

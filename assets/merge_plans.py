@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 
 from assets.batches import Report, each_partition
-from assets.display import drawn, of_artifact, table, tell
+from assets.display import drawn, listed, of_artifact, size, table, tell
 from assets.run_settings import RunSettings
 from assets.team_asset import team_asset
 from assets.work import names
@@ -76,9 +76,9 @@ def _metadata(log: dg.DagsterLogManager, base: str, study: Study) -> dict[str, A
         **_drawn(log, interference),
         "pairs": table(_pairs(interference)),
         **({"pairs with less conflict, not shown": hidden} if hidden else {}),
-        "warnings": "\n".join(study.findings["warnings"]) or "none",
-        "bytes read by one merge": study.findings["bytes_read"],
-        "bytes of one output": study.findings["bytes_of_one_output"],
+        "warnings": listed(study.findings["warnings"]),
+        "one merge reads": size(study.findings["bytes_read"]),
+        "one output takes": size(study.findings["bytes_of_one_output"]),
     }
 
 

@@ -11,7 +11,7 @@ from blake3 import blake3
 
 from assets.batches import Batch
 from assets.checks import report_checks
-from assets.display import of_artifact, of_masks, of_work
+from assets.display import listed, of_artifact, of_masks, of_work
 from assets.failures import stop_if_run_is_over
 from assets.grid import group_by_set
 from assets.progress_log import log_progress
@@ -82,7 +82,7 @@ def build_merged_checkpoint(
         kind="pytorch",
         description=f"Merged checkpoints: experts merged by {merge.recipe.merge_method}, as recipe"
         f" {merge.name} says. Published under the digest of the plan: what is in the store is not"
-        " merged again.",
+        f" merged again. {_KEPT[merge.recipe.kept]}",
     )
     def merged_checkpoint(
         context: dg.AssetExecutionContext, settings: RunSettings
@@ -99,6 +99,15 @@ def build_merged_checkpoint(
         return batch.result()
 
     return merged_checkpoint
+
+
+_KEPT = {
+    "champion": "They are virtual: planned, merged when they are scored, and only the champion is"
+    " written.",
+    "all": "All are written.",
+    "none": "They are virtual: planned, merged when they are scored, and none is written but by"
+    " `ronghe materialize`.",
+}
 
 
 def _report(
@@ -129,7 +138,9 @@ def data_version(code_version: str, merged: MergedSet) -> str:
 
 def _metadata(merged: MergedSet, point: MergedCheckpoint) -> dict[str, Any]:
     """What is seen of one checkpoint; times and bytes are those of its whole set."""
-    told = {"warnings": "\n".join(merged.warnings)} if merged.warnings else {}
+    told = {"warnings": listed(merged.warnings)} if merged.warnings else {}
+    if point.artifact.virtual:
+        return {**of_artifact(point.artifact, point.memoized), **of_masks(merged.masks), **told}
     return {
         **of_artifact(point.artifact, point.memoized),
         **of_masks(merged.masks),
@@ -142,6 +153,11 @@ def _metadata(merged: MergedSet, point: MergedCheckpoint) -> dict[str, Any]:
 
 def _sentence(merged: MergedSet) -> str:
     made = sum(not each.memoized for each in merged.checkpoints)
+    if made and not merged.seconds:
+        return (
+            f"{merged.expert_set}: {made} checkpoints planned and not written (virtual: they are"
+            f" merged when they are scored), {len(merged.checkpoints) - made} found"
+        )
     return (
         f"{merged.expert_set}: {made} checkpoints merged in {merged.seconds:.2f} s"
         f" ({merged.megabytes_per_second:.0f} MB/s; {merged.reused} of {merged.tensors} tensors"

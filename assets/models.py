@@ -8,6 +8,7 @@ import dagster as dg
 
 from assets.batches import Report, each_partition
 from assets.display import of_artifact, of_packing, of_work
+from assets.progress_log import log_progress
 from assets.run_settings import RunSettings
 from assets.team_asset import team_asset
 from assets.work.entries import UpstreamModel
@@ -39,7 +40,8 @@ def build_model(
         def pull(name: str) -> Report:
             entry = models[name]
             base = models[entry.base] if entry.base else None
-            pulled = pull_model(store, entry, folder, run, base, context.log.info)
+            progress = log_progress(context.log, name)
+            pulled = pull_model(store, entry, folder, run, base, context.log.info, progress)
             return pulled.artifact.digest, _metadata(entry, pulled)
 
         return each_partition(context, pull)

@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import dagster as dg
 from blake3 import blake3
 
-from assets.batches import Batch, Report, each_partition
+from assets.batches import Batch, Report
 from assets.display import number, of_artifact, table
+from assets.grid import group_by_set
 from assets.merged_checkpoints import MergeRecipe
 from assets.progress_log import log_progress
 from assets.run_settings import RunSettings
 from assets.team_asset import team_asset
 from assets.work import names
+from assets.work.candidates import CandidateScorer
 from assets.work.pulling import MODEL
-from assets.work.scoring import ScoredCheckpoint, Scoring, score_model, score_point
+from assets.work.scoring import ScoredCheckpoint, Scoring, score_model
 
 if TYPE_CHECKING:
     from eval_ops.scores import SuiteScores
@@ -47,14 +49,16 @@ def build_scores(
         " checkpoint and suite: what is in the store is not evaluated again.",
     )
     def scores(context: dg.AssetExecutionContext, settings: RunSettings) -> dg.MaterializeResult:
-        store, scoring = settings.store(), _scoring(suite, settings, context)
-
-        def score(key: str) -> Report:
-            progress = log_progress(context.log, str(key))
-            scored = score_point(store, merge.name, str(key), scoring, progress)
-            return scored.artifact.digest, _of_scores(scored)
-
-        return each_partition(context, score)
+        store, scoring, batch = settings.store(), _scoring(suite, settings, context), Batch(context)
+        for expert_set, points in group_by_set(batch.keys).items():
+            job = merge.job(expert_set, points)
+            with CandidateScorer(store, job, scoring, settings.stream()) as scorer:
+                for key in points.values():
+                    with batch.part(key):
+                        progress = log_progress(context.log, str(key), unit="items")
+                        scored = scorer.score_point(merge.name, str(key), progress)
+                        batch.report(key, scored.artifact.digest, _of_scores(scored))
+        return batch.result()
 
     return scores
 
@@ -96,7 +100,7 @@ def build_model_scores(
             with batch.part(*batch.keys):  # one that became broken since stops no other suite
                 scoring = _scoring(suite, settings, context)
             for name in batch.keys if scoring is not None else ():
-                progress = log_progress(context.log, name)
+                progress = log_progress(context.log, name, unit="items")
                 with batch.part(name):
                     of_model = score_model(store, name, bases.get(name), scoring, stream, progress)
                     scored[name][scoring.suite.name] = of_model
@@ -133,6 +137,7 @@ def _of_scores(each: ScoredCheckpoint, prefix: str = "") -> dict[str, Any]:
         "scores": table(_score_rows(each.scores)),
         "mean on validation items": _mean(each.scores, "validation"),
         "mean on test items": _mean(each.scores, "test"),
+        "smallest difference": _smallest_difference(each.scores),
     }
     return {prefix + name: value for name, value in shown.items()}
 
@@ -143,6 +148,17 @@ def _mean(scores: "SuiteScores", split: Literal["validation", "test"]) -> float 
 
     try:
         return number(scores.mean(split).value)
+    except PairingError:
+        return "no such items"
+
+
+def _smallest_difference(scores: "SuiteScores") -> str:
+    """What the suite can show at the worst; a word where it has no test items or no answers."""
+    from eval_ops.errors import PairingError
+    from eval_ops.scores.power import expected_from, suite_power
+
+    try:
+        return suite_power(scores.suite, expected_from([scores])).to_text()
     except PairingError:
         return "no such items"
 

@@ -14,7 +14,10 @@ one of two experts. On a machine with other work look at CPU seconds.
 """
 
 import argparse
+import contextlib
 import dataclasses
+import os
+import resource
 import tempfile
 import time
 from collections.abc import Iterator
@@ -49,13 +52,30 @@ def row(case: str, partitions: int, runs: int, wall: float, cpu: float) -> list[
 def refreshed(case: str, project: TinyProject, home: str) -> list[str]:
     """Refresh a project with the Dagster instance of one folder."""
     settings = dataclasses.replace(project.settings(), dagster_home=project.root / home)
-    wall, cpu = time.perf_counter(), time.process_time()
+    wall, cpu = time.perf_counter(), used()
     with open_instance(settings) as instance:
         report: RefreshReport = refresh(instance, settings)
     if report.failures:
         raise SystemExit("\n".join(report.failures))
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    wall, cpu = time.perf_counter() - wall, used() - cpu
     return row(case, report.rerun, report.runs, wall, cpu)
+
+
+def used() -> float:
+    """CPU seconds of this process and of its children, the one that loads checkpoints included.
+
+    That one lives on: the kernel counts a child's time for its parent once it is over, so it is
+    looked up here.
+    """
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    total = time.process_time() + ended.ru_utime + ended.ru_stime
+    tick = os.sysconf("SC_CLK_TCK")
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it is over
+            fields = stat.read_text(encoding="utf-8").rpartition(")")[2].split()
+            if int(fields[1]) == os.getpid():
+                total += (int(fields[11]) + int(fields[12])) / tick
+    return total
 
 
 def pairs(folder: Path, experts: int) -> Iterator[list[str]]:

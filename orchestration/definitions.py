@@ -105,6 +105,11 @@ def contest_of(catalog: Catalog) -> Contest:
     return _contest(Partitions(catalog))
 
 
+def merges_of(catalog: Catalog) -> list[MergeRecipe]:
+    """Return what a catalog's recipes merge."""
+    return _merges(catalog, Partitions(catalog))
+
+
 def _contest(partitions: Partitions) -> Contest:
     catalog = partitions.catalog
     recipes = [recipe for recipe in catalog.recipes.values() if recipe.suite]
@@ -225,14 +230,15 @@ def _results(partitions: Partitions) -> Iterator[Any]:
         live.append({name: digest for name, (_, digest) in catalog.imported.items()})
     yield build_leaderboard(contest, _digest(live), condition)
     for recipe in contest.recipes:
-        version = _digest(dict(recipe.gate))
+        asked = catalog.recipes[recipe.name].keep
+        version = _digest(dict(recipe.gate) | ({"keep": asked} if asked else {}))
         yield build_champion(contest, recipe, version, when_inputs_change(), announce)
 
 
 def _ranked(recipe: Recipe, partitions: Partitions) -> RankedRecipe:
     points = partitions.points_of(recipe)
     return RankedRecipe(
-        recipe.name, str(recipe.suite), _is_plain_average(recipe), points, recipe.gate
+        recipe.name, str(recipe.suite), _is_plain_average(recipe), points, recipe.gate, recipe.kept
     )
 
 
@@ -252,6 +258,7 @@ def _recipe_version(recipe: Recipe) -> str:
             bool(recipe.experts),
             [dict(recipe.parameters), recipe.dtype, recipe.out_dtype],
             [_vocabulary_of(recipe), PLAN_VERSION],
+            *([recipe.keep] if recipe.keep else ()),  # what was not written may have to be now
         ]
     )
 

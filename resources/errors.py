@@ -15,6 +15,7 @@
     │   ├── UnfinishedReadError       (also an OSError) what a dead attempt left cannot be read
     │   ├── ContentConflictError      other contents are published under the same digest
     │   ├── MissingArtifactError      nothing is published under that kind and digest
+    │   ├── VirtualArtifactError      an artifact that is planned, not written, has no files to read
     │   └── DamagedArtifactError      a published file or manifest is missing or has wrong bytes
     │       ├── ArtifactReadError       (also an OSError) a range could not be read exactly
     │       └── LaterReleaseError       a manifest or ref of a format that this release cannot read
@@ -89,6 +90,10 @@ class ContentConflictError(StoreError):
 
 class MissingArtifactError(StoreError):
     """Nothing is published under that kind and digest."""
+
+
+class VirtualArtifactError(StoreError):
+    """The artifact is virtual: its manifest says how its files are made, and none is written."""
 
 
 class DamagedArtifactError(StoreError):

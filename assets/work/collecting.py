@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 class RankedRecipe:
     """A ranked recipe has live candidates: partition keys, with expert set and coefficient.
 
-    `plain_average` marks the recipe that every other one has to beat.
+    `plain_average` marks the recipe that every other one has to beat. `keep` says which candidates
+    are written (merge_ops.recipes): the champion is, unless it is `none`.
     """
 
     name: str
@@ -32,6 +33,7 @@ class RankedRecipe:
     plain_average: bool
     points: Mapping[str, tuple[str, str]]
     gate: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    keep: str = "champion"
 
 
 @dataclass(frozen=True)

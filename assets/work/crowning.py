@@ -11,6 +11,7 @@ from assets.work.collecting import Contest, RankedRecipe, collect_entries
 from assets.work.named_checkpoints import NamedCheckpoint, scores_on
 from assets.work.ranking import LEADERBOARD
 from assets.work.suite_files import load_suite
+from assets.work.virtual_checkpoints import materialize
 from eval_ops.errors import EvalError
 from eval_ops.scores.gates import Decision, decide, parse_gate
 from eval_ops.scores.leaderboard import choose
@@ -18,6 +19,7 @@ from resources.errors import DamagedArtifactError, MissingArtifactError
 
 if TYPE_CHECKING:
     from eval_ops.suites import Suite
+    from merge_ops.stream import StreamSettings
     from resources.store import Artifact, ArtifactStore, Ref
 
 MOST_PASSED_OVER = 8
@@ -44,10 +46,12 @@ def promote_by_hand(
     recipe: RankedRecipe,
     candidate: NamedCheckpoint,
     because: str,
+    stream: "StreamSettings | None" = None,
 ) -> Crowning:
     """Make a scored checkpoint the champion of a recipe, whatever the gate says.
 
-    What the gate would have said is on record with the reason. Raises MissingArtifactError where
+    What the gate would have said is on record with the reason. It is written where the recipe keeps
+    champions; `stream` says how to merge it. Raises MissingArtifactError where
     the checkpoint has no scores on the recipe's suite, EvalError where they cannot be compared.
     """
     suite = load_suite(contest.suites[recipe.suite])
@@ -69,12 +73,16 @@ def promote_by_hand(
     }
     return _point(
         store, contest, recipe, suite, ref, candidate.digest, history.PROMOTION, because, fields,
-        decision,
+        decision, stream,
     )  # fmt: skip
 
 
 def roll_back(
-    store: "ArtifactStore", contest: Contest, recipe: RankedRecipe, because: str
+    store: "ArtifactStore",
+    contest: Contest,
+    recipe: RankedRecipe,
+    because: str,
+    stream: "StreamSettings | None" = None,
 ) -> Crowning:
     """Make the champion before the present one the champion again.
 
@@ -92,8 +100,9 @@ def roll_back(
     kept = ("experts", "coefficient", "test_mean")
     fields = {name: before.fields[name] for name in kept if name in before.fields}
     return _point(
-        store, contest, recipe, suite, ref, before.digest, history.ROLLBACK, because, fields, None
-    )
+        store, contest, recipe, suite, ref, before.digest, history.ROLLBACK, because, fields, None,
+        stream,
+    )  # fmt: skip
 
 
 def _point(
@@ -107,9 +116,12 @@ def _point(
     because: str,
     fields: Mapping[str, Any],
     decision: Decision | None,
+    stream: "StreamSettings | None",
 ) -> Crowning:
     before = ref.digest if ref is not None else None
     champion = store.get("checkpoint", digest)
+    if recipe.keep != "none":
+        champion = materialize(store, champion, stream)
     if before != digest or kind == history.PROMOTION:
         board = _board(store)
         passed = [each for each in (before, *_best(store, contest, recipe, suite)) if each]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from assets.work.names import CHAMPION, kind_of
 from assets.work.packed_models import MODEL, PACKED, RestoredModel
+from assets.work.virtual_checkpoints import making_of, stored_by_digest
 from merge_ops.errors import RongheError
 
 if TYPE_CHECKING:
@@ -39,11 +40,13 @@ def need_fault(
     """Say what an artifact needs and has not; None where it has everything.
 
     A packed expert is restored, into nothing, unless its base is among the `bad`: once that is
-    right again, so is the expert.
+    right again, so is the expert. A virtual checkpoint needs what it is made from.
     """
     from merge_ops.jobs.restoring import Nowhere, restore
     from resources.errors import MissingArtifactError, StoreError
 
+    if manifest.get("virtual") is True:
+        return _unmakeable(store, manifest)
     if manifest.get("kind") != PACKED:
         return None
     base = _base_of(manifest)
@@ -59,6 +62,19 @@ def need_fault(
         )
     except (StoreError, RongheError, KeyError, TypeError) as error:
         return f"it cannot be restored: {error}"
+    return None
+
+
+def _unmakeable(store: "ArtifactStore", manifest: Mapping[str, Any]) -> str | None:
+    """Why a virtual checkpoint cannot be made: a model is gone, or the manifest does not say."""
+    from resources.errors import DamagedArtifactError, MissingArtifactError
+
+    try:
+        making = making_of(store.get(str(manifest["kind"]), str(manifest["digest"])))
+        for digest in sorted({each for parts in making.models.values() for each in parts}):
+            stored_by_digest(store, digest)
+    except (MissingArtifactError, DamagedArtifactError) as error:
+        return str(error)
     return None
 
 

@@ -1,6 +1,7 @@
 """Looks at merged checkpoints: their bytes each time, what transformers makes of them once."""
 
 import json
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,7 @@ def faults_of(store: "ArtifactStore", artifact: "Artifact", called: str) -> list
     return problems
 
 
+@cache
 def _version(name: str) -> str | None:
     try:
         return version(name)

@@ -1,19 +1,20 @@
 """From recipes and an expert set to published checkpoints. Knows no Dagster."""
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
 from assets.work import names
 from assets.work.emr_masking import EMR_MASKS, PublishedMasks, publish_masks
 from assets.work.pulling import open_models
 from assets.work.resume import carry_out
 from assets.work.reuse import with_reuse
-from merge_ops.errors import OutputError
+from assets.work.virtual_checkpoints import (
+    CHECKPOINT,
+    check_place,
+    manifest_fields,
+    publish_virtual,
+)
 from merge_ops.recipes import Recipe, Steps
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from merge_ops.progress import Progress
     from merge_ops.stream import StreamSettings
     from resources.store import Artifact, ArtifactStore
-
-CHECKPOINT = "checkpoint"
 
 
 @dataclass(frozen=True)
@@ -90,13 +89,46 @@ def merge_set(
 ) -> MergedSet:
     """Merge those checkpoints of a job that the store does not hold, from one read of the inputs.
 
-    A checkpoint is published under its plan's digest, so asking again costs a small read each. What
+    A checkpoint is published under its plan's digest, so asking again costs a small read each. One
+    of a recipe that does not `keep: all` is published virtual: planned, and no weight is read. What
     is unchanged since the checkpoints that the job's asset points to is copied from there, and what
     a killed merge finished from what it left. The results of earlier steps are found by their
     plans' digests, never by name, so they are those of the models as they are now; one that is not
     in the store is merged too. A failure publishes nothing. Raises CompatibilityError or
     NonFiniteError for inputs that cannot be merged, MissingArtifactError when a model is not in the
     store.
+    """
+    opened = open_set(store, job, settings, progress)
+    merger = _Merger(store, settings, progress)
+    written = job.steps.result.writes_all
+    result = merger.merge(
+        opened.recipe, opened.models, job.expert_set, job.points, job.asset, written
+    )
+    return replace(result, warnings=tuple(dict.fromkeys([*opened.warnings, *result.warnings])))
+
+
+@dataclass(frozen=True)
+class OpenedSet:
+    """What one expert set is merged from: the concrete recipe of the result, and open models.
+
+    `warnings` are those of the steps before it.
+    """
+
+    recipe: Recipe
+    models: Mapping[str, "Checkpoint"]
+    warnings: tuple[str, ...]
+
+
+def open_set(
+    store: "ArtifactStore",
+    job: MergeJob,
+    settings: "StreamSettings",
+    progress: "Progress | None" = None,
+) -> OpenedSet:
+    """Open everything that a job's result is merged from; merge the steps before it that lack.
+
+    These are always written: their bytes are what the result is merged from. Raises as `merge_set`
+    does.
     """
     experts = job.expert_set.split("+") if job.expert_set else []
     concrete = job.steps.for_experts(experts, job.base)
@@ -109,8 +141,7 @@ def merge_set(
         merged = merger.merge(recipe, models, made_for, {"default": None})
         models[recipe.name] = _opened(recipe.name, merged.checkpoints[0].artifact)
         warnings += merged.warnings
-    result = merger.merge(concrete.result, models, job.expert_set, job.points, job.asset)
-    return replace(result, warnings=tuple(dict.fromkeys([*warnings, *result.warnings])))
+    return OpenedSet(concrete.result, models, tuple(warnings))
 
 
 def point_at(store: "ArtifactStore", job: MergeJob, merged: MergedSet, run: str) -> None:
@@ -154,8 +185,13 @@ class _Merger:
         expert_set: str,
         points: Mapping[str, str | None],
         asset: str | None = None,
+        written: bool = True,
     ) -> MergedSet:
-        """Find what the store holds of one concrete recipe, merge and publish the rest."""
+        """Find what the store holds of one concrete recipe, merge and publish the rest.
+
+        What need not be `written` is published virtual where it is not there; what must be and is
+        there virtual is merged.
+        """
         from merge_ops.plans import plan_merge
         from merge_ops.stream import arithmetic_kind, check_settings
 
@@ -165,12 +201,16 @@ class _Merger:
             output.coefficient: artifact
             for output in wanted
             if (artifact := self.store.find(CHECKPOINT, str(output.digest))) is not None
+            and not (written and artifact.virtual)
         }
         missing = [each.coefficient for each in wanted if each.coefficient not in present]
-        made, reused = None, 0
+        made, reused, plan = None, 0, whole
         if missing:
             plan = whole.with_coefficients(missing)
             check_settings(plan, self.settings)  # before any weight is read, to hash or to merge it
+        if missing and not written:
+            present.update(publish_virtual(self.store, plan, models))
+        elif missing:
             check_place(self.store, plan.bytes_written)
             if asset is not None:
                 plan = with_reuse(self.store, plan, asset, points)
@@ -197,59 +237,11 @@ class _Merger:
 
     def _carry_out(self, plan: "Plan") -> "CarriedOut":
         def fields(output: "Output") -> dict[str, Any]:
-            return _manifest_fields(plan)
+            return manifest_fields(plan)
 
         return carry_out(self.store, CHECKPOINT, plan, fields, self.settings, self.progress)
-
-
-def check_place(store: "ArtifactStore", nbytes: int) -> None:
-    """Raise OutputError where the store's local disk has no room for so many bytes."""
-    if not store.uri.startswith("file:"):
-        return
-    place = Path(unquote(urlsplit(store.uri).path))
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
-    if nbytes > free:
-        raise OutputError(
-            f"the checkpoint takes {nbytes / 1e9:,.2f} GB, and the disk of artifact store"
-            f" {store.uri} has {free / 1e9:,.2f} GB free; free space there (`ronghe gc`), or move"
-            " the store"
-        )
 
 
 def expected_tensors(artifact: "Artifact") -> list[str] | None:
     """Return the names of the tensors that a checkpoint was planned to have."""
     return artifact.manifest.get("tensors")
-
-
-def _manifest_fields(plan: "Plan") -> dict[str, Any]:
-    """What a manifest says of a merge: nothing that the plan's digest does not cover.
-
-    What its models are called, and their licences, is said by the ref (`point_at`).
-    """
-    return {
-        "plan": {
-            "method": plan.method.name,
-            "method_version": plan.method.version,
-            "seed": plan.recipe.seed if plan.method.random else None,
-            "excluded": sorted(plan.excluded),
-        },
-        "tensors": [step.output.name for step in plan.steps],
-        "inputs": sorted({digest for each in plan.checkpoints for digest in _digests(each)}),
-        "versions": {name: _version(name) for name in ("ronghe", "torch")},
-    }
-
-
-def _digests(checkpoint: "Checkpoint") -> list[str]:
-    """The digest of a model; of a base with adapters, those of each too."""
-    parts = [digest for each in checkpoint.made_of for digest in _digests(each)]
-    return [*([checkpoint.digest] if checkpoint.digest else []), *parts]
-
-
-def _version(name: str) -> str | None:
-    """The installed version of a package; None when it runs from a folder that is not installed."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

@@ -7,6 +7,7 @@ its manifest, and stays in the store like everything that is published.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,7 @@ class RestoredModel:
         self.digest = self.content_digest = packed.digest
         self._store = store
         self._pins: dict[Path, Pin] = {}
+        self._opened: list[PackedSource] = []
         below = str(packed.manifest["base"]["digest"])
         base = store.find(MODEL, below)
         if base is None:
@@ -63,7 +65,8 @@ class RestoredModel:
                 " `ronghe refresh` pulls both again"
             )
         self._base = base
-        index = self.source().index
+        self._opened.append(self.source())
+        index = self._opened[0].index
         self.files: Mapping[str, FileRecord] = {
             each.path: FileRecord(each.path, each.size, each.blake3) for each in index.files
         }
@@ -76,6 +79,8 @@ class RestoredModel:
 
     def source(self) -> "PackedSource":
         """Open the files as they were for random access; thread-safe."""
+        with suppress(IndexError):  # whoever opens a model reads it: its headers once, not twice
+            return self._opened.pop()
         from merge_ops.checkpoints import open_checkpoint
         from merge_ops.sources import PackedSource
 
@@ -114,6 +119,7 @@ def pull_packed(
     model: UpstreamModel,
     source: "ModelSource",
     base: "StoredModel",
+    progress: "Progress | None" = None,
     **fields: Any,
 ) -> tuple["Artifact", Saving]:
     """Pull an expert and publish it packed against `base`, or full where that saves too little.
@@ -132,7 +138,7 @@ def pull_packed(
         folder = work / "packed"
         folder.mkdir()
         with PackingSink(folder, below, called=source.location) as sink:
-            copy_unpickled(source, sink)
+            copy_unpickled(source, sink, progress)
             index = sink.finish()
         packed = PackedSource(FolderSource(folder), below)
         saving = Saving(index.nbytes, index.packed_nbytes, False)

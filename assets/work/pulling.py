@@ -14,6 +14,7 @@ from merge_ops.errors import CheckpointError
 if TYPE_CHECKING:
     from assets.work.packed_models import StoredModel
     from merge_ops.checkpoints import ByteSource, Checkpoint
+    from merge_ops.progress import Progress
     from resources.store import Artifact, ArtifactStore, Ref
     from resources.upstream import ModelSource
 
@@ -65,12 +66,13 @@ def pull_model(
     run: str | None = None,
     base: UpstreamModel | None = None,
     tell: Callable[[str], None] | None = None,
+    progress: "Progress | None" = None,
 ) -> PulledModel:
     """Copy a model into the store unless its revision is there, check its headers, point to it.
 
     Pickled weights become safetensors first. A full expert is packed where its catalog entry or the
     saving says so; `base` is its base's entry, which is pulled before it unless the store has it.
-    `tell` hears how much is downloaded, before it is.
+    `tell` hears how much is downloaded, before it is, and `progress` how many bytes came so far.
     Raises ResourceError when the source cannot be read, CheckpointError when it is no checkpoint or
     a pickle holds more than tensors; the name `model/<name>` then stays where it was.
     """
@@ -91,7 +93,7 @@ def pull_model(
         if tell is not None and told is not None:
             tell(told)
         below = _base_of(store, model, base, folder, run)
-        artifact, saving = _pull(store, model, source, below)
+        artifact, saving = _pull(store, model, source, below, progress)
     whole = as_it_was(store, artifact)
     checkpoint = _checked(model, whole)
     if not memoized and model.kind == "full":
@@ -135,12 +137,13 @@ def _pull(
     model: UpstreamModel,
     source: "ModelSource",
     base: "StoredModel | None",
+    progress: "Progress | None",
 ) -> tuple["Artifact", Saving | None]:
     _check_before(model, source)
     if base is not None:
-        return pull_packed(store, model, source, base)
+        return pull_packed(store, model, source, base, progress)
     with store.attempt(MODEL) as attempt:
-        copy_unpickled(source, attempt)
+        copy_unpickled(source, attempt, progress)
         return attempt.publish(), None
 
 

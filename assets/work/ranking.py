@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from assets.work import names
+from assets.work.candidates import score_virtual
 from assets.work.champion_history import set_aside
 from assets.work.collecting import Collected, Contest, RankedRecipe, collect_entries
-from assets.work.imports import IMPORTED_FILE, imported_text
+from assets.work.imports import write_beside
 from assets.work.kept_rows import (
     EarlierBoard,
     all_marked,
@@ -16,8 +17,9 @@ from assets.work.kept_rows import (
     read_board,
     without_notes,
 )
-from assets.work.scoring import score_checkpoint
-from eval_ops.errors import EvalError
+from assets.work.scoring import Scoring
+from assets.work.virtual_checkpoints import materialize
+from eval_ops.errors import EvalError, PairingError
 from eval_ops.scores.gates import Decision, decide, parse_gate
 from eval_ops.scores.leaderboard import (
     Entry,
@@ -35,6 +37,7 @@ from resources.errors import DamagedArtifactError, MissingArtifactError, Resourc
 if TYPE_CHECKING:
     from eval_ops.scores.leaderboard import CoefficientPoint, Row
     from eval_ops.suites import Suite
+    from merge_ops.stream import StreamSettings
     from resources.store import Artifact, ArtifactStore
 
 LEADERBOARD = "leaderboard"
@@ -91,13 +94,17 @@ class Held:
 
 @dataclass(frozen=True)
 class Promotion:
-    """A promotion is what the gate said of a recipe's best candidate, and the champion then."""
+    """A promotion is what the gate said of a recipe's best candidate, and the champion then.
+
+    `optimism` says how much the choice among so many flatters the candidate's validation mean.
+    """
 
     candidate: Entry
     decision: Decision | None
     champion: "Artifact | None"
     changed: bool
     reasons: tuple[str, ...]
+    optimism: str | None = None
 
 
 def rank(store: "ArtifactStore", contest: Contest, run: str | None = None) -> Leaderboard:
@@ -136,10 +143,7 @@ def rank(store: "ArtifactStore", contest: Contest, run: str | None = None) -> Le
         for name, files in written.items():
             for end, text in files.items():
                 attempt.write_bytes(f"{name}{end}", text.encode())
-        if imported := imported_text(contest.imported):
-            attempt.write_bytes(IMPORTED_FILE, imported.encode())
-        if not written:
-            attempt.write_bytes("nothing.md", b"No suite can be ranked.\n")
+        write_beside(attempt, contest.imported, bool(written))
         artifact = attempt.publish()
     store.point(LEADERBOARD, None, LEADERBOARD, artifact.digest, run=run)
     texts = {name: files[".md"] for name, files in written.items()}
@@ -216,6 +220,7 @@ def promote(
     device: str,
     threads: int,
     run: str | None = None,
+    stream: "StreamSettings | None" = None,
 ) -> Promotion | Held | None:
     """Put a recipe's best candidate before its gate; None when it has no scored candidate yet.
 
@@ -223,8 +228,12 @@ def promote(
     `<recipe>/champion` points to its checkpoint; otherwise the champion stays. It stays undecided
     where the suite is broken, or where what the candidates are compared with cannot be read whole.
     What a person passed over (champion_history) is no candidate until something is new.
+    A champion is written, unless the recipe keeps none; `stream` says how to merge it.
     """
     from assets.work.suite_files import load_suite
+    from merge_ops.stream import StreamSettings
+
+    stream = stream or StreamSettings(threads=threads, device=device)
 
     champion = names.resolve(store, names.champion(recipe.name))
     if recipe.suite in contest.broken.suites:
@@ -250,14 +259,38 @@ def promote(
         return Promotion(best, None, champion, False, reasons)
     if champion is not None and champion.digest == candidate.digest:
         reasons = ("the best candidate is the champion already",)
+        champion = _kept(store, recipe, champion, stream)
         return Promotion(candidate, None, champion, False, reasons)
     incumbent = None
     if champion is not None:
-        incumbent = score_checkpoint(store, champion, suite, device, threads).scores
+        scoring = Scoring(suite, device, threads, run)
+        incumbent = score_virtual(store, champion, scoring, stream).scores
     decision = decide(candidate.scores, experts, incumbent, parse_gate(recipe.gate))
     if decision.promote:
+        _kept(store, recipe, store.get("checkpoint", str(candidate.digest)), stream)
         champion = _crown(store, recipe, candidate, decision, run)
-    return Promotion(candidate, decision, champion, decision.promote, tuple(decision.reasons))
+    luck = _optimism([entry for entry in entries if entry.recipe == recipe.name])
+    return Promotion(candidate, decision, champion, decision.promote, decision.reasons, luck)
+
+
+def _optimism(tried: Sequence[Entry]) -> str | None:
+    """How much the best of the tried candidates flatters itself; None without validation items."""
+    from eval_ops.scores.leaderboard import optimism
+
+    try:
+        return optimism([entry.scores for entry in tried]).to_text()
+    except PairingError:
+        return None
+    finally:
+        for entry in tried:
+            entry.scores.forget_samples()
+
+
+def _kept(
+    store: "ArtifactStore", recipe: RankedRecipe, champion: "Artifact", stream: "StreamSettings"
+) -> "Artifact":
+    """The champion, written before anything points to it where the recipe keeps champions."""
+    return champion if recipe.keep == "none" else materialize(store, champion, stream)
 
 
 def _crown(

@@ -59,13 +59,16 @@ def with_reuse(
 def _earlier(
     store: "ArtifactStore", asset: str, partition: str | None, table: Mapping[str, str]
 ) -> Earlier | None:
-    """The partition's checkpoint, if one of its tensors can be copied and its files are whole."""
+    """The partition's checkpoint, if one of its tensors can be copied and its files are whole.
+
+    A virtual one has none.
+    """
     from merge_ops.checkpoints import open_checkpoint
 
     ref = ref_of(store, asset, partition)
     artifact = store.find(ref.kind, ref.digest) if ref is not None else None
     known = store.find(TENSOR_KEYS, artifact.digest) if artifact is not None else None
-    if artifact is None or known is None:
+    if artifact is None or artifact.virtual or known is None:
         return None
     before: dict[str, str] = known.read_json(FILE)
     if before.items().isdisjoint(table.items()) or store.verify(artifact):

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from assets.work import names
 from assets.work.whole_models import whole_model
 from eval_ops.scores import SuiteScores, scores_digest
 from merge_ops.stream import choose_device
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from assets.work.packed_models import StoredModel
@@ -63,8 +63,9 @@ def score_checkpoint(
     if known is not None:
         return ScoredCheckpoint(known, read_scores(known), True, time.perf_counter() - started)
     named = called or f"checkpoint {checkpoint.digest[:12]}"
-    scores = _score_in_child(checkpoint.folder(), named, suite, device, threads, progress)
-    artifact = _publish(store, digest, checkpoint, suite, scores)
+    scoring = Scoring(suite, device, threads)
+    scores = score_in_child(checkpoint.folder(), named, scoring, progress)
+    artifact = publish_scores(store, checkpoint.kind, checkpoint.digest, suite, scores)
     return ScoredCheckpoint(artifact, scores, False, time.perf_counter() - started)
 
 
@@ -94,23 +95,23 @@ def open_scores(artifact: "Artifact", checked: bool = True) -> SuiteScores:
     return scores
 
 
-def _publish(
-    store: "ArtifactStore",
-    digest: str,
-    checkpoint: "StoredModel",
-    suite: "Suite",
-    scores: SuiteScores,
+def publish_scores(
+    store: "ArtifactStore", kind: str, checkpoint: str, suite: "Suite", scores: SuiteScores
 ) -> "Artifact":
-    """Publish, or take what another process published meanwhile: its last bits may differ."""
+    """Publish the scores of a checkpoint, of which `kind` and digest are given.
+
+    What another process published meanwhile is taken instead: its last bits may differ.
+    """
     from resources.errors import ContentConflictError
 
+    digest = scores_digest(checkpoint, suite.digest)
     with store.attempt(SCORES) as attempt:
         attempt.write_bytes("scores.json", scores.to_json().encode())
         attempt.write_bytes("samples.parquet", scores.samples_to_parquet())
         try:
             return attempt.publish(
                 digest,
-                checkpoint={"kind": checkpoint.kind, "digest": checkpoint.digest},
+                checkpoint={"kind": kind, "digest": checkpoint},
                 suite={"name": suite.name, "digest": suite.digest},
                 versions=dict(scores.versions),
             )
@@ -118,29 +119,35 @@ def _publish(
             return store.get(SCORES, digest)
 
 
-def _score_in_child(
+def score_in_child(
     folder: "Path",
     called: str,
-    suite: "Suite",
-    device: str,
-    threads: int,
+    scoring: "Scoring",
     progress: "Progress | None",
+    items: "Mapping[str, Sequence[int]] | None" = None,
+    shown: str | None = None,
 ) -> SuiteScores:
-    """Score in the child that this process keeps for models: nothing of a model is run here."""
+    """Score in the child that this process keeps for models: nothing of a model is run here.
+
+    With `items` some items alone are asked. Messages say `shown` instead of the folder, where that
+    means nothing to anybody. Raises EvalError.
+    """
     from eval_ops.errors import ModelEndedError, raised_by_child
     from eval_ops.suites import fetch_data, suite_to_json
     from merge_ops.children import ask_of_model
     from merge_ops.errors import ChildEndedError, ChildRaisedError
     from merge_ops.stream import usable_cores
 
+    suite = scoring.suite
     fetch_data(suite)
-    chosen = choose_device(device)
+    chosen = choose_device(scoring.device)
     request = {
         "suite_digest": suite.digest,
         "device": chosen,
-        "threads": threads,
+        "threads": scoring.threads,
         "cores": usable_cores(),
         "tokenizer_seconds": TOKENIZER_SECONDS,
+        **({"items": {name: list(each) for name, each in items.items()}} if items else {}),
     }
 
     def tell(told: object) -> None:
@@ -162,11 +169,12 @@ def _score_in_child(
         if answer.get("needs") == "suite":
             answer = ask(suite=suite_to_json(suite))
     except ChildRaisedError as error:
-        raise raised_by_child(error.kind, error.why) from error
+        why = error.why if shown is None else error.why.replace(str(folder.absolute()), shown)
+        raise raised_by_child(error.kind, why) from error
     except ChildEndedError as error:
         raise ModelEndedError(f"{error}. {WAY_OUT}") from error
     samples = b64decode(answer["samples"])
-    return read_answer(suite, answer["scores"], samples, chosen, threads)
+    return read_answer(suite, answer["scores"], samples, chosen, scoring.threads)
 
 
 def read_answer(
@@ -194,31 +202,6 @@ class Scoring:
     run: str | None = None
 
 
-def score_point(
-    store: "ArtifactStore",
-    recipe: str,
-    partition: str,
-    scoring: Scoring,
-    progress: "Progress | None" = None,
-) -> ScoredCheckpoint:
-    """Score what a recipe made for one partition, and point `<recipe>/scores` to that.
-
-    Raises MissingArtifactError when nothing was made, EvalError when it cannot be scored.
-    """
-    from resources.errors import MissingArtifactError
-
-    merged = names.merged_checkpoint(recipe)
-    checkpoint = names.resolve(store, merged, partition)
-    if checkpoint is None:
-        raise MissingArtifactError(
-            f"{merged} [{partition}] is not in artifact store {store.uri}; materialize it first"
-        )
-    scored = _score(store, checkpoint, scoring, progress, f"{merged} [{partition}]")
-    digest = scored.artifact.digest
-    store.point(names.scores(recipe), partition, SCORES, digest, run=scoring.run)
-    return scored
-
-
 def score_model(
     store: "ArtifactStore",
     name: str,
@@ -232,18 +215,19 @@ def score_model(
     Raises MissingArtifactError when the model was never pulled, EvalError when it cannot be scored.
     """
     checkpoint = whole_model(store, name, base, stream, scoring.run)
-    scored = _score(store, checkpoint, scoring, progress, f"model {name}")
+    scored = score_stored(store, checkpoint, scoring, progress, f"model {name}")
     asset, digest = f"model_scores/{scoring.suite.name}", scored.artifact.digest
     store.point(asset, name, SCORES, digest, run=scoring.run)
     return scored
 
 
-def _score(
+def score_stored(
     store: "ArtifactStore",
     checkpoint: "StoredModel",
     scoring: Scoring,
     progress: "Progress | None",
     called: str,
 ) -> ScoredCheckpoint:
+    """Score a checkpoint as a scoring says; see `score_checkpoint`."""
     suite, device, threads = scoring.suite, scoring.device, scoring.threads
     return score_checkpoint(store, checkpoint, suite, device, threads, progress, called)

@@ -5,13 +5,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from merge_ops.progress import Progress
     from resources.upstream import FileSink, FileWriter, ModelSource
 
 PICKLED = (".bin", ".bin.index.json")
 
 
-def copy_unpickled(source: "ModelSource", sink: "FileSink") -> None:
+def copy_unpickled(
+    source: "ModelSource", sink: "FileSink", progress: "Progress | None" = None
+) -> None:
     """Copy a model into `sink`, with safetensors in place of pickled weights.
+
+    `progress` hears of the bytes that came, and of how many will.
 
     The store never holds a pickle: those files wait in a temporary folder, where a limited
     child reads them. Raises CheckpointError where one asks for more than tensors, which is not run.
@@ -24,7 +29,7 @@ def copy_unpickled(source: "ModelSource", sink: "FileSink") -> None:
         held, out = place / "held", place / "out"
         held.mkdir()
         out.mkdir()
-        source.copy_to(_Divided(sink, held))
+        source.copy_to(_Divided(sink, held), progress)
         waiting = sorted(held.iterdir())
         if any(path.suffix == ".bin" for path in waiting):
             convert_folder(held, out, called=source.location)

@@ -9,5 +9,14 @@ from eval_ops.plots.heatmap import heatmap
 from eval_ops.plots.layer_norms import TensorNorm, layer_norm_plot
 from eval_ops.plots.leaderboard import leaderboard_plot
 from eval_ops.plots.sweep import coefficient_plot
+from eval_ops.plots.tradeoffs import front_plot, retention_plot
 
-__all__ = ["TensorNorm", "coefficient_plot", "heatmap", "layer_norm_plot", "leaderboard_plot"]
+__all__ = [
+    "TensorNorm",
+    "coefficient_plot",
+    "front_plot",
+    "heatmap",
+    "layer_norm_plot",
+    "leaderboard_plot",
+    "retention_plot",
+]

@@ -47,8 +47,11 @@ def error_bars(means: Sequence["Mean"]) -> list[list[float]]:
 
 def png(figure: Any) -> bytes:
     """Draw a figure and return its PNG bytes, the same for the same figure."""
-    target = io.BytesIO()
-    figure.savefig(target, format="png", metadata={"Software": None})
+    from matplotlib.image import imsave
+
+    figure.canvas.draw()  # lays out and draws; `savefig` would draw twice for the same bytes
+    target, dots = io.BytesIO(), figure.canvas.buffer_rgba()
+    imsave(target, dots, format="png", dpi=figure.dpi, metadata={"Software": None})
     return target.getvalue()
 
 

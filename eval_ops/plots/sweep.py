@@ -63,6 +63,9 @@ UPRIGHT = 6
 
 
 def _draw_means(axes: Any, means: Sequence[Mean], series: Series) -> None:
+    places = [place + series.shift for place in range(len(means))]
+    lows, highs = ([100 * getattr(mean, end) for mean in means] for end in ("low", "high"))
+    axes.fill_between(places, lows, highs, color=series.colour, alpha=0.12, linewidth=0)
     axes.errorbar(
         [place + series.shift for place in range(len(means))],
         [100 * mean.value for mean in means],

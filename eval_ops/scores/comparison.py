@@ -9,18 +9,24 @@ Two questions are asked of the item-by-item differences, and both must agree on 
 - McNemar's test (1947), exact and two-sided, for right/wrong items: among the items on which just
   one of the two is right, how surprising is this imbalance if either were as likely? It keeps a
   handful of items, where the bootstrap is overconfident, from deciding anything.
+
+Items of one group (a passage) are drawn together by the bootstrap (cluster bootstrap). In McNemar's
+place stands a sign-flip test over groups (Fisher 1935): if neither is better, the summed difference
+of each group could as well have had the other sign. The same test, item by item, stands in its
+place where items are not simply right or wrong.
 """
 
 import json
 import zlib
-from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
-from typing import Literal
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eval_ops.errors import PairingError
+from eval_ops.scores.intervals import cluster_sums, resampled_ratios
 from eval_ops.scores.scores import SuiteScores
 
 Verdict = Literal["better", "worse", "undecided"]
@@ -29,6 +35,11 @@ Differences = NDArray[np.float64]
 RESAMPLES = 10_000
 FEW_VALUES = 64
 BLOCK = 4_000_000
+MOST_EXACT = 14
+"""Groups whose signs are flipped in every way; of more, FLIPS ways are drawn by a fixed seed."""
+FLIPS = 10_000
+ROUNDING = 1e-9
+"""Sums that differ by less are the same."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +48,9 @@ class Comparison:
 
     `low` and `high` bound the bootstrap interval at `confidence`. `only_ours` and `only_theirs`
     count the items that just one of the two got right; `p_value` is McNemar's. These three are
-    None when items are not simply right or wrong. `n` counts items.
+    None when items are not simply right or wrong. `n` counts items. `clusters` counts groups where
+    items share passages, else it is None; `flip_p_value` is the sign-flip test's, with groups and
+    where there is no McNemar's.
     """
 
     verdict: Verdict
@@ -49,6 +62,14 @@ class Comparison:
     p_value: float | None = None
     only_ours: int | None = None
     only_theirs: int | None = None
+    clusters: int | None = None
+    flip_p_value: float | None = None
+
+    @property
+    def surprise(self) -> float:
+        """The p-value that the verdict heeds: of the sign-flip test where it was made."""
+        p_value = self.p_value if self.flip_p_value is None else self.flip_p_value
+        return 1.0 if p_value is None else p_value
 
     def to_json(self) -> str:
         """Write all fields as one JSON object."""
@@ -78,25 +99,47 @@ def compare(
         )
     names = _chosen(ours, benchmarks)
     pairs = [_pair(ours, theirs, name, split) for name in names]
-    differences = {name: a - b for name, (a, b) in zip(names, pairs, strict=True)}
-    low, high = paired_bootstrap(differences, confidence, resamples, seed)
+    differences = {name: pair.ours - pair.theirs for name, pair in zip(names, pairs, strict=True)}
+    groups = {name: pair.groups for name, pair in zip(names, pairs, strict=True) if pair.groups}
+    low, high = paired_bootstrap(differences, confidence, resamples, seed, groups)
     difference = sum(float(d.mean()) for d in differences.values()) / len(differences)
     n = sum(len(d) for d in differences.values())
-    if not all(np.isin(np.concatenate(pair), (0.0, 1.0)).all() for pair in pairs):
-        verdict: Verdict = "better" if low > 0 else "worse" if high < 0 else "undecided"
-        return Comparison(verdict, difference, low, high, confidence, n)
-    only_ours = sum(int((d > 0).sum()) for d in differences.values())
-    only_theirs = sum(int((d < 0).sum()) for d in differences.values())
-    p_value = mcnemar(only_ours, only_theirs)
-    surprising = p_value <= 1 - confidence
-    verdict = "undecided"
-    if surprising and low > 0 and only_ours > only_theirs:
-        verdict = "better"
-    elif surprising and high < 0 and only_ours < only_theirs:
-        verdict = "worse"
-    return Comparison(
-        verdict, difference, low, high, confidence, n, p_value, only_ours, only_theirs
+    clusters = flip_p_value = p_value = only_ours = only_theirs = None
+    if all(np.isin(np.concatenate(pair[:2]), (0.0, 1.0)).all() for pair in pairs):
+        only_ours = sum(int((d > 0).sum()) for d in differences.values())
+        only_theirs = sum(int((d < 0).sum()) for d in differences.values())
+        p_value = mcnemar(only_ours, only_theirs)
+    if groups or p_value is None:
+        flip_p_value = sign_flip(differences, groups, seed)
+    if groups:
+        clusters = sum(len(cluster_sums(d, groups.get(k, ()))[0]) for k, d in differences.items())
+    found = Comparison(
+        "undecided",
+        difference,
+        low,
+        high,
+        confidence,
+        n,
+        p_value,
+        only_ours,
+        only_theirs,
+        clusters,
+        flip_p_value,
     )
+    return replace(found, verdict=_verdict(found))
+
+
+def _verdict(found: Comparison) -> Verdict:
+    """What interval and test say together; right and wrong items must lean to the same side too."""
+    if found.surprise > 1 - found.confidence:
+        return "undecided"
+    lean = 0 if found.only_ours is None else found.only_ours - (found.only_theirs or 0)
+    agrees = found.clusters is not None or found.only_ours is None
+    if found.low > 0 and (agrees or lean > 0):
+        return "better"
+    if found.high < 0 and (agrees or lean < 0):
+        return "worse"
+    return "undecided"
 
 
 def paired_bootstrap(
@@ -104,17 +147,24 @@ def paired_bootstrap(
     confidence: float = 0.95,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    groups: Mapping[str, Sequence[str]] | None = None,
 ) -> tuple[float, float]:
     """Return the interval (low, high) for the mean over benchmarks of mean differences.
 
-    `differences` holds, for each benchmark, one difference an item, shape [n]. Negating all of
-    them mirrors the interval exactly.
+    `differences` holds, for each benchmark, one difference an item, shape [n]; `groups` names the
+    passage of each item ("" for none) of the benchmarks that have passages. Negating all
+    differences mirrors the interval exactly.
     """
     sign = _orientation(list(differences.values()))
     means = np.zeros(resamples)
     for name, values in differences.items():
         generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
-        means += _resampled_means(sign * values, resamples, generator)
+        passages = groups.get(name) if groups else None
+        if passages:
+            sums, sizes = cluster_sums(sign * values, passages)
+            means += resampled_ratios(sums, sizes, resamples, generator)
+        else:
+            means += _resampled_means(sign * values, resamples, generator)
     tail = (1 - confidence) / 2
     low, high = np.quantile(means / len(differences), [tail, 1 - tail])
     low, high = float(low) + 0.0, float(high) + 0.0
@@ -136,6 +186,45 @@ def mcnemar(only_ours: int, only_theirs: int) -> float:
     return min(1.0, 2 * total / 2**n)
 
 
+def sign_flip(
+    differences: Mapping[str, Differences],
+    groups: Mapping[str, Sequence[str]] | None = None,
+    seed: int = 0,
+) -> float:
+    """Return the two-sided p-value of the sign-flip test of the mean over benchmarks.
+
+    Under the null hypothesis the difference of each group (of each item, without groups) has
+    either sign with equal chance. p is the share of all sign patterns whose mean is at least as far
+    from 0 as the one seen; of more than MOST_EXACT groups that differ, FLIPS patterns are drawn and
+    p = (1 + those) / (1 + FLIPS) (Phipson and Smyth 2010), which is never 0.
+    """
+    parts = [
+        cluster_sums(values, groups.get(name, ()) if groups else ())[0] / len(values)
+        for name, values in differences.items()
+    ]
+    shares = np.concatenate(parts)
+    shares = shares[shares != 0]
+    count = len(shares)
+    least = abs(float(shares.sum())) * (1 - ROUNDING)
+    if count <= MOST_EXACT:
+        patterns = (np.arange(1 << count)[:, None] >> np.arange(count)) & 1
+        return float((np.abs((1.0 - 2.0 * patterns) @ shares) >= least).mean())
+    generator, as_far = np.random.default_rng(seed), 0
+    step = max(1, BLOCK // count)
+    for start in range(0, FLIPS, step):
+        drawn = generator.integers(0, 2, size=(min(step, FLIPS - start), count), dtype=np.int8)
+        as_far += int((np.abs((1.0 - 2.0 * drawn) @ shares) >= least).sum())
+    return (1 + as_far) / (1 + FLIPS)
+
+
+class _Pair(NamedTuple):
+    """Both sides' values of a benchmark, and the items' groups, () where no item has one."""
+
+    ours: Differences
+    theirs: Differences
+    groups: Sequence[str]
+
+
 def _chosen(scores: SuiteScores, benchmarks: Collection[str] | None) -> list[str]:
     if benchmarks is None:
         return list(scores.benchmarks)
@@ -148,9 +237,7 @@ def _chosen(scores: SuiteScores, benchmarks: Collection[str] | None) -> list[str
     return [name for name in scores.benchmarks if name in benchmarks]
 
 
-def _pair(
-    ours: SuiteScores, theirs: SuiteScores, benchmark: str, split: str
-) -> tuple[Differences, Differences]:
+def _pair(ours: SuiteScores, theirs: SuiteScores, benchmark: str, split: str) -> _Pair:
     """Return both sides' values of a benchmark, in the order of the sorted item ids."""
     first, second = ours.values(benchmark, split), theirs.values(benchmark, split)
     if first.keys() != second.keys():
@@ -160,7 +247,9 @@ def _pair(
             f"(for example '{stray[0]}'); score both checkpoints on the same suite"
         )
     items = sorted(first)
-    return np.array([first[i] for i in items]), np.array([second[i] for i in items])
+    passages = ours.groups(benchmark, split)
+    groups = [passages.get(item, "") for item in items] if passages else ()
+    return _Pair(np.array([first[i] for i in items]), np.array([second[i] for i in items]), groups)
 
 
 def _orientation(differences: Sequence[Differences]) -> float:

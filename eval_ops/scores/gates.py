@@ -1,25 +1,38 @@
 """The gate: a candidate becomes champion only when the evidence says so.
 
-Two conditions, both on test items, paired item by item:
+Its checks, all on test items, paired item by item:
 
-1. The candidate's mean is significantly above the incumbent champion's. Where there is no
-   incumbent, above the mean of the best single expert.
-2. On no benchmark is the candidate worse than the expert that is best there by significantly more
-   than the allowed loss: it fails where it is significantly worse and the whole interval of the
-   difference lies below −allowed_loss.
+- `mean_is_better`: the candidate's mean is significantly above the incumbent champion's. Where
+  there is no incumbent, above the mean of the best single expert. A better-looking but undecided
+  candidate does not pass.
+- `no_benchmark_lost`: on no benchmark is the candidate worse than the expert that is best there by
+  significantly more than the allowed loss. It fails where it is significantly worse (by Holm's
+  correction over the benchmarks) and the whole interval lies below −allowed_loss.
+- `enough_items`: every benchmark has the items that the gate asks for.
+- `answers_are_finite`: no answer of the candidate is worth NaN or infinity.
 
-Otherwise the champion stays.
+All that are `blocking` must pass; otherwise the champion stays.
 """
 
-import json
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from eval_ops.errors import GateError
 from eval_ops.faults import list_faults
 from eval_ops.scores.comparison import Comparison, compare
+from eval_ops.scores.decision import (
+    CHECK_NAMES,
+    BenchmarkCheck,
+    CheckName,
+    Decision,
+    GateCheck,
+    interval_text,
+    p_value_text,
+)
+from eval_ops.scores.multiplicity import holm
 from eval_ops.scores.scores import SuiteScores
 
 
@@ -28,7 +41,9 @@ class Gate(BaseModel):
 
     allowed_loss: the loss allowed on any benchmark against the best single expert there, as a
     share (0.05 = 5 points), 0 to 1. confidence: of every interval and test, above 0.5, below 1.
-    minimum_samples: no promotion on a benchmark with fewer test items, at least 1.
+    minimum_samples: no promotion on a benchmark with fewer test items, at least 1. blocking: the
+    checks that a candidate must pass, all by default; the others are told, no more. Answers that
+    are not finite always block.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -36,50 +51,11 @@ class Gate(BaseModel):
     allowed_loss: float = Field(default=0.05, ge=0, le=1)
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     minimum_samples: int = Field(default=20, ge=1)
+    blocking: list[CheckName] = Field(default_factory=lambda: list(CHECK_NAMES))
 
-
-@dataclass(frozen=True)
-class BenchmarkCheck:
-    """The candidate on one benchmark against the single expert that is best there."""
-
-    benchmark: str
-    candidate: float
-    expert: str
-    expert_value: float
-    n: int
-    comparison: Comparison
-    passed: bool
-
-
-@dataclass(frozen=True)
-class Decision:
-    """Whether to promote, and why. `opponent` is "incumbent" or the best single expert's name."""
-
-    promote: bool
-    reasons: tuple[str, ...]
-    opponent: str
-    candidate_mean: float
-    opponent_mean: float
-    mean: Comparison
-    benchmarks: tuple[BenchmarkCheck, ...]
-
-    def to_json(self) -> str:
-        """Write all fields as one JSON object."""
-        return json.dumps(asdict(self), ensure_ascii=False)
-
-    def to_markdown(self) -> str:
-        """Write the verdict, its reasons and a table of the benchmarks."""
-        lines = ["**promoted**" if self.promote else "**the champion stays**", ""]
-        lines += [f"- {reason}" for reason in self.reasons]
-        lines += ["", "| benchmark | candidate | best expert | difference | passed |"]
-        lines += ["|---|---:|---:|---:|---|"]
-        lines += [
-            f"| {check.benchmark} | {100 * check.candidate:.1f} "
-            f"| {100 * check.expert_value:.1f} ({check.expert}) "
-            f"| {_interval(check.comparison)} | {'yes' if check.passed else 'no'} |"
-            for check in self.benchmarks
-        ]
-        return "\n".join(lines) + "\n"
+    def blocks(self, check: str) -> bool:
+        """Tell whether a candidate that fails this check stays what it is."""
+        return check == "answers_are_finite" or check in self.blocking
 
 
 def parse_gate(settings: Mapping[str, object], where: str = "gate") -> Gate:
@@ -107,47 +83,146 @@ def decide(
     """
     if not experts:
         raise GateError("gate", ["no single expert was given to compare with; score one at least"])
+    rivals = {**experts, **({"the incumbent": incumbent} if incumbent else {})}
+    broken = [f"'{name}' has scores that are not finite" for name in rivals if _odd(rivals[name])]
+    if broken:
+        raise GateError("gate", [f"{each}; score it again" for each in broken])
     best = max(sorted(experts), key=lambda name: experts[name].mean().value)
     opponent, rival = ("incumbent", incumbent) if incumbent else (best, experts[best])
-    mean = compare(candidate, rival, confidence=gate.confidence)
-    checks = tuple(_check(candidate, experts, name, gate) for name in candidate.benchmarks)
-    few = [check for check in checks if check.n < gate.minimum_samples]
-    promote = mean.verdict == "better" and not few and all(check.passed for check in checks)
     title = "the incumbent" if incumbent else f"the best single expert '{best}'"
-    reasons = [_mean_reason(candidate, rival, mean, title)]
-    reasons += [_loss_reason(check, gate) for check in checks if not check.passed]
-    reasons += [
-        f"{check.benchmark}: {check.n} test items are too few to decide on; the gate asks for "
-        f"{gate.minimum_samples}"
-        for check in few
-    ]
+    odd = _odd(candidate)
+    if odd:
+        return _refused(candidate, rival, opponent, odd, gate)
+    mean = compare(candidate, rival, confidence=gate.confidence)
+    benchmarks = _benchmark_checks(candidate, experts, gate)
+    few = [check for check in benchmarks if check.n < gate.minimum_samples]
+    lost = [check for check in benchmarks if not check.passed]
+    told = _mean_reason(candidate, rival, mean, title)
+    checks = (
+        _gate_check("mean_is_better", mean.verdict == "better", gate, told, _numbers(mean)),
+        _gate_check(
+            "no_benchmark_lost",
+            not lost,
+            gate,
+            "; ".join(_loss_reason(check, gate) for check in lost) or "no benchmark is lost",
+            {f"{check.benchmark}: {k}": v for check in benchmarks for k, v in _loss(check).items()},
+        ),
+        _gate_check(
+            "enough_items",
+            not few,
+            gate,
+            "; ".join(_few_reason(check, gate) for check in few) or "there are enough test items",
+            {check.benchmark: check.n for check in benchmarks} | {"asked": gate.minimum_samples},
+        ),
+        _gate_check("answers_are_finite", True, gate, "every answer is finite", {}),
+    )
+    reasons = [told, *(_loss_reason(check, gate) for check in lost)]
+    reasons += [_few_reason(check, gate) for check in few]
+    advice = [check.name for check in checks if not check.passed and not check.blocking]
+    if advice:
+        reasons.append(f"not blocking in this recipe: {', '.join(advice)}")
     return Decision(
-        promote=promote,
+        promote=all(check.passed for check in checks if check.blocking),
         reasons=tuple(reasons),
         opponent=opponent,
         candidate_mean=candidate.mean().value,
         opponent_mean=rival.mean().value,
         mean=mean,
-        benchmarks=checks,
+        benchmarks=benchmarks,
+        checks=checks,
     )
 
 
-def _check(
-    candidate: SuiteScores, experts: Mapping[str, SuiteScores], benchmark: str, gate: Gate
-) -> BenchmarkCheck:
-    best = max(sorted(experts), key=lambda name: experts[name].score(benchmark).value)
-    comparison = compare(
-        candidate, experts[best], benchmarks=[benchmark], confidence=gate.confidence
+def _odd(scores: SuiteScores) -> str:
+    """Name the first answer that is worth NaN or infinity; "" where there is none."""
+    for benchmark in scores.benchmarks:
+        if not math.isfinite(scores.score(benchmark).value):
+            return benchmark
+        for item, value in scores.values(benchmark).items():
+            if not math.isfinite(value):
+                return f"{benchmark}, item '{item}'"
+    return ""
+
+
+def _refused(
+    candidate: SuiteScores, rival: SuiteScores, opponent: str, odd: str, gate: Gate
+) -> Decision:
+    """The decision on a candidate that answers with NaN: there is nothing to compare."""
+    told = f"{odd}: the candidate's answers are worth NaN or infinity; its weights are broken"
+    nothing = Comparison("undecided", math.nan, math.nan, math.nan, gate.confidence, 0)
+    untold = "not looked at: answers are not finite"
+    checks = tuple(
+        _gate_check(name, False, gate, told if name == "answers_are_finite" else untold, {})
+        for name in CHECK_NAMES
     )
-    lost = comparison.verdict == "worse" and comparison.high < -gate.allowed_loss
-    return BenchmarkCheck(
-        benchmark=benchmark,
-        candidate=candidate.score(benchmark).value,
-        expert=best,
-        expert_value=experts[best].score(benchmark).value,
-        n=comparison.n,
-        comparison=comparison,
-        passed=not lost,
+    mean = candidate.mean().value, rival.mean().value
+    return Decision(False, (told,), opponent, *mean, nothing, (), checks)
+
+
+def _gate_check(
+    name: CheckName, passed: bool, gate: Gate, told: str, numbers: Mapping[str, Any]
+) -> GateCheck:
+    return GateCheck(name, passed, gate.blocks(name), told, numbers)
+
+
+def _benchmark_checks(
+    candidate: SuiteScores, experts: Mapping[str, SuiteScores], gate: Gate
+) -> tuple[BenchmarkCheck, ...]:
+    best = {
+        benchmark: max(sorted(experts), key=lambda name: experts[name].score(benchmark).value)
+        for benchmark in candidate.benchmarks
+    }
+    compared = {
+        benchmark: compare(
+            candidate, experts[expert], benchmarks=[benchmark], confidence=gate.confidence
+        )
+        for benchmark, expert in best.items()
+    }
+    adjusted = holm({benchmark: each.surprise for benchmark, each in compared.items()})
+    checks: list[BenchmarkCheck] = []
+    for benchmark, comparison in compared.items():
+        surprising = adjusted[benchmark] <= 1 - gate.confidence
+        below = comparison.verdict == "worse" and comparison.high < -gate.allowed_loss
+        ours, theirs = candidate.score(benchmark), experts[best[benchmark]].score(benchmark)
+        checks.append(
+            BenchmarkCheck(
+                benchmark=benchmark,
+                candidate=ours.value,
+                expert=best[benchmark],
+                expert_value=theirs.value,
+                n=comparison.n,
+                comparison=comparison,
+                passed=not (below and surprising),
+                adjusted=adjusted[benchmark],
+                candidate_low=ours.low,
+                candidate_high=ours.high,
+                expert_low=theirs.low,
+                expert_high=theirs.high,
+            )
+        )
+    return tuple(checks)
+
+
+def _numbers(comparison: Comparison) -> dict[str, Any]:
+    """What a comparison says in numbers, differences in points."""
+    return {
+        "verdict": comparison.verdict,
+        "difference": 100 * comparison.difference,
+        "low": 100 * comparison.low,
+        "high": 100 * comparison.high,
+        "p": comparison.surprise,
+        "n": comparison.n,
+    }
+
+
+def _loss(check: BenchmarkCheck) -> dict[str, Any]:
+    return {**_numbers(check.comparison), "p, Holm": check.adjusted, "expert": check.expert}
+
+
+def _few_reason(check: BenchmarkCheck, gate: Gate) -> str:
+    return (
+        f"{check.benchmark}: {check.n} test items are too few to decide on; the gate asks for "
+        f"{gate.minimum_samples}"
     )
 
 
@@ -159,7 +234,8 @@ def _mean_reason(candidate: SuiteScores, rival: SuiteScores, mean: Comparison, t
     }[mean.verdict]
     return (
         f"the mean, {100 * candidate.mean().value:.1f}, {relation} that of {title}, "
-        f"{100 * rival.mean().value:.1f} (difference {_interval(mean)} points{_p_value(mean)})"
+        f"{100 * rival.mean().value:.1f} (difference {interval_text(mean)} points"
+        f"{p_value_text(mean)})"
     )
 
 
@@ -167,18 +243,6 @@ def _loss_reason(check: BenchmarkCheck, gate: Gate) -> str:
     return (
         f"{check.benchmark}: {100 * check.candidate:.1f} is below {100 * check.expert_value:.1f} "
         f"of the best single expert there, '{check.expert}', by significantly more than the "
-        f"allowed {100 * gate.allowed_loss:g} points (difference {_interval(check.comparison)}"
-        f"{_p_value(check.comparison)})"
+        f"allowed {100 * gate.allowed_loss:g} points (difference {interval_text(check.comparison)}"
+        f"{p_value_text(check.comparison)})"
     )
-
-
-def _interval(comparison: Comparison) -> str:
-    low, high = 100 * comparison.low, 100 * comparison.high
-    return (
-        f"{100 * comparison.difference:+.1f}, {100 * comparison.confidence:g} % interval "
-        f"{low:+.1f} to {high:+.1f}"
-    )
-
-
-def _p_value(comparison: Comparison) -> str:
-    return "" if comparison.p_value is None else f", McNemar p = {comparison.p_value:.2g}"

@@ -22,6 +22,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from eval_ops.errors import ScoresError
+
 CONFIDENCE = 0.95
 """Of the intervals that are stored with scores."""
 RESAMPLES = 2_000
@@ -76,9 +78,12 @@ def interval_of(
 ) -> Interval:
     """Return the interval of the mean of one value an item; it always has a width.
 
-    `groups` names the passage of each item ("" where it has none), or is empty.
+    `groups` names the passage of each item ("" where it has none), or is empty. ScoresError when a
+    value is NaN or infinite.
     """
     array = np.asarray(values, dtype=np.float64)
+    if not np.isfinite(array).all():
+        raise ScoresError("a mean over answers worth NaN or infinity has no interval")
     sums, sizes = cluster_sums(array, groups)
     of_share = jeffreys if share == "jeffreys" else wilson
     if np.isin(array, (0.0, 1.0)).all():
@@ -164,7 +169,8 @@ def cluster_sums(values: Floats, groups: Sequence[str]) -> tuple[Floats, Floats]
     own = [group or f"\0{number}" for number, group in enumerate(groups)]
     numbers = {name: place for place, name in enumerate(dict.fromkeys(own))}
     places = np.array([numbers[name] for name in own])
-    return np.bincount(places, weights=values), np.bincount(places).astype(np.float64)
+    sums = np.bincount(places, weights=values).astype(np.float64)
+    return sums, np.bincount(places).astype(np.float64)
 
 
 def resampled_ratios(

@@ -31,8 +31,9 @@ def answer(request: Mapping[str, Any], tell: Callable[[Any], None]) -> dict[str,
         suite = suite_from_json(request["suite"])
         _evaluators[key] = Evaluator(suite, device, threads or None, cores=cores)
     limit_tokenizers(int(request["tokenizer_seconds"]))
+    some = {"items": request["items"]} if "items" in request else {}
     scores = _evaluators[key].score(
-        Path(request["folder"]), lambda done, total: tell([done, total])
+        Path(request["folder"]), lambda done, total: tell([done, total]), **some
     )
     return {
         "scores": scores.to_json(),

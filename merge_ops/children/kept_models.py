@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from merge_ops.children.limited_child import LimitedChild, Tell
+from merge_ops.children.memory_folder import MemoryFile, has_memory_files
 from merge_ops.children.model_view import HIDDEN
 
 LEAST_MEMORY, TIMES_WEIGHTS = 8 << 30, 4
@@ -63,6 +64,31 @@ def model_child(cuda: bool) -> LimitedChild:
     )
     atexit.register(child.close)
     return child
+
+
+@lru_cache
+def shares_memory(cuda: bool) -> bool:
+    """Return whether the child that runs models can read memory of this process.
+
+    It cannot where the system has none that could be opened by a path, or hides processes from one
+    another. Asked once a process.
+    """
+    if not has_memory_files():
+        return False
+    probe = MemoryFile(len(_PROBE))
+    try:
+        probe.write(_PROBE)
+        found = model_child(cuda).ask(
+            {"path": str(probe.path)},
+            "looks whether it can read this process's memory",
+            module="merge_ops.children.memory_folder",
+        )
+    finally:
+        probe.close()
+    return found.get("bytes") == _PROBE.decode("ascii")
+
+
+_PROBE = b"is this readable?"
 
 
 def _caches() -> dict[str, str]:

@@ -35,7 +35,7 @@ def make_view(folder: Path, view: Path) -> Path:
     for path in sorted(folder.iterdir()):
         left_out = path.name.endswith(_NOT_TAKEN) or path.name.startswith((".", *_LEFT_OUT))
         if not left_out and path.is_file() and path.name != CONFIG:
-            (view / path.name).symlink_to(path.resolve())
+            (view / path.name).symlink_to(path.absolute())  # a link to memory has no real path
     config = folder / CONFIG
     if config.is_file():
         with config.open("rb") as file:

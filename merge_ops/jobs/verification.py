@@ -65,6 +65,14 @@ def verify_checkpoint(
     return Verification(len(checkpoint.tensors), parameters, loaded_as, shape, tuple(problems))
 
 
+def loading_problems(folder: Path, tensors: int, called: str) -> list[str]:
+    """Return what is wrong when a checkpoint is loaded and run once, as `verify_checkpoint` does.
+
+    No tensor is read here: that all are there and finite is known otherwise. `tensors` counts them.
+    """
+    return _load(folder, called, tensors)[2]
+
+
 def check_written(plan: Plan, folder: Path) -> None:
     """Compare a written checkpoint with its plan: names, dtypes, shapes, and the lengths of files.
 

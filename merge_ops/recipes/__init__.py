@@ -1,5 +1,6 @@
 """What is written: recipes, their steps and sections, and every fault in them."""
 
+from merge_ops.recipes import document
 from merge_ops.recipes.reading import parse_recipe
 from merge_ops.recipes.recipe import ALL, ALL_PAIRS, Coefficient, Recipe, set_id
 from merge_ops.recipes.recipe_check import check_recipe
@@ -12,6 +13,7 @@ __all__ = [
     "Recipe",
     "Steps",
     "check_recipe",
+    "document",
     "load_steps",
     "parse_recipe",
     "set_id",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from merge_ops.recipes.recipe import Parameters, Recipe, Section
+from merge_ops.recipes.renaming import renamed
+from merge_ops.recipes.vocabulary_policy import BASE, UNION
 
 
 def recipe_document(recipe: Recipe, values: Parameters) -> dict[str, Any]:
@@ -30,6 +33,26 @@ def recipe_document(recipe: Recipe, values: Parameters) -> dict[str, Any]:
     if recipe.method.random:
         document["seed"] = recipe.seed
     return document
+
+
+def nameless_document(
+    recipe: Recipe, values: Parameters, stays: Collection[str]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the recipe of one coefficient with numbers for its models, and which name each has.
+
+    They are called `#1`, `#2`, … in the order of `referenced_models`, but for the names that stay.
+    Where the recipe says something of the tokenizer, a model that is called as a word of that is
+    (`base`, `union`) stays too: it would be taken for the word, or the word for it.
+    """
+    kept = {*stays, *((BASE, UNION) if recipe.tokenizer else ())}
+    named = enumerate(recipe.referenced_models, start=1)
+    names = {name: name if name in kept else f"#{number}" for number, name in named}
+    return recipe_document(renamed(recipe, names), values), names
+
+
+def with_names(recipe: Recipe, names: Mapping[str, str]) -> Recipe:
+    """Return a recipe whose numbered models are called as `names` has it for their numbers."""
+    return renamed(recipe, {number: n for number, n in names.items() if number.startswith("#")})
 
 
 def _section(section: Section) -> dict[str, Any]:

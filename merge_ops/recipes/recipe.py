@@ -6,7 +6,8 @@ impossible value is reported at once, with its place and what is allowed.
 mergekit's keys: merge_method, base_model, models [{model, parameters}] or slices [{sources
 [{model, layer_range, parameters}], parameters}] or modules {name: {models | slices}}, parameters,
 dtype, out_dtype, tokenizer or tokenizer_source, chat_template. Ours: experts (which sets of the
-catalog to merge), sweep (parameter → values), suite, gate, seed.
+catalog to merge), sweep (parameter → values), suite, gate, keep (which candidates are written),
+seed.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from merge_ops.recipes.vocabulary_policy import TokenizerPolicy
 Parameters = Mapping[str, Any]
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 ALL_PAIRS, ALL = "all-pairs", "all"
+KEEP_CHAMPION, KEEP_ALL, KEEP_NONE = "champion", "all", "none"
+KEEPS = (KEEP_CHAMPION, KEEP_ALL, KEEP_NONE)
+"""Which candidates of a recipe are written; the others are planned, and made when they are read."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,8 @@ class Coefficient:
 class Recipe:
     """A recipe is one checked document of a recipe file.
 
-    `experts` is empty in a plain mergekit file; `models` may be empty in ours.
+    `experts` is empty in a plain mergekit file; `models` may be empty in ours. `keep` is what the
+    file says, None where it says nothing; `kept` is what holds.
     """
 
     name: str
@@ -109,7 +114,23 @@ class Recipe:
     sweep: Mapping[str, tuple[Any, ...]] = field(default_factory=dict[str, tuple[Any, ...]])
     suite: str | None = None
     gate: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    keep: str | None = None
     seed: int = 0
+
+    @property
+    def kept(self) -> str:
+        """Return which candidates are written: `champion`, `all` or `none`.
+
+        Where the recipe does not say, those of a recipe with a suite are not but for the champion.
+        Without a suite there are no scores, so nothing would ever ask for the bytes, nor any
+        champion: all are written.
+        """
+        return self.keep or (KEEP_CHAMPION if self.suite else KEEP_ALL)
+
+    @property
+    def writes_all(self) -> bool:
+        """Return whether every candidate is written when it is merged."""
+        return self.kept == KEEP_ALL
 
     @property
     def referenced_models(self) -> tuple[str, ...]:

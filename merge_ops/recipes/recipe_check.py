@@ -10,7 +10,7 @@ from merge_ops.methods import MergeMethod, method_named
 from merge_ops.methods.parameters import setting_faults
 from merge_ops.recipes.foreign_files import foreign_file
 from merge_ops.recipes.misplaced import RECIPE_KEYS, unknown_key, unknown_parameter
-from merge_ops.recipes.recipe import ALL, ALL_PAIRS, DTYPES, Recipe
+from merge_ops.recipes.recipe import ALL, ALL_PAIRS, DTYPES, KEEP_CHAMPION, KEEPS, Recipe
 from merge_ops.recipes.section_check import parameter_faults, section_faults, section_of
 from merge_ops.recipes.spelling import as_written_here, reference_faults
 from merge_ops.recipes.vocabulary_policy import policy_faults, policy_of
@@ -153,13 +153,18 @@ def _scalars(document: Mapping[str, Any], method: MergeMethod) -> Iterator[Fault
         "name": (lambda value: isinstance(value, str) and bool(value), "a name"),
         "suite": (lambda value: isinstance(value, str) and bool(value), "the name of a suite"),
         "gate": (lambda value: isinstance(value, dict), "a mapping"),
+        "keep": (lambda value: value in KEEPS, f"one of {', '.join(KEEPS)}"),
         "seed": (lambda value: type(value) is int and value >= 0, "a whole number from 0 on"),
     }
     for key, (sound, allowed) in kinds.items():
         value = document.get(key)
         if value is not None and not sound(value):
             hint = _dtype_hint(str(value)) if key.endswith("dtype") else ""
+            hint = did_you_mean(str(value), KEEPS) if key == "keep" else hint
             yield Fault(key, f"is {value!r}; it must be {allowed}.{hint}")
+    if document.get("keep") == KEEP_CHAMPION and document.get("suite") is None:
+        problem = "is 'champion', and a recipe without a suite never has one; add `suite:`, or say"
+        yield Fault("keep", f"{problem} `keep: all`, which is what holds without a suite")
     if document.get("base_model") is not None:
         yield from reference_faults("base_model", document["base_model"])
     if "experts" not in document and method.base == "required" and not document.get("base_model"):
@@ -201,5 +206,6 @@ def _build(document: Mapping[str, Any], method: MergeMethod, name: str, subject:
         sweep={key: tuple(values) for key, values in sweep.items()},
         suite=document.get("suite"),
         gate=document.get("gate") or {},
+        keep=document.get("keep"),
         seed=document.get("seed") or 0,
     )

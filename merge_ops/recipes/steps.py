@@ -171,3 +171,6 @@ def _step_faults(recipe: Recipe) -> Iterator[Fault]:
     for key in ("suite", "gate"):
         if getattr(recipe, key):
             yield Fault(f"{where}: {key}", "has no effect: only the result is scored; move it")
+    if recipe.keep:
+        problem = "has no effect: what later documents use is always written; move it to the result"
+        yield Fault(f"{where}: keep", problem)

@@ -2,6 +2,7 @@
 
 from merge_ops.stream.cores import torch_threads, usable_cores
 from merge_ops.stream.device import arithmetic_kind, choose_device
+from merge_ops.stream.room import machine_memory
 from merge_ops.stream.settings import StreamSettings
 from merge_ops.stream.stream import BlockStream, can_do_without_torch, check_settings
 
@@ -12,6 +13,7 @@ __all__ = [
     "can_do_without_torch",
     "check_settings",
     "choose_device",
+    "machine_memory",
     "torch_threads",
     "usable_cores",
 ]

@@ -20,11 +20,27 @@ def restore(
 
 
 @app.command()
-def refresh() -> None:
+def materialize(
+    name: Annotated[
+        str, typer.Argument(help="RECIPE/champion, RECIPE/merged_checkpoint[PARTITION], a digest.")
+    ],
+) -> None:
+    """Write the files of a checkpoint that was planned and scored and is not written yet."""
+    from orchestration.commands.materialize_command import run_materialize
+
+    run_materialize(name)
+
+
+@app.command()
+def refresh(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be made, its GB and minutes.")
+    ] = False,
+) -> None:
     """Observe the upstream models and re-merge and re-score what any change touches."""
     from orchestration.commands import refresh_command as commands
 
-    commands.refresh()
+    (commands.refresh_dry_run if dry_run else commands.refresh)()
 
 
 @app.command()
@@ -63,6 +79,16 @@ def leaderboard(
     from orchestration.commands.leaderboard_command import leaderboard as run
 
     run(BoardOptions(top, sort, suite, "csv" if as_csv else "json" if as_json else "table"))
+
+
+@app.command()
+def routing(
+    suite: Annotated[str | None, typer.Option(help="Only this suite.")] = None,
+) -> None:
+    """Say what routing between models would buy over the best single one, from stored scores."""
+    from orchestration.commands.routing_command import run_routing
+
+    run_routing(suite)
 
 
 Because = Annotated[str, typer.Option(help="Why; on record with your name.", show_default=False)]
@@ -178,6 +204,19 @@ def gc(
     from orchestration.commands.store_commands import collect
 
     collect(dry_run, grace)
+
+
+@app.command()
+def prune(
+    keep: Annotated[
+        str, typer.Option(help="What stays written: 'champions', or 'champions,top:3'.")
+    ] = "champions",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List, remove nothing.")] = False,
+) -> None:
+    """Remove the weights of candidates; manifests and scores stay, and each can be made again."""
+    from orchestration.commands.prune_command import run_prune
+
+    run_prune(keep, dry_run)
 
 
 @app.command()

@@ -24,8 +24,10 @@ from orchestration.settings import Settings, load_settings
 from resources.errors import MissingArtifactError
 
 if TYPE_CHECKING:
-    from eval_ops.scores import Comparison, SuiteScores
+    from eval_ops.scores import SuiteScores
     from eval_ops.scores.gates import Decision
+    from eval_ops.scores.leaderboard import Comparison
+    from merge_ops.stream import StreamSettings
     from resources.store import ArtifactStore
 
 LONGEST_REASON = 2000
@@ -70,7 +72,7 @@ def run_promote(name: str, because: str, recipe: str | None) -> None:
         problem = f"is needed: {candidate.label} is made by these recipes: {told}"
         raise SettingsError("ronghe promote", [Fault("--recipe", problem)])
     ranked = _recipe(contest, candidate.recipe, "promote")
-    done = promote_by_hand(store, contest, ranked, candidate, because)
+    done = promote_by_hand(store, contest, ranked, candidate, because, _stream(settings))
     verb = "is" if done.changed else "was already, and is,"
     say(console, f"{candidate.label} {verb} the champion of {ranked.name} ({done.champion.digest})")
     _finish(console, settings, store, ranked, done)
@@ -81,7 +83,7 @@ def run_rollback(recipe: str, because: str) -> None:
     because, settings, console = _reason("rollback", because), load_settings(), make_console()
     store, contest = open_store(settings), contest_of(settings)
     ranked = _recipe(contest, recipe, "rollback")
-    done = roll_back(store, contest, ranked, because)
+    done = roll_back(store, contest, ranked, because, _stream(settings))
     before = str(done.before)[:SHORT]
     say(console, f"the champion of {recipe} is again {done.champion.digest}, and no more {before}")
     _finish(console, settings, store, ranked, done)
@@ -117,6 +119,12 @@ def contest_of(settings: Settings) -> Contest:
     from orchestration.definitions import contest_of as of_catalog
 
     return of_catalog(load_catalog(settings.catalog))
+
+
+def _stream(settings: Settings) -> "StreamSettings":
+    from merge_ops.stream import StreamSettings
+
+    return StreamSettings(settings.threads, settings.device, settings.memory)
 
 
 def _recipe(contest: Contest, name: str, command: str) -> RankedRecipe:

@@ -136,8 +136,11 @@ def _print_places(
     best = next((row["digest"] for row in rows if row["experts"]), None)
     checkpoint = store.find("checkpoint", best) if best else None
     if checkpoint is not None:
-        local = store.uri.startswith("file:")
-        where = str(checkpoint.folder(checked=False)) if local else checkpoint.uri
+        where = checkpoint.uri
+        if checkpoint.virtual:
+            where = f"virtual: `ronghe materialize {checkpoint.digest[:12]}` writes it"
+        elif store.uri.startswith("file:"):
+            where = str(checkpoint.folder(checked=False))
         say(console, "")
         say(console, f"best merged checkpoint  {where}")
     say(console, f"artifact store          {store.uri}")

@@ -7,11 +7,14 @@ from assets.work import names
 from orchestration.commands.console import PlainConsole
 from orchestration.commands.leaderboard_command import PLAIN_WIDTH
 from orchestration.commands.leaderboard_command import leaderboard as leaderboard
+from orchestration.commands.store_tables import print_table, size_text
+from orchestration.commands.suite_power import print_smallest_differences
 from orchestration.settings import load_settings
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from orchestration.refreshing.forecast import Forecast
     from orchestration.refreshing.refresh import AssetCount, RefreshReport
 
 TELLING = 40
@@ -25,6 +28,7 @@ ORDER = (
     names.MERGED_CHECKPOINT, names.SCORES, "leaderboard", names.CHAMPION,
 )  # fmt: skip
 """Kinds of assets as they follow from one another."""
+FORECAST = ("asset", "partitions", "written", "work")
 COLUMNS = ("made", "up to date")
 """Columns that are shown even where they hold nothing but zeros."""
 
@@ -35,6 +39,7 @@ def refresh() -> None:
     from orchestration.refreshing.refresh import refresh as run
 
     console, settings = _console(), load_settings()
+    print_smallest_differences(console, settings)
     with open_instance(settings) as instance:
         report = run(instance, settings, console)
     _print_counts(console, report)
@@ -50,6 +55,57 @@ def refresh() -> None:
     _print_late(console, report)
     if report.failures or report.late:
         raise SystemExit(1)
+
+
+def refresh_dry_run() -> None:
+    """Say what a refresh would make, how large it is and how long it takes; make nothing."""
+    from orchestration.catalogs import load_catalog
+    from orchestration.refreshing.forecast import forecast
+    from orchestration.refreshing.refresh import look_ahead, open_instance
+
+    console, settings = _console(), load_settings()
+    with open_instance(settings) as instance:
+        standing, report = look_ahead(instance, settings, console)
+        recipes = load_catalog(settings.catalog).recipes
+        virtual = {
+            names.merged_checkpoint(name) for name, each in recipes.items() if each.kept != "all"
+        }
+        found = forecast(instance, standing, virtual)
+    _print_forecast(console, found)
+    for note in report.notes:
+        console.print(f"note: {note}", soft_wrap=True)
+    for failure in by_cause(report.failures):
+        console.print(f"failed: {failure}", style="red", soft_wrap=True)
+    if report.failures:
+        raise SystemExit(1)
+
+
+def _print_forecast(console: "Console", found: "Sequence[Forecast]") -> None:
+    rows = [
+        (
+            each.asset,
+            str(each.partitions),
+            "not known" if each.nbytes is None else size_text(each.nbytes),
+            "not known" if each.seconds is None else _minutes(each.seconds),
+        )
+        for each in sorted(found, key=lambda each: _order(each.asset))
+    ]
+    if not rows:
+        console.print("everything is up to date: a refresh would make nothing")
+        return
+    print_table(console, "a refresh would make, at most", FORECAST, rows)
+    nbytes = sum(each.nbytes or 0 for each in found)
+    seconds = sum(each.seconds or 0 for each in found)
+    unknown = [each for each in found if each.seconds is None or each.nbytes is None]
+    least = "at least " if unknown else ""
+    told = f"{sum(each.partitions for each in found)} partitions, {least}{size_text(nbytes)}"
+    console.print(f"{told} written, {least}{_minutes(seconds)} of work", soft_wrap=True)
+    note = "Sizes and times are those of earlier runs on this instance; Dagster's own are not in it"
+    console.print(f"{note}. Leaderboard and champions follow.", soft_wrap=True)
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
 
 
 def by_cause(failures: Sequence[str]) -> list[str]:

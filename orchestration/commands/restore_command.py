@@ -14,7 +14,7 @@ from orchestration.commands.catalog_store import open_store
 from orchestration.commands.console import PlainConsole, progress_bar
 from orchestration.commands.output_folder import check_output, check_space, staged
 from resources.errors import ArtifactReadError, DamagedArtifactError, MissingArtifactError
-from resources.store import ArtifactStore
+from resources.store import Artifact, ArtifactStore
 
 if TYPE_CHECKING:
     from assets.work.packed_models import StoredModel
@@ -25,7 +25,8 @@ def run_restore(name: str, out: Path) -> None:
     """Write the files of a model or a checkpoint into `out`, all or nothing, each compared.
 
     `name` is a model of the catalog, or what a recipe made: `ties/champion`, or
-    `ties/merged_checkpoint[lambda=0.5|e1+e2]`. The card of a checkpoint says what the catalog calls
+    `ties/merged_checkpoint[lambda=0.5|e1+e2]`; one that is virtual is written into the store first,
+    so that its files are compared too. The card of a checkpoint says what the catalog calls
     the models in it. Raises MissingArtifactError for a name that stands for nothing, OutputError
     where something is in the way, PackedModelError or DamagedArtifactError where the store is
     damaged.
@@ -33,6 +34,8 @@ def run_restore(name: str, out: Path) -> None:
     store = open_store()
     check_output(out)
     ref, model = _found(store, name)
+    if isinstance(model, Artifact) and model.virtual:
+        model = _written(store, model)
     check_space(out, model.nbytes)
     console = PlainConsole(stderr=True)
     bar = progress_bar(console)
@@ -54,6 +57,15 @@ def run_restore(name: str, out: Path) -> None:
         if ref is not None and ref.kind == CHECKPOINT:
             _add_names(stage / "README.md", ref)
     PlainConsole().print(f"{name}: {model.nbytes} bytes restored to {out}", soft_wrap=True)
+
+
+def _written(store: ArtifactStore, virtual: Artifact) -> Artifact:
+    from merge_ops.stream import StreamSettings
+    from orchestration.commands.materialize_command import materialize_with_bar
+    from orchestration.settings import load_settings
+
+    how = load_settings()
+    return materialize_with_bar(store, virtual, StreamSettings(how.threads, how.device, how.memory))
 
 
 def _found(store: ArtifactStore, name: str) -> "tuple[Ref | None, StoredModel]":

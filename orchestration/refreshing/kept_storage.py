@@ -8,11 +8,15 @@ may forget the last events, never a part of one: those partitions are then made 
 store.
 """
 
+import contextlib
+import os
+import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.pool import StaticPool
 
 from assets.dagster_internals import (
@@ -47,10 +51,44 @@ class KeptEventLog(SqliteEventLogStorage):
             engine = create_engine(address, poolclass=StaticPool, connect_args=options)
             event.listen(engine, "connect", _wait_at_checkpoints)
             if shard not in self._initialized_dbs:
-                self._initdb(engine)
+                if shard == INDEX_SHARD or not self._copied_to(self.path_for_shard(shard)):
+                    self._initdb(engine)
                 self._initialized_dbs.add(shard)
             engines[shard] = engine
         return engines[shard]
+
+    def _copied_to(self, path: str) -> bool:
+        """Make a run's database from an empty one; False where that cannot be.
+
+        To make its tables anew for each run takes Dagster a third of a second, mostly of migrations
+        that there is nothing to migrate in.
+        """
+        state = vars(self)
+        if "_empty" not in state:
+            state["_empty"] = self._empty_database()
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        temporary = f"{path}.{uuid.uuid4().hex}"  # no name of a run's database
+        try:
+            with open(temporary, "xb") as file:
+                file.write(state["_empty"])
+            os.link(temporary, path)
+        except OSError:  # it is there, or there are no hard links: Dagster's own way
+            return False
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+        return True
+
+    def _empty_database(self) -> bytes:
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "empty.db")
+            engine = create_engine(f"sqlite:///{path}", poolclass=StaticPool)
+            self._initdb(engine)
+            with engine.connect() as connection:
+                connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))
+            engine.dispose()
+            with open(path, "rb") as file:
+                return file.read()
 
     def dispose(self) -> None:
         """Close the connections."""

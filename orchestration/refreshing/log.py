@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,8 +81,16 @@ class RunLog:
 
 
 def _no_other_progress_bars() -> None:
-    """Ours are drawn instead of transformers' own."""
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    imported = sys.modules.get("transformers.utils.logging")
-    if imported is not None:  # it read the variable when it was imported
-        imported.disable_progress_bar()
+    """Ours are drawn instead of those of transformers, datasets, and whoever draws by tqdm."""
+    for name in ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS"):
+        os.environ.setdefault(name, "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # children, and what imports tqdm from here on
+    for module, quiet in (
+        ("transformers.utils.logging", "disable_progress_bar"),
+        ("datasets.utils.tqdm", "disable_progress_bars"),
+    ):
+        imported = sys.modules.get(module)
+        if imported is not None:  # it read the variable when it was imported
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that the variable says the same already
+                getattr(imported, quiet)()

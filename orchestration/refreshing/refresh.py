@@ -4,23 +4,26 @@ The definitions and conditions are those of the daemon; only the loop around the
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.batches import FAILED
 from assets.dagster_internals import DagsterSqliteStorage, InstanceRef
+from assets.progress_log import listening
 from orchestration import interruption
 from orchestration.automation import OBSERVE_JOB, UPSTREAM
 from orchestration.catalogs.catalog_name import named_settings
 from orchestration.definitions import build_definitions
+from orchestration.refreshing.failed_steps import failures_of, found_by_checks, is_fault
 from orchestration.refreshing.lock import only_refresh, run_tags
 from orchestration.refreshing.log import RunLog
 from orchestration.refreshing.progress import RefreshProgress
 from orchestration.refreshing.report import AssetCount, RefreshReport
 from orchestration.refreshing.requests import Pending
-from orchestration.refreshing.standing import daemon_of, live_partitions, look
+from orchestration.refreshing.standing import Standing, daemon_of, live_partitions, look
 from orchestration.refreshing.state import load_cursor, load_waiting, save
 from orchestration.refreshing.step_signals import signals_end_the_refresh
 from orchestration.refreshing.store_state import what_the_store_lacks
@@ -79,14 +82,35 @@ def refresh(
 
     Raises CatalogError, and RefreshRunningError when another refresh is at work on the instance.
     """
+    with _at_work(instance, settings, console) as work:
+        return work.run()
+
+
+def look_ahead(
+    instance: dg.DagsterInstance, settings: Settings, console: "Console | None" = None
+) -> tuple[Standing, RefreshReport]:
+    """Say what a refresh would make now, at most, and run nothing but the look at upstream models.
+
+    Whatever is below a change counts, although its inputs may come out as they were. Raises as
+    `refresh` does.
+    """
+    with _at_work(instance, settings, console) as work:
+        return work.look_ahead()
+
+
+@contextmanager
+def _at_work(
+    instance: dg.DagsterInstance, settings: Settings, console: "Console | None"
+) -> "Iterator[_Refresh]":
+    """The only refresh of an instance, with its log, its bars and its signals."""
     settings = named_settings(settings)
     definitions, home = build_definitions(settings), settings.dagster_home
     with only_refresh(instance, home):
         log = RunLog(home / "logs" / "refresh.log")
         progress = RefreshProgress(console)
         work = _Refresh(instance, definitions, log, progress, run_tags(home), settings)
-        with log.everything(), progress, signals_end_the_refresh():
-            return work.run()
+        with log.everything(), progress, listening(progress.move), signals_end_the_refresh():
+            yield work
 
 
 class _Refresh:
@@ -149,6 +173,22 @@ class _Refresh:
         self._report.seconds = time.perf_counter() - started
         return self._report
 
+    def look_ahead(self) -> tuple[Standing, RefreshReport]:
+        """Observe, ask the conditions once, and follow what they ask for down the graph."""
+        self._observe()
+        pending = Pending(self._graph)
+        pending.add(load_waiting(self._instance, self._graph))
+        pending.add(self._lost())
+        result = dg.evaluate_automation_conditions(
+            defs=self._definitions,
+            instance=self._instance,
+            cursor=load_cursor(self._instance),  # which is not moved on: nothing is made
+            asset_selection=dg.AssetSelection.all(),
+        )
+        keys = self._graph.materializable_asset_keys
+        pending.add({key: result.get_requested_partitions(key) for key in keys})
+        return look(self._instance, self._graph, pending.waiting), self._report
+
     def _stand(self, pending: Pending) -> None:
         """Say what is not up to date at the end."""
         standing = look(self._instance, self._graph, pending.waiting)
@@ -180,7 +220,7 @@ class _Refresh:
         self._report.runs += 1
         self._report.failures += self._log.errors.take()
         if not result.success:
-            self._report.failures += _failures(result, "upstream_model")
+            self._report.failures += failures_of(result, "upstream_model")
 
     def _execute(self, plan: RunPlan) -> dict[dg.AssetKey, set[str | None]]:
         """Run a plan; returns what has to be tried again another time."""
@@ -196,8 +236,9 @@ class _Refresh:
         )
         interruption.check()
         self._report.runs += 1
+        self._report.notes += [told for told, serious in found_by_checks(result) if not serious]
         if not (result.success and _all_passed(result)):
-            self._report.failures += _failures(result, f"{names} {_short(plan)}".strip())
+            self._report.failures += failures_of(result, f"{names} {_short(plan)}".strip())
         self._report.failures += self._log.errors.take()
         return {key: self._count(result, key, plan.partitions) for key in plan.assets}
 
@@ -212,7 +253,7 @@ class _Refresh:
         unsound = {
             each.partition
             for each in self._evaluations(result)
-            if each.asset_key == key and not each.passed
+            if each.asset_key == key and is_fault(each)
         }
         failed = (asked - done) | (unsound & asked)
         count.failed |= failed
@@ -240,7 +281,7 @@ class _Refresh:
 
 
 def _all_passed(result: dg.ExecuteInProcessResult) -> bool:
-    return all(each.passed for each in result.get_asset_check_evaluations())
+    return not any(map(is_fault, result.get_asset_check_evaluations()))
 
 
 def _short(plan: RunPlan) -> str:
@@ -252,54 +293,3 @@ def _short(plan: RunPlan) -> str:
     sets = sorted({key.split("|")[-1] for key in plan.keys})
     where = sets[0] if len(sets) == 1 else f"{len(sets)} expert sets"
     return f"[{where}, {len(plan.keys)} partitions]"
-
-
-def _failures(result: dg.ExecuteInProcessResult, where: str) -> list[str]:
-    """One message for each step that failed, for a blocking check what it found; never none."""
-    failed_checks = [each for each in result.get_asset_check_evaluations() if not each.passed]
-    by_partition = {each.asset_key for each in failed_checks if each.partition is not None}
-    told = [
-        f"{each.asset_key.to_user_string()}{f' [{each.partition}]' if each.partition else ''}:"
-        f" check {each.check_name} failed: {_problems(each)}"
-        for each in failed_checks
-        if each.partition is not None or each.asset_key not in by_partition
-    ]
-    for event in result.all_events:
-        data: Any = event.event_specific_data
-        if event.is_step_failure and not (failed_checks and _is_check(data.error)):
-            failure = data.user_failure_data
-            told += _of_step(event, where, failure) or [f"{where}: {_cause(data.error)}"]
-    if not told:
-        errors = [e.job_failure_data.error for e in result.all_events if e.is_job_failure]
-        told += [f"{where}: {_cause(error)}" for error in errors]
-    return told or [f"{where}: the run failed; see the log"]
-
-
-def _of_step(event: dg.DagsterEvent, where: str, failure: Any) -> list[str]:
-    """What a step says of its failure: for each of its partitions, where it says that."""
-    if failure is None:
-        return []
-    by_partition = failure.metadata.get(FAILED)
-    if by_partition is None:
-        return [f"{where}: {failure.description}"]
-    asset = event.step_key.replace("__", "/") if event.step_key else where
-    return [f"{asset} [{key}]: {message}" for key, message in by_partition.value.items()]
-
-
-def _problems(evaluation: dg.AssetCheckEvaluation) -> str:
-    """What a check of one partition found, whichever way it was reported."""
-    found = evaluation.metadata.get("problems") or evaluation.metadata.get(
-        evaluation.partition or ""
-    )
-    return str(found.value) if found else "see its metadata"
-
-
-def _is_check(error: Any) -> bool:
-    return error is not None and error.cls_name == "DagsterAssetCheckFailedError"
-
-
-def _cause(error: Any) -> str:
-    """The innermost message of a serialized error."""
-    while error is not None and error.cause is not None:
-        error = error.cause
-    return error.message.strip() if error is not None else "unknown error"

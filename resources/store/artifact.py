@@ -9,7 +9,7 @@ from typing import Any
 
 from blake3 import blake3
 
-from resources.errors import DamagedArtifactError, LaterReleaseError
+from resources.errors import DamagedArtifactError, LaterReleaseError, VirtualArtifactError
 from resources.places import Place
 from resources.reading.artifact_source import ArtifactSource
 from resources.reading.digest_tree import PIECE, TREE, PieceHasher, cut_tree, note_fault
@@ -19,7 +19,7 @@ from resources.store.names import ATTEMPTS, WAY_OUT, file_fault, manifest_key
 
 FORMAT = 1
 RESERVED = (
-    "format", "kind", "digest", "content_digest", "attempt", "files", "created", "pieces"
+    "format", "kind", "digest", "content_digest", "attempt", "files", "created", "pieces", "virtual"
 )  # fmt: skip
 
 _RUN = 8 << 20  # bytes read at once
@@ -31,7 +31,9 @@ class Artifact:
 
     It is asked for by `kind` and `digest`; `content_digest` is the blake3 of its file list, and
     `uri` says where its manifest is, without the file name. `manifest` is everything in there, also
-    the fields given to `publish`; `files` are its files by path, `nbytes` their bytes together.
+    the fields given to `publish`; `files` are its files by path, `nbytes` their bytes together. One
+    that is `virtual` has none: its manifest says how they are made, and whoever asks for them gets
+    VirtualArtifactError.
     """
 
     def __init__(self, place: Place, manifest: Mapping[str, Any], cache: FolderCache) -> None:
@@ -51,8 +53,21 @@ class Artifact:
     def __repr__(self) -> str:
         return f"Artifact({self.uri!r}, {len(self.files)} files, {self.nbytes} bytes)"
 
+    @property
+    def virtual(self) -> bool:
+        """Return whether it is planned and not written."""
+        return is_virtual(self.manifest)
+
+    def _refuse_virtual(self) -> None:
+        if self.virtual:
+            raise VirtualArtifactError(
+                f"{self.uri} is virtual: it is planned, and its files are not written;"
+                f" `ronghe materialize {self.digest[:12]}` writes them"
+            )
+
     def key(self, file: str) -> str:
         """Return the place's key of one file; DamagedArtifactError when there is no such file."""
+        self._refuse_virtual()
         if file not in self.files:
             raise DamagedArtifactError(
                 f"{self.uri} has no file {file!r}; it has {', '.join(sorted(self.files)) or 'none'}"
@@ -64,6 +79,7 @@ class Artifact:
 
         All that is read is checked against what was published.
         """
+        self._refuse_virtual()
         return ArtifactSource(self, self._place)
 
     def piece_digests(self, file: str) -> tuple[int, bytes]:
@@ -146,6 +162,7 @@ class Artifact:
         where a file is missing or has wrong bytes. Without `checked`, for whoever has just checked
         or reads nothing, only sizes are compared in a local store.
         """
+        self._refuse_virtual()
         local = self._place.folder(f"{ATTEMPTS}/{self.manifest['attempt']}")
         if local is not None:
             self._check_sizes(local)
@@ -170,6 +187,11 @@ class Artifact:
                     f"{self.uri}: file {file.path!r} is missing from {folder} or has not the "
                     f"{file.size} bytes that were published"
                 )
+
+
+def is_virtual(manifest: Mapping[str, Any]) -> bool:
+    """Return whether a manifest is that of an artifact that is planned and not written."""
+    return manifest.get("virtual") is True
 
 
 def parse_manifest(data: bytes, where: str) -> dict[str, Any]:
@@ -205,6 +227,8 @@ def _manifest_fault(manifest: Any) -> str | None:
     files = manifest.get("files")
     if not isinstance(files, list) or not all(_is_record(file) for file in files):
         return "has no proper list of files"
+    if is_virtual(manifest) and files:
+        return "is virtual, and lists files all the same"
     records = [_record(file) for file in files]
     if len({record.path for record in records}) != len(records):
         return "lists a file twice"

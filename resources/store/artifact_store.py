@@ -40,6 +40,7 @@ from resources.store.people import this_person
 from resources.store.refs import Ref, RefEntry, RefTable, read_ref, read_refs, write_ref
 from resources.store.unfinished import Unfinished, take_unfinished
 from resources.store.upkeep import Upkeep
+from resources.store.virtual import publish_virtual
 
 DAY = 86_400.0
 _PIECE = 16 << 20
@@ -94,6 +95,15 @@ class ArtifactStore:
         """
         self.probe()
         return Attempt(self.place, kind, self.cache, self.find, digest)
+
+    def publish_virtual(self, kind: str, digest: str, **fields: Any) -> Artifact:
+        """Publish an artifact that is planned and not written; return it, or what is there already.
+
+        `fields` are for its manifest, which says `virtual: true`: how its files are made. It is
+        a written one when an attempt publishes files under its digest. Raises as `publish` does.
+        """
+        self.probe()
+        return publish_virtual(self.place, self.find, kind, digest, fields)
 
     def unfinished(self, kind: str, digest: str) -> list[Unfinished]:
         """Return what killed attempts at this artifact left, claimed; the farthest comes first."""
@@ -205,10 +215,13 @@ class ArtifactStore:
     def verify(self, artifact: Artifact, progress: Progress | None = None) -> list[str]:
         """Read all files again, and return what is wrong: a line for each file that differs.
 
+        Of a virtual artifact there is none.
         A place that gives no answer, or none in time, says nothing of the files: its error,
         StoreUnreachableError or StoreInterruptedError, is raised.
         """
         problems: list[str] = []
+        if artifact.virtual:
+            return problems
         done = 0
         buffer = memoryview(bytearray(min(_PIECE, max(1, artifact.nbytes))))
         with artifact.source() as source:

@@ -15,7 +15,7 @@ from resources.errors import AttemptError, ContentConflictError, StoreError, Sto
 from resources.places import Place, PlaceWriter
 from resources.reading.digest_tree import PIECE, TREE, PieceHasher, join_tree
 from resources.reading.records import FileRecord, content_digest
-from resources.store.artifact import FORMAT, RESERVED, Artifact
+from resources.store.artifact import FORMAT, RESERVED, Artifact, is_virtual, parse_manifest
 from resources.store.cache import FolderCache
 from resources.store.journal import Journal
 from resources.store.names import (
@@ -102,7 +102,8 @@ class Attempt:
         It will be found by `digest`, usually a plan's; None stands for its content digest.
         `manifest_fields` are what else the manifest shall say (plan, inputs, licences, versions):
         JSON values, no secrets. Asking again with the same contents, from anywhere, succeeds and
-        returns the artifact that is there; its manifest stays as it was.
+        returns the artifact that is there; its manifest stays as it was. A virtual artifact becomes
+        the written one, by one conditional write too.
 
         ContentConflictError is raised where other contents are published under this kind and
         digest; AttemptError where there are no files, one is open, fields are no JSON or hold a
@@ -119,7 +120,7 @@ class Attempt:
         self._place.settle(self.folder_key)
         self._claim(files)
         self._undecided = True  # from here an error may hide a manifest that was written
-        created = self._place.create(key, data)
+        created = self._place.create(key, data) or self._written_now(key, data)
         if created:
             artifact = Artifact(self._place, json.loads(data), self._cache)
         else:
@@ -171,6 +172,13 @@ class Attempt:
             ) from error
         refuse_secrets(text, self._place.secrets(), where)
         return data
+
+    def _written_now(self, key: str, data: bytes) -> bool:
+        """Put the manifest in the place of a virtual one; False where there is none (any more)."""
+        stored = self._place.read(key)
+        if stored is None or not is_virtual(parse_manifest(stored[0], f"{self._place.uri}/{key}")):
+            return False
+        return self._place.replace(key, data, stored[1])
 
     def _already_there(self, digest: str, key: str) -> Artifact:
         artifact = self._find(self.kind, digest)

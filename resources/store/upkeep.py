@@ -8,7 +8,7 @@ Nothing in here decides what is bad: it finds, and moves what it is told to.
 
 import json
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +32,7 @@ from resources.store.names import (
 from resources.store.namespaces import EARLIER, Namespace, catalogs, earlier_owner, earlier_refs
 from resources.store.people import this_person
 from resources.store.refs import READERS, Ref, load_ref
+from resources.store.virtual import unwrite
 
 
 @dataclass(frozen=True)
@@ -190,6 +191,10 @@ class Upkeep:
             if key.startswith(f"{CATALOGS}/") and key != EARLIER:
                 self._restore_catalog_note(key)
         return moved
+
+    def unwrite(self, kind: str, digest: str, fields: Mapping[str, Any]) -> int:
+        """Make a written artifact virtual again, remove its files, return their bytes (virtual)."""
+        return unwrite(self._place, kind, digest, fields)
 
     def manifest_key(self, kind: str, digest: str) -> str:
         """Return the key of a manifest, as it was listed."""

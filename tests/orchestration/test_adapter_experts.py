@@ -39,7 +39,8 @@ def resolved(store: ArtifactStore, asset: str, partition: str | None = None) -> 
 
 
 def test_one_full_expert_and_one_adapter(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    project = make_project(tmp_path, {"task_arithmetic": TASK_ARITHMETIC}, experts=1)
+    recipe = {**TASK_ARITHMETIC, "keep": "all"}
+    project = make_project(tmp_path, {"task_arithmetic": recipe}, experts=1)
     project.train_adapter("tcm", seed=3)
     write_models(project.catalog, ["e1"], adapters=["tcm"])
     run(project, instance)

@@ -23,7 +23,7 @@ def resolved(store: ArtifactStore, asset: str, partition: str) -> Artifact:
 def test_pickled_experts_are_converted_and_malicious_ones_refused(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    recipe = {**TASK_ARITHMETIC, "experts": ["all"], "sweep": {"lambda": [0.5]}}
+    recipe = {**TASK_ARITHMETIC, "experts": ["all"], "sweep": {"lambda": [0.5]}, "keep": "all"}
     project = make_project(tmp_path, {"task_arithmetic": recipe}, experts=2)
     project.train_adapter("tcm", seed=3)
     write_models(project.catalog, ["e1", "e2"], adapters=["tcm"])

@@ -11,6 +11,7 @@ from tests import checkpoint_factory as factory
 from tests.orchestration.tiny_project import TASK_ARITHMETIC, TinyProject, make_project
 
 CHANGED = "model.layers.0.mlp.up_proj.weight"
+WRITTEN = {**TASK_ARITHMETIC, "keep": "all"}  # a virtual checkpoint has nothing to copy
 ASSET = "task_arithmetic/merged_checkpoint"
 
 
@@ -34,7 +35,7 @@ def reused_in(instance: dg.DagsterInstance, partition: str) -> object:
 def test_a_change_of_one_tensor_merges_one_tensor(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    project = make_project(tmp_path, {"task_arithmetic": TASK_ARITHMETIC}, experts=2)
+    project = make_project(tmp_path, {"task_arithmetic": WRITTEN}, experts=2)
     assert refresh(instance, project.settings()).failures == []
     partition = "lambda=0.5|e1+e2"
     assert reused_in(instance, partition) == 0
@@ -64,7 +65,7 @@ def merged_anew(project: TinyProject, root: Path) -> str:
 def test_a_damaged_earlier_checkpoint_is_not_copied_from(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    project = make_project(tmp_path, {"task_arithmetic": TASK_ARITHMETIC}, experts=2)
+    project = make_project(tmp_path, {"task_arithmetic": WRITTEN}, experts=2)
     assert refresh(instance, project.settings()).failures == []
     store = ArtifactStore.open(project.store)
     partition = "lambda=0.5|e1+e2"
@@ -88,7 +89,7 @@ def test_a_recipe_changed_beside_the_numbers_copies_everything(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     """The plan's digest is another one for a changed config; not one tensor is computed again."""
-    project = make_project(tmp_path, {"task_arithmetic": TASK_ARITHMETIC}, experts=2)
+    project = make_project(tmp_path, {"task_arithmetic": WRITTEN}, experts=2)
     assert refresh(instance, project.settings()).failures == []
     store = ArtifactStore.open(project.store)
     factory.edit_config(project.root / "upstream" / "base", max_position_embeddings=256)

@@ -156,7 +156,7 @@ def test_killed_run_workers_are_started_again(
         with instance_of(team, monkeypatch) as instance:
             with open_instance(project.settings()) as in_process:
                 assert refresh(in_process, project.settings()).failures == []
-            project.write_recipe("average", quickstart_recipe("average"))
+            project.write_recipe("average", {**quickstart_recipe("average"), "keep": "all"})
             with started(team, tmp_path) as served:
                 # The first run loses both its processes.
                 first = catch(served, instance, client, set())

@@ -18,7 +18,7 @@ from assets.work.ranking import rank
 from merge_ops.errors import SettingsError
 from orchestration import announcements
 from orchestration.settings import webhook_address
-from tests.assets.work.scored_store import ScoredStore
+from tests.assets.work.made_up_store import ScoredStore
 
 SECRET = "a secret of both sides"
 TOKEN = "token-in-the-path"

@@ -11,7 +11,7 @@ from assets.work.crowning import promote_by_hand, roll_back
 from assets.work.named_checkpoints import find_checkpoint, recipes_of
 from assets.work.ranking import Promotion, promote, rank
 from resources.errors import MissingArtifactError
-from tests.assets.work.scored_store import ScoredStore
+from tests.assets.work.made_up_store import ScoredStore
 
 
 @pytest.fixture

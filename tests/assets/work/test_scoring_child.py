@@ -36,7 +36,7 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
 def score(suite: Suite) -> Score:
     def ask(folder: Path, progress: Any = None) -> Any:
         named = f"model {folder.name}"
-        return scoring._score_in_child(folder, named, suite, "cpu", 1, progress)
+        return scoring.score_in_child(folder, named, scoring.Scoring(suite, "cpu", 1), progress)
 
     return ask
 

@@ -6,7 +6,14 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from eval_ops.plots import coefficient_plot, heatmap, layer_norm_plot, leaderboard_plot
+from eval_ops.plots import (
+    coefficient_plot,
+    front_plot,
+    heatmap,
+    layer_norm_plot,
+    leaderboard_plot,
+    retention_plot,
+)
 from eval_ops.plots.figures import (
     BLUE,
     DPI,
@@ -22,8 +29,10 @@ from eval_ops.plots.heatmap import heatmap_figure
 from eval_ops.plots.layer_norms import layer_norm_figure
 from eval_ops.plots.leaderboard import leaderboard_figure
 from eval_ops.plots.sweep import coefficient_figure
+from eval_ops.plots.tradeoffs import front_figure, retention_figure
 from eval_ops.scores import Mean, SuiteScores
 from eval_ops.scores.leaderboard import CoefficientPoint, Entry, Row, rows
+from eval_ops.scores.retention import Retention
 
 ScoresOf = Callable[..., SuiteScores]
 
@@ -331,3 +340,39 @@ def test_ascii_text() -> None:
     assert ascii_text("中a", 20) == "\\u4e2da"
     assert ascii_text("a$b", 20) == r"a\$b"
     assert ascii_text("abcdefghij", 8) == "abc..hij"
+
+
+def test_retention_is_a_cell_a_merge_and_expert() -> None:
+    cells = [
+        Retention("ties a+b", "a", ("x",), 0.5, 0.9, 0.8, 0.95, 30, 3),
+        Retention("ties a+b", "b", (), 0.0, None, None, None, 0, 0),
+        Retention("linear a+c", "a", ("x",), 0.5, 0.5, 0.4, 0.6, 30, 15),
+    ]
+    axes = retention_figure(cells).axes[0]
+    texts = [text.get_text() for text in axes.texts]
+    assert texts == ["90 (80 to 95)", "no gain", "50 (40 to 60)"]
+    assert ticks(axes.xaxis) == ["a", "b"]
+    assert ticks(axes.yaxis) == ["ties a+b", "linear a+c"]
+    assert size(retention_plot(cells))
+
+
+def test_a_front_is_drawn_and_named() -> None:
+    names, points = ["x", "y", "z"], [(0.1, 0.9), (0.5, 0.5), (0.4, 0.4)]
+    figure = front_figure("a against b", ("a", "b"), names, points)
+    axes = figure.axes[0]
+    others, best = (artist.get_offsets().tolist() for artist in axes.collections)
+    assert others == [[40.0, 40.0]]
+    assert best == [[10.0, 90.0], [50.0, 50.0]]
+    assert figure.get_supxlabel() == "1: x\n2: y"
+    short = front_figure("l", ("tokens", "mean"), names, points, smaller_is_better=True)
+    assert short.get_supxlabel() == "1: x"
+    assert size(front_plot("a against b", ("a", "b"), names, points))
+
+
+def test_sweeps_have_bands() -> None:
+    figure = coefficient_figure("ties", [CoefficientPoint("x=1", *sweep_means()) for _ in "ab"])
+    assert len([each for each in figure.axes[0].collections if hasattr(each, "get_paths")]) >= 2
+
+
+def sweep_means() -> tuple[Mean, Mean]:
+    return Mean(0.5, 0.1, 0.4, 0.6), Mean(0.6, 0.1, 0.5, 0.7)

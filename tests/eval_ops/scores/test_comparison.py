@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval_ops.errors import PairingError
-from eval_ops.scores.comparison import compare, mcnemar, paired_bootstrap
-from eval_ops.scores.scores import SuiteScores
+from eval_ops.scores.comparison import compare, mcnemar, paired_bootstrap, sign_flip
+from eval_ops.scores.intervals import clustered_stderr
+from eval_ops.scores.scores import SuiteScores, summarize
 
 ScoresOf = Callable[..., SuiteScores]
 
@@ -155,3 +156,68 @@ def test_what_cannot_be_paired(scores_of: ScoresOf) -> None:
         compare(ours, theirs, benchmarks=["a", "b"])
     with pytest.raises(PairingError, match="carry no samples"):
         compare(ours, replace(theirs, samples=()))
+
+
+def grouped(scores: SuiteScores, size: int) -> SuiteScores:
+    """The same answers, `size` items a passage."""
+    samples = tuple(
+        replace(sample, group=f"passage {number // size}")
+        for number, sample in enumerate(scores.samples)
+    )
+    return replace(scores, samples=samples, scores=summarize(samples, "acc", "v"))
+
+
+def test_sign_flip_by_hand() -> None:
+    # +1, +1, +1: of the 8 sign patterns only +++ and −−− are as far from 0.
+    assert sign_flip({"a": np.array([1.0, 1.0, 1.0])}) == 2 / 8
+    # +2, −1: sums 1, 3, −3, −1: all are as far as 1.
+    assert sign_flip({"a": np.array([2.0, -1.0, 0.0])}) == 1.0
+    assert sign_flip({"a": np.zeros(5)}) == 1.0
+    # Two passages, +1 +1 and +1 +1: patterns ++ and −− of four.
+    assert sign_flip({"a": np.ones(4)}, {"a": ["p", "p", "q", "q"]}) == 2 / 4
+
+
+def test_sign_flip_of_right_and_wrong_items_is_mcnemars() -> None:
+    for ours, theirs in [(2, 9), (4, 5), (0, 6)]:
+        values = np.array([1.0] * ours + [-1.0] * theirs)
+        assert sign_flip({"a": values}) == pytest.approx(mcnemar(ours, theirs))
+    many = np.array([1.0] * 40 + [-1.0] * 70)
+    drawn, exact = sign_flip({"a": many}), mcnemar(40, 70)
+    assert drawn == pytest.approx(exact, abs=4 * math.sqrt(exact / 10_000) + 1e-4)
+
+
+def test_items_of_one_passage_decide_less(scores_of: ScoresOf) -> None:
+    """Eight items that one passage gives are one piece of evidence, not eight."""
+    ours, theirs = scores_of(a=([], [1] * 8 + [1, 0] * 8)), scores_of(a=([], [0] * 8 + [1, 0] * 8))
+    assert compare(ours, theirs).verdict == "better"
+    together = compare(grouped(ours, 8), grouped(theirs, 8))
+    assert (together.verdict, together.clusters, together.n) == ("undecided", 3, 24)
+    assert together.flip_p_value == 1.0
+    assert together.p_value == 2 / 2**8
+    assert compare(ours, theirs).clusters is None
+    back = compare(grouped(theirs, 8), grouped(ours, 8))
+    assert (back.low, back.high, back.flip_p_value) == (-together.high, -together.low, 1.0)
+
+
+def test_many_passages_decide(scores_of: ScoresOf) -> None:
+    ours, theirs = scores_of(a=([], [1, 1, 1, 0] * 15)), scores_of(a=([], [0, 1, 1, 0] * 15))
+    found = compare(grouped(ours, 4), grouped(theirs, 4))
+    assert (found.verdict, found.clusters) == ("better", 15)
+    assert found.flip_p_value is not None
+    assert found.flip_p_value < 0.001
+
+
+def test_the_cluster_bootstrap_has_the_width_of_the_clustered_error() -> None:
+    draw = np.random.default_rng(4)
+    values = np.repeat(draw.normal(0.1, 1.0, 200), 5) + draw.normal(0, 0.3, 1000)
+    groups = [str(number // 5) for number in range(1000)]
+    low, high = paired_bootstrap({"a": values}, groups={"a": groups})
+    half = 1.96 * (clustered_stderr(values, groups) or 0)
+    assert (high - low) / 2 == pytest.approx(half, rel=0.1)
+    plain = paired_bootstrap({"a": values})
+    assert plain[1] - plain[0] < 0.6 * (high - low)
+
+
+def test_three_answers_that_are_no_shares_decide_nothing(scores_of: ScoresOf) -> None:
+    found = compare(scores_of(a=([], [0.5] * 3)), scores_of(a=([], [0.25] * 3)))
+    assert (found.low, found.flip_p_value, found.verdict) == (0.25, 2 / 8, "undecided")

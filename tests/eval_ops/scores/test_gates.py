@@ -1,11 +1,14 @@
 import json
+import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
-from eval_ops.errors import GateError, PairingError
+from eval_ops.errors import GateError, PairingError, ScoresError
+from eval_ops.scores.decision import Decision
 from eval_ops.scores.gates import Gate, decide, parse_gate
-from eval_ops.scores.scores import SuiteScores
+from eval_ops.scores.scores import SuiteScores, summarize
 
 ScoresOf = Callable[..., SuiteScores]
 
@@ -97,11 +100,13 @@ def test_a_decision_can_be_read_by_people_and_programs(
     assert '"expert": "本草"' in chinese.to_json()
     table = decision.to_markdown()
     assert table.startswith("**the champion stays**\n\n- the mean, 75.0, is not significantly")
-    assert "\n\n| benchmark | candidate | best expert | difference | passed |\n" in table
+    assert "\n\n| benchmark | candidate | best expert | difference | p, Holm | passed |\n" in table
     assert "| no |\n" in table
     assert table.endswith("| yes |\n")
     assert chinese.to_markdown().startswith("**the champion stays**")
-    assert "| herb_class | 50.0 | 95.0 (herbs) | -45.0, 95 % interval" in table
+    assert (
+        "| herb_class | 50.0 (35.2–64.8) | 95.0 (83.5–98.6) herbs | -45.0, 95 % interval" in table
+    )
 
 
 def test_reasons_say_the_difference_its_interval_and_the_p_value(
@@ -177,7 +182,7 @@ def test_settings(scores_of: ScoresOf) -> None:
     assert text.startswith("ties.yaml: gate: 3 faults\n")
     assert (
         "alowed_loss is not a known key. Did you mean 'allowed_loss'? "
-        "Known: allowed_loss, confidence, minimum_samples" in text
+        "Known: allowed_loss, blocking, confidence, minimum_samples" in text
     )
     assert "confidence is 1.5; it must be less than 1" in text
     assert "minimum_samples is 'many'; it must be a valid integer" in text
@@ -190,3 +195,93 @@ def test_nothing_to_compare_with(scores_of: ScoresOf, experts: dict[str, SuiteSc
     old = scores_of(suite_digest="old", herb_class=right(20), idiom_meaning=right(40))
     with pytest.raises(PairingError, match="score both on the same suite"):
         decide(candidate, experts, old, Gate())
+
+
+def checks_of(decision: Decision) -> dict[str, bool]:
+    return {check.name: check.passed for check in decision.checks}
+
+
+def test_a_candidate_with_nan_is_refused(
+    scores_of: ScoresOf, experts: dict[str, SuiteScores]
+) -> None:
+    sound = scores_of(herb_class=right(37), idiom_meaning=right(36))
+    for value in (math.nan, math.inf, -math.inf):
+        samples = (replace(sound.samples[0], value=value), *sound.samples[1:])
+        decision = decide(replace(sound, samples=samples), experts, None, Gate(blocking=[]))
+        assert not decision.promote
+        assert checks_of(decision)["answers_are_finite"] is False
+        assert decision.reasons == (
+            "herb_class, item 'herb_class-test-0': the candidate's answers are worth NaN or "
+            "infinity; its weights are broken",
+        )
+        assert decision.to_markdown().startswith("**the champion stays**")
+        with pytest.raises(GateError, match=r"'herbs' has scores that are not finite; score it"):
+            decide(sound, {"herbs": replace(sound, samples=samples)}, None, Gate())
+        with pytest.raises(ScoresError, match="worth NaN or infinity has no interval"):
+            summarize(samples, "acc", "v")
+    nan = replace(sound.scores[0], value=math.nan)
+    decision = decide(replace(sound, scores=(nan, *sound.scores[1:])), experts, None, Gate())
+    assert decision.reasons[0].startswith("herb_class: the candidate's answers are worth NaN")
+
+
+def test_a_poisoned_candidate_is_refused_however_good_the_rest(
+    scores_of: ScoresOf, experts: dict[str, SuiteScores]
+) -> None:
+    """One benchmark destroyed, every other one perfect, so that the mean is clearly better."""
+    weak = {name: scores_of(a=right(15), b=right(15), c=right(20), d=right(20)) for name in "xy"}
+    poisoned = scores_of(a=right(40), b=right(40), c=right(40), d=right(0))
+    decision = decide(poisoned, weak, weak["x"], Gate())
+    assert not decision.promote
+    assert checks_of(decision) == {
+        "mean_is_better": True,
+        "no_benchmark_lost": False,
+        "enough_items": True,
+        "answers_are_finite": True,
+    }
+    lost = next(check for check in decision.checks if check.name == "no_benchmark_lost")
+    assert lost.told.startswith("d: 0.0 is below 50.0 of the best single expert there")
+    assert lost.numbers["d: difference"] == -50
+    # The gains on a and b are the more surprising ones, so that d comes third of four.
+    assert lost.numbers["d: p, Holm"] == pytest.approx(2 * 2 / 2**20)
+
+
+def test_an_identical_candidate_is_undecided(
+    scores_of: ScoresOf, experts: dict[str, SuiteScores]
+) -> None:
+    incumbent = scores_of(herb_class=right(36), idiom_meaning=right(35))
+    decision = decide(incumbent, experts, incumbent, Gate())
+    assert (decision.promote, decision.mean.verdict) == (False, "undecided")
+    assert checks_of(decision)["mean_is_better"] is False
+    assert checks_of(decision)["no_benchmark_lost"] is True
+
+
+def test_checks_that_do_not_block_are_told(
+    scores_of: ScoresOf, experts: dict[str, SuiteScores]
+) -> None:
+    candidate = scores_of(herb_class=right(26), idiom_meaning=right(40))
+    gate = parse_gate({"blocking": ["mean_is_better", "enough_items"]})
+    decision = decide(candidate, experts, None, gate)
+    assert checks_of(decision)["no_benchmark_lost"] is False
+    assert decision.promote is (decision.mean.verdict == "better")
+    assert decision.reasons[-1] == "not blocking in this recipe: no_benchmark_lost"
+    with pytest.raises(GateError, match=r"blocking"):
+        parse_gate({"blocking": ["no_benchmark"]})
+
+
+def test_chance_losses_on_many_benchmarks_are_corrected(scores_of: ScoresOf) -> None:
+    """Six items lost on one of ten benchmarks: p = 0.031 alone, and nothing among ten."""
+    names = "abcdefghij"
+    expert = scores_of(**{name: right(40) for name in names})
+    candidate = scores_of(**{name: right(34 if name == "a" else 40) for name in names})
+    alone = decide(scores_of(a=right(34)), {"x": scores_of(a=right(40))}, None, Gate())
+    assert alone.benchmarks[0].adjusted == 2 / 64
+    assert not Gate(allowed_loss=0).blocks("nothing")
+    strict = Gate(allowed_loss=0.01)
+    assert (
+        not decide(scores_of(a=right(34)), {"x": scores_of(a=right(40))}, None, strict)
+        .benchmarks[0]
+        .passed
+    )
+    check = decide(candidate, {"x": expert}, None, strict).benchmarks[0]
+    assert check.adjusted == pytest.approx(10 * 2 / 64)
+    assert check.passed

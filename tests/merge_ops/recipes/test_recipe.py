@@ -190,3 +190,18 @@ def test_wrong_expert_selection():
     message = faults(CATALOG.replace("all-pairs", "al-pairs"))
     assert "experts[0] is 'al-pairs'" in message
     assert "Did you mean 'all-pairs'?" in message
+
+
+def test_what_is_kept_follows_from_keep_and_the_suite():
+    assert parse(GOOD).kept == "all"
+    assert parse(f"{GOOD}suite: s\n").kept == "champion"
+    for keep in ("champion", "all", "none"):
+        assert parse(f"{GOOD}suite: s\nkeep: {keep}\n").kept == keep
+    assert parse(f"{GOOD}keep: none\n").kept == "none"
+    assert (
+        "keep is 'champions'; it must be one of champion, all, none. Did you mean 'champion'?"
+        in faults(f"{GOOD}suite: s\nkeep: champions\n")
+    )
+    assert "keep is 'champion', and a recipe without a suite never has one" in faults(
+        f"{GOOD}keep: champion\n"
+    )

@@ -15,7 +15,7 @@ from orchestration.commands.champion_commands import (
 )
 from orchestration.settings import NAMES
 from resources.errors import MissingArtifactError
-from tests.assets.work.scored_store import ScoredStore
+from tests.assets.work.made_up_store import ScoredStore
 
 
 @pytest.fixture

@@ -233,6 +233,9 @@ def test_a_missing_upstream_model_is_reported_and_the_others_are_merged(
     assert complete["model"] == {"e3"}
 
 
+WRITTEN = {**TASK_ARITHMETIC, "keep": "all"}
+
+
 def spoil(store: ArtifactStore, asset: str, partition: str) -> Path:
     """Overwrite the last weights of a published checkpoint; returns the file."""
     artifact = store.resolve(asset, partition)
@@ -248,7 +251,7 @@ def spoil(store: ArtifactStore, asset: str, partition: str) -> Path:
 def test_a_spoiled_checkpoint_stops_what_comes_after_it_and_nothing_else(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    project = make_project(tmp_path, {"task_arithmetic": TASK_ARITHMETIC}, experts=2)
+    project = make_project(tmp_path, {"task_arithmetic": WRITTEN}, experts=2)
     run(project, instance)
     store = ArtifactStore.open(project.store)
     spoil(store, "task_arithmetic/merged_checkpoint", "lambda=0.5|e1+e2")
@@ -268,7 +271,7 @@ def test_a_spoiled_checkpoint_stops_what_comes_after_it_and_nothing_else(
 def test_the_check_blocks_in_the_run_that_merges_too(
     tmp_path: Path, instance: dg.DagsterInstance, keys: list[str]
 ) -> None:
-    project = make_project(tmp_path, {"task_arithmetic": TASK_ARITHMETIC}, experts=2)
+    project = make_project(tmp_path, {"task_arithmetic": WRITTEN}, experts=2)
     run(project, instance)
     spoil(ArtifactStore.open(project.store), "task_arithmetic/merged_checkpoint", keys[0])
     job = build_definitions(project.settings()).resolve_implicit_global_asset_job_def()

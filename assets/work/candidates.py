@@ -1,0 +1,248 @@
+"""Candidates are scored without being written: merged straight into memory that a model is loaded
+from. Knows no Dagster.
+
+The parent reads the store and merges; the child that runs models has the memory as a folder of
+weights (merge_ops.children.memory_folder) and exchanges the live model's for them. So there is one
+live model for all candidates of a process, and of a candidate nothing is kept but its scores.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from assets.work import names
+from assets.work.memory_merging import MergingMemory, look
+from assets.work.merging import MergeJob, OpenedSet, open_set
+from assets.work.scoring import (
+    SCORES,
+    ScoredCheckpoint,
+    Scoring,
+    publish_scores,
+    read_scores,
+    score_in_child,
+    score_stored,
+)
+from assets.work.virtual_checkpoints import CHECKPOINT, plan_of
+from eval_ops.scores import SuiteScores, scores_digest
+from merge_ops.errors import RongheError
+
+if TYPE_CHECKING:
+    from assets.work.packed_models import StoredModel
+    from merge_ops.plans import Plan
+    from merge_ops.progress import Progress
+    from merge_ops.recipes import Recipe
+    from merge_ops.stream import StreamSettings
+    from resources.store import Artifact, ArtifactStore
+
+
+@dataclass(frozen=True)
+class ScoredCandidate:
+    """What a candidate scored. `digest` is its plan's, which a written one would have.
+
+    `artifact` are the scores in the store: None where only some items were asked. `memoized` says
+    that the store had them.
+    """
+
+    digest: str
+    scores: SuiteScores
+    artifact: "Artifact | None"
+    memoized: bool
+
+
+class CandidateScorer:
+    """Scores candidates of one expert set on a suite, and writes no weights.
+
+    `job` says what they are merged from: base, expert set, and the steps before the result, which
+    are written where they lack. Use it as a context manager: at its end the memory is let go. With
+    small models as many coefficients as `settings.memory` holds are merged from one read.
+    """
+
+    def __init__(
+        self, store: "ArtifactStore", job: MergeJob, scoring: Scoring, settings: "StreamSettings"
+    ) -> None:
+        self._store = store
+        self._job = job
+        self._scoring = scoring
+        self._settings = settings
+        self._memory = MergingMemory(settings)
+
+    @cached_property
+    def _opened(self) -> OpenedSet:
+        return open_set(self._store, self._job, self._settings)
+
+    @cached_property
+    def _plan(self) -> "Plan":
+        """The plan of the job's own recipe, for all of its coefficients."""
+        return self._planned(self._opened.recipe)
+
+    def _planned(self, recipe: "Recipe") -> "Plan":
+        from merge_ops.plans import plan_merge
+        from merge_ops.stream import arithmetic_kind, check_settings
+
+        arithmetic = arithmetic_kind(self._settings.device)
+        plan = plan_merge(recipe, self._opened.models, arithmetic=arithmetic)
+        check_settings(plan, self._settings)
+        return plan
+
+    def score(
+        self,
+        recipe: "Recipe",
+        items: Mapping[str, Sequence[int]] | None = None,
+        progress: "Progress | None" = None,
+    ) -> ScoredCandidate:
+        """Score one candidate: a recipe of the job's models, with the values it is to have.
+
+        `recipe` is concrete, or takes the job's expert set; a sweep in it has one point. `items`
+        asks some items alone, as `Evaluator.score` takes them; such scores are not kept in the
+        store. Raises RecipeError and CompatibilityError for what cannot be merged, NonFiniteError
+        where a weight is not finite, EvalError where it cannot be scored.
+        """
+        if recipe.experts:
+            recipe = recipe.for_experts(self._job.expert_set.split("+"), self._job.base)
+        plan = self._planned(recipe)
+        if len(plan.outputs) > 1:
+            raise ValueError(f"{recipe.name}: {len(plan.outputs)} candidates at once; give one")
+        return self._scored(plan, plan.outputs[0].coefficient, (), items, progress)
+
+    def score_point(
+        self, recipe: str, partition: str, progress: "Progress | None" = None
+    ) -> ScoredCheckpoint:
+        """Score what a recipe made for one partition, and point `<recipe>/scores` to that.
+
+        What it made may be written or virtual. Raises MissingArtifactError when nothing was made,
+        EvalError when it cannot be scored, and what merging raises.
+        """
+        import time
+
+        from resources.errors import MissingArtifactError
+
+        started = time.perf_counter()
+        merged = names.merged_checkpoint(recipe)
+        ref = names.ref_of(self._store, merged, partition)
+        if ref is None:
+            raise MissingArtifactError(
+                f"{merged} [{partition}] is not in artifact store {self._store.uri}; materialize it"
+                " first"
+            )
+        checkpoint, called = self._store.get(ref.kind, ref.digest), f"{merged} [{partition}]"
+        if checkpoint.virtual:
+            models = ref.fields.get("models")
+            said = models if isinstance(models, dict) else {}
+            by_digest = {str(digest): str(name) for name, digest in said.items()}
+            found = self._virtual(checkpoint, called, by_digest, progress)
+            assert found.artifact is not None
+            seconds = time.perf_counter() - started
+            scored = ScoredCheckpoint(found.artifact, found.scores, found.memoized, seconds)
+        else:
+            scored = score_stored(self._store, checkpoint, self._scoring, progress, called)
+        digest, run = scored.artifact.digest, self._scoring.run
+        self._store.point(names.scores(recipe), partition, SCORES, digest, run=run)
+        return scored
+
+    def _virtual(
+        self,
+        checkpoint: "Artifact",
+        called: str,
+        models: Mapping[str, str],
+        progress: "Progress | None",
+    ) -> ScoredCandidate:
+        """Score what the job plans where that is it, and else what its manifest describes."""
+        known = self._known(checkpoint.digest)
+        if known is not None:
+            return known
+        points = self._points()
+        if checkpoint.digest in points:
+            ahead = [
+                coefficient
+                for digest, coefficient in points.items()
+                if coefficient in self._job.points and self._known(digest) is None
+            ]
+            coefficient = points[checkpoint.digest]
+            return self._scored(self._plan, coefficient, ahead, None, progress, called)
+        plan = plan_of(self._store, checkpoint, self._settings, models)
+        return self._scored(plan, plan.outputs[0].coefficient, (), None, progress, called)
+
+    def _points(self) -> dict[str, str]:
+        """Coefficients of the job's own plan by digest; none where it cannot be planned any more.
+
+        A model may have changed since, or gone: what the store holds can be scored all the same.
+        """
+        from resources.errors import ResourceError
+
+        try:
+            return {str(output.digest): output.coefficient for output in self._plan.outputs}
+        except (RongheError, ResourceError):
+            return {}
+
+    def _known(self, digest: str) -> ScoredCandidate | None:
+        known = self._store.find(SCORES, scores_digest(digest, self._scoring.suite.digest))
+        return None if known is None else ScoredCandidate(digest, read_scores(known), known, True)
+
+    def _scored(
+        self,
+        plan: "Plan",
+        coefficient: str,
+        ahead: Iterable[str],
+        items: Mapping[str, Sequence[int]] | None,
+        progress: "Progress | None",
+        called: str = "",
+    ) -> ScoredCandidate:
+        digest = next(str(o.digest) for o in plan.outputs if o.coefficient == coefficient)
+        if items is None and (known := self._known(digest)) is not None:
+            return known
+        called = called or f"candidate {digest[:12]}"
+        folder = self._memory.folder_of(plan, coefficient, ahead)
+        look(plan, folder, called)
+        scores = score_in_child(
+            folder.path, called, self._scoring, progress, items=items, shown=called
+        )
+        if items is not None:
+            return ScoredCandidate(digest, scores, None, False)
+        artifact = publish_scores(self._store, CHECKPOINT, digest, self._scoring.suite, scores)
+        return ScoredCandidate(digest, scores, artifact, False)
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        self._memory.close()
+
+    def __enter__(self) -> "CandidateScorer":
+        """Enter the context at whose end the memory is let go."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Let go of the memory."""
+        self.close()
+
+
+def score_virtual(
+    store: "ArtifactStore",
+    checkpoint: "StoredModel",
+    scoring: Scoring,
+    settings: "StreamSettings",
+    called: str = "",
+) -> ScoredCheckpoint:
+    """Score a checkpoint that may be written or virtual, as it stands in the store.
+
+    Raises what `score_stored` raises, and what merging raises.
+    """
+    known = store.find(SCORES, scores_digest(checkpoint.digest, scoring.suite.digest))
+    if known is not None or not getattr(checkpoint, "virtual", False):
+        return score_stored(store, checkpoint, scoring, None, called)
+    plan = plan_of(store, store.get(checkpoint.kind, checkpoint.digest), settings)
+    called = called or f"checkpoint {checkpoint.digest[:12]}"
+    memory = MergingMemory(settings)
+    try:
+        folder = memory.folder_of(plan, plan.outputs[0].coefficient, ())
+        look(plan, folder, called)
+        scores = score_in_child(folder.path, called, scoring, None, shown=called)
+    finally:
+        memory.close()
+    artifact = publish_scores(store, CHECKPOINT, checkpoint.digest, scoring.suite, scores)
+    return ScoredCheckpoint(artifact, scores, False, 0.0)
