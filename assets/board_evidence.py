@@ -14,7 +14,7 @@ from assets.work.ranking import LEADERBOARD, Leaderboard
 from assets.work.store_matrix import BoardEvidence, evidence_of
 
 if TYPE_CHECKING:
-    from eval_ops.scores.routing import RoutingTable
+    from eval_ops.scores.answers import RoutingTable
     from resources.store import ArtifactStore
 
 MOST_FRONTS = 3
@@ -107,7 +107,7 @@ def _kept(log: dg.DagsterLogManager, suite: str, found: BoardEvidence) -> dict[s
 def _fronts(suite: str, found: BoardEvidence) -> Iterator[tuple[str, Any]]:
     """Trade-offs between benchmarks, and between the mean and the answers' length."""
     from eval_ops.plots import front_plot
-    from eval_ops.scores.retention import mean_lengths
+    from eval_ops.scores.answers import mean_lengths
 
     test, means = found.test, found.test.benchmark_means()
     pairs = combinations(range(len(test.benchmarks)), 2)

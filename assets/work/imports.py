@@ -8,6 +8,7 @@ from merge_ops.checkpoints.plain_files import StrangersFiles
 
 if TYPE_CHECKING:
     from eval_ops.scores.leaderboard import ImportedScore
+    from resources.store import Attempt
 
 IMPORTED_FILE = "imported.scores"
 """The file of a leaderboard that holds imported scores; its tables end in .json and .md."""
@@ -25,9 +26,15 @@ def load_imported(path: Path) -> tuple["ImportedScore", ...]:
     return read_imported(data, str(path))
 
 
-def imported_text(files: Mapping[str, Path]) -> str:
-    """Return the scores of several files as the text of a leaderboard's file; "" without any."""
+def write_beside(attempt: "Attempt", files: Mapping[str, Path], ranked: bool) -> None:
+    """Write what stands beside a leaderboard's tables: imported scores, or that there is no table.
+
+    Raises ImportedScoresError where a file cannot be read.
+    """
     from eval_ops.scores.leaderboard import imported_to_json
 
     scores = [score for path in files.values() for score in load_imported(path)]
-    return imported_to_json(scores) if scores else ""
+    if scores:
+        attempt.write_bytes(IMPORTED_FILE, imported_to_json(scores).encode())
+    if not ranked:
+        attempt.write_bytes("nothing.md", b"No suite can be ranked.\n")

@@ -8,7 +8,7 @@ from assets.work import names
 from assets.work.candidates import score_virtual
 from assets.work.champion_history import set_aside
 from assets.work.collecting import Collected, Contest, RankedRecipe, collect_entries
-from assets.work.imports import IMPORTED_FILE, imported_text
+from assets.work.imports import write_beside
 from assets.work.kept_rows import (
     EarlierBoard,
     all_marked,
@@ -143,10 +143,7 @@ def rank(store: "ArtifactStore", contest: Contest, run: str | None = None) -> Le
         for name, files in written.items():
             for end, text in files.items():
                 attempt.write_bytes(f"{name}{end}", text.encode())
-        if imported := imported_text(contest.imported):
-            attempt.write_bytes(IMPORTED_FILE, imported.encode())
-        if not written:
-            attempt.write_bytes("nothing.md", b"No suite can be ranked.\n")
+        write_beside(attempt, contest.imported, bool(written))
         artifact = attempt.publish()
     store.point(LEADERBOARD, None, LEADERBOARD, artifact.digest, run=run)
     texts = {name: files[".md"] for name, files in written.items()}

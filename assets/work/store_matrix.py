@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING
 from assets.work.collecting import Contest, collect_entries
 from assets.work.suite_files import load_suite
 from eval_ops.errors import PairingError
+from eval_ops.scores.answers import ItemKey, ScoreMatrix, score_matrix
 from eval_ops.scores.leaderboard import Entry, choose
-from eval_ops.scores.matrix import ItemKey, ScoreMatrix, score_matrix
 
 if TYPE_CHECKING:
-    from eval_ops.scores.retention import Interference, Retention
-    from eval_ops.scores.routing import RoutingTable
+    from eval_ops.scores.answers import Interference, Retention, RoutingTable
     from eval_ops.suites import Suite
     from resources.store import ArtifactStore
 
@@ -73,8 +72,7 @@ def evidence_of(store: "ArtifactStore", contest: Contest, suite_name: str) -> Bo
 
     Raises PairingError where the suite has no validation items, or nothing is scored.
     """
-    from eval_ops.scores.retention import interference, retention
-    from eval_ops.scores.routing import routing_table
+    from eval_ops.scores.answers import interference, retention, routing_table
 
     suite = load_suite(contest.suites[suite_name])
     matrix, entries = store_matrix(store, contest, suite)

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from eval_ops.errors import PairingError
 from eval_ops.scores.comparison import Verdict, mcnemar, paired_bootstrap
 from eval_ops.scores.intervals import Interval, interval_of, mean_interval
 from eval_ops.scores.matrix import Indices, ItemKey, ScoreMatrix, Values
@@ -260,7 +259,6 @@ def _pools(setting: _Setting) -> list[_Way] | str:
     if lacking or not known.all():
         return f"answers to {', '.join(lacking or ['some items'])} follow from no log-likelihoods"
     given = [probabilities(part) for part in (setting.known, setting.test)]
-    best = setting.single()
     ways = []
     for name, fit, log in (
         ("linear pool", linear_weights, False),
@@ -277,7 +275,7 @@ def _pools(setting: _Setting) -> list[_Way] | str:
         shown = _shares(setting.test.models, weights)
         on_known = float(values[0] @ setting.known.weights())
         ways.append(_Way(name, on_known, values[1], used, float(used), shown))
-    return ways if best.models else []
+    return ways
 
 
 def _shares(models: Sequence[str], weights: Values) -> str:
@@ -329,6 +327,4 @@ def _advice(rows: Sequence[RoutingRow]) -> str:
 def pair_counts(test: ScoreMatrix) -> NDArray[np.int64]:
     """Return n10 [models, models]: items that the row's model has right and the column's wrong."""
     right = test.values >= 1.0
-    if not len(test.items):
-        raise PairingError(f"suite '{test.suite}': there are no items to count")
     return right.astype(np.int64) @ (~right).astype(np.int64).T

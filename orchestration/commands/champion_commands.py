@@ -24,8 +24,9 @@ from orchestration.settings import Settings, load_settings
 from resources.errors import MissingArtifactError
 
 if TYPE_CHECKING:
-    from eval_ops.scores import Comparison, SuiteScores
+    from eval_ops.scores import SuiteScores
     from eval_ops.scores.gates import Decision
+    from eval_ops.scores.leaderboard import Comparison
     from merge_ops.stream import StreamSettings
     from resources.store import ArtifactStore
 

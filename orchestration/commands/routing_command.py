@@ -12,7 +12,7 @@ from orchestration.commands.store_tables import make_console, print_table
 from orchestration.settings import load_settings
 
 if TYPE_CHECKING:
-    from eval_ops.scores.routing import RoutingTable
+    from eval_ops.scores.answers import RoutingTable
 
 COLUMNS = (
     "way", "test mean", "interval", "over best single", "interval of that", "verdict", "models",

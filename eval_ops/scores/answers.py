@@ -1,0 +1,28 @@
+"""What follows from all answers together: the names that other packages use.
+
+`score_matrix` makes the matrix of a suite; `routing_table` says what routing would buy,
+`retention` and `interference` what merges keep and break, `mean_lengths` how much models write.
+"""
+
+from eval_ops.scores.matrix import ItemKey, ScoreMatrix, score_matrix
+from eval_ops.scores.retention import (
+    Interference,
+    Retention,
+    interference,
+    mean_lengths,
+    retention,
+)
+from eval_ops.scores.routing import RoutingTable, routing_table
+
+__all__ = [
+    "Interference",
+    "ItemKey",
+    "Retention",
+    "RoutingTable",
+    "ScoreMatrix",
+    "interference",
+    "mean_lengths",
+    "retention",
+    "routing_table",
+    "score_matrix",
+]
