@@ -27,6 +27,7 @@ LEAST_MODELS = 6
 """Known models below which nothing can be said of how items tell models apart."""
 RIDGE = 1.0
 FOLDS = 5
+COUNTED: tuple[str, ...] = ("agreed", "promoted", "false", "missed", "reversed")
 Choice = Literal["stratified", "random"]
 
 
@@ -131,7 +132,9 @@ def fit(matrix: ScoreMatrix, reduced: ReducedSet) -> Estimator:
         left = means[:, column] - answers @ prior
         centred = answers - answers.mean(axis=0)
         ridge = RIDGE * np.eye(len(inside))
-        learned = np.linalg.solve(centred.T @ centred + ridge, centred.T @ (left - left.mean()))
+        learned: Values = np.linalg.solve(
+            centred.T @ centred + ridge, centred.T @ (left - left.mean())
+        )
         weights[inside, column] = prior + learned
         weights[-1, column] = float(left.mean() - answers.mean(axis=0) @ learned)
     return Estimator(reduced, names, weights)
@@ -188,7 +191,7 @@ def held_back(
     found: list[HeldBack] = []
     for size in sizes:
         errors: list[float] = []
-        counts = dict.fromkeys(("agreed", "promoted", "false", "missed", "reversed"), 0)
+        counts: dict[str, int] = dict.fromkeys(COUNTED, 0)
         used: list[int] = []
         for fold in _folds(others, groups, seed):
             known = matrix.of_models([name for name in matrix.models if name not in fold])
