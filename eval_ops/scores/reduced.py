@@ -132,9 +132,9 @@ def fit(matrix: ScoreMatrix, reduced: ReducedSet) -> Estimator:
         left = means[:, column] - answers @ prior
         centred = answers - answers.mean(axis=0)
         ridge = RIDGE * np.eye(len(inside))
-        learned: Values = np.linalg.solve(
-            centred.T @ centred + ridge, centred.T @ (left - left.mean())
-        )
+        rest = np.asarray(left - left.mean(), dtype=np.float64)
+        solved = np.linalg.solve(centred.T @ centred + ridge, centred.T @ rest)
+        learned = np.asarray(solved, dtype=np.float64)
         weights[inside, column] = prior + learned
         weights[-1, column] = float(left.mean() - answers.mean(axis=0) @ learned)
     return Estimator(reduced, names, weights)
