@@ -13,7 +13,7 @@ the choice of items nor in the regression (`held_back`), and goes into every int
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,7 +133,7 @@ def fit(matrix: ScoreMatrix, reduced: ReducedSet) -> Estimator:
         centred = answers - answers.mean(axis=0)
         ridge = RIDGE * np.eye(len(inside))
         rest = np.asarray(left - left.mean(), dtype=np.float64)
-        solved = np.linalg.solve(centred.T @ centred + ridge, centred.T @ rest)
+        solved: Any = np.linalg.solve(centred.T @ centred + ridge, centred.T @ rest)
         learned = np.asarray(solved, dtype=np.float64)
         weights[inside, column] = prior + learned
         weights[-1, column] = float(left.mean() - answers.mean(axis=0) @ learned)
