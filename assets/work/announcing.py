@@ -55,7 +55,7 @@ class Webhook:
             DELIVERY: uuid.uuid4().hex,
             SIGNATURE: f"sha256={sign(body, self.secret)}",
         }
-        problem = "no try"
+        problem, tried = "no try", 0
         for tried in range(TRIES):
             if tried:
                 time.sleep(self.pause * 2 ** (tried - 1))
@@ -86,8 +86,10 @@ class Webhook:
 class _NoDetours(urllib.request.HTTPRedirectHandler):
     """A signed body goes to the address that was given, and to no other."""
 
-    def redirect_request(self, req: Any, fp: Any, code: int, *rest: Any) -> NoReturn:
-        raise urllib.error.HTTPError(req.full_url, code, "a redirect", rest[1], fp)
+    def redirect_request(
+        self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> NoReturn:
+        raise urllib.error.HTTPError(req.full_url, code, "a redirect", headers, fp)
 
 
 def sign(body: bytes, secret: bytes) -> str:

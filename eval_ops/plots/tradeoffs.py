@@ -91,7 +91,8 @@ def front_figure(
     for number, place in enumerate(order[:MOST_NAMED], start=1):
         offset = (5, 5)
         axes.annotate(str(number), shown[place], offset, textcoords="offset points", fontsize=8)
-    told = [f"{n}: {ascii_text(names[at], 70)}" for n, at in enumerate(order[:MOST_NAMED], start=1)]
+    first: list[int] = order[:MOST_NAMED].tolist()
+    told = [f"{n}: {ascii_text(names[at], 70)}" for n, at in enumerate(first, start=1)]
     more = len(order) - MOST_NAMED
     told += [f"and {more} more on the front"] if more > 0 else []
     axes.set_xlabel(ascii_text(axes_names[0], 60), fontsize=9)

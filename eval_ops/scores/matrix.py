@@ -100,10 +100,11 @@ class ScoreMatrix:
     def of_items(self, places: Sequence[int] | Indices) -> "ScoreMatrix":
         """Return the items at some places, in that order."""
         chosen = np.asarray(places, dtype=np.int64)
+        listed: list[int] = chosen.tolist()
         return replace(
             self,
-            items=tuple(self.items[n] for n in chosen),
-            groups=tuple(self.groups[n] for n in chosen),
+            items=tuple(self.items[n] for n in listed),
+            groups=tuple(self.groups[n] for n in listed),
             values=self.values[:, chosen],
             choices=self.choices[:, chosen],
             answers=self.answers[chosen],

@@ -99,7 +99,8 @@ class Cascade:
     def answers(self, matrix: ScoreMatrix) -> tuple[Values, float]:
         """Return the values of the items, and the share of them that `then` was asked."""
         unsure = margins(matrix)[self.first] < self.threshold
-        values = np.where(unsure, matrix.values[self.then], matrix.values[self.first])
+        values = matrix.values[self.first].copy()
+        values[unsure] = matrix.values[self.then][unsure]
         return values, float(unsure.mean())
 
 

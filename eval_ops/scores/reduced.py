@@ -13,7 +13,7 @@ the choice of items nor in the regression (`held_back`), and goes into every int
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ LEAST_MODELS = 6
 """Known models below which nothing can be said of how items tell models apart."""
 RIDGE = 1.0
 FOLDS = 5
+COUNTED: tuple[str, ...] = ("agreed", "promoted", "false", "missed", "reversed")
 Choice = Literal["stratified", "random"]
 
 
@@ -131,7 +132,9 @@ def fit(matrix: ScoreMatrix, reduced: ReducedSet) -> Estimator:
         left = means[:, column] - answers @ prior
         centred = answers - answers.mean(axis=0)
         ridge = RIDGE * np.eye(len(inside))
-        learned = np.linalg.solve(centred.T @ centred + ridge, centred.T @ (left - left.mean()))
+        rest = np.asarray(left - left.mean(), dtype=np.float64)
+        solved: Any = np.linalg.solve(centred.T @ centred + ridge, centred.T @ rest)
+        learned = np.asarray(solved, dtype=np.float64)
         weights[inside, column] = prior + learned
         weights[-1, column] = float(left.mean() - answers.mean(axis=0) @ learned)
     return Estimator(reduced, names, weights)
@@ -188,7 +191,7 @@ def held_back(
     found: list[HeldBack] = []
     for size in sizes:
         errors: list[float] = []
-        counts = dict.fromkeys(("agreed", "promoted", "false", "missed", "reversed"), 0)
+        counts: dict[str, int] = dict.fromkeys(COUNTED, 0)
         used: list[int] = []
         for fold in _folds(others, groups, seed):
             known = matrix.of_models([name for name in matrix.models if name not in fold])

@@ -109,8 +109,8 @@ def front(points: Values, smaller: Sequence[int] = ()) -> NDArray[np.bool_]:
     """
     goals = np.array(points, dtype=np.float64)
     goals[:, list(smaller)] *= -1
-    whole = np.isfinite(goals).all(axis=1)
-    found = whole.copy()
+    whole = np.array([bool(np.isfinite(row).all()) for row in goals], dtype=np.bool_)
+    found = np.array(whole, dtype=np.bool_)
     for place in np.flatnonzero(whole):
         others = goals[whole]
         at_least = (others >= goals[place]).all(axis=1)

@@ -201,9 +201,9 @@ class _Setting:
         """The interval of a mean over benchmarks, as scores have it: never without a width."""
         parts: list[tuple[float, float, float]] = []
         for name in self.test.benchmarks:
-            places = self.test.where(name)
+            places: list[int] = self.test.where(name).tolist()
             groups = [self.test.groups[n] for n in places]
-            own = values[places].tolist()
+            own: list[float] = values[places].tolist()
             found = interval_of(own, groups if any(groups) else (), self.confidence)
             parts.append((float(np.mean(own)), found.low, found.high))
         return mean_interval(parts)
@@ -232,7 +232,7 @@ def _read_texts(setting: _Setting, texts: Mapping[ItemKey, str] | None) -> list[
         text_features([texts[key] for key in part.items]) for part in (setting.known, setting.test)
     )
     makers = {"neighbours by text": neighbours, "logistic regression on text": logistic}
-    ways = []
+    ways: list[_Way] = []
     for name, make in makers.items():
         expected = cross_validated(make, known, setting.known.values)
         on_known = routed(expected, setting.preferred.tolist())
@@ -259,7 +259,7 @@ def _pools(setting: _Setting) -> list[_Way] | str:
     if lacking or not known.all():
         return f"answers to {', '.join(lacking or ['some items'])} follow from no log-likelihoods"
     given = [probabilities(part) for part in (setting.known, setting.test)]
-    ways = []
+    ways: list[_Way] = []
     for name, fit, log in (
         ("linear pool", linear_weights, False),
         ("log pool", log_weights, True),

@@ -65,7 +65,7 @@ def cross_validated(
     Item n is in fold n modulo FOLDS, so the same items always give the same folds.
     """
     expected = np.zeros_like(values)
-    fold_of = np.arange(values.shape[1]) % FOLDS
+    fold_of = np.array([n % FOLDS for n in range(values.shape[1])], dtype=np.int64)
     for fold in range(min(FOLDS, values.shape[1])):
         inside, outside = fold_of == fold, fold_of != fold
         if not outside.any():
