@@ -47,11 +47,12 @@ def error_bars(means: Sequence["Mean"]) -> list[list[float]]:
 
 def png(figure: Any) -> bytes:
     """Draw a figure and return its PNG bytes, the same for the same figure."""
-    from matplotlib.image import imsave
+    from matplotlib import image
 
+    save: Any = image.imsave  # its types know no None in the metadata, which leaves a key out
     figure.canvas.draw()  # lays out and draws; `savefig` would draw twice for the same bytes
     target, dots = io.BytesIO(), figure.canvas.buffer_rgba()
-    imsave(target, dots, format="png", dpi=figure.dpi, metadata={"Software": None})
+    save(target, dots, format="png", dpi=figure.dpi, metadata={"Software": None})
     return target.getvalue()
 
 

@@ -133,7 +133,8 @@ def fit(matrix: ScoreMatrix, reduced: ReducedSet) -> Estimator:
         centred = answers - answers.mean(axis=0)
         ridge = RIDGE * np.eye(len(inside))
         rest = np.asarray(left - left.mean(), dtype=np.float64)
-        solved: Any = np.linalg.solve(centred.T @ centred + ridge, centred.T @ rest)
+        solve: Any = np.linalg.solve
+        solved: Any = solve(centred.T @ centred + ridge, centred.T @ rest)
         learned = np.asarray(solved, dtype=np.float64)
         weights[inside, column] = prior + learned
         weights[-1, column] = float(left.mean() - answers.mean(axis=0) @ learned)
