@@ -49,10 +49,10 @@ def png(figure: Any) -> bytes:
     """Draw a figure and return its PNG bytes, the same for the same figure."""
     from matplotlib import image
 
-    save: Any = image.imsave  # its types know no None in the metadata, which leaves a key out
+    drawer: Any = image  # its types know no None in the metadata, which leaves a key out
     figure.canvas.draw()  # lays out and draws; `savefig` would draw twice for the same bytes
     target, dots = io.BytesIO(), figure.canvas.buffer_rgba()
-    save(target, dots, format="png", dpi=figure.dpi, metadata={"Software": None})
+    drawer.imsave(target, dots, format="png", dpi=figure.dpi, metadata={"Software": None})
     return target.getvalue()
 
 
