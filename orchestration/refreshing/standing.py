@@ -51,7 +51,7 @@ def look(
     Whatever depends on something that is not up to date is stale too.
     """
     standing = Standing()
-    busy = _busy(instance, graph, standing.runs)
+    busy = busy_parts(instance, graph, standing.runs)
     late: Parts = {}
     for key in graph.toposorted_asset_keys:
         if key not in graph.materializable_asset_keys:
@@ -60,7 +60,7 @@ def look(
         made = _made(instance, graph, key)
         standing.elsewhere[key] = busy.get(key, set()) & live
         standing.missing[key] = live - made - standing.elsewhere[key]
-        touched = set(waiting.get(key, ())) | _below(graph, key, late)
+        touched = set(waiting.get(key, ())) | parts_below(graph, key, late)
         others = standing.elsewhere[key] | standing.missing[key]
         standing.stale[key] = (touched & live) - others
         late[key] = standing.stale[key] | others
@@ -87,8 +87,8 @@ def _made(instance: dg.DagsterInstance, graph: "AssetGraph", key: dg.AssetKey) -
     return {None} if instance.get_latest_materialization_event(key) is not None else set()
 
 
-def _below(graph: "AssetGraph", key: dg.AssetKey, late: Parts) -> set[str | None]:
-    """Partitions of an asset that depend on late ones of its parents.
+def parts_below(graph: "AssetGraph", key: dg.AssetKey, late: Parts) -> set[str | None]:
+    """Return the partitions of an asset that depend on late ones of its parents.
 
     Summaries (no partitions) of partitioned parents are never late by them: they sum up what there
     is, and the conditions ask for them again when that changes.
@@ -109,8 +109,8 @@ def _below(graph: "AssetGraph", key: dg.AssetKey, late: Parts) -> set[str | None
     return found
 
 
-def _busy(instance: dg.DagsterInstance, graph: "AssetGraph", runs: list[str]) -> Parts:
-    """Partitions of unfinished runs; a refresh has none of its own when it looks."""
+def busy_parts(instance: dg.DagsterInstance, graph: "AssetGraph", runs: list[str]) -> Parts:
+    """Return the partitions of unfinished runs, by asset; the ids of those runs go to `runs`."""
     busy: Parts = {}
     for run in instance.get_runs(filters=dg.RunsFilter(statuses=UNFINISHED)):
         keys = (run.asset_selection or set()) & graph.materializable_asset_keys
