@@ -22,8 +22,7 @@ from assets.dagster_internals import (
     cursor_to_text,
 )
 from assets.work import names
-from orchestration.holding import Parts, what_may_run
-from orchestration.refreshing.standing import busy_parts
+from orchestration.holding import Parts, busy_parts, what_may_run
 from orchestration.run_plans import plan_runs
 
 SENSOR = "refresh_what_changed"
@@ -73,7 +72,9 @@ class RefreshSensor(dg.AutomationConditionSensorDefinition):
         for key, parts in joined.items():
             asked[key] = asked.get(key, set()) | (parts & wanted.get(key, set()))
         after = tick._get_updated_cursor([_Asked(each, graph, asked) for each in results], [])
-        before = {each.key: each.result_value_hash for each in cursor.previous_condition_cursors}
+        before = {
+            each.key: each.result_value_hash for each in cursor.previous_condition_cursors or ()
+        }
         told = [
             _without_held(each.serializable_evaluation, graph, asked)
             for each in results

@@ -299,8 +299,7 @@ def test_what_waits_for_a_partition_that_fails_is_asked_for_once_that_run_is_ove
 ) -> None:
     project = make_project(tmp_path, {"average": AVERAGE})
     daemon = Pretender(project.catalog, instance)
-    models = dict.fromkeys(("base", "e1", "e2", "e3"), "1")
-    daemon.observe(models)
+    daemon.observe({"base": "1", "e1": "1", "e2": "1", "e3": "1"})
     daemon.settle_amid_runs()
     daemon.observe({"e2": "2"})
     daemon.fails = {("average/merge_plan", "e2+e3"), ("average/scores", "default|e1+e2")}

@@ -68,6 +68,10 @@ def test_what_is_in_a_run_is_not_asked_for_again() -> None:
     assert what_may_run(CHAIN, parts(scores="p1 p2"), parts(scores="p1")) == parts(scores="p2")
 
 
+def test_a_run_of_what_the_catalog_no_longer_has_keeps_nothing() -> None:
+    assert what_may_run(CHAIN, parts(merged="p1"), parts(plan="gone")) == parts(merged="p1")
+
+
 def test_equal_partitions_of_an_asset_and_of_what_comes_after_it_share_a_run() -> None:
     both = parts(merged="p1 p2", scores="p1 p2")
     assert what_may_run(CHAIN, both, {}) == both
