@@ -2,10 +2,13 @@
 
 Dagster's own sensor asks for one run a partition, or for a backfill that is cut into ranges. This
 one evaluates the conditions likewise and plans the runs as a refresh does. Checkpoints and their
-scores share a run, in which the checks stand between both. Summaries (leaderboard, champions) wait
-until nothing above them is asked for or at work, so that one update is summed up once.
+scores share a run, in which the checks stand between both. Whatever comes after something that is
+asked for or at work is held (orchestration/holding.py), so that one update runs each asset once.
+What is held is told to the conditions as not asked for: they wish it at each further look, until it
+is asked for or can no longer be made.
 """
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -19,16 +22,10 @@ from assets.dagster_internals import (
     cursor_to_text,
 )
 from assets.work import names
+from orchestration.holding import Parts, busy_parts, what_may_run
 from orchestration.run_plans import plan_runs
 
 SENSOR = "refresh_what_changed"
-UNFINISHED = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
 
 
 class RefreshSensor(dg.AutomationConditionSensorDefinition):
@@ -52,7 +49,8 @@ class RefreshSensor(dg.AutomationConditionSensorDefinition):
         """Evaluate the conditions once, and ask for the runs of what is due."""
         assert context.repository_def is not None
         graph: Any = context.repository_def.asset_graph
-        text, held = _opened(context.cursor)
+        text, waited = _opened(context.cursor)
+        busy = busy_parts(context.instance, graph, [])  # before the look: a run may end amid it
         cursor = cursor_from_text(text, graph)
         tick: Any = AutomationTickEvaluationContext(
             evaluation_id=cursor.evaluation_id,
@@ -68,27 +66,41 @@ class RefreshSensor(dg.AutomationConditionSensorDefinition):
         )
         results, subsets = tick._evaluator.evaluate()
         wanted = {each.key: _parts(each) for each in subsets if isinstance(each.key, dg.AssetKey)}
-        held |= {key for key in wanted if _sums_up(key)}
-        above = {*wanted} | _at_work(context.instance)
-        due = {key for key in held if not (graph.get_ancestor_asset_keys(key) - held) & above}
-        wanted = {key: parts for key, parts in wanted.items() if key not in held}
-        wanted |= {key: {None} for key in due if graph.has(key)}
-        left = sorted(key.to_user_string() for key in held - due if graph.has(key))
-        after = tick._get_updated_cursor(results, [])
-        state = json.dumps({"conditions": cursor_to_text(after), "held": left})
+        asked = what_may_run(graph, wanted, busy) if wanted else {}
+        asked |= {key: {None} for key in waited if graph.has(key)}
+        requests, joined = run_requests(graph, asked)
+        for key, parts in joined.items():
+            asked[key] = asked.get(key, set()) | (parts & wanted.get(key, set()))
+        after = tick._get_updated_cursor([_Asked(each, graph, asked) for each in results], [])
+        before = {
+            each.key: each.result_value_hash for each in cursor.previous_condition_cursors or ()
+        }
+        told = [
+            _without_held(each.serializable_evaluation, graph, asked)
+            for each in results
+            if before.get(each.key) != each.value_hash or asked.get(each.key)
+        ]
         return dg.SensorResult(
-            run_requests=run_requests(graph, wanted),
-            cursor=state,
-            automation_condition_evaluations=tick._get_updated_evaluations(results),
+            run_requests=requests,
+            cursor=cursor_to_text(after),
+            automation_condition_evaluations=told,
         )
 
 
-def run_requests(graph: AssetGraph, wanted: Mapping[dg.AssetKey, set[str | None]]) -> list:
-    """Plan the runs; scores go with the checkpoints that they are of, and wait for the checks."""
-    requests = []
+def run_requests(
+    graph: AssetGraph, wanted: Mapping[dg.AssetKey, set[str | None]]
+) -> tuple[list[dg.RunRequest], Parts]:
+    """Plan the runs, and return also which scores go with the checkpoints that they are of.
+
+    Those wait for the checks, in the same run.
+    """
+    requests: list[dg.RunRequest] = []
+    riding: Parts = {}
     for plan in plan_runs(graph, wanted):
         scored = [names.scores(key.path[0]) for key in plan.assets if _is_merged(key)]
         joined = [key for name in scored if graph.has(key := dg.AssetKey(name.split("/")))]
+        for key in joined:
+            riding.setdefault(key, set()).update(plan.partitions)
         requests.append(
             dg.RunRequest(
                 asset_selection=[*plan.assets, *(key for key in joined if key not in plan.assets)],
@@ -96,16 +108,11 @@ def run_requests(graph: AssetGraph, wanted: Mapping[dg.AssetKey, set[str | None]
                 tags=plan.tags,
             )
         )
-    return requests
+    return requests, riding
 
 
 def _is_merged(key: dg.AssetKey) -> bool:
     return len(key.path) > 1 and key.path[-1] == names.MERGED_CHECKPOINT
-
-
-def _sums_up(key: dg.AssetKey) -> bool:
-    """Whether an asset sums up partitions: the leaderboard, and champions, which come after it."""
-    return names.kind_of(key.to_user_string()) in ("leaderboard", names.CHAMPION)
 
 
 def _parts(subset: Any) -> set[str | None]:
@@ -115,15 +122,44 @@ def _parts(subset: Any) -> set[str | None]:
     return {str(each) for each in subset.expensively_compute_partition_keys()}
 
 
-def _at_work(instance: dg.DagsterInstance) -> set[dg.AssetKey]:
-    """The assets of runs that are not over."""
-    runs = instance.get_runs(filters=dg.RunsFilter(statuses=UNFINISHED))
-    return {key for run in runs for key in run.asset_selection or ()}
+@dataclasses.dataclass(frozen=True)
+class _Asked:
+    """What a condition found, of which only a part was asked for."""
+
+    result: Any
+    graph: Any
+    asked: Parts
+
+    def get_new_cursor(self) -> Any:
+        """Return what the condition is to remember: that it was asked for ends a wish."""
+        cursor = self.result.get_new_cursor()
+        subset = _without_held_parts(cursor.previous_requested_subset, self.graph, self.asked)
+        return dataclasses.replace(cursor, previous_requested_subset=subset)
+
+
+def _without_held(evaluation: Any, graph: AssetGraph, asked: Parts) -> Any:
+    """What Dagster's page shows of a condition: what was asked for, and not what is held."""
+    subset = _without_held_parts(evaluation.true_subset, graph, asked)
+    return dataclasses.replace(evaluation, true_subset=subset)
+
+
+def _without_held_parts(subset: Any, graph: AssetGraph, asked: Parts) -> Any:
+    """The partitions of a wish that were asked for."""
+    if subset.is_empty or not isinstance(subset.key, dg.AssetKey):
+        return subset
+    parts, definition = asked.get(subset.key, set()), graph.get(subset.key).partitions_def
+    if definition is None:
+        return dataclasses.replace(subset, value=bool(parts))
+    found = [str(key) for key in subset.subset_value.get_partition_keys() if str(key) in parts]
+    return dataclasses.replace(subset, value=definition.subset_with_partition_keys(found))
 
 
 def _opened(text: str | None) -> tuple[str | None, set[dg.AssetKey]]:
-    """What the last look left: the conditions' cursor, and the summaries that wait."""
-    if text is None or not text.startswith("{"):
+    """What the last look left: the conditions' cursor.
+
+    An earlier release's also has summaries that waited; its conditions take them for asked for.
+    """
+    if text is None or not text.startswith('{"conditions"'):
         return text, set()
     state = json.loads(text)
     return state["conditions"], {dg.AssetKey.from_user_string(each) for each in state["held"]}

@@ -17,13 +17,14 @@ from orchestration import interruption
 from orchestration.automation import OBSERVE_JOB, UPSTREAM
 from orchestration.catalogs.catalog_name import named_settings
 from orchestration.definitions import build_definitions
+from orchestration.holding import live_partitions
 from orchestration.refreshing.failed_steps import failures_of, found_by_checks, is_fault
 from orchestration.refreshing.lock import only_refresh, run_tags
 from orchestration.refreshing.log import RunLog
 from orchestration.refreshing.progress import RefreshProgress
 from orchestration.refreshing.report import AssetCount, RefreshReport
 from orchestration.refreshing.requests import Pending
-from orchestration.refreshing.standing import Standing, daemon_of, live_partitions, look
+from orchestration.refreshing.standing import Standing, daemon_of, look
 from orchestration.refreshing.state import load_cursor, load_waiting, save, save_waiting
 from orchestration.refreshing.step_signals import signals_end_the_refresh
 from orchestration.refreshing.store_state import what_the_store_lacks

@@ -11,22 +11,13 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from orchestration.run_plans import partitions_of
+from orchestration.holding import Parts, busy_parts, live_partitions, parts_below
 
 if TYPE_CHECKING:
     from assets.dagster_internals import AssetGraph
 
-UNFINISHED = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
 HEARTBEAT_SECONDS = 120.0
 """A daemon says every half minute that it lives; four times that long it is taken for running."""
-
-Parts = dict[dg.AssetKey, set[str | None]]
 
 
 @dataclass
@@ -51,7 +42,7 @@ def look(
     Whatever depends on something that is not up to date is stale too.
     """
     standing = Standing()
-    busy = _busy(instance, graph, standing.runs)
+    busy = busy_parts(instance, graph, standing.runs)
     late: Parts = {}
     for key in graph.toposorted_asset_keys:
         if key not in graph.materializable_asset_keys:
@@ -60,7 +51,7 @@ def look(
         made = _made(instance, graph, key)
         standing.elsewhere[key] = busy.get(key, set()) & live
         standing.missing[key] = live - made - standing.elsewhere[key]
-        touched = set(waiting.get(key, ())) | _below(graph, key, late)
+        touched = set(waiting.get(key, ())) | parts_below(graph, key, late)
         others = standing.elsewhere[key] | standing.missing[key]
         standing.stale[key] = (touched & live) - others
         late[key] = standing.stale[key] | others
@@ -73,50 +64,7 @@ def daemon_of(instance: dg.DagsterInstance) -> bool:
     return any(time.time() - beat.timestamp < HEARTBEAT_SECONDS for beat in beats)
 
 
-def live_partitions(graph: "AssetGraph", key: dg.AssetKey) -> set[str | None]:
-    """Return the partitions that an asset has today; None alone where it is not partitioned."""
-    definition = graph.get(key).partitions_def
-    if definition is None:
-        return {None}
-    return {str(each) for each in definition.get_partition_keys()}
-
-
 def _made(instance: dg.DagsterInstance, graph: "AssetGraph", key: dg.AssetKey) -> set[str | None]:
     if graph.get(key).partitions_def is not None:
         return {*instance.get_materialized_partitions(key)}
     return {None} if instance.get_latest_materialization_event(key) is not None else set()
-
-
-def _below(graph: "AssetGraph", key: dg.AssetKey, late: Parts) -> set[str | None]:
-    """Partitions of an asset that depend on late ones of its parents.
-
-    Summaries (no partitions) of partitioned parents are never late by them: they sum up what there
-    is, and the conditions ask for them again when that changes.
-    """
-    definition, found = graph.get(key).partitions_def, set[str | None]()
-    for parent in graph.get(key).parent_keys:
-        parts, of_parent = late.get(parent, set()), graph.get(parent).partitions_def
-        if not parts or (definition is None and of_parent is not None):
-            continue
-        if definition is None:
-            return {None}
-        if of_parent is None:
-            return live_partitions(graph, key)
-        subset = of_parent.subset_with_partition_keys([str(each) for each in parts])
-        mapping = graph.get_partition_mapping(key, parent)
-        below = mapping.get_downstream_partitions_for_partitions(subset, of_parent, definition)
-        found |= {str(each) for each in below.get_partition_keys()}
-    return found
-
-
-def _busy(instance: dg.DagsterInstance, graph: "AssetGraph", runs: list[str]) -> Parts:
-    """Partitions of unfinished runs; a refresh has none of its own when it looks."""
-    busy: Parts = {}
-    for run in instance.get_runs(filters=dg.RunsFilter(statuses=UNFINISHED)):
-        keys = (run.asset_selection or set()) & graph.materializable_asset_keys
-        runs += [run.run_id] if keys else []
-        for key in keys:
-            definition = graph.get(key).partitions_def
-            parts = {None} if definition is None else {*partitions_of(run.tags, definition)}
-            busy.setdefault(key, set()).update(parts)
-    return busy

@@ -11,8 +11,9 @@ from assets.batches import range_tags
 from orchestration.commands.console import PlainConsole
 from orchestration.commands.refresh_command import _print_counts, _print_late
 from orchestration.definitions import build_definitions
+from orchestration.holding import live_partitions
 from orchestration.refreshing.report import AssetCount, RefreshReport
-from orchestration.refreshing.standing import daemon_of, live_partitions, look
+from orchestration.refreshing.standing import daemon_of, look
 from tests.orchestration.tiny_project import AVERAGE, make_project
 
 MERGED = dg.AssetKey(["average", "merged_checkpoint"])
