@@ -39,7 +39,7 @@ class Group:
         return (self.base, *self.inputs) if self.base is not None else self.inputs
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Place:
     """A place is one tensor of the output: its depth for gradients, its name in each model.
 

@@ -105,6 +105,8 @@ def adapter_names(names: Collection[str]) -> AdapterNames:
     that are saved whole beside the factors; a file in which most tensors are a model's own has no
     kind, and is a model with parts of an adapter.
     """
+    if not _SIGNS.search("\n".join(names)):  # one search is faster than one for each name
+        return AdapterNames(None)
     kinds = {name: kind for name in names if (kind := kind_of_tensor(name)) is not None}
     if not kinds:
         return AdapterNames(None)

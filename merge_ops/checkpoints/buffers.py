@@ -37,6 +37,7 @@ META_FREQUENCIES = "rope.freqs"
 # Numbers of steps done. Two trainings differ in them, and no weight depends on them.
 _LAST_PARTS = POSITIONS | WHOLE_NUMBERS | FREQUENCIES | MASKS | {"bias", MASKED_VALUE, "freqs"}
 COUNTERS = frozenset({"num_batches_tracked", "num_updates"})
+_COUNTERS, _ENDS = tuple(COUNTERS), tuple(_LAST_PARTS)
 
 
 class Typed(Protocol):
@@ -60,8 +61,10 @@ def is_obsolete(name: str) -> bool:
 
 def is_buffer(name: str, entry: Typed) -> bool:
     """Return whether loading computes a tensor anew, by its name, dtype and shape."""
+    if not name.endswith(_ENDS):  # most names are through here
+        return False
     last = name.rpartition(".")[2]
-    if last not in _LAST_PARTS:  # most names are through here
+    if last not in _LAST_PARTS:
         return False
     whole = entry.dtype not in FLOAT_DTYPES
     if is_obsolete(name) or last in POSITIONS or (last in WHOLE_NUMBERS and whole):
@@ -79,4 +82,4 @@ def is_buffer(name: str, entry: Typed) -> bool:
 
 def is_counter(name: str) -> bool:
     """Return whether a tensor counts steps of training, by its name."""
-    return name.rpartition(".")[2] in COUNTERS
+    return name.endswith(_COUNTERS) and name.rpartition(".")[2] in COUNTERS

@@ -79,7 +79,7 @@ class TensorSource(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Stored:
     """A stored tensor lies in a file of a checkpoint."""
 

@@ -52,7 +52,7 @@ _EMBEDDING = re.compile(r"embed(?!_out)|\bwte\b|\bwpe\b")
 _NORM = re.compile(r"norm|\bln_")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Position:
     """A position says where one tensor stands in its model.
 
@@ -78,15 +78,20 @@ def layer_of(name: str) -> tuple[str, int] | None:
     """
     found, middle = _LAYER.match(name), _MIDDLE.match(name)
     if middle and (found is None or middle.end(1) < found.end(1)):
-        return sys.intern(middle.group(1)), 0
-    return (sys.intern(found.group(1)), int(found.group(2))) if found else None
+        return _layer(middle.group(1), 0)
+    return _layer(found.group(1), int(found.group(2))) if found else None
+
+
+@lru_cache(maxsize=1 << 12)
+def _layer(stack: str, number: int) -> tuple[str, int]:
+    """A layer; all its tensors have the same object."""
+    return sys.intern(stack), number
 
 
 def layers_of(names: Iterable[str]) -> Mapping[str, int]:
     """Return how many layers each stack of layers has: {`model.layers`: 24}."""
     counts: dict[str, int] = {}
-    for name in names:
-        place = layer_of(name)
+    for place in dict.fromkeys(map(layer_of, names)):
         if place:
             counts[place[0]] = max(counts.get(place[0], 0), place[1] + 1)
     return counts
@@ -104,14 +109,17 @@ def depths(names: Iterable[str], counted: Mapping[str, int] | None = None) -> Ma
     places = {name: layer_of(name) for name in names}
     runs = _runs({**layers_of(places), **(counted or {})})
     result: dict[str, float] = {}
+    known: dict[tuple[str, int], float] = {}
     for name, place in places.items():
         if predicts_further_tokens(name):
             result[name] = 1.0
         elif place is None:
             result[name] = 0.0
         else:
-            run = runs[place[0]]
-            result[name] = min(1.0, run.unit(place[1]) / run.last) if run.last else 1.0
+            if place not in known:
+                run = runs[place[0]]
+                known[place] = min(1.0, run.unit(place[1]) / run.last) if run.last else 1.0
+            result[name] = known[place]
     return result
 
 

@@ -74,8 +74,10 @@ def read_header(
     table = cast(dict[str, Any], raw)
     table.pop("__metadata__", None)
     # What is parsed goes as it is read, and models of one kind share the names of their tensors.
+    known: dict[tuple[Any, ...], _Kind] = {}
     entries = {
-        sys.intern(key): _entry(where, file, 8 + length, key, table.pop(key)) for key in [*table]
+        sys.intern(key): _entry(where, file, 8 + length, key, table.pop(key), known)
+        for key in [*table]
     }
     _check_ranges(where, entries, 8 + length, size)
     return entries
@@ -86,12 +88,29 @@ def too_many(where: str) -> str:
     return f"{where}: holds more than {MAX_TENSORS} tensors, which are the most that are read"
 
 
-def _entry(where: str, file: str, start: int, key: str, value: Any) -> TensorEntry:
+_Kind = tuple[str, tuple[int, ...], int]
+"""A dtype, a shape and their bytes, which the tensors of one kind share."""
+_WHOLE = frozenset((int,))
+
+
+def _entry(
+    where: str, file: str, start: int, key: str, value: Any, known: dict[tuple[Any, ...], _Kind]
+) -> TensorEntry:
+    """The entry of one tensor; `known` has the kinds that were found sound before."""
     try:
         dtype, shape = value["dtype"], value["shape"]
         begin, end = value["data_offsets"]
+        kind = known.get((dtype, *shape))
     except (TypeError, KeyError, ValueError):
-        dtype, shape, begin, end = "", [-1], 0, 0
+        kind, dtype, shape, begin, end = None, "", [-1], 0, 0
+    if (
+        kind is not None
+        and type(begin) is type(end) is int
+        and 0 <= begin <= end < 1 << 63
+        and end - begin == kind[2]
+        and _WHOLE.issuperset(map(type, shape))  # true and 1.0 are equal to 1
+    ):
+        return TensorEntry(kind[0], kind[1], file, start + begin, kind[2])
     if not (isinstance(dtype, str) and _are_sizes(shape) and _are_sizes([begin, end])):
         raise CheckpointError(
             f"{where}: tensor '{_short(key)}' has a malformed header entry; download the file again"
@@ -111,7 +130,8 @@ def _entry(where: str, file: str, start: int, key: str, value: Any) -> TensorEnt
             f"{where}: tensor '{_short(key)}' is {dtype} {shape} but takes {end - begin} bytes;"
             " download the file again"
         )
-    return TensorEntry(sys.intern(dtype), tuple(shape), file, start + begin, end - begin)
+    kind = known.setdefault((dtype, *shape), (sys.intern(dtype), tuple(shape), end - begin))
+    return TensorEntry(kind[0], kind[1], file, start + begin, kind[2])
 
 
 def _are_sizes(numbers: Any) -> bool:

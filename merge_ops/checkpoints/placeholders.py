@@ -29,7 +29,7 @@ def placeholder_fault(checkpoint: Checkpoint, others: Iterable[Checkpoint] = ())
     empty = [
         name
         for name, entry in checkpoint.tensors.items()
-        if not entry.count and entry.dtype in FLOAT_DTYPES
+        if 0 in entry.shape and entry.dtype in FLOAT_DTYPES
     ]
     if not empty:
         return None

@@ -7,7 +7,7 @@ many places, and some write nothing at all; then the tensors tell.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
 from merge_ops.checkpoints.buffers import is_buffer
@@ -53,6 +53,8 @@ BESIDE_CODES = {
 }
 BITSANDBYTES_STATE = ".quant_state."
 MXFP4 = ("_blocks", "_scales")
+_BESIDE_CODES = tuple(BESIDE_CODES)
+_PLAIN = FLOAT_DTYPES | {"BOOL", "C64"}
 # Last parts of the names of scales. `logit_scale` and `layer_scale` are parameters of sound models.
 SCALES = frozenset(
     {
@@ -162,7 +164,14 @@ def _signs(checkpoint: Checkpoint) -> Iterator[str]:
     """Each sign of quantization among the tensors, the plainest first."""
     tensors = checkpoint.tensors
     codes: list[str] = []
-    for name, entry in tensors.items():
+    looked: Iterable[tuple[str, TensorEntry]] = tensors.items()
+    if _PLAIN.issuperset(entry.dtype for entry in tensors.values()):  # names alone can tell
+        looked = [
+            each
+            for each in looked
+            if each[0].endswith(_BESIDE_CODES) or BITSANDBYTES_STATE in each[0]
+        ]
+    for name, entry in looked:
         kind = _kind_named(name, entry, tensors)
         if kind:
             yield f"{kind}, as '{name}' shows"
@@ -201,4 +210,4 @@ def _kind_named(name: str, entry: TensorEntry, tensors: Mapping[str, TensorEntry
 
 def _are_codes(entry: TensorEntry) -> bool:
     """Whether a tensor holds whole numbers."""
-    return entry.dtype not in FLOAT_DTYPES and entry.dtype not in ("BOOL", "C64")
+    return entry.dtype not in _PLAIN

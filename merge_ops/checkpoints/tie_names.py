@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from merge_ops.checkpoints.tensor_names import is_embedding, is_head
+from merge_ops.checkpoints.tensor_names import HEAD_NAMES, is_embedding, is_head
 
 SHARED = "shared.weight"
 HEAD = "lm_head.weight"
@@ -26,6 +26,19 @@ _HEAD = re.compile(
     r"(?:.*\.)?(?:predictions\.decoder|\w*_head\.decoder|\w*lm_head|lm_head\.out_proj|proj_out"
     r"|vocab_projector|output_projection|embed_out|lm_loss|pred_layer\.proj|output)\.weight"
 )
+_HEAD_ENDS = (
+    *HEAD_NAMES,
+    *(
+        f"{each}.weight"
+        for each in (
+            "decoder", "lm_head", "out_proj", "proj_out", "vocab_projector", "output_projection",
+            "embed_out", "lm_loss", "pred_layer.proj", "output",
+        )
+    ),
+)  # fmt: skip
+"""How the names end that `_HEAD` and `is_head` know, told without a search."""
+_FAMILY_ENDS = (".embed_tokens.weight", ".word_embeddings.weight", SHARED)
+_ENDS = (*_HEAD_ENDS, *_FAMILY_ENDS, "decoder.bias")
 _BIAS = re.compile(r"(?P<prefix>(?:.*\.)?(?:predictions|\w*_head)\.)decoder\.bias")
 _IN_LAYER = re.compile(r"\.\d+\.")
 # What the head is called beside an embedding of this name, where it is no `lm_head`.
@@ -55,8 +68,15 @@ def is_input(name: str) -> bool:
 
 def is_output(name: str) -> bool:
     """Return whether a tensor is an output head that may be tied, by its name."""
+    if not name.endswith(_HEAD_ENDS):  # most names are through here
+        return False
     outside = _IN_LAYER.search(name) is None
     return outside and (is_head(name) or _HEAD.fullmatch(name) is not None)
+
+
+def may_be_tied(name: str) -> bool:
+    """Return whether a tensor may be a head, a head's bias or a shared embedding, by its ending."""
+    return name.endswith(_ENDS)
 
 
 def shared_names(name: str) -> tuple[str, ...]:
@@ -64,6 +84,8 @@ def shared_names(name: str) -> tuple[str, ...]:
 
     The first is that of the shared one. Without a family the result is empty.
     """
+    if not name.endswith(_FAMILY_ENDS):
+        return ()
     found = _CODER.fullmatch(name)
     if found is not None:
         prefix = found["prefix"]
@@ -87,7 +109,7 @@ def bias_partners(name: str) -> tuple[str, ...]:
 
 def is_bias_copy(name: str) -> bool:
     """Return whether a tensor is the second name of a head's bias, as in BERT."""
-    return _BIAS.fullmatch(name) is not None
+    return name.endswith("decoder.bias") and _BIAS.fullmatch(name) is not None
 
 
 def inputs_for(head: str, names: Iterable[str]) -> list[str]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from merge_ops.checkpoints.buffers import is_obsolete
+from merge_ops.checkpoints.buffers import OBSOLETE, is_obsolete
 from merge_ops.checkpoints.checkpoint import Checkpoint, TensorSource, source_of
 from merge_ops.checkpoints.tie_names import (
     bias_partners,
     inputs_for,
     is_bias_copy,
     is_output,
+    may_be_tied,
     shared_names,
 )
 
@@ -31,7 +32,8 @@ def excluded(checkpoint: Checkpoint) -> Mapping[str, str]:
     """Return the tensors that are not merged, each with the reason."""
     copies = tied_tensors(checkpoint)
     reasons = dict(checkpoint.left_out)
-    for name in checkpoint.tensors:
+    told = [name for name in checkpoint.tensors if name.endswith(OBSOLETE) or name in copies]
+    for name in told:
         if is_obsolete(name):
             reasons[name] = "a buffer that loading recomputes"
         elif name in copies and is_output(name):
@@ -77,7 +79,8 @@ def has_source(checkpoint: Checkpoint, name: str) -> bool:
 
 def _kept_apart(checkpoint: Checkpoint) -> set[str]:
     copies = tied_tensors(checkpoint)
-    stored = [name for name in checkpoint.tensors if name not in copies]
+    named = filter(may_be_tied, checkpoint.tensors)
+    stored = [name for name in named if name not in copies]
     apart = {name for name in stored if is_output(name) or is_bias_copy(name)}
     for name in stored:
         members = [each for each in shared_names(name) if each in checkpoint.tensors]

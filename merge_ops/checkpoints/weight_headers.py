@@ -32,6 +32,9 @@ def weight_headers(
             )
         if len(tensors) + len(entries) > MAX_TENSORS:
             raise CheckpointError(too_many(source.location))
+        if not tensors:
+            tensors = entries
+            continue
         for key, entry in entries.items():
             if key in tensors:
                 raise CheckpointError(

@@ -38,6 +38,7 @@ def check_compatible(
     experts: Sequence[Checkpoint],
     vocabularies: Vocabularies = "equal",
     same_tensors: bool = True,
+    weighed: bool = False,
 ) -> list[Caution]:
     """Compare every expert with `base` and return what should be looked at.
 
@@ -45,11 +46,12 @@ def check_compatible(
     (unless `same_tensors` is false), that their configs give the weights the same meaning, and that
     their tokenizers have the same vocabulary. Another vocabulary is a fault where `vocabularies` is
     "equal", a caution where it is "reported", and nothing where it is "merged", as a recipe can ask
-    for.
+    for. `weighed` says that `check_weights` passed these very models.
 
     Raises CompatibilityError with everything that does not fit.
     """
-    check_weights([base, *experts])
+    if not weighed:
+        check_weights([base, *experts])
     experts = named_alike(base, experts)
     faults: list[Fault] = []
     cautions = [caution for each in (base, *experts) for caution in _precision_cautions(each)]
@@ -140,12 +142,18 @@ def _precision_cautions(checkpoint: Checkpoint) -> Iterator[Caution]:
         )
 
 
+def _lacking(model: Checkpoint, other: Checkpoint) -> list[str]:
+    """The tensors of another model that a model has in no way."""
+    names: Iterable[str] = other.tensors
+    if not model.copies:
+        names = [name for name in names if name not in model.tensors]
+    return [name for name in names if not has_source(model, name)]
+
+
 def _tensor_faults(base: Checkpoint, expert: Checkpoint, same_vocabulary: bool) -> Iterator[Fault]:
     skipped = {**excluded(base), **excluded(expert)}
-    missing = [
-        name for name in base.tensors if name not in skipped and not has_source(expert, name)
-    ]
-    extra = [name for name in expert.tensors if name not in skipped and not has_source(base, name)]
+    missing = [name for name in _lacking(expert, base) if name not in skipped]
+    extra = [name for name in _lacking(base, expert) if name not in skipped]
     layout = layout_difference(base.name, missing, extra, (base.tensors, expert.tensors))
     if layout is not None:
         yield Fault(expert.name, f"{layout.problem}. {SAVE_AGAIN}")
@@ -158,8 +166,9 @@ def _tensor_faults(base: Checkpoint, expert: Checkpoint, same_vocabulary: bool) 
             expert.name,
             f"has {named(extra)}, which {base.name} lacks; nothing is dropped silently",
         )
+    stored = {} if expert.copies or expert.overlays else expert.tensors
     for name, entry in base.tensors.items():
-        other = None if name in skipped else find_source(expert, name)
+        other = None if name in skipped else stored.get(name) or find_source(expert, name)
         if other is None:
             continue
         if entry.shape != other.shape:

@@ -31,6 +31,7 @@ from merge_ops.recipes.recipe import Coefficient, Recipe
 from merge_ops.vocabularies.output_tokenizer import OutputTokenizer
 
 PLAN_VERSION = 5
+HEX_PIECE = 1 << 16  # bytes of a header whose digits are made at once
 GRADIENTS = (
     "gradients run over the layers of a stack (of a slice); embeddings, final norm and output head"
     " take the FIRST value of a gradient, as in mergekit; layers behind those that config.json"
@@ -132,7 +133,7 @@ class Plan:
         """
         return parameter_rows(self.steps)
 
-    @property
+    @cached_property
     def bytes_read(self) -> int:
         """Return the bytes of all input tensors, each counted once."""
         return sum(step.nbytes for step in self.steps)
@@ -196,13 +197,13 @@ class Plan:
             "base": self.digest_of(self.base),
             "config": self.config,
             "streams": [c.name for c in self.inputs] if self.method.random else None,
-            "shards": [shard.header.hex() for shard in self.shards],
             "excluded": sorted(self.excluded),
         }
         if self.tokenizer and self.tokenizer.digest:
             identity["tokenizer"] = self.tokenizer.digest
         hasher = blake3.blake3()
-        for text in _pieces_of(identity, "tensors", self._identities(coefficient)):
+        lists = {"shards": _hexes(self.shards), "tensors": _joined(self._identities(coefficient))}
+        for text in _pieces_of(identity, lists):
             hasher.update(text.encode())
         return hasher.hexdigest()
 
@@ -217,20 +218,42 @@ class Plan:
             yield [step.output.name, step.action, sources, plain[shared]]
 
 
-def _pieces_of(content: Mapping[str, Any], name: str, items: Iterable[Any]) -> Iterator[str]:
-    """The JSON of `content` with a list of `items` under `name`, in pieces of some thousand lines.
+def _pieces_of(content: Mapping[str, Any], lists: Mapping[str, Iterable[str]]) -> Iterator[str]:
+    """The JSON of `content` with `lists`, each given as the pieces of the JSON of its items.
 
     It is what `json.dumps` gives with sorted keys and no blanks.
     """
-    before = {key: value for key, value in content.items() if key < name}
-    behind = {key: value for key, value in content.items() if key > name}
-    yield _compact(before)[:-1] + ("," if before else "") + f"{_compact(name)}:["
+    comma = "{"
+    for key in sorted([*content, *lists]):
+        yield f"{comma}{_compact(key)}:"
+        comma = ","
+        if key in lists:
+            yield "["
+            yield from lists[key]
+            yield "]"
+        else:
+            yield _compact(content[key])
+    yield "}"
+
+
+def _joined(items: Iterable[Any]) -> Iterator[str]:
+    """The JSON of items, some thousand at a time."""
     several = iter(items)
     comma = ""
     while piece := list(itertools.islice(several, 1000)):
         yield comma + _compact(piece)[1:-1]
         comma = ","
-    yield "]" + ("," if behind else "") + _compact(behind)[1:]
+
+
+def _hexes(shards: Iterable[Shard]) -> Iterator[str]:
+    """The shards' headers in hexadecimal digits, each as a JSON text in pieces."""
+    comma = ""
+    for shard in shards:
+        yield f'{comma}"'
+        for start in range(0, len(shard.header), HEX_PIECE):
+            yield shard.header[start : start + HEX_PIECE].hex()
+        yield '"'
+        comma = ","
 
 
 def _compact(content: Any) -> str:

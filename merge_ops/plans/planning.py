@@ -47,7 +47,8 @@ def plan_merge(
     """
     recipe = with_one_name_each(recipe, checkpoints)
     donor = donor_of(recipe, checkpoints)
-    check_weights([donor, *(checkpoints[name] for name in recipe.merged_models)])
+    weighed = [donor, *(checkpoints[name] for name in recipe.merged_models)]
+    check_weights(weighed)
     checkpoints = dict(zip(checkpoints, named_alike(donor, checkpoints.values()), strict=True))
     arrangement = arrange(recipe, checkpoints)
     others = [checkpoints[name] for name in recipe.merged_models]
@@ -55,17 +56,20 @@ def plan_merge(
     vocabularies = "merged" if recipe.tokenizer else "equal"
     cautions = [caution for each in (donor, *others) for caution in each.cautions]
     cautions += arrangement.cautions
-    cautions += check_compatible(donor, others, vocabularies, recipe.merges_whole_models)
+    same = all(any(each is other for other in weighed) for each in others)
+    cautions += check_compatible(donor, others, vocabularies, recipe.merges_whole_models, same)
     check_layouts(arrangement.places)
     tokenizer = output_tokenizer(recipe, donor, checkpoints, arrangement)
     cautions += ending_cautions(recipe, donor, others, tokenizer)
     chosen = _chosen(recipe, coefficients)
     resolver = ParameterResolver(recipe, chosen)
     faults: list[Fault] = [*arrangement.faults, *side_file_faults(donor)]
-    depth_of = {place.name: place.depth for place in arrangement.places}
-    at = positions(depth_of, depth_of)
+    at: Mapping[str, Position] = {}
+    if recipe.method.at_position is not None:
+        depth_of = {place.name: place.depth for place in arrangement.places}
+        at = positions(depth_of, depth_of)
     steps = [
-        _plan_tensor(recipe, donor, place, at[place.name], resolver, tokenizer, faults)
+        _plan_tensor(recipe, donor, place, at.get(place.name), resolver, tokenizer, faults)
         for place in arrangement.places
     ]
     if faults:
@@ -84,8 +88,8 @@ def plan_merge(
     wrong = rule_faults(plan)
     if wrong:
         raise CompatibilityError(recipe.subject, wrong)
-    same = content_cautions(plan)
-    return dataclasses.replace(plan, cautions=(*plan.cautions, *same)) if same else plan
+    alike = content_cautions(plan)
+    return dataclasses.replace(plan, cautions=(*plan.cautions, *alike)) if alike else plan
 
 
 def _chosen(recipe: Recipe, wanted: Sequence[str] | None) -> tuple[Coefficient, ...]:
@@ -104,7 +108,7 @@ def _plan_tensor(
     recipe: Recipe,
     donor: Checkpoint,
     place: Place,
-    position: Position,
+    position: Position | None,
     resolver: ParameterResolver,
     tokenizer: OutputTokenizer | None,
     faults: list[Fault],

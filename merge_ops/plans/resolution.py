@@ -26,17 +26,23 @@ class ParameterResolver:
         self._specs = recipe.method.parameter_specs
         self._missing: dict[str, str] = {}
         self._known: dict[tuple[Any, ...], Any] = {}
+        self._of_group: dict[int, tuple[Group, tuple[Any, ...]]] = {}
         self._everywhere: dict[tuple[int, int], tuple[Group, Any]] = {}
 
-    def resolve(self, place: Place, group: Group, position: Position) -> tuple[Any, ...]:
+    def resolve(self, place: Place, group: Group, position: Position | None) -> tuple[Any, ...]:
         """Return one parameter object for each coefficient; equal ones are one object.
 
         A filter in an input's parameters matches the tensor's name in that input. A filter in
-        shared parameters matches its name in the output.
+        shared parameters matches its name in the output. `position` is for methods that ask for it.
         """
-        found = tuple(self._one(place, group, top) for top in self._tops)
+        if id(group) in self._of_group:
+            found = self._of_group[id(group)][1]
+        else:
+            found = tuple(self._one(place, group, top) for top in self._tops)
+            if all((id(group), id(top)) in self._everywhere for top in self._tops):
+                self._of_group[id(group)] = group, found
         at_position = self._recipe.method.at_position
-        if at_position is None or self._missing:
+        if at_position is None or position is None or self._missing:
             return found
         return tuple(at_position(each, position) for each in found)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 from merge_ops.checkpoints.checkpoint import Stored, TensorSource
@@ -12,7 +11,7 @@ from merge_ops.checkpoints.layout import OutputTensor
 from merge_ops.methods.registry import Span
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Merge:
     """A merge step makes one tensor with the method, from one input for each expert.
 
@@ -45,13 +44,16 @@ class Merge:
             return self
         return dataclasses.replace(self, inputs=tuple(self.inputs[number] for number in group))
 
-    @cached_property
+    @property
     def nbytes(self) -> int:
         """Return how many bytes are read to have all sources once."""
-        return sum(source.nbytes for source in self.sources)
+        total = 0 if self.base is None else self.base.nbytes
+        for source in self.inputs:
+            total += source.nbytes
+        return total
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Copy:
     """A copy step writes a tensor as its `source` is, the same for every coefficient."""
 
@@ -78,7 +80,7 @@ class Copy:
         return self.source.nbytes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Reuse:
     """A reuse step copies a tensor from checkpoints that were made before.
 

@@ -151,6 +151,8 @@ def can_do_without_torch(plan: Plan, device: str) -> bool:
 def needs_torch(plan: Plan) -> bool:
     """Whether the method, or a source, uses torch itself."""
     steps = [step.planned for step in plan.steps]
-    return any(
-        isinstance(step, Merge) and not plan.method.works_on_arrays(step.span) for step in steps
-    ) or any(not isinstance(source, Stored) for step in steps for source in step.sources)
+    spans = {step.span for step in steps if isinstance(step, Merge)}
+    if not all(map(plan.method.works_on_arrays, spans)):
+        return True
+    kinds = {type(source) for step in steps for source in step.sources}
+    return not all(issubclass(each, Stored) for each in kinds)

@@ -35,7 +35,7 @@ from merge_ops.stream.overflow import NotFinite, overflow_error
 from merge_ops.stream.room import Room, bytes_to_hold, check_room, machine_memory
 from merge_ops.stream.rounding import encoded, is_sum_of_stored, worked_out
 from merge_ops.stream.settings import StreamSettings
-from merge_ops.stream.tensor_run import TensorRun, ranges
+from merge_ops.stream.tensor_run import TensorRun
 from merge_ops.stream.together import Block, alike, joined, parts_of
 from merge_ops.stream.whole_model import WholeModel
 
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 SAMPLE_RUN = 4096  # elements of a run of a model's sample, at least
 MOST_TOGETHER = 1 << 15  # elements of small tensors that one task merges: it costs as much as they
+MOST_SMALL = 512  # small tensors of one task: each takes a kilobyte until it is written
 
 Emit = Callable[[int, "Sequence[NDArray[np.uint8]]"], None]
 
@@ -122,9 +123,7 @@ class BlockStream:
 
     def _measured_model(self, pool: ThreadPoolExecutor, meter: Meter) -> WholeModel:
         """Rounds over the whole model, for the coefficients that ask for it."""
-        planned = [step.planned for step in self._plan.steps]
-        blocks = [len(ranges(each, self._block)) for each in planned]
-        model = WholeModel(self._plan, blocks, self._arithmetic)
+        model = WholeModel(self._plan, self._block, self._arithmetic)
         measure = model.measure
         while measure is not None and measure.wanted:
             if measure.sample:
@@ -184,7 +183,8 @@ class BlockStream:
         together = 0
         for block in self._blocks(pool, model):
             _, held, _, _, count = block
-            if held or count > MOST_TOGETHER // 2 or together + count > MOST_TOGETHER:
+            full = together + count > MOST_TOGETHER or len(small) == MOST_SMALL
+            if held or count > MOST_TOGETHER // 2 or full:
                 if small:
                     yield self._submitted(pool, small)
                 small, together = [], 0

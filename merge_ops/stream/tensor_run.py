@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from merge_ops.measures.measure import Block, Measure, TensorJob
 from merge_ops.plans.plan import Plan
 from merge_ops.plans.steps import Merge, Step
+from merge_ops.stream.ranges import ranges
 from merge_ops.stream.whole_model import WholeModel
 
 if TYPE_CHECKING:
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
 class TensorRun:
     """One tensor on its way through the stream: its blocks and what is being measured of it."""
+
+    __slots__ = (
+        "_model", "_places", "empty", "index", "measure", "observed", "ranges", "round", "tensor",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -73,20 +78,3 @@ class TensorRun:
         elif self.tensor.span == "tensor":
             inputs = [each.reshape(shape) for each in inputs]
         return Block(number, start, inputs)
-
-
-def ranges(tensor: Step, block: int) -> list[tuple[int, int]]:
-    """Runs (start, count) of at most `block` elements; whole rows or all of it where span says.
-
-    Rows come in powers of two, so that their column sums are steps of one sum (`column_sums`).
-    """
-    shape = tensor.output.shape
-    count = max(1, prod(shape))
-    if count <= block and tensor.span != "row":
-        return [(0, count)]
-    if tensor.span == "tensor":
-        block = count
-    elif tensor.span == "row":
-        row = max(1, shape[-1]) if shape else 1
-        block = row << max(0, (block // row).bit_length() - 1)
-    return [(start, min(block, count - start)) for start in range(0, count, block)]

@@ -28,7 +28,7 @@ MOST_BETWEEN = 2
 """A part of a file is read whole where it has at most so many times the bytes that are wanted."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class StoredTogether(Stored):
     """Stored tensors of one dtype, one behind the other; `entry` is of all of them."""
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from merge_ops.measures.measure import Block, ModelMeasure, TensorJob
 from merge_ops.plans.steps import Merge
+from merge_ops.stream.ranges import ranges
 
 if TYPE_CHECKING:
     from merge_ops.kernels.arithmetic import Arithmetic
@@ -21,23 +22,25 @@ if TYPE_CHECKING:
 class WholeModel:
     """The measure over all merged tensors, for those coefficients that ask for it.
 
-    `blocks` has, for every tensor of the plan, the number of its blocks.
+    `block` is how many elements a block has at most.
     """
 
-    def __init__(self, plan: Plan, blocks: Sequence[int], arithmetic: Arithmetic) -> None:
+    def __init__(self, plan: Plan, block: int, arithmetic: Arithmetic) -> None:
         self._places: dict[int, int] = {}
         self._first: dict[int, tuple[int, int]] = {}  # its first block and element, by tensor
         self.measure: ModelMeasure | None = None
         self._steps: dict[int, Merge] = {}
         self.count = number = 0
-        if not any(isinstance(step, Merge) for step in plan.steps):
+        if plan.method.model_wide is None or not any(
+            isinstance(step, Merge) for step in plan.steps
+        ):
             return
         for index, each in enumerate(plan.steps):
             step = each.planned  # all take part, also those that are only copied now
             if isinstance(step, Merge) and 0 not in step.output.shape:
                 self._steps[index] = step
                 self._first[index] = number, self.count
-                number += blocks[index]
+                number += len(ranges(step, block))
                 self.count += prod(step.output.shape)
         if not self._first or plan.method.measure is None:
             return

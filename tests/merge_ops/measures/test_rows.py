@@ -27,7 +27,7 @@ from merge_ops.methods.nuslerp import NuslerpParameters
 from merge_ops.plans.planning import plan_merge
 from merge_ops.plans.steps import Merge
 from merge_ops.recipes.reading import parse_recipe
-from merge_ops.stream.tensor_run import ranges as element_ranges
+from merge_ops.stream.ranges import ranges as element_ranges
 from tests import checkpoint_factory as factory
 from tests.arithmetics import current
 from tests.method_settings import merged_whole

@@ -179,7 +179,7 @@ def test_a_digest_in_pieces_is_that_of_the_whole_text(opened, monkeypatch, metho
 def test_pieces_are_the_text_of_any_content():
     for items in ([], [1], list(range(2500)), [{"b": "中", "a": None}]):
         for content in ({}, {"a": 1}, {"z": [2]}, {"a": {"k": '"n":[]'}, "z": 3}):
-            pieces = plans._pieces_of(content, "n", items)
+            pieces = plans._pieces_of(content, {"n": plans._joined(items)})
             whole = json.dumps(
                 {**content, "n": items}, sort_keys=True, separators=(",", ":"), ensure_ascii=False
             )
