@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 from merge_ops.arrangement.completeness import named
 from merge_ops.arrangement.groups import Place
 from merge_ops.checkpoints.checkpoint import Checkpoint
-from merge_ops.checkpoints.header import FLOAT_DTYPES
+from merge_ops.checkpoints.header import FLOAT_DTYPES, TensorEntry
 from merge_ops.checkpoints.layer_counts import LAYER_COUNTS
 from merge_ops.checkpoints.name_alignment import named_alike
 from merge_ops.checkpoints.name_layouts import SAVE_AGAIN, layout_difference
@@ -31,6 +31,8 @@ from merge_ops.plans.vocabulary_agreement import (
 )
 
 Vocabularies = Literal["equal", "reported", "merged"]
+
+NOTHING: Mapping[str, TensorEntry] = {}
 
 
 def check_compatible(
@@ -166,7 +168,7 @@ def _tensor_faults(base: Checkpoint, expert: Checkpoint, same_vocabulary: bool) 
             expert.name,
             f"has {named(extra)}, which {base.name} lacks; nothing is dropped silently",
         )
-    stored = {} if expert.copies or expert.overlays else expert.tensors
+    stored = expert.tensors if not (expert.copies or expert.overlays) else NOTHING
     for name, entry in base.tensors.items():
         other = None if name in skipped else stored.get(name) or find_source(expert, name)
         if other is None:

@@ -14,6 +14,7 @@ from merge_ops.checkpoints.checkpoint import Stored
 from merge_ops.errors import DeviceError
 from merge_ops.kernels.arithmetic import Arithmetic
 from merge_ops.kernels.library import library
+from merge_ops.methods.registry import Span
 from merge_ops.plans.plan import Plan
 from merge_ops.plans.steps import Merge
 
@@ -151,7 +152,7 @@ def can_do_without_torch(plan: Plan, device: str) -> bool:
 def needs_torch(plan: Plan) -> bool:
     """Whether the method, or a source, uses torch itself."""
     steps = [step.planned for step in plan.steps]
-    spans = {step.span for step in steps if isinstance(step, Merge)}
+    spans: set[Span] = {step.span for step in steps if isinstance(step, Merge)}
     if not all(map(plan.method.works_on_arrays, spans)):
         return True
     kinds = {type(source) for step in steps for source in step.sources}
