@@ -32,7 +32,7 @@ from eval_ops.scores.decision import (
     interval_text,
     p_value_text,
 )
-from eval_ops.scores.multiplicity import holm
+from eval_ops.scores.multiplicity import holm as holm
 from eval_ops.scores.scores import SuiteScores
 
 

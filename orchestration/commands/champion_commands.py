@@ -262,11 +262,9 @@ def _difference(comparison: "Comparison") -> str:
 
 def _adjusted(parts: "Mapping[str, Comparison]") -> dict[str, str]:
     """The benchmarks' p-values, adjusted for their number by Holm; empty where one has none."""
+    from eval_ops.scores.gates import holm
+
     values = {name: each.p_value for name, each in parts.items() if each.p_value is not None}
     if len(values) < len(parts) or len(parts) < 2:
         return {}
-    ordered, highest, found = sorted(values, key=lambda name: values[name]), 0.0, {}
-    for place, name in enumerate(ordered):
-        highest = max(highest, min(1.0, (len(ordered) - place) * values[name]))
-        found[name] = f"{highest:.2g}"
-    return found
+    return {name: f"{value:.2g}" for name, value in holm(values).items()}
