@@ -106,9 +106,9 @@ def test_its_version(installed: Environment):
         (("refresh",), "dagster", "platform"),
         (("merge", "tsvm.yaml", "out"), "torch", "torch"),
         (("extract-lora", "one", "base", "out"), "torch", "torch"),
-        (("verify",), "dagster", "platform"),
-        (("leaderboard",), "dagster", "platform"),
-        (("gc",), "dagster", "platform"),
+        (("verify",), "botocore", "platform"),
+        (("leaderboard",), "botocore", "platform"),
+        (("gc",), "botocore", "platform"),
     ],
     ids=lambda each: "_".join(each) if isinstance(each, tuple) else each,
 )
