@@ -34,5 +34,5 @@ def __getattr__(name: str) -> object:
     """A public name, imported when it is first asked for. Raises AttributeError for others."""
     if name not in __all__:
         raise AttributeError(f"module 'orchestration.catalogs' has no attribute {name!r}")
-    module = import_module(f"orchestration.catalogs.{_PLACES.get(name, 'partitions')}")
+    module = import_module(f"{__name__}.{_PLACES.get(name, 'partitions')}")
     return getattr(module, name)
