@@ -11,8 +11,11 @@ import pytest
 
 import eval_ops
 
-ROOMS = ("running", "suites", "scores", "plots")
-HEAVY = ("torch", "transformers", "datasets", "lm_eval", "pyarrow", "matplotlib", "safetensors")
+ROOMS = ("running", "suites", "scores", "search", "plots")
+HEAVY = (
+    "torch", "transformers", "datasets", "lm_eval", "pyarrow", "matplotlib", "safetensors", "optuna",
+    "cma", "scipy",
+)  # fmt: skip
 SOURCES = Path(eval_ops.__file__).parent
 
 
