@@ -6,6 +6,7 @@ several right choices, numbers, expressions and ROUGE are read from the text as 
 
 import re
 import string
+import sys
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
@@ -129,8 +130,13 @@ def rouge(text: str, answers: Sequence[str]) -> dict[str, float]:
 
 @lru_cache
 def _rouge_scorer() -> Any:
+    import absl.logging
     from rouge_score import rouge_scorer  # pyright: ignore[reportMissingTypeStubs]
 
+    # absl's handler closes whatever standard error was when it was imported, once it is no longer
+    # that: Dagster closes all handlers at each run, and the stream may be somebody's who took it.
+    handlers: Any = absl.logging
+    handlers.get_absl_handler().python_handler.setStream(sys.__stderr__)
     return rouge_scorer.RougeScorer(list(ROUGE), use_stemmer=False, tokenizer=MixedTokenizer())
 
 

@@ -6,7 +6,7 @@ EXTRAS = {
     "torch": ("torch",),
     "hub": ("huggingface_hub",),
     "platform": (
-        "accelerate", "botocore", "cma", "dagster", "dagster_shared", "dagster_webserver",
+        "absl", "accelerate", "botocore", "cma", "dagster", "dagster_shared", "dagster_webserver",
         "datasets", "lm_eval", "matplotlib", "optuna", "pyarrow", "pydantic", "rouge_score",
         "s3fs", "scipy", "sqlalchemy", "tokenizers", "transformers", "urllib3", "uvicorn",
     ),

@@ -39,7 +39,7 @@ def leaderboard(options: BoardOptions | None = None) -> None:
     artifact = store.resolve("leaderboard")
     if artifact is None:
         note = f"No leaderboard in {settings.store} yet; run `ronghe refresh` first."
-        PlainConsole(stderr=options.form != "table").print(note)
+        PlainConsole(stderr=options.form != "table").print(note, soft_wrap=True)
         raise SystemExit(1)
     suites = _suites(artifact, options)
     shown = {suite: rows[: options.top] for suite, rows in suites.items()}

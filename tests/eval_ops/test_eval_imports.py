@@ -13,8 +13,8 @@ import eval_ops
 
 ROOMS = ("running", "suites", "scores", "search", "plots")
 HEAVY = (
-    "torch", "transformers", "datasets", "lm_eval", "pyarrow", "matplotlib", "safetensors", "optuna",
-    "cma", "scipy",
+    "torch", "transformers", "datasets", "lm_eval", "pyarrow", "matplotlib", "safetensors",
+    "optuna", "cma", "scipy",
 )  # fmt: skip
 SOURCES = Path(eval_ops.__file__).parent
 

@@ -1,5 +1,7 @@
 """What a written answer is worth: worked examples, and rouge_score and laws as oracles."""
 
+import subprocess
+import sys
 from decimal import Decimal
 
 import pytest
@@ -102,6 +104,21 @@ def test_without_chinese_rouge_is_that_of_its_package(text: str, answer: str) ->
     names = ["rouge1", "rouge2", "rougeL", "rougeLsum"]
     theirs = rouge_scorer.RougeScorer(names, use_stemmer=False).score(answer, text)
     assert rouge(text, [answer]) == {name: theirs[name].fmeasure for name in names}
+
+
+def test_rouge_leaves_a_stream_that_somebody_took_open() -> None:
+    """absl, which rouge_score imports, closes standard error as it was, with logging's handlers."""
+    code = (
+        "import io, logging, sys\n"
+        "from eval_ops.suites.answers import rouge\n"
+        "taken = sys.stderr = io.StringIO()\n"
+        "rouge('a', ['a'])\n"
+        "sys.stderr = io.StringIO()\n"
+        "logging.shutdown()\n"
+        "print(taken.closed)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 def test_tokens_of_mixed_text() -> None:
