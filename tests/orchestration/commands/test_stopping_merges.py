@@ -41,7 +41,7 @@ def recipe(tmp_path_factory):
     return path
 
 
-def merge(recipe: Path, out: Path, temporary: Path, pause: float = 0.3) -> "subprocess.Popen[str]":
+def merge(recipe: Path, out: Path, temporary: Path, pause: float = 2) -> "subprocess.Popen[str]":
     """A merge that has begun to merge blocks."""
     command = [sys.executable, "-c", STOPPED, "merge", "--no-verify", str(recipe), str(out)]
     process = subprocess.Popen(
@@ -74,7 +74,7 @@ def test_a_signal_leaves_nothing(number, recipe, tmp_path):
 def test_what_a_kill_leaves_goes_with_the_next_merge(recipe, tmp_path):
     place, temporary = tmp_path / "place", tmp_path / "tmp"
     temporary.mkdir()
-    process = merge(recipe, place / "out", temporary)
+    process = merge(recipe, place / "out", temporary, pause=3600)  # it is killed in its first block
     living = merge(recipe, place / "other", temporary, pause=3600)
     process.kill()
     process.communicate()
