@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from assets.work.suite_files import load_suite
+from eval_ops.suites import shipped_suites
 from merge_ops.checkpoints.byte_sources import FolderSource, read_file
 from merge_ops.checkpoints.checkpoint import Checkpoint, source_of
 from merge_ops.checkpoints.copied_files import pieces_of
@@ -67,6 +68,8 @@ ADAPTER: Shapes = {
 }
 PREFIX = "base_model.model."
 PRIVATE = b"what lies beside the folder is nobody's business"
+
+shipped_suites()  # our own folder, listed once: before any case is watched
 
 
 class Outside(Exception):

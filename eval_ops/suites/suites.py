@@ -31,6 +31,7 @@ import importlib.metadata
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -140,8 +141,9 @@ class Suite:
         return tuple(file for each in self.benchmarks for file in each.waits_for)
 
 
-def shipped_suites() -> dict[str, Path]:
-    """Return the files of the shipped suites by name."""
+@cache
+def shipped_suites() -> Mapping[str, Path]:
+    """Return the files of the shipped suites by name; the folder is listed once a process."""
     return {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
 
 
