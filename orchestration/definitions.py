@@ -199,8 +199,7 @@ def _recipe_assets(partitions: Partitions, merge: MergeRecipe) -> Iterator[Any]:
         same_point, version = partitions.same_point(), catalog.suite_digests.get(suite.stem)
         if version is None:
             condition = when_it_can(condition)
-        checked = suite.stem in catalog.suites_of_tasks and suite.stem in catalog.suite_digests
-        deps = [dg.AssetDep(checked_suite_key(suite.stem))] if checked else []
+        deps = _checked_before(catalog, suite.stem)
         version = version or BROKEN
         yield build_scores(merge, suite, version, same_point, condition, gpu_op_tags(), deps)
 
@@ -213,12 +212,14 @@ def _search(
     suite, sets = catalog.suites[str(recipe.suite)], partitions.sets_of(recipe)
     suite_digest = catalog.suite_digests[suite.stem]
     version = _digest([merge.code_version, dict(recipe.search), recipe.seed, suite_digest])
-    deps = (
-        [dg.AssetDep(checked_suite_key(suite.stem))]
-        if suite.stem in catalog.suites_of_tasks
-        else []
-    )
+    deps = _checked_before(catalog, suite.stem)
     return build_search(merge, suite, version, sets, condition, gpu_op_tags(), deps)
+
+
+def _checked_before(catalog: Catalog, suite: str) -> list[dg.AssetDep]:
+    """The check of a suite's tasks, which comes before scores on it; none where it needs none."""
+    checked = suite in catalog.suites_of_tasks and suite in catalog.suite_digests
+    return [dg.AssetDep(checked_suite_key(suite))] if checked else []
 
 
 def _results(partitions: Partitions) -> Iterator[Any]:

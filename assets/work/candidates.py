@@ -21,8 +21,8 @@ from assets.work.scoring import (
     Scoring,
     publish_scores,
     read_scores,
+    score_checkpoint,
     score_in_child,
-    score_stored,
 )
 from assets.work.virtual_checkpoints import CHECKPOINT, plan_of
 from eval_ops.scores import SuiteScores, scores_digest
@@ -136,7 +136,7 @@ class CandidateScorer:
             seconds = time.perf_counter() - started
             scored = ScoredCheckpoint(found.artifact, found.scores, found.memoized, seconds)
         else:
-            scored = score_stored(self._store, checkpoint, self._scoring, progress, called)
+            scored = score_checkpoint(self._store, checkpoint, self._scoring, progress, called)
         digest, run = scored.artifact.digest, self._scoring.run
         self._store.point(names.scores(recipe), partition, SCORES, digest, run=run)
         return scored
@@ -230,13 +230,13 @@ def score_virtual(
 ) -> ScoredCheckpoint:
     """Score a checkpoint that may be written or virtual, as it stands in the store.
 
-    Raises what `score_stored` raises, and what merging raises.
+    Raises what `score_checkpoint` raises, and what merging raises.
     """
     known = store.find(SCORES, scores_digest(checkpoint.digest, scoring.suite.digest))
     if known is None and checkpoint.virtual:  # unless somebody has written it since
         checkpoint = store.get(checkpoint.kind, checkpoint.digest)
     if known is not None or not checkpoint.virtual:
-        return score_stored(store, checkpoint, scoring, None, called)
+        return score_checkpoint(store, checkpoint, scoring, None, called)
     plan = plan_of(store, checkpoint, settings)
     called = called or f"checkpoint {checkpoint.digest[:12]}"
     memory = MergingMemory(settings)

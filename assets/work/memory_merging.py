@@ -26,9 +26,8 @@ class MergingMemory:
         self._settings = settings
         self._folders: list[MemoryFolder] = []
         self._held: dict[str, MemoryFolder] = {}
-        self._alone: set[tuple[str, ...]] = (
-            set()
-        )  # plans, by digests, of which candidates cannot be merged together
+        # Plans, by digests, of which candidates cannot be merged together.
+        self._alone: set[tuple[str, ...]] = set()
 
     def holds(self, digest: str) -> bool:
         """Return whether a candidate is in memory now, by its plan's digest."""

@@ -46,9 +46,7 @@ class ScoredCheckpoint:
 def score_checkpoint(
     store: "ArtifactStore",
     checkpoint: "StoredModel",
-    suite: "Suite",
-    device: str,
-    threads: int,
+    scoring: "Scoring",
     progress: "Progress | None" = None,
     called: str = "",
 ) -> ScoredCheckpoint:
@@ -58,12 +56,12 @@ def score_checkpoint(
     or ended the child that runs it.
     """
     started = time.perf_counter()
+    suite = scoring.suite
     digest = scores_digest(checkpoint.digest, suite.digest)
     known = store.find(SCORES, digest)
     if known is not None:
         return ScoredCheckpoint(known, read_scores(known), True, time.perf_counter() - started)
     named = called or f"checkpoint {checkpoint.digest[:12]}"
-    scoring = Scoring(suite, device, threads)
     scores = score_in_child(checkpoint.folder(), named, scoring, progress)
     artifact = publish_scores(store, checkpoint.kind, checkpoint.digest, suite, scores)
     return ScoredCheckpoint(artifact, scores, False, time.perf_counter() - started)
@@ -221,19 +219,7 @@ def score_model(
     Raises MissingArtifactError when the model was never pulled, EvalError when it cannot be scored.
     """
     checkpoint = whole_model(store, name, base, stream, scoring.run)
-    scored = score_stored(store, checkpoint, scoring, progress, f"model {name}")
+    scored = score_checkpoint(store, checkpoint, scoring, progress, f"model {name}")
     asset, digest = f"model_scores/{scoring.suite.name}", scored.artifact.digest
     store.point(asset, name, SCORES, digest, run=scoring.run)
     return scored
-
-
-def score_stored(
-    store: "ArtifactStore",
-    checkpoint: "StoredModel",
-    scoring: Scoring,
-    progress: "Progress | None",
-    called: str,
-) -> ScoredCheckpoint:
-    """Score a checkpoint as a scoring says; see `score_checkpoint`."""
-    suite, device, threads = scoring.suite, scoring.device, scoring.threads
-    return score_checkpoint(store, checkpoint, suite, device, threads, progress, called)

@@ -22,7 +22,7 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from eval_ops.search.settings import SearchSettings
-from eval_ops.search.spaces import Dimension, Point, SearchSpace, Value, rounded
+from eval_ops.search.spaces import Dimension, Point, SearchSpace
 from eval_ops.search.studies import Trial
 
 FIRST_POINTS = 10
@@ -85,7 +85,8 @@ def _tpe(space: SearchSpace, settings: SearchSettings, seed: int, trials: Sequen
             )
         )
     asked = study.ask(ranges)
-    return {d.name: _as_told(d, asked.params[d.name]) for d in space.dimensions}
+    told = asked.params
+    return {d.name: told[d.name] if d.steps else d.within(told[d.name]) for d in space.dimensions}
 
 
 def _distribution(dimension: Dimension) -> Any:
@@ -93,12 +94,6 @@ def _distribution(dimension: Dimension) -> Any:
     if dimension.steps:
         return distributions.CategoricalDistribution(dimension.steps)
     return distributions.FloatDistribution(dimension.low, dimension.high, log=dimension.log)
-
-
-def _as_told(dimension: Dimension, value: Value) -> Value:
-    if dimension.steps:
-        return value
-    return min(max(rounded(float(value)), dimension.low), dimension.high)
 
 
 def _optuna() -> Any:

@@ -60,6 +60,10 @@ class Dimension:
             value = math.exp(low + share * (high - low))
         else:
             value = self.low + share * (self.high - self.low)
+        return self.within(value)
+
+    def within(self, value: float) -> float:
+        """Return a number of a range as points have it: rounded, and between its ends."""
         return min(max(rounded(value), self.low), self.high)
 
 

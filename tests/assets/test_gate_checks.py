@@ -20,7 +20,7 @@ from eval_ops.scores.course import Item
 from eval_ops.scores.decision import CHECK_NAMES
 from eval_ops.scores.gates import Gate
 from eval_ops.scores.scores import Sample, summarize
-from tests.assets.work.scored_store import ScoredStore
+from tests.assets.work.made_up_store import ScoredStore
 
 
 def checks_of(scored: ScoredStore) -> Mapping[str, dg.AssetCheckEvaluation]:

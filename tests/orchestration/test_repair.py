@@ -9,8 +9,6 @@ import dagster as dg
 import pytest
 
 from assets.work.packed_models import stored_model
-from orchestration.catalogs.catalog_name import named_settings
-from orchestration.commands import cli
 from orchestration.refreshing.refresh import RefreshReport, open_instance, refresh
 from orchestration.refreshing.store_state import REMEMBERED
 from resources.store.artifact_store import ArtifactStore
@@ -40,26 +38,6 @@ def instance(project: TinyProject) -> Iterator[dg.DagsterInstance]:
     """An instance that outlives the store."""
     with dg.DagsterInstance.ephemeral() as kept:
         yield kept
-
-
-@pytest.fixture
-def ronghe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ronghe:
-    """The command line in this process: its status, and what it printed."""
-
-    def run(*arguments: str) -> tuple[int, str]:
-        capsys.readouterr()
-        monkeypatch.setattr("sys.argv", ["ronghe", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        printed = capsys.readouterr()
-        return int(ended.value.code or 0), " ".join((printed.out + printed.err).split())
-
-    return run
-
-
-def opened(project: TinyProject) -> ArtifactStore:
-    settings = named_settings(project.settings())
-    return ArtifactStore.open(settings.store, catalog=settings.catalog_name)
 
 
 def rerun(report: RefreshReport) -> dict[str, set[str | None]]:
@@ -97,7 +75,7 @@ def test_a_lost_or_swapped_store_is_filled_again(
     project: TinyProject, instance: dg.DagsterInstance, ronghe: Ronghe
 ) -> None:
     whole = rerun(refresh(instance, project.settings()))
-    store = opened(project)
+    store = project.opened_store()
     before = contents(store)
     assert before.keys() == {"base", "e1", "e2", MERGED}
     assert rerun(refresh(instance, project.settings())) == {}
@@ -110,7 +88,7 @@ def test_a_lost_or_swapped_store_is_filled_again(
     subset = {asset for asset in whole if asset.endswith("merge_plan_subset")}
     assert {asset: whole[asset] for asset in whole.keys() - subset} == rerun(report)
     assert any("is empty than this instance filled" in note for note in report.notes)
-    assert contents(opened(project)) == before
+    assert contents(project.opened_store()) == before
     assert rerun(refresh(instance, project.settings())) == {}
 
     shutil.rmtree(project.root / "store")  # another one, of a catalog with the same name
@@ -121,14 +99,14 @@ def test_a_lost_or_swapped_store_is_filled_again(
     report = refresh(instance, project.settings())
     assert rerun(report)["model"] == {"e1"}
     assert any("is another one than this instance filled" in note for note in report.notes)
-    assert contents(opened(project))["e1"] == before["e1"]
+    assert contents(project.opened_store())["e1"] == before["e1"]
 
 
 def test_deleted_parts_are_made_again(
     project: TinyProject, instance: dg.DagsterInstance, ronghe: Ronghe
 ) -> None:
     refresh(instance, project.settings())
-    store, root = opened(project), project.root / "store"
+    store, root = project.opened_store(), project.root / "store"
     before = contents(store)
     merged, expert = store.ref(MERGED, POINT), store.ref("model", "e2")
     assert merged is not None
@@ -141,9 +119,9 @@ def test_deleted_parts_are_made_again(
     assert f"points to checkpoint {merged.digest}, which is not there" in told
     report = refresh(instance, project.settings())
     assert rerun(report) == {"model": {"e2"}, "task_vector": {"e1"}, MERGED: {POINT}}
-    assert contents(opened(project)) == before
+    assert contents(project.opened_store()) == before
     assert ronghe("verify")[0] == 0
-    again = opened(project).ref(MERGED, POINT)
+    again = project.opened_store().ref(MERGED, POINT)
     assert again is not None
     assert again.history == merged.history
 
@@ -152,15 +130,15 @@ def test_cut_off_documents_are_faults_with_a_way_out(
     project: TinyProject, instance: dg.DagsterInstance, ronghe: Ronghe
 ) -> None:
     refresh(instance, project.settings())
-    store = opened(project)
+    store = project.opened_store()
     before = contents(store)
     expert = store.ref("model", "e2")
     assert expert is not None
     manifest = project.root / f"store/artifacts/{expert.kind}/{expert.digest}/manifest.json"
     for path in (manifest, ref_file(project, "model", "base")):
         path.write_bytes(path.read_bytes()[:-40])
-    assert opened(project).refs("model").keys() == {"e1", "e2"}
-    assert opened(project).damaged_refs("model").keys() == {"base"}
+    assert project.opened_store().refs("model").keys() == {"e1", "e2"}
+    assert project.opened_store().damaged_refs("model").keys() == {"base"}
     report = refresh(instance, project.settings())
     (failure,) = report.failures
     assert "model/base.json: the ref is no JSON. `ronghe verify --repair` sets" in failure
@@ -176,7 +154,7 @@ def test_cut_off_documents_are_faults_with_a_way_out(
     assert "2 parts are set aside" in told
     report = refresh(instance, project.settings())
     assert rerun(report) == {"model": {"base", "e2"}}
-    assert contents(opened(project)) == before
+    assert contents(project.opened_store()) == before
     assert ronghe("verify")[0] == 0
     assert ronghe("restore", "e2", "--out", str(project.root / "out"))[0] == 0
 
@@ -185,7 +163,7 @@ def test_a_rotten_packed_expert_and_what_was_made_from_it_are_made_again(
     project: TinyProject, instance: dg.DagsterInstance, ronghe: Ronghe
 ) -> None:
     refresh(instance, project.settings())
-    store = opened(project)
+    store = project.opened_store()
     before = contents(store)
     expert, merged = store.ref("model", "e1"), store.ref(MERGED, POINT)
     assert expert is not None
@@ -199,7 +177,7 @@ def test_a_rotten_packed_expert_and_what_was_made_from_it_are_made_again(
     assert rerun(report) == {
         "model": {"e1"}, "task_vector": {"e1"}, "average/merge_plan": {"e1+e2"}, MERGED: {POINT}
     }  # fmt: skip
-    assert contents(opened(project)) == before
+    assert contents(project.opened_store()) == before
     status, told = ronghe("verify")
     assert status == 0, told
     out = project.root / "out"
@@ -217,7 +195,7 @@ def test_a_packed_expert_whose_base_is_gone_is_no_sound_one(
     project: TinyProject, instance: dg.DagsterInstance, ronghe: Ronghe
 ) -> None:
     refresh(instance, project.settings())
-    store = opened(project)
+    store = project.opened_store()
     before, base = contents(store), store.ref("model", "base")
     assert base is not None
     (project.root / f"store/artifacts/model/{base.digest}/manifest.json").unlink()
@@ -226,7 +204,7 @@ def test_a_packed_expert_whose_base_is_gone_is_no_sound_one(
     assert f"its base, model artifact {base.digest}, is not in the store" in told
     assert ronghe("verify", "--repair")[0] == 0
     assert rerun(refresh(instance, project.settings()))["model"] == {"base", "e1", "e2"}
-    assert contents(opened(project)) == before
+    assert contents(project.opened_store()) == before
     assert ronghe("verify")[0] == 0
 
 
@@ -235,7 +213,7 @@ def test_a_wrong_merge_of_an_earlier_release_is_made_again_when_it_is_said(
 ) -> None:
     """The base was repaired after it: nothing is rotten any more, and yet the merge is wrong."""
     refresh(instance, project.settings())
-    store = opened(project)
+    store = project.opened_store()
     base, merged = store.ref("model", "base"), store.ref(MERGED, POINT)
     assert base is not None
     assert merged is not None
@@ -253,7 +231,7 @@ def test_a_wrong_merge_of_an_earlier_release_is_made_again_when_it_is_said(
     assert status == 0, told
     assert merged.digest in told
     assert POINT in rerun(refresh(instance, project.settings()))[MERGED]
-    assert contents(opened(project))[MERGED] == right
+    assert contents(project.opened_store())[MERGED] == right
 
 
 def test_what_a_later_release_wrote_stays(
@@ -271,7 +249,7 @@ def test_what_a_later_release_wrote_stays(
     report = refresh(instance, project.settings())
     assert len(report.failures) == 1
     assert "a later release writes" in report.failures[0]
-    assert opened(project).refs("model").keys() == {"base", "e1"}
+    assert project.opened_store().refs("model").keys() == {"base", "e1"}
 
 
 def test_doctor_compares_the_instance_with_the_store(project: TinyProject, ronghe: Ronghe) -> None:

@@ -10,8 +10,6 @@ import pytest
 
 from assets.work import ranking
 from assets.work.names import resolve
-from orchestration.catalogs.catalog_name import named_settings
-from orchestration.commands import cli
 from orchestration.refreshing.refresh import refresh
 from resources.store import ArtifactStore
 from tests.orchestration.tiny_project import TASK_ARITHMETIC, TinyProject, make_project
@@ -35,26 +33,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TinyProject:
     for name, value in made.environment.items():
         monkeypatch.setenv(name, value)
     return made
-
-
-@pytest.fixture
-def ronghe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ronghe:
-    """The command line in this process: its status, and what it printed."""
-
-    def run(*arguments: str) -> tuple[int, str]:
-        capsys.readouterr()
-        monkeypatch.setattr("sys.argv", ["ronghe", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        printed = capsys.readouterr()
-        return int(ended.value.code or 0), " ".join((printed.out + printed.err).split())
-
-    return run
-
-
-def opened(project: TinyProject) -> ArtifactStore:
-    settings = named_settings(project.settings())
-    return ArtifactStore.open(settings.store, catalog=settings.catalog_name)
 
 
 def run(project: TinyProject, instance: dg.DagsterInstance) -> dict[str, set[str | None]]:
@@ -81,7 +59,7 @@ def test_only_the_champion_is_written_and_the_rest_when_it_is_asked_for(
     project: TinyProject, instance: dg.DagsterInstance, ronghe: Ronghe, tmp_path: Path
 ) -> None:
     run(project, instance)
-    store = opened(project)
+    store = project.opened_store()
     champion = resolve(store, CHAMPION)
     assert champion is not None
     assert not champion.virtual
@@ -116,7 +94,7 @@ def test_keep_none_and_keep_all(project: TinyProject, instance: dg.DagsterInstan
     """The same scores and champions; a recipe that is changed to `all` writes what it has."""
     project.write_recipe("sums", {**SUMS, "keep": "none"})
     run(project, instance)
-    store = opened(project)
+    store = project.opened_store()
     assert set(written(store).values()) == {False}
     champion = resolve(store, CHAMPION)
     assert champion is not None

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import yaml
 
+from orchestration.catalogs.catalog_name import named_settings
 from orchestration.settings import Settings, load_settings
+from resources.store.artifact_store import ArtifactStore
 from tests import checkpoint_factory as factory
 from tests.adapter_factory import lora_tensors, modules_of, write_adapter
 
@@ -69,6 +71,11 @@ class TinyProject:
     def settings(self) -> Settings:
         """Those settings, as the program reads them."""
         return load_settings(self.environment)
+
+    def opened_store(self) -> ArtifactStore:
+        """The project's store, as its catalog names it."""
+        settings = named_settings(self.settings())
+        return ArtifactStore.open(settings.store, catalog=settings.catalog_name)
 
     def retrain(self, expert: str, seed: int) -> None:
         """Replace an expert's weights at one stroke, as an upstream update does."""

@@ -116,10 +116,7 @@ def test_scores_and_bytes_are_those_of_written_ones_and_no_weights_are_written(
     second = made(virtual, job)
     assert second.bytes_read == second.bytes_written == 0
     assert [each.artifact.virtual for each in second.checkpoints] == [True, True]
-    scores = [
-        score_checkpoint(written, each.artifact, scoring.suite, "cpu", 1)
-        for each in first.checkpoints
-    ]
+    scores = [score_checkpoint(written, each.artifact, scoring) for each in first.checkpoints]
     with CandidateScorer(virtual, job, scoring, SETTINGS) as scorer:
         found = [scorer.score_point("r", each.coefficient) for each in second.checkpoints]
         assert {path.suffix for path in _memory_files(scorer)} == {".safetensors"}
@@ -288,7 +285,7 @@ def test_without_such_memory_a_temporary_folder_does_the_same(
     assert not folder.exists()
     other = store_of("t")
     (first, *_) = made(other, job_of("all")).checkpoints
-    assert found.scores == score_checkpoint(other, first.artifact, scoring.suite, "cpu", 1).scores
+    assert found.scores == score_checkpoint(other, first.artifact, scoring).scores
 
 
 def test_memory_is_let_go(store_of: Callable[[str], ArtifactStore], scoring: Scoring) -> None:
