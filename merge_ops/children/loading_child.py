@@ -1,6 +1,7 @@
 """What a limited child is asked of a plan: would transformers load tensors of these shapes?
 
-Requests are `{"config": …, "tensors": [[name, shape], …]}` or `{"folder": …}`. Models are made on
+Requests are `{"config": …, "tensors": [[name, shape], …]}` or
+`{"folder": …, "architectures": …}`. Models are made on
 torch's meta device and hold no values. No remote code is run: `auto_map` is dropped. What a config
 may make it do is bounded by memory, by CPU time and by the number of modules, never by a clock.
 It stands in this room because the child, whose start each merge pays, imports no other.
@@ -49,12 +50,8 @@ class _Loader:
 
     def look(self, config: dict[str, Any], tensors: list[tuple[str, list[int]]]) -> dict[str, Any]:
         """Return what is missing, unexpected and mismatched of tensors, by name."""
-        kind = config.get("model_type")
-        mapping = self._transformers.CONFIG_MAPPING
-        if not isinstance(kind, str) or kind not in mapping:
-            raise _Unknown(f"transformers {self._transformers.__version__} knows no {kind!r}")
         plain = {key: value for key, value in config.items() if key not in _NOT_TAKEN}
-        made = mapping[kind].from_dict(plain)
+        made = self._kind(config).from_dict(plain)
         found: dict[str, Any] | None = None
         for each in self._classes(made, config.get("architectures")):
             state = {
@@ -75,28 +72,49 @@ class _Loader:
             looked = _told(each.__name__, info)
             if not config.get("architectures"):
                 looked["guessed"] = True
-            if found is None or _count_of(looked) < _count_of(found):
+            if found is None or _faults_of(looked) < _faults_of(found):
                 found = looked
         if found is None:
             raise _Unknown(f"transformers {self._transformers.__version__} has no such class")
         return found
 
+    def _kind(self, config: dict[str, Any]) -> Any:
+        """The class of a config, by its model_type, or by the class of models that it names."""
+        kind = config.get("model_type")
+        mapping = self._transformers.CONFIG_MAPPING
+        if isinstance(kind, str) and kind in mapping:
+            return mapping[kind]
+        if kind is None and (named := self._named(config.get("architectures"))) is not None:
+            return named.config_class  # transformers loads such a folder by the named class
+        raise _Unknown(f"transformers {self._transformers.__version__} knows no {kind!r}")
+
+    def _named(self, architectures: object) -> Any | None:
+        """The class of models that `architectures` names; None where transformers has none."""
+        if not isinstance(architectures, list) or not architectures:
+            return None
+        name = cast("list[object]", architectures)[0]
+        found = getattr(self._transformers, name, None) if isinstance(name, str) else None
+        base = self._transformers.PreTrainedModel
+        return found if isinstance(found, type) and issubclass(found, base) else None
+
     def _classes(self, config: Any, architectures: object) -> list[Any]:
         """The class that the config names, or those that may be meant where it names none."""
         if isinstance(architectures, list) and architectures:
-            name = cast("list[object]", architectures)[0]
-            found = getattr(self._transformers, name, None) if isinstance(name, str) else None
-            base = self._transformers.PreTrainedModel
-            sound = isinstance(found, type) and issubclass(found, base)
-            return [found] if sound else []
+            named = self._named(cast("list[object]", architectures))
+            return [] if named is None else [named]
         mappings = [getattr(self._transformers, name, {}) for name in _GUESSES]
         found = [each[type(config)] for each in mappings if type(config) in each]
         return [each[0] if isinstance(each, tuple) else each for each in found]
 
-    def load(self, folder: Path) -> dict[str, Any]:
-        """Return what is wrong with the files of a folder, which are opened, not read."""
+    def load(self, folder: Path, architectures: object) -> dict[str, Any]:
+        """Return what is wrong with the files of a folder, which are opened, not read.
+
+        `architectures` names the class where config.json does not.
+        """
         safe_open: Any = import_module("safetensors").safe_open
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if not config.get("architectures"):
+            config["architectures"] = architectures
         tensors: list[tuple[str, list[int]]] = []
         for file in sorted(folder.glob("*.safetensors")):
             with safe_open(file, framework="pt", device="cpu") as opened:
@@ -118,14 +136,15 @@ def _told(name: str, info: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _count_of(told: dict[str, Any]) -> int:
-    return sum(len(told[key]) for key in ("missing", "unexpected", "mismatched"))
+def _faults_of(told: dict[str, Any]) -> tuple[int, int]:
+    """How far a class is from fitting: by what would be random in it, then by what is left over."""
+    return len(told["missing"]) + len(told["mismatched"]), len(told["unexpected"])
 
 
 def _answer(loader: _Loader, request: Mapping[str, Any]) -> dict[str, Any]:
     try:
         if "folder" in request:
-            return loader.load(Path(request["folder"]))
+            return loader.load(Path(request["folder"]), request.get("architectures"))
         return loader.look(request["config"], [(name, shape) for name, shape in request["tensors"]])
     except _Unknown as error:
         return {"state": "unknown", "why": str(error)}

@@ -31,6 +31,11 @@ _POOLER = re.compile(r"(^|\.)pooler\.")
 _KINDS = ("missing", "unexpected", "mismatched")
 _WAY_OUT = "`--no-verify` merges without this check"
 
+_NAMED_NOT = (
+    "it names no class (`architectures`), and of those that its model_type may be this fits best: "
+    "name the class in config.json of the base; "
+)
+
 Answer = Mapping[str, Any]
 Ask = Callable[[Mapping[str, Any]], Answer]
 
@@ -84,7 +89,7 @@ class LoadingChild:
 def finding_of_plan(plan: Plan, ask: Ask) -> Finding:
     """Return the finding on what a plan will write; `ask` asks a loading child."""
     shapes = [(step.output.name, step.output.shape) for step in plan.steps]
-    return _judged(plan, ask(_request(plan.config, shapes)), ask)
+    return _judged(plan, ask(_request(plan, plan.config, shapes)), ask)
 
 
 def _judged(plan: Plan, output: Answer, ask: Ask) -> Finding:
@@ -92,7 +97,7 @@ def _judged(plan: Plan, output: Answer, ask: Ask) -> Finding:
     if output["state"] == "unknown" or _is_sound(output):
         return judged(output, output, base.name)
     shapes = [(name, entry.shape) for name, entry in base.tensors.items()]
-    return judged(output, ask(_request(base.config, shapes)), base.name)
+    return judged(output, ask(_request(plan, base.config, shapes)), base.name)
 
 
 class ExpectedTensors:
@@ -140,13 +145,15 @@ class ExpectedTensors:
             return Finding(not_looked=f"there was no answer in {PATIENCE:.0f} s")
 
     def _look_at_files(self, folder: Path) -> Finding:
-        answer = self._child.ask({"folder": str(folder.absolute())})
+        named = {"architectures": _architectures(self._plan)}
+        answer = self._child.ask({"folder": str(folder.absolute()), **named})
         return _judged(self._plan, answer, self._child.ask)
 
 
 def can_look(plan: Plan) -> bool:
     """Return whether there is somebody to ask: a config that names a model, and transformers."""
-    return isinstance(plan.config.get("model_type"), str) and all(
+    named = any(plan.config.get(key) for key in ("model_type", "architectures"))
+    return named and all(
         importlib.util.find_spec(name) is not None for name in ("torch", "transformers")
     )
 
@@ -156,8 +163,8 @@ def judged(output: Answer, base: Answer, base_name: str) -> Finding:
 
     What is missing or of another shape is a fault: loading would put random values there. Poolers
     that the base lacks too are left to a caution: encoders are saved without them and used so. What
-    is left over, as in the base, is a caution. Where the config names no class, one was guessed,
-    and the base does not fit it either, the guess was wrong, and nothing is said.
+    is left over, as in the base, is a caution. Where the config names no class, the class that fits
+    best was taken, and what is missing then is missing in whatever it may be.
     """
     if output["state"] == "unknown":
         return Finding(not_looked=str(output["why"]))
@@ -168,8 +175,7 @@ def judged(output: Answer, base: Answer, base_name: str) -> Finding:
         caution = Caution("the output", f"{problem}, and neither can {base_name}", _LOOK)
         return Finding(cautions=(caution,))
     name = str(output["loaded_as"])
-    if output.get("guessed") and not _is_sound(base):
-        return Finding(not_looked=f"config.json names no class, and {base_name} is no {name}")
+    way_out = f"{_NAMED_NOT}{_WAY_OUT}" if output.get("guessed") else _WAY_OUT
     faults: list[Fault] = []
     cautions: list[Caution] = []
     for kind in _KINDS:
@@ -183,7 +189,7 @@ def judged(output: Answer, base: Answer, base_name: str) -> Finding:
         ]
         new = [each for each in output[kind] if each not in old]
         if new:
-            faults.append(Fault("the output", f"{_told(kind, new, name)}; {_WAY_OUT}"))
+            faults.append(Fault("the output", f"{_told(kind, new, name)}; {way_out}"))
         if old:
             problem = f"{_told(kind, old, name)}; so it is with {base_name}"
             cautions.append(Caution("the output", problem, _LOOK))
@@ -218,6 +224,17 @@ def _joined(shown: list[str], entries: list[Any]) -> str:
 
 
 def _request(
-    config: Mapping[str, Any], shapes: Iterable[tuple[str, tuple[int, ...]]]
+    plan: Plan, config: Mapping[str, Any], shapes: Iterable[tuple[str, tuple[int, ...]]]
 ) -> dict[str, Any]:
-    return {"config": dict(config), "tensors": [[name, list(shape)] for name, shape in shapes]}
+    named = dict(config)
+    if not named.get("architectures") and (classes := _architectures(plan)) is not None:
+        named["architectures"] = classes
+    return {"config": named, "tensors": [[name, list(shape)] for name, shape in shapes]}
+
+
+def _architectures(plan: Plan) -> Any | None:
+    """The class of a plan's output: the config's own, or the one that its inputs agree on."""
+    named = [one.config for one in plan.checkpoints]
+    found = [each["architectures"] for each in named if each.get("architectures")]
+    own = plan.config.get("architectures")
+    return own or (found[0] if found and all(each == found[0] for each in found) else None)
