@@ -3,7 +3,8 @@ anew from what came out. Knows no Dagster.
 
 Each point follows from the seed and the trials before it, and the scores of a candidate are kept
 under its digest. So a search that was killed finds what it had scored, and goes on as it would
-have: nothing else is remembered on the way. Only validation items choose.
+have: nothing else is remembered on the way. Only validation items choose. The winner is the best
+trial, or the centre of those that are about as good (eval_ops.search.winners).
 """
 
 import dataclasses
@@ -15,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from assets.work import names
 from assets.work.candidates import CandidateScorer
 from assets.work.merging import MergeJob
+from assets.work.trial_answers import TrialAnswers
 from eval_ops.errors import EvalError, PairingError, SearchError
 from eval_ops.search import (
-    MEAN,
     Point,
     SearchSettings,
     SearchSpace,
@@ -26,28 +27,28 @@ from eval_ops.search import (
     check_search,
     propose,
     space_of,
+    winners,
 )
 from merge_ops.errors import RongheError
 
 if TYPE_CHECKING:
     from assets.work.scoring import Scoring
-    from eval_ops.scores import SuiteScores
     from merge_ops.recipes import Recipe
     from merge_ops.stream import StreamSettings
     from resources.store import Artifact, ArtifactStore
 
 STUDY = "study"
 STUDY_FILE = "study.json"
-CHOOSING = "validation"
-"""The items that choose; test items report."""
-
 Tell = Callable[[int, int], None]
 """Called with the trials that are through and their number."""
 
 
 @dataclass(frozen=True)
 class SearchedSet:
-    """The study of one expert set in the store; `found` counts trials whose scores were there."""
+    """The study of one expert set in the store; `found` counts candidates whose scores were there.
+
+    `test` are means on test items, by the numbers of trials and of the centre.
+    """
 
     artifact: "Artifact"
     study: Study
@@ -76,6 +77,7 @@ def search_set(
     with CandidateScorer(store, job, scoring, stream) as scorer:
         search = _Search(scorer, recipe, settings, space)
         ended = search.run(tell)
+        centre, centre_wins = search.centre()
     study = Study(
         settings.sampler,
         recipe.seed,
@@ -83,6 +85,8 @@ def search_set(
         tuple(search.trials),
         ended,
         settings.model_dump(mode="json"),
+        centre,
+        centre_wins,
     )
     if study.best is None:
         problem = search.trials[-1].problem if search.trials else "no trial was made"
@@ -112,11 +116,11 @@ def found_job(store: "ArtifactStore", job: MergeJob) -> tuple[MergeJob, str]:
             f"{names.search(recipe.name)} [{job.expert_set}] is not in artifact store {store.uri};"
             " materialize it first"
         )
-    best = Study.from_json(artifact.read_bytes(STUDY_FILE)).best
-    assert best is not None  # none is published without one
+    winner = Study.from_json(artifact.read_bytes(STUDY_FILE)).winner
+    assert winner is not None  # none is published without one
     settings = check_search(recipe.search, f"recipe {recipe.name}: search")
     space = space_of(settings, job.expert_set.split("+"), f"recipe {recipe.name}: search")
-    steps = job.steps.with_result(at_point(recipe, space, best.point))
+    steps = job.steps.with_result(at_point(recipe, space, winner.point))
     return dataclasses.replace(job, steps=steps), artifact.digest
 
 
@@ -150,6 +154,21 @@ def at_point(recipe: "Recipe", space: SearchSpace, point: Point) -> "Recipe":
     return recipe.at(shared, by_model)
 
 
+def start_of(recipe: "Recipe", space: SearchSpace) -> Point:
+    """Return the point where a search begins: the recipe's own values, or its method's.
+
+    What neither gives is the middle of its range.
+    """
+    given: dict[str, object] = {}
+    specs = recipe.method.parameter_specs
+    own = {entry.model: entry.parameters for entry in recipe.models}
+    for dimension in space.dimensions:
+        name = dimension.parameter
+        value = recipe.parameters.get(name, specs[name].default if name in specs else None)
+        given[dimension.name] = own.get(str(dimension.part), {}).get(name, value)
+    return space.start(given)
+
+
 class _Search:
     """One search under way: its trials so far, and what they cost."""
 
@@ -164,6 +183,8 @@ class _Search:
         self._recipe = recipe
         self._settings = settings
         self._space = space
+        self._answers = TrialAnswers(settings.objectives)
+        self._start = start_of(recipe, space)
         self.trials: list[Trial] = []
         self.found = 0
         self.test: dict[int, float] = {}
@@ -179,12 +200,27 @@ class _Search:
             minutes = settings.budget.minutes
             if minutes is not None and time.monotonic() - started >= 60 * minutes:
                 return "minutes"
-            point = propose(self._space, settings, self._recipe.seed, self.trials)
+            point = propose(self._space, settings, self._recipe.seed, self.trials, self._start)
             assert point is not None  # only a grid has an end, and it is counted above
             self.trials.append(self._tried(point))
             if tell is not None:
                 tell(len(self.trials), wanted)
         return "grid" if wanted < settings.trials else "trials"
+
+    def centre(self) -> tuple[Trial | None, bool]:
+        """Score the centre of the trials; return it, and whether it wins.
+
+        None where the recipe takes the best trial, or there are not two to lie between.
+        """
+        if not self._settings.takes_centre or len(self._answers.numbers) < 2:
+            return None, False
+        points = [self.trials[number].point for number in self._answers.numbers]
+        point = winners.centre(self._space, points, self._answers.answers())
+        tried = self._tried(point)
+        if tried.number not in self._answers.numbers:  # it failed, or is below all that are kept
+            return tried, False
+        row = self._answers.numbers.index(tried.number)
+        return tried, winners.is_as_good(self._answers.answers(), row)
 
     @property
     def _asked(self) -> int:
@@ -197,7 +233,7 @@ class _Search:
         try:
             candidate = at_point(self._recipe, self._space, point)
             scored = self._scorer.score(candidate)
-            values = _values(scored.scores, self._settings.objectives)
+            values = self._answers.add(number, scored.scores)
         except (ResourceError, PairingError):  # of the store or the suite, so of every candidate
             raise
         except (RongheError, EvalError) as error:
@@ -206,11 +242,3 @@ class _Search:
         self.test[number] = scored.scores.mean().value
         items = sum(score.n for score in scored.scores.scores)
         return Trial(number, point, values, scored.digest, None, items)
-
-
-def _values(scores: "SuiteScores", objectives: tuple[str, ...]) -> tuple[float, ...]:
-    """The objectives of one candidate on validation items."""
-    return tuple(
-        scores.mean(CHOOSING).value if name == MEAN else scores.score(name, CHOOSING).value
-        for name in objectives
-    )
