@@ -201,6 +201,8 @@ def _recipe_assets(partitions: Partitions, merge: MergeRecipe) -> Iterator[Any]:
             condition = when_it_can(condition)
         deps = _checked_before(catalog, suite.stem)
         version = version or BROKEN
+        if merge.recipe.gate.get("early_stopping"):
+            version = f"{version} early"  # what was left is to be asked the rest without it
         yield build_scores(merge, suite, version, same_point, condition, gpu_op_tags(), deps)
 
 

@@ -99,7 +99,7 @@ def test_the_centre_beats_the_best_on_new_items() -> None:
         tried = [
             {d.name: float(x) for d, x in zip(dimensions.dimensions, p, strict=True)}
             for p in points
-        ]  # noqa: E501
+        ]
         middle = list(map(float, centre(dimensions, tried, seen).values()))
         best = points[int(seen.objectives().argmax())]
         values = right([middle, best], new).mean(axis=1)
