@@ -85,7 +85,7 @@ def build_merged_checkpoint(
         merge.asset,
         condition,
         deps=merge.deps
-        if not merge.recipe.search
+        if not merge.recipe.is_searched
         else [*merge.deps, dg.AssetDep(merge.search_key)],
         partitions=merge.grid,
         group=merge.name,
@@ -106,7 +106,7 @@ def build_merged_checkpoint(
             job, progress = merge.job(expert_set, points), log_progress(context.log, expert_set)
             with batch.part(*points.values()):
                 version = merge.code_version
-                if merge.recipe.search:
+                if merge.recipe.is_searched:
                     job, study = found_job(store, job)
                     version = f"{version} {study}"
                 merged = merge_set(store, job, settings.stream(), progress)

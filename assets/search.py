@@ -13,7 +13,8 @@ from assets.run_settings import RunSettings
 from assets.team_asset import team_asset
 from assets.work import names
 from assets.work.scoring import Scoring
-from assets.work.searching import SearchedSet, search_set
+from assets.work.souping import study_set
+from assets.work.tries import SearchedSet
 
 if TYPE_CHECKING:
     from eval_ops.search import Study
@@ -57,7 +58,7 @@ def build_search(
             def tell(done: int, of: int) -> None:
                 context.log.info(f"{expert_set}: trial {done} of {of}")
 
-            found = search_set(store, merge.job(expert_set, {}), scoring, settings.stream(), tell)
+            found = study_set(store, merge.job(expert_set, {}), scoring, settings.stream(), tell)
             return found.artifact.digest, _metadata(context.log, merge.name, expert_set, found)
 
         return each_partition(context, study)

@@ -34,6 +34,8 @@ class Study:
     `ended` says why there are no more: `trials`, `items`, `minutes` or `grid`. `centre` is the
     candidate between the trials that are about as good as the best one (`winners`), where it was
     scored; its number is that of the trial after the last. `centre_wins` says that it was taken.
+    `chosen` is the trial that was taken instead of the best one: of a greedy soup the last that
+    stayed.
     """
 
     sampler: str
@@ -44,11 +46,14 @@ class Study:
     settings: dict[str, Any] = field(default_factory=dict[str, Any])
     centre: Trial | None = None
     centre_wins: bool = False
+    chosen: int | None = None
 
     @property
     def winner(self) -> Trial | None:
-        """Return what the search found: the centre where it won, else the best trial."""
-        return self.centre if self.centre_wins else self.best
+        """Return what the search found: the centre where it won, else the chosen or best trial."""
+        if self.centre_wins:
+            return self.centre
+        return self.best if self.chosen is None else self.trials[self.chosen]
 
     @property
     def front(self) -> tuple[Trial, ...]:
@@ -77,6 +82,8 @@ class Study:
         }
         if self.centre is not None:
             head |= {"centre": vars(self.centre), "centre_wins": self.centre_wins}
+        if self.chosen is not None:
+            head["chosen"] = self.chosen
         lines = [json.dumps(vars(trial), ensure_ascii=False) for trial in self.trials]
         text = json.dumps(head, ensure_ascii=False)[:-1]
         return text + ', "trials": [\n' + ",\n".join(lines) + "\n]}\n"
@@ -102,6 +109,7 @@ class Study:
                 content["settings"],
                 _trial(centre) if centre is not None else None,
                 bool(content.get("centre_wins", False)),
+                content.get("chosen"),
             )
         except (ValueError, KeyError, TypeError) as error:
             problem = f"{type(error).__name__}: {error}"

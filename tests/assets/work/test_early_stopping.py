@@ -191,7 +191,7 @@ def test_the_best_of_a_set_is_left_where_the_champion_is_better_for_sure(store: 
     del store.answers[A]
     store.store.point(
         names.merged_checkpoint("ties"), A, "checkpoint", store._publish("checkpoint", "new")
-    )  # noqa: E501
+    )
     store.answers[A] = store._answers(0.6, A)
     found = store.score()
     assert [*found.scored] == []
@@ -212,7 +212,7 @@ def test_the_next_best_gets_no_turn_in_place_of_one_that_lost(store: MadeUp) -> 
     store.score(B, gate=WHOLE)
     store.store.point(
         names.merged_checkpoint("ties"), A, "checkpoint", store._publish("checkpoint", "new")
-    )  # noqa: E501
+    )
     store.answers[A] = store._answers(0.6, A)
     store.score(A)
     held = promote(store.store, store.contest, store.recipe, "cpu", 1)
