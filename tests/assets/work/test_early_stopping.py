@@ -109,7 +109,7 @@ def store(tmp_path: Path) -> MadeUp:
 
 
 def test_worse_ones_are_left_and_the_best_is_asked_everything(store: MadeUp) -> None:
-    store.make({A: 0.9, B: 0.3, C: 0.85})
+    store.make({A: 0.9, B: 0.3, C: 0.892})
     found = store.score()
     assert [*found.scored] == [A]
     assert [*found.left] == [B, C]
@@ -132,7 +132,7 @@ def test_worse_ones_are_left_and_the_best_is_asked_everything(store: MadeUp) -> 
 
 
 def test_partial_scores_are_on_no_board_and_no_fault(store: MadeUp) -> None:
-    store.make({A: 0.9, B: 0.3, C: 0.85})
+    store.make({A: 0.9, B: 0.3, C: 0.892})
     store.score()
     found = collect_entries(store.store, store.contest, store.suite)
     assert [e.coefficient for e in found.entries if e.experts] == ["x=0"]
@@ -146,7 +146,7 @@ def test_partial_scores_are_on_no_board_and_no_fault(store: MadeUp) -> None:
 
 
 def test_what_was_asked_is_not_asked_again(store: MadeUp) -> None:
-    store.make({A: 0.9, B: 0.3, C: 0.85})
+    store.make({A: 0.9, B: 0.3, C: 0.892})
     store.score()
     before = dict(store.asked)
     again = store.score()
@@ -174,7 +174,7 @@ def test_equals_are_all_asked_everything(store: MadeUp) -> None:
 
 
 def test_one_that_cannot_be_asked_stops_nobody(store: MadeUp) -> None:
-    store.make({A: 0.9, B: 0.3, C: 0.85}, broken=A)
+    store.make({A: 0.9, B: 0.3, C: 0.892}, broken=A)
     found = store.score()
     assert [*found.failed] == [A]
     assert str(found.failed[A]) == "answers with NaN"
@@ -224,7 +224,7 @@ def test_the_next_best_gets_no_turn_in_place_of_one_that_lost(store: MadeUp) -> 
 
 
 def test_what_was_left_against_something_gone_is_told(store: MadeUp) -> None:
-    store.make({A: 0.9, B: 0.3, C: 0.85})
+    store.make({A: 0.9, B: 0.3, C: 0.892})
     store.score()
     gone = store._publish("checkpoint", "another")
     store.store.point(names.merged_checkpoint("ties"), A, "checkpoint", gone)
@@ -260,7 +260,7 @@ def test_items_that_cannot_be_asked_alone() -> None:
 
 
 def test_a_candidate_that_answers_something_else_is_a_fault(store: MadeUp) -> None:
-    store.make({A: 0.9, B: 0.3, C: 0.85})
+    store.make({A: 0.9, B: 0.3, C: 0.892})
     ask = store.ask
 
     def other(made: MadePoint, items: Mapping[str, Sequence[int]], progress: Any = None) -> Any:
