@@ -187,7 +187,7 @@ def test_a_search_begins_at_the_values_of_the_recipe(place: Place) -> None:
     found = place.search(job)
     assert found.study.trials[0].point == {"lambda": 1.25, "weight[e1]": 0.25, "weight[e2]": 0.5}
     without = place.search(place.job(search={**RECIPE["search"], "trials": 1}))
-    assert without.study.trials[0].point == {"lambda": 1.0, "weight[e1]": 1.0, "weight[e2]": 1.0}
+    assert without.study.trials[0].point == {"lambda": 1.0, "weight[e1]": 0.5, "weight[e2]": 0.5}
 
 
 def test_nothing_searched_yet(place: Place, tmp_path: Path) -> None:
