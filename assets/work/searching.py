@@ -55,7 +55,11 @@ def search_set(
     experts = job.expert_set.split("+") if job.expert_set else []
     space = space_of(settings, experts, f"recipe {recipe.name}: search")
     with CandidateScorer(store, job, scoring, stream) as scorer:
-        tries = Tries(scorer, lambda point: at_point(recipe, space, point), settings.objectives)
+
+        def placed(point: Point) -> "Recipe":
+            return at_point(recipe, space, point)
+
+        tries = Tries(scorer, placed, settings.objectives, settings.measure)
         ended = _run(tries, recipe, settings, space, tell)
         centre, centre_wins = _centre(tries, settings, space)
     study = Study(

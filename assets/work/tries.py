@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from assets.work.merging import MergeJob
+    from eval_ops.search import Measure
     from merge_ops.recipes import Recipe
     from resources.store import Artifact, ArtifactStore
 
@@ -53,9 +54,10 @@ class Tries:
         scorer: CandidateScorer,
         recipe_at: "Callable[[Point], Recipe]",
         objectives: tuple[str, ...],
+        measure: "Measure" = "score",
     ) -> None:
         self._scorer, self._recipe_at = scorer, recipe_at
-        self.answers = TrialAnswers(objectives)
+        self.answers = TrialAnswers(objectives, measure)
         self.trials: list[Trial] = []
         self.found = 0
         self.test: dict[int, float] = {}

@@ -4,6 +4,7 @@ search:
   sampler: tpe                    # random, tpe, cma-es or grid
   trials: 40
   objective: mean                 # or a list of benchmarks: a Pareto front
+  measure: probability            # of the right answer; or score
   winner: centre                  # of all trials about as good as the best one; or best
   parameters:
     lambda: {low: 0.5, high: 1.5}
@@ -27,6 +28,7 @@ MOST_DIMENSIONS = 512
 """Of a space. CMA-ES keeps the square of it; TPE needs some seconds for each point beyond."""
 
 Winner = Literal["centre", "best"]
+Measure = Literal["probability", "score"]
 Sampler = Literal["random", "tpe", "cma-es", "grid"]
 MEAN = "mean"
 """The objective that is the mean over the suite's benchmarks."""
@@ -98,8 +100,10 @@ Objective = Annotated[str, Field(min_length=1)]
 class SearchSettings(BaseModel):
     """A checked `search`.
 
-    `winner` says which point is taken (`winners`); None, where it is not said, is the centre for
-    one objective and the best trial, which is on the front, for several.
+    `measure` says what an item of choices counts while points are proposed and chosen: the
+    probability of its right answer, which tells more of a candidate than right or wrong does, or
+    its score. `winner` says which point is taken (`winners`); None, where it is not said, is the
+    centre for one objective and the best trial, which is on the front, for several.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -110,6 +114,7 @@ class SearchSettings(BaseModel):
     parameters: dict[str, ParameterRange] = Field(min_length=1)
     budget: Budget = Budget()
     winner: Winner | None = None
+    measure: Measure = "probability"
 
     @property
     def takes_centre(self) -> bool:
