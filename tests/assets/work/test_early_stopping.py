@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from assets.work import names
-from assets.work.candidates import MadePoint
+from assets.work import candidates, names
+from assets.work.candidates import CandidateScorer, MadePoint
 from assets.work.collecting import collect_entries
 from assets.work.early_stopping import score_set
+from assets.work.merging import MergeJob, merge_set, point_at
 from assets.work.partial_scores import PARTIAL, ItemPlaces
 from assets.work.ranking import Held, Promotion, promote, rank
 from assets.work.scoring import ScoredCheckpoint, Scoring, publish_scores
@@ -21,8 +22,16 @@ from eval_ops.scores import SuiteScores, scores_digest
 from eval_ops.scores.gates import parse_gate
 from eval_ops.scores.rounds import Saved
 from eval_ops.scores.scores import Sample, summarize
+from merge_ops.recipes import Steps
+from merge_ops.recipes.reading import parse_recipe
+from merge_ops.stream import StreamSettings
+from resources.store import ArtifactStore
+from tests import checkpoint_factory as factory
 from tests.assets.work.made_up_store import POINTS, ScoredStore
+from tests.orchestration.tiny_project import SHAPE, write_suite
+from tests.store_merges import pull_family
 
+STREAM = StreamSettings(threads=1, device="cpu")
 KEYS = {key: coefficient for key, (_, coefficient) in POINTS.items()}
 EARLY = parse_gate({"early_stopping": True, "minimum_samples": 5})
 WHOLE = parse_gate({"minimum_samples": 5})
@@ -272,3 +281,59 @@ def test_a_candidate_that_answers_something_else_is_a_fault(store: MadeUp) -> No
     found = store.score()
     assert "items of suite 'one' and answered others" in str(found.failed[B])
     assert [*found.scored] == [A]
+
+
+def test_real_candidates_are_left_and_later_asked_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers in parts are those of the whole, and each question is put once."""
+    family = factory.write_family(tmp_path / "family", SHAPE)
+    for folder in ("suites", "items"):
+        (tmp_path / folder).mkdir()
+    write_suite(tmp_path, items=40)
+    suite = load_suite(tmp_path / "suites" / "colours.yaml")
+    places, asked = Scoring(suite, "cpu", 1), dict[str, int]()
+    store = ArtifactStore.open((tmp_path / "store").as_uri(), catalog="c")
+    pull_family(store, family)
+    text = """
+        merge_method: task_arithmetic
+        base_model: base
+        experts: all
+        parameters: {weight: 1.0}
+        sweep: {lambda: [0.5, 20.0, 40.0]}
+        suite: colours
+        keep: none
+    """
+    recipe = parse_recipe(text, "r", "r.yaml")
+    keys = {each.id: each.id for each in recipe.coefficients()}
+    job = MergeJob(Steps((recipe,)), "base", "expert-1+expert-2", keys, "r/merged_checkpoint")
+    point_at(store, job, merge_set(store, job, STREAM), "run")
+    ask = candidates.score_in_child
+
+    def counted(
+        folder: Any, called: str, scoring: Any, progress: Any, items: Any, *more: Any
+    ) -> Any:
+        asked[called] = asked.get(called, 0) + (80 if items is None else len(items["colour"]))
+        return ask(folder, called, scoring, progress, items, *more)
+
+    monkeypatch.setattr(candidates, "score_in_child", counted)
+    with CandidateScorer(store, job, places, STREAM) as scorer:
+        found = score_set(store, scorer, places, SetPoints("r", keys, keys), EARLY)
+    assert not found.failed
+    assert found.scored
+    assert found.left
+    assert sum(asked.values()) < 240
+    with CandidateScorer(store, job, places, STREAM) as scorer:
+        whole = score_set(store, scorer, places, SetPoints("r", keys, keys), WHOLE)
+    assert [*whole.scored] == [*keys]
+    assert [*asked.values()] == [80, 80, 80]
+    again = ArtifactStore.open((tmp_path / "another").as_uri(), catalog="c")
+    pull_family(again, family)
+    point_at(again, job, merge_set(again, job, STREAM), "run")
+    with CandidateScorer(again, job, places, STREAM) as scorer:
+        for key in keys:
+            direct = scorer.score_point("r", key).scores
+            assert direct.scores == whole.scored[key].scores.scores
+            assert [(s.item, s.value, s.choice) for s in direct.samples] == [
+                (s.item, s.value, s.choice) for s in whole.scored[key].scores.samples
+            ]
