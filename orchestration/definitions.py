@@ -191,7 +191,7 @@ def _recipe_assets(partitions: Partitions, merge: MergeRecipe) -> Iterator[Any]:
     if catalog.sets_of(merge.recipe):
         sets, mapping = partitions.sets_of(merge.recipe), partitions.expert_to_sets(merge.recipe)
         yield build_merge_plan(merge.name, merge.base, sets, mapping, condition)
-    if merge.recipe.search and merge.recipe.suite in catalog.suite_digests:
+    if merge.recipe.is_searched and merge.recipe.suite in catalog.suite_digests:
         yield _search(partitions, merge, condition)
     yield build_merged_checkpoint(merge, condition, gpu_op_tags())
     suite = catalog.suite_of(merge.recipe)
@@ -201,6 +201,8 @@ def _recipe_assets(partitions: Partitions, merge: MergeRecipe) -> Iterator[Any]:
             condition = when_it_can(condition)
         deps = _checked_before(catalog, suite.stem)
         version = version or BROKEN
+        if merge.recipe.gate.get("early_stopping"):
+            version = f"{version} early"  # what was left is to be asked the rest without it
         yield build_scores(merge, suite, version, same_point, condition, gpu_op_tags(), deps)
 
 
@@ -211,7 +213,8 @@ def _search(
     catalog, recipe = partitions.catalog, merge.recipe
     suite, sets = catalog.suites[str(recipe.suite)], partitions.sets_of(recipe)
     suite_digest = catalog.suite_digests[suite.stem]
-    version = _digest([merge.code_version, dict(recipe.search), recipe.seed, suite_digest])
+    asked: Any = dict(recipe.search) if recipe.search else recipe.soup
+    version = _digest([merge.code_version, asked, recipe.seed, suite_digest])
     deps = _checked_before(catalog, suite.stem)
     return build_search(merge, suite, version, sets, condition, gpu_op_tags(), deps)
 

@@ -1,7 +1,8 @@
 """What follows from all answers together: the names that other packages use.
 
 `score_matrix` makes the matrix of a suite; `routing_table` says what routing would buy,
-`retention` and `interference` what merges keep and break, `mean_lengths` how much models write.
+`retention` and `interference` what merges keep and break, `mean_lengths` how much models write;
+`greedy_soup` and `category_soup` choose what to average.
 """
 
 from eval_ops.scores.matrix import ItemKey, ScoreMatrix, score_matrix
@@ -13,6 +14,7 @@ from eval_ops.scores.retention import (
     retention,
 )
 from eval_ops.scores.routing import RoutingTable, routing_table
+from eval_ops.scores.soups import category_soup, greedy_soup
 
 __all__ = [
     "Interference",
@@ -20,6 +22,8 @@ __all__ = [
     "Retention",
     "RoutingTable",
     "ScoreMatrix",
+    "category_soup",
+    "greedy_soup",
     "interference",
     "mean_lengths",
     "retention",

@@ -1,0 +1,327 @@
+"""Early stopping: the candidates of one expert set are asked until it is clear which is best.
+
+A recipe asks for it by `gate: {early_stopping: true}`. Knows no Dagster.
+
+- On validation items the coefficients of a set race (eval_ops.scores.rounds): one that is behind
+  for sure is left. Of those that were asked everything only the best is asked test items too, as
+  only it can be the set's row on the leaderboard, and be promoted.
+- On test items that one runs against the recipe's champion and is left as soon as it is worse for
+  sure. Where it is not, it is asked everything, and the gate decides as ever, on whole scores: so
+  a promotion is as safe as without early stopping.
+
+What was left has partial scores, which say against whom (`partial_scores`). Chance of leaving the
+set's best: at most 1 − the gate's confidence; of leaving a candidate that is as good as the
+champion: half of that.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from assets.work import names
+from assets.work.candidates import MadePoint
+from assets.work.partial_scores import (
+    PARTIAL,
+    AskedCandidate,
+    AskPlaces,
+    ItemPlaces,
+    PartialScores,
+    Role,
+    publish_partial,
+    read_partial,
+    whole_scores,
+)
+from assets.work.racing import PILOT, course_from, values_of
+from assets.work.scoring import SCORES, ScoredCheckpoint, Scoring, publish_scores, read_scores
+from assets.work.set_scores import Asker, LeftEarly, SetPoints, SetScores
+from eval_ops.errors import PairingError
+from eval_ops.scores import SuiteScores, scores_digest
+from eval_ops.scores.rounds import Ask, Item, Saved, challenge, select
+
+if TYPE_CHECKING:
+    from eval_ops.scores.gates import Gate
+    from merge_ops.progress import Progress
+    from resources.store import ArtifactStore
+
+VALIDATION, TEST = "validation", "test"
+ROUNDING = 1e-12
+"""Means that differ by less are the same."""
+ProgressOf = Callable[[str], "Progress"]
+SEED = 0
+"""Of the order in which items are asked: one for all, so that comparisons are paired."""
+
+
+def score_set(
+    store: "ArtifactStore",
+    asker: Asker,
+    scoring: Scoring,
+    points: SetPoints,
+    gate: "Gate",
+    progress_of: ProgressOf | None = None,
+) -> SetScores:
+    """Score the candidates of one set, and leave early those that are worse for sure.
+
+    Without early stopping in the gate all are asked everything; what was asked of one that had been
+    left is not asked again. One that cannot be scored is a fault of its own, in `failed`.
+    `progress_of` gives what counts the answers of a partition.
+    """
+    race = _Race(store, asker, scoring, points, gate, progress_of)
+    race.run()
+    return race.found
+
+
+class _CannotBeAskedError(Exception):
+    """A candidate that cannot be asked has to leave the race."""
+
+    def __init__(self, partition: str, why: Exception) -> None:
+        super().__init__(partition)
+        self.partition, self.why = partition, why
+
+
+class _Race:
+    """The candidates of one set under way."""
+
+    def __init__(
+        self,
+        store: "ArtifactStore",
+        asker: Asker,
+        scoring: Scoring,
+        points: SetPoints,
+        gate: "Gate",
+        progress_of: ProgressOf | None,
+    ) -> None:
+        self._store, self._asker, self._scoring = store, asker, scoring
+        self._points, self._gate, self._progress_of = points, gate, progress_of
+        self._suite, self._asset = scoring.suite, names.scores(points.recipe)
+        self._started = time.perf_counter()
+        self.found = SetScores()
+        self._made: dict[str, MadePoint] = {}
+        self._racing: dict[str, AskedCandidate] = {}
+        # Of others of the set that answered all validation items: checkpoint and answers.
+        self._rivals: dict[str, tuple[str, Mapping[Item, float]]] = {}
+
+    def run(self) -> None:
+        """Score all that are wanted, or leave them."""
+        begun, early = self._begun(), self._gate.early_stopping
+        places = self._places(begun) if early or any(begun.values()) else None
+        done = self.found.scored.keys() | self.found.failed.keys()
+        for partition in [each for each in begun if each not in done]:
+            before = begun[partition]
+            if places is None or not (early or before):
+                self._score_whole(partition)
+                continue
+            ask, answers = self._ask_of(partition), before.scores if before else None
+            called = self._made[partition].called
+            self._racing[partition] = AskedCandidate(called, places, ask, answers)
+        if places is None or not self._racing:
+            return
+        asked = sum(each.asked for each in self._racing.values())
+        total = len(places) * len(self._racing) - asked
+        for partition in self._leaders(places) if early else [*self._racing]:
+            self._finish(partition)
+        now = sum(each.asked for each in self._racing.values()) - asked
+        self.found.saved = Saved(now, total)
+
+    def _places(self, begun: Mapping[str, object]) -> ItemPlaces | None:
+        """Where the items stand; None, and a note, where candidates cannot race on them."""
+        if self._suite.valued_later:
+            self.found.note = "all items are asked: a judge or a program values them later"
+            return None
+        try:
+            whole = self._whole_scores(begun)
+            return ItemPlaces(whole) if whole is not None else None
+        except PairingError as error:
+            self.found.note = f"all items are asked: {error}"
+            return None
+
+    def _begun(self) -> dict[str, PartialScores | None]:
+        """What each wanted candidate was asked; those with whole scores are done."""
+        begun: dict[str, PartialScores | None] = {}
+        for partition in self._points.wanted:
+            with self._own_fault(partition):
+                made = self._made[partition] = self._asker.made(self._points.recipe, partition)
+                of_both = scores_digest(made.checkpoint.digest, self._suite.digest)
+                if self._store.find(SCORES, of_both) is not None:
+                    self._score_whole(partition)
+                else:
+                    begun[partition] = self._partial(partition, made.checkpoint.digest)
+        return begun
+
+    def _partial(self, partition: str, checkpoint: str) -> PartialScores | None:
+        ref = names.ref_of(self._store, self._asset, partition)
+        partial = read_partial(self._store, ref, self._suite.digest)
+        return partial if partial is not None and partial.checkpoint == checkpoint else None
+
+    def _whole_scores(self, begun: Mapping[str, object]) -> SuiteScores | None:
+        """Whole scores on the suite, which say what there is to ask, whoever's they are.
+
+        Where there are none the first candidate that can be scored is asked everything.
+        """
+        places = [(f"model_scores/{self._suite.name}", model) for model in self._points.models]
+        for asset, key in [(self._asset, key) for key in self._points.live] + places:
+            ref = names.ref_of(self._store, asset, key)
+            whole = whole_scores(self._store, ref, self._suite.digest)
+            if whole is not None:
+                return whole
+        for partition in begun:
+            self._score_whole(partition)
+            if partition in self.found.scored:
+                return read_scores(self.found.scored[partition].artifact)
+        return None
+
+    def _leaders(self, places: ItemPlaces) -> list[str]:
+        """Race on validation items; return the best that are new, and leave the others.
+
+        There are several where they are equal there, and none where one before them is better.
+        """
+        course = course_from(places.whole, VALIDATION, whole=True, seed=SEED)
+        self._collect_rivals(places)
+        pilot = PILOT if self._asker.all_fit(len(self._racing)) else 0
+        while self._racing:
+            asks = {name: self._validation_of(name) for name in self._racing}
+            known = {name: answers for name, (_, answers) in self._rivals.items()}
+            try:
+                selection = select(
+                    course, asks, self._gate.confidence, known=known, pilot_units=pilot
+                )
+                break
+            except _CannotBeAskedError as error:
+                self.found.failed[error.partition] = error.why
+                del self._racing[error.partition]
+        else:
+            return []
+        best = selection.values[selection.best]
+        leaders: list[str] = []
+        for name in self._racing:
+            answers = selection.values.get(name)
+            if answers is not None and course.difference(answers, best) >= -ROUNDING:
+                leaders.append(name)
+                continue
+            how = "is better on validation items"
+            if answers is None:
+                how += f" for sure, after {selection.asked[name]} of {len(course.items)}"
+            called = self._points.live.get(selection.best, selection.best)
+            self._leave(name, f"{called} {how}", self._digest_of(selection.best), "coefficient")
+        return leaders
+
+    def _collect_rivals(self, places: ItemPlaces) -> None:
+        made = names.merged_checkpoint(self._points.recipe)
+        for partition in self._points.live:
+            if partition in self._racing or partition in self.found.failed:
+                continue
+            ref, checkpoint = (
+                names.ref_of(self._store, each, partition) for each in (self._asset, made)
+            )
+            if ref is None or checkpoint is None:
+                continue
+            partial = self._partial(partition, checkpoint.digest)
+            if partial is not None:
+                other = AskedCandidate(partition, places, _nobody, partial.scores)
+                if other.has_all(VALIDATION):
+                    self._rivals[partition] = checkpoint.digest, other.values(VALIDATION)
+            elif ref.digest == scores_digest(checkpoint.digest, self._suite.digest):
+                whole = whole_scores(self._store, ref, self._suite.digest)
+                if whole is not None:
+                    self._rivals[partition] = checkpoint.digest, values_of(whole, VALIDATION)
+
+    def _finish(self, partition: str) -> None:
+        """Ask a candidate everything, but for one that is worse than the champion for sure."""
+        with self._own_fault(partition):
+            candidate, checkpoint = self._racing[partition], self._made[partition].checkpoint
+            champion = self._champion() if self._gate.early_stopping else None
+            if champion is not None and champion[0] != checkpoint.digest:
+                digest, scores = champion
+                course = course_from(scores, TEST, whole=False, seed=SEED)
+                ended = challenge(
+                    course,
+                    lambda items: candidate.answer(TEST, items),
+                    values_of(scores, TEST),
+                    confidence=self._gate.confidence,
+                    only_worse=True,
+                )
+                if ended.verdict == "worse":
+                    after = f"after {ended.saved.asked} of {ended.saved.total}"
+                    why = f"worse than the champion on test items for sure, {after}"
+                    self._leave(partition, why, digest, "champion")
+                    return
+            candidate.ask_the_rest()
+            self._publish_whole(partition)
+
+    def _publish_whole(self, partition: str) -> None:
+        checkpoint, scores = self._made[partition].checkpoint, self._racing[partition].scores()
+        artifact = publish_scores(
+            self._store, checkpoint.kind, checkpoint.digest, self._suite, scores
+        )
+        self._point(partition, SCORES, artifact.digest)
+        took = time.perf_counter() - self._started
+        self.found.scored[partition] = ScoredCheckpoint(artifact, scores, False, took)
+
+    def _champion(self) -> tuple[str, SuiteScores] | None:
+        """The recipe's champion and its scores on the suite; None where there are none."""
+        ref = names.ref_of(self._store, names.champion(self._points.recipe))
+        if ref is None:
+            return None
+        found = self._store.find(SCORES, scores_digest(ref.digest, self._suite.digest))
+        return None if found is None else (ref.digest, read_scores(found))
+
+    def _leave(self, partition: str, because: str, against: str, role: Role) -> None:
+        with self._own_fault(partition):
+            candidate = self._racing[partition]
+            if candidate.is_whole:  # by what it was asked earlier
+                self._publish_whole(partition)
+                return
+            scores, total = candidate.scores(), candidate.total
+            mean = scores.mean(VALIDATION).value if candidate.has_all(VALIDATION) else None
+            artifact = publish_partial(
+                self._store, self._made[partition].checkpoint, self._suite, scores, total,
+                because, against, role, mean,
+            )  # fmt: skip
+            self._point(partition, PARTIAL, artifact.digest)
+            took = time.perf_counter() - self._started
+            saved = Saved(candidate.asked, total)
+            self.found.left[partition] = LeftEarly(artifact, scores, saved, because, took)
+
+    def _score_whole(self, partition: str) -> None:
+        with self._own_fault(partition):
+            self.found.scored[partition] = self._asker.score_point(
+                self._points.recipe, partition, self._progress(partition)
+            )
+
+    def _validation_of(self, partition: str) -> Ask:
+        def ask(items: Sequence[Item]) -> Mapping[Item, float]:
+            try:
+                return self._racing[partition].answer(VALIDATION, items)
+            except Exception as error:
+                raise _CannotBeAskedError(partition, error) from error
+
+        return ask
+
+    def _ask_of(self, partition: str) -> AskPlaces:
+        def ask(items: Mapping[str, Sequence[int]]) -> SuiteScores:
+            return self._asker.ask(self._made[partition], items, self._progress(partition))
+
+        return ask
+
+    def _progress(self, partition: str) -> "Progress | None":
+        return self._progress_of(partition) if self._progress_of is not None else None
+
+    def _digest_of(self, partition: str) -> str:
+        if partition in self._rivals:
+            return self._rivals[partition][0]
+        return self._made[partition].checkpoint.digest
+
+    def _point(self, partition: str, kind: str, digest: str) -> None:
+        self._store.point(self._asset, partition, kind, digest, run=self._scoring.run)
+
+    @contextmanager
+    def _own_fault(self, partition: str) -> Iterator[None]:
+        """Keep what goes wrong with one candidate: the others go on."""
+        try:
+            yield
+        except Exception as error:
+            self.found.failed[partition] = error
+
+
+def _nobody(items: Mapping[str, Sequence[int]]) -> SuiteScores:
+    raise AssertionError("its answers are known, and it is not asked")
