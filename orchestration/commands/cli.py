@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 from orchestration.commands.catalog_commands import app as catalog_app
+from orchestration.commands.comparison_commands import app as comparison_app
 
 EXAMPLES = """Merge two models:  ronghe merge recipe.yaml out
 
@@ -203,6 +204,7 @@ def restore_expert(
     run_restoration(expert, out, merged, base, masks)
 
 
+app.add_typer(comparison_app)
 app.add_typer(catalog_app)
 
 
