@@ -52,8 +52,8 @@ class TensorCheck:
     """A tensor check compares one tensor with what was planned.
 
     `differing` counts entries, `largest` is the largest |difference| and `relative` its L2 norm
-    over that of what was planned, in those blocks that differ. `units` is the largest difference in units of the last place of
-    the dtype with fewer bits; None where the values cannot be compared.
+    over that of what was planned, in those blocks that differ. `units` is the largest difference in
+    units of the last place of the dtype with fewer bits; None where the values cannot be compared.
     """
 
     name: str
