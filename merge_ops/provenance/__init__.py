@@ -3,6 +3,13 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # modules, imported when they are asked for
-    from merge_ops.provenance import comparing, markdown, model_card, nameless_card
+    from merge_ops.provenance import (
+        comparing,
+        inspecting,
+        markdown,
+        merge_check,
+        model_card,
+        nameless_card,
+    )
 
-__all__ = ["comparing", "markdown", "model_card", "nameless_card"]
+__all__ = ["comparing", "inspecting", "markdown", "merge_check", "model_card", "nameless_card"]

@@ -130,7 +130,9 @@ def test_a_kind_of_decoder_that_is_not_known_is_refused(folders: dict[str, Path]
     folder = shutil.copytree(folders["llama"] / "base", tmp_path / "other")
     config = {**LLAMA.config(), "model_type": "gemma2"}
     write_json(folder / "config.json", config)
-    with pytest.raises(CompatibilityError, match="has model_type 'gemma2'; known symmetries: llama"):
+    with pytest.raises(
+        CompatibilityError, match="has model_type 'gemma2'; known symmetries: llama"
+    ):
         read_anatomy(opened(folder))
 
 
