@@ -1,7 +1,7 @@
 """Is my model in it? Everything that weights tell of a suspect and of candidates, with a verdict.
 
 A verdict is evidence and no proof: how often it is wrong was measured on merges that were made for
-it (docs/ownership.md). A suspect whose weights were permuted or scaled is aligned to the base first.
+it (docs/ownership.md). A suspect whose weights were permuted or scaled is aligned to the base.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from merge_ops.checkpoints.ties import head_is_embedding
 from merge_ops.checkpoints.vocabulary import vocabularies_of
 from merge_ops.errors import CheckpointError
 from merge_ops.vocabularies.chat_templates import template_of
+from merge_ops.vocabularies.fim_tokens import fim_tokens
 from merge_ops.vocabularies.special_ids import (
     GENERATION,
     KINDS,
@@ -38,11 +39,6 @@ _OF_THE_FILE = frozenset(
 )
 _ROPE_KEYS = re.compile(r"rope|rotary", re.IGNORECASE)
 _TIE_KEYS = re.compile(r"(^|\.)tie_")
-_FIM = re.compile(
-    r"fim[_▁-]?(prefix|middle|suffix|pad|begin|hole|end)|^▁?<(PRE|MID|SUF|EOT)>$"
-    r"|code_(prefix|middle|suffix)|\[(PREFIX|MIDDLE|SUFFIX)\]",
-    re.IGNORECASE,
-)
 _SPECIAL_LISTS = ("additional_special_tokens", "extra_special_tokens")
 _MOST = 5  # tokens that a difference names; all of them are counted
 _LONGEST = 120
@@ -76,11 +72,6 @@ def compare_settings(a: Checkpoint, b: Checkpoint) -> list[SettingDifference]:
         *_generation(a, b),
     ]
     return sorted(found, key=lambda each: TOPICS.index(each.topic))
-
-
-def fim_tokens(checkpoint: Checkpoint) -> Mapping[str, int]:
-    """Return the tokens for filling in the middle of a text that a vocabulary has, with rows."""
-    return {token: row for token, row in _rows(checkpoint).items() if _FIM.search(token)}
 
 
 def special_tokens(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -175,7 +166,7 @@ def _tokens(a: Checkpoint, b: Checkpoint) -> Iterator[SettingDifference]:
         )
     fim = {token: (ours.get(token), theirs.get(token)) for token in (*ours, *theirs)}
     for token, (before, after) in fim.items():
-        if before != after and _FIM.search(token):
+        if before != after and fim_tokens([token]):
             yield SettingDifference(FIM, token, before, after)
 
 
