@@ -7,7 +7,7 @@ mergekit's keys: merge_method, base_model, models [{model, parameters}] or slice
 [{model, layer_range, parameters}], parameters}] or modules {name: {models | slices}}, parameters,
 dtype, out_dtype, tokenizer or tokenizer_source, chat_template. Ours: experts (which sets of the
 catalog to merge), sweep (parameter → values) or search (how values are looked for), suite, gate,
-keep (which candidates are written), seed.
+keep (which candidates are written), seed, title and description.
 """
 
 from __future__ import annotations
@@ -96,7 +96,8 @@ class Recipe:
     """A recipe is one checked document of a recipe file.
 
     `experts` is empty in a plain mergekit file; `models` may be empty in ours. `keep` is what the
-    file says, None where it says nothing; `kept` is what holds.
+    file says, None where it says nothing; `kept` is what holds. `title` and `description` are words
+    for people: nothing that is made depends on them.
     """
 
     name: str
@@ -119,6 +120,8 @@ class Recipe:
     search: Mapping[str, Any] = field(default_factory=dict[str, Any])
     keep: str | None = None
     seed: int = 0
+    title: str | None = None
+    description: str | None = None
 
     @property
     def kept(self) -> str:
