@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from assets.failures import RETRY_CRASHES, clear_failures
+from assets.key_names import plain_key, plain_part, with_own_keys
 
 GPU_POOL = "gpu"
 """The pool whose slots keep several merges and scores off one GPU."""
@@ -35,13 +36,19 @@ def team_asset(
     those that it reports itself, with each materialization; they hold nothing up.
     """
 
+    key = dg.AssetKey(name.split("/"))
+    plain_deps = [
+        dg.AssetDep(plain_key(each.asset_key), partition_mapping=each.partition_mapping)
+        for each in deps
+    ]
+
     def decorate(body: AssetBody) -> dg.AssetsDefinition:
-        return dg.asset(
-            key=name.split("/"),
-            deps=deps,
+        built = dg.asset(
+            key=plain_key(key),
+            deps=plain_deps,
             partitions_def=partitions,
             backfill_policy=dg.BackfillPolicy.single_run() if one_run else None,
-            group_name=group,
+            group_name=plain_part(group),
             automation_condition=condition,
             code_version=code_version,
             retry_policy=RETRY_CRASHES,
@@ -49,7 +56,8 @@ def team_asset(
             op_tags=dict(gpu) if gpu is not None else None,
             kinds={kind} if kind is not None else None,
             description=description,
-            check_specs=[dg.AssetCheckSpec(check, asset=name.split("/")) for check in checks],
+            check_specs=[dg.AssetCheckSpec(check, asset=plain_key(key)) for check in checks],
         )(clear_failures()(body))
+        return with_own_keys(built, [key, *(each.asset_key for each in deps)])
 
     return decorate

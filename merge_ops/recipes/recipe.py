@@ -8,7 +8,7 @@ mergekit's keys: merge_method, base_model, models [{model, parameters}] or slice
 dtype, out_dtype, tokenizer or tokenizer_source, chat_template. Ours: experts (which sets of the
 catalog to merge), sweep (parameter → values), search (how values are looked for) or soup (how the
 members of an average are chosen), suite, gate, keep (which candidates are written), verify (whether
-transformers is asked), seed.
+transformers is asked), seed, title and description.
 """
 
 from __future__ import annotations
@@ -100,7 +100,8 @@ class Recipe:
 
     `experts` is empty in a plain mergekit file; `models` may be empty in ours. `keep` is what the
     file says, None where it says nothing; `kept` is what holds. Without `verify` a catalog does not
-    ask transformers whether it would load the result.
+    ask transformers whether it would load the result. `title` and `description` are words for
+    people: nothing that is made depends on them.
     """
 
     name: str
@@ -125,6 +126,8 @@ class Recipe:
     keep: str | None = None
     verify: bool = True
     seed: int = 0
+    title: str | None = None
+    description: str | None = None
 
     @property
     def kept(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
@@ -127,6 +128,8 @@ def _scalars(document: Mapping[str, Any], method: MergeMethod) -> Iterator[Fault
         "dtype": (lambda value: value in tuple(DTYPES), f"one of {', '.join(DTYPES)}"),
         "out_dtype": (lambda value: value in tuple(DTYPES), f"one of {', '.join(DTYPES)}"),
         "name": (lambda value: isinstance(value, str) and bool(value), "a name"),
+        "title": (lambda value: isinstance(value, str), "words on one line"),
+        "description": (lambda value: isinstance(value, str), "words"),
         "suite": (lambda value: isinstance(value, str) and bool(value), "the name of a suite"),
         "gate": (lambda value: isinstance(value, dict), "a mapping"),
         "search": (lambda value: isinstance(value, dict), "a mapping"),
@@ -184,11 +187,18 @@ def _build(document: Mapping[str, Any], method: MergeMethod, name: str, subject:
         chat_template=document.get("chat_template"),
         experts=tuple(experts),
         sweep={key: tuple(values) for key, values in sweep.items()},
-        suite=document.get("suite"),
+        suite=_composed(document.get("suite")),
         gate=document.get("gate") or {},
         search=document.get("search") or {},
         soup=document.get("soup"),
         keep=document.get("keep"),
         verify=document.get("verify") is not False,
         seed=document.get("seed") or 0,
+        title=document.get("title"),
+        description=document.get("description"),
     )
+
+
+def _composed(name: str | None) -> str | None:
+    """A name in Unicode's composed form, as the names of files are read."""
+    return unicodedata.normalize("NFC", name) if name else None
