@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from assets.work import names
 from assets.work.emr_masking import EMR_MASKS, PublishedMasks, publish_masks
+from assets.work.manifests import output_fields
 from assets.work.pulling import open_models
 from assets.work.resume import carry_out
 from assets.work.reuse import with_reuse
 from assets.work.virtual_checkpoints import (
     CHECKPOINT,
     check_place,
-    manifest_fields,
     publish_virtual,
 )
 from merge_ops.recipes import Recipe, Steps
@@ -215,7 +215,7 @@ class _Merger:
             if asset is not None:
                 plan = with_reuse(self.store, plan, asset, points)
                 reused = sum(step.action == "reuse" for step in plan.steps)
-            made = self._carry_out(plan)
+            made = self._carry_out(plan, models)
             present.update(made.artifacts)
         checkpoints = tuple(
             MergedCheckpoint(name, present[name], name not in missing)
@@ -235,9 +235,11 @@ class _Merger:
             warnings=tuple(map(str, whole.cautions)),
         )
 
-    def _carry_out(self, plan: "Plan") -> "CarriedOut":
+    def _carry_out(self, plan: "Plan", models: Mapping[str, "Checkpoint"]) -> "CarriedOut":
+        told = output_fields(plan, models)
+
         def fields(output: "Output") -> dict[str, Any]:
-            return manifest_fields(plan)
+            return told[output.coefficient][1]
 
         return carry_out(self.store, CHECKPOINT, plan, fields, self.settings, self.progress)
 

@@ -3,6 +3,13 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # modules, imported when they are asked for
-    from merge_ops.provenance import ancestry, licences, markdown, model_card, nameless_card
+    from merge_ops.provenance import (
+        ancestry,
+        licences,
+        markdown,
+        model_card,
+        nameless_card,
+        upstream_card,
+    )
 
-__all__ = ["ancestry", "licences", "markdown", "model_card", "nameless_card"]
+__all__ = ["ancestry", "licences", "markdown", "model_card", "nameless_card", "upstream_card"]
