@@ -6,7 +6,7 @@ so whoever merges first, equal digests have equal manifests; and neither is a pa
 earlier release's manifest lacks some of it: readers ask with `.get`, and say what is not known.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from merge_ops.checkpoints import Checkpoint
     from merge_ops.jobs.assembly import MergeReport
     from merge_ops.plans import Plan
+    from merge_ops.provenance.licences import EffectiveLicence
+    from merge_ops.provenance.upstream_card import CardFacts
     from merge_ops.stream import StreamSettings
 
 ANCESTRY, MAKING, COST, LICENCES = "ancestry", "making", "cost", "licences"
@@ -141,24 +143,43 @@ def _licences(plan: "Plan") -> dict[str, list[str]]:
     stated: dict[str, list[str]] = {}
     for checkpoint in plan.checkpoints:
         for part in _stack(checkpoint):
-            if part.digest is not None and (ids := _stated(part)):
+            if part.digest is not None and (ids := _facts(part).licence_ids):
                 stated[part.digest] = list(ids)
     return stated
 
 
-_known: dict[str, tuple[str, ...]] = {}
+def licence_of(
+    models: Iterable["Checkpoint"], catalog: Mapping[str, str | None]
+) -> "EffectiveLicence":
+    """Return what holds for a merge of models: their own statements, and those of a catalog.
+
+    `catalog` has licences by the models' names. Of a base with adapters each part counts.
+    """
+    from merge_ops.provenance.licences import effective
+    from merge_ops.provenance.upstream_card import stated_ids
+
+    parts = {part.name: part for each in models for part in _stack(each)}
+    return effective(
+        {name: stated_ids(_facts(each), catalog.get(name))[0] for name, each in parts.items()}
+    )
+
+
+_known: dict[str, "CardFacts"] = {}
 _MOST_KNOWN = 4096
-"""Models whose statement a process keeps: some hundred bytes each."""
+"""Models whose statement a process keeps: some kilobyte each."""
 
 
-def _stated(model: "Checkpoint") -> tuple[str, ...]:
+def _facts(model: "Checkpoint") -> "CardFacts":
+    """What a model says of itself, read once a process for each content."""
     from merge_ops.provenance.upstream_card import read_facts
 
-    digest = str(model.digest)
+    digest = model.digest
+    if digest is None:
+        return read_facts(model.source, model.files)
     if digest not in _known:
         if len(_known) >= _MOST_KNOWN:
             _known.clear()
-        _known[digest] = read_facts(model.source, model.files).licence_ids
+        _known[digest] = read_facts(model.source, model.files)
     return _known[digest]
 
 
