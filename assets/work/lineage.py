@@ -163,8 +163,8 @@ def find_root(store: "ArtifactStore", text: str) -> Root:
         if matching:
             listed = ", ".join(sorted({digest[:SHORT] for _, digest in matching})[:8])
             raise MissingArtifactError(
-                f"'{text}' begins several digests of artifact store {store.uri}: {listed}; give more"
-                " characters"
+                f"'{text}' begins several digests of artifact store {store.uri}: {listed}; give"
+                " more characters"
             )
     known = [str(each) for each in store.refs(MODEL)]
     raise MissingArtifactError(

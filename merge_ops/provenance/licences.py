@@ -114,6 +114,24 @@ class EffectiveLicence:
         taken = {conflict_id(each) for each in accepted}
         return tuple(each for each in self.conflicts if each.id not in taken)
 
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data: the licence that decides, those that bind, duties and conflicts."""
+        return {
+            "licence": self.licence.id,
+            "name": self.licence.name,
+            "rank": self.licence.rank_name,
+            "link": self.licence.link,
+            "decided_by": list(self.decided_by),
+            "binding": [each.id for each in self.binding],
+            "duties": [{"kind": each.kind, "text": str(each)} for each in self.duties],
+            "conflicts": [
+                {"id": each.id, "because": each.because, "link": each.link}
+                for each in self.conflicts
+            ],
+            "inputs": {name: list(ids) for name, ids in self.inputs.items()},
+            "note": NO_ADVICE,
+        }
+
     def name_faults(self, name: str) -> tuple[str, ...]:
         """Return the beginnings that a name must have and has not, whatever their case."""
         wanted = (each.text for each in self.duties if each.kind == NAME_PREFIX)

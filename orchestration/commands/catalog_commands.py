@@ -19,6 +19,42 @@ def restore(
     run_restore(name, out)
 
 
+AsJson = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
+
+
+@app.command()
+def lineage(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A model, RECIPE/champion, RECIPE/merged_checkpoint[PARTITION], or a digest."
+        ),
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Print what NAME was made of, with weights, digests, licences and what these ask for.
+
+    Example: ronghe lineage ties/champion
+    """
+    from orchestration.commands.lineage_command import show_lineage
+
+    show_lineage(name, as_json)
+
+
+@app.command()
+def impact(
+    model: Annotated[str, typer.Argument(help="A model, what a recipe made, or a digest.")],
+    as_json: AsJson = False,
+) -> None:
+    """Print everything in the store that MODEL went into, champions marked.
+
+    Example: ronghe impact herbs
+    """
+    from orchestration.commands.lineage_command import show_impact
+
+    show_impact(model, as_json)
+
+
 @app.command()
 def materialize(
     name: Annotated[
