@@ -123,7 +123,7 @@ def test_a_champion_that_rests_on_it_goes_back_to_the_last_clean_one(made: Score
     assert withdrawals(made.store) == {}
     refreshed(made)
     assert champion(made) == second
-    with pytest.raises(MissingArtifactError, match="'e1' is not withdrawn .* withdrawn are none"):
+    with pytest.raises(MissingArtifactError, match=r"'e1' is not withdrawn .* withdrawn are none"):
         take_back(made.store, "e1", "again")
 
 
@@ -233,9 +233,7 @@ def test_a_name_stands_for_all_its_versions_and_a_digest_for_itself(made: Scored
     outcome = withdraw(made.store, "e1", WHY)
     assert set(outcome.digests) == {before, made.digests["e1"]}
     assert set(withdrawals(made.store)) == set(outcome.digests)
-    with pytest.raises(
-        MissingArtifactError, match=r"is a scores in .* only models and checkpoints"
-    ):
+    with pytest.raises(MissingArtifactError, match=r"is a scores in .* only models and"):
         withdraw(made.store, "model_scores/one[e1]", WHY)
 
 
