@@ -11,6 +11,7 @@ from assets.work.virtual_checkpoints import bytes_of
 
 if TYPE_CHECKING:
     from assets.work.emr_masking import PublishedMasks
+    from merge_ops.provenance.licences import EffectiveLicence
     from resources.store import Artifact
 
 TOLD = "ronghe_told"
@@ -143,6 +144,19 @@ def of_work(seconds: float, nbytes: int) -> MetadataMap:
     """Show how long it took and how fast that was."""
     speed = nbytes / 1e6 / seconds if seconds > 0 else 0.0
     return {"seconds": round(seconds, 3), "MB/s": round(speed, 1)}
+
+
+def of_licence(licence: "EffectiveLicence | None") -> MetadataMap:
+    """Show which licence decides and why, what is owed, and what does not go together."""
+    if licence is None:
+        return {}
+    conflicts = [f"{each.id}: {each.because}" for each in licence.conflicts]
+    by = ", ".join(licence.decided_by)
+    return {
+        "licence (no legal advice)": f"{licence.licence.id}, decided by {by}",
+        "licence duties": listed([str(each) for each in licence.duties]),
+        **({"licence conflicts": listed(conflicts)} if conflicts else {}),
+    }
 
 
 def of_masks(masks: "PublishedMasks | None") -> MetadataMap:

@@ -9,6 +9,7 @@ from assets.work import names
 from assets.work.announcing import event_of
 from assets.work.collecting import Contest, RankedRecipe, collect_entries
 from assets.work.demotion import settle
+from assets.work.licensing import refuse_conflicts
 from assets.work.named_checkpoints import NamedCheckpoint, scores_on
 from assets.work.ranking import LEADERBOARD
 from assets.work.suite_files import load_suite
@@ -66,6 +67,7 @@ def promote_by_hand(
             " it is now, and what was not measured is no champion; `ronghe refresh` scores what the"
             " catalog lists"
         )
+    refuse_conflicts(store, candidate.digest, recipe, f"{candidate.label} is no champion")
     ref = names.ref_of(store, names.champion(recipe.name))
     decision = _judge(store, contest, recipe, candidate, suite)
     fields = {

@@ -11,9 +11,11 @@ from assets.work.collecting import Collected, Contest, RankedRecipe, collect_ent
 from assets.work.demotion import clean, settle, why_none
 from assets.work.imports import write_beside
 from assets.work.kept_rows import EarlierBoard, all_marked, marked, notes, read_board, without_notes
+from assets.work.licensing import why_unpublishable
+from assets.work.optimism import optimism_of
 from assets.work.scoring import Scoring
 from assets.work.virtual_checkpoints import materialize
-from eval_ops.errors import EvalError, PairingError
+from eval_ops.errors import EvalError
 from eval_ops.scores.gates import Decision, decide, parse_gate
 from eval_ops.scores.leaderboard import (
     Entry,
@@ -263,27 +265,17 @@ def promote(
         scoring = Scoring(suite, device, threads, run)
         incumbent = score_virtual(store, champion, scoring, stream).scores
     decision = decide(candidate.scores, experts, incumbent, parse_gate(recipe.gate))
+    blocked = why_unpublishable(store, str(candidate.digest), recipe) if decision.promote else None
+    if blocked is not None:
+        return Held(f"{candidate.label}: {blocked}", champion, fault=False)
     if decision.promote:
         _kept(store, recipe, store.get("checkpoint", str(candidate.digest)), stream)
         _crown(store, recipe, candidate, decision, run)
         settle(store, recipe.name, stream, run)  # where it was withdrawn meanwhile
         champion = names.resolve(store, names.champion(recipe.name))
     tried = [entry for entry in entries if entry.recipe == recipe.name] if decision.promote else []
-    luck = _optimism(tried) if tried else None  # it reads the answers of all of them
+    luck = optimism_of(tried) if tried else None  # it reads the answers of all of them
     return Promotion(candidate, decision, champion, decision.promote, decision.reasons, luck)
-
-
-def _optimism(tried: Sequence[Entry]) -> str | None:
-    """How much the best of the tried candidates flatters itself; None without validation items."""
-    from eval_ops.scores.leaderboard import optimism
-
-    try:
-        return optimism([entry.scores for entry in tried]).to_text()
-    except PairingError:
-        return None
-    finally:
-        for entry in tried:
-            entry.scores.forget_samples()
 
 
 def _kept(

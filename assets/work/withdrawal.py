@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from assets.work import lineage
 from assets.work.packed_models import MODEL, PACKED
-from assets.work.virtual_checkpoints import MADE_FROM
+from assets.work.virtual_checkpoints import CHECKPOINT, MADE_FROM
 
 if TYPE_CHECKING:
     from resources.store import ArtifactStore
@@ -112,16 +113,19 @@ def versions_of(store: "ArtifactStore", digest: str, model: str | None) -> list[
 
 
 def parents_in(manifest: Mapping[str, Any]) -> set[str]:
-    """Return the digests that a manifest says its content was made from."""
-    inputs = manifest.get("inputs")
-    found = set(map(str, inputs.values() if isinstance(inputs, dict) else inputs or ()))
-    making = manifest.get("making")
-    if isinstance(making, dict) and isinstance(making.get("models"), dict):
-        found.update(str(each) for parts in making["models"].values() for each in parts)
-    base = manifest.get("base")
-    if manifest.get("kind") == PACKED and isinstance(base, dict):
-        found.add(str(base.get("digest")))
-    return found
+    """Return the digests that a manifest says its content was made from, or is kept by.
+
+    Of checkpoints as assets/work/lineage tells it; studies name their inputs, and a packed expert
+    needs the base that it was packed against.
+    """
+    kind, base, inputs = manifest["kind"], manifest.get("base"), manifest.get("inputs")
+    if kind == CHECKPOINT:
+        return {edge.parent for edge in lineage.parents_in(manifest, manifest["digest"])}
+    if kind == PACKED and isinstance(base, dict):
+        return {str(base.get("digest"))}
+    if isinstance(inputs, dict):
+        return set(map(str, inputs.values()))
+    return set(map(str, inputs)) if isinstance(inputs, list) else set()
 
 
 def _parents_of(store: "ArtifactStore", wanted: Iterable[str]) -> dict[str, set[str]]:
