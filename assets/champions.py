@@ -8,6 +8,7 @@ from assets.display import MetadataMap, number, size, table
 from assets.gate_checks import NAMES, gate_results
 from assets.run_settings import RunSettings
 from assets.team_asset import team_asset
+from assets.withdrawal_checks import check_whole, spec
 from assets.work import names
 from assets.work.announcing import Announce, event_of
 from assets.work.champion_history import ChampionState, champion_state, history_rows
@@ -48,7 +49,7 @@ def build_champion(
         group=GROUP,
         code_version=code_version,
         kind="pytorch",
-        checks=[CHECK, LICENCES, *NAMES],
+        checks=[CHECK, LICENCES, *NAMES, spec(names.champion(recipe.name))],
         description=f"Champion: the best checkpoint of recipe {recipe.name} that passed its gate."
         " No benchmark is significantly below the best single expert by more than the allowed loss,"
         " and the mean is significantly above the champion before it. Otherwise that one stays. It"
@@ -69,7 +70,12 @@ def build_champion(
         return dg.MaterializeResult(
             data_version=dg.DataVersion(digest),
             metadata={**_metadata(store, recipe.name, promotion), **metadata_of_state(state)},
-            check_results=[_check(promotion), _licences(promotion), *gate_results(promotion)],
+            check_results=[
+                _check(promotion),
+                _licences(promotion),
+                *gate_results(promotion),
+                check_whole(store, names.champion(recipe.name)),
+            ],
         )
 
     return champion
@@ -176,7 +182,7 @@ def _of_bytes(champion: "Artifact") -> dict[str, Any]:
     """Where the champion lies and how large it is; of a virtual one, how large it would be."""
     if champion.virtual:
         return {"virtual": True, "bytes when it is written": bytes_of(champion)}
-    uri = dg.MetadataValue.path(champion.uri)
+    uri = dg.MetadataValue.path(champion.location)
     return {"uri": uri, "size": size(champion.nbytes), "bytes": champion.nbytes}
 
 

@@ -116,16 +116,23 @@ def _valid(text: str) -> str:
 
 
 def of_artifact(artifact: "Artifact", memoized: bool) -> MetadataMap:
-    """Show where an artifact is and whether it was there before; of a virtual one, that it is."""
+    """Show where an artifact's files are, how to get it, and whether it was there before.
+
+    On a local store the uri is a folder that `from_pretrained` takes, on S3 the files' prefix. What
+    is virtual or packed has no such files, and is got by the command alone.
+    """
+    get = dg.MetadataValue.md(f"`ronghe path {artifact.digest[:12]}`")
     if artifact.virtual:
         return {
             "virtual": True,
             "digest": artifact.digest,
+            "how to get it": get,
             "bytes when it is written": bytes_of(artifact),
             "memoized": memoized,
         }
     return {
-        "uri": dg.MetadataValue.path(artifact.uri),
+        "uri": dg.MetadataValue.path(artifact.location),
+        "how to get it": get,
         "digest": artifact.digest,
         "size": size(artifact.nbytes),
         "bytes": artifact.nbytes,

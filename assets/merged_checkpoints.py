@@ -17,6 +17,7 @@ from assets.grid import group_by_set
 from assets.progress_log import log_progress
 from assets.run_settings import RunSettings
 from assets.team_asset import team_asset
+from assets.withdrawal_checks import check_partitions, spec
 from assets.work import names
 from assets.work.merging import MergedCheckpoint, MergedSet, MergeJob, merge_set, point_at
 from assets.work.searching import found_job
@@ -88,6 +89,7 @@ def build_merged_checkpoint(
         gpu=op_tags,
         one_run=True,
         kind="pytorch",
+        checks=[spec(merge.asset, merge.grid)],
         description=f"Merged checkpoints: experts merged by {merge.recipe.merge_method}, as recipe"
         f" {merge.name} says. Published under the digest of the plan: what is in the store is not"
         f" merged again. {_KEPT[merge.recipe.kept]}",
@@ -96,7 +98,8 @@ def build_merged_checkpoint(
         context: dg.AssetExecutionContext, settings: RunSettings
     ) -> dg.MaterializeResult:
         store, look = settings.store(), partial(report_checks, context, settings, merge.key)
-        batch, run = Batch(context, look), context.run.run_id
+        check, run = partial(check_partitions, context, settings), context.run.run_id
+        batch = Batch(context, look, check)
         for expert_set, points in group_by_set(batch.keys).items():
             job, progress = merge.job(expert_set, points), log_progress(context.log, expert_set)
             with batch.part(*points.values()):
