@@ -278,7 +278,8 @@ def _pointing_refs(store: "ArtifactStore") -> Iterator["Ref"]:
     keys += [(None, key) for key in store.upkeep.earlier_keys()]
     wanted = [(owner, key) for owner, key in keys if POINTING.intersection(key.split("/")[:-1])]
     for part in _batches(wanted):
-        yield from (each.ref for each in store.upkeep.read_refs(part) if each.ref is not None)
+        refs = (each.ref for each in store.upkeep.read_refs(part))
+        yield from (ref for ref in refs if ref is not None and not ref.vacant)
 
 
 def _batches(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
