@@ -66,7 +66,8 @@ class CardResult:
 class CardFacts:
     """What a card is written from; see `write_card`. `excluded` holds tensors that are not written.
 
-    `recipe` is the recipe's document, `called` the folder or the Hub's name that loads it.
+    `recipe` is the recipe's document, `called` the folder or the Hub's name that loads it. Where
+    inputs are results of earlier steps, `sources` are the models that all is made of.
     """
 
     title: str
@@ -84,6 +85,7 @@ class CardFacts:
     excluded: Mapping[str, str] = field(default_factory=dict[str, str])
     cautions: Sequence[str] = ()
     called: str | None = None
+    sources: Sequence[CardInput] | None = None
     notes: Sequence[str] = ()
 
 
@@ -125,7 +127,8 @@ def write_card(facts: CardFacts) -> str:
 def front_matter(facts: CardFacts) -> dict[str, Any]:
     """Return what stands between the dashes of a card."""
     front: dict[str, Any] = {}
-    ids = list(dict.fromkeys(each.hub_id for each in facts.inputs if each.hub_id is not None))
+    named = facts.inputs if facts.sources is None else facts.sources
+    ids = list(dict.fromkeys(each.hub_id for each in named if each.hub_id is not None))
     if ids:
         front["base_model"] = ids
         front["base_model_relation"] = "merge"

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from assets.work.merging import CHECKPOINT
+from assets.work.store_cards import card_of
 from assets.work.stored_names import Named, names_of, open_named, resolve_name
 from merge_ops.checkpoints import FolderSink
 from merge_ops.jobs.restoring import copy_files
@@ -52,6 +53,9 @@ def run_restore(name: str, out: Path, as_json: bool = False) -> None:
                 " `ronghe verify --repair` sets it aside, and the next `ronghe refresh` makes it"
                 " again"
             )
+        card = card_of(store, named, out.name)
+        if card is not None:
+            (stage / "README.md").write_text(card, encoding="utf-8")
         if ref is not None and ref.kind == CHECKPOINT:
             _add_names(stage / "README.md", ref)
     if as_json:
