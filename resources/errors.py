@@ -15,6 +15,7 @@
     │   ├── UnfinishedReadError       (also an OSError) what a dead attempt left cannot be read
     │   ├── ContentConflictError      other contents are published under the same digest
     │   ├── MissingArtifactError      nothing is published under that kind and digest
+    │   ├── WithdrawnError            an artifact rests on something withdrawn, and stays here
     │   ├── VirtualArtifactError      an artifact that is planned, not written, has no files to read
     │   └── DamagedArtifactError      a published file or manifest is missing or has wrong bytes
     │       ├── ArtifactReadError       (also an OSError) a range could not be read exactly
@@ -91,6 +92,10 @@ class ContentConflictError(StoreError):
 
 class MissingArtifactError(StoreError):
     """Nothing is published under that kind and digest."""
+
+
+class WithdrawnError(StoreError):
+    """An artifact rests on something that was withdrawn, so that it is not used or sent away."""
 
 
 class VirtualArtifactError(StoreError):

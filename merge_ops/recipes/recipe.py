@@ -8,7 +8,8 @@ mergekit's keys: merge_method, base_model, models [{model, parameters}] or slice
 dtype, out_dtype, tokenizer or tokenizer_source, chat_template. Ours: experts (which sets of the
 catalog to merge), sweep (parameter → values), search (how values are looked for) or soup (how the
 members of an average are chosen), suite, gate, keep (which candidates are written), verify (whether
-transformers is asked), seed, title and description.
+transformers is asked), accept_licence_conflicts (which are known and accepted, by name), seed,
+title and description.
 """
 
 from __future__ import annotations
@@ -125,6 +126,7 @@ class Recipe:
     soup: str | None = None
     keep: str | None = None
     verify: bool = True
+    accept_licence_conflicts: tuple[str, ...] = ()
     seed: int = 0
     title: str | None = None
     description: str | None = None

@@ -8,6 +8,7 @@ refs/<catalog>/<asset>/<partition>.json  a name, with its history
 refs/<asset>/<partition>.json            the same, of the time before catalogs had names
 catalogs/<catalog>.json                  a catalog that points here; @earlier.json: see namespaces
 store.json                               the store's identity
+withdrawn/<digest>.json                  a mark on a content: withdrawn, or not any more
 aside/<id>/<key>                         bad parts, moved out of the way and never deleted
 probe/, tmp/                             short-lived, swept by gc
 """
@@ -28,6 +29,7 @@ REFS = "refs"
 CATALOGS = "catalogs"
 IDENTITY = "store.json"
 ASIDE = "aside"
+WITHDRAWN = "withdrawn"
 MANIFEST = "manifest.json"
 MARKER_SUFFIX = ".json"
 CLAIM_SUFFIX = ".claim"
@@ -90,6 +92,13 @@ def manifest_key(kind: str, digest: str) -> str:
             f"digits, '_' or '-' (a hex digest, usually)"
         )
     return f"{ARTIFACTS}/{kind}/{digest}/{MANIFEST}"
+
+
+def mark_key(digest: str) -> str:
+    """Return the key of the mark on a content. StoreAddressError where it is no digest."""
+    if not _DIGEST.fullmatch(digest):
+        raise StoreAddressError(f"{digest!r} is no digest that could be marked")
+    return f"{WITHDRAWN}/{digest}.json"
 
 
 def ref_folder(catalog: str | None, asset: str) -> str:
