@@ -2,7 +2,14 @@
 
 from resources.outbound.files import OutgoingFile
 from resources.outbound.hub_push import HubPush
-from resources.outbound.lineage_events import LineageEndpoint
+from resources.outbound.lineage_events import Dataset, LineageEndpoint, RunNote
 from resources.outbound.oci_layout import write_layout
 
-__all__ = ["HubPush", "LineageEndpoint", "OutgoingFile", "write_layout"]
+__all__ = [
+    "Dataset",
+    "HubPush",
+    "LineageEndpoint",
+    "OutgoingFile",
+    "RunNote",
+    "write_layout",
+]

@@ -36,7 +36,8 @@ class HubPush:
         """Make the repository where there is none, and commit the files; return the commit's URL.
 
         The files are read where they lie: twice, for the Hub wants their hashes first. One commit
-        shows all of them or none. What the repository has besides stays. Raises OutboundError.
+        shows all of them or none, and the repository is asked for its files afterwards. What it has
+        besides stays. Raises OutboundError.
         """
         from huggingface_hub import CommitOperationAdd, HfApi
 
@@ -51,6 +52,13 @@ class HubPush:
                 commit: Any = api.create_commit(
                     self.repository, operations=operations, commit_message=message
                 )
+            there = set(api.list_repo_files(self.repository, revision=str(commit.oid)))
+        absent = sorted({file.path for file in files} - there)
+        if absent:
+            raise OutboundError(
+                f"{self.repository} on {self.home} lacks {', '.join(absent[:4])} after the push"
+                f" ({commit.commit_url}): its .gitignore may name them; remove that, and push again"
+            )
         return str(commit.commit_url)
 
     @contextlib.contextmanager
@@ -75,7 +83,7 @@ class HubPush:
                 else "try again; the commit shows all files or none"
             )
             raise OutboundError(f"{where}: the Hub answers {status}; {hint}") from None
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # a RuntimeError is an upload's, of any cause
             from resources.errors import ResourceError
 
             if isinstance(error, ResourceError):

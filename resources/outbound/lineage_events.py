@@ -1,84 +1,136 @@
-"""Events of OpenLineage, sent to the endpoint that the standard variables name.
+"""Events of OpenLineage, sent by its own client to the endpoint that the standard variables name.
 
-openlineage.io/spec/2-0-2/OpenLineage.json. A run event says that a run of a job started, completed
-or failed, and which datasets went in and came out. Whoever does not answer costs a warning.
-
-    OPENLINEAGE_URL        the endpoint, such as http://marquez:5000
-    OPENLINEAGE_ENDPOINT   the path below it                            api/v1/lineage
-    OPENLINEAGE_API_KEY    a bearer token
-    OPENLINEAGE_NAMESPACE  the namespace of jobs                        ronghe
+    OPENLINEAGE_URL        the endpoint, such as http://marquez:5000; without it nothing is sent
+    OPENLINEAGE_API_KEY    a bearer token; OPENLINEAGE_ENDPOINT and the rest: the client's own
+    OPENLINEAGE_NAMESPACE  the namespace of jobs                                    ronghe
     OPENLINEAGE_DISABLED   true: nothing is sent
+
+A thread of its own sends them, so that nobody waits for the endpoint while work is done. Whoever
+does not answer costs a warning, never a result.
 """
 
-import json
+import logging
 import os
 import queue
 import threading
-import urllib.error
-import urllib.request
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NoReturn
-from urllib.parse import urlsplit
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any, Literal, Self
 
-SCHEMA = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunEvent"
 PRODUCER = "https://pypi.org/project/ronghe"
-ANSWER = 5.0
-"""Seconds for one answer."""
+LAST_WAIT = 5.0
+"""Seconds that the end of a work waits for events that are still on their way."""
 MOST_WAITING = 1000
 """Events that wait for an endpoint; of more, the newest are not sent."""
 
 State = Literal["START", "COMPLETE", "FAIL"]
+log = logging.getLogger("ronghe.lineage")
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset of an event: a model or a checkpoint, by the store's address and a name."""
+    """A dataset of an event: a model or a checkpoint by a store's address, its name and digest."""
 
     namespace: str
     name: str
     digest: str | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """Return it as an event has it; the digest is its version."""
-        facets = {}
-        if self.digest is not None:
-            schema = "https://openlineage.io/spec/facets/1-0-1/DatasetVersionDatasetFacet.json"
-            facets["version"] = {
-                "_producer": PRODUCER,
-                "_schemaURL": f"{schema}#/$defs/DatasetVersionDatasetFacet",
-                "datasetVersion": self.digest,
-            }
-        return {"namespace": self.namespace, "name": self.name, "facets": facets}
+
+@dataclass(frozen=True)
+class RunNote:
+    """What an event says: a run of a job started, was completed or failed, from and into what.
+
+    `run` is a UUID, `at` a time of ISO 8601 with its zone.
+    """
+
+    state: State
+    run: str
+    job: str
+    inputs: Sequence[Dataset] = ()
+    outputs: Sequence[Dataset] = ()
+    error: str | None = None
+    at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="milliseconds"))
 
 
-def run_event(
-    state: State,
-    at: str,
-    run: str,
-    namespace: str,
-    job: str,
-    inputs: Sequence[Dataset] = (),
-    outputs: Sequence[Dataset] = (),
-    error: str | None = None,
-) -> dict[str, Any]:
-    """Return a run event: `at` is a time of ISO 8601 with its zone, `run` a UUID."""
-    facets: dict[str, Any] = {}
-    if error is not None:
-        schema = "https://openlineage.io/spec/facets/1-0-1/ErrorMessageRunFacet.json"
-        facets["errorMessage"] = {
-            "_producer": PRODUCER,
-            "_schemaURL": f"{schema}#/$defs/ErrorMessageRunFacet",
-            "message": error,
-            "programmingLanguage": "python",
-        }
-    return {
-        "eventType": state,
-        "eventTime": at,
-        "run": {"runId": run, "facets": facets},
-        "job": {"namespace": namespace, "name": job, "facets": {}},
-        "inputs": [each.to_json() for each in inputs],
-        "outputs": [each.to_json() for each in outputs],
-        "producer": PRODUCER,
-        "schemaURL": SCHEMA,
-    }
+class LineageEndpoint:
+    """The endpoint of the environment. `send` returns at once; `close` waits a little."""
+
+    def __init__(self) -> None:
+        self._waiting: queue.Queue[RunNote | None] = queue.Queue(MOST_WAITING)
+        self._lost = 0
+        self._problem: str | None = None
+        self._thread = threading.Thread(target=self._work, name="lineage", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def of_environment(cls) -> Self | None:
+        """Return the endpoint that the standard variables name; None where they name none."""
+        disabled = os.environ.get("OPENLINEAGE_DISABLED", "").strip().lower() == "true"
+        return cls() if os.environ.get("OPENLINEAGE_URL") and not disabled else None
+
+    def send(self, note: RunNote) -> None:
+        """Send an event in the background; where too many wait already, count it as lost."""
+        try:
+            self._waiting.put_nowait(note)
+        except queue.Full:
+            self._lost += 1
+
+    def close(self, seconds: float = LAST_WAIT) -> str | None:
+        """Wait for what is on its way, and no longer; return a warning where not all was taken."""
+        end = time.monotonic() + seconds
+        try:
+            self._waiting.put(None, timeout=seconds)
+        except queue.Full:
+            self._lost += 1
+        self._thread.join(max(0.0, end - time.monotonic()))
+        late = self._waiting.qsize() + self._thread.is_alive()
+        if not (self._lost or late or self._problem):
+            return None
+        told = self._problem or "it does not answer in time"
+        return f"not every event of OpenLineage was taken by its endpoint ({told})"
+
+    def _work(self) -> None:
+        while (note := self._waiting.get()) is not None:
+            try:
+                self._client.emit(_event(note))
+            except ModuleNotFoundError as error:
+                name = error.name
+                self._problem = f"{name} is not installed: pip install 'ronghe[lineage]'"
+            except Exception as error:  # the client's transport raises every kind; no text of it,
+                self._problem = type(error).__name__  # which may repeat the address
+
+    @cached_property
+    def _client(self) -> Any:
+        from openlineage.client import OpenLineageClient
+
+        return OpenLineageClient()
+
+
+def _event(note: RunNote) -> Any:
+    """The event as OpenLineage's client knows it."""
+    from openlineage.client import event_v2 as known
+    from openlineage.client.facet_v2 import dataset_version_dataset, error_message_run
+
+    namespace = os.environ.get("OPENLINEAGE_NAMESPACE") or "ronghe"
+
+    def facets(dataset: Dataset) -> dict[str, Any]:
+        if dataset.digest is None:
+            return {}
+        facet = dataset_version_dataset.DatasetVersionDatasetFacet(dataset.digest)
+        return {"version": facet}
+
+    of_run: dict[str, Any] = {}
+    if note.error is not None:
+        of_run["errorMessage"] = error_message_run.ErrorMessageRunFacet(note.error, "python")
+    return known.RunEvent(
+        eventTime=note.at,
+        producer=PRODUCER,
+        run=known.Run(note.run, of_run),
+        job=known.Job(namespace, note.job, {}),
+        eventType=known.RunState[note.state],
+        inputs=[known.InputDataset(d.namespace, d.name, facets(d)) for d in note.inputs],
+        outputs=[known.OutputDataset(d.namespace, d.name, facets(d)) for d in note.outputs],
+    )

@@ -25,10 +25,10 @@ MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
 ARTIFACT = "application/vnd.cncf.model.manifest.v1+json"
 CONFIG = "application/vnd.cncf.model.config.v1+json"
-WEIGHT, WEIGHT_CONFIG, DOC, CODE = (
-    f"application/vnd.cncf.model.{kind}.v1.raw"
-    for kind in ("weight", "weight.config", "doc", "code")
-)
+WEIGHT = "application/vnd.cncf.model.weight.v1.raw"
+WEIGHT_CONFIG = "application/vnd.cncf.model.weight.config.v1.raw"
+DOC = "application/vnd.cncf.model.doc.v1.raw"
+CODE = "application/vnd.cncf.model.code.v1.raw"
 FILEPATH, METADATA = "org.cncf.model.filepath", "org.cncf.model.file.metadata+json"
 TITLE, REF_NAME = "org.opencontainers.image.title", "org.opencontainers.image.ref.name"
 EPOCH = "1970-01-01T00:00:00Z"
