@@ -25,6 +25,8 @@ CHECK = "could_be_judged"
 """Fails where what the candidates are compared with cannot be read; the champion stays.
 
 It warns where there is nothing to judge: no champion is green without any score."""
+LICENCES = "licences_go_together"
+"""Fails where they alone keep a candidate from becoming champion."""
 UNSCORED = "no candidate of this recipe is scored"
 
 
@@ -47,7 +49,7 @@ def build_champion(
         group=GROUP,
         code_version=code_version,
         kind="pytorch",
-        checks=[CHECK, *NAMES, spec(names.champion(recipe.name))],
+        checks=[CHECK, LICENCES, *NAMES, spec(names.champion(recipe.name))],
         description=f"Champion: the best checkpoint of recipe {recipe.name} that passed its gate."
         " No benchmark is significantly below the best single expert by more than the allowed loss,"
         " and the mean is significantly above the champion before it. Otherwise that one stays. It"
@@ -70,6 +72,7 @@ def build_champion(
             metadata={**_metadata(store, recipe.name, promotion), **metadata_of_state(state)},
             check_results=[
                 _check(promotion),
+                _licences(promotion),
                 *gate_results(promotion),
                 check_whole(store, names.champion(recipe.name)),
             ],
@@ -121,6 +124,13 @@ def _check(promotion: Promotion | Held | None) -> dg.AssetCheckResult:
         passed=problem is None,
         severity=severity,
         metadata={"problems": problem or "none"},
+    )
+
+
+def _licences(promotion: Promotion | Held | None) -> dg.AssetCheckResult:
+    problem = promotion.reason if isinstance(promotion, Held) and promotion.licences else None
+    return dg.AssetCheckResult(
+        check_name=LICENCES, passed=problem is None, metadata={"problems": problem or "none"}
     )
 
 

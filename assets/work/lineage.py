@@ -13,9 +13,9 @@ from assets.work import names
 from assets.work.manifests import ANCESTRY, MAKING
 from assets.work.model_facts import facts_by_digest
 from assets.work.packed_models import MODEL, PACKED
+from assets.work.stored_names import resolve_name
 from assets.work.virtual_checkpoints import CHECKPOINT
 from assets.work.whole_models import WHOLE_MODEL
-from merge_ops.errors import did_you_mean
 from merge_ops.provenance.ancestry import CONTENT, Ancestor, Ancestry, Descendant, Edge
 from merge_ops.provenance.licences import JOIN, effective
 from merge_ops.provenance.upstream_card import stated_ids
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 KINDS = (CHECKPOINT, MODEL, PACKED)
 """Kinds that a node of an ancestry can have."""
-SHORT, LEAST = 12, 6
-"""Characters of a digest that stand for it where it has no name, and the fewest that name it."""
+SHORT = 12
+"""Characters of a digest that stand for it where it has no name."""
 BATCH = 500
 """Manifests, or refs, that are read at once and let go of again."""
 POINTING = frozenset(
@@ -137,42 +137,23 @@ def descendants(store: "ArtifactStore", digests: Sequence[str]) -> list[Descenda
 
 
 def find_root(store: "ArtifactStore", text: str) -> Root:
-    """Return what a name or a digest stands for. Raises MissingArtifactError.
+    """Return what a name or a digest stands for, as `resolve_name` reads it.
 
-    A name is a model's, `RECIPE/champion`, `RECIPE/merged_checkpoint[PARTITION]` or
-    `RECIPE[PARTITION]`; of a digest the first characters are enough where they are one's alone.
+    Raises MissingArtifactError where it stands for nothing, or for something that is no model.
     """
     from resources.errors import MissingArtifactError
 
-    ref = store.ref(MODEL, text)
-    if ref is None:
-        asset, _, partition = text.removesuffix("]").partition("[")
-        asset = names.present_name(asset)
-        asset = asset if "/" in asset else names.merged_checkpoint(asset)
-        ref = names.ref_of(store, asset, partition or None) if "/" in text or partition else None
-    if ref is not None:
-        earlier = dict.fromkeys(entry.digest for entry in ref.history if ref.asset == MODEL)
-        before = tuple(each for each in earlier if each != ref.digest)
-        return Root(ref.kind, ref.digest, text, ref, before)
-    if len(text) >= LEAST and set(text) <= set("0123456789abcdef"):
-        found = [(kind, each) for kind in KINDS for each in store.digests(kind)]
-        matching = [pair for pair in found if pair[1].startswith(text)]
-        if len({digest for _, digest in matching}) == 1:
-            kind, digest = matching[0]
-            return Root(kind, digest, digest[:SHORT])
-        if matching:
-            listed = ", ".join(sorted({digest[:SHORT] for _, digest in matching})[:8])
-            raise MissingArtifactError(
-                f"'{text}' begins several digests of artifact store {store.uri}: {listed}; give more"
-                " characters"
-            )
-    known = [str(each) for each in store.refs(MODEL)]
-    raise MissingArtifactError(
-        f"'{text}' stands for no model or checkpoint in artifact store {store.uri}."
-        f"{did_you_mean(text, known)} Give a model of the catalog, RECIPE/champion,"
-        " RECIPE/merged_checkpoint[PARTITION], or the first"
-        f" {LEAST} characters of a digest or more"
-    )
+    named = resolve_name(store, text)
+    if named.kind not in KINDS:
+        raise MissingArtifactError(
+            f"'{text}' stands for a {named.kind} in artifact store {store.uri}, and only models and"
+            " checkpoints have an ancestry; `ronghe ls` lists them"
+        )
+    of_model = named.ref is not None and named.ref.asset == MODEL
+    history = named.ref.history if named.ref is not None and of_model else ()
+    earlier = dict.fromkeys(each.digest for each in history if each.digest != named.digest)
+    called = named.name if named.asset is not None else named.digest[:SHORT]
+    return Root(named.kind, named.digest, called, named.ref, tuple(earlier))
 
 
 def said_by_catalog(store: "ArtifactStore") -> dict[str, _Said]:
@@ -297,7 +278,8 @@ def _pointing_refs(store: "ArtifactStore") -> Iterator["Ref"]:
     keys += [(None, key) for key in store.upkeep.earlier_keys()]
     wanted = [(owner, key) for owner, key in keys if POINTING.intersection(key.split("/")[:-1])]
     for part in _batches(wanted):
-        yield from (each.ref for each in store.upkeep.read_refs(part) if each.ref is not None)
+        refs = (each.ref for each in store.upkeep.read_refs(part))
+        yield from (ref for ref in refs if ref is not None and not ref.vacant)
 
 
 def _batches(items: Sequence[Any]) -> Iterator[Sequence[Any]]:

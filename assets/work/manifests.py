@@ -200,6 +200,11 @@ def _parts(checkpoint: "Checkpoint") -> list[str]:
     return [str(each.digest) for each in _stack(checkpoint)]
 
 
+def this_release() -> str | None:
+    """Return the installed version of Ronghe; None where it runs from a bare folder."""
+    return _version("ronghe")
+
+
 @cache
 def _version(name: str) -> str | None:
     """The installed version of a package; None when it runs from a folder that is not installed."""

@@ -24,7 +24,7 @@ FACTS_VERSION = 1
 
 def facts_of(store: "ArtifactStore", artifact: "Artifact") -> CardFacts:
     """Return what a stored model says of itself, and keep it for the next time."""
-    from resources.errors import ArtifactReadError, ContentConflictError, ResourceError
+    from resources.errors import ArtifactReadError, ResourceError
 
     known = facts_by_digest(store, [artifact.digest], make=False).get(artifact.digest)
     if known is not None:
@@ -38,7 +38,8 @@ def facts_of(store: "ArtifactStore", artifact: "Artifact") -> CardFacts:
         return CardFacts(problem=f"cannot be read: {error}")
     if facts.problem is None:
         document = facts.to_json()
-        with store.attempt(CARD_FACTS) as attempt, suppress(ContentConflictError):
+        # Whoever may only read the store reads them from the model each time.
+        with suppress(ResourceError), store.attempt(CARD_FACTS) as attempt:
             attempt.write_json(FILE, document)
             attempt.publish(_key(artifact.digest), **{FIELD: document})
     return facts

@@ -80,12 +80,14 @@ class Leaderboard:
 class Held:
     """A promotion that was not decided: the champion stays, because of the `reason`.
 
-    It is a `fault` where something could not be read, and not where the catalog is broken.
+    It is a `fault` where something could not be read, and not where the catalog is broken. With
+    `licences` the gate said yes, and the licences of the inputs do not go together.
     """
 
     reason: str
     champion: "Artifact | None"
     fault: bool
+    licences: bool = False
 
 
 @dataclass(frozen=True)
@@ -267,7 +269,7 @@ def promote(
     decision = decide(candidate.scores, experts, incumbent, parse_gate(recipe.gate))
     blocked = why_unpublishable(store, str(candidate.digest), recipe) if decision.promote else None
     if blocked is not None:
-        return Held(f"{candidate.label}: {blocked}", champion, fault=False)
+        return Held(f"{candidate.label}: {blocked}", champion, fault=False, licences=True)
     if decision.promote:
         _kept(store, recipe, store.get("checkpoint", str(candidate.digest)), stream)
         _crown(store, recipe, candidate, decision, run)

@@ -2,17 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
-from assets.work.sharing.outgoing import (
-    CARD,
-    Outgoing,
-    check_outgoing,
-    outgoing_files,
-    read_whole,
-    said_by,
-)
+from assets.work.sharing.cards import CARD
+from assets.work.sharing.outgoing import Outgoing, check_outgoing, outgoing_files
 from assets.work.stored_names import Named, names_of, open_named, resolve_name
 from orchestration.commands.catalog_store import open_store
 from orchestration.commands.console import PlainConsole, marked, progress_bar, say
@@ -44,7 +37,7 @@ def run_push(
     if dry_run and getattr(model, "virtual", False):
         say(console, f"{named.name} is virtual: it is merged before it is pushed")
         return
-    with _leaving(store, named, as_json or dry_run) as (files, _):
+    with _leaving(store, named, target.repository, as_json or dry_run) as (files, _):
         total = sum(file.size for file in files)
         card = next((file for file in files if file.path == CARD), None)
         if dry_run:
@@ -68,7 +61,7 @@ def run_export(name: str, out: Path, as_json: bool = False) -> None:
     check_output(out)
     named = resolve_name(store, name)
     leaving = check_outgoing(store, named, f"{named.name} is not exported", _accepted(store, named))
-    with _leaving(store, named, as_json) as (files, bar):
+    with _leaving(store, named, leaving.tag, as_json) as (files, bar):
         total = sum(file.size for file in files)
         check_space(out, total)
         words = {"org.opencontainers.image.revision": leaving.digest}
@@ -89,7 +82,7 @@ def run_export(name: str, out: Path, as_json: bool = False) -> None:
 
 @contextmanager
 def _leaving(
-    store: ArtifactStore, named: Named, quiet: bool
+    store: ArtifactStore, named: Named, called: str, quiet: bool
 ) -> Iterator[tuple[list[OutgoingFile], _Bar]]:
     """The files of a model, open, and a bar on standard error for whoever writes them."""
     model = written(store, open_named(store, named))
@@ -99,8 +92,7 @@ def _leaving(
             task = bar.add_task(what, total=total, visible=not quiet)
             return lambda done, _: bar.update(task, completed=done)
 
-        read = partial(read_whole, source, model)
-        yield outgoing_files(model, source, said_by(store, named), read), begin
+        yield outgoing_files(store, named, model, source, called), begin
 
 
 def _print_plan(

@@ -1,10 +1,8 @@
 """`ronghe restore` and `pull`: what the artifact store has, as a folder."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from assets.work.merging import CHECKPOINT
-from assets.work.sharing.cards import words_of_catalog
+from assets.work.sharing.cards import CARD, card_leaving
 from assets.work.sharing.outgoing import said_by
 from assets.work.stored_names import open_named, resolve_name
 from merge_ops.checkpoints import FolderSink
@@ -15,9 +13,6 @@ from orchestration.commands.list_command import print_json
 from orchestration.commands.output_folder import check_output, check_space, staged
 from orchestration.commands.path_command import warn_of_withdrawal, written
 from resources.errors import ArtifactReadError, DamagedArtifactError
-
-if TYPE_CHECKING:
-    from resources.store import Ref
 
 
 def run_restore(name: str, out: Path, as_json: bool = False) -> None:
@@ -52,18 +47,12 @@ def run_restore(name: str, out: Path, as_json: bool = False) -> None:
                 " `ronghe verify --repair` sets it aside, and the next `ronghe refresh` makes it"
                 " again"
             )
-        if ref is not None and ref.kind == CHECKPOINT:
-            _add_names(stage / "README.md", ref)
+        own = stage / CARD
+        card = card_leaving(store, named, ref, out.name, own.read_bytes() if own.is_file() else b"")
+        if card is not None:
+            own.write_bytes(card)
     if as_json:
         told = {"name": named.name, "digest": named.digest, "bytes": model.nbytes, "out": str(out)}
         print_json(told)
         return
     PlainConsole().print(f"{name}: {model.nbytes} bytes restored to {out}", soft_wrap=True)
-
-
-def _add_names(card: Path, ref: "Ref") -> None:
-    """Say in a restored card what the catalog calls the models that went in, and their licences."""
-    words = words_of_catalog(ref)
-    if words and card.is_file():
-        with card.open("a", encoding="utf-8") as file:
-            file.write(words)

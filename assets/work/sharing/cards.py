@@ -1,11 +1,30 @@
-"""The card of a model on its way out: in the store it names no one, here the catalog's words are
-added. Knows no Dagster.
-"""
+"""The card that a model leaves the store with: its own, in the catalog's words. Knows no Dagster."""
 
 from typing import TYPE_CHECKING
 
+from assets.work.store_cards import card_of
+from assets.work.stored_names import Named
+from assets.work.virtual_checkpoints import CHECKPOINT
+
 if TYPE_CHECKING:
-    from resources.store import Ref
+    from resources.store import ArtifactStore, Ref
+
+CARD = "README.md"
+
+
+def card_leaving(
+    store: "ArtifactStore", named: Named, ref: "Ref | None", called: str, own: bytes
+) -> bytes | None:
+    """Return the card of a checkpoint on its way out; None where a model keeps the one it has.
+
+    `own` is the card in the store, empty without any, `called` what loads the model then, and `ref`
+    the name that says what the catalog calls the models in it.
+    """
+    if named.kind != CHECKPOINT:
+        return None
+    card, words = card_of(store, named, called), words_of_catalog(ref)
+    text = card.encode() if card is not None else own
+    return text + words.encode() if text else None
 
 
 def words_of_catalog(ref: "Ref | None") -> str:

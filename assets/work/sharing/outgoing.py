@@ -5,12 +5,12 @@ made of models whose licences do not go together, unless its recipe accepts that
 """
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from assets.work import licensing
-from assets.work.sharing.cards import words_of_catalog
+from assets.work.sharing.cards import CARD, card_leaving
 from assets.work.stored_names import Named, names_of
 from assets.work.withdrawal import rests_on, told
 from merge_ops.errors import LicenceConflictError
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from resources.reading import FileSource
     from resources.store import ArtifactStore, Ref
 
-CARD = "README.md"
 _NO_TAG = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -97,25 +96,23 @@ def said_by(store: "ArtifactStore", named: Named) -> "Ref | None":
 
 
 def outgoing_files(
-    model: "StoredModel", source: "FileSource", ref: "Ref | None", read: Callable[[str], bytes]
+    store: "ArtifactStore", named: Named, model: "StoredModel", source: "FileSource", called: str
 ) -> list[OutgoingFile]:
-    """Return the files of a model as they leave: all as they are, but for the card's words.
+    """Return the files of a model as they leave: all as they are, but for a checkpoint's card.
 
-    `source` is the model's, open; `read` reads one of its small files whole.
+    `source` is the model's, open. `called` is what loads the model then, such as its repository.
     """
-    words = words_of_catalog(ref)
-    files: list[OutgoingFile] = []
-    for path, record in model.files.items():
-        if path == CARD and words:
-            data = read(path) + words.encode()
-            files.append(OutgoingFile(path, len(data), data=data))
-        else:
-            files.append(OutgoingFile(path, record.size, source))
-    return files
+    own = _read_whole(source, model, CARD) if CARD in model.files else b""
+    card = card_leaving(store, named, said_by(store, named), called, own)
+    files = [
+        OutgoingFile(path, record.size, source)
+        for path, record in model.files.items()
+        if path != CARD or card is None
+    ]
+    return [*files, OutgoingFile(CARD, len(card), data=card)] if card is not None else files
 
 
-def read_whole(source: "FileSource", model: "StoredModel", path: str) -> bytes:
-    """Read one small file of a model."""
+def _read_whole(source: "FileSource", model: "StoredModel", path: str) -> bytes:
     data = bytearray(model.files[path].size)
     if data:
         source.read_into(path, 0, memoryview(data))
