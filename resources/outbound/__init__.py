@@ -2,7 +2,12 @@
 
 from resources.outbound.files import OutgoingFile
 from resources.outbound.hub_push import HubPush
-from resources.outbound.lineage_events import Dataset, LineageEndpoint, RunNote
+from resources.outbound.lineage_events import (
+    Dataset,
+    LineageEndpoint,
+    RunNote,
+    endpoint_of_environment,
+)
 from resources.outbound.oci_layout import write_layout
 
 __all__ = [
@@ -11,5 +16,6 @@ __all__ = [
     "LineageEndpoint",
     "OutgoingFile",
     "RunNote",
+    "endpoint_of_environment",
     "write_layout",
 ]

@@ -9,16 +9,14 @@ A thread of its own sends them, so that nobody waits for the endpoint while work
 does not answer costs a warning, never a result.
 """
 
-import logging
 import os
 import queue
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
-from typing import Any, Literal, Self
+from functools import cache, cached_property
+from typing import Any, Literal
 
 PRODUCER = "https://pypi.org/project/ronghe"
 LAST_WAIT = 5.0
@@ -27,7 +25,6 @@ MOST_WAITING = 1000
 """Events that wait for an endpoint; of more, the newest are not sent."""
 
 State = Literal["START", "COMPLETE", "FAIL"]
-log = logging.getLogger("ronghe.lineage")
 
 
 @dataclass(frozen=True)
@@ -56,57 +53,74 @@ class RunNote:
 
 
 class LineageEndpoint:
-    """The endpoint of the environment. `send` returns at once; `close` waits a little."""
+    """The endpoint of the environment: `send` returns at once, `wait` waits a little, and once.
+
+    One that was late or refused is waited for no more: a black hole costs a process LAST_WAIT.
+    """
 
     def __init__(self) -> None:
-        self._waiting: queue.Queue[RunNote | None] = queue.Queue(MOST_WAITING)
-        self._lost = 0
+        self._waiting: queue.Queue[RunNote] = queue.Queue(MOST_WAITING)
+        self._over = threading.Condition()
+        self._open, self._lost, self._late = 0, 0, False
         self._problem: str | None = None
-        self._thread = threading.Thread(target=self._work, name="lineage", daemon=True)
-        self._thread.start()
-
-    @classmethod
-    def of_environment(cls) -> Self | None:
-        """Return the endpoint that the standard variables name; None where they name none."""
-        disabled = os.environ.get("OPENLINEAGE_DISABLED", "").strip().lower() == "true"
-        return cls() if os.environ.get("OPENLINEAGE_URL") and not disabled else None
+        threading.Thread(target=self._work, name="lineage", daemon=True).start()
 
     def send(self, note: RunNote) -> None:
         """Send an event in the background; where too many wait already, count it as lost."""
+        with self._over:
+            self._open += 1
         try:
             self._waiting.put_nowait(note)
         except queue.Full:
-            self._lost += 1
+            with self._over:
+                self._open, self._lost = self._open - 1, self._lost + 1
 
-    def close(self, seconds: float = LAST_WAIT) -> str | None:
-        """Wait for what is on its way, and no longer; return a warning where not all was taken."""
-        end = time.monotonic() + seconds
-        try:
-            self._waiting.put(None, timeout=seconds)
-        except queue.Full:
-            self._lost += 1
-        self._thread.join(max(0.0, end - time.monotonic()))
-        late = self._waiting.qsize() + self._thread.is_alive()
-        if not (self._lost or late or self._problem):
+    def wait(self, seconds: float = LAST_WAIT) -> str | None:
+        """Wait for what is on its way, no longer; return a warning where not all was taken.
+
+        A warning is told once.
+        """
+        with self._over:
+            if not self._late:
+                self._late = not self._over.wait_for(lambda: self._open == 0, seconds)
+                if self._late:
+                    self._problem = self._problem or "it does not answer in time"
+            told, self._problem = self._problem, None
+            lost, self._lost = self._lost, 0
+        if told is None and not lost:
             return None
-        told = self._problem or "it does not answer in time"
-        return f"not every event of OpenLineage was taken by its endpoint ({told})"
+        many = f"; {lost} were not sent" if lost else ""
+        return f"not every event of OpenLineage was taken by its endpoint ({told or 'late'}{many})"
 
     def _work(self) -> None:
-        while (note := self._waiting.get()) is not None:
+        while True:
+            note, problem = self._waiting.get(), None
             try:
                 self._client.emit(_event(note))
             except ModuleNotFoundError as error:
-                name = error.name
-                self._problem = f"{name} is not installed: pip install 'ronghe[lineage]'"
+                problem = f"{error.name} is not installed: pip install 'ronghe[lineage]'"
             except Exception as error:  # the client's transport raises every kind; no text of it,
-                self._problem = type(error).__name__  # which may repeat the address
+                problem = type(error).__name__  # which may repeat the address
+            with self._over:
+                self._open -= 1
+                self._problem = self._problem or problem
+                self._over.notify_all()
 
     @cached_property
     def _client(self) -> Any:
         from openlineage.client import OpenLineageClient
 
         return OpenLineageClient()
+
+
+@cache
+def endpoint_of_environment() -> LineageEndpoint | None:
+    """Return the endpoint that the standard variables name; None where they name none.
+
+    A process has one.
+    """
+    disabled = os.environ.get("OPENLINEAGE_DISABLED", "").strip().lower() == "true"
+    return LineageEndpoint() if os.environ.get("OPENLINEAGE_URL") and not disabled else None
 
 
 def _event(note: RunNote) -> Any:

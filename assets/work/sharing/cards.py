@@ -1,4 +1,4 @@
-"""The card that a model leaves the store with: its own, in the catalog's words. Knows no Dagster."""
+"""The card that a model leaves the store with, in the catalog's words. Knows no Dagster."""
 
 from typing import TYPE_CHECKING
 
