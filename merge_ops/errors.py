@@ -16,6 +16,7 @@
     ├── ChildError             what a limited child did for us came to nothing
     │   ├── ChildEndedError      it ended: out of memory, out of time, by a signal, by a panic
     │   └── ChildRaisedError     it raised an exception
+    ├── AncestryError          what is said of a model's origin or licence that cannot be so
     └── OutputError            the output cannot be written where it was asked for
 
 Every message says where, what was given, what is allowed and what to do. Catch by type; the text
@@ -160,6 +161,10 @@ class ChildRaisedError(ChildError):
         self.kind = kind
         self.why = why
         super().__init__(doing, f"the child that {doing} failed: {kind}: {why}")
+
+
+class AncestryError(RongheError):
+    """What is written of where a model comes from, or under which licence, cannot be so."""
 
 
 class OutputError(RongheError):
