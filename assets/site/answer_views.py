@@ -68,7 +68,8 @@ def _view(
     asked: Mapping[str, Any],
 ) -> AnswersView:
     every = list(dict.fromkeys(item for _, of_row in answers for item in of_row))
-    order = [each for each in asked if each in set(every)] or sorted(every, key=_numbers_first)
+    there = set(every)
+    order = [each for each in asked if each in there] or sorted(every, key=_numbers_first)
     names = order[:MOST_ITEMS]
     wrote = any(each.text is not None for _, of_row in answers for each in of_row.values())
     return AnswersView(

@@ -66,7 +66,7 @@ def _of_champion(recipe: str, ref: "Ref") -> Iterator[Change]:
         because = reason_of(entry)
         by = entry.by or ""
         yield Change(
-            entry.at, kind, recipe, f"recipe/{recipe}", f"{what} {entry.digest[:12]}".strip(),
+            entry.at, kind, recipe, ("recipe", recipe), f"{what} {entry.digest[:12]}".strip(),
             because, by if entry.fields.get(BY_HAND) else _gate(by),
         )  # fmt: skip
 
@@ -83,7 +83,7 @@ def _of_model(name: str, ref: "Ref") -> Iterator[Change]:
             what = f"{before.digest[:12]} → " if before is not None else ""
             revision = str(entry.fields.get("revision") or "")
             yield Change(
-                entry.at, MODEL_CHANGE, name, f"model/{name}",
+                entry.at, MODEL_CHANGE, name, ("model", name),
                 f"{what}{entry.digest[:12]}", f"revision {revision[:40]}" if revision else "",
                 entry.by or "",
             )  # fmt: skip
@@ -101,16 +101,16 @@ def _merges(checkpoints: Iterable[CheckpointView]) -> Iterator[Change]:
         count = f"{len(made)} × " if len(made) > 1 else f"{what} "
         digest = "" if len(made) > 1 else last.digest[:12]
         yield Change(
-            last.at, MERGES, recipe, f"recipe/{recipe}", f"{count}{digest}".strip(), "", last.by
+            last.at, MERGES, recipe, ("recipe", recipe), f"{count}{digest}".strip(), "", last.by
         )
 
 
 def _of_failure(failure: Failure) -> Change:
     named = failure.asset + (f" [{failure.partition}]" if failure.partition else "")
     recipe = failure.asset.partition("/")[0] if "/" in failure.asset else ""
-    page = f"recipe/{recipe}" if recipe else ""
+    page = ("recipe", recipe) if recipe else ()
     if failure.asset in (MODEL, "task_vector") and failure.partition:
-        page = f"model/{failure.partition}"
+        page = ("model", failure.partition)
     return Change(failure.at, FAILURE, named, page, "", failure.message, "")
 
 
@@ -122,5 +122,5 @@ def _broken(facts: CatalogFacts) -> Iterator[Change]:
     }  # fmt: skip
     for kind, found in parts.items():
         for name, problem in found.items():
-            page = f"{kind}/{name}" if kind != "suite" else ""
+            page = (kind, name) if kind != "suite" else ()
             yield Change("", BROKEN, f"{kind} {name}", page, "", problem, "")

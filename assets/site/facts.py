@@ -7,6 +7,9 @@ from assets.work.collecting import Contest
 from assets.work.entries import UpstreamModel
 from merge_ops.recipes import Steps
 
+SITE_VERSION = 1
+"""Raised when the same catalog and store would give other pages: the site is rendered again."""
+
 
 @dataclass(frozen=True)
 class RecipeFacts:
@@ -25,10 +28,11 @@ class RecipeFacts:
 class CatalogFacts:
     """A catalog as the site needs it: its models, its recipes, and what competes.
 
-    `name` is the catalog's, empty where it has none.
+    `name` is the catalog's, empty where it has none; `suites` are the digests of sound suites.
     """
 
     name: str
     models: Mapping[str, UpstreamModel]
     recipes: Mapping[str, RecipeFacts]
     contest: Contest = field(default_factory=lambda: Contest([], [], [], {}))
+    suites: Mapping[str, str] = field(default_factory=dict[str, str])

@@ -33,8 +33,8 @@ def model_views(
     seen: SeenScores,
     before: Mapping[str, Mapping[str, Any]],
     problems: dict[str, str],
-) -> tuple[tuple[ModelView, ...], Mapping[str | None, "Ref"]]:
-    """Show every model of the catalog; return them, and what the names stand for now.
+) -> tuple[ModelView, ...]:
+    """Show every model of the catalog.
 
     `suites` are views with digests, `before` the models of the site before, by name.
     """
@@ -83,7 +83,7 @@ def model_views(
                 **vector,
             )
         )
-    return tuple(views), refs
+    return tuple(views)
 
 
 def _of_ref(ref: "Ref | None") -> dict[str, Any]:

@@ -25,7 +25,7 @@ from eval_ops.search import Study
 from resources.errors import ResourceError
 
 if TYPE_CHECKING:
-    from merge_ops.recipes import Recipe
+    from merge_ops.recipes import Recipe, Steps
     from resources.store import ArtifactStore
 
 MOST_COSINES = 8
@@ -54,9 +54,10 @@ def checkpoint_views(
         problems.update(scored.damaged)
         for partition in recipe.points:
             ref, scores = merged.refs.get(partition), scored.refs.get(partition)
-            if ref is not None and scores is not None:
-                if scores_digest(ref.digest, suite_digest) == scores.digest:
-                    sources[partition] = scores.digest
+            if ref is None or scores is None:
+                continue
+            if scores_digest(ref.digest, suite_digest) == scores.digest:
+                sources[partition] = scores.digest
         seen.read(store, dict.fromkeys(sources.values(), view))
     found: list[CheckpointView] = []
     for partition, (experts, coefficient) in recipe.points.items():
@@ -92,7 +93,7 @@ def recipe_view(
 ) -> RecipeView:
     """Show a recipe: its documents, its points, its champion, and how its experts relate."""
     result = recipe.steps.result
-    documents = tuple(_document(each, each is result) for each in recipe.steps.recipes)
+    documents = documents_of(recipe.steps)
     champion: ChampionView | None = None
     try:
         state = champion_state(store, name) if result.suite else None
@@ -208,6 +209,11 @@ def _cosines(
             cosine = tuple(rounded(row) for row in rows)
             found.append((tuple(map(str, relation["names"])), cosine))
     return tuple(found)
+
+
+def documents_of(steps: "Steps") -> tuple[dict[str, Any], ...]:
+    """Return the documents of a recipe's file as plain data, the result last."""
+    return tuple(_document(each, each is steps.result) for each in steps.recipes)
 
 
 def _document(recipe: "Recipe", is_result: bool) -> dict[str, Any]:

@@ -40,7 +40,8 @@ class BoardRow:
 
     `against` has, for `base`, `best` (the best single expert) and `average`, a verdict, the
     difference of means and the ends of its interval; a side is left out where there is none.
-    `stale` says why the row is an old one. `champion` marks the recipe's promoted checkpoint.
+    `stale` says why the row is an old one, `withdrawn` why it should not be used. `champion` marks
+    the recipe's promoted checkpoint.
     """
 
     label: str
@@ -55,32 +56,25 @@ class BoardRow:
     against: Mapping[str, tuple[str, float, float, float]]
     champion: bool = False
     stale: str = ""
-
-
-@dataclass(frozen=True)
-class Parent:
-    """One content that went into another: its name, its digest, what it is to the child.
-
-    `weight` is a number as text, or says what it is (`by layer`); empty where none is known.
-    """
-
-    name: str
-    digest: str
-    relation: str
-    weight: str = ""
+    withdrawn: str = ""
 
 
 @dataclass(frozen=True)
 class LicenceView:
-    """The licence that something is under, as far as its inputs tell.
+    """The licence that holds for a model, or for what a recipe merges of one set.
 
-    `inputs` are names with licences, `deciding` those inputs whose licence is the strictest,
-    `duties` what whoever publishes it has to do, `conflicts` what forbids publishing it.
+    `licence` is the id of the strictest one and `called` its name, `rank` how strict it is.
+    `inputs` are names with licences, `deciding` those inputs that the licence comes from, `duties`
+    what whoever passes it on has to do, `conflicts` what does not go together. `page` is where the
+    site tells more.
     """
 
     subject: str
     kind: str
+    page: tuple[str, ...]
     licence: str
+    called: str
+    rank: int = 0
     inputs: tuple[tuple[str, str], ...] = ()
     deciding: tuple[str, ...] = ()
     duties: tuple[str, ...] = ()
@@ -89,9 +83,10 @@ class LicenceView:
 
 @dataclass(frozen=True)
 class ModelView:
-    """An upstream model. `card` is the text of its README, cut; `layers` the norm of the task
-    vector by layer, with None for what is in no layer, as the `study` of that digest has it; `scores` are
-    those of test items by suite.
+    """An upstream model. `card` is the text of its README, cut.
+
+    `layers` are the norms of the task vector by layer, with None for what is in no layer, as the
+    `study` of that digest has them. `scores` are those of test items by suite.
 
     `shell` and `python` are the name as a command line and as Python have it.
     """
@@ -115,15 +110,16 @@ class ModelView:
     study: str = ""
     card: str = ""
     scores: Mapping[str, SplitScores] = field(default_factory=dict[str, SplitScores])
-    descendants: tuple[str, ...] = ()
     broken: str = ""
+    withdrawn: str = ""
 
 
 @dataclass(frozen=True)
 class CheckpointView:
     """A merged checkpoint, under the name that a recipe gives it.
 
-    `parents` are what went in. `tests` and `validation` are those of the recipe's suite.
+    `models` are what went in, by name with digest. `test` and `validation` are scores on the
+    recipe's suite, `source` their digest.
     """
 
     digest: str
@@ -137,6 +133,7 @@ class CheckpointView:
     source: str = ""
     test: SplitScores | None = None
     validation: SplitScores | None = None
+    withdrawn: str = ""
 
 
 @dataclass(frozen=True)
@@ -201,13 +198,14 @@ class StudyView:
 class Change:
     """Something that changed: when, what kind of thing, which, what it is now, why, by whom.
 
-    `page` is the place on the site that tells more: `model/NAME`, `recipe/NAME`, `checkpoint/…`.
+    `page` is the place on the site that tells more: `("model", NAME)`, `("recipe", NAME)`; empty
+    where there is none.
     """
 
     at: str
     kind: str
     subject: str
-    page: str
+    page: tuple[str, ...]
     what: str
     because: str
     by: str
@@ -237,8 +235,8 @@ class AnswersView:
 class CatalogView:
     """Everything that the site shows of one catalog.
 
-    `withdrawn` tells, by digest, why what rests on it should not be used. `problems` are parts that
-    could not be read, each with what is wrong. `hidden` counts older changes that are left out.
+    `problems` are parts that could not be read, each with what is wrong. `hidden` counts older
+    changes that are left out, `unlisted` merges whose licences are.
     """
 
     name: str
@@ -253,6 +251,6 @@ class CatalogView:
     changes: tuple[Change, ...] = ()
     hidden: int = 0
     licences: tuple[LicenceView, ...] = ()
+    unlisted: int = 0
     answers: tuple[AnswersView, ...] = ()
-    withdrawn: Mapping[str, str] = field(default_factory=dict[str, str])
     problems: tuple[tuple[str, str], ...] = ()

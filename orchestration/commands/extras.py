@@ -7,8 +7,9 @@ EXTRAS = {
     "hub": ("huggingface_hub",),
     "platform": (
         "absl", "accelerate", "botocore", "cma", "dagster", "dagster_shared", "dagster_webserver",
-        "datasets", "lm_eval", "matplotlib", "optuna", "pyarrow", "pydantic", "rouge_score",
-        "s3fs", "scipy", "sqlalchemy", "tokenizers", "transformers", "urllib3", "uvicorn",
+        "datasets", "jinja2", "lm_eval", "markupsafe", "matplotlib", "optuna", "pyarrow",
+        "pydantic", "rouge_score", "s3fs", "scipy", "sqlalchemy", "tokenizers", "transformers",
+        "urllib3", "uvicorn",
     ),
     "ray": ("dagster_ray", "ray"),
     "team": ("dagster_postgres", "psycopg2"),
