@@ -21,21 +21,31 @@ MOST_ITEMS = 2000
 MOST_QUESTION, MOST_TEXT = 1500, 400
 """Characters of a question or a choice, and of what a model wrote."""
 
+Asked = tuple[str, str]
+"""Whose answers they are: a label and a digest."""
+
 
 def answer_views(
-    store: "ArtifactStore", suite: "Suite", rows: Sequence[BoardRow], problems: dict[str, str]
+    store: "ArtifactStore",
+    suite: "Suite",
+    rows: Sequence[BoardRow],
+    more: Mapping[str, str],
+    problems: dict[str, str],
 ) -> Iterator[AnswersView]:
-    """Show the answers to a suite's test items, a benchmark each."""
-    shown: list[tuple[BoardRow, SuiteScores]] = []
-    for row in chosen(rows):
+    """Show the answers to a suite's test items, a benchmark each.
+
+    `more` are labels by digest of what is scored and has no row, the best first.
+    """
+    shown: list[tuple[Asked, SuiteScores]] = []
+    for label, digest in chosen(rows, more):
         try:
-            artifact = store.find(SCORES, scores_digest(row.digest, suite.digest))
+            artifact = store.find(SCORES, scores_digest(digest, suite.digest))
             if artifact is not None:
-                shown.append((row, read_scores(artifact)))
+                shown.append(((label, digest), read_scores(artifact)))
         except (ResourceError, EvalError) as error:
-            problems[f"scores of {row.label}"] = f"{type(error).__name__}: {error}"
+            problems[f"scores of {label}"] = f"{type(error).__name__}: {error}"
     for benchmark in suite.benchmarks:
-        answers: list[tuple[BoardRow, dict[str, Sample]]] = []
+        answers: list[tuple[Asked, dict[str, Sample]]] = []
         for row, scores in shown:
             of_row = {
                 each.item: each
@@ -49,22 +59,27 @@ def answer_views(
             yield _view(suite.name, benchmark.name, benchmark.title, answers, asked)
 
 
-def chosen(rows: Sequence[BoardRow]) -> list[BoardRow]:
-    """Choose whose answers are shown, in the order of the leaderboard, each content once."""
+def chosen(rows: Sequence[BoardRow], more: Mapping[str, str]) -> list[Asked]:
+    """Choose whose answers are shown: labels and digests, each content once.
+
+    They stand in the order of the leaderboard; where there is room, what has no row follows.
+    """
     known: dict[str, BoardRow] = {}
     for row in rows:
         if row.digest:
             known.setdefault(row.digest, row)
     order = sorted(known.values(), key=lambda row: (not row.champion, bool(row.experts)))
     kept = {row.digest for row in order[:MOST_MODELS]}
-    return [row for row in known.values() if row.digest in kept]
+    found = [(row.label, row.digest) for row in known.values() if row.digest in kept]
+    rest = [(label, digest) for digest, label in more.items() if digest not in known]
+    return found + rest[: MOST_MODELS - len(found)]
 
 
 def _view(
     suite: str,
     benchmark: str,
     title: str,
-    answers: Sequence[tuple[BoardRow, Mapping[str, "Sample"]]],
+    answers: Sequence[tuple[Asked, Mapping[str, "Sample"]]],
     asked: Mapping[str, Any],
 ) -> AnswersView:
     every = list(dict.fromkeys(item for _, of_row in answers for item in of_row))
@@ -76,7 +91,7 @@ def _view(
         suite=suite,
         benchmark=benchmark,
         title=title,
-        models=tuple((row.label, row.digest) for row, _ in answers),
+        models=tuple(named for named, _ in answers),
         items=tuple(_item(name, asked.get(name), answers) for name in names),
         values=tuple(tuple(_value(of_row.get(name)) for name in names) for _, of_row in answers),
         choices=tuple(tuple(_choice(of_row.get(name)) for name in names) for _, of_row in answers),
@@ -88,7 +103,7 @@ def _view(
 
 
 def _item(
-    name: str, asked: Any, answers: Sequence[tuple[BoardRow, Mapping[str, "Sample"]]]
+    name: str, asked: Any, answers: Sequence[tuple[Asked, Mapping[str, "Sample"]]]
 ) -> tuple[str, str, tuple[str, ...], int]:
     """A question as it is known: its text, its choices and which one is right."""
     if asked is not None:
@@ -97,7 +112,7 @@ def _item(
     return name, "", (), _right(name, answers)
 
 
-def _right(name: str, answers: Sequence[tuple[BoardRow, Mapping[str, "Sample"]]]) -> int:
+def _right(name: str, answers: Sequence[tuple[Asked, Mapping[str, "Sample"]]]) -> int:
     for _, of_row in answers:
         sample = of_row.get(name)
         if sample is not None and sample.answer is not None:

@@ -93,7 +93,8 @@ def collect_view(
     suites, boards = _boards(store, views, recipes, problems)
     answers: list[AnswersView] = []
     for name, suite in loaded.items():
-        answers += answer_views(store, suite, boards.get(name, ()), problems)
+        more = _by_rank(facts, checkpoints, name)
+        answers += answer_views(store, suite, boards.get(name, ()), more, problems)
     changes, hidden = changes_of(store, facts, checkpoints, failures, problems)
     licences, unlisted = licence_views(facts, checkpoints)
     return CatalogView(
@@ -111,6 +112,20 @@ def collect_view(
         answers=tuple(answers),
         problems=tuple(sorted(problems.items())),
     )
+
+
+def _by_rank(
+    facts: CatalogFacts, checkpoints: Iterable[CheckpointView], suite: str
+) -> dict[str, str]:
+    """Labels by digest of what is scored on a suite, the best on validation items first."""
+    scored = [
+        (each.validation.mean[0], each)
+        for each in checkpoints
+        if facts.recipes[each.recipe].suite == suite
+        if each.validation is not None and each.validation.mean is not None
+    ]
+    scored.sort(key=lambda pair: (-pair[0], pair[1].recipe, pair[1].experts, pair[1].coefficient))
+    return {each.digest: each.label for _, each in scored}
 
 
 def _boards(

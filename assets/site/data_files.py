@@ -114,7 +114,7 @@ def _index(view: CatalogView, places: Mapping[str, list[int]]) -> dict[str, Any]
             [each.name, place] for each, place in zip(view.recipes, places["recipes"], strict=True)
         ],
         "checkpoints": [
-            [each.digest[:SHORT], label(each), place, _mean(each)]
+            [each.digest[:SHORT], each.label, place, _mean(each)]
             for each, place in zip(view.checkpoints, places["checkpoints"], strict=True)
         ],
         "studies": [
@@ -122,12 +122,6 @@ def _index(view: CatalogView, places: Mapping[str, list[int]]) -> dict[str, Any]
             for each, place in zip(view.studies, places["studies"], strict=True)
         ],
     }
-
-
-def label(checkpoint: CheckpointView) -> str:
-    """What a leaderboard calls a checkpoint: `ties herbs+idioms density=0.3`."""
-    parts = (checkpoint.recipe, checkpoint.experts, checkpoint.coefficient)
-    return " ".join(part for part in parts if part and part != "default")
 
 
 def _mean(each: CheckpointView) -> float | None:

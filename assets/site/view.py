@@ -135,6 +135,12 @@ class CheckpointView:
     validation: SplitScores | None = None
     withdrawn: str = ""
 
+    @property
+    def label(self) -> str:
+        """What a leaderboard calls it: `ties herbs+idioms density=0.3`."""
+        parts = (self.recipe, self.experts, self.coefficient)
+        return " ".join(part for part in parts if part and part != "default")
+
 
 @dataclass(frozen=True)
 class ChampionView:

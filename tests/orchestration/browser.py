@@ -73,6 +73,14 @@ class Page:
         path.write_bytes(base64.b64decode(data))
         return path
 
+    def width(self, pixels: int | None) -> None:
+        """Show pages as wide as that, as a phone does; None: as wide as the window."""
+        if pixels is None:
+            self._call("Emulation.clearDeviceMetricsOverride")
+        else:
+            size = {"width": pixels, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+            self._call("Emulation.setDeviceMetricsOverride", **size)
+
     def _call(self, method: str, **parameters: Any) -> Any:
         return asyncio.run(self._answer(method, parameters))
 

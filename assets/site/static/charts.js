@@ -13,12 +13,14 @@
   R.intervals = (label, rows) => {
     const width = 640, left = 220, right = 60, step = 24, height = rows.length * step + 30;
     const lows = rows.map((row) => row[1][1]), highs = rows.map((row) => row[1][2]);
-    const low = Math.max(0, Math.min(...lows) - 0.02), high = Math.min(1, Math.max(...highs) + 0.02);
+    const span = Math.max(...highs) - Math.min(...lows), every = span > 0.5 ? 0.2 : span > 0.2 ? 0.1 : span > 0.08 ? 0.05 : 0.01;
+    const first = Math.floor(Math.min(...lows) / every + 1e-9), last = Math.ceil(Math.max(...highs) / every - 1e-9);
+    const low = first * every, high = Math.max(last, first + 1) * every;
     const x = (share) => left + ((share - low) / Math.max(high - low, 1e-9)) * (width - left - right);
-    const ticks = [0, 0.25, 0.5, 0.75, 1].map((part) => low + part * (high - low));
+    const ticks = Array.from({ length: Math.max(last, first + 1) - first + 1 }, (_, place) => (first + place) * every);
     return picture(width, height, label,
       ticks.map((tick) => [line(x(tick), 4, x(tick), height - 22, 'grid'),
-        text(x(tick), height - 6, R.points(tick), { class: 'tick', 'text-anchor': 'middle' })]),
+        text(x(tick), height - 6, String(Math.round(100 * tick)), { class: 'tick', 'text-anchor': 'middle' })]),
       rows.map(([name, cell, mark], place) => {
         const y = place * step + 16;
         return R.svg('g', { class: mark ? 'marked' : null }, R.svg('title', {}, name),

@@ -113,9 +113,9 @@
   const facts = (side) => {
     if (side.kind === 'model') {
       const { name, base, kind, source, licence, revision } = side.record;
-      return { name, base, kind, source, licence, revision, digest: side.digest };
+      return { name, base, kind, source, licence, revision, digest: side.digest.slice(0, 12) };
     }
-    const made = { recipe: side.record.recipe, experts: side.record.experts, digest: side.digest };
+    const made = { recipe: side.record.recipe, experts: side.record.experts, digest: side.digest.slice(0, 12) };
     for (const [name, digest] of Object.entries(side.record.models)) made['model ' + name] = digest.slice(0, 12);
     for (const [name, value] of R.flat(R.parameters(side.recipe, side.record))) made[name] = value;
     return made;

@@ -53,7 +53,8 @@ def facts_of(scored: ScoredStore, hostile: str = "") -> CatalogFacts:
         models[hostile] = UpstreamModel(hostile, hostile, "base", "full", hostile, hostile)
         broken = Broken({hostile: hostile}, {hostile: hostile}, {hostile: hostile})
         object.__setattr__(scored.contest, "broken", broken)
-    return CatalogFacts(hostile or "team", models, {"ties": write_recipe(scored.root)}, scored.contest)
+    recipes = {"ties": write_recipe(scored.root)}
+    return CatalogFacts(hostile or "team", models, recipes, scored.contest)
 
 
 def filled(root: Path, hostile: str = "", items: int = 40) -> ScoredStore:
@@ -99,10 +100,11 @@ def publish_card(scored: ScoredStore, name: str, card: str) -> None:
 
 def study(scored: ScoredStore, expert: str, norm: float) -> None:
     """The study of a task vector of two layers."""
-    tensors = [
-        {"name": f"layers.{n}.w", "layer": n, "norm": norm / (n + 1)} for n in range(2)
-    ] + [{"name": "embed", "layer": None, "norm": 0.1}]
-    found = {"base": "base", "expert": expert, "tensors": tensors, "norm": norm, "changed_share": 0.5}
+    tensors = [{"name": f"layers.{n}.w", "layer": n, "norm": norm / (n + 1)} for n in range(2)] + [
+        {"name": "embed", "layer": None, "norm": 0.1}
+    ]
+    whole = {"norm": norm, "changed_share": 0.5}
+    found = {"base": "base", "expert": expert, "tensors": tensors, **whole}
     with scored.store.attempt("task_vector") as attempt:
         attempt.write_json("study.json", found)
         digest = attempt.publish().digest
