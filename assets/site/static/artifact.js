@@ -61,9 +61,9 @@
         ['changed_entries', record.changed !== null && R.points(record.changed) + ' %'],
         ['task_vector_norm', record.norm]]),
       section('scores', suites.map((suite) => scoreTable(suite, record.scores[suite.name], null))),
-      section('task_vector', record.layers.length > 0 && R.layers(R.t('norm_by_layer') + ': ' + name, [[name, record.layers]]),
+      section('task_vector', record.layers.length > 0 && R.scroll('task_vector', R.layers(R.t('norm_by_layer') + ': ' + name, [[name, record.layers]])),
         record.layers.length > 0 && R.say('p', 'norm_by_layer', undefined, { class: 'note' })),
-      section('ancestry', record.base && R.el('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': R.t('ancestry'), 'data-t-label': 'ancestry' }, graphOfModel(record, index))),
+      section('ancestry', record.base && R.scroll('ancestry', graphOfModel(record, index))),
       section('used_by', children.length > 0 && R.el('ul', {}, children.map((recipe) => R.el('li', {}, R.link(recipe, R.to('recipe', recipe)))))),
       section('how_to_use', how(record.shell, record.python)),
       section('card', record.card && code(record.card)));
@@ -101,7 +101,7 @@
     if (test.mean) drawn.push([R.t('mean'), test.mean, true]);
     return [R.el('h3', {}, suite.name),
       R.scroll('scores', R.table([['benchmark'], ['test_items', 'number'], ['items', 'number'], ['validation_items', 'number']], rows)),
-      drawn.length > 0 && R.el('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': R.t('scores'), 'data-t-label': 'scores' }, R.intervals(R.t('scores') + ': ' + suite.name, drawn))];
+      drawn.length > 0 && R.scroll('scores', R.intervals(R.t('scores') + ': ' + suite.name, drawn))];
   }
 
   function how(shell, python) {
@@ -134,7 +134,7 @@
       section('how_to_use', champion && how(record.shell, '')),
       section('recipe_file', record.text && code(record.text)),
       section('studies', studies.length > 0 && R.el('ul', {}, studies.map(([of, experts]) => R.el('li', {}, R.link(experts || of, R.to('study', of, experts)))))),
-      section('how_experts_relate', record.cosines.map(([names, rows]) => R.el('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': R.t('how_experts_relate'), 'data-t-label': 'how_experts_relate' },
+      section('how_experts_relate', record.cosines.map(([names, rows]) => R.scroll('how_experts_relate',
         R.matrix(R.t('how_experts_relate') + ': ' + names.join('+'), names, rows)))),
       section('checkpoints', made.length > 0 && checkpointList(made)),
       section('card', champion && champion.card && code(champion.card)));
@@ -189,7 +189,7 @@
           licence[5].map((conflict) => R.el('p', { class: 'note bad' }, R.mark('conflict', 'bad'), ' ', conflict)),
           licence[4].map((duty) => R.el('p', { class: 'note' }, duty))]]]),
       section('scores', suite && record.test ? scoreTable(suite, record.test, record.validation) : R.say('p', 'no_scores', undefined, { class: 'note' })),
-      section('ancestry', R.el('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': R.t('ancestry'), 'data-t-label': 'ancestry' }, await graphOfCheckpoint(index, record, of, values)),
+      section('ancestry', R.scroll('ancestry', await graphOfCheckpoint(index, record, of, values)),
         R.el('details', {}, R.say('summary', 'as_table'), R.table([['name'], ['weight'], ['digest']], Object.entries(record.models).map(([name, digest]) =>
           [R.link(name, R.to('model', name)), R.weight(of, values, name) || '–', R.el('code', {}, digest)])))),
       section('parameters', R.table([['name'], ['value']], R.flat(values).map(([name, value]) => [R.el('code', {}, name), value]))),
@@ -253,7 +253,7 @@
       facts([['recipe', R.link(name, R.to('recipe', name))], ['experts', record.experts], ['sampler', record.sampler],
         ['seed', String(record.seed)], ['trials', String(record.trials.length)], ['ended', record.ended],
         ['best_point', best && R.el('code', {}, JSON.stringify(best[1]))], ['digest', R.el('code', {}, record.digest)]]),
-      section('course', drawn.length > 1 && course(drawn, record.objectives)),
+      section('course', drawn.length > 1 && R.scroll('course', course(drawn, record.objectives))),
       section('trials', R.scroll('trials', R.table([['trial', 'number'], ...record.objectives.map((each) => [R.el('span', {}, each), 'number']), ['on_front'], ['parameters'], ['problem']],
         rows.map(([number, point, values, , problem]) => [String(number), ...record.objectives.map((_, place) => (values ? R.points(values[place]) : '–')),
           front.has(number) ? '●' : '', R.el('code', {}, Object.entries(point).map(([key, value]) => key + '=' + value).join(' ')), problem])))));

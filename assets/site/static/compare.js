@@ -136,7 +136,7 @@
     const parts = [];
     if (series.length === 2) {
       parts.push(R.say('h2', 'norm_by_layer'),
-        R.el('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': R.t('norm_by_layer'), 'data-t-label': 'norm_by_layer' }, R.layers(R.t('norm_by_layer') + ': ' + a.label + ', ' + b.label, series)));
+        R.scroll('norm_by_layer', R.layers(R.t('norm_by_layer') + ': ' + a.label + ', ' + b.label, series)));
       const cosine = await cosineOf(a.label, b.label);
       if (cosine !== null) parts.push(R.el('p', {}, R.say('span', 'cosine'), ': ', cosine.toFixed(4)));
     }

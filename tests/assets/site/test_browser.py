@@ -221,7 +221,8 @@ def test_nothing_serious_is_found_by_axe(
         page.evaluate("axe.run().then(each => { window.told = each; })")
         page.wait_until("window.told !== undefined")
         told = page.evaluate(
-            "window.told.violations.map(v => [v.impact, v.id, v.nodes.map(n => n.html).slice(0, 3)])"
+            "window.told.violations.map("
+            "v => [v.impact, v.id, v.nodes.map(n => n.html).slice(0, 3)])"
         )
         assert page.evaluate("window.told.passes.length") > 10
         found += [f"{where}: {each}" for each in told if each[0] in ("serious", "critical")]
@@ -233,12 +234,10 @@ def test_a_phone_shows_every_page_without_scrolling_sideways(
 ) -> None:
     scored, view, site = hostile
     wide: list[str] = []
-    page.width(390)
-    try:
-        for where in places(scored, view):
-            show(page, site, where)
-            if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
-                wide.append(where)
-    finally:
-        page.width(None)
+    phone = page.narrow(390)
+    for where in places(scored, view):
+        show(page, site, where)
+        assert phone.evaluate("innerWidth") == 390
+        if phone.evaluate("document.documentElement.scrollWidth > innerWidth"):
+            wide.append(where)
     assert wide == []
