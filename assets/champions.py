@@ -8,6 +8,7 @@ from assets.display import MetadataMap, number, size, table
 from assets.gate_checks import NAMES, gate_results
 from assets.run_settings import RunSettings
 from assets.team_asset import team_asset
+from assets.withdrawal_checks import check_whole, spec
 from assets.work import names
 from assets.work.announcing import Announce, event_of
 from assets.work.champion_history import ChampionState, champion_state, history_rows
@@ -24,6 +25,8 @@ CHECK = "could_be_judged"
 """Fails where what the candidates are compared with cannot be read; the champion stays.
 
 It warns where there is nothing to judge: no champion is green without any score."""
+LICENCES = "licences_go_together"
+"""Fails where they alone keep a candidate from becoming champion."""
 UNSCORED = "no candidate of this recipe is scored"
 
 
@@ -46,7 +49,7 @@ def build_champion(
         group=GROUP,
         code_version=code_version,
         kind="pytorch",
-        checks=[CHECK, *NAMES],
+        checks=[CHECK, LICENCES, *NAMES, spec(names.champion(recipe.name))],
         description=f"Champion: the best checkpoint of recipe {recipe.name} that passed its gate."
         " No benchmark is significantly below the best single expert by more than the allowed loss,"
         " and the mean is significantly above the champion before it. Otherwise that one stays. It"
@@ -67,7 +70,12 @@ def build_champion(
         return dg.MaterializeResult(
             data_version=dg.DataVersion(digest),
             metadata={**_metadata(store, recipe.name, promotion), **metadata_of_state(state)},
-            check_results=[_check(promotion), *gate_results(promotion)],
+            check_results=[
+                _check(promotion),
+                _licences(promotion),
+                *gate_results(promotion),
+                check_whole(store, names.champion(recipe.name)),
+            ],
         )
 
     return champion
@@ -119,6 +127,13 @@ def _check(promotion: Promotion | Held | None) -> dg.AssetCheckResult:
     )
 
 
+def _licences(promotion: Promotion | Held | None) -> dg.AssetCheckResult:
+    problem = promotion.reason if isinstance(promotion, Held) and promotion.licences else None
+    return dg.AssetCheckResult(
+        check_name=LICENCES, passed=problem is None, metadata={"problems": problem or "none"}
+    )
+
+
 def _metadata(
     store: "ArtifactStore", recipe: str, promotion: Promotion | Held | None
 ) -> dict[str, Any]:
@@ -167,7 +182,7 @@ def _of_bytes(champion: "Artifact") -> dict[str, Any]:
     """Where the champion lies and how large it is; of a virtual one, how large it would be."""
     if champion.virtual:
         return {"virtual": True, "bytes when it is written": bytes_of(champion)}
-    uri = dg.MetadataValue.path(champion.uri)
+    uri = dg.MetadataValue.path(champion.location)
     return {"uri": uri, "size": size(champion.nbytes), "bytes": champion.nbytes}
 
 

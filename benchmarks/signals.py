@@ -297,6 +297,8 @@ def main() -> None:
     parser.add_argument("--only", choices=("merge", "refresh"))
     parser.add_argument("--work", type=Path, help="Where the projects are made.")
     arguments = parser.parse_args()
+    # a shell's background job ignores SIGINT, and so would what it starts
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     chance = random.Random(arguments.seed)
     rows: list[str] = []
     misses: list[str] = []

@@ -264,15 +264,22 @@ def _results(partitions: Partitions) -> Iterator[Any]:
         live.append({name: digest for name, (_, digest) in catalog.imported.items()})
     yield build_leaderboard(contest, _digest(live), condition)
     for recipe in contest.recipes:
-        asked = catalog.recipes[recipe.name].keep
-        version = _digest(dict(recipe.gate) | ({"keep": asked} if asked else {}))
+        asked, accepted = catalog.recipes[recipe.name].keep, list(recipe.accepted_conflicts)
+        said = ({"keep": asked} if asked else {}) | ({"accepted": accepted} if accepted else {})
+        version = _digest(dict(recipe.gate) | said)
         yield build_champion(contest, recipe, version, when_inputs_change(), announce)
 
 
 def _ranked(recipe: Recipe, partitions: Partitions) -> RankedRecipe:
     points = partitions.points_of(recipe)
     return RankedRecipe(
-        recipe.name, str(recipe.suite), _is_plain_average(recipe), points, recipe.gate, recipe.kept
+        recipe.name,
+        str(recipe.suite),
+        _is_plain_average(recipe),
+        points,
+        recipe.gate,
+        recipe.kept,
+        recipe.accept_licence_conflicts,
     )
 
 

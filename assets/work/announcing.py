@@ -1,4 +1,4 @@
-"""Telling another program of promotions, rollbacks and refusals: one signed POST of JSON each.
+"""Telling another program what becomes of champions: one signed POST of JSON each.
 
 The body is signed with a secret that both sides have: `X-Ronghe-Signature-256: sha256=<hex>` is the
 HMAC-SHA256 of the body's bytes. Whoever does not answer costs a warning, never a promotion.
@@ -26,7 +26,7 @@ TRIES, PAUSE = 4, 0.5
 AGAIN = (408, 425, 429)
 """Answers below 500 after which another try may help."""
 
-Kind = Literal["promotion", "rollback", "refusal"]
+Kind = Literal["promotion", "rollback", "refusal", "demotion"]
 Announce = Callable[[Mapping[str, Any]], str | None]
 """Sends an event; returns a warning where nobody took it."""
 

@@ -123,6 +123,8 @@ def _scalars(document: Mapping[str, Any], method: MergeMethod) -> Iterator[Fault
         "gate": (lambda value: isinstance(value, dict), "a mapping"),
         "search": (lambda value: isinstance(value, dict), "a mapping"),
         "keep": (lambda value: value in KEEPS, f"one of {', '.join(KEEPS)}"),
+        "verify": (lambda value: isinstance(value, bool), "true or false"),
+        "accept_licence_conflicts": (_are_texts, "a list such as [gpl-3.0 + llama3.1]"),
         "seed": (lambda value: type(value) is int and value >= 0, "a whole number from 0 on"),
     }
     for key, (sound, allowed) in kinds.items():
@@ -138,6 +140,12 @@ def _scalars(document: Mapping[str, Any], method: MergeMethod) -> Iterator[Fault
         yield from reference_faults("base_model", document["base_model"])
     if "experts" not in document and method.base == "required" and not document.get("base_model"):
         yield Fault("base_model", f"is missing; {method.name} needs one")
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(each, str) and bool(each.strip()) for each in cast(list[Any], value)
+    )
 
 
 def _dtype_hint(value: str) -> str:
@@ -177,5 +185,7 @@ def _build(document: Mapping[str, Any], method: MergeMethod, name: str, subject:
         gate=document.get("gate") or {},
         search=document.get("search") or {},
         keep=document.get("keep"),
+        verify=document.get("verify") is not False,
+        accept_licence_conflicts=tuple(document.get("accept_licence_conflicts") or ()),
         seed=document.get("seed") or 0,
     )

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from orchestration.commands.artifact_commands import app as artifact_app
 from orchestration.commands.catalog_commands import app as catalog_app
 
 EXAMPLES = """Merge two models:  ronghe merge recipe.yaml out
@@ -204,6 +205,7 @@ def restore_expert(
 
 
 app.add_typer(catalog_app)
+app.add_typer(artifact_app)
 
 
 def main() -> None:

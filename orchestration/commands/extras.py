@@ -5,6 +5,8 @@ import importlib.util
 EXTRAS = {
     "torch": ("torch",),
     "hub": ("huggingface_hub",),
+    "signing": ("model_signing",),
+    "lineage": ("openlineage",),
     "platform": (
         "absl", "accelerate", "botocore", "cma", "dagster", "dagster_shared", "dagster_webserver",
         "datasets", "jinja2", "lm_eval", "markupsafe", "matplotlib", "optuna", "pyarrow",
