@@ -13,6 +13,7 @@ import dagster as dg
 from blake3 import blake3
 
 from assets.broken_parts import build_broken_part
+from assets.catalog_site import build_catalog_site
 from assets.champions import build_champion
 from assets.checked_suites import build_checked_suite, checked_suite_key
 from assets.checks import build_checkpoint_check
@@ -25,6 +26,7 @@ from assets.recipe_steps import RecipeStep, build_recipe_step
 from assets.run_settings import RunSettings
 from assets.scores import build_model_scores, build_scores
 from assets.search import build_search
+from assets.site.facts import CatalogFacts
 from assets.task_vectors import build_task_vector
 from assets.upstream import build_upstream_model
 from assets.words import with_words
@@ -42,6 +44,7 @@ from orchestration.automation import (
 )
 from orchestration.catalogs import Catalog, Partitions, load_catalog
 from orchestration.catalogs.catalog_name import catalog_name
+from orchestration.catalogs.site_facts import site_facts, site_inputs, site_version
 from orchestration.daemon_sensor import RefreshSensor
 from orchestration.executors import step_executor
 from orchestration.settings import Settings, load_settings
@@ -73,7 +76,7 @@ def build_definitions(settings: Settings, tell: bool = False) -> dg.Definitions:
         checked = [*((step.key, step.sets) for step in steps), *((m.key, m.grid) for m in merges)]
         job = observe_job()
         return dg.Definitions(
-            assets=list(_assets(partitions, merges, steps)),
+            assets=list(_assets(partitions, merges, steps, name)),
             asset_checks=[build_checkpoint_check(*each) for each in checked],
             jobs=[job],
             schedules=[observe_schedule(job)],
@@ -107,6 +110,12 @@ def contest_of(catalog: Catalog) -> Contest:
     return _contest(Partitions(catalog))
 
 
+def site_facts_of(catalog: Catalog, name: str) -> CatalogFacts:
+    """Collect what the site shows of a catalog of that name."""
+    partitions = Partitions(catalog)
+    return site_facts(partitions, _contest(partitions), name)
+
+
 def merges_of(catalog: Catalog) -> list[MergeRecipe]:
     """Return what a catalog's recipes merge."""
     return _merges(catalog, Partitions(catalog))
@@ -127,7 +136,7 @@ def _contest(partitions: Partitions) -> Contest:
 
 
 def _assets(
-    partitions: Partitions, merges: list[MergeRecipe], steps: list[RecipeStep]
+    partitions: Partitions, merges: list[MergeRecipe], steps: list[RecipeStep], name: str
 ) -> Iterator[Any]:
     for part in partitions.catalog.broken.values():
         yield build_broken_part(part.kind, part.name, str(part), when_inputs_change())
@@ -143,6 +152,11 @@ def _assets(
         for made in _recipe_assets(partitions, merge):
             yield with_words(made, recipe.title, recipe.description)
     yield from _results(partitions)
+    facts = site_facts(partitions, _contest(partitions), name)
+    inputs = site_inputs(facts)
+    yield build_catalog_site(
+        facts, inputs, site_version(partitions, facts), when_any_input_changes()
+    )
 
 
 def _shared_assets(partitions: Partitions) -> Iterator[Any]:

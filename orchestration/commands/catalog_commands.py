@@ -167,6 +167,22 @@ def leaderboard(
 
 
 @app.command()
+def site(
+    out: Annotated[
+        Path | None, typer.Option(help="Also write it to this folder: new, empty, or a site.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print where it is as JSON.")] = False,
+) -> None:
+    """Render the catalog as static pages, for a browser or any web host, and say where they are.
+
+    Example: `ronghe site --out public`
+    """
+    from orchestration.commands.site_command import run_site
+
+    run_site(out, as_json)
+
+
+@app.command()
 def routing(
     suite: Annotated[str | None, typer.Option(help="Only this suite.")] = None,
 ) -> None:
