@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from assets.work import names
 from assets.work.emr_masking import EMR_MASKS, PublishedMasks, publish_masks
-from assets.work.looking import refuse_unloadable
+from assets.work.loadability import refuse_unloadable
 from assets.work.manifests import licence_of, output_fields
 from assets.work.pulling import open_models
 from assets.work.resume import carry_out
