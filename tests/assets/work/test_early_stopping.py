@@ -1,5 +1,6 @@
 """Early stopping: who is left, what is asked, and what the store and the gate make of it."""
 
+import json
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ from merge_ops.stream import StreamSettings
 from resources.store import ArtifactStore
 from tests import checkpoint_factory as factory
 from tests.assets.work.made_up_store import POINTS, ScoredStore
-from tests.orchestration.tiny_project import SHAPE, write_suite
+from tests.orchestration.tiny_project import SHAPE
 from tests.store_merges import pull_family
 
 STREAM = StreamSettings(threads=1, device="cpu")
@@ -288,11 +289,16 @@ def test_real_candidates_are_left_and_later_asked_the_rest(
 ) -> None:
     """Answers in parts are those of the whole, and each question is put once."""
     family = factory.write_family(tmp_path / "family", SHAPE)
-    for folder in ("suites", "items"):
-        (tmp_path / folder).mkdir()
-    write_suite(tmp_path, items=40)
-    suite = load_suite(tmp_path / "suites" / "colours.yaml")
-    places, asked = Scoring(suite, "cpu", 1), dict[str, int]()
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    rows = [
+        {"id": f"{split}{n}", "split": split, "prompt": f"letter {n} of {split}: ", "answer": n % 2}
+        | {"choices": [letters[n % 26], letters[(7 * n + 3) % 26]]}
+        for split in ("validation", "test")
+        for n in range(40)
+    ]
+    (tmp_path / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "s.yaml").write_text("name: s\nbenchmarks: [{name: b, items: items.jsonl}]\n")
+    places, asked = Scoring(load_suite(tmp_path / "s.yaml"), "cpu", 1), dict[str, int]()
     store = ArtifactStore.open((tmp_path / "store").as_uri(), catalog="c")
     pull_family(store, family)
     text = """
@@ -300,8 +306,8 @@ def test_real_candidates_are_left_and_later_asked_the_rest(
         base_model: base
         experts: all
         parameters: {weight: 1.0}
-        sweep: {lambda: [0.5, 20.0, 40.0]}
-        suite: colours
+        sweep: {lambda: [0.5, 8.0, 40.0]}
+        suite: s
         keep: none
     """
     recipe = parse_recipe(text, "r", "r.yaml")
@@ -313,7 +319,7 @@ def test_real_candidates_are_left_and_later_asked_the_rest(
     def counted(
         folder: Any, called: str, scoring: Any, progress: Any, items: Any, *more: Any
     ) -> Any:
-        asked[called] = asked.get(called, 0) + (80 if items is None else len(items["colour"]))
+        asked[called] = asked.get(called, 0) + (80 if items is None else len(items["b"]))
         return ask(folder, called, scoring, progress, items, *more)
 
     monkeypatch.setattr(candidates, "score_in_child", counted)
