@@ -331,7 +331,7 @@ def test_real_candidates_are_left_and_later_asked_the_rest(
     assert sum(asked.values()) < 240
     with CandidateScorer(store, job, places, STREAM) as scorer:
         whole = score_set(store, scorer, places, SetPoints("r", keys, keys), WHOLE)
-    assert [*whole.scored] == [*keys]
+    assert sorted(whole.scored) == sorted(keys)
     assert [*asked.values()] == [80, 80, 80]
     again = ArtifactStore.open((tmp_path / "another").as_uri(), catalog="c")
     pull_family(again, family)
