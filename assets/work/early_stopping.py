@@ -2,6 +2,8 @@
 
 A recipe asks for it by `gate: {early_stopping: true}`. Knows no Dagster.
 
+- With `reduced_set` all are first asked a part of the validation items that is chosen from what
+  is known (`screening`), and those that are far behind by an estimate are left.
 - On validation items the coefficients of a set race (eval_ops.scores.rounds): one that is behind
   for sure is left. Of those that were asked everything only the best is asked test items too, as
   only it can be the set's row on the leaderboard, and be promoted.
@@ -34,10 +36,11 @@ from assets.work.partial_scores import (
 )
 from assets.work.racing import PILOT, course_from, values_of
 from assets.work.scoring import SCORES, ScoredCheckpoint, Scoring, publish_scores, read_scores
+from assets.work.screening import screen_from_store
 from assets.work.set_scores import Asker, LeftEarly, SetPoints, SetScores
 from eval_ops.errors import PairingError
 from eval_ops.scores import SuiteScores, scores_digest
-from eval_ops.scores.rounds import Ask, Item, Saved, challenge, select
+from eval_ops.scores.rounds import Ask, Course, Item, Saved, challenge, select
 
 if TYPE_CHECKING:
     from eval_ops.scores.gates import Gate
@@ -116,11 +119,12 @@ class _Race:
             self._racing[partition] = AskedCandidate(called, places, ask, answers)
         if places is None or not self._racing:
             return
-        asked = sum(each.asked for each in self._racing.values())
-        total = len(places) * len(self._racing) - asked
+        all_of_them = [*self._racing.values()]
+        asked = sum(each.asked for each in all_of_them)
+        total = len(places) * len(all_of_them) - asked
         for partition in self._leaders(places) if early else [*self._racing]:
             self._finish(partition)
-        now = sum(each.asked for each in self._racing.values()) - asked
+        now = sum(each.asked for each in all_of_them) - asked
         self.found.saved = Saved(now, total)
 
     def _places(self, begun: Mapping[str, object]) -> ItemPlaces | None:
@@ -177,6 +181,8 @@ class _Race:
         """
         course = course_from(places.whole, VALIDATION, whole=True, seed=SEED)
         self._collect_rivals(places)
+        if self._gate.reduced_set is not None:
+            self._screen(course, self._gate.reduced_set)
         pilot = PILOT if self._asker.all_fit(len(self._racing)) else 0
         while self._racing:
             asks = {name: self._validation_of(name) for name in self._racing}
@@ -204,6 +210,41 @@ class _Race:
             called = self._points.live.get(selection.best, selection.best)
             self._leave(name, f"{called} {how}", self._digest_of(selection.best), "coefficient")
         return leaders
+
+    def _screen(self, course: Course, share: float) -> None:
+        """Ask all a reduced set, and leave those that are far behind by its estimate."""
+        points = self._points
+        try:
+            screen = screen_from_store(
+                self._store, self._suite, points.models, points.recipes, share
+            )
+        except PairingError as error:
+            self.found.reduced = f"none: {error}"
+            return
+        self.found.reduced = screen.to_text()
+        asked = [(key.benchmark, key.item) for key in screen.items]
+        estimates = {name: course.mean(answers) for name, (_, answers) in self._rivals.items()}
+        for name in [*self._racing]:
+            with self._own_fault(name):
+                answers = self._racing[name].answer(VALIDATION, asked)
+                values = {key: answers[key.benchmark, key.item] for key in screen.items}
+                estimates[name] = screen.estimate(values)
+        self._drop_failed()
+        best = max(estimates, key=lambda name: estimates[name])
+        for name, value in screen.behind(estimates, self._gate.confidence).items():
+            if name in self._racing:
+                called = points.live.get(best, best)
+                why = f"{called} is ahead by estimates from {len(asked)} of {len(course.items)}"
+                told = f"{100 * estimates[best]:.1f} and {100 * value:.1f}"
+                why = (
+                    f"{why} validation items, {told}, which err by {100 * screen.error:.1f} points"
+                )
+                self._leave(name, why, self._digest_of(best), "coefficient")
+                del self._racing[name]
+
+    def _drop_failed(self) -> None:
+        for name in self.found.failed.keys() & self._racing.keys():
+            del self._racing[name]
 
     def _collect_rivals(self, places: ItemPlaces) -> None:
         made = names.merged_checkpoint(self._points.recipe)
