@@ -48,7 +48,7 @@ class Screen:
         Each is left wrongly with a chance of (1 − confidence) / (candidates − 1) at most, if errors
         are normal.
         """
-        best = max(estimates.values())
+        best = max(estimates.values(), default=0.0)
         chance = (1 - confidence) / max(1, len(estimates) - 1)
         reach = NormalDist().inv_cdf(1 - chance) * self.error
         return {name: each for name, each in estimates.items() if best - each > reach}

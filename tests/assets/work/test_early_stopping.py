@@ -41,6 +41,8 @@ WHOLE = parse_gate({"minimum_samples": 5})
 class MadeUp(ScoredStore):
     """Candidates that are made, and answer when they are asked: so large a share is right."""
 
+    models = ("base", "e1")
+
     def make(self, shares: Mapping[str, float], broken: str = "") -> None:
         self.suite = load_suite(self.root / "one.yaml")
         self.answers: dict[str, SuiteScores] = {}
@@ -99,7 +101,7 @@ class MadeUp(ScoredStore):
         keys = {key: KEYS[key] for key in wanted or KEYS}
         scoring = Scoring(self.suite, "cpu", 1)
         return score_set(
-            self.store, self, scoring, SetPoints("ties", keys, KEYS, ("base", "e1")), gate
+            self.store, self, scoring, SetPoints("ties", keys, KEYS, self.models, ("ties",)), gate
         )
 
     def kind(self, key: str) -> str:
@@ -176,6 +178,37 @@ def test_a_later_coefficient_runs_against_what_is_known(store: MadeUp) -> None:
     assert store.asked[B] < 60
     assert [*store.score(C).scored] == [C]
     assert (store.asked[A], store.asked[C]) == (240, 240)
+
+
+SCREENED = parse_gate({"early_stopping": True, "reduced_set": 0.1, "minimum_samples": 5})
+
+
+def test_a_reduced_set_leaves_those_that_are_far_behind(store: MadeUp) -> None:
+    store.models = tuple(f"m{n}" for n in range(14))
+    for n, name in enumerate(store.models):
+        store.model(name, 0.2 + 0.05 * n)
+    store.make({A: 0.9, B: 0.3, C: 0.892})
+    found = store.score(gate=SCREENED)
+    assert found.reduced.startswith(
+        "a reduced set of 12 of 120 items, chosen from the answers of 14 models; differences"
+    )
+    assert [*found.scored] == [A]
+    assert store.asked[B] == 12
+    assert found.left[B].because.startswith(
+        "x=0 is ahead by estimates from 12 of 120 validation items, "
+    )
+    assert store.asked[C] == 120
+    assert found.saved == Saved(240 + 12 + 120, 720)
+    whole = store.score(gate=WHOLE)
+    assert [*whole.scored] == [A, B, C]
+    assert [*store.asked.values()] == [240, 240, 240]
+
+
+def test_where_too_few_are_known_there_is_no_reduced_set(store: MadeUp) -> None:
+    store.make({A: 0.9, B: 0.3, C: 0.892})
+    found = store.score(gate=SCREENED)
+    assert "2 models that answer differently are known, and it takes 12" in found.reduced
+    assert found.left[B].because.startswith("x=0 is better on validation items for sure")
 
 
 def test_equals_are_all_asked_everything(store: MadeUp) -> None:
