@@ -35,11 +35,12 @@ def build_scores(
     condition: dg.AutomationCondition,
     op_tags: Mapping[str, Any],
     deps: Sequence[dg.AssetDep] = (),
+    recipes: Sequence[str] = (),
 ) -> dg.AssetsDefinition:
     """Build the scores of one recipe's checkpoints, point by point. `deps` are further ones.
 
     With early stopping in the gate the points of a set are asked side by side, and those that are
-    worse for sure are left.
+    worse for sure are left. `recipes` have scores on the same suite.
     """
     gate = parse_gate(merge.recipe.gate)
 
@@ -63,7 +64,7 @@ def build_scores(
         for expert_set, keys in group_by_set(batch.keys).items():
             job, key_of = merge.job(expert_set, keys), {str(key): key for key in keys.values()}
             with CandidateScorer(store, job, scoring, settings.stream()) as scorer:
-                for points in _together(merge, expert_set, keys):
+                for points in _together(merge, expert_set, keys, recipes):
                     found = score_set(store, scorer, scoring, points, gate, progress)
                     for name in points.wanted:
                         with batch.part(key_of[name]):
@@ -76,13 +77,16 @@ def build_scores(
 
 
 def _together(
-    merge: MergeRecipe, expert_set: str, keys: Mapping[str, dg.MultiPartitionKey]
+    merge: MergeRecipe,
+    expert_set: str,
+    keys: Mapping[str, dg.MultiPartitionKey],
+    recipes: Sequence[str],
 ) -> list[SetPoints]:
     """What is scored at once: with early stopping a set as a whole, else point by point."""
     wanted = {str(key): coefficient for coefficient, key in keys.items()}
     models = (merge.base, *expert_set.split("+"))
     if parse_gate(merge.recipe.gate).early_stopping:
-        return [SetPoints(merge.name, wanted, merge.live_points(expert_set), models)]
+        return [SetPoints(merge.name, wanted, merge.live_points(expert_set), models, recipes)]
     return [SetPoints(merge.name, {key: c}, wanted, models) for key, c in wanted.items()]
 
 
@@ -91,11 +95,13 @@ def _of_point(found: SetScores, key: str) -> Report:
     if key in found.failed:
         raise found.failed[key]
     if key in found.scored:
-        return found.scored[key].artifact.digest, _of_scores(found.scored[key])
+        reduced = {"reduced set": found.reduced} if found.reduced else {}
+        return found.scored[key].artifact.digest, {**_of_scores(found.scored[key]), **reduced}
     left = found.left[key]
     return left.artifact.digest, {
         **of_artifact(left.artifact, False),
         "left early": left.because,
+        **({"reduced set": found.reduced} if found.reduced else {}),
         "asked": left.saved.asked,
         "items": left.saved.total,
         "saved": number(left.saved.share),

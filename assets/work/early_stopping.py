@@ -2,6 +2,8 @@
 
 A recipe asks for it by `gate: {early_stopping: true}`. Knows no Dagster.
 
+- With `reduced_set` all are first asked a part of the validation items that is chosen from what
+  is known (`screening`), and those that are far behind by an estimate are left.
 - On validation items the coefficients of a set race (eval_ops.scores.rounds): one that is behind
   for sure is left. Of those that were asked everything only the best is asked test items too, as
   only it can be the set's row on the leaderboard, and be promoted.
@@ -21,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from assets.work import names
 from assets.work.candidates import MadePoint
+from assets.work.known_answers import VALIDATION, KnownAnswers
 from assets.work.partial_scores import (
     PARTIAL,
     AskedCandidate,
@@ -29,22 +32,21 @@ from assets.work.partial_scores import (
     PartialScores,
     Role,
     publish_partial,
-    read_partial,
-    whole_scores,
 )
 from assets.work.racing import PILOT, course_from, values_of
 from assets.work.scoring import SCORES, ScoredCheckpoint, Scoring, publish_scores, read_scores
+from assets.work.screening import screen_from_store
 from assets.work.set_scores import Asker, LeftEarly, SetPoints, SetScores
 from eval_ops.errors import PairingError
-from eval_ops.scores import SuiteScores, scores_digest
-from eval_ops.scores.rounds import Ask, Item, Saved, challenge, select
+from eval_ops.scores import SuiteScores
+from eval_ops.scores.rounds import Ask, Course, Item, Saved, challenge, select
 
 if TYPE_CHECKING:
     from eval_ops.scores.gates import Gate
     from merge_ops.progress import Progress
     from resources.store import ArtifactStore
 
-VALIDATION, TEST = "validation", "test"
+TEST = "test"
 ROUNDING = 1e-12
 """Means that differ by less are the same."""
 ProgressOf = Callable[[str], "Progress"]
@@ -94,6 +96,7 @@ class _Race:
         self._store, self._asker, self._scoring = store, asker, scoring
         self._points, self._gate, self._progress_of = points, gate, progress_of
         self._suite, self._asset = scoring.suite, names.scores(points.recipe)
+        self._known = KnownAnswers(store, points, scoring.suite)
         self._started = time.perf_counter()
         self.found = SetScores()
         self._made: dict[str, MadePoint] = {}
@@ -116,11 +119,12 @@ class _Race:
             self._racing[partition] = AskedCandidate(called, places, ask, answers)
         if places is None or not self._racing:
             return
-        asked = sum(each.asked for each in self._racing.values())
-        total = len(places) * len(self._racing) - asked
+        all_of_them = [*self._racing.values()]
+        asked = sum(each.asked for each in all_of_them)
+        total = len(places) * len(all_of_them) - asked
         for partition in self._leaders(places) if early else [*self._racing]:
             self._finish(partition)
-        now = sum(each.asked for each in self._racing.values()) - asked
+        now = sum(each.asked for each in all_of_them) - asked
         self.found.saved = Saved(now, total)
 
     def _places(self, begun: Mapping[str, object]) -> ItemPlaces | None:
@@ -141,34 +145,20 @@ class _Race:
         for partition in self._points.wanted:
             with self._own_fault(partition):
                 made = self._made[partition] = self._asker.made(self._points.recipe, partition)
-                of_both = scores_digest(made.checkpoint.digest, self._suite.digest)
-                if self._store.find(SCORES, of_both) is not None:
+                if self._known.has_whole(made.checkpoint.digest):
                     self._score_whole(partition)
                 else:
-                    begun[partition] = self._partial(partition, made.checkpoint.digest)
+                    begun[partition] = self._known.partial(partition, made.checkpoint.digest)
         return begun
 
-    def _partial(self, partition: str, checkpoint: str) -> PartialScores | None:
-        ref = names.ref_of(self._store, self._asset, partition)
-        partial = read_partial(self._store, ref, self._suite.digest)
-        return partial if partial is not None and partial.checkpoint == checkpoint else None
-
     def _whole_scores(self, begun: Mapping[str, object]) -> SuiteScores | None:
-        """Whole scores on the suite, which say what there is to ask, whoever's they are.
-
-        Where there are none the first candidate that can be scored is asked everything.
-        """
-        places = [(f"model_scores/{self._suite.name}", model) for model in self._points.models]
-        for asset, key in [(self._asset, key) for key in self._points.live] + places:
-            ref = names.ref_of(self._store, asset, key)
-            whole = whole_scores(self._store, ref, self._suite.digest)
-            if whole is not None:
-                return whole
-        for partition in begun:
+        """Whole scores; where there are none the first that can be scored is asked everything."""
+        whole = self._known.any_whole()
+        for partition in begun if whole is None else ():
             self._score_whole(partition)
             if partition in self.found.scored:
                 return read_scores(self.found.scored[partition].artifact)
-        return None
+        return whole
 
     def _leaders(self, places: ItemPlaces) -> list[str]:
         """Race on validation items; return the best that are new, and leave the others.
@@ -176,7 +166,9 @@ class _Race:
         There are several where they are equal there, and none where one before them is better.
         """
         course = course_from(places.whole, VALIDATION, whole=True, seed=SEED)
-        self._collect_rivals(places)
+        self._rivals = self._known.rivals(places, self._racing.keys() | self.found.failed.keys())
+        if self._gate.reduced_set is not None and len(self._rivals) + len(self._racing) > 1:
+            self._screen(course, self._gate.reduced_set)
         pilot = PILOT if self._asker.all_fit(len(self._racing)) else 0
         while self._racing:
             asks = {name: self._validation_of(name) for name in self._racing}
@@ -205,31 +197,43 @@ class _Race:
             self._leave(name, f"{called} {how}", self._digest_of(selection.best), "coefficient")
         return leaders
 
-    def _collect_rivals(self, places: ItemPlaces) -> None:
-        made = names.merged_checkpoint(self._points.recipe)
-        for partition in self._points.live:
-            if partition in self._racing or partition in self.found.failed:
-                continue
-            ref, checkpoint = (
-                names.ref_of(self._store, each, partition) for each in (self._asset, made)
+    def _screen(self, course: Course, share: float) -> None:
+        """Ask all a reduced set, and leave those that are far behind by its estimate."""
+        points = self._points
+        try:
+            screen = screen_from_store(
+                self._store, self._suite, points.models, points.recipes, share
             )
-            if ref is None or checkpoint is None:
-                continue
-            partial = self._partial(partition, checkpoint.digest)
-            if partial is not None:
-                other = AskedCandidate(partition, places, _nobody, partial.scores)
-                if other.has_all(VALIDATION):
-                    self._rivals[partition] = checkpoint.digest, other.values(VALIDATION)
-            elif ref.digest == scores_digest(checkpoint.digest, self._suite.digest):
-                whole = whole_scores(self._store, ref, self._suite.digest)
-                if whole is not None:
-                    self._rivals[partition] = checkpoint.digest, values_of(whole, VALIDATION)
+        except PairingError as error:
+            self.found.reduced = f"none: {error}"
+            return
+        self.found.reduced = screen.to_text()
+        asked = [(key.benchmark, key.item) for key in screen.items]
+        estimates = {name: course.mean(answers) for name, (_, answers) in self._rivals.items()}
+        for name in [*self._racing]:
+            with self._own_fault(name):
+                answers = self._racing[name].answer(VALIDATION, asked)
+                values = {key: answers[key.benchmark, key.item] for key in screen.items}
+                estimates[name] = screen.estimate(values)
+        for name in self.found.failed.keys() & self._racing.keys():
+            del self._racing[name]
+        best = max(estimates, key=lambda name: estimates[name], default="")
+        for name, value in screen.behind(estimates, self._gate.confidence).items():
+            if name in self._racing:
+                called = points.live.get(best, best)
+                why = f"{called} is ahead by estimates from {len(asked)} of {len(course.items)}"
+                told = f"{100 * estimates[best]:.1f} and {100 * value:.1f}"
+                why = (
+                    f"{why} validation items, {told}, which err by {100 * screen.error:.1f} points"
+                )
+                self._leave(name, why, self._digest_of(best), "coefficient")
+                del self._racing[name]
 
     def _finish(self, partition: str) -> None:
         """Ask a candidate everything, but for one that is worse than the champion for sure."""
         with self._own_fault(partition):
             candidate, checkpoint = self._racing[partition], self._made[partition].checkpoint
-            champion = self._champion() if self._gate.early_stopping else None
+            champion = self._known.champion() if self._gate.early_stopping else None
             if champion is not None and champion[0] != checkpoint.digest:
                 digest, scores = champion
                 course = course_from(scores, TEST, whole=False, seed=SEED)
@@ -256,14 +260,6 @@ class _Race:
         self._point(partition, SCORES, artifact.digest)
         took = time.perf_counter() - self._started
         self.found.scored[partition] = ScoredCheckpoint(artifact, scores, False, took)
-
-    def _champion(self) -> tuple[str, SuiteScores] | None:
-        """The recipe's champion and its scores on the suite; None where there are none."""
-        ref = names.ref_of(self._store, names.champion(self._points.recipe))
-        if ref is None:
-            return None
-        found = self._store.find(SCORES, scores_digest(ref.digest, self._suite.digest))
-        return None if found is None else (ref.digest, read_scores(found))
 
     def _leave(self, partition: str, because: str, against: str, role: Role) -> None:
         with self._own_fault(partition):
@@ -321,7 +317,3 @@ class _Race:
             yield
         except Exception as error:
             self.found.failed[partition] = error
-
-
-def _nobody(items: Mapping[str, Sequence[int]]) -> SuiteScores:
-    raise AssertionError("its answers are known, and it is not asked")

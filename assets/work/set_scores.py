@@ -57,7 +57,8 @@ class SetScores:
     """What became of the candidates of one set: scores, partial scores, or a fault, by partition.
 
     `saved` counts what was asked now of what would have been asked. `note` says why all were asked
-    everything, where early stopping was wanted and cannot be.
+    everything, where early stopping was wanted and cannot be; `reduced` of the reduced set that was
+    asked first, or why there was none.
     """
 
     scored: dict[str, ScoredCheckpoint] = field(default_factory=dict[str, ScoredCheckpoint])
@@ -65,16 +66,19 @@ class SetScores:
     failed: dict[str, Exception] = field(default_factory=dict[str, Exception])
     saved: Saved = field(default_factory=lambda: Saved(0, 0))
     note: str = ""
+    reduced: str = ""
 
 
 @dataclass(frozen=True)
 class SetPoints:
     """One expert set of one recipe: the partitions to score now, and all that are live.
 
-    Both map partition keys to coefficients. `models` have scores on the suite, perhaps.
+    Both map partition keys to coefficients. `models`, and what the `recipes` made, have scores on
+    the suite, perhaps.
     """
 
     recipe: str
     wanted: Mapping[str, str]
     live: Mapping[str, str]
     models: Sequence[str] = ()
+    recipes: Sequence[str] = ()

@@ -2,7 +2,7 @@
 
 `score_matrix` makes the matrix of a suite; `routing_table` says what routing would buy,
 `retention` and `interference` what merges keep and break, `mean_lengths` how much models write;
-`greedy_soup` and `category_soup` choose what to average.
+`greedy_soup` and `category_soup` choose what to average, `screen_of` what to ask first.
 """
 
 from eval_ops.scores.matrix import ItemKey, ScoreMatrix, score_matrix
@@ -14,6 +14,7 @@ from eval_ops.scores.retention import (
     retention,
 )
 from eval_ops.scores.routing import RoutingTable, routing_table
+from eval_ops.scores.screening import Screen, screen_of
 from eval_ops.scores.soups import category_soup, greedy_soup
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Retention",
     "RoutingTable",
     "ScoreMatrix",
+    "Screen",
     "category_soup",
     "greedy_soup",
     "interference",
@@ -29,4 +31,5 @@ __all__ = [
     "retention",
     "routing_table",
     "score_matrix",
+    "screen_of",
 ]

@@ -23,6 +23,10 @@ class Unit:
     items: tuple[Item, ...]
     weight: float
 
+    def mean(self, values: Mapping[Item, float]) -> float:
+        """Return the mean over benchmarks, for answers to all items."""
+        return self.difference(values, dict.fromkeys(self.items, 0.0))
+
     def difference(self, ours: Mapping[Item, float], theirs: Mapping[Item, float]) -> float:
         """Return the weighted difference ours − theirs, within [−1, 1] for values within [0, 1]."""
         return self.weight * sum(ours[item] - theirs[item] for item in self.items)
@@ -45,6 +49,10 @@ class Course:
     def items(self) -> tuple[Item, ...]:
         """All items in the order in which they are asked."""
         return tuple(item for unit in self.units for item in unit.items)
+
+    def mean(self, values: Mapping[Item, float]) -> float:
+        """Return the mean over benchmarks, for answers to all items."""
+        return self.difference(values, dict.fromkeys(self.items, 0.0))
 
     def difference(self, ours: Mapping[Item, float], theirs: Mapping[Item, float]) -> float:
         """Return the difference of the means over benchmarks, for answers to all items."""

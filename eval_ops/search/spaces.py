@@ -78,9 +78,10 @@ class Dimension:
         Else the middle of its range, or the first of its choices.
         """
         if self.values:
-            return given if given in self.values else self.values[0]  # pyright: ignore[reportReturnType]
-        number = type(given) in (int, float) and self.low <= given <= self.high  # pyright: ignore[reportOperatorIssue]
-        wanted = float(given) if number else float(self.at(0.5))  # pyright: ignore[reportArgumentType]
+            return next((value for value in self.values if value == given), self.values[0])
+        wanted = float(self.at(0.5))
+        if isinstance(given, int | float) and self.low <= given <= self.high:
+            wanted = float(given)
         if not self.steps:
             return self.within(wanted)
         return min(self.steps, key=lambda step: abs(float(step) - wanted))

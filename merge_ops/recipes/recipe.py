@@ -218,7 +218,9 @@ class Recipe:
         """
         searched: Parameters = self.search.get("parameters") or {}
         tables = (*self._parameter_tables, self.sweep, searched)
-        given = {name for table in tables for name in table} | ({"weight"} if self.soup else set())
+        given = {name for table in tables for name in table}
+        if self.soup:
+            given.add("weight")
         specs = self.method.parameter_specs.values()
         return tuple(s.name for s in specs if s.default is REQUIRED and s.name not in given)
 

@@ -1,5 +1,6 @@
 """Early stopping: who is left, what is asked, and what the store and the gate make of it."""
 
+import json
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ from merge_ops.stream import StreamSettings
 from resources.store import ArtifactStore
 from tests import checkpoint_factory as factory
 from tests.assets.work.made_up_store import POINTS, ScoredStore
-from tests.orchestration.tiny_project import SHAPE, write_suite
+from tests.orchestration.tiny_project import SHAPE
 from tests.store_merges import pull_family
 
 STREAM = StreamSettings(threads=1, device="cpu")
@@ -39,6 +40,8 @@ WHOLE = parse_gate({"minimum_samples": 5})
 
 class MadeUp(ScoredStore):
     """Candidates that are made, and answer when they are asked: so large a share is right."""
+
+    models = ("base", "e1")
 
     def make(self, shares: Mapping[str, float], broken: str = "") -> None:
         self.suite = load_suite(self.root / "one.yaml")
@@ -98,7 +101,7 @@ class MadeUp(ScoredStore):
         keys = {key: KEYS[key] for key in wanted or KEYS}
         scoring = Scoring(self.suite, "cpu", 1)
         return score_set(
-            self.store, self, scoring, SetPoints("ties", keys, KEYS, ("base", "e1")), gate
+            self.store, self, scoring, SetPoints("ties", keys, KEYS, self.models, ("ties",)), gate
         )
 
     def kind(self, key: str) -> str:
@@ -175,6 +178,37 @@ def test_a_later_coefficient_runs_against_what_is_known(store: MadeUp) -> None:
     assert store.asked[B] < 60
     assert [*store.score(C).scored] == [C]
     assert (store.asked[A], store.asked[C]) == (240, 240)
+
+
+SCREENED = parse_gate({"early_stopping": True, "reduced_set": 0.1, "minimum_samples": 5})
+
+
+def test_a_reduced_set_leaves_those_that_are_far_behind(store: MadeUp) -> None:
+    store.models = tuple(f"m{n}" for n in range(14))
+    for n, name in enumerate(store.models):
+        store.model(name, 0.2 + 0.05 * n)
+    store.make({A: 0.9, B: 0.3, C: 0.892})
+    found = store.score(gate=SCREENED)
+    assert found.reduced.startswith(
+        "a reduced set of 12 of 120 items, chosen from the answers of 14 models; differences"
+    )
+    assert [*found.scored] == [A]
+    assert store.asked[B] == 12
+    assert found.left[B].because.startswith(
+        "x=0 is ahead by estimates from 12 of 120 validation items, "
+    )
+    assert store.asked[C] == 120
+    assert found.saved == Saved(240 + 12 + 120, 720)
+    whole = store.score(gate=WHOLE)
+    assert [*whole.scored] == [A, B, C]
+    assert [*store.asked.values()] == [240, 240, 240]
+
+
+def test_where_too_few_are_known_there_is_no_reduced_set(store: MadeUp) -> None:
+    store.make({A: 0.9, B: 0.3, C: 0.892})
+    found = store.score(gate=SCREENED)
+    assert "2 models that answer differently are known, and it takes 12" in found.reduced
+    assert found.left[B].because.startswith("x=0 is better on validation items for sure")
 
 
 def test_equals_are_all_asked_everything(store: MadeUp) -> None:
@@ -288,11 +322,16 @@ def test_real_candidates_are_left_and_later_asked_the_rest(
 ) -> None:
     """Answers in parts are those of the whole, and each question is put once."""
     family = factory.write_family(tmp_path / "family", SHAPE)
-    for folder in ("suites", "items"):
-        (tmp_path / folder).mkdir()
-    write_suite(tmp_path, items=40)
-    suite = load_suite(tmp_path / "suites" / "colours.yaml")
-    places, asked = Scoring(suite, "cpu", 1), dict[str, int]()
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    rows = [
+        {"id": f"{split}{n}", "split": split, "prompt": f"letter {n} of {split}: ", "answer": n % 2}
+        | {"choices": [letters[n % 26], letters[(7 * n + 3) % 26]]}
+        for split in ("validation", "test")
+        for n in range(40)
+    ]
+    (tmp_path / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "s.yaml").write_text("name: s\nbenchmarks: [{name: b, items: items.jsonl}]\n")
+    places, asked = Scoring(load_suite(tmp_path / "s.yaml"), "cpu", 1), dict[str, int]()
     store = ArtifactStore.open((tmp_path / "store").as_uri(), catalog="c")
     pull_family(store, family)
     text = """
@@ -300,8 +339,8 @@ def test_real_candidates_are_left_and_later_asked_the_rest(
         base_model: base
         experts: all
         parameters: {weight: 1.0}
-        sweep: {lambda: [0.5, 20.0, 40.0]}
-        suite: colours
+        sweep: {lambda: [0.5, 8.0, 40.0]}
+        suite: s
         keep: none
     """
     recipe = parse_recipe(text, "r", "r.yaml")
@@ -313,7 +352,7 @@ def test_real_candidates_are_left_and_later_asked_the_rest(
     def counted(
         folder: Any, called: str, scoring: Any, progress: Any, items: Any, *more: Any
     ) -> Any:
-        asked[called] = asked.get(called, 0) + (80 if items is None else len(items["colour"]))
+        asked[called] = asked.get(called, 0) + (80 if items is None else len(items["b"]))
         return ask(folder, called, scoring, progress, items, *more)
 
     monkeypatch.setattr(candidates, "score_in_child", counted)
@@ -325,7 +364,7 @@ def test_real_candidates_are_left_and_later_asked_the_rest(
     assert sum(asked.values()) < 240
     with CandidateScorer(store, job, places, STREAM) as scorer:
         whole = score_set(store, scorer, places, SetPoints("r", keys, keys), WHOLE)
-    assert [*whole.scored] == [*keys]
+    assert sorted(whole.scored) == sorted(keys)
     assert [*asked.values()] == [80, 80, 80]
     again = ArtifactStore.open((tmp_path / "another").as_uri(), catalog="c")
     pull_family(again, family)
