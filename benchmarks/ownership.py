@@ -76,8 +76,9 @@ def draw_cases(count: int, experts: Sequence[str], opened: bool) -> Iterator[Cas
         members = draw.sample(experts, max(size, 2 if opened and method not in ALONE else size))
         weights: list[float | None] = [None] * len(members)
         if method in WEIGHED:
-            weights = [SHARES[number // 3 % len(SHARES)], *_shares(draw, len(members) - 1)]
-        treatment = TREATMENTS[number % len(TREATMENTS)]
+            weights = [SHARES[number // 5 % len(SHARES)], *_shares(draw, len(members) - 1)]
+        turn = number + number // len(methods)  # so that each method meets each treatment
+        treatment = TREATMENTS[turn % len(TREATMENTS)]
         named = dict(zip(members, weights, strict=True))
         missing = (max(named, key=lambda name: named[name] or 0.0),) if opened else ()
         yield Case(number, method, named, treatment, missing)
@@ -186,7 +187,7 @@ def run_case(
                 "answer": each.answer,
                 "effect": each.effect,
                 **numbers,
-            }  # fmt: skip
+            }
         )
     return {**asdict(case), "explained": tasks.whole.explained, "told": told}
 
