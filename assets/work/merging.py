@@ -9,6 +9,7 @@ from assets.work.emr_masking import EMR_MASKS, PublishedMasks, publish_masks
 from assets.work.pulling import open_models
 from assets.work.resume import carry_out
 from assets.work.reuse import with_reuse
+from assets.work.studying import known_signs
 from assets.work.virtual_checkpoints import (
     CHECKPOINT,
     check_place,
@@ -104,7 +105,10 @@ def merge_set(
     result = merger.merge(
         opened.recipe, opened.models, job.expert_set, job.points, job.asset, written
     )
-    return replace(result, warnings=tuple(dict.fromkeys([*opened.warnings, *result.warnings])))
+    experts = job.expert_set.split("+") if job.expert_set else []
+    signs = known_signs(store, job.base, experts, opened.models) if experts else ()
+    warnings = dict.fromkeys([*opened.warnings, *result.warnings, *signs])
+    return replace(result, warnings=tuple(warnings))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,15 @@ if TYPE_CHECKING:  # modules, imported when they are asked for
         merge_check,
         model_card,
         nameless_card,
+        oddities,
     )
 
-__all__ = ["comparing", "inspecting", "markdown", "merge_check", "model_card", "nameless_card"]
+__all__ = [
+    "comparing",
+    "inspecting",
+    "markdown",
+    "merge_check",
+    "model_card",
+    "nameless_card",
+    "oddities",
+]
