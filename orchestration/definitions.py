@@ -223,7 +223,9 @@ def _recipe_assets(partitions: Partitions, merge: MergeRecipe) -> Iterator[Any]:
         if merge.recipe.gate.get("early_stopping"):
             version = f"{version} early"  # what was left is to be asked the rest without it
         peers = [n for n, each in catalog.recipes.items() if each.suite == merge.recipe.suite]
-        made = build_scores(merge, suite, version, same_point, condition, gpu_op_tags(), deps, peers)
+        made = build_scores(
+            merge, suite, version, same_point, condition, gpu_op_tags(), deps, peers
+        )
         yield _with_suite(catalog, named, made)
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # modules, imported when they are asked for
         merge_check,
         model_card,
         nameless_card,
+        oddities,
         reproduction,
         upstream_card,
     )
@@ -27,6 +28,7 @@ __all__ = [
     "merge_check",
     "model_card",
     "nameless_card",
+    "oddities",
     "reproduction",
     "upstream_card",
 ]

@@ -236,7 +236,9 @@ def _tensor(name: str, source: TensorSource, parts: Sequence[_Seen]) -> TensorDi
     squares_a, squares_b, product, squares = (
         total(part[0][number] for part in parts) for number in range(4)
     )
-    lengths = math.sqrt(squares_a) * math.sqrt(squares_b) if squares_a and squares_b else 0.0
+    both = squares_a * squares_b  # of equal tensors the root of it is their square, to the bit
+    usual = 0.0 < both < math.inf
+    lengths = math.sqrt(both) if usual else math.sqrt(squares_a) * math.sqrt(squares_b)
     stack, layer = layer_of(name) or ("", None)
     return TensorDifference(
         name,

@@ -18,7 +18,6 @@ from merge_ops.errors import CompatibilityError, Fault
 from merge_ops.progress import Progress
 from merge_ops.provenance.invariants import Independence, huref, independence, token_rows
 from merge_ops.provenance.task_regression import Shares, TaskRegression, regress_tasks
-from merge_ops.provenance.tile_regression import TileRegression, regress_tiles
 from merge_ops.stream.block_reader import fetch_stored
 from merge_ops.stream.settings import StreamSettings
 from merge_ops.symmetries import Anatomy, read_anatomy, transformed
@@ -27,11 +26,19 @@ from merge_ops.symmetries.aligning import align
 Answer = Literal["in it", "not found", "cannot be told"]
 
 LEAST_WEIGHT = 0.03
-"""Of a candidate's own directions: below it nothing is claimed."""
-LEAST_SCORE = 5.0
-"""Standard errors that a weight must be above zero."""
-LEAST_AGREEMENT = 0.75
+"""A smaller mean weight is not claimed to be one."""
+LEAST_SCORE = 8.0
+"""Standard errors, as matrices differ, that the mean weight must be above zero."""
+LEAST_AGREEMENT = 0.9
 """The share of matrices in which the weight must be above zero."""
+MOST_SPREAD = 0.25
+"""Standard deviation of the weights over the matrices, against their mean. A merge gives a model
+one weight everywhere; what a similar training has in common with it comes and goes."""
+PLAIN_EFFECT = 3.0
+"""Of gradients and slices, whose weights do differ: how many times longer the candidate's part must
+be than all that is not explained."""
+FEWEST = 4
+"""Matrices that must have been compared."""
 INTERVAL = 1.96
 DISTANT = 0.5
 """‖suspect − base‖ / ‖base‖ above which an alignment is tried: no fine-tune goes so far."""
@@ -45,11 +52,13 @@ HUREF_ALIKE = 0.8
 class CandidateEvidence:
     """The evidence for one candidate: its verdict, and the numbers that it rests on.
 
-    `weight` is that of the candidate's own directions with its 95 % interval; `agreement` the share
-    of matrices in which it is above zero. `plain_weight` is least squares over all entries, with
-    the interval that follows where the rest is noise. `by_layer` are its plain weights, `spread`
-    their standard deviation: a linear merge has the same in all layers. `huref` is the cosine of
-    invariants with the suspect, None where it cannot be taken.
+    `weight` is the mean over the layers' matrices, each regressed for itself, with the 95 %
+    interval that follows from how they differ; `score` counts standard errors, `agreement` is the
+    share of matrices in which the weight is above zero, `spread` their standard deviation against
+    the mean. `plain_weight` is least squares over all entries at once, with the interval that would
+    hold if the rest were noise; `effect` is the length of the candidate's own part against that of
+    the rest. `by_layer` has weight and interval of each layer. `huref` is the cosine of invariants
+    with the suspect, None where it cannot be taken.
     """
 
     name: str
@@ -60,11 +69,12 @@ class CandidateEvidence:
     high: float
     score: float
     agreement: float
+    spread: float
     plain_weight: float
     plain_low: float
     plain_high: float
+    effect: float
     by_layer: tuple[tuple[str, float, float, float], ...]
-    spread: float
     huref: float | None
 
 
@@ -118,16 +128,11 @@ def inspect_suspect(
             f"model '{suspect.name}' cannot be compared with base '{base.name}'",
             [Fault(name, why) for name, why in list(tasks.left_out.items())[:10]],
         )
-    tiles = regress_tiles(base, candidates, suspect, _of(progress, "directions"))
     origin, base_huref, hurefs = _invariants(suspect, base, candidates, anatomies, notes)
-    evidence = [
-        _evidence(number, each.name, tasks, tiles, hurefs[number])
-        for number, each in enumerate(candidates)
-    ]
     return Inspection(
         suspect.name,
         base.name,
-        tuple(evidence),
+        tuple(evidence_in(tasks, hurefs)),
         tasks.whole.explained,
         distance,
         aligned,
@@ -212,22 +217,31 @@ def _invariants(
     return origin, ics(base), [ics(each) for each in candidates]
 
 
+def evidence_in(
+    tasks: TaskRegression, hurefs: Sequence[float | None] | None = None
+) -> list[CandidateEvidence]:
+    """Return what a regression tells of each candidate; `hurefs` are their invariants."""
+    return [
+        _evidence(number, name, tasks, hurefs[number] if hurefs else None)
+        for number, name in enumerate(tasks.candidates)
+    ]
+
+
 def _evidence(
-    number: int,
-    name: str,
-    tasks: TaskRegression,
-    tiles: TileRegression,
-    ics: float | None,
+    number: int, name: str, tasks: TaskRegression, ics: float | None
 ) -> CandidateEvidence:
-    weight, error = tiles.weights[number], tiles.errors[number]
-    score = weight / error if error else math.inf if weight > 0 else 0.0
-    parts = [each[number] for each in tiles.by_tensor.values()]
-    finite = [each for each in parts if math.isfinite(each)]
-    agreement = sum(each > 0 for each in finite) / max(1, len(finite))
-    layers = _by_layer(number, tasks.layers)
-    inside = [each[1] for each in layers if each[0] != "" and math.isfinite(each[1])]
-    answer, why = _verdict(weight, score, agreement, tiles)
-    plain, error_of_plain = tasks.whole.weights[number], tasks.whole.errors[number]
+    parts = [each.weights[number] for each in _matrices(tasks)]
+    found = [each for each in parts if math.isfinite(each)]
+    weight = math.fsum(found) / len(found) if found else math.nan
+    deviation = _deviation(found)
+    error = deviation / math.sqrt(len(found)) if found else math.nan
+    score = weight / error if error else math.copysign(math.inf, weight)
+    agreement = sum(each > 0 for each in found) / max(1, len(found))
+    spread = deviation / weight if weight > 0 else math.inf
+    plain, plain_error = tasks.whole.weights[number], tasks.whole.errors[number]
+    effect = plain / (plain_error * math.sqrt(tasks.whole.count)) if plain_error else math.inf
+    numbers = (weight, score, agreement, spread, effect)
+    answer, why = _verdict(numbers, len(found))
     return CandidateEvidence(
         name,
         answer,
@@ -237,30 +251,41 @@ def _evidence(
         weight + INTERVAL * error,
         score,
         agreement,
+        spread,
         plain,
-        plain - INTERVAL * error_of_plain,
-        plain + INTERVAL * error_of_plain,
-        tuple(layers),
-        _deviation(inside),
+        plain - INTERVAL * plain_error,
+        plain + INTERVAL * plain_error,
+        effect,
+        tuple(_by_layer(number, tasks.layers)),
         ics,
     )
 
 
+def _matrices(tasks: TaskRegression) -> list[Shares]:
+    """The regressions of the layers' matrices; of all tensors where there are none."""
+    inside = [tasks.tensors[name] for name in tasks.tensors if tasks.is_matrix_of_layer(name)]
+    return inside or list(tasks.tensors.values())
+
+
 def _verdict(
-    weight: float, score: float, agreement: float, tiles: TileRegression
+    numbers: tuple[float, float, float, float, float], matrices: int
 ) -> tuple[Answer, str]:
+    weight, score, agreement, spread, effect = numbers
     if not math.isfinite(weight):
         why = "its task vector is zero, or a combination of those of other candidates"
         return "cannot be told", why
-    if tiles.groups < 3:
-        return "cannot be told", "fewer than three matrices could be compared"
-    told = (
-        f"weight {weight:.3f}, {score:.1f} standard errors, above zero in {agreement:.0%} of"
-        " matrices"
-    )
-    if weight >= LEAST_WEIGHT and score >= LEAST_SCORE and agreement >= LEAST_AGREEMENT:
+    if matrices < FEWEST:
+        return "cannot be told", f"fewer than {FEWEST} matrices could be compared"
+    told = f"weight {weight:.3f}, above zero in {agreement:.0%} of {matrices} matrices"
+    if weight < LEAST_WEIGHT or score < LEAST_SCORE or agreement < LEAST_AGREEMENT:
+        return "not found", told
+    told += f", {spread:.0%} apart"
+    if spread <= MOST_SPREAD or effect >= PLAIN_EFFECT:
         return "in it", told
-    return "not found", told
+    return (
+        "cannot be told",
+        f"{told}: the weight is not the same everywhere, as a similar training would give it",
+    )
 
 
 def _by_layer(

@@ -1,8 +1,8 @@
 """Whose task vectors is a model made of? Regression of its own on those of candidates.
 
 θ_s − θ_0 = Σ wᵢ (θᵢ − θ_0) + rest, by least squares over all entries: for each tensor, for each
-layer and as a whole. It is exact for a linear merge; what fine-tunes of one base have in common
-counts as well, which is why `tile_regression` has the last word.
+layer and as a whole. It is exact for a linear merge whose parts are all candidates; of what is
+missing among them, the part that fine-tunes of one base have in common goes to the others.
 """
 
 from __future__ import annotations
@@ -63,6 +63,11 @@ class TaskRegression:
     layers: Mapping[tuple[str, int | None], Shares]
     tensors: Mapping[str, Shares]
     left_out: Mapping[str, str]
+    matrices: frozenset[str]
+
+    def is_matrix_of_layer(self, name: str) -> bool:
+        """Return whether a tensor is a matrix, or a stack of them, in a layer."""
+        return name in self.matrices
 
 
 def common_tensors(
@@ -131,6 +136,9 @@ def regress_tasks(
         {place: _together(grams, counts, names) for place, names in layers.items()},
         {name: shares_of(gram, counts[name]) for name, gram in grams.items()},
         left_out,
+        frozenset(
+            name for name, each in common.items() if len(each[0].shape) > 1 and layer_of(name)
+        ),
     )
 
 

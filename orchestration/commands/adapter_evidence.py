@@ -65,6 +65,5 @@ def _print(
     say(
         console,
         f"weight {evidence.plain_weight:.4f} by least squares"
-        f" ({evidence.plain_low:.4f} … {evidence.plain_high:.4f}), from layer to layer"
-        f" ± {evidence.spread:.4f}",
+        f" ({evidence.plain_low:.4f} … {evidence.plain_high:.4f}), by matrix {evidence.weight:.4f}",
     )

@@ -110,7 +110,7 @@ def _table(candidates: "Sequence[CandidateEvidence]") -> Table:
             f"{each.weight:.3f}",
             f"{each.low:.3f} … {each.high:.3f}",
             f"{each.plain_weight:.3f}",
-            f"{each.spread:.3f}",
+            f"{each.spread:.0%}" if each.weight > 0 else "–",
             _number(each.huref),
         )
     return table
