@@ -15,10 +15,12 @@ from assets.work.model_facts import facts_by_digest
 from assets.work.scoring import SCORES, open_scores
 from assets.work.stored_names import Named, names_of
 from assets.work.virtual_checkpoints import CHECKPOINT
+from eval_ops.errors import EvalError
 from merge_ops.errors import ReproductionError
 from merge_ops.provenance.hub_card import CardFacts, CardInput, CardResult, write_card
 from merge_ops.provenance.licences import effective
 from merge_ops.provenance.reproduction import CARD_FILE, MakingStep, Part, Reproduction
+from resources.errors import DamagedArtifactError
 
 if TYPE_CHECKING:
     from eval_ops.scores import SuiteScores
@@ -63,7 +65,7 @@ def card_of(store: "ArtifactStore", named: Named, called: str | None = None) -> 
             licence=effective(licences),
             reproduction=reproduction,
             languages=next(iter(languages)) if len(languages) == 1 else (),
-            results=list(_results(store, named)),
+            results=list(_results(store, named, notes)),
             excluded=dict.fromkeys(plan.get("excluded") or (), "takes no part in the merge"),
             called=called,
             sources=[CardInput("", each.name, each.digest, each.uri) for each in ancestry.sources],
@@ -175,8 +177,11 @@ def _config(artifact: "Artifact") -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _results(store: "ArtifactStore", named: Named) -> Iterator[CardResult]:
-    """The scores on test items that belong to the checkpoint, by the names that point to it."""
+def _results(store: "ArtifactStore", named: Named, notes: list[str]) -> Iterator[CardResult]:
+    """The scores on test items that belong to the checkpoint, by the names that point to it.
+
+    Of scores that cannot be read a note says so.
+    """
     seen: set[str] = set()
     for each in names_of(store, named.digest):
         if each.asset is None or names.kind_of(each.asset) != names.MERGED_CHECKPOINT:
@@ -188,7 +193,10 @@ def _results(store: "ArtifactStore", named: Named) -> Iterator[CardResult]:
         seen.add(artifact.digest)
         scored = artifact.manifest.get("checkpoint")
         if isinstance(scored, dict) and scored.get("digest") == named.digest:
-            yield from _of_suite(open_scores(artifact))
+            try:
+                yield from _of_suite(open_scores(artifact, checked=False))
+            except (EvalError, DamagedArtifactError) as error:
+                notes.append(f"Scores that are known could not be read: {error}")
 
 
 def _of_suite(scores: "SuiteScores") -> Iterator[CardResult]:
