@@ -7,7 +7,8 @@
 Rows: definitions (what each step's process loads), many-definitions (1,000 models, in pairs),
 champions (of recipes with 200 points each), leaderboard (one new row among many), picture (of a
 merge_plan), lineage and impact (of a tenth as many models as partitions), plan, merge and inspect
-(a checkpoint of very many tiny tensors; mergekit beside them where it is installed) and idle (what a day of looking at the upstream models leaves on the disk).
+(a checkpoint of very many tiny tensors; mergekit beside them where it is installed) and idle (what
+a day of looking at the upstream models leaves on the disk).
 
 Each row prepares a folder, unmeasured, and runs one process, in this checkout and with `--earlier`
 in another one with a `.venv` of its own. `work s` is the row's own seconds, without Python's start,

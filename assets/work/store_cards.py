@@ -96,8 +96,8 @@ def reproduction_of(
             )
         _, recipe = _recipe_of(at, ancestry)
         called = _called(ancestry, making["models"])
-        models = {
-            called.get(name, name): tuple(
+        models: dict[str, tuple[Part, ...]] = {
+            str(called.get(name, name)): tuple(
                 Part(digest, ancestry.nodes[digest].uri if digest in ancestry.nodes else None)
                 for digest in parts
             )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -148,7 +148,7 @@ def front_matter(facts: CardFacts) -> dict[str, Any]:
 def pipeline_tag(config: Mapping[str, Any]) -> str | None:
     """Return the Hub's task of a model with this config; None where the config does not tell."""
     named = config.get("architectures")
-    classes = [str(each) for each in named] if isinstance(named, list) else []
+    classes = list(map(str, cast("list[object]", named))) if isinstance(named, list) else []
     if any(each.endswith(("ForCausalLM", "LMHeadModel")) for each in classes):
         return "text-generation"
     if any(each.endswith("ForConditionalGeneration") for each in classes):
