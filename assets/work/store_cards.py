@@ -25,7 +25,7 @@ from resources.errors import DamagedArtifactError
 if TYPE_CHECKING:
     from eval_ops.scores import SuiteScores
     from merge_ops.provenance.ancestry import Ancestor, Ancestry
-    from resources.store import Artifact, ArtifactStore
+    from resources.store import Artifact, ArtifactStore, Ref
 
 
 def card_of(store: "ArtifactStore", named: Named, called: str | None = None) -> str | None:
@@ -197,6 +197,28 @@ def _results(store: "ArtifactStore", named: Named, notes: list[str]) -> Iterator
                 yield from _of_suite(open_scores(artifact, checked=False))
             except (EvalError, DamagedArtifactError) as error:
                 notes.append(f"Scores that are known could not be read: {error}")
+
+
+def scores_of(store: "ArtifactStore", ref: "Ref | None") -> dict[str, str]:
+    """Return the scores of what a name points to, their digests by suite, as its recipe has them.
+
+    `ref` is that of a merged checkpoint's partition, or of a champion.
+    """
+    if ref is None or "/" not in ref.asset:
+        return {}
+    recipe, partition = ref.asset.split("/")[0], ref.partition
+    if names.kind_of(ref.asset) == names.CHAMPION:
+        experts, coefficient = (ref.fields.get(each) for each in ("experts", "coefficient"))
+        partition = f"{coefficient}|{experts}" if experts else str(coefficient or "")
+    found = names.ref_of(store, names.scores(recipe), partition)
+    artifact = store.find(SCORES, found.digest) if found is not None else None
+    said = artifact.manifest if artifact is not None else {}
+    suite, scored = said.get("suite"), said.get("checkpoint")
+    if not isinstance(suite, dict) or not isinstance(scored, dict):
+        return {}
+    if artifact is None or scored.get("digest") != ref.digest:
+        return {}
+    return {str(suite.get("name")): artifact.digest}
 
 
 def _of_suite(scores: "SuiteScores") -> Iterator[CardResult]:

@@ -25,6 +25,19 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _LONGEST_ID = 96
 
 
+def hub_id(origin: str | None) -> str | None:
+    """Return the Hub's id in a URI such as hf://org/name@commit; None where there is none."""
+    scheme, _, rest = (origin or "").partition("://")
+    found = rest.partition("@")[0]
+    return found if scheme == "hf" and is_hub_id(found) else None
+
+
+def is_hub_id(text: str) -> bool:
+    """Tell whether a text may be `org/name` on the Hub, which refuses a card with another one."""
+    bad = "--" in text or ".." in text or len(text) > _LONGEST_ID
+    return _HUB_ID.fullmatch(text) is not None and not bad
+
+
 @dataclass(frozen=True)
 class CardInput:
     """A card input is one model that went in: role, name, digest, and the name others know it by.
@@ -42,11 +55,7 @@ class CardInput:
     @property
     def hub_id(self) -> str | None:
         """Return its id on the Hub; None where it has none."""
-        scheme, _, rest = (self.origin or "").partition("://")
-        found = rest.partition("@")[0]
-        good = _HUB_ID.fullmatch(found) and len(found) <= _LONGEST_ID
-        bad = "--" in found or ".." in found
-        return found if scheme == "hf" and good and not bad else None
+        return hub_id(self.origin)
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,8 @@ def test_a_checkpoint_leaves_with_a_card_that_the_hub_takes(made: Pedigree) -> N
         attempt.write_bytes("scores.json", suite.to_json().encode())
         attempt.write_bytes("samples.parquet", b"")
         checkpoint = {"kind": "checkpoint", "digest": digest}
-        found = attempt.publish(scores_digest(digest, suite.suite_digest), checkpoint=checkpoint)
+        named = {"checkpoint": checkpoint, "suite": {"name": "quick", "digest": "s" * 64}}
+        found = attempt.publish(scores_digest(digest, suite.suite_digest), **named)
     made.store.point("simple/scores", "lambda=0.5", "scores", found.digest)
     text = card_of(made.store, resolve_name(made.store, POINT), "team/Llama-simple")
     assert text is not None
@@ -118,6 +119,8 @@ def test_a_checkpoint_leaves_with_a_card_that_the_hub_takes(made: Pedigree) -> N
     assert data.base_model is None
     (result,) = data.eval_results or ()
     assert (result.dataset_type, result.metric_type, result.metric_value) == ("herbs", "acc", 0.75)
+    told = json.loads(done("lineage", POINT, "--json"))["scores"]
+    assert told == {"quick": found.digest}
     assert "AutoModelForCausalLM.from_pretrained('team/Llama-simple')" in text
     assert "**Built with Llama**" in text
     assert "no legal advice" in text
