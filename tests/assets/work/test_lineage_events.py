@@ -17,11 +17,11 @@ from merge_ops.recipes.steps import Steps
 from merge_ops.stream.stream import StreamSettings
 from resources.outbound import LineageEndpoint, endpoint_of_environment
 from resources.store import ArtifactStore
-from tests.checkpoint_factory import Family
+from tests.checkpoint_factory import LLAMA, Family, write_family
 from tests.resources.hub_server import send, serving
 from tests.store_merges import pull_family
 
-RECIPE = "merge_method: {method}\nexperts: all\n"
+RECIPE = "merge_method: {method}\nparameters: {{weight: 0.5, t: 0.5}}\nexperts: all\n"
 RUN = "2b4c0b5e-0c5b-4b3e-9f0a-6d1a3a3f0c11"
 
 
@@ -59,6 +59,11 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
         monkeypatch.setenv("OPENLINEAGE_API_KEY", "a key of a test")
         yield found
         found.held.set()
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory: pytest.TempPathFactory) -> Family:
+    return write_family(tmp_path_factory.mktemp("models"), LLAMA, experts=2)
 
 
 def job_of(store: ArtifactStore, family: Family, method: str = "linear") -> MergeJob:
