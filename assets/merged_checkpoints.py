@@ -19,7 +19,8 @@ from assets.run_settings import RunSettings
 from assets.team_asset import team_asset
 from assets.withdrawal_checks import check_partitions, spec
 from assets.work import names
-from assets.work.merging import MergedCheckpoint, MergedSet, MergeJob, merge_set, point_at
+from assets.work.merging import MergedCheckpoint, MergedSet, MergeJob, point_at
+from assets.work.noted_merges import merge_noted
 from assets.work.searching import found_job
 from merge_ops.errors import shown
 from merge_ops.recipes import Recipe, Steps
@@ -107,7 +108,9 @@ def build_merged_checkpoint(
                 if merge.recipe.search:
                     job, study = found_job(store, job)
                     version = f"{version} {study}"
-                merged = merge_set(store, job, settings.stream(), progress)
+                merged = merge_noted(
+                    store, job, settings.stream(), progress, run, context.log.warning
+                )
                 stop_if_run_is_over(context)
                 point_at(store, job, merged, run)
                 _report(context, batch, version, points, merged, merge.recipe)

@@ -17,7 +17,8 @@ from assets.run_settings import RunSettings
 from assets.team_asset import team_asset
 from assets.withdrawal_checks import check_partitions, check_whole, spec
 from assets.work import names
-from assets.work.merging import MergedSet, MergeJob, merge_set, point_at
+from assets.work.merging import MergedSet, MergeJob, point_at
+from assets.work.noted_merges import merge_noted
 from merge_ops.recipes import Steps
 
 
@@ -81,7 +82,7 @@ def build_recipe_step(
 
         def make(partition: str | None) -> Report:
             job, progress = step.job(partition), log_progress(context.log, partition or step.asset)
-            merged = merge_set(store, job, settings.stream(), progress)
+            merged = merge_noted(store, job, settings.stream(), progress, run, context.log.warning)
             stop_if_run_is_over(context)
             point_at(store, job, merged, run)
             return data_version(step.code_version, merged), _metadata(merged)

@@ -19,6 +19,7 @@
     ├── AncestryError          what is said of a model's origin or licence that cannot be so
     ├── LicenceConflictError   licences that do not go together, where something is published
     ├── ReproductionError      a checkpoint that cannot be made again here, and why
+    ├── SignatureError         a key that signs nothing, or a file that holds none
     └── OutputError            the output cannot be written where it was asked for
 
 Every message says where, what was given, what is allowed and what to do. Catch by type; the text
@@ -175,6 +176,10 @@ class LicenceConflictError(RongheError):
 
 class ReproductionError(RongheError):
     """A checkpoint cannot be made again here: an input is gone, or another one, or so is a rule."""
+
+
+class SignatureError(RongheError):
+    """A key cannot sign, or a file holds no key."""
 
 
 class OutputError(RongheError):

@@ -25,6 +25,7 @@
     │   ├── MissingSourceError        nothing there
     │   ├── UnsafeWeightsError        weights only as pickles that are not converted
     │   └── SourceChangedError        the files changed while they were read
+    ├── OutboundError             a model could not leave: a hub refuses it, or a name is none
     ├── EndpointError               a judge's endpoint does not answer, or not as it should
     └── ComputeError                GPUs that cannot be had
 
@@ -131,6 +132,10 @@ class UnsafeWeightsError(ModelSourceError):
 
 class SourceChangedError(ModelSourceError):
     """The source's files changed while they were being read."""
+
+
+class OutboundError(ResourceError):
+    """A model could not leave: a hub refuses it or does not answer, or a name cannot be right."""
 
 
 class EndpointError(ResourceError):

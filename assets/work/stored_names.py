@@ -9,7 +9,6 @@ model[qwen]                   any other asset, with its partition in brackets or
 3f9c02, or all of a digest    a content, whatever it is called
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -156,10 +155,10 @@ def _by_digest(store: "ArtifactStore", text: str) -> Named | None:
 
 
 def _unknown(store: "ArtifactStore", text: str) -> Named:
-    known = list(dict.fromkeys(_known(store)))
-    own = [each for each in known if "/" not in each or each.endswith(f"/{names.CHAMPION}")]
-    near = did_you_mean(text, known)
-    shown = ", ".join(own[:MOST_SHOWN]) + (" …" if len(own) > MOST_SHOWN else "")
+    known = _known(store)
+    first = [label for kind, label in known if kind in (MODEL, names.CHAMPION)]
+    near = did_you_mean(text, [label for _, label in known])
+    shown = ", ".join(first[:MOST_SHOWN]) + (" …" if len(first) > MOST_SHOWN else "")
     raise MissingArtifactError(
         f"'{text}' names nothing in artifact store {store.uri}.{near} Known are {shown or 'none'};"
         " `ronghe ls` lists them. Give a model, RECIPE/champion, RECIPE[COEFFICIENT|EXPERTS], or"
@@ -168,16 +167,17 @@ def _unknown(store: "ArtifactStore", text: str) -> Named:
     )
 
 
-def _known(store: "ArtifactStore") -> Iterator[str]:
-    """Every name of the catalog by the keys of its refs, unread: models and champions first."""
-    found: list[tuple[str, str | None]] = []
+def _known(store: "ArtifactStore") -> list[tuple[str, str]]:
+    """Every name of the catalog, as kind and label, by the keys of its refs, unread.
+
+    Models come first, then champions.
+    """
+    found: list[tuple[str, str]] = []
     for entry in store.upkeep.ref_entries():
         *folders, file = entry.key.split("/")[2:]
         partition = unquote(file.removesuffix(".json"), errors="replace")
         asset = names.present_name("/".join(map(unquote, folders)))
-        found.append((asset, None if partition == "@" else partition))
-    first = (MODEL, names.CHAMPION, names.MERGED_CHECKPOINT)
-    ranks = {kind: rank for rank, kind in enumerate(first)}
-    found.sort(key=lambda each: (ranks.get(names.kind_of(each[0]), len(ranks)), str(each)))
-    for asset, partition in found:
-        yield label_of(asset, partition)
+        label = label_of(asset, None if partition == "@" else partition)
+        found.append((names.kind_of(asset), label))
+    order = {MODEL: 0, names.CHAMPION: 1, names.MERGED_CHECKPOINT: 2}
+    return sorted(set(found), key=lambda each: (order.get(each[0], len(order)), each[1]))

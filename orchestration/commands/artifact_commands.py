@@ -85,6 +85,57 @@ def withdraw(
     run_withdraw(name, because, warn_only, undo, as_json)
 
 
+@app.command(epilog="Example:  ronghe sign champion/ties --key team.pem")
+def sign(
+    name: Named,
+    key: Annotated[
+        Path, typer.Option(help="A private key of an elliptic curve, as PEM.", show_default=False)
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Sign the files of NAME with a key of yours; `ronghe verify --signed` looks at it again."""
+    from orchestration.commands.signing_command import run_sign
+
+    run_sign(name, key, as_json)
+
+
+@app.command(epilog="Example:  ronghe push champion/ties our-team/herbs-7b --dry-run")
+def push(
+    name: Named,
+    repository: Annotated[
+        str, typer.Argument(help="The repository of the Hub, owner/name.", show_default=False)
+    ],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be sent: files, bytes, the card.")
+    ] = False,
+    private: Annotated[
+        bool, typer.Option("--private", help="A repository that is made now is private.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Push NAME to the Hugging Face Hub as one commit; what was withdrawn is refused.
+
+    The Hub, or the mirror of HF_ENDPOINT; a token by HF_TOKEN or `hf auth login`.
+    """
+    from orchestration.commands.export_command import run_push
+
+    run_push(name, repository, dry_run, private, as_json)
+
+
+@app.command(epilog="Example:  ronghe export champion/ties --oci ./ties-oci")
+def export(
+    name: Named,
+    oci: Annotated[
+        Path, typer.Option(help="The folder to write; new or empty.", show_default=False)
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Export NAME as an OCI image layout by CNCF ModelPack's model-spec, for oras or a registry."""
+    from orchestration.commands.export_command import run_export
+
+    run_export(name, oci, as_json)
+
+
 @app.command(epilog="Example:  ronghe pull champion/ties ./ties")
 def pull(
     name: Named,

@@ -245,8 +245,19 @@ def verify(
         bool,
         typer.Option("--made-from", help="With --repair: also what was made from these DIGESTS."),
     ] = False,
+    signed: Annotated[
+        bool, typer.Option("--signed", help="Look at signatures (`ronghe sign`) instead.")
+    ] = False,
+    public_key: Annotated[
+        Path | None, typer.Option(help="With --signed: the key that must have signed, as PEM.")
+    ] = None,
 ) -> None:
     """Hash the store's artifacts again, and look at its refs. Exit status 1 when one is bad."""
+    if signed or public_key is not None:
+        from orchestration.commands.signing_command import run_check
+
+        run_check(digests or [], signed, public_key, kind, repair or made_from)
+        return
     from orchestration.commands.verify_command import verify as run
 
     run(digests or [], kind, repair, made_from)

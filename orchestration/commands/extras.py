@@ -5,6 +5,8 @@ import importlib.util
 EXTRAS = {
     "torch": ("torch",),
     "hub": ("huggingface_hub",),
+    "signing": ("cryptography", "model_signing"),
+    "lineage": ("openlineage",),
     "platform": (
         "absl", "accelerate", "botocore", "cma", "dagster", "dagster_shared", "dagster_webserver",
         "datasets", "lm_eval", "matplotlib", "optuna", "pyarrow", "pydantic", "rouge_score",

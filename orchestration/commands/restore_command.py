@@ -1,24 +1,18 @@
 """`ronghe restore` and `pull`: what the artifact store has, as a folder."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from assets.work.merging import CHECKPOINT
-from assets.work.store_cards import card_of
-from assets.work.stored_names import Named, names_of, open_named, resolve_name
+from assets.work.sharing.cards import CARD, card_leaving
+from assets.work.sharing.outgoing import said_by
+from assets.work.stored_names import open_named, resolve_name
 from merge_ops.checkpoints import FolderSink
 from merge_ops.jobs.restoring import copy_files
-from merge_ops.provenance import markdown
 from orchestration.commands.catalog_store import open_store
 from orchestration.commands.console import PlainConsole, progress_bar
 from orchestration.commands.list_command import print_json
 from orchestration.commands.output_folder import check_output, check_space, staged
 from orchestration.commands.path_command import warn_of_withdrawal, written
 from resources.errors import ArtifactReadError, DamagedArtifactError
-from resources.store import ArtifactStore
-
-if TYPE_CHECKING:
-    from resources.store import Ref
 
 
 def run_restore(name: str, out: Path, as_json: bool = False) -> None:
@@ -34,7 +28,7 @@ def run_restore(name: str, out: Path, as_json: bool = False) -> None:
     check_output(out)
     named = resolve_name(store, name)
     warn_of_withdrawal(store, named)
-    ref, model = _said_by(store, named), written(store, open_named(store, named))
+    ref, model = said_by(store, named), written(store, open_named(store, named))
     check_space(out, model.nbytes)
     console = PlainConsole(stderr=True)
     bar = progress_bar(console)
@@ -53,38 +47,12 @@ def run_restore(name: str, out: Path, as_json: bool = False) -> None:
                 " `ronghe verify --repair` sets it aside, and the next `ronghe refresh` makes it"
                 " again"
             )
-        card = card_of(store, named, out.name)
+        own = stage / CARD
+        card = card_leaving(store, named, ref, out.name, own.read_bytes() if own.is_file() else b"")
         if card is not None:
-            (stage / "README.md").write_text(card, encoding="utf-8")
-        if ref is not None and ref.kind == CHECKPOINT:
-            _add_names(stage / "README.md", ref)
+            own.write_bytes(card)
     if as_json:
         told = {"name": named.name, "digest": named.digest, "bytes": model.nbytes, "out": str(out)}
         print_json(told)
         return
     PlainConsole().print(f"{name}: {model.nbytes} bytes restored to {out}", soft_wrap=True)
-
-
-def _said_by(store: ArtifactStore, named: Named) -> "Ref | None":
-    """The ref that says what the catalog calls the models in it; a champion's does not."""
-    if named.kind != CHECKPOINT or (named.ref is not None and "models" in named.ref.fields):
-        return named.ref
-    refs = [each.ref for each in names_of(store, named.digest) if each.ref is not None]
-    return next((ref for ref in refs if "models" in ref.fields), named.ref)
-
-
-def _add_names(card: Path, ref: "Ref") -> None:
-    """Say in a restored card what the catalog calls the models that went in, and their licences."""
-    models, licences = ref.fields.get("models"), ref.fields.get("licences")
-    if not isinstance(models, dict) or not card.is_file():
-        return
-    stated = licences if isinstance(licences, dict) else {}
-    lines = [f"\nIn the catalog this is `{ref.asset}`, and the models are called:\n"]
-    lines += ["| model | licence | digest |", "|---|---|---|"]
-    lines += [
-        f"| {markdown.in_markdown(name)} | {markdown.in_markdown(stated.get(name) or 'not stated')}"
-        f" | {markdown.as_code(digest)} |"
-        for name, digest in models.items()
-    ]
-    with card.open("a", encoding="utf-8") as file:
-        file.write("\n".join(lines) + "\n")

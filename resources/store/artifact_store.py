@@ -39,6 +39,7 @@ from resources.store.names import ARTIFACTS, MANIFEST, manifest_key
 from resources.store.namespaces import Namespace
 from resources.store.people import this_person
 from resources.store.refs import Ref, RefEntry, RefTable, read_ref, read_refs, write_ref
+from resources.store.signatures import Signatures
 from resources.store.unfinished import Unfinished, take_unfinished
 from resources.store.upkeep import Upkeep
 from resources.store.virtual import publish_virtual
@@ -272,6 +273,11 @@ class ArtifactStore:
     def marks(self) -> Marks:
         """What is withdrawn, for every catalog of the store."""
         return Marks(self.place, self._clock)
+
+    @functools.cached_property
+    def signatures(self) -> Signatures:
+        """Signatures of contents, beside the artifacts and no part of their digests."""
+        return Signatures(self.place)
 
     @functools.cached_property
     def upkeep(self) -> Upkeep:

@@ -9,6 +9,7 @@ refs/<asset>/<partition>.json            the same, of the time before catalogs h
 catalogs/<catalog>.json                  a catalog that points here; @earlier.json: see namespaces
 store.json                               the store's identity
 withdrawn/<digest>.json                  a mark on a content: withdrawn, or not any more
+signatures/<digest>/<key>.json           a signature of a content, by the hash of its public key
 aside/<id>/<key>                         bad parts, moved out of the way and never deleted
 probe/, tmp/                             short-lived, swept by gc
 """
@@ -30,6 +31,7 @@ CATALOGS = "catalogs"
 IDENTITY = "store.json"
 ASIDE = "aside"
 WITHDRAWN = "withdrawn"
+SIGNATURES = "signatures"
 MANIFEST = "manifest.json"
 MARKER_SUFFIX = ".json"
 CLAIM_SUFFIX = ".claim"
@@ -99,6 +101,13 @@ def mark_key(digest: str) -> str:
     if not _DIGEST.fullmatch(digest):
         raise StoreAddressError(f"{digest!r} is no digest that could be marked")
     return f"{WITHDRAWN}/{digest}.json"
+
+
+def signature_folder(digest: str) -> str:
+    """Return the key prefix of the signatures of a content. StoreAddressError for no digest."""
+    if not _DIGEST.fullmatch(digest):
+        raise StoreAddressError(f"{digest!r} is no digest that could be signed")
+    return f"{SIGNATURES}/{digest}"
 
 
 def ref_folder(catalog: str | None, asset: str) -> str:
