@@ -5,7 +5,7 @@ import importlib.util
 EXTRAS = {
     "torch": ("torch",),
     "hub": ("huggingface_hub",),
-    "signing": ("model_signing",),
+    "signing": ("cryptography", "model_signing"),
     "lineage": ("openlineage",),
     "platform": (
         "absl", "accelerate", "botocore", "cma", "dagster", "dagster_shared", "dagster_webserver",

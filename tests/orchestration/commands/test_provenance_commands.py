@@ -106,7 +106,8 @@ def test_a_checkpoint_leaves_with_a_card_that_the_hub_takes(made: Pedigree) -> N
         attempt.write_bytes("scores.json", suite.to_json().encode())
         attempt.write_bytes("samples.parquet", b"")
         checkpoint = {"kind": "checkpoint", "digest": digest}
-        found = attempt.publish(scores_digest(digest, suite.suite_digest), checkpoint=checkpoint)
+        named = {"checkpoint": checkpoint, "suite": {"name": "quick", "digest": "s" * 64}}
+        found = attempt.publish(scores_digest(digest, suite.suite_digest), **named)
     made.store.point("simple/scores", "lambda=0.5", "scores", found.digest)
     text = card_of(made.store, resolve_name(made.store, POINT), "team/Llama-simple")
     assert text is not None
@@ -118,6 +119,8 @@ def test_a_checkpoint_leaves_with_a_card_that_the_hub_takes(made: Pedigree) -> N
     assert data.base_model is None
     (result,) = data.eval_results or ()
     assert (result.dataset_type, result.metric_type, result.metric_value) == ("herbs", "acc", 0.75)
+    told = json.loads(done("lineage", POINT, "--json"))["scores"]
+    assert told == {"quick": found.digest}
     assert "AutoModelForCausalLM.from_pretrained('team/Llama-simple')" in text
     assert "**Built with Llama**" in text
     assert "no legal advice" in text
@@ -143,7 +146,7 @@ def test_what_is_in_the_store_is_made_again_to_the_byte(made: Pedigree) -> None:
         document = json.loads(done("reproduce", name, "--json"))
         assert document["same"]
         assert {"model.safetensors", "config.json"} <= set(document["equal"])
-    assert "all 5 files are the same" in done("reproduce", "simple/champion")
+    assert "files compared: 5, all the same" in done("reproduce", "simple/champion")
     assert "was pulled, not for what a merge made" in fault_of("reproduce", "e1")
 
 
@@ -200,7 +203,7 @@ def test_every_way_it_cannot_be_made_has_its_sentence(restored: Path, tmp_path: 
     assert "release 0.0.1 planned it, and this is" in fault_of("reproduce", release)
     later = changed(restored, tmp_path / "d", "format: 1", "format: 2")
     assert "is of format 2, and this release reads 1" in fault_of("reproduce", later)
-    cut = changed(restored, tmp_path / "e", "    models:", "    model:")
+    cut = changed(restored, tmp_path / "e", "\nsteps:", "\nstages:")
     assert "is not as Ronghe writes it" in fault_of("reproduce", cut)
     plain = tmp_path / "README.md"
     plain.write_text("# a card\n")
@@ -233,7 +236,7 @@ def test_the_card_of_ronghe_merge_makes_it_again_beside_its_weights(
     card = (out / "README.md").read_text(encoding="utf-8")
     assert front_of(card)["license_name"] == "llama3.1-and-qwen"
     assert len(from_card(card, "it").steps) == 2
-    assert "all 1 files are the same" in done("reproduce", out)
+    assert "files compared: 1, all the same" in done("reproduce", out)
     lonely = tmp_path / "lonely"
     lonely.mkdir()
     shutil.copy(out / "README.md", lonely)
