@@ -138,15 +138,19 @@ def test_benchmarks_in_another_order_are_read_again(scored: ScoredStore) -> None
     assert known.known == {}
 
 
-def test_damage_is_told_and_the_rest_is_shown(tmp_path: Path) -> None:
+def test_damage_is_told_and_the_rest_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scored = filled(tmp_path, items=20)
     facts = facts_of(scored)
     ref = scored.store.ref("ties/scores", "x=0|e1+e2")
     assert ref is not None
     artifact = scored.store.get("scores", ref.digest)
     (artifact.folder(checked=False) / "scores.json").write_text("{")
+    monkeypatch.setattr("assets.work.scoring._opened", {})  # what the ranking has read
     site = publish_site(scored.store, facts)
-    assert [name for name, _ in site.view.problems] == [f"scores {ref.digest[:12]}"]
+    told = [f"scores {ref.digest[:12]}"]
+    assert [name for name, _ in site.view.problems] == told
     assert [each.test is None for each in site.view.checkpoints] == [True, False, False]
     html = Path(site.index).read_text("utf-8")
     assert "has other bytes than were published" in html
@@ -191,7 +195,7 @@ def test_no_page_asks_anybody_for_anything(view: CatalogView) -> None:
         if path.endswith(".html"):
             assert POLICY.replace("'", "&#39;") in text
             assert not re.search(r"(?:src|href)=\"(?:https?:)?//", text)
-            assert not re.search(r"<script(?![^>]* src=)|style=|\son\w+=", text)
+            assert not re.search(r"<script(?![^>]* src=)|<[^>]*\s(?:style|on\w+)=", text)
         elif path in dict(static_files()):
             found = set(re.findall(r"https?://[^'\"\s]+", text))
             assert found <= {"http://www.w3.org/2000/svg"}
@@ -207,12 +211,14 @@ def test_every_word_of_the_pages_is_there_in_both_languages(view: CatalogView) -
     )
     sources = [*SITE_FOLDER.glob("templates/*.html"), *SITE_FOLDER.glob("static/*.js")]
     text = "\n".join(each.read_text("utf-8") for each in sources)
-    for key in re.findall(r"R\.(?:t|mark|label)\('(\w+)'|[{ ]t\(\"(\w+)\"\)|text\('(\w+)'\)", text):
-        assert "".join(key) in TEXTS["en"], key
-    for key in re.findall(
-        r"R\.say\('\w+', '(\w+)'|section\('(\w+)'|\['(\w+)', (?:R\.|record)", text
-    ):
-        assert "".join(key) in TEXTS["en"], key
+    used = re.findall(
+        r"R\.(?:t|mark)\('(\w+)'|[{ ]t\(\"(\w+)\"\)|text\('(\w+)'\)|R\.say\('\w+', '(\w+)'"
+        r"|section\('(\w+)'|\['(\w+)', (?:R\.|record)",
+        text,
+    )
+    keys = {"".join(each) for each in used}
+    assert len(keys) > 80
+    assert {key for key in keys if not key.endswith("_")} <= TEXTS["en"].keys()
     for prefix, ends in {
         "page_": PAGES,
         "kind_": ("full", "lora", "base", "expert", "average", "candidate"),
