@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from assets.site.facts import CatalogFacts
 from assets.site.view import Change, CheckpointView
 from assets.work import names
-from assets.work.champion_history import BY_HAND, ROLLBACK, reason_of
+from assets.work.champion_history import BY_HAND, DEMOTED, ROLLBACK, reason_of
 from assets.work.packed_models import MODEL
+from assets.work.withdrawal import Withdrawal
 from resources.errors import DamagedArtifactError
 
 if TYPE_CHECKING:
@@ -16,9 +17,10 @@ if TYPE_CHECKING:
 
 MOST_CHANGES = 1000
 """Changes that the page shows, the last ones first; the store has all."""
-PROMOTION, ROLLED_BACK, WITHDRAWAL, FAILURE = "promotion", "rollback", "withdrawal", "failure"
+PROMOTION, ROLLED_BACK, DEMOTION = "promotion", "rollback", "demotion"
+WITHDRAWAL, FAILURE = "withdrawal", "failure"
 MODEL_CHANGE, MERGES, BROKEN = "model", "merges", "broken"
-KINDS = (PROMOTION, ROLLED_BACK, WITHDRAWAL, FAILURE, BROKEN, MODEL_CHANGE, MERGES)
+KINDS = (PROMOTION, ROLLED_BACK, DEMOTION, WITHDRAWAL, FAILURE, BROKEN, MODEL_CHANGE, MERGES)
 """Kinds of changes, those that somebody has to look at first."""
 
 
@@ -36,6 +38,7 @@ def changes_of(
     store: "ArtifactStore",
     facts: CatalogFacts,
     checkpoints: Iterable[CheckpointView],
+    marks: Iterable[Withdrawal],
     failures: Iterable[Failure],
     problems: dict[str, str],
 ) -> tuple[tuple[Change, ...], int]:
@@ -43,7 +46,7 @@ def changes_of(
     found: list[Change] = []
     for recipe in facts.contest.recipes:
         try:
-            ref = names.ref_of(store, names.champion(recipe.name))
+            ref = names.history_of(store, names.champion(recipe.name))
         except DamagedArtifactError as error:
             problems[f"champion of {recipe.name}"] = str(error)
             continue
@@ -52,6 +55,7 @@ def changes_of(
     for name in facts.models:
         found += _of_model(name, models[name]) if name in models else ()
     found += _merges(checkpoints)
+    found += [_of_withdrawal(each, facts) for each in marks]
     found += [_of_failure(each) for each in failures]
     found += _broken(facts)
     found.sort(key=lambda each: (each.at, each.kind, each.subject), reverse=True)
@@ -61,14 +65,19 @@ def changes_of(
 def _of_champion(recipe: str, ref: "Ref") -> Iterator[Change]:
     for entry in ref.history:
         kind = ROLLED_BACK if entry.fields.get(BY_HAND) == ROLLBACK else PROMOTION
+        demoted = entry.fields.get(DEMOTED)
+        if demoted is not None:
+            kind = DEMOTION
         parts = (entry.fields.get("experts"), entry.fields.get("coefficient"))
         what = " ".join(str(part) for part in parts if part and part != "default")
         because = reason_of(entry)
         by = entry.by or ""
-        yield Change(
-            entry.at, kind, recipe, ("recipe", recipe), f"{what} {entry.digest[:12]}".strip(),
-            because, by if entry.fields.get(BY_HAND) else _gate(by),
-        )  # fmt: skip
+        what = "–" if entry.fields.get("vacant") else f"{what} {entry.digest[:12]}".strip()
+        if demoted is not None:
+            what = f"{str(demoted)[:12]} → {what}"
+        by_hand = entry.fields.get(BY_HAND) or demoted is not None
+        by = by if by_hand else _gate(by)
+        yield Change(entry.at, kind, recipe, ("recipe", recipe), what, because, by)
 
 
 def _gate(by: str) -> str:
@@ -103,6 +112,12 @@ def _merges(checkpoints: Iterable[CheckpointView]) -> Iterator[Change]:
         yield Change(
             last.at, MERGES, recipe, ("recipe", recipe), f"{count}{digest}".strip(), "", last.by
         )
+
+
+def _of_withdrawal(mark: Withdrawal, facts: CatalogFacts) -> Change:
+    page = ("model", mark.called) if mark.called in facts.models else ()
+    named = mark.called or mark.digest[:12]
+    return Change(mark.when, WITHDRAWAL, named, page, mark.digest[:12], mark.because, mark.by)
 
 
 def _of_failure(failure: Failure) -> Change:

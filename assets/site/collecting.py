@@ -1,7 +1,8 @@
 """From store and catalog to everything that the site shows. Knows no Dagster."""
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from assets.site.answer_views import answer_views
 from assets.site.boards import board, board_rows, load_suites, suite_view, suites_of_rows
@@ -21,14 +22,18 @@ from assets.site.view import (
     BoardRow,
     CatalogView,
     CheckpointView,
+    ModelView,
     RecipeView,
     SplitScores,
     StudyView,
     SuiteView,
 )
+from assets.work.withdrawal import Withdrawal, rests_on, told, withdrawals
 
 if TYPE_CHECKING:
     from resources.store import ArtifactStore
+
+Shown = TypeVar("Shown", ModelView, CheckpointView, BoardRow)
 
 
 class EarlierSite:
@@ -88,14 +93,19 @@ def collect_view(
         recipes.append(recipe_view(store, name, recipe, len(made), problems))
         studies += study_views(store, name, recipe, problems)
     recipes += broken_recipes(facts)
+    marks = withdrawals(store)
+    resting = _resting(store, marks, [*models, *checkpoints])
+    models = tuple(_marked(each, resting) for each in models)
+    checkpoints = [_marked(each, resting) for each in checkpoints]
     for digest, problem in seen.problems.items():
         problems[f"scores {digest[:12]}"] = problem
     suites, boards = _boards(store, views, recipes, problems)
+    boards = {name: tuple(_marked(row, resting) for row in rows) for name, rows in boards.items()}
     answers: list[AnswersView] = []
     for name, suite in loaded.items():
         more = _by_rank(facts, checkpoints, name)
         answers += answer_views(store, suite, boards.get(name, ()), more, problems)
-    changes, hidden = changes_of(store, facts, checkpoints, failures, problems)
+    changes, hidden = changes_of(store, facts, checkpoints, marks.values(), failures, problems)
     licences, unlisted = licence_views(facts, checkpoints)
     return CatalogView(
         name=facts.name,
@@ -112,6 +122,24 @@ def collect_view(
         answers=tuple(answers),
         problems=tuple(sorted(problems.items())),
     )
+
+
+def _resting(
+    store: "ArtifactStore",
+    marks: Mapping[str, Withdrawal],
+    shown: Iterable[ModelView | CheckpointView],
+) -> dict[str, str]:
+    """Why contents should not be used, by digest: they, or what they were made from, are withdrawn.
+
+    Where nothing is, nothing more is read.
+    """
+    digests = [each.digest for each in shown if each.digest]
+    return {digest: told(found) for digest, found in rests_on(store, digests, marks).items()}
+
+
+def _marked(shown: Shown, resting: Mapping[str, str]) -> Shown:
+    because = resting.get(shown.digest)
+    return shown if because is None else replace(shown, withdrawn=because)
 
 
 def _by_rank(

@@ -2,7 +2,7 @@
 /* The leaderboard: rows are sorted, filtered and searched as data; so many are drawn as are seen. */
 (function () {
   const R = window.Ronghe;
-  const AT_ONCE = 100;
+  const AT_ONCE = 50;
   const SIDES = [['base', 'vs_base'], ['best', 'vs_best'], ['average', 'vs_average']];
 
   R.pages.index = async () => {
