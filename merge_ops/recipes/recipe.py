@@ -7,7 +7,8 @@ mergekit's keys: merge_method, base_model, models [{model, parameters}] or slice
 [{model, layer_range, parameters}], parameters}] or modules {name: {models | slices}}, parameters,
 dtype, out_dtype, tokenizer or tokenizer_source, chat_template. Ours: experts (which sets of the
 catalog to merge), sweep (parameter → values) or search (how values are looked for), suite, gate,
-keep (which candidates are written), seed, title and description.
+keep (which candidates are written), verify (whether transformers is asked), seed, title and
+description.
 """
 
 from __future__ import annotations
@@ -96,8 +97,9 @@ class Recipe:
     """A recipe is one checked document of a recipe file.
 
     `experts` is empty in a plain mergekit file; `models` may be empty in ours. `keep` is what the
-    file says, None where it says nothing; `kept` is what holds. `title` and `description` are words
-    for people: nothing that is made depends on them.
+    file says, None where it says nothing; `kept` is what holds. Without `verify` a catalog does not
+    ask transformers whether it would load the result. `title` and `description` are words for
+    people: nothing that is made depends on them.
     """
 
     name: str
@@ -119,6 +121,7 @@ class Recipe:
     gate: Mapping[str, Any] = field(default_factory=dict[str, Any])
     search: Mapping[str, Any] = field(default_factory=dict[str, Any])
     keep: str | None = None
+    verify: bool = True
     seed: int = 0
     title: str | None = None
     description: str | None = None
