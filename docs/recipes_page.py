@@ -146,7 +146,7 @@ Unicode's way of writing tells apart are refused.
 }
 
 
-def keys() -> list[dict[str, Any]]:
+def described_keys() -> list[dict[str, Any]]:
     """Return the described keys, in the page's order."""
     return yaml.safe_load((FOLDER / "recipe_keys.yaml").read_text(encoding="utf-8"))
 
@@ -172,7 +172,7 @@ def block(name: str) -> str:
 def table(origin: str, language: str) -> str:
     """Return the keys of one origin as a table; a key of both stands in the first."""
     lines = [f"| {' | '.join(COLUMNS[language])} |", "|---|---|---|"]
-    for each in keys():
+    for each in described_keys():
         if each["from"] == origin or (each["from"] == "both" and origin == "mergekit"):
             lines.append(f"| `{each['key']}` | {each['allowed'][language]} | {each[language]} |")
     return "\n".join(lines)
