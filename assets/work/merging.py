@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from assets.work import names
 from assets.work.emr_masking import EMR_MASKS, PublishedMasks, publish_masks
+from assets.work.looking import refuse_unloadable
 from assets.work.pulling import open_models
 from assets.work.resume import carry_out
 from assets.work.reuse import with_reuse
@@ -211,6 +212,8 @@ class _Merger:
         if missing and not written:
             present.update(publish_virtual(self.store, plan, models))
         elif missing:
+            if recipe.verify:
+                refuse_unloadable(plan)
             check_place(self.store, plan.bytes_written)
             if asset is not None:
                 plan = with_reuse(self.store, plan, asset, points)

@@ -7,7 +7,7 @@ mergekit's keys: merge_method, base_model, models [{model, parameters}] or slice
 [{model, layer_range, parameters}], parameters}] or modules {name: {models | slices}}, parameters,
 dtype, out_dtype, tokenizer or tokenizer_source, chat_template. Ours: experts (which sets of the
 catalog to merge), sweep (parameter → values) or search (how values are looked for), suite, gate,
-keep (which candidates are written), seed.
+keep (which candidates are written), verify (whether transformers is asked), seed.
 """
 
 from __future__ import annotations
@@ -96,7 +96,8 @@ class Recipe:
     """A recipe is one checked document of a recipe file.
 
     `experts` is empty in a plain mergekit file; `models` may be empty in ours. `keep` is what the
-    file says, None where it says nothing; `kept` is what holds.
+    file says, None where it says nothing; `kept` is what holds. Without `verify` a catalog does not
+    ask transformers whether it would load the result.
     """
 
     name: str
@@ -118,6 +119,7 @@ class Recipe:
     gate: Mapping[str, Any] = field(default_factory=dict[str, Any])
     search: Mapping[str, Any] = field(default_factory=dict[str, Any])
     keep: str | None = None
+    verify: bool = True
     seed: int = 0
 
     @property

@@ -123,6 +123,7 @@ def _scalars(document: Mapping[str, Any], method: MergeMethod) -> Iterator[Fault
         "gate": (lambda value: isinstance(value, dict), "a mapping"),
         "search": (lambda value: isinstance(value, dict), "a mapping"),
         "keep": (lambda value: value in KEEPS, f"one of {', '.join(KEEPS)}"),
+        "verify": (lambda value: isinstance(value, bool), "true or false"),
         "seed": (lambda value: type(value) is int and value >= 0, "a whole number from 0 on"),
     }
     for key, (sound, allowed) in kinds.items():
@@ -177,5 +178,6 @@ def _build(document: Mapping[str, Any], method: MergeMethod, name: str, subject:
         gate=document.get("gate") or {},
         search=document.get("search") or {},
         keep=document.get("keep"),
+        verify=document.get("verify") is not False,
         seed=document.get("seed") or 0,
     )
