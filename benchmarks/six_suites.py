@@ -39,6 +39,8 @@ def suites(work: Path, arguments: argparse.Namespace) -> dict[str, Path]:
             content["allow_code"] = True
         if name == "mt-bench":
             content["judge"] = {"model": str(arguments.model.resolve()), "max_new_tokens": 64}
+        if arguments.benchmarks:
+            content["only"] = arguments.benchmarks
         found[name] = work / f"{name}.yaml"
         found[name].write_text(json.dumps(content), encoding="utf-8")
     return {**found, "quickstart": ROOT / QUICKSTART}
@@ -75,6 +77,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=data, help="the folder of benchmark data")
     parser.add_argument("--limit", type=int, default=20, help="items of each benchmark and split")
     parser.add_argument("--only", nargs="*", help="names of suites")
+    parser.add_argument("--benchmarks", nargs="*", help="names of benchmarks, with --only")
     parser.add_argument("--threads", type=int, default=0, help="0 leaves their number to torch")
     parser.add_argument("--work", type=Path, required=True, help="a folder for the suites' files")
     parser.add_argument("--json", type=Path, help="write the rows there too")
