@@ -23,6 +23,8 @@ OTHER = "other"
 """The Hub's id for a licence that it has none for."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _LONGEST_ID = 96
+_LANGUAGE = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*")
+"""What strangers' cards say of languages is passed on where the Hub would take it."""
 
 
 def hub_id(origin: str | None) -> str | None:
@@ -147,7 +149,7 @@ def front_matter(facts: CardFacts) -> dict[str, Any]:
         front["pipeline_tag"] = tag
     front["tags"] = [*TAGS, facts.method]
     front |= licence_fields(facts.licence)
-    if facts.languages:
+    if facts.languages and all(map(_LANGUAGE.fullmatch, facts.languages)):
         front["language"] = list(facts.languages)
     if facts.results:
         front["model-index"] = [_index(facts, tag)]
