@@ -274,6 +274,20 @@ def impact(folder: Path, _: int) -> None:
         told["descendants"] = len(find(store, "base"))
 
 
+def ls(folder: Path, _: int) -> None:
+    """List every name while one expert is withdrawn: all refs, and all manifests twice."""
+    from assets.work.listing import list_names
+    from resources.store import ArtifactStore
+
+    store = ArtifactStore.open((folder / "store").as_uri(), catalog="team")
+    ref = store.ref("model", "e0001")
+    store.marks.withdraw(ref.digest if ref is not None else "", "to see what it costs")
+    with clocked(folder) as told:
+        listed = list_names(store)
+        told["names"] = len(listed)
+        told["withdrawn"] = sum(bool(each.withdrawn) for each in listed)
+
+
 def picture(folder: Path, experts: int) -> None:
     """Make the metadata of a merge_plan of so many experts, picture and tables."""
     from assets.merge_plans import _metadata

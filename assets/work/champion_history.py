@@ -50,7 +50,7 @@ def history_rows(ref: "Ref") -> list[dict[str, str]]:
             "champion": "none" if entry.fields.get("vacant") else entry.digest[:12],
             "what": "–" if entry.fields.get("vacant") else _what(entry),
             "how": entry.fields.get(BY_HAND) or (WITHDRAWAL if DEMOTED in entry.fields else "gate"),
-            "because": _reason(entry),
+            "because": reason_of(entry),
             "by": entry.by or "–",
         }
         for entry in reversed(ref.history)
@@ -163,7 +163,8 @@ def _what(entry: "RefEntry") -> str:
     return " ".join(str(part) for part in parts if part and part != "default") or "–"
 
 
-def _reason(entry: "RefEntry") -> str:
+def reason_of(entry: "RefEntry") -> str:
+    """Return why a champion was changed: what a person said, or the gate; a dash for neither."""
     if entry.fields.get(BECAUSE):
         return str(entry.fields[BECAUSE])
     reasons = entry.fields.get("reasons")

@@ -104,7 +104,7 @@ def test_the_whole_pipeline_on_each_kind_of_store(
     rows = table.read_json("colours.json")
     assert {row["label"] for row in rows} == {"base", "e1", "e2", "average e1+e2"}
     shown = materialization_metadata(instance, "average/merged_checkpoint", "default|e1+e2")
-    assert shown["uri"] == merged.uri
+    assert shown["uri"] == merged.location
     assert shown["digest"] == merged.digest
     for secret in store.place.secrets():
         written = [*(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())]
