@@ -149,10 +149,11 @@ def _assets(
         yield from _recipe_assets(partitions, merge)
     yield from _results(partitions)
     facts = site_facts(partitions, _contest(partitions), name)
-    inputs = site_inputs(facts)
-    yield build_catalog_site(
-        facts, inputs, site_version(partitions, facts), when_any_input_changes()
-    )
+    inputs, scored = site_inputs(facts), bool(facts.contest.recipes)
+    # A model that cannot be pulled holds up no page; where anything is scored, the leaderboard
+    # has waited for what there is.
+    condition = when_inputs_change() if scored else when_any_input_changes()
+    yield build_catalog_site(facts, inputs, site_version(partitions, facts), condition)
 
 
 def _shared_assets(partitions: Partitions) -> Iterator[Any]:
