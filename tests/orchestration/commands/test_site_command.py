@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from merge_ops.errors import OutputError
-from orchestration.commands.site_command import run_site
+from orchestration.commands.site_command import renew_site, run_site
 from tests.orchestration.tiny_project import AVERAGE, TinyProject, make_project
 
 
@@ -41,10 +41,25 @@ def test_a_site_is_rendered_copied_and_found_unchanged(
 
 
 def test_a_folder_of_other_files_is_left_alone(project: TinyProject, tmp_path: Path) -> None:
-    (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "thesis.tex").write_text("x")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("x")
     with pytest.raises(OutputError, match=r"holds other files; give a folder that is new, empty"):
-        run_site(tmp_path / "home", as_json=False)
+        run_site(tmp_path / "mine", as_json=False)
     with pytest.raises(OutputError, match="is no folder"):
-        run_site(tmp_path / "home" / "thesis.tex", as_json=False)
+        run_site(tmp_path / "mine" / "thesis.tex", as_json=False)
     assert not project.opened_store().digests("site")
+
+
+def test_commands_that_change_something_render_a_site_that_is_there(
+    project: TinyProject, tmp_path: Path
+) -> None:
+    assert renew_site(project.settings()) is None
+    assert not project.opened_store().digests("site")
+    run_site(tmp_path / "public", as_json=False)
+    project.write_recipe("sums", {**AVERAGE, "experts": "all"})
+    assert renew_site(project.settings()) is None
+    assert len(project.opened_store().digests("site")) == 2
+    (project.catalog / "models.yaml").write_text("models: 3\n")
+    told = renew_site(project.settings())
+    assert told is not None
+    assert "the catalog site is as it was" in told
