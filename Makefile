@@ -107,8 +107,11 @@ dist: install  ## wheels for Linux on x86_64 and aarch64, and one without loops,
 bench: install oracle  ## side by side with mergekit on the same files
 	$(BIN)/python -m benchmarks.vs_mergekit
 
-docs: install  ## the written parts of docs/: methods and pictures, trees, the index of decisions
+docs: install  ## the written parts of docs/: methods, recipes, commands, trees, decisions
 	$(BIN)/python -m docs.methods_page
+	$(BIN)/python -m docs.methods_zh_page
+	$(BIN)/python -m docs.recipes_page
+	$(BIN)/python -m docs.commands_page
 	$(BIN)/python -m docs.architecture_page
 	$(BIN)/python -m docs.decisions_index
 

@@ -11,13 +11,21 @@ from assets.team_asset import team_asset
 from assets.withdrawal_checks import check_whole, spec
 from assets.work import names
 from assets.work.announcing import Announce, event_of
-from assets.work.champion_history import ChampionState, champion_state, history_rows
+from assets.work.champion_history import (
+    BECAUSE,
+    DEMOTED,
+    ChampionState,
+    champion_state,
+    history_rows,
+)
 from assets.work.collecting import Contest, RankedRecipe
+from assets.work.demotion import Demotion
 from assets.work.ranking import LEADERBOARD, Held, Promotion, promote
 from assets.work.virtual_checkpoints import bytes_of
+from assets.work.withdrawing import event_of_demotion
 
 if TYPE_CHECKING:
-    from resources.store import Artifact, ArtifactStore
+    from resources.store import Artifact, ArtifactStore, Ref
 
 GROUP = "champions"
 """Of all recipes: in a recipe's own group they would close a circle around the leaderboard's."""
@@ -63,9 +71,11 @@ def build_champion(
         )
         state = champion_state(store, recipe.name)
         event = _event(settings.catalog, recipe, promotion, before.digest if before else None)
-        problem = announce(event) if announce is not None and event is not None else None
-        if problem is not None:
-            context.log.warning(problem)
+        gone = _demotion(store, recipe, before)
+        for each in (gone, event):
+            problem = announce(each) if announce is not None and each is not None else None
+            if problem is not None:
+                context.log.warning(problem)
         digest = promotion.champion.digest if promotion and promotion.champion else "none"
         return dg.MaterializeResult(
             data_version=dg.DataVersion(digest),
@@ -86,6 +96,23 @@ def metadata_of_state(state: ChampionState | None) -> MetadataMap:
     if state is None:
         return {}
     return {"stale": state.stale or "no", "history": table(history_rows(state.ref))}
+
+
+def _demotion(
+    store: "ArtifactStore", recipe: RankedRecipe, before: "Ref | None"
+) -> dict[str, Any] | None:
+    """What a webhook is told where this run has demoted the champion of `before`; None else."""
+    now = names.history_of(store, names.champion(recipe.name))
+    if before is None or now is None:
+        return None
+    since = now.history[len(before.history) :]
+    entry = next((e for e in since if e.fields.get(DEMOTED) == before.digest), None)
+    if entry is None:
+        return None
+    champion = None if entry.fields.get("vacant") else entry.digest
+    because = str(entry.fields.get(BECAUSE))
+    demotion = Demotion(recipe.name, before.digest, champion, because)
+    return event_of_demotion(store, demotion, recipe.suite)
 
 
 def _event(

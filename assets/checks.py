@@ -8,6 +8,7 @@ import dagster as dg
 from assets.batches import goes_on, keys_of
 from assets.dagster_internals import AssetCheckTarget
 from assets.failures import clear_failures
+from assets.key_names import plain_key, with_own_keys
 from assets.run_settings import RunSettings
 from assets.work import names
 from assets.work.looks import faults_of
@@ -29,7 +30,7 @@ def build_checkpoint_check(
     """
 
     @dg.asset_check(
-        asset=asset,
+        asset=plain_key(asset),
         name=CHECK,
         blocking=True,
         partitions_def=partitions,
@@ -57,7 +58,7 @@ def build_checkpoint_check(
         severity = dg.AssetCheckSeverity.ERROR if alone else dg.AssetCheckSeverity.WARN
         return dg.AssetCheckResult(passed=not unsound, severity=severity, metadata=shown)
 
-    return checkpoint_is_sound
+    return with_own_keys(checkpoint_is_sound, [asset])
 
 
 def report_checks(

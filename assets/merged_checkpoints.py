@@ -67,6 +67,11 @@ class MergeRecipe:
         """Key of the studies, where the recipe searches for its coefficients."""
         return dg.AssetKey.from_user_string(names.search(self.name))
 
+    def live_points(self, expert_set: str) -> dict[str, str]:
+        """Return the partition keys of one set, and the coefficient of each."""
+        keys = group_by_set(self.grid.get_partition_keys()).get(expert_set, {})
+        return {str(key): coefficient for coefficient, key in keys.items()}
+
     def job(self, expert_set: str, points: Mapping[str, str]) -> MergeJob:
         """Describe what a run merges for one set; `points` are partition keys by coefficient."""
         keys = {coefficient: str(key) for coefficient, key in points.items()}
@@ -82,7 +87,7 @@ def build_merged_checkpoint(
         merge.asset,
         condition,
         deps=merge.deps
-        if not merge.recipe.search
+        if not merge.recipe.is_searched
         else [*merge.deps, dg.AssetDep(merge.search_key)],
         partitions=merge.grid,
         group=merge.name,
@@ -105,7 +110,7 @@ def build_merged_checkpoint(
             job, progress = merge.job(expert_set, points), log_progress(context.log, expert_set)
             with batch.part(*points.values()):
                 version = merge.code_version
-                if merge.recipe.search:
+                if merge.recipe.is_searched:
                     job, study = found_job(store, job)
                     version = f"{version} {study}"
                 merged = merge_noted(

@@ -56,6 +56,8 @@ def _metadata(entry: UpstreamModel, pulled: PulledModel) -> dict[str, Any]:
     return {
         **of_artifact(pulled.artifact, pulled.memoized),
         **of_work(pulled.seconds, pulled.artifact.nbytes),
+        **({"title": entry.title} if entry.title else {}),
+        **({"description": entry.description} if entry.description else {}),
         "source": entry.source,
         "revision": pulled.revision,
         "base": entry.base or "none: it is a base model",

@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from assets.failures import RETRY_CRASHES, clear_failures
+from assets.key_names import plain_key, plain_part, with_own_keys
 
 GPU_POOL = "gpu"
 """The pool whose slots keep several merges and scores off one GPU."""
@@ -35,13 +36,19 @@ def team_asset(
     reports itself, with each materialization, by name or as they are; they hold nothing up.
     """
 
+    key = dg.AssetKey(name.split("/"))
+    plain_deps = [
+        dg.AssetDep(plain_key(each.asset_key), partition_mapping=each.partition_mapping)
+        for each in deps
+    ]
+
     def decorate(body: AssetBody) -> dg.AssetsDefinition:
-        return dg.asset(
-            key=name.split("/"),
-            deps=deps,
+        built = dg.asset(
+            key=plain_key(key),
+            deps=plain_deps,
             partitions_def=partitions,
             backfill_policy=dg.BackfillPolicy.single_run() if one_run else None,
-            group_name=group,
+            group_name=plain_part(group),
             automation_condition=condition,
             code_version=code_version,
             retry_policy=RETRY_CRASHES,
@@ -50,9 +57,10 @@ def team_asset(
             kinds={kind} if kind is not None else None,
             description=description,
             check_specs=[
-                dg.AssetCheckSpec(check, asset=name.split("/")) if isinstance(check, str) else check
+                dg.AssetCheckSpec(check, asset=plain_key(key)) if isinstance(check, str) else check
                 for check in checks
             ],
         )(clear_failures()(body))
+        return with_own_keys(built, [key, *(each.asset_key for each in deps)])
 
     return decorate

@@ -312,12 +312,10 @@ def main() -> None:
                 trials.run(number, arguments.signals, tally)
                 rows.append(tally.row(f"{kind.name}, {number.name}"))
                 misses += tally.misses
-                print(rows[-1], flush=True)
+                print(rows[-1], *tally.misses, sep="\nmiss: ", flush=True)
     print("\n| command, signal | trials | stopped | done before | too early | longest | misses |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     print("\n".join(rows))
-    for miss in misses:
-        print(f"\nmiss: {miss}")
     raise SystemExit(1 if misses else 0)
 
 

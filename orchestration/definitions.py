@@ -29,6 +29,7 @@ from assets.search import build_search
 from assets.site.facts import CatalogFacts
 from assets.task_vectors import build_task_vector
 from assets.upstream import build_upstream_model
+from assets.words import with_words
 from assets.work.collecting import Contest, RankedRecipe
 from assets.work.kept_rows import Broken
 from merge_ops.plans.plan import PLAN_VERSION
@@ -144,9 +145,12 @@ def _assets(
     for name, (path, digest) in partitions.catalog.imported.items():
         yield build_imported_scores(name, path, digest, when_inputs_change())
     for step in steps:
-        yield build_recipe_step(step, when_inputs_change(), gpu_op_tags())
+        made = build_recipe_step(step, when_inputs_change(), gpu_op_tags())
+        yield with_words(made, step.steps.result.title, step.steps.result.description)
     for merge in merges:
-        yield from _recipe_assets(partitions, merge)
+        recipe = merge.recipe
+        for made in _recipe_assets(partitions, merge):
+            yield with_words(made, recipe.title, recipe.description)
     yield from _results(partitions)
     facts = site_facts(partitions, _contest(partitions), name)
     inputs, scored = site_inputs(facts), bool(facts.contest.recipes)
@@ -206,17 +210,29 @@ def _recipe_assets(partitions: Partitions, merge: MergeRecipe) -> Iterator[Any]:
     if catalog.sets_of(merge.recipe):
         sets, mapping = partitions.sets_of(merge.recipe), partitions.expert_to_sets(merge.recipe)
         yield build_merge_plan(merge.name, merge.base, sets, mapping, condition)
-    if merge.recipe.search and merge.recipe.suite in catalog.suite_digests:
+    if merge.recipe.is_searched and merge.recipe.suite in catalog.suite_digests:
         yield _search(partitions, merge, condition)
     yield build_merged_checkpoint(merge, condition, gpu_op_tags())
     suite = catalog.suite_of(merge.recipe)
     if suite is not None:
-        same_point, version = partitions.same_point(), catalog.suite_digests.get(suite.stem)
+        named = str(merge.recipe.suite)
+        same_point, version = partitions.same_point(), catalog.suite_digests.get(named)
         if version is None:
             condition = when_it_can(condition)
-        deps = _checked_before(catalog, suite.stem)
+        deps = _checked_before(catalog, named)
         version = version or BROKEN
-        yield build_scores(merge, suite, version, same_point, condition, gpu_op_tags(), deps)
+        if merge.recipe.gate.get("early_stopping"):
+            version = f"{version} early"  # what was left is to be asked the rest without it
+        peers = [n for n, each in catalog.recipes.items() if each.suite == merge.recipe.suite]
+        made = build_scores(
+            merge, suite, version, same_point, condition, gpu_op_tags(), deps, peers
+        )
+        yield _with_suite(catalog, named, made)
+
+
+def _with_suite(catalog: Catalog, suite: str, made: dg.AssetsDefinition) -> dg.AssetsDefinition:
+    words = catalog.suite_words.get(suite)
+    return with_words(made, None, words.description, words.titles) if words else made
 
 
 def _search(
@@ -225,9 +241,10 @@ def _search(
     """The studies of a recipe that searches: again where its inputs, its suite or it changed."""
     catalog, recipe = partitions.catalog, merge.recipe
     suite, sets = catalog.suites[str(recipe.suite)], partitions.sets_of(recipe)
-    suite_digest = catalog.suite_digests[suite.stem]
-    version = _digest([merge.code_version, dict(recipe.search), recipe.seed, suite_digest])
-    deps = _checked_before(catalog, suite.stem)
+    suite_digest = catalog.suite_digests[str(recipe.suite)]
+    asked: Any = dict(recipe.search) if recipe.search else recipe.soup
+    version = _digest([merge.code_version, asked, recipe.seed, suite_digest])
+    deps = _checked_before(catalog, str(recipe.suite))
     return build_search(merge, suite, version, sets, condition, gpu_op_tags(), deps)
 
 
@@ -265,10 +282,12 @@ def _results(partitions: Partitions) -> Iterator[Any]:
         live.append({name: digest for name, (_, digest) in catalog.imported.items()})
     yield build_leaderboard(contest, _digest(live), condition)
     for recipe in contest.recipes:
-        asked, accepted = catalog.recipes[recipe.name].keep, list(recipe.accepted_conflicts)
-        said = ({"keep": asked} if asked else {}) | ({"accepted": accepted} if accepted else {})
+        named, accepted = catalog.recipes[recipe.name], list(recipe.accepted_conflicts)
+        said = {"keep": named.keep} if named.keep else {}
+        said |= {"accepted": accepted} if accepted else {}
         version = _digest(dict(recipe.gate) | said)
-        yield build_champion(contest, recipe, version, when_inputs_change(), announce)
+        made = build_champion(contest, recipe, version, when_inputs_change(), announce)
+        yield with_words(made, named.title, named.description)
 
 
 def _ranked(recipe: Recipe, partitions: Partitions) -> RankedRecipe:

@@ -25,6 +25,7 @@
     │   ├── MissingSourceError        nothing there
     │   ├── UnsafeWeightsError        weights only as pickles that are not converted
     │   └── SourceChangedError        the files changed while they were read
+    ├── RequestFailedError          a server gives no answer, or one with an error, at the last try
     ├── OutboundError             a model could not leave: a hub refuses it, or a name is none
     ├── EndpointError               a judge's endpoint does not answer, or not as it should
     └── ComputeError                GPUs that cannot be had
@@ -140,6 +141,27 @@ class OutboundError(ResourceError):
 
 class EndpointError(ResourceError):
     """An OpenAI-compatible endpoint does not answer, or not as it should."""
+
+
+class RequestFailedError(ResourceError):
+    """A request got no answer, or one with an error, at its last try.
+
+    `status` is the server's, None where none came; then `cause` says why. `told` is how the answer
+    begins, and `tries` how many there were. Its text holds no address, which may hold a password.
+    """
+
+    def __init__(
+        self, status: int | None, told: bytes, cause: Exception | None, tries: int
+    ) -> None:
+        self.status, self.told, self.cause, self.tries = status, told, cause, tries
+        super().__init__(f"HTTP {status}" if status is not None else type(cause).__name__)
+
+    @property
+    def why(self) -> str:
+        """Return the reason in words; it may repeat what the system says of the address."""
+        if self.status is not None:
+            return f"HTTP {self.status}"
+        return str(getattr(self.cause, "reason", self.cause))
 
 
 class ComputeError(ResourceError):

@@ -13,7 +13,7 @@ from assets.work import names
 from assets.work.manifests import ANCESTRY, MAKING
 from assets.work.model_facts import facts_by_digest
 from assets.work.packed_models import MODEL, PACKED
-from assets.work.stored_names import resolve_name
+from assets.work.stored_names import label_of, resolve_name
 from assets.work.virtual_checkpoints import CHECKPOINT
 from assets.work.whole_models import WHOLE_MODEL
 from merge_ops.provenance.ancestry import CONTENT, Ancestor, Ancestry, Descendant, Edge
@@ -263,8 +263,7 @@ def _named(store: "ArtifactStore", found: Mapping[str, tuple[str, ...]]) -> list
     for digest, path in found.items():
         of_it = tuple(sorted(champions.get(digest, ())))
         for asset, partition in sorted(pointing.get(digest, [("", None)]), key=str):
-            name = f"{asset}[{partition}]" if partition is not None else asset
-            named = name or digest[:SHORT]
+            named = label_of(asset, partition) if asset else digest[:SHORT]
             listed.append(
                 Descendant(named, digest, CHECKPOINT, len(path) + 1, asset, partition, of_it, path)
             )

@@ -8,7 +8,7 @@ from assets.work import names
 from assets.work.champion_history import champion_state
 from assets.work.packed_models import MODEL
 from assets.work.stored_names import label_of, named_refs, resolve_name
-from assets.work.withdrawal import Withdrawal, ancestors, marked, versions_of
+from assets.work.withdrawal import Withdrawal, ancestors, marked, read_each, versions_of
 
 if TYPE_CHECKING:
     from resources.store import ArtifactStore, Ref
@@ -58,6 +58,15 @@ class Listed:
         }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """What is kept of a manifest while thousands are read."""
+
+    nbytes: int | None
+    virtual: bool
+    readable: bool
+
+
 def list_names(
     store: "ArtifactStore", kinds: Collection[str] | None = MADE, uses: str | None = None
 ) -> list[Listed]:
@@ -69,7 +78,14 @@ def list_names(
     refs = named_refs(store)
     chosen = [ref for ref in refs if kinds is None or names.kind_of(_asset(ref)) in kinds]
     models = {str(ref.partition): ref for ref in refs if _asset(ref) == MODEL}
-    manifests = store.upkeep.read_manifests({(ref.kind, ref.digest) for ref in chosen})
+    kept = {
+        name: _Kept(
+            bytes_in(manifest) if isinstance(manifest, dict) else None,
+            isinstance(manifest, dict) and manifest.get("virtual") is True,
+            isinstance(manifest, dict),
+        )
+        for name, manifest in read_each(store, {(ref.kind, ref.digest) for ref in chosen})
+    }
     resting = marked(store)
     if uses is not None:
         above = ancestors(store, {ref.digest for ref in chosen})
@@ -77,7 +93,7 @@ def list_names(
         chosen = [ref for ref in chosen if used & (above[ref.digest] - {ref.digest})]
     made = {ref.digest: ref for ref in refs if names.kind_of(_asset(ref)) in MADE[2:]}
     listed = [
-        _listed(store, ref, manifests.get((ref.kind, ref.digest)), models, made, resting)
+        _listed(store, ref, kept.get((ref.kind, ref.digest)), models, made, resting)
         for ref in chosen
     ]
     order = {kind: place for place, kind in enumerate(MADE)}
@@ -97,21 +113,21 @@ def _used(store: "ArtifactStore", uses: str) -> set[str]:
 def _listed(
     store: "ArtifactStore",
     ref: "Ref",
-    manifest: Any,
+    kept: "_Kept | None",
     models: Mapping[str, "Ref"],
     made: Mapping[str, "Ref"],
     resting: Mapping[str, list[Withdrawal]],
 ) -> Listed:
-    asset, known = _asset(ref), manifest if isinstance(manifest, dict) else {}
-    kind, source = names.kind_of(asset), ref
+    asset, source = _asset(ref), ref
+    kind = names.kind_of(asset)
     if kind == names.CHAMPION and "models" not in ref.fields:
         source = made.get(ref.digest, ref)
     uses = source.fields.get("models")
     uses = dict(uses) if isinstance(uses, dict) else {}
     stale = None
-    if manifest is None:
+    if kept is None:
         stale = "the store has lost it; `ronghe refresh` makes it again"
-    elif not known:
+    elif not kept.readable:
         stale = "its manifest cannot be read; `ronghe verify` says why"
     elif kind == names.CHAMPION:
         state = champion_state(store, asset.rpartition("/")[0])
@@ -122,8 +138,8 @@ def _listed(
         label_of(asset, ref.partition),
         kind,
         ref.digest,
-        bytes_in(known),
-        known.get("virtual") is True,
+        kept.nbytes if kept is not None else None,
+        kept is not None and kept.virtual,
         _licences(source),
         uses,
         ref.current.at,

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from assets.work import names
 from assets.work.emr_masking import EMR_MASKS, PublishedMasks, publish_masks
-from assets.work.looking import refuse_unloadable
+from assets.work.loadability import refuse_unloadable
 from assets.work.manifests import licence_of, output_fields
 from assets.work.pulling import open_models
 from assets.work.resume import carry_out
 from assets.work.reuse import with_reuse
+from assets.work.studying import known_signs
 from assets.work.virtual_checkpoints import (
     CHECKPOINT,
     check_place,
@@ -107,7 +108,9 @@ def merge_set(
     result = merger.merge(
         opened.recipe, opened.models, job.expert_set, job.points, job.asset, written
     )
-    warnings = tuple(dict.fromkeys([*opened.warnings, *result.warnings]))
+    experts = job.expert_set.split("+") if job.expert_set else []
+    signs = known_signs(store, job.base, experts, opened.models) if experts else ()
+    warnings = tuple(dict.fromkeys([*opened.warnings, *result.warnings, *signs]))
     used = {*opened.taken, *result.inputs}
     sources = [model for name, model in opened.sources.items() if name in used]
     return replace(result, warnings=warnings, licence=licence_of(sources, job.licences))

@@ -1,19 +1,20 @@
 """From scores in the store to the leaderboard and to champions. Knows no Dagster."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from assets.work import names
 from assets.work.candidates import score_virtual
 from assets.work.champion_history import set_aside
-from assets.work.collecting import Collected, Contest, RankedRecipe, collect_entries
+from assets.work.collecting import Collected, Contest, Left, RankedRecipe, collect_entries
 from assets.work.demotion import clean, settle, why_none
 from assets.work.imports import write_beside
 from assets.work.kept_rows import EarlierBoard, all_marked, marked, notes, read_board, without_notes
 from assets.work.licensing import why_unpublishable
 from assets.work.optimism import optimism_of
 from assets.work.scoring import Scoring
+from assets.work.sweeps import MOST_SWEEPS, Sweep, sweeps_of
 from assets.work.virtual_checkpoints import materialize
 from eval_ops.errors import EvalError
 from eval_ops.scores.gates import Decision, decide, parse_gate
@@ -21,7 +22,6 @@ from eval_ops.scores.leaderboard import (
     Entry,
     KnownComparisons,
     choose,
-    coefficient_points,
     known_comparisons,
     rows_with_sources,
     sources_to_json,
@@ -31,32 +31,14 @@ from eval_ops.scores.leaderboard import (
 from resources.errors import DamagedArtifactError, MissingArtifactError, ResourceError
 
 if TYPE_CHECKING:
-    from eval_ops.scores.leaderboard import CoefficientPoint, Row
+    from eval_ops.scores.leaderboard import Row
     from eval_ops.suites import Suite
     from merge_ops.stream import StreamSettings
     from resources.store import Artifact, ArtifactStore
 
 LEADERBOARD = "leaderboard"
-MOST_SWEEPS, MOST_POINTS = 6, 24
-"""Pictures of sweeps on a leaderboard, and points of one: some 40 kB each, kept in Dagster."""
 SOURCES = ".sources"
 """Ends the name of a leaderboard's file that says which scores its rows were made from."""
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """The scores of one recipe's coefficients, on its expert set that ranks first.
-
-    `points` are in the order of their numbers, `chosen` is the coefficient that the recipe's row of
-    the leaderboard has. Of more than MOST_POINTS those with the best validation means are here, and
-    `hidden` counts the others.
-    """
-
-    recipe: str
-    expert_set: str
-    points: tuple["CoefficientPoint", ...]
-    chosen: str | None
-    hidden: int
 
 
 @dataclass(frozen=True)
@@ -74,6 +56,8 @@ class Leaderboard:
     unscored: int
     texts: Mapping[str, str] = field(default_factory=dict[str, str])
     problems: Mapping[str, str] = field(default_factory=dict[str, str])
+    left: int = 0
+    """Candidates that were left early, and have no row."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +101,7 @@ def rank(store: "ArtifactStore", contest: Contest, run: str | None = None) -> Le
     written: dict[str, dict[str, str]] = {}
     problems: dict[str, str] = {}
     sweeps: list[Sweep] = []
-    unscored = 0
+    unscored = left = 0
     for name in sorted({*contest.suites, *earlier.suites_of(broken.recipes)}):
         reason = _why_kept(contest, name)
         if reason is None:
@@ -128,8 +112,10 @@ def rank(store: "ArtifactStore", contest: Contest, run: str | None = None) -> Le
                 earlier = read_board(before)
             else:
                 problems.update(found.damaged)
+                problems |= {k: each.loose for k, each in found.left.items() if each.loose}
+                left += len(found.left)
                 unscored += found.unscored
-                sweeps += _sweeps(found.entries, tables[name])
+                sweeps += sweeps_of(found.entries, tables[name])
                 rows = marked(to_json(tables[name]), broken) if broken else to_json(tables[name])
                 text = to_markdown(tables[name]) + (notes(rows) if broken else "")
                 written[name] = {".json": rows, ".md": text, SOURCES: sources}
@@ -145,7 +131,8 @@ def rank(store: "ArtifactStore", contest: Contest, run: str | None = None) -> Le
         artifact = attempt.publish()
     store.point(LEADERBOARD, None, LEADERBOARD, artifact.digest, run=run)
     texts = {name: files[".md"] for name, files in written.items()}
-    return Leaderboard(artifact, tables, tuple(sweeps[:MOST_SWEEPS]), unscored, texts, problems)
+    shown = tuple(sweeps[:MOST_SWEEPS])
+    return Leaderboard(artifact, tables, shown, unscored, texts, problems, left)
 
 
 def _why_kept(contest: Contest, suite: str) -> str | None:
@@ -258,6 +245,10 @@ def promote(
         best = candidates[0]
         reasons = (f"{best.label} {aside[str(best.digest)]}",)
         return Promotion(best, None, champion, False, reasons)
+    ahead = _left_ahead(collected, candidate)
+    if ahead is not None and champion is not None:
+        told = f"{ahead.label} is the best candidate on validation items, and {ahead.because}"
+        return Held(told, champion, fault=False)
     if champion is not None and champion.digest == candidate.digest:
         reasons = ("the best candidate is the champion already",)
         champion = _kept(store, recipe, champion, stream)
@@ -278,6 +269,21 @@ def promote(
     tried = [entry for entry in entries if entry.recipe == recipe.name] if decision.promote else []
     luck = optimism_of(tried) if tried else None  # it reads the answers of all of them
     return Promotion(candidate, decision, champion, decision.promote, decision.reasons, luck)
+
+
+def _left_ahead(collected: Collected, candidate: Entry) -> Left | None:
+    """The best on validation items of those that lost to the champion early, if it is ahead.
+
+    It was the one to judge, and was judged: the next best one gets no turn in its place.
+    """
+    lost = [
+        (each.validation, each.label, each)
+        for each in collected.left.values()
+        if each.role == "champion" and each.validation is not None and each.loose is None
+    ]
+    best = max(lost, default=None, key=lambda each: each[:2])
+    ahead = best is not None and best[0] > candidate.scores.mean("validation").value
+    return best[2] if best is not None and ahead else None
 
 
 def _kept(
@@ -302,21 +308,3 @@ def _crown(
         "reasons": list(decision.reasons),
     }
     store.point(names.champion(recipe.name), None, "checkpoint", digest, run=run, **fields)
-
-
-def _sweeps(entries: Sequence[Entry], table: Sequence["Row"]) -> list[Sweep]:
-    """One sweep for each recipe that has one, in the order in which the recipes rank."""
-    groups: dict[tuple[str, str], list[Entry]] = {}
-    for entry in entries:
-        if entry.recipe is not None:
-            groups.setdefault((entry.recipe, entry.expert_set), []).append(entry)
-    sweeps: dict[str, Sweep] = {}
-    for row in table:
-        expert_set = "+".join(sorted(row.experts))
-        group = groups.get((row.recipe or "", expert_set), [])
-        if len(group) > 1 and row.recipe is not None and row.recipe not in sweeps:
-            best = sorted(group, key=lambda each: -each.scores.mean("validation").value)
-            points = coefficient_points(best[:MOST_POINTS])
-            hidden = len(group) - len(points)
-            sweeps[row.recipe] = Sweep(row.recipe, expert_set, points, row.coefficient, hidden)
-    return list(sweeps.values())

@@ -15,15 +15,17 @@ from assets.work.model_facts import facts_by_digest
 from assets.work.scoring import SCORES, open_scores
 from assets.work.stored_names import Named, names_of
 from assets.work.virtual_checkpoints import CHECKPOINT
+from eval_ops.errors import EvalError
 from merge_ops.errors import ReproductionError
 from merge_ops.provenance.hub_card import CardFacts, CardInput, CardResult, write_card
 from merge_ops.provenance.licences import effective
 from merge_ops.provenance.reproduction import CARD_FILE, MakingStep, Part, Reproduction
+from resources.errors import DamagedArtifactError
 
 if TYPE_CHECKING:
     from eval_ops.scores import SuiteScores
     from merge_ops.provenance.ancestry import Ancestor, Ancestry
-    from resources.store import Artifact, ArtifactStore
+    from resources.store import Artifact, ArtifactStore, Ref
 
 
 def card_of(store: "ArtifactStore", named: Named, called: str | None = None) -> str | None:
@@ -63,7 +65,7 @@ def card_of(store: "ArtifactStore", named: Named, called: str | None = None) -> 
             licence=effective(licences),
             reproduction=reproduction,
             languages=next(iter(languages)) if len(languages) == 1 else (),
-            results=list(_results(store, named)),
+            results=list(_results(store, named, notes)),
             excluded=dict.fromkeys(plan.get("excluded") or (), "takes no part in the merge"),
             called=called,
             sources=[CardInput("", each.name, each.digest, each.uri) for each in ancestry.sources],
@@ -94,8 +96,8 @@ def reproduction_of(
             )
         _, recipe = _recipe_of(at, ancestry)
         called = _called(ancestry, making["models"])
-        models = {
-            called.get(name, name): tuple(
+        models: dict[str, tuple[Part, ...]] = {
+            str(called.get(name, name)): tuple(
                 Part(digest, ancestry.nodes[digest].uri if digest in ancestry.nodes else None)
                 for digest in parts
             )
@@ -175,8 +177,11 @@ def _config(artifact: "Artifact") -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _results(store: "ArtifactStore", named: Named) -> Iterator[CardResult]:
-    """The scores on test items that belong to the checkpoint, by the names that point to it."""
+def _results(store: "ArtifactStore", named: Named, notes: list[str]) -> Iterator[CardResult]:
+    """The scores on test items that belong to the checkpoint, by the names that point to it.
+
+    Of scores that cannot be read a note says so.
+    """
     seen: set[str] = set()
     for each in names_of(store, named.digest):
         if each.asset is None or names.kind_of(each.asset) != names.MERGED_CHECKPOINT:
@@ -188,7 +193,32 @@ def _results(store: "ArtifactStore", named: Named) -> Iterator[CardResult]:
         seen.add(artifact.digest)
         scored = artifact.manifest.get("checkpoint")
         if isinstance(scored, dict) and scored.get("digest") == named.digest:
-            yield from _of_suite(open_scores(artifact))
+            try:
+                yield from _of_suite(open_scores(artifact, checked=False))
+            except (EvalError, DamagedArtifactError) as error:
+                notes.append(f"Scores that are known could not be read: {error}")
+
+
+def scores_of(store: "ArtifactStore", ref: "Ref | None") -> dict[str, str]:
+    """Return the scores of what a name points to, their digests by suite, as its recipe has them.
+
+    `ref` is that of a merged checkpoint's partition, or of a champion.
+    """
+    if ref is None or "/" not in ref.asset:
+        return {}
+    recipe, partition = ref.asset.split("/")[0], ref.partition
+    if names.kind_of(ref.asset) == names.CHAMPION:
+        experts, coefficient = (ref.fields.get(each) for each in ("experts", "coefficient"))
+        partition = f"{coefficient}|{experts}" if experts else str(coefficient or "")
+    found = names.ref_of(store, names.scores(recipe), partition)
+    artifact = store.find(SCORES, found.digest) if found is not None else None
+    said = artifact.manifest if artifact is not None else {}
+    suite, scored = said.get("suite"), said.get("checkpoint")
+    if not isinstance(suite, dict) or not isinstance(scored, dict):
+        return {}
+    if artifact is None or scored.get("digest") != ref.digest:
+        return {}
+    return {str(suite.get("name")): artifact.digest}
 
 
 def _of_suite(scores: "SuiteScores") -> Iterator[CardResult]:

@@ -6,7 +6,7 @@ adapters. Nothing is removed: marks are told, champions go back to a clean one (
 candidate that rests on one is promoted.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -77,9 +77,8 @@ def marked(
     marks = withdrawals(store) if marks is None else marks
     if not marks:
         return {}
-    manifests = store.upkeep.read_manifests(store.upkeep.manifests())
     parents: dict[str, set[str]] = {}
-    for (_, digest), manifest in manifests.items():
+    for (_, digest), manifest in read_each(store, store.upkeep.manifests()):
         if isinstance(manifest, dict):
             parents.setdefault(digest, set()).update(parents_in(manifest))
     resting: dict[str, list[Withdrawal]] = {}
@@ -112,6 +111,15 @@ def versions_of(store: "ArtifactStore", digest: str, model: str | None) -> list[
     return list(dict.fromkeys([digest, *(each.digest for each in reversed(entries))]))
 
 
+def read_each(
+    store: "ArtifactStore", names: Iterable[tuple[str, str]]
+) -> Iterator[tuple[tuple[str, str], Any]]:
+    """Yield manifests as `read_manifests` does, some hundred at a time, and keep none of them."""
+    listed = list(names)
+    for start in range(0, len(listed), lineage.BATCH):
+        yield from store.upkeep.read_manifests(listed[start : start + lineage.BATCH]).items()
+
+
 def parents_in(manifest: Mapping[str, Any]) -> set[str]:
     """Return the digests that a manifest says its content was made from, or is kept by.
 
@@ -136,7 +144,7 @@ def _parents_of(store: "ArtifactStore", wanted: Iterable[str]) -> dict[str, set[
         keys = [(kind, digest) for digest in sorted(waiting) for kind in MADE_FROM]
         found = dict.fromkeys(waiting, frozenset[str]())
         parents.update({digest: set(none) for digest, none in found.items()})
-        for (_, digest), manifest in store.upkeep.read_manifests(keys).items():
+        for (_, digest), manifest in read_each(store, keys):
             if isinstance(manifest, dict):
                 parents[digest] |= parents_in(manifest)
         waiting = {each for digest in waiting for each in parents[digest]} - parents.keys()

@@ -19,8 +19,9 @@ from merge_ops.provenance.nameless_card import nameless_card
 from merge_ops.provenance.reproduction import CARD_FILE, MakingStep, Part, Reproduction
 from merge_ops.recipes.recipe_check import check_recipe
 from merge_ops.sources.adapters import open_adapter
+from merge_ops.stream.device import arithmetic_kind
 from merge_ops.stream.settings import StreamSettings
-from merge_ops.stream.stream import Progress, arithmetic_kind
+from merge_ops.stream.stream import Progress
 
 OpenPart = Callable[[Part, str], ByteSource]
 """Opens a part that goes in, whose content it has proved to have the digest; the text is its name.
@@ -75,9 +76,9 @@ def make_again(
         merge(plan, {coefficient: sink}, settings, progress if last else None, nameless_card)
         made[step.digest] = FolderSource(folder)
     files = {name: each for name, each in sorted(hashes.files.items()) if name != CARD_FILE}
-    names = sorted({*files, *reproduction.files}) if reproduction.files else []
-    equal = [name for name in names if files.get(name) == reproduction.files.get(name)]
-    different = [name for name in names if name not in equal]
+    known = reproduction.files
+    equal = [name for name in sorted(known) if files.get(name) == known[name]]
+    different = [name for name in sorted(known) if name not in equal]
     return Remade(reproduction.digest, files, tuple(equal), tuple(different))
 
 

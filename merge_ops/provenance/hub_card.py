@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -23,6 +23,21 @@ OTHER = "other"
 """The Hub's id for a licence that it has none for."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _LONGEST_ID = 96
+_LANGUAGE = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*")
+"""What strangers' cards say of languages is passed on where the Hub would take it."""
+
+
+def hub_id(origin: str | None) -> str | None:
+    """Return the Hub's id in a URI such as hf://org/name@commit; None where there is none."""
+    scheme, _, rest = (origin or "").partition("://")
+    found = rest.partition("@")[0]
+    return found if scheme == "hf" and is_hub_id(found) else None
+
+
+def is_hub_id(text: str) -> bool:
+    """Tell whether a text may be `org/name` on the Hub, which refuses a card with another one."""
+    bad = "--" in text or ".." in text or len(text) > _LONGEST_ID
+    return _HUB_ID.fullmatch(text) is not None and not bad
 
 
 @dataclass(frozen=True)
@@ -42,11 +57,7 @@ class CardInput:
     @property
     def hub_id(self) -> str | None:
         """Return its id on the Hub; None where it has none."""
-        scheme, _, rest = (self.origin or "").partition("://")
-        found = rest.partition("@")[0]
-        good = _HUB_ID.fullmatch(found) and len(found) <= _LONGEST_ID
-        bad = "--" in found or ".." in found
-        return found if scheme == "hf" and good and not bad else None
+        return hub_id(self.origin)
 
 
 @dataclass(frozen=True)
@@ -138,7 +149,7 @@ def front_matter(facts: CardFacts) -> dict[str, Any]:
         front["pipeline_tag"] = tag
     front["tags"] = [*TAGS, facts.method]
     front |= licence_fields(facts.licence)
-    if facts.languages:
+    if facts.languages and all(map(_LANGUAGE.fullmatch, facts.languages)):
         front["language"] = list(facts.languages)
     if facts.results:
         front["model-index"] = [_index(facts, tag)]
@@ -148,7 +159,7 @@ def front_matter(facts: CardFacts) -> dict[str, Any]:
 def pipeline_tag(config: Mapping[str, Any]) -> str | None:
     """Return the Hub's task of a model with this config; None where the config does not tell."""
     named = config.get("architectures")
-    classes = [str(each) for each in named] if isinstance(named, list) else []
+    classes = list(map(str, cast("list[object]", named))) if isinstance(named, list) else []
     if any(each.endswith(("ForCausalLM", "LMHeadModel")) for each in classes):
         return "text-generation"
     if any(each.endswith("ForConditionalGeneration") for each in classes):

@@ -138,6 +138,7 @@ def _read(document: Mapping[str, Any], where: str) -> Reproduction:
         steps.append(
             MakingStep(str(step["digest"]), dict(step["recipe"]), models, step.get("arithmetic"))
         )
-    files = {str(name): str(digest) for name, digest in (document.get("files") or {}).items()}
+    listed_files = cast("dict[object, object]", document.get("files") or {})
+    files = {str(name): str(digest) for name, digest in listed_files.items()}
     release = document.get("release")
     return Reproduction(tuple(steps), None if release is None else str(release), files)

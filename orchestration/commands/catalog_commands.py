@@ -5,12 +5,17 @@ from typing import Annotated
 
 import typer
 
+from orchestration.commands import completion
+
 app = typer.Typer()
 
 
 @app.command()
 def restore(
-    name: Annotated[str, typer.Argument(help="A model, or RECIPE/champion.")],
+    name: Annotated[
+        str,
+        typer.Argument(help="A model, or RECIPE/champion.", autocompletion=completion.checkpoints),
+    ],
     out: Annotated[Path, typer.Option(help="The folder to write; new or empty.")],
 ) -> None:
     """Write a model of the artifact store to a folder, byte for byte as it was pulled."""
@@ -192,7 +197,8 @@ Named = Annotated[
     str,
     typer.Argument(
         help="A model, a row of the leaderboard, RECIPE/champion,"
-        " RECIPE/merged_checkpoint[PARTITION], or a digest's first characters."
+        " RECIPE/merged_checkpoint[PARTITION], or a digest's first characters.",
+        autocompletion=completion.checkpoints,
     ),
 ]
 
@@ -225,7 +231,10 @@ def promote(
 
 @app.command()
 def rollback(
-    recipe: Annotated[str, typer.Argument(help="The recipe whose champion it is.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(help="The recipe whose champion it is.", autocompletion=completion.recipes),
+    ],
     because: Because,
 ) -> None:
     """Make the champion before this one the champion of RECIPE again."""
@@ -236,7 +245,10 @@ def rollback(
 
 @app.command()
 def champion(
-    recipe: Annotated[str, typer.Argument(help="The recipe whose champion it is.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(help="The recipe whose champion it is.", autocompletion=completion.recipes),
+    ],
     history: Annotated[bool, typer.Option("--history", help="Every change, and why.")] = False,
 ) -> None:
     """Show the champion of RECIPE, and whether it is what the recipe makes today."""
@@ -280,11 +292,18 @@ def verify(
 
 
 @app.command()
-def doctor() -> None:
-    """Compare Dagster's instance and the store. Exit status 1 when the store lacks something."""
+def doctor(
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print what the machine has and lacks as JSON.")
+    ] = False,
+) -> None:
+    """Say what this machine lacks, and compare Dagster and the store. Exit status 1 if they differ.
+
+    It is 1 when the store lacks what Dagster believes made; what the machine lacks is no fault.
+    """
     from orchestration.commands.doctor_command import doctor as run
 
-    run()
+    run(as_json)
 
 
 @app.command()
@@ -328,7 +347,12 @@ def prune(
 
 @app.command()
 def refs(
-    asset: Annotated[str, typer.Argument(help="An asset, such as model or ties/champion.")],
+    asset: Annotated[
+        str,
+        typer.Argument(
+            help="An asset, such as model or ties/champion.", autocompletion=completion.assets
+        ),
+    ],
     partition: Annotated[str | None, typer.Argument(help="Only this partition.")] = None,
     catalog: Annotated[str | None, typer.Option(help="Those of another catalog.")] = None,
 ) -> None:

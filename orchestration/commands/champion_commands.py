@@ -4,7 +4,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from assets.work import names
-from assets.work.champion_history import ROLLBACK, ChampionState, champion_state, history_rows
+from assets.work.champion_history import (
+    BY_HAND,
+    ROLLBACK,
+    WITHDRAWAL,
+    champion_state,
+    history_rows,
+)
 from assets.work.collecting import Contest, RankedRecipe
 from assets.work.crowning import Crowning, promote_by_hand, roll_back
 from assets.work.named_checkpoints import (
@@ -185,7 +191,7 @@ def _finish(
     state = champion_state(store, recipe.name)
     if state is not None and state.stale:
         say(console, marked("stale:", "yellow", state.stale))
-    told = _tell_dagster(settings, recipe.name, state)
+    told = tell_dagster(settings, store, recipe.name)
     problems = [announce(done.event), told, renew_site(settings)]
     for problem in problems:
         if problem is not None:
@@ -205,20 +211,25 @@ def _print_gate(console: PlainConsole, decision: "Decision") -> None:
         say(console, f"  {reason}")
 
 
-def _tell_dagster(settings: Settings, recipe: str, state: ChampionState | None) -> str | None:
-    """Show the change on the champion's page of Dagster, where there is an instance."""
-    if state is None or not (settings.dagster_home / "dagster.yaml").is_file():
+def tell_dagster(settings: Settings, store: "ArtifactStore", recipe: str) -> str | None:
+    """Show a change on the champion's page of Dagster, where there is an instance.
+
+    Returns a warning where that was not possible.
+    """
+    ref = names.history_of(store, names.champion(recipe))
+    if ref is None or not (settings.dagster_home / "dagster.yaml").is_file():
         return None
     import dagster as dg
 
     from assets.champions import metadata_of_state
     from orchestration.refreshing.refresh import open_instance
 
-    entry = state.ref.current
+    entry, champion = ref.current, "none" if ref.vacant else ref.digest
+    how = entry.fields.get(BY_HAND) or WITHDRAWAL
     metadata: dict[str, Any] = {
-        "decision": f"{entry.fields['by_hand']} by {entry.by}: {entry.fields['because']}",
-        "champion": state.digest,
-        **metadata_of_state(state),
+        "decision": f"{how} by {entry.by}: {entry.fields['because']}",
+        "champion": champion,
+        **metadata_of_state(champion_state(store, recipe)),
     }
     try:
         with open_instance(named_settings(settings)) as instance:
@@ -226,7 +237,7 @@ def _tell_dagster(settings: Settings, recipe: str, state: ChampionState | None) 
                 names.champion(recipe).split("/"),
                 description="changed by hand, outside a Dagster run",
                 metadata=metadata,
-                tags={"dagster/data_version": state.digest},
+                tags={"dagster/data_version": champion},
             )
             instance.report_runless_asset_event(event)
     except Exception as error:  # it is on record in the store all the same

@@ -6,8 +6,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from assets.work.licensing import Standing, standing_of
-from assets.work.lineage import SHORT, find_root, impact
+from assets.work.lineage import SHORT, Root, find_root, impact
 from assets.work.manifests import COST
+from assets.work.store_cards import scores_of
 from merge_ops.provenance.licences import NO_ADVICE
 from orchestration.commands.catalog_store import open_store
 from orchestration.commands.console import PlainConsole, marked, say
@@ -25,13 +26,15 @@ def show_lineage(name: str, as_json: bool) -> None:
     """Print the ancestry of a name or digest as a tree, its licence, and what it cost."""
     store = open_store()
     standing = standing_of(store, name)
-    manifest = _manifest(store, name)
+    root = find_root(store, name)
+    manifest, scores = _manifest(store, root), scores_of(store, root.ref)
     if as_json:
         document = {
             **standing.ancestry.to_json(),
             "licence": standing.licence.to_json(),
             "made_by": {key: manifest[key] for key in MADE_BY if key in manifest},
             "cost": manifest.get(COST),
+            "scores": scores,
         }
         print(json.dumps(document, indent=2, ensure_ascii=False))  # noqa: T201
         return
@@ -42,6 +45,8 @@ def show_lineage(name: str, as_json: bool) -> None:
     cost = manifest.get(COST)
     if isinstance(cost, dict):
         say(console, f"cost: {cost_text(cost)}")
+    for suite, digest in scores.items():
+        say(console, f"scores: suite {suite}  scores {digest[:SHORT]}")
 
 
 MADE_BY = ("plan", "making", "versions", "calibration_texts")
@@ -141,7 +146,6 @@ def cost_text(cost: Mapping[str, Any]) -> str:
     )
 
 
-def _manifest(store: "ArtifactStore", name: str) -> Mapping[str, Any]:
-    root = find_root(store, name)
+def _manifest(store: "ArtifactStore", root: Root) -> Mapping[str, Any]:
     found = store.find(root.kind, root.digest)
     return found.manifest if found is not None else {}

@@ -242,7 +242,10 @@ def _report(remade: "Remade", as_json: bool) -> None:
         return
     console, short = PlainConsole(), remade.digest[:12]
     if remade.same:
-        say(console, f"checkpoint {short}: made again, all {len(remade.equal)} files are the same")
+        say(
+            console,
+            f"checkpoint {short}: made again; files compared: {len(remade.equal)}, all the same",
+        )
     elif remade.different:
         told = (
             f"checkpoint {short}, made again, has other bytes in {', '.join(remade.different)}; the"

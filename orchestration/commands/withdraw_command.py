@@ -8,12 +8,13 @@ from assets.work.withdrawing import Outcome, Touched, take_back, withdraw
 from orchestration.announcements import announce
 from orchestration.catalogs.catalog_name import named_settings
 from orchestration.commands.catalog_store import open_store
-from orchestration.commands.champion_commands import checked_reason, stream_of
+from orchestration.commands.champion_commands import checked_reason, stream_of, tell_dagster
 from orchestration.commands.console import PlainConsole, marked, say
 from orchestration.commands.list_command import print_json, quoted
 from orchestration.commands.site_command import renew_site
 from orchestration.commands.store_tables import make_list_console
 from orchestration.settings import Settings, load_settings
+from resources.store import ArtifactStore
 
 MOST_NAMED = 20
 """Names that a withdrawal touches and that are printed; `--json` prints all."""
@@ -40,7 +41,8 @@ def run_withdraw(
             store, name, because, warn_only, stream, suites, lambda line: say(aside, line)
         )
     problems = [announce(event) for event in outcome.events]
-    problems.append(_tell_dagster(settings, outcome.touched))
+    problems += [tell_dagster(settings, store, each.recipe) for each in outcome.demotions]
+    problems.append(_tell_dagster(settings, store, outcome.touched))
     problems.append(renew_site(settings))
     if as_json:
         print_json(outcome.to_json())
@@ -94,23 +96,27 @@ def _suites(settings: Settings, console: PlainConsole) -> dict[str, str]:
     return {recipe.name: recipe.suite for recipe in contest.recipes}
 
 
-def _tell_dagster(settings: Settings, touched: Sequence[Touched]) -> str | None:
+def _tell_dagster(
+    settings: Settings, store: ArtifactStore, touched: Sequence[Touched]
+) -> str | None:
     """Fail, or pass, the check of everything that is touched, where there is an instance."""
-    shown = [each for each in touched if names.kind_of(each.asset) in CHECKED]
-    if not shown or not (settings.dagster_home / "dagster.yaml").is_file():
+    by_asset: dict[str, list[str | None]] = {}
+    for each in touched:
+        if names.kind_of(each.asset) in CHECKED:
+            by_asset.setdefault(each.asset, []).append(each.partition)
+    if not by_asset or not (settings.dagster_home / "dagster.yaml").is_file():
         return None
     import dagster as dg
 
     from assets.checks import evaluations
-    from assets.withdrawal_checks import CHECK
+    from assets.withdrawal_checks import CHECK, found_in
     from orchestration.refreshing.refresh import open_instance
 
-    by_asset: dict[str, dict[str | None, str]] = {}
-    for each in shown:
-        by_asset.setdefault(each.asset, {})[each.partition] = told(each.left)
     try:
         with open_instance(named_settings(settings)) as instance:
-            for asset, problems in by_asset.items():
+            for asset, partitions in by_asset.items():
+                found = found_in(store, asset, partitions)  # as it is now, after any demotion
+                problems = {each: told(found.get(each, ())) for each in partitions}
                 key = dg.AssetKey(asset.split("/"))
                 for event in evaluations(instance, key, CHECK, problems):
                     instance.report_runless_asset_event(event)

@@ -44,6 +44,11 @@ class HubPush:
         api = HfApi(endpoint=self.home)
         with self._clear_errors():
             api.create_repo(self.repository, private=private, exist_ok=True)
+            if private and api.model_info(self.repository).private is not True:
+                raise OutboundError(
+                    f"{self.repository} on {self.home} is there already, and is public; nothing was"
+                    " pushed. Make it private there, or leave --private out"
+                )
             with contextlib.ExitStack() as opened:
                 operations = [
                     CommitOperationAdd(file.path, opened.enter_context(file.open()))

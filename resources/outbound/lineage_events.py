@@ -145,6 +145,6 @@ def _event(note: RunNote) -> Any:
         run=known.Run(note.run, of_run),
         job=known.Job(namespace, note.job, {}),
         eventType=known.RunState[note.state],
-        inputs=[known.InputDataset(d.namespace, d.name, facets(d)) for d in note.inputs],
-        outputs=[known.OutputDataset(d.namespace, d.name, facets(d)) for d in note.outputs],
+        inputs=[known.InputDataset(d.namespace, d.name, facets=facets(d)) for d in note.inputs],
+        outputs=[known.OutputDataset(d.namespace, d.name, facets=facets(d)) for d in note.outputs],
     )

@@ -58,7 +58,8 @@ def running_upload_hub(
             tree = re.fullmatch(r"/api/models/(.+)/tree/(.+)", path)
             if tree is None:
                 name = path.removeprefix("/api/models/").split("/revision/")[0]
-                self._send(200 if name in hub.repositories else 404, {"id": name, "_id": "1"})
+                told = {"id": name, "_id": "1", "private": hub.private.get(name, False)}
+                self._send(200 if name in hub.repositories else 404, told)
                 return
             files = hub.repositories.get(tree[1] if tree else "", {})
             rows = [
@@ -81,7 +82,7 @@ def running_upload_hub(
             elif path == "/api/repos/create":
                 asked = json.loads(body)
                 name = f"{asked.get('organization') or 'me'}/{asked['name']}"
-                hub.private.setdefault(name, bool(asked.get("private")))
+                hub.private.setdefault(name, asked.get("visibility") == "private")
                 status = 409 if name in hub.repositories else 200
                 hub.repositories.setdefault(name, {})
                 self._send(status, {"url": f"{hub.endpoint}/{name}", "id": name})

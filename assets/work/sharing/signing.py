@@ -49,7 +49,7 @@ def sign(
             config.set_hashing_config(_hashing(model, told))
             config.sign(work, bundle)
             data = bundle.read_bytes()
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:  # the last is of a key without a curve
         raise SignatureError(f"{key} signs nothing: {error}; give {_A_KEY}") from error
     public = _hash_of(_public_of(private, password))
     store.signatures.put(model.digest, public, data)

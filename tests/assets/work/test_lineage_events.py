@@ -4,24 +4,24 @@ import http.server
 import json
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from assets.work.merging import MergeJob
 from assets.work.noted_merges import merge_noted
-from merge_ops.errors import RongheError
 from merge_ops.recipes.reading import parse_recipe
 from merge_ops.recipes.steps import Steps
 from merge_ops.stream.stream import StreamSettings
+from resources.errors import MissingArtifactError
 from resources.outbound import LineageEndpoint, endpoint_of_environment
 from resources.store import ArtifactStore
-from tests.checkpoint_factory import Family
+from tests.checkpoint_factory import LLAMA, Family, write_family
 from tests.resources.hub_server import send, serving
 from tests.store_merges import pull_family
 
-RECIPE = "merge_method: {method}\nexperts: all\n"
+RECIPE = "merge_method: linear\nparameters: {weight: 0.5}\nexperts: all\n"
 RUN = "2b4c0b5e-0c5b-4b3e-9f0a-6d1a3a3f0c11"
 
 
@@ -61,9 +61,14 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
         found.held.set()
 
 
-def job_of(store: ArtifactStore, family: Family, method: str = "linear") -> MergeJob:
+@pytest.fixture(scope="module")
+def family(tmp_path_factory: pytest.TempPathFactory) -> Family:
+    return write_family(tmp_path_factory.mktemp("models"), LLAMA, experts=2)
+
+
+def job_of(store: ArtifactStore, family: Family) -> MergeJob:
     experts = pull_family(store, family)
-    recipe = parse_recipe(RECIPE.format(method=method), "mean", "mean.yaml")
+    recipe = parse_recipe(RECIPE, "mean", "mean.yaml")
     (point,) = recipe.coefficients()
     points = {point.id: f"{point.id}|{'+'.join(experts)}"}
     asset = "mean/merged_checkpoint"
@@ -93,11 +98,11 @@ def test_a_merge_is_told_as_a_run_with_its_inputs_and_outputs(
     assert made["facets"]["version"]["datasetVersion"] == digest
     assert set(collector.keys) == {"Bearer a key of a test"}
 
-    failing = job_of(store, family, "slerp")  # of more than two models
-    with pytest.raises(RongheError):
+    failing = replace(job, expert_set="nobody")
+    with pytest.raises(MissingArtifactError, match="model 'nobody' is not in artifact store"):
         merge_noted(store, failing, settings, None, RUN, warnings.append, endpoint)
     assert collector.events[-1]["eventType"] == "FAIL"
-    assert "slerp" in collector.events[-1]["run"]["facets"]["errorMessage"]["message"]
+    assert "nobody" in collector.events[-1]["run"]["facets"]["errorMessage"]["message"]
 
     # An endpoint that does not answer costs a warning and one wait, and no merge.
     collector.held.clear()

@@ -215,6 +215,12 @@ def test_a_push_that_a_hub_refuses_or_cuts_says_so(
         monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
         told = failure(ronghe("push", CHAMPION, "team/herbs"), OutboundError)
     assert "lacks config.json after the push" in told
+    with running_upload_hub() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        hub.repositories["team/open"], hub.private["team/open"] = {}, False
+        told = failure(ronghe("push", CHAMPION, "team/open", "--private"), OutboundError)
+        assert hub.repositories["team/open"] == {}
+    assert "is there already, and is public; nothing was pushed" in told
     told = failure(ronghe("push", CHAMPION, "herbs"), OutboundError)
     assert told.startswith("'herbs' is no repository of the Hub: write owner/name")
 

@@ -1,6 +1,7 @@
 """Withdrawn models: what rests on them, champions that go, and two people or a kill in between."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -263,3 +264,12 @@ def test_a_mark_that_cannot_be_read_counts(made: ScoredStore) -> None:
     digest = made.digests["e1"]
     made.store.place.put(f"withdrawn/{digest}.json", b"{")
     assert withdrawals(made.store)[digest].because.startswith("its mark cannot be read")
+
+
+def test_people_who_mark_at_once_lose_nothing(made: ScoredStore) -> None:
+    digest, reasons = made.digests["e1"], [f"reason {n}" for n in range(8)]
+    stores = [ArtifactStore.open(made.store.uri, catalog="team") for _ in reasons]
+    with ThreadPoolExecutor(len(reasons)) as pool:
+        done = list(pool.map(lambda s, r: s.marks.withdraw(digest, r), stores, reasons))
+    assert all(done)
+    assert sorted(each.because for each in made.store.marks.history(digest)) == reasons

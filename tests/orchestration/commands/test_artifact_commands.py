@@ -5,13 +5,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import dagster as dg
 import pytest
 from typer.testing import CliRunner, Result
 
+from assets.withdrawal_checks import CHECK
 from assets.work.ranking import promote, rank
+from orchestration.catalogs.catalog_name import named_settings
 from orchestration.commands import champion_commands
 from orchestration.commands.cli import app
-from orchestration.settings import NAMES
+from orchestration.refreshing.refresh import open_instance
+from orchestration.settings import NAMES, load_settings
 from resources.errors import MissingArtifactError
 from tests.assets.work.made_up_store import ScoredStore
 
@@ -165,11 +169,36 @@ def test_withdraw_says_what_rests_on_it_and_who_goes(program: Program) -> None:
     gone = program("path", "ties/champion")
     assert isinstance(gone.exception, MissingArtifactError)
     assert "stands for nothing now" in str(gone.exception)
-    assert f"because  {demotion['before'][:0]}" in program("champion", "ties").output
+    assert "no champion: ties has none since" in program("champion", "ties").output
     undone = program("withdraw", demotion["before"], "--undo", "--because", "an error")
     assert "is withdrawn no more" in undone.output
     assert made.store.marks.withdrawn() == {}
     assert program("withdraw", "e1", "--because", " ").exit_code == 1
+
+
+def test_dagsters_page_is_told(program: Program, tmp_path: Path) -> None:
+    home = tmp_path / "dagster"
+    home.mkdir()
+    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n", encoding="utf-8")
+    told = program("withdraw", "ties/champion", "--because", WHY)
+    assert told.exit_code == 0, told.output
+    assert "warning" not in told.stderr
+    merged, champion = (dg.AssetKey(["ties", each]) for each in ("merged_checkpoint", "champion"))
+    with open_instance(named_settings(load_settings())) as instance:
+        history = instance.event_log_storage.get_asset_check_execution_history
+        (bad,) = history(dg.AssetCheckKey(merged, CHECK), limit=5)
+        (good,) = history(dg.AssetCheckKey(champion, CHECK), limit=5)
+        event = instance.get_latest_materialization_event(champion)
+    assert bad.evaluation is not None
+    assert (bad.evaluation.partition, bad.evaluation.passed) == ("x=1|e1+e2", False)
+    assert WHY in str(bad.evaluation.metadata["problems"].value)
+    assert good.evaluation is not None
+    assert good.evaluation.passed  # there is no champion any more
+    assert event is not None
+    materialization = event.asset_materialization
+    assert materialization is not None
+    assert materialization.metadata["champion"].value == "none"
+    assert WHY in str(materialization.metadata["decision"].value)
 
 
 def test_each_command_has_help_with_an_example(program: Program) -> None:
