@@ -26,14 +26,14 @@ def team_asset(
     code_version: str | None = None,
     gpu: Mapping[str, Any] | None = None,
     one_run: bool = False,
-    checks: Sequence[str] = (),
+    checks: Sequence[str | dg.AssetCheckSpec] = (),
 ) -> Callable[[AssetBody], dg.AssetsDefinition]:
     """Make an asset whose crashes are retried, and whose other failures are one clear message.
 
     The parts of `name` between slashes become those of its key. With `gpu`, the op tags that ask a
     cluster for one, it takes a slot of the GPU pool. With `one_run`, one run materializes as many
-    partitions as it is asked for, so that what they share is read once. `checks` are the names of
-    those that it reports itself, with each materialization; they hold nothing up.
+    partitions as it is asked for, so that what they share is read once. `checks` are those that it
+    reports itself, with each materialization, by name or as they are; they hold nothing up.
     """
 
     key = dg.AssetKey(name.split("/"))
@@ -56,7 +56,10 @@ def team_asset(
             op_tags=dict(gpu) if gpu is not None else None,
             kinds={kind} if kind is not None else None,
             description=description,
-            check_specs=[dg.AssetCheckSpec(check, asset=plain_key(key)) for check in checks],
+            check_specs=[
+                dg.AssetCheckSpec(check, asset=plain_key(key)) if isinstance(check, str) else check
+                for check in checks
+            ],
         )(clear_failures()(body))
         return with_own_keys(built, [key, *(each.asset_key for each in deps)])
 

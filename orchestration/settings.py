@@ -19,8 +19,8 @@
                      that `ronghe init` writes
     DAGSTER_HOME     Dagster's instance                                  ./.ronghe/dagster
 
-Credentials (AWS_*, AWS_ENDPOINT_URL, HF_TOKEN) are found by the clients themselves; the key of a
-served model that `ronghe score` asks is OPENAI_API_KEY.
+Credentials (AWS_*, AWS_ENDPOINT_URL, HF_TOKEN, OPENAI_API_KEY of judges and served models) are
+found by the clients themselves.
 """
 
 import os
@@ -176,15 +176,6 @@ def webhook_address(environment: Mapping[str, str] | None = None) -> tuple[str, 
         raise SettingsError("the environment", faults)
     url = given.get("RONGHE_WEBHOOK")
     return (url, given["RONGHE_WEBHOOK_SECRET"].encode()) if url else None
-
-
-def endpoint_token(environment: Mapping[str, str] | None = None) -> str:
-    """Return the key of a served model, from the variable that every such client takes it from.
-
-    It is no part of the Settings, so that nothing shows it or passes it on.
-    """
-    given = os.environ if environment is None else environment
-    return given.get("OPENAI_API_KEY") or ""
 
 
 def first_set(names: Sequence[str], environment: Mapping[str, str] | None = None) -> str | None:

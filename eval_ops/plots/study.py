@@ -29,7 +29,7 @@ def study_figure(title: str, study: Study) -> Any:
     else:
         _draw_order(first, study, tried)
     first.set_title(label_text(title, 40), fontsize=10, loc="left")
-    best = study.best
+    best = study.winner
     for panel, name in zip(others, dimensions, strict=True):
         _draw_dimension(panel, name, tried, best)
     figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)
@@ -50,6 +50,8 @@ def _draw_order(axes: Any, study: Study, tried: list[Trial]) -> None:
         numbers, [_mean(trial) for trial in tried], "o", color=BLUE, markersize=4, label="trial"
     )
     axes.step(numbers, best, where="post", color=GREEN, linewidth=1.4, label="best so far")
+    if study.centre_wins and study.centre is not None:
+        axes.plot([study.centre.number], [_mean(study.centre)], "*", color=ORANGE, markersize=11)
     failed = [trial.number for trial in study.trials if trial.values is None]
     if failed:
         low = min((_mean(trial) for trial in tried), default=0.0)

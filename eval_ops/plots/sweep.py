@@ -32,7 +32,8 @@ def coefficient_figure(
     _draw_means(axes, [point.test for point in points], TEST)
     for place, point in enumerate(points):
         if point.coefficient == chosen:
-            axes.axvline(place, color=GREEN, linewidth=9, alpha=0.25, zorder=0, label="chosen")
+            looks = {"color": GREEN, "linewidth": 9, "alpha": 0.25, "solid_capstyle": "butt"}
+            axes.axvline(place, zorder=0, label="chosen", **looks)
     axes.set_xticks(range(len(points)), labels, fontsize=8)
     if max((len(label) for label in labels), default=0) > UPRIGHT:
         for label in axes.get_xticklabels():

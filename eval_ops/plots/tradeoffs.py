@@ -10,6 +10,8 @@ from eval_ops.scores.retention import Retention, front
 
 MOST_MERGES, MOST_EXPERTS = 24, 12
 """Rows and columns of one picture; the first ones are drawn."""
+ABSENT = "#e8e8e8"
+"""Behind cells without a value: the middle of the colours is nearly white."""
 MOST_NAMED = 8
 """Points of a front that have room for their names."""
 
@@ -30,7 +32,8 @@ def retention_figure(found: Sequence[Retention]) -> Any:
             each = shares.get((merge, expert))
             if each is not None and each.share is not None:
                 cells[row, column] = 100 * each.share
-    figure, axes = new_figure(4.4 + 1.15 * len(experts), 1.5 + 0.3 * len(merges))
+    figure, axes = new_figure(4.8 + 1.15 * len(experts), 1.5 + 0.3 * len(merges))
+    axes.set_facecolor(ABSENT)  # which shows where there is no value
     image = axes.imshow(cells, "RdYlBu", vmin=0, vmax=110, aspect="auto", interpolation="nearest")
     for row, merge in enumerate(merges):
         for column, expert in enumerate(experts):
@@ -42,11 +45,11 @@ def retention_figure(found: Sequence[Retention]) -> Any:
             ink = "white" if dark else "black"
             axes.text(column, row, text, ha="center", va="center", fontsize=7, color=ink)
     axes.set_xticks(range(len(experts)), [label_text(name, 18) for name in experts], fontsize=8)
-    axes.set_yticks(range(len(merges)), [label_text(name, 56) for name in merges], fontsize=8)
+    axes.set_yticks(range(len(merges)), [label_text(name, 60) for name in merges], fontsize=8)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    title = "Gain over the base that is kept, percent (95 % interval)"
-    axes.set_title(title, fontsize=10, loc="left")
+    title = "Gain over the base that is kept, percent (95 % interval; grey: not in the merge)"
+    figure.suptitle(title, fontsize=10, x=0.01, ha="left")
     figure.colorbar(image, ax=axes, shrink=0.9).ax.tick_params(labelsize=7)
     return figure
 

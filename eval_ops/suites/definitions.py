@@ -31,6 +31,7 @@ GENERATION_ONLY = (
 CHOICE_METRICS = ("acc", "acc_norm")
 SET_BY_READER = (
     "name", "description", "seed", "limit", "data_dir", "only", "allow_code", "judge",
+    "lm_eval_batch_size",
 )  # fmt: skip
 """Keys that a suite file may set on top of a shipped suite."""
 DEFAULT_NEW_TOKENS = 128
@@ -191,6 +192,7 @@ class SuiteDefinition(Closed):
     seed: int = Field(default=0, ge=0, lt=2**32)
     limit: int | None = Field(default=None, ge=1)
     data_dir: str | None = None
+    lm_eval_batch_size: int | None = Field(default=None, ge=1, le=1024)
     only: list[str] | None = Field(default=None, min_length=1)
     sources: dict[Name, Source] = Field(default_factory=dict[str, Source])
     allow_code: bool = False

@@ -174,7 +174,7 @@ def _step_faults(recipe: Recipe) -> Iterator[Fault]:
     if recipe.sweep:
         problem = "makes several checkpoints, and the documents that use it need one; move it to"
         yield Fault(f"{where}: sweep", f"{problem} the result")
-    for key in ("suite", "gate", "search"):
+    for key in ("suite", "gate", "search", "soup"):
         if getattr(recipe, key):
             yield Fault(f"{where}: {key}", "has no effect: only the result is scored; move it")
     if recipe.keep:
