@@ -1,5 +1,6 @@
 """The commands that keep a store: look at it, compare it with Dagster, clean it."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
