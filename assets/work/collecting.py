@@ -26,7 +26,8 @@ class RankedRecipe:
     """A ranked recipe has live candidates: partition keys, with expert set and coefficient.
 
     `plain_average` marks the recipe that every other one has to beat. `keep` says which candidates
-    are written (merge_ops.recipes): the champion is, unless it is `none`.
+    are written (merge_ops.recipes): the champion is, unless it is `none`. `accepted_conflicts` are
+    those of licences that the recipe accepts by name.
     """
 
     name: str
@@ -35,6 +36,7 @@ class RankedRecipe:
     points: Mapping[str, tuple[str, str]]
     gate: Mapping[str, Any] = field(default_factory=dict[str, Any])
     keep: str = "champion"
+    accepted_conflicts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """From scores in the store to the leaderboard and to champions. Knows no Dagster."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -8,19 +8,15 @@ from assets.work import names
 from assets.work.candidates import score_virtual
 from assets.work.champion_history import set_aside
 from assets.work.collecting import Collected, Contest, Left, RankedRecipe, collect_entries
+from assets.work.demotion import clean, settle, why_none
 from assets.work.imports import write_beside
-from assets.work.kept_rows import (
-    EarlierBoard,
-    all_marked,
-    marked,
-    notes,
-    read_board,
-    without_notes,
-)
+from assets.work.kept_rows import EarlierBoard, all_marked, marked, notes, read_board, without_notes
+from assets.work.licensing import why_unpublishable
+from assets.work.optimism import optimism_of
 from assets.work.scoring import Scoring
 from assets.work.sweeps import MOST_SWEEPS, Sweep, sweeps_of
 from assets.work.virtual_checkpoints import materialize
-from eval_ops.errors import EvalError, PairingError
+from eval_ops.errors import EvalError
 from eval_ops.scores.gates import Decision, decide, parse_gate
 from eval_ops.scores.leaderboard import (
     Entry,
@@ -68,12 +64,14 @@ class Leaderboard:
 class Held:
     """A promotion that was not decided: the champion stays, because of the `reason`.
 
-    It is a `fault` where something could not be read, and not where the catalog is broken.
+    It is a `fault` where something could not be read, and not where the catalog is broken. With
+    `licences` the gate said yes, and the licences of the inputs do not go together.
     """
 
     reason: str
     champion: "Artifact | None"
     fault: bool
+    licences: bool = False
 
 
 @dataclass(frozen=True)
@@ -214,7 +212,8 @@ def promote(
     The candidate is chosen on validation items and judged on test items. When the gate says yes,
     `<recipe>/champion` points to its checkpoint; otherwise the champion stays. It stays undecided
     where the suite is broken, or where what the candidates are compared with cannot be read whole.
-    What a person passed over (champion_history) is no candidate until something is new.
+    What a person passed over (champion_history) is no candidate until something is new, nor is what
+    rests on something withdrawn; a champion that does is demoted first (demotion).
     A champion is written, unless the recipe keeps none; `stream` says how to merge it.
     """
     from assets.work.suite_files import load_suite
@@ -222,6 +221,7 @@ def promote(
 
     stream = stream or StreamSettings(threads=threads, device=device)
 
+    settle(store, recipe.name, stream, run)
     champion = names.resolve(store, names.champion(recipe.name))
     if recipe.suite in contest.broken.suites:
         return Held(contest.broken.suites[recipe.suite], champion, fault=False)
@@ -231,12 +231,13 @@ def promote(
     if collected.damaged:
         told = (f"{name}: {problem}" for name, problem in collected.damaged.items())
         return Held("; ".join(told), champion, fault=True)
-    entries = collected.entries
+    entries = clean(store, collected.entries)
     experts = {entry.name: entry.scores for entry in entries if entry.kind == "expert"}
     candidates = [entry for entry in choose(entries) if entry.recipe == recipe.name]
     if not candidates:
-        return None
-    ref = names.ref_of(store, names.champion(recipe.name))
+        why = why_none(store, collected.entries, recipe.name)
+        return Held(why, champion, fault=False) if why is not None else None
+    ref = names.history_of(store, names.champion(recipe.name))
     aside = set_aside(store, ref, suite.digest)
     candidates.sort(key=lambda entry: -entry.scores.mean("validation").value)
     candidate = next((each for each in candidates if each.digest not in aside), None)
@@ -257,11 +258,16 @@ def promote(
         scoring = Scoring(suite, device, threads, run)
         incumbent = score_virtual(store, champion, scoring, stream).scores
     decision = decide(candidate.scores, experts, incumbent, parse_gate(recipe.gate))
+    blocked = why_unpublishable(store, str(candidate.digest), recipe) if decision.promote else None
+    if blocked is not None:
+        return Held(f"{candidate.label}: {blocked}", champion, fault=False, licences=True)
     if decision.promote:
         _kept(store, recipe, store.get("checkpoint", str(candidate.digest)), stream)
-        champion = _crown(store, recipe, candidate, decision, run)
+        _crown(store, recipe, candidate, decision, run)
+        settle(store, recipe.name, stream, run)  # where it was withdrawn meanwhile
+        champion = names.resolve(store, names.champion(recipe.name))
     tried = [entry for entry in entries if entry.recipe == recipe.name] if decision.promote else []
-    luck = _optimism(tried) if tried else None  # it reads the answers of all of them
+    luck = optimism_of(tried) if tried else None  # it reads the answers of all of them
     return Promotion(candidate, decision, champion, decision.promote, decision.reasons, luck)
 
 
@@ -280,19 +286,6 @@ def _left_ahead(collected: Collected, candidate: Entry) -> Left | None:
     return best[2] if best is not None and ahead else None
 
 
-def _optimism(tried: Sequence[Entry]) -> str | None:
-    """How much the best of the tried candidates flatters itself; None without validation items."""
-    from eval_ops.scores.leaderboard import optimism
-
-    try:
-        return optimism([entry.scores for entry in tried]).to_text()
-    except PairingError:
-        return None
-    finally:
-        for entry in tried:
-            entry.scores.forget_samples()
-
-
 def _kept(
     store: "ArtifactStore", recipe: RankedRecipe, champion: "Artifact", stream: "StreamSettings"
 ) -> "Artifact":
@@ -306,7 +299,7 @@ def _crown(
     candidate: Entry,
     decision: Decision,
     run: str | None,
-) -> "Artifact":
+) -> None:
     digest = str(candidate.digest)
     fields = {
         "experts": candidate.expert_set,
@@ -315,4 +308,3 @@ def _crown(
         "reasons": list(decision.reasons),
     }
     store.point(names.champion(recipe.name), None, "checkpoint", digest, run=run, **fields)
-    return store.get("checkpoint", digest)

@@ -7,7 +7,9 @@ mergekit's keys: merge_method, base_model, models [{model, parameters}] or slice
 [{model, layer_range, parameters}], parameters}] or modules {name: {models | slices}}, parameters,
 dtype, out_dtype, tokenizer or tokenizer_source, chat_template. Ours: experts (which sets of the
 catalog to merge), sweep (parameter → values), search (how values are looked for) or soup (how the
-members of an average are chosen), suite, gate, keep (which candidates are written), seed.
+members of an average are chosen), suite, gate, keep (which candidates are written), verify (whether
+transformers is asked), accept_licence_conflicts (which are known and accepted, by name), seed,
+title and description.
 """
 
 from __future__ import annotations
@@ -98,7 +100,9 @@ class Recipe:
     """A recipe is one checked document of a recipe file.
 
     `experts` is empty in a plain mergekit file; `models` may be empty in ours. `keep` is what the
-    file says, None where it says nothing; `kept` is what holds.
+    file says, None where it says nothing; `kept` is what holds. Without `verify` a catalog does not
+    ask transformers whether it would load the result. `title` and `description` are words for
+    people: nothing that is made depends on them.
     """
 
     name: str
@@ -121,7 +125,11 @@ class Recipe:
     search: Mapping[str, Any] = field(default_factory=dict[str, Any])
     soup: str | None = None
     keep: str | None = None
+    verify: bool = True
+    accept_licence_conflicts: tuple[str, ...] = ()
     seed: int = 0
+    title: str | None = None
+    description: str | None = None
 
     @property
     def kept(self) -> str:

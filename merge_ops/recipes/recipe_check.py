@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
@@ -127,11 +128,15 @@ def _scalars(document: Mapping[str, Any], method: MergeMethod) -> Iterator[Fault
         "dtype": (lambda value: value in tuple(DTYPES), f"one of {', '.join(DTYPES)}"),
         "out_dtype": (lambda value: value in tuple(DTYPES), f"one of {', '.join(DTYPES)}"),
         "name": (lambda value: isinstance(value, str) and bool(value), "a name"),
+        "title": (lambda value: isinstance(value, str), "words on one line"),
+        "description": (lambda value: isinstance(value, str), "words"),
         "suite": (lambda value: isinstance(value, str) and bool(value), "the name of a suite"),
         "gate": (lambda value: isinstance(value, dict), "a mapping"),
         "search": (lambda value: isinstance(value, dict), "a mapping"),
         "soup": (lambda value: value in SOUPS, f"one of {', '.join(SOUPS)}"),
         "keep": (lambda value: value in KEEPS, f"one of {', '.join(KEEPS)}"),
+        "verify": (lambda value: isinstance(value, bool), "true or false"),
+        "accept_licence_conflicts": (_are_texts, "a list such as [gpl-3.0 + llama3.1]"),
         "seed": (lambda value: type(value) is int and value >= 0, "a whole number from 0 on"),
     }
     for key, (sound, allowed) in kinds.items():
@@ -148,6 +153,12 @@ def _scalars(document: Mapping[str, Any], method: MergeMethod) -> Iterator[Fault
         yield from reference_faults("base_model", document["base_model"])
     if "experts" not in document and method.base == "required" and not document.get("base_model"):
         yield Fault("base_model", f"is missing; {method.name} needs one")
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(each, str) and bool(each.strip()) for each in cast(list[Any], value)
+    )
 
 
 def _dtype_hint(value: str) -> str:
@@ -183,10 +194,19 @@ def _build(document: Mapping[str, Any], method: MergeMethod, name: str, subject:
         chat_template=document.get("chat_template"),
         experts=tuple(experts),
         sweep={key: tuple(values) for key, values in sweep.items()},
-        suite=document.get("suite"),
+        suite=_composed(document.get("suite")),
         gate=document.get("gate") or {},
         search=document.get("search") or {},
         soup=document.get("soup"),
         keep=document.get("keep"),
+        verify=document.get("verify") is not False,
+        accept_licence_conflicts=tuple(document.get("accept_licence_conflicts") or ()),
         seed=document.get("seed") or 0,
+        title=document.get("title"),
+        description=document.get("description"),
     )
+
+
+def _composed(name: str | None) -> str | None:
+    """A name in Unicode's composed form, as the names of files are read."""
+    return unicodedata.normalize("NFC", name) if name else None
