@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from eval_ops.suites.answers import LATER_METRICS, ROUGE, WRITTEN_METRICS
-from eval_ops.suites.item_forms import ROLES, template_fields
+from eval_ops.suites.reading.item_forms import ROLES, template_fields
+from eval_ops.suites.valuing.answers import LATER_METRICS, ROUGE, WRITTEN_METRICS
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
