@@ -12,7 +12,8 @@ from assets.run_settings import RunSettings
 from assets.team_asset import team_asset
 from assets.work import names
 from assets.work.collecting import Contest
-from assets.work.ranking import LEADERBOARD, Leaderboard, Sweep, rank
+from assets.work.ranking import LEADERBOARD, Leaderboard, rank
+from assets.work.sweeps import Sweep
 
 CHECK = "everything_is_read"
 """Fails where scores, or names of them, cannot be read; what can be is ranked."""
@@ -81,6 +82,7 @@ def _metadata(log: dg.DagsterLogManager, board: Leaderboard) -> dict[str, Any]:
         **shown,
         **of_artifact(board.artifact, False),
         "candidates without scores": board.unscored,
+        **({"candidates that were left early": board.left} if board.left else {}),
     }
 
 

@@ -1,4 +1,4 @@
-"""Telling another program of promotions, rollbacks and refusals: one signed POST of JSON each.
+"""Telling another program what becomes of champions: one signed POST of JSON each.
 
 The body is signed with a secret that both sides have: `X-Ronghe-Signature-256: sha256=<hex>` is the
 HMAC-SHA256 of the body's bytes. Whoever does not answer costs a warning, never a promotion.
@@ -26,7 +26,7 @@ ANSWER = 10.0
 TRIES, PAUSE = 4, 0.5
 """Tries in all, and the seconds before the second one; each further pause is twice as long."""
 
-Kind = Literal["promotion", "rollback", "refusal"]
+Kind = Literal["promotion", "rollback", "refusal", "demotion"]
 Announce = Callable[[Mapping[str, Any]], str | None]
 """Sends an event; returns a warning where nobody took it."""
 

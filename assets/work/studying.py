@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +11,11 @@ from blake3 import blake3
 from assets.work.pulling import open_models
 
 if TYPE_CHECKING:
+    from merge_ops.checkpoints import Checkpoint
     from resources.store import Artifact, ArtifactStore
 
 TASK_VECTOR, MERGE_PLAN = "task_vector", "merge_plan"
-VERSIONS = {TASK_VECTOR: 3, MERGE_PLAN: 2}
+VERSIONS = {TASK_VECTOR: 4, MERGE_PLAN: 3}
 """Raise one when the same inputs would be studied in another way."""
 
 
@@ -60,10 +61,12 @@ def study_set(store: "ArtifactStore", base: str, expert_set: str, run: str | Non
     Another vocabulary is a warning here: only a recipe can say whether it is merged by token, and
     one that does not is refused when it is planned.
     The findings hold `interference`, `warnings`, and `bytes_read` for one pass over all inputs.
-    Raises CompatibilityError with every fault.
+    Signs of odd experts (`oddities`) are among the warnings, from the task vectors that were
+    studied before; `signs` are these alone. Raises CompatibilityError with every fault.
     """
     from merge_ops.jobs.statistics import interference
     from merge_ops.plans import check_compatible
+    from merge_ops.provenance.oddities import odd_signs
 
     names = expert_set.split("+")
     models = open_models(store, base, names)
@@ -71,25 +74,60 @@ def study_set(store: "ArtifactStore", base: str, expert_set: str, run: str | Non
     cautions = check_compatible(models[base], experts, vocabularies="reported")
 
     def look() -> dict[str, Any]:
+        found = interference(models[base], experts).to_json()
+        studied = _studied(store, base, names, models)
+        signs = [str(each) for each in odd_signs(studied, finite(found["cosine"]))]
         return {
-            "interference": interference(models[base], experts).to_json(),
-            "warnings": [str(caution) for caution in cautions],
+            "interference": found,
+            "warnings": [*(str(caution) for caution in cautions), *signs],
+            "signs": signs,
             "bytes_read": sum(model.nbytes for model in models.values()),
             "bytes_of_one_output": models[base].nbytes,
         }
 
-    inputs = {name: str(model.digest) for name, model in models.items()}
+    inputs = {name: str(models[name].digest) for name in (base, *names)}
     study = _study(store, MERGE_PLAN, inputs, look)
     store.point(MERGE_PLAN, expert_set, MERGE_PLAN, study.artifact.digest, run=run)
     return study
+
+
+def known_signs(
+    store: "ArtifactStore", base: str, experts: Sequence[str], models: Mapping[str, "Checkpoint"]
+) -> tuple[str, ...]:
+    """Return the signs of odd experts that the study of this very set has, if there is one.
+
+    A manifest and a small file are read, and no weight.
+    """
+    names = [base, *experts]
+    if any(name not in models for name in names):
+        return ()
+    inputs = {name: str(models[name].digest) for name in names}
+    known = store.find(MERGE_PLAN, _digest_of(MERGE_PLAN, inputs))
+    return tuple(known.read_json("study.json").get("signs", ())) if known is not None else ()
+
+
+def _studied(
+    store: "ArtifactStore", base: str, experts: Sequence[str], models: Mapping[str, "Checkpoint"]
+) -> dict[str, Any]:
+    """The tensors' statistics of those experts whose task vectors were studied, by name."""
+    found: dict[str, Any] = {}
+    for name in experts:
+        inputs = {base: str(models[base].digest), name: str(models[name].digest)}
+        known = store.find(TASK_VECTOR, _digest_of(TASK_VECTOR, inputs))
+        found[name] = known.read_json("study.json").get("tensors", ()) if known else ()
+    return found
+
+
+def _digest_of(kind: str, inputs: Mapping[str, str]) -> str:
+    identity = json.dumps([kind, VERSIONS[kind], list(inputs.items())], ensure_ascii=False)
+    return blake3(identity.encode()).hexdigest()
 
 
 def _study(
     store: "ArtifactStore", kind: str, inputs: Mapping[str, str], look: Callable[[], dict[str, Any]]
 ) -> Study:
     """Find the study of these inputs, or make and publish it. `inputs`: names and digests."""
-    identity = json.dumps([kind, VERSIONS[kind], list(inputs.items())], ensure_ascii=False)
-    digest = blake3(identity.encode()).hexdigest()
+    digest = _digest_of(kind, inputs)
     known = store.find(kind, digest)
     if known is not None:
         return Study(known, known.read_json("study.json"), True, digest)

@@ -16,6 +16,7 @@ import numpy as np
 from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.depth import layer_of
 from merge_ops.checkpoints.name_alignment import named_alike
+from merge_ops.jobs.changed_shapes import FIRST_ROWS, ChangedShape
 from merge_ops.jobs.task_vectors import delta_blocks, float_tensors
 from merge_ops.progress import Progress
 from merge_ops.stream.cores import on_one_thread
@@ -30,7 +31,9 @@ class TensorChange:
     """A tensor change says how far one tensor moved from the base.
 
     It holds L2 norms, the largest |δ|, and how many entries changed at all. `relative_norm` is
-    infinite where a tensor of zeros changed.
+    infinite where a tensor of zeros changed. Of a matrix `rank_one` is the share of the energy of a
+    part of it that lies in one direction; of a tensor with a row for each token `odd_rows` counts
+    rows that changed far more than the others, and the first of them are named.
     """
 
     name: str
@@ -40,6 +43,9 @@ class TensorChange:
     relative_norm: float
     max_abs: float
     changed: int
+    rank_one: float | None = None
+    odd_rows: int = 0
+    first_odd_rows: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,9 @@ def task_vector_statistics(
     whole, done = sum(base.tensors[name].count for name in names), 0
     for name in names:
         square, base_square, largest, changed = 0.0, 0.0, 0.0, 0
+        shape = ChangedShape(name, base.tensors[name].shape)
         for origin, (delta,) in delta_blocks(base, (expert,), name):
+            shape.look(cast("NDArray[np.float32]", delta.numpy()))
             square += _dot(delta, delta)
             base_square += _dot(origin, origin)
             largest = max(largest, float(delta.abs().max()))
@@ -110,7 +118,9 @@ def task_vector_statistics(
         unlike_zero = math.inf if norm else 0.0
         relative = norm / math.sqrt(base_square) if base_square else unlike_zero
         place = layer[1] if layer else None
-        changes.append(TensorChange(name, place, count, norm, relative, largest, changed))
+        odd = shape.odd_rows()
+        told = (shape.rank_one, len(odd), tuple(odd[:FIRST_ROWS]))
+        changes.append(TensorChange(name, place, count, norm, relative, largest, changed, *told))
         done += count
         if progress:
             progress(done, whole)

@@ -24,6 +24,7 @@ from merge_ops.plans.layer_rules import rule_faults
 from merge_ops.plans.model_wide import check_one_for_all
 from merge_ops.plans.one_model import content_cautions, with_one_name_each
 from merge_ops.plans.plan import Plan
+from merge_ops.plans.quiet_agreement import quiet_cautions
 from merge_ops.plans.resolution import ParameterResolver
 from merge_ops.plans.side_files import side_file_cautions, side_file_faults
 from merge_ops.plans.steps import Copy, Merge, Step
@@ -61,6 +62,7 @@ def plan_merge(
     check_layouts(arrangement.places)
     tokenizer = output_tokenizer(recipe, donor, checkpoints, arrangement)
     cautions += ending_cautions(recipe, donor, others, tokenizer)
+    cautions += quiet_cautions(recipe, donor, others, tokenizer)
     chosen = _chosen(recipe, coefficients)
     resolver = ParameterResolver(recipe, chosen)
     faults: list[Fault] = [*arrangement.faults, *side_file_faults(donor)]

@@ -9,7 +9,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from orchestration.commands.artifact_commands import app as artifact_app
 from orchestration.commands.catalog_commands import app as catalog_app
+from orchestration.commands.comparison_commands import app as comparison_app
+from orchestration.commands.starting.commands import app as starting_app
 
 EXAMPLES = """Merge two models:  ronghe merge recipe.yaml out
 
@@ -135,16 +138,35 @@ def plan(
     show_plan(config, as_json, strict, verify, follow_links)
 
 
-@app.command()
+@app.command(epilog="Example:  ronghe inspect SUSPECT --against my/expert --base owner/base")
 def inspect(
-    folder: Annotated[Path, typer.Argument(help="A model's folder or file.", show_default=False)],
+    folder: Annotated[str, typer.Argument(help="A model's folder or file.", show_default=False)],
+    against: Annotated[
+        list[str] | None, typer.Option(help="Models that may be in it; give it for each.")
+    ] = None,
+    base: Annotated[str | None, typer.Option(help="With --against: the base of all.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,
+    threads: Annotated[
+        str | None, typer.Option(help="With --against: worker threads.", show_default="0")
+    ] = None,
+    memory: Annotated[
+        str | None, typer.Option(help="With --against: bound of the buffers.")
+    ] = None,
     follow_links: FollowLinks = False,
 ) -> None:
-    """Say what FOLDER is and which weights are read. Exit status 1 when it cannot be merged."""
+    """Say what FOLDER is and which weights are read. Exit status 1 when it cannot be merged.
+
+    With --against say instead whether these models are parts of it. Exit status 1 when one is.
+    """
+    if against or base:
+        from orchestration.commands.suspect_command import Suspicion, show_suspect
+
+        options = (as_json, threads, memory, follow_links)
+        show_suspect(folder, Suspicion(tuple(against or ()), base, *options))
+        return
     from orchestration.commands.inspect_command import show_folder
 
-    show_folder(folder, as_json, follow_links)
+    show_folder(Path(folder), as_json, follow_links)
 
 
 @app.command()
@@ -203,13 +225,28 @@ def restore_expert(
     run_restoration(expert, out, merged, base, masks)
 
 
+app.add_typer(comparison_app)
+app.add_typer(starting_app)
 app.add_typer(catalog_app)
+app.add_typer(artifact_app)
+
+
+def _run(arguments: list[str]) -> None:
+    from orchestration.commands.help_texts import is_asked
+
+    if is_asked(arguments):
+        from orchestration.commands.help_texts import with_help
+        from orchestration.settings import language
+
+        with_help(app, language())()
+    else:
+        app()
 
 
 def main() -> None:
     """Run the command line; an error of ours is one message and exit status 2, a place's is 1."""
     try:
-        app()
+        _run(sys.argv[1:])
     except ModuleNotFoundError as error:
         from orchestration.commands.extras import advice
 

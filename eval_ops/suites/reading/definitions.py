@@ -1,14 +1,19 @@
 """What may stand in a suite's file: its keys, their types, and which go together."""
 
 import re
+import unicodedata
+from functools import partial
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from eval_ops.suites.reading.item_forms import ROLES, template_fields
 from eval_ops.suites.valuing.answers import LATER_METRICS, ROUGE, WRITTEN_METRICS
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Name = Annotated[
+    str, Field(pattern=r"^[^\W_][\w.-]*$"), AfterValidator(partial(unicodedata.normalize, "NFC"))
+]
+"""Letters and digits of any script, and '_', '.', '-' behind the first; composed (NFC)."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 Repository = Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]

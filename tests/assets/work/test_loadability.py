@@ -5,7 +5,7 @@ import json
 import pytest
 from safetensors.torch import load_file, save_file
 
-from assets.work import looking
+from assets.work import loadability
 from assets.work.merging import MergeJob, merge_set
 from merge_ops.errors import CompatibilityError
 from merge_ops.plans import expected_tensors
@@ -53,7 +53,7 @@ def test_what_transformers_would_draw_at_random_is_not_written(pulled, monkeypat
 
 
 def test_a_recipe_may_do_without(pulled, monkeypatch):
-    monkeypatch.setattr(looking, "refuse_unloadable", None)
+    monkeypatch.setattr(loadability, "refuse_unloadable", None)
     (made,) = merged(pulled, "verify: false\n").checkpoints
     assert GONE not in json.dumps(made.artifact.manifest["tensors"])
 
