@@ -20,6 +20,7 @@ from typing import Any, cast
 
 from merge_ops.methods.parameters import REQUIRED, is_gradient
 from merge_ops.methods.registry import MergeMethod
+from merge_ops.recipes.symmetry_step import SymmetryStep
 from merge_ops.recipes.vocabulary_policy import TokenizerPolicy
 
 Parameters = Mapping[str, Any]
@@ -119,6 +120,7 @@ class Recipe:
     search: Mapping[str, Any] = field(default_factory=dict[str, Any])
     keep: str | None = None
     seed: int = 0
+    symmetry: SymmetryStep | None = None
 
     @property
     def kept(self) -> str:
@@ -139,10 +141,11 @@ class Recipe:
     def referenced_models(self) -> tuple[str, ...]:
         """Return every model that the recipe names, in order, each once.
 
-        Models that only `tokenizer` names come last.
+        Models that only `tokenizer` names come last, and the base that a model is aligned to.
         """
         named = self.tokenizer.model_names if self.tokenizer else ()
-        return tuple(dict.fromkeys([*self.merged_models, *named]))
+        beside = [self.symmetry.base] if self.symmetry and self.symmetry.base else []
+        return tuple(dict.fromkeys([*self.merged_models, *named, *beside]))
 
     @property
     def merged_models(self) -> tuple[str, ...]:
