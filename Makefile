@@ -26,7 +26,7 @@ export DO_NOT_TRACK := 1
 # second. Here it may be written.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo demo-update ui test check sanitize dist bench docs oracle clean
+.PHONY: help install demo demo-update ui site test check sanitize dist bench docs oracle clean
 
 help:  ## the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -76,6 +76,9 @@ demo-update: $(USED) .ronghe/dagster/dagster.yaml  ## retrain one expert and re-
 ui: $(USED) .ronghe/dagster/dagster.yaml  ## Dagster's web UI and daemon on http://127.0.0.1:3000
 	$(BIN)/ronghe ui
 
+site: $(USED) .ronghe/dagster/dagster.yaml  ## the catalog as static pages in .ronghe/site, to be opened in a browser
+	$(BIN)/ronghe site --out .ronghe/site
+
 oracle: $(ORACLE)  ## an environment for mergekit, the peer the tests compare with
 
 $(ORACLE): $(STAMP)
@@ -104,8 +107,11 @@ dist: install  ## wheels for Linux on x86_64 and aarch64, and one without loops,
 bench: install oracle  ## side by side with mergekit on the same files
 	$(BIN)/python -m benchmarks.vs_mergekit
 
-docs: install  ## the written parts of docs/: methods and pictures, trees, the index of decisions
+docs: install  ## the written parts of docs/: methods, recipes, commands, trees, decisions
 	$(BIN)/python -m docs.methods_page
+	$(BIN)/python -m docs.methods_zh_page
+	$(BIN)/python -m docs.recipes_page
+	$(BIN)/python -m docs.commands_page
 	$(BIN)/python -m docs.architecture_page
 	$(BIN)/python -m docs.decisions_index
 

@@ -78,7 +78,9 @@ def _held_up(context: dg.AssetExecutionContext, keys: Sequence[str]) -> dict[str
         made = {each.partition for each in events if each.asset_key == parent}
         checks = [e.event_specific_data for e in _logged(context, kinds.ASSET_CHECK_EVALUATION)]
         unsound = {
-            each.partition for each in checks if each.asset_key == parent and not each.passed
+            each.partition
+            for each in checks
+            if each.asset_key == parent and each.blocking is not False and not each.passed
         }
         name = parent.to_user_string()
         for key in map(str, keys):
@@ -98,13 +100,15 @@ class Batch:
     """A batch tells Dagster of each partition of one asset's run, and keeps what failed.
 
     `look` is called with the partitions that were made when others have failed: the run then ends
-    before the steps after it, among them the asset's checks.
+    before the steps after it, among them the asset's checks. `check` looks at them in any case, and
+    its result is the asset's own.
     """
 
     def __init__(
         self,
         context: dg.AssetExecutionContext,
         look: Callable[[Sequence[str]], object] | None = None,
+        check: Callable[[Sequence[str]], dg.AssetCheckResult] | None = None,
     ) -> None:
         definition = context.assets_def.partitions_def
         assert definition is not None
@@ -112,7 +116,7 @@ class Batch:
         held = _held_up(context, wanted)
         self.keys = [key for key in wanted if str(key) not in held]
         self._context = context
-        self._look = look
+        self._look, self._check = look, check
         self._made: list[str] = []
         self._failed: dict[str, Exception] = {
             key: HeldUpError(reason) for key, reason in held.items()
@@ -150,7 +154,7 @@ class Batch:
         It is tried again, as other crashes are, where one failed by no error of ours.
         """
         if not self._failed:
-            return dg.MaterializeResult(metadata={ALREADY_REPORTED: True})
+            return self._end()
         context, again = self._context, not all(map(is_ours, self._failed.values()))
         last_try = not again or context.retry_number >= RETRY_CRASHES.max_retries
         messages = {key: message_of(error) for key, error in self._failed.items()}
@@ -159,21 +163,26 @@ class Batch:
         text = "\n".join([f"{len(messages)} of {total} partitions failed", *lines])
         if last_try and self._made and goes_on(context.op_execution_context, context.asset_key):
             context.log.error(text)  # what comes after, in this run, fails for these partitions
-            return dg.MaterializeResult(metadata={ALREADY_REPORTED: True})
+            return self._end()
         if self._look is not None and self._made:
             self._look(self._made)
         raise dg.Failure(
             text, metadata={FAILED: dg.MetadataValue.json(messages)}, allow_retries=again
         ) from next(iter(self._failed.values()))
 
+    def _end(self) -> dg.MaterializeResult:
+        checks = [self._check(self._made)] if self._check is not None else []
+        return dg.MaterializeResult(metadata={ALREADY_REPORTED: True}, check_results=checks)
+
 
 def each_partition(
     context: dg.AssetExecutionContext,
     make: Callable[[str], Report],
     look: Callable[[Sequence[str]], object] | None = None,
+    check: Callable[[Sequence[str]], dg.AssetCheckResult] | None = None,
 ) -> dg.MaterializeResult:
     """Make and report the partitions of a run one by one."""
-    batch = Batch(context, look)
+    batch = Batch(context, look, check)
     for key in batch.keys:
         with batch.part(key):
             batch.report(key, *make(key))

@@ -37,6 +37,8 @@ def evidence(
         except Exception as error:  # numbers beside the table; the table is what counts
             shown[f"{suite}: merge or route"] = f"not known ({type(error).__name__}: {error})"
             continue
+        if found.luck is not None:
+            shown[f"{suite}: the luck of the best"] = found.luck.to_text()
         shown[f"{suite}: merge or route"] = found.routing.advice
         shown[f"{suite}: what routing would buy"] = routing_rows(found.routing)
         shown.update(_kept(log, suite, found))

@@ -8,15 +8,24 @@ from assets.display import MetadataMap, number, size, table
 from assets.gate_checks import NAMES, gate_results
 from assets.run_settings import RunSettings
 from assets.team_asset import team_asset
+from assets.withdrawal_checks import check_whole, spec
 from assets.work import names
 from assets.work.announcing import Announce, event_of
-from assets.work.champion_history import ChampionState, champion_state, history_rows
+from assets.work.champion_history import (
+    BECAUSE,
+    DEMOTED,
+    ChampionState,
+    champion_state,
+    history_rows,
+)
 from assets.work.collecting import Contest, RankedRecipe
+from assets.work.demotion import Demotion
 from assets.work.ranking import LEADERBOARD, Held, Promotion, promote
 from assets.work.virtual_checkpoints import bytes_of
+from assets.work.withdrawing import event_of_demotion
 
 if TYPE_CHECKING:
-    from resources.store import Artifact, ArtifactStore
+    from resources.store import Artifact, ArtifactStore, Ref
 
 GROUP = "champions"
 """Of all recipes: in a recipe's own group they would close a circle around the leaderboard's."""
@@ -24,6 +33,8 @@ CHECK = "could_be_judged"
 """Fails where what the candidates are compared with cannot be read; the champion stays.
 
 It warns where there is nothing to judge: no champion is green without any score."""
+LICENCES = "licences_go_together"
+"""Fails where they alone keep a candidate from becoming champion."""
 UNSCORED = "no candidate of this recipe is scored"
 
 
@@ -46,7 +57,7 @@ def build_champion(
         group=GROUP,
         code_version=code_version,
         kind="pytorch",
-        checks=[CHECK, *NAMES],
+        checks=[CHECK, LICENCES, *NAMES, spec(names.champion(recipe.name))],
         description=f"Champion: the best checkpoint of recipe {recipe.name} that passed its gate."
         " No benchmark is significantly below the best single expert by more than the allowed loss,"
         " and the mean is significantly above the champion before it. Otherwise that one stays. It"
@@ -60,14 +71,21 @@ def build_champion(
         )
         state = champion_state(store, recipe.name)
         event = _event(settings.catalog, recipe, promotion, before.digest if before else None)
-        problem = announce(event) if announce is not None and event is not None else None
-        if problem is not None:
-            context.log.warning(problem)
+        gone = _demotion(store, recipe, before)
+        for each in (gone, event):
+            problem = announce(each) if announce is not None and each is not None else None
+            if problem is not None:
+                context.log.warning(problem)
         digest = promotion.champion.digest if promotion and promotion.champion else "none"
         return dg.MaterializeResult(
             data_version=dg.DataVersion(digest),
             metadata={**_metadata(store, recipe.name, promotion), **metadata_of_state(state)},
-            check_results=[_check(promotion), *gate_results(promotion)],
+            check_results=[
+                _check(promotion),
+                _licences(promotion),
+                *gate_results(promotion),
+                check_whole(store, names.champion(recipe.name)),
+            ],
         )
 
     return champion
@@ -78,6 +96,23 @@ def metadata_of_state(state: ChampionState | None) -> MetadataMap:
     if state is None:
         return {}
     return {"stale": state.stale or "no", "history": table(history_rows(state.ref))}
+
+
+def _demotion(
+    store: "ArtifactStore", recipe: RankedRecipe, before: "Ref | None"
+) -> dict[str, Any] | None:
+    """What a webhook is told where this run has demoted the champion of `before`; None else."""
+    now = names.history_of(store, names.champion(recipe.name))
+    if before is None or now is None:
+        return None
+    since = now.history[len(before.history) :]
+    entry = next((e for e in since if e.fields.get(DEMOTED) == before.digest), None)
+    if entry is None:
+        return None
+    champion = None if entry.fields.get("vacant") else entry.digest
+    because = str(entry.fields.get(BECAUSE))
+    demotion = Demotion(recipe.name, before.digest, champion, because)
+    return event_of_demotion(store, demotion, recipe.suite)
 
 
 def _event(
@@ -116,6 +151,13 @@ def _check(promotion: Promotion | Held | None) -> dg.AssetCheckResult:
         passed=problem is None,
         severity=severity,
         metadata={"problems": problem or "none"},
+    )
+
+
+def _licences(promotion: Promotion | Held | None) -> dg.AssetCheckResult:
+    problem = promotion.reason if isinstance(promotion, Held) and promotion.licences else None
+    return dg.AssetCheckResult(
+        check_name=LICENCES, passed=problem is None, metadata={"problems": problem or "none"}
     )
 
 
@@ -167,7 +209,7 @@ def _of_bytes(champion: "Artifact") -> dict[str, Any]:
     """Where the champion lies and how large it is; of a virtual one, how large it would be."""
     if champion.virtual:
         return {"virtual": True, "bytes when it is written": bytes_of(champion)}
-    uri = dg.MetadataValue.path(champion.uri)
+    uri = dg.MetadataValue.path(champion.location)
     return {"uri": uri, "size": size(champion.nbytes), "bytes": champion.nbytes}
 
 

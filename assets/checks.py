@@ -1,6 +1,6 @@
 """Checks of merged checkpoints, which stop whatever comes after a bad one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -8,6 +8,7 @@ import dagster as dg
 from assets.batches import goes_on, keys_of
 from assets.dagster_internals import AssetCheckTarget
 from assets.failures import clear_failures
+from assets.key_names import plain_key, with_own_keys
 from assets.run_settings import RunSettings
 from assets.work import names
 from assets.work.looks import faults_of
@@ -29,7 +30,7 @@ def build_checkpoint_check(
     """
 
     @dg.asset_check(
-        asset=asset,
+        asset=plain_key(asset),
         name=CHECK,
         blocking=True,
         partitions_def=partitions,
@@ -57,7 +58,7 @@ def build_checkpoint_check(
         severity = dg.AssetCheckSeverity.ERROR if alone else dg.AssetCheckSeverity.WARN
         return dg.AssetCheckResult(passed=not unsound, severity=severity, metadata=shown)
 
-    return checkpoint_is_sound
+    return with_own_keys(checkpoint_is_sound, [asset])
 
 
 def report_checks(
@@ -92,23 +93,44 @@ def _report_each(
 ) -> None:
     """One evaluation for each partition, tied to the materialization it looked at."""
     inner: Any = context
-    records = inner.instance.get_latest_storage_id_by_partition(
-        key, dg.DagsterEventType.ASSET_MATERIALIZATION, set(problems)
-    )
-    for partition, faults in problems.items():
+    lines = {partition: "; ".join(faults) for partition, faults in problems.items()}
+    for each in evaluations(inner.instance, key, CHECK, lines, True, inner.run.run_id):
+        inner.log_event(each)
+
+
+def evaluations(
+    instance: dg.DagsterInstance,
+    key: dg.AssetKey,
+    check: str,
+    problems: Mapping[Any, str],
+    blocking: bool = False,
+    run: str = "",
+) -> Iterator[dg.AssetCheckEvaluation]:
+    """Yield one evaluation of a check for each partition, "" where it found no problem.
+
+    Each is tied to the partition's last materialization; None stands for an asset without
+    partitions. What does not block is a warning.
+    """
+    kind, partitions = dg.DagsterEventType.ASSET_MATERIALIZATION, set(problems) - {None}
+    records: dict[Any, int] = {}
+    if partitions:
+        records.update(instance.get_latest_storage_id_by_partition(key, kind, partitions))
+    if None in problems:
+        for record in instance.get_asset_records([key]):
+            last = record.asset_entry.last_materialization_storage_id
+            records |= {None: last} if last is not None else {}
+    severity = dg.AssetCheckSeverity.ERROR if blocking else dg.AssetCheckSeverity.WARN
+    for partition, problem in problems.items():
         target = None
         if partition in records:
-            target = AssetCheckTarget(
-                storage_id=records[partition], run_id=inner.run.run_id, timestamp=0.0
-            )
-        inner.log_event(
-            dg.AssetCheckEvaluation(
-                asset_key=key,
-                check_name=CHECK,
-                passed=not faults,
-                blocking=True,
-                metadata={"problems": "; ".join(faults) or "none"},
-                partition=partition,
-                target_materialization_data=target,
-            )
+            target = AssetCheckTarget(storage_id=records[partition], run_id=run, timestamp=0.0)
+        yield dg.AssetCheckEvaluation(
+            asset_key=key,
+            check_name=check,
+            passed=not problem,
+            blocking=blocking,
+            severity=severity,
+            metadata={"problems": problem or "none"},
+            partition=partition,
+            target_materialization_data=target,
         )

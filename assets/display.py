@@ -11,6 +11,7 @@ from assets.work.virtual_checkpoints import bytes_of
 
 if TYPE_CHECKING:
     from assets.work.emr_masking import PublishedMasks
+    from merge_ops.provenance.licences import EffectiveLicence
     from resources.store import Artifact
 
 TOLD = "ronghe_told"
@@ -115,16 +116,23 @@ def _valid(text: str) -> str:
 
 
 def of_artifact(artifact: "Artifact", memoized: bool) -> MetadataMap:
-    """Show where an artifact is and whether it was there before; of a virtual one, that it is."""
+    """Show where an artifact's files are, how to get it, and whether it was there before.
+
+    On a local store the uri is a folder that `from_pretrained` takes, on S3 the files' prefix. What
+    is virtual or packed has no such files, and is got by the command alone.
+    """
+    get = dg.MetadataValue.md(f"`ronghe path {artifact.digest[:12]}`")
     if artifact.virtual:
         return {
             "virtual": True,
             "digest": artifact.digest,
+            "how to get it": get,
             "bytes when it is written": bytes_of(artifact),
             "memoized": memoized,
         }
     return {
-        "uri": dg.MetadataValue.path(artifact.uri),
+        "uri": dg.MetadataValue.path(artifact.location),
+        "how to get it": get,
         "digest": artifact.digest,
         "size": size(artifact.nbytes),
         "bytes": artifact.nbytes,
@@ -136,6 +144,19 @@ def of_work(seconds: float, nbytes: int) -> MetadataMap:
     """Show how long it took and how fast that was."""
     speed = nbytes / 1e6 / seconds if seconds > 0 else 0.0
     return {"seconds": round(seconds, 3), "MB/s": round(speed, 1)}
+
+
+def of_licence(licence: "EffectiveLicence | None") -> MetadataMap:
+    """Show which licence decides and why, what is owed, and what does not go together."""
+    if licence is None:
+        return {}
+    conflicts = [f"{each.id}: {each.because}" for each in licence.conflicts]
+    by = ", ".join(licence.decided_by)
+    return {
+        "licence (no legal advice)": f"{licence.licence.id}, decided by {by}",
+        "licence duties": listed([str(each) for each in licence.duties]),
+        **({"licence conflicts": listed(conflicts)} if conflicts else {}),
+    }
 
 
 def of_masks(masks: "PublishedMasks | None") -> MetadataMap:

@@ -12,12 +12,14 @@ from assets.run_settings import RunSettings
 from assets.team_asset import team_asset
 from assets.work import names
 from assets.work.collecting import Contest
-from assets.work.ranking import LEADERBOARD, Leaderboard, Sweep, rank
+from assets.work.ranking import LEADERBOARD, Leaderboard, rank
+from assets.work.sweeps import Sweep
 
 CHECK = "everything_is_read"
 """Fails where scores, or names of them, cannot be read; what can be is ranked."""
 MOST_ROWS, HEAD = 200, 2
 """Rows of the table in Dagster, which keeps each for ever, and its head; the artifact has all."""
+DASH, JOINER = "\N{EN DASH}", "\N{WORD JOINER}"
 
 
 def build_leaderboard(
@@ -69,7 +71,7 @@ def _metadata(log: dg.DagsterLogManager, board: Leaderboard) -> dict[str, Any]:
     for suite, text in board.texts.items():
         rows = board.tables.get(suite, ())
         if rows or suite not in board.tables:
-            shown[f"{suite}: table"] = dg.MetadataValue.md(_first_lines(text))
+            shown[f"{suite}: table"] = dg.MetadataValue.md(_unbroken(_first_lines(text)))
         if rows:
             shown[f"{suite}: plot"] = drawn(log, LEADERBOARD, partial(leaderboard_plot, rows))
             shown[f"{suite}: first"] = rows[0].label
@@ -80,6 +82,7 @@ def _metadata(log: dg.DagsterLogManager, board: Leaderboard) -> dict[str, Any]:
         **shown,
         **of_artifact(board.artifact, False),
         "candidates without scores": board.unscored,
+        **({"candidates that were left early": board.left} if board.left else {}),
     }
 
 
@@ -92,6 +95,11 @@ def _first_lines(text: str) -> str:
         return text
     note = f"\n{len(hidden)} more rows are not shown."
     return "\n".join([*lines[: hidden[0]], note, *lines[hidden[-1] + 1 :]])
+
+
+def _unbroken(text: str) -> str:
+    """A table whose intervals stay on one line: browsers break lines behind a dash."""
+    return text.replace(DASH, f"{DASH}{JOINER}")
 
 
 def _drawn(sweep: Sweep) -> bytes:

@@ -11,14 +11,16 @@ from blake3 import blake3
 
 from assets.batches import Batch
 from assets.checks import report_checks
-from assets.display import listed, of_artifact, of_masks, of_work
+from assets.display import listed, of_artifact, of_licence, of_masks, of_work
 from assets.failures import stop_if_run_is_over
 from assets.grid import group_by_set
 from assets.progress_log import log_progress
 from assets.run_settings import RunSettings
 from assets.team_asset import team_asset
+from assets.withdrawal_checks import check_partitions, spec
 from assets.work import names
-from assets.work.merging import MergedCheckpoint, MergedSet, MergeJob, merge_set, point_at
+from assets.work.merging import MergedCheckpoint, MergedSet, MergeJob, point_at
+from assets.work.noted_merges import merge_noted
 from assets.work.searching import found_job
 from merge_ops.errors import shown
 from merge_ops.recipes import Recipe, Steps
@@ -65,6 +67,11 @@ class MergeRecipe:
         """Key of the studies, where the recipe searches for its coefficients."""
         return dg.AssetKey.from_user_string(names.search(self.name))
 
+    def live_points(self, expert_set: str) -> dict[str, str]:
+        """Return the partition keys of one set, and the coefficient of each."""
+        keys = group_by_set(self.grid.get_partition_keys()).get(expert_set, {})
+        return {str(key): coefficient for coefficient, key in keys.items()}
+
     def job(self, expert_set: str, points: Mapping[str, str]) -> MergeJob:
         """Describe what a run merges for one set; `points` are partition keys by coefficient."""
         keys = {coefficient: str(key) for coefficient, key in points.items()}
@@ -80,7 +87,7 @@ def build_merged_checkpoint(
         merge.asset,
         condition,
         deps=merge.deps
-        if not merge.recipe.search
+        if not merge.recipe.is_searched
         else [*merge.deps, dg.AssetDep(merge.search_key)],
         partitions=merge.grid,
         group=merge.name,
@@ -88,6 +95,7 @@ def build_merged_checkpoint(
         gpu=op_tags,
         one_run=True,
         kind="pytorch",
+        checks=[spec(merge.asset, merge.grid)],
         description=f"Merged checkpoints: experts merged by {merge.recipe.merge_method}, as recipe"
         f" {merge.name} says. Published under the digest of the plan: what is in the store is not"
         f" merged again. {_KEPT[merge.recipe.kept]}",
@@ -96,18 +104,21 @@ def build_merged_checkpoint(
         context: dg.AssetExecutionContext, settings: RunSettings
     ) -> dg.MaterializeResult:
         store, look = settings.store(), partial(report_checks, context, settings, merge.key)
-        batch, run = Batch(context, look), context.run.run_id
+        check, run = partial(check_partitions, context, settings), context.run.run_id
+        batch = Batch(context, look, check)
         for expert_set, points in group_by_set(batch.keys).items():
             job, progress = merge.job(expert_set, points), log_progress(context.log, expert_set)
             with batch.part(*points.values()):
                 version = merge.code_version
-                if merge.recipe.search:
+                if merge.recipe.is_searched:
                     job, study = found_job(store, job)
                     version = f"{version} {study}"
-                merged = merge_set(store, job, settings.stream(), progress)
+                merged = merge_noted(
+                    store, job, settings.stream(), progress, run, context.log.warning
+                )
                 stop_if_run_is_over(context)
                 point_at(store, job, merged, run)
-                _report(context, batch, version, points, merged)
+                _report(context, batch, version, points, merged, merge.recipe)
         return batch.result()
 
     return merged_checkpoint
@@ -128,12 +139,13 @@ def _report(
     code_version: str,
     points: Mapping[str, dg.MultiPartitionKey],
     merged: MergedSet,
+    recipe: Recipe,
 ) -> None:
     """Tell Dagster of each checkpoint of one set, and its log of the whole set."""
     version = data_version(code_version, merged)
     for checkpoint in merged.checkpoints:
         batch.report(points[checkpoint.coefficient], version, _metadata(merged, checkpoint))
-    for warning in merged.warnings:
+    for warning in (*merged.warnings, *_licence_warnings(recipe, merged)):
         context.log.warning(f"{merged.expert_set}: {shown(warning)}")
     context.log.info(_sentence(merged))
 
@@ -151,6 +163,7 @@ def data_version(code_version: str, merged: MergedSet) -> str:
 def _metadata(merged: MergedSet, point: MergedCheckpoint) -> dict[str, Any]:
     """What is seen of one checkpoint; times and bytes are those of its whole set."""
     told = {"warnings": listed(merged.warnings)} if merged.warnings else {}
+    told |= of_licence(merged.licence)
     if point.artifact.virtual:
         return {**of_artifact(point.artifact, point.memoized), **of_masks(merged.masks), **told}
     return {
@@ -161,6 +174,17 @@ def _metadata(merged: MergedSet, point: MergedCheckpoint) -> dict[str, Any]:
         **of_work(merged.seconds, merged.bytes_read + merged.bytes_written),
         **told,
     }
+
+
+def _licence_warnings(recipe: Recipe, merged: MergedSet) -> list[str]:
+    """What keeps the checkpoints of a set from being published, if anything does."""
+    if merged.licence is None:
+        return []
+    return [
+        f"the licences {each.id} do not go together: {each.because}; nothing that is merged of them"
+        " becomes champion or is pushed, unless the recipe lists it in accept_licence_conflicts"
+        for each in merged.licence.open_conflicts(recipe.accept_licence_conflicts)
+    ]
 
 
 def _sentence(merged: MergedSet) -> str:

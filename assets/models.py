@@ -1,6 +1,7 @@
 """model: upstream models, pulled, checked and published in the store."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from assets.display import of_artifact, of_packing, of_work
 from assets.progress_log import log_progress
 from assets.run_settings import RunSettings
 from assets.team_asset import team_asset
+from assets.withdrawal_checks import check_partitions, spec
 from assets.work.entries import UpstreamModel
 from assets.work.pulling import MODEL, PulledModel, pull_model
 
@@ -30,6 +32,7 @@ def build_model(
         group="models",
         one_run=True,
         kind="huggingface",
+        checks=[spec(MODEL, partitions)],
         description="A model in the artifact store, its headers checked. LoRA adapters stay"
         " adapters; a full expert is kept as the exact difference from its base where that"
         " saves enough. The data version is the content's digest, however it is kept.",
@@ -44,7 +47,7 @@ def build_model(
             pulled = pull_model(store, entry, folder, run, base, context.log.info, progress)
             return pulled.artifact.digest, _metadata(entry, pulled)
 
-        return each_partition(context, pull)
+        return each_partition(context, pull, check=partial(check_partitions, context, settings))
 
     return model
 
@@ -53,6 +56,8 @@ def _metadata(entry: UpstreamModel, pulled: PulledModel) -> dict[str, Any]:
     return {
         **of_artifact(pulled.artifact, pulled.memoized),
         **of_work(pulled.seconds, pulled.artifact.nbytes),
+        **({"title": entry.title} if entry.title else {}),
+        **({"description": entry.description} if entry.description else {}),
         "source": entry.source,
         "revision": pulled.revision,
         "base": entry.base or "none: it is a base model",

@@ -15,8 +15,10 @@ from assets.merged_checkpoints import data_version
 from assets.progress_log import log_progress
 from assets.run_settings import RunSettings
 from assets.team_asset import team_asset
+from assets.withdrawal_checks import check_partitions, check_whole, spec
 from assets.work import names
-from assets.work.merging import MergedSet, MergeJob, merge_set, point_at
+from assets.work.merging import MergedSet, MergeJob, point_at
+from assets.work.noted_merges import merge_noted
 from merge_ops.recipes import Steps
 
 
@@ -68,6 +70,7 @@ def build_recipe_step(
         gpu=op_tags,
         one_run=step.sets is not None,
         kind="pytorch",
+        checks=[spec(step.asset, step.sets)],
         description=f"An intermediate checkpoint of recipe {step.recipe}: step {recipe.name},"
         f" merged by {recipe.merge_method}. Published under the digest of its plan: what is in the"
         " store is not merged again.",
@@ -79,17 +82,19 @@ def build_recipe_step(
 
         def make(partition: str | None) -> Report:
             job, progress = step.job(partition), log_progress(context.log, partition or step.asset)
-            merged = merge_set(store, job, settings.stream(), progress)
+            merged = merge_noted(store, job, settings.stream(), progress, run, context.log.warning)
             stop_if_run_is_over(context)
             point_at(store, job, merged, run)
             return data_version(step.code_version, merged), _metadata(merged)
 
         if step.sets is not None:
-            return each_partition(
-                context, make, partial(report_checks, context, settings, step.key)
-            )
+            look = partial(report_checks, context, settings, step.key)
+            check = partial(check_partitions, context, settings)
+            return each_partition(context, make, look, check)
         version, shown = make(None)
-        return dg.MaterializeResult(data_version=dg.DataVersion(version), metadata=shown)
+        checks = [check_whole(store, step.asset)]
+        version = dg.DataVersion(version)
+        return dg.MaterializeResult(data_version=version, metadata=shown, check_results=checks)
 
     return recipe_step
 

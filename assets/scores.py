@@ -1,6 +1,7 @@
 """<recipe>/scores and model_scores: what checkpoints and models can do."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,8 +17,11 @@ from assets.run_settings import RunSettings
 from assets.team_asset import team_asset
 from assets.work import names
 from assets.work.candidates import CandidateScorer
+from assets.work.early_stopping import score_set
 from assets.work.pulling import MODEL
 from assets.work.scoring import ScoredCheckpoint, Scoring, score_model
+from assets.work.set_scores import SetPoints, SetScores
+from eval_ops.scores.gates import parse_gate
 
 if TYPE_CHECKING:
     from eval_ops.scores import SuiteScores
@@ -31,8 +35,14 @@ def build_scores(
     condition: dg.AutomationCondition,
     op_tags: Mapping[str, Any],
     deps: Sequence[dg.AssetDep] = (),
+    recipes: Sequence[str] = (),
 ) -> dg.AssetsDefinition:
-    """Build the scores of one recipe's checkpoints, point by point. `deps` are further ones."""
+    """Build the scores of one recipe's checkpoints, point by point. `deps` are further ones.
+
+    With early stopping in the gate the points of a set are asked side by side, and those that are
+    worse for sure are left. `recipes` have scores on the same suite.
+    """
+    gate = parse_gate(merge.recipe.gate)
 
     @team_asset(
         names.scores(merge.name),
@@ -50,17 +60,54 @@ def build_scores(
     )
     def scores(context: dg.AssetExecutionContext, settings: RunSettings) -> dg.MaterializeResult:
         store, scoring, batch = settings.store(), _scoring(suite, settings, context), Batch(context)
-        for expert_set, points in group_by_set(batch.keys).items():
-            job = merge.job(expert_set, points)
+        progress = partial(log_progress, context.log, unit="items")
+        for expert_set, keys in group_by_set(batch.keys).items():
+            job, key_of = merge.job(expert_set, keys), {str(key): key for key in keys.values()}
             with CandidateScorer(store, job, scoring, settings.stream()) as scorer:
-                for key in points.values():
-                    with batch.part(key):
-                        progress = log_progress(context.log, str(key), unit="items")
-                        scored = scorer.score_point(merge.name, str(key), progress)
-                        batch.report(key, scored.artifact.digest, _of_scores(scored))
+                for points in _together(merge, expert_set, keys, recipes):
+                    found = score_set(store, scorer, scoring, points, gate, progress)
+                    for name in points.wanted:
+                        with batch.part(key_of[name]):
+                            batch.report(key_of[name], *_of_point(found, name))
+                    if gate.early_stopping:
+                        context.log.info(f"{expert_set}: {found.note or found.saved.to_text()}")
         return batch.result()
 
     return scores
+
+
+def _together(
+    merge: MergeRecipe,
+    expert_set: str,
+    keys: Mapping[str, dg.MultiPartitionKey],
+    recipes: Sequence[str],
+) -> list[SetPoints]:
+    """What is scored at once: with early stopping a set as a whole, else point by point."""
+    wanted = {str(key): coefficient for coefficient, key in keys.items()}
+    models = (merge.base, *expert_set.split("+"))
+    if parse_gate(merge.recipe.gate).early_stopping:
+        return [SetPoints(merge.name, wanted, merge.live_points(expert_set), models, recipes)]
+    return [SetPoints(merge.name, {key: c}, wanted, models) for key, c in wanted.items()]
+
+
+def _of_point(found: SetScores, key: str) -> Report:
+    """Report what became of one candidate; raises what was wrong with it."""
+    if key in found.failed:
+        raise found.failed[key]
+    if key in found.scored:
+        reduced = {"reduced set": found.reduced} if found.reduced else {}
+        return found.scored[key].artifact.digest, {**_of_scores(found.scored[key]), **reduced}
+    left = found.left[key]
+    return left.artifact.digest, {
+        **of_artifact(left.artifact, False),
+        "left early": left.because,
+        **({"reduced set": found.reduced} if found.reduced else {}),
+        "asked": left.saved.asked,
+        "items": left.saved.total,
+        "saved": number(left.saved.share),
+        "partial scores": table(_score_rows(left.scores)),
+        "seconds": round(left.seconds, 3),
+    }
 
 
 def build_model_scores(

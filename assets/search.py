@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -13,7 +13,11 @@ from assets.run_settings import RunSettings
 from assets.team_asset import team_asset
 from assets.work import names
 from assets.work.scoring import Scoring
-from assets.work.searching import SearchedSet, search_set
+from assets.work.souping import study_set
+from assets.work.tries import SearchedSet
+
+if TYPE_CHECKING:
+    from eval_ops.search import Study
 
 MOST_SHOWN = 50
 """Trials in the table of Dagster's page; all of them are in the study."""
@@ -54,7 +58,7 @@ def build_search(
             def tell(done: int, of: int) -> None:
                 context.log.info(f"{expert_set}: trial {done} of {of}")
 
-            found = search_set(store, merge.job(expert_set, {}), scoring, settings.stream(), tell)
+            found = study_set(store, merge.job(expert_set, {}), scoring, settings.stream(), tell)
             return found.artifact.digest, _metadata(context.log, merge.name, expert_set, found)
 
         return each_partition(context, study)
@@ -67,15 +71,19 @@ def _metadata(
 ) -> dict[str, Any]:
     from eval_ops.plots import study_plot
 
-    study, best = found.study, found.study.best
+    study, best, winner = found.study, found.study.best, found.study.winner
     assert best is not None
+    assert winner is not None
     title = f"{recipe} {expert_set}"
     return {
         **of_artifact(found.artifact, found.found == len(study.trials)),
-        "best point": dg.MetadataValue.json(dict(best.point)),
-        "best on validation items": sum(best.values or ()) / len(study.objectives),
-        "its mean on test items": found.test.get(best.number, 0.0),
-        "its digest": best.digest or "none",
+        "winner": _told(study),
+        "its point": dg.MetadataValue.json(dict(winner.point)),
+        "its validation objective": sum(winner.values or ()) / len(study.objectives),
+        "its mean on test items": found.test.get(winner.number, 0.0),
+        "its digest": winner.digest or "none",
+        "best trial's validation objective": sum(best.values or ()) / len(study.objectives),
+        "best trial's mean on test items": found.test.get(best.number, 0.0),
         "trials": len(study.trials),
         "trials that failed": sum(trial.values is None for trial in study.trials),
         "scores that were in the store": found.found,
@@ -87,12 +95,25 @@ def _metadata(
     }
 
 
+def _told(study: "Study") -> str:
+    """Say which point was taken, and why."""
+    best = study.best
+    assert best is not None
+    if study.centre is None:
+        return f"trial {best.number}, the best"
+    if study.centre_wins:
+        return f"the centre of the trials that are about as good as the best one, {best.number}"
+    why = study.centre.problem or "the centre of those about as good is worse"
+    return f"trial {best.number}, the best: {why}"
+
+
 def _rows(found: SearchedSet) -> list[dict[str, Any]]:
     study, front = found.study, {trial.number for trial in found.study.front}
-    ranked = sorted(study.trials, key=lambda each: -sum(each.values or (-1.0,)))
+    every = [*study.trials, *([study.centre] if study.centre is not None else [])]
+    ranked = sorted(every, key=lambda each: -sum(each.values or (-1.0,)))
     return [
         {
-            "trial": trial.number,
+            "trial": "centre" if trial is study.centre else str(trial.number),
             **dict(zip(study.objectives, trial.values or (), strict=False)),
             "test mean": found.test.get(trial.number),
             "on the front": trial.number in front,

@@ -1,12 +1,16 @@
-"""Our scores and those of lm_eval's command line, on the same model and tasks: equal to the digit.
+"""Our scores and those of lm_eval's command line, on the same model and tasks.
 
     python -m benchmarks.eval_equal --model /models/SmolLM2-135M-Instruct --items 40
+    python -m benchmarks.eval_equal --model … --dtype bfloat16 --causes
 
 The tasks are CosmosQA as own items (sentences to choose from), the same questions answered in the
 model's own words (exact match), and subjects of CMMLU by their local files, with examples before
-each question. lm_eval gets the first two as task files and CMMLU's own tasks with other data.
-Probabilities are taken in float32 by both. A model in half precision answers a little differently
-in batches of another make-up, by lm_eval's own programs too; `--dtype float32` leaves no doubt.
+each question. lm_eval gets the first two as task files and CMMLU's own tasks with other data; of
+its settings only the batch size is given. Ours are scored in both ways: as usual, and with the
+suite's `lm_eval_batch_size`, whose answers shall be the command's to the last digit.
+
+`--causes` scores CosmosQA in one process by lm_eval's own class, changing one thing after the
+other, and says how far each answer is from that of the same weights in float32.
 """
 
 import argparse
@@ -23,7 +27,10 @@ from benchmarks.processes import ROOT, measure
 
 SUBJECTS = ("traditional_chinese_medicine", "ancient_chinese", "chinese_literature")
 NEW_TOKENS = 16
-COLUMNS = ("benchmark", "items", "ours", "lm_eval", "choices apart", "largest difference")
+COLUMNS = ("benchmark", "items", "lm_eval", "ours, its batches", "answers apart", "ours",
+           "choices apart", "largest difference")  # fmt: skip
+CAUSES = ("what is computed", "mean off", "largest off", "choices apart")
+EXACT = "exact.yaml"
 
 
 def write_tasks(work: Path, arguments: argparse.Namespace) -> list[str]:
@@ -72,15 +79,17 @@ def write_tasks(work: Path, arguments: argparse.Namespace) -> list[str]:
                            "num_fewshot": arguments.shots, "limit": arguments.limit})  # fmt: skip
     suite = {"name": "equal", "benchmarks": benchmarks}
     (work / "suite.yaml").write_text(json.dumps(suite), encoding="utf-8")
+    exact = {**suite, "lm_eval_batch_size": arguments.batch_size}
+    (work / EXACT).write_text(json.dumps(exact), encoding="utf-8")
     return [each["name"] for each in benchmarks]
 
 
-def ours(work: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+def ours(work: Path, suite: str) -> dict[str, Any]:
     """Accuracy and answers of each benchmark, from a process of its own."""
     out = work / "ours.json"
     command = [sys.executable, "-m", "benchmarks.eval_sweep_work", "suite"]
-    run = measure([*command, str(work / "model"), str(work / "suite.yaml"), str(out)])
-    say(f"ours: {run.wall:.1f} s, CPU {run.cpu:.1f} s")
+    run = measure([*command, str(work / "model"), str(work / suite), str(out)])
+    say(f"ours by {suite}: {run.wall:.1f} s, CPU {run.cpu:.1f} s")
     return json.loads(out.read_text(encoding="utf-8"))
 
 
@@ -91,8 +100,8 @@ def theirs(work: Path, names: list[str], arguments: argparse.Namespace) -> dict[
         results = work / "results"
         shutil.rmtree(results, ignore_errors=True)
         command = [str(arguments.lm_eval), "run", "--model", "hf", "--model_args",
-                   f"pretrained={work / 'model'},softmax_dtype=float32", "--tasks", name,
-                   "--log_samples", "--batch_size", "8", "--device", "cpu",
+                   f"pretrained={work / 'model'}", "--tasks", name,
+                   "--log_samples", "--batch_size", str(arguments.batch_size), "--device", "cpu",
                    "--output_path", str(results)]  # fmt: skip
         if name.startswith("cmmlu"):
             subject = name.removeprefix("cmmlu_")
@@ -145,22 +154,40 @@ def benchmark(work: Path, arguments: argparse.Namespace) -> None:
     names = write_tasks(work, arguments)
     command = [sys.executable, "-m", "benchmarks.eval_sweep_work", "cast"]
     measure([*command, str(arguments.model), str(work / "model"), arguments.dtype])
-    mine, other = ours(work, arguments), theirs(work, names, arguments)
+    if arguments.causes:
+        causes(work, arguments)
+        return
+    mine, exact = ours(work, "suite.yaml"), ours(work, EXACT)
+    other = theirs(work, names, arguments)
     rows: list[list[str]] = []
     for name in names:
         a, b = mine[name], other[name]
+        row = [name, str(len(b["items"])), repr(b["acc"]), repr(exact[name]["acc"]),
+               str(apart(exact[name], b)), repr(a["acc"])]  # fmt: skip
         if "written" in name:
-            apart = sum(a["items"][item] != text for item, text in b["items"].items())
-            rows.append(
-                [name, str(len(b["items"])), repr(a["acc"]), repr(b["acc"]), str(apart), ""]
-            )
+            rows.append([*row, str(apart(a, b)), ""])
             continue
         found = compare(a, b)
-        largest = f"{found['largest difference']:.2g}"
-        rows.append([name, str(found["items"]), repr(a["acc"]), repr(b["acc"]),
-                     str(found["choices apart"]), largest])  # fmt: skip
-    print(f"\n{markdown(COLUMNS, rows)}\n\n{arguments.dtype}; texts that differ are counted as"
-          " choices apart")  # fmt: skip
+        rows.append([*row, str(found["choices apart"]), f"{found['largest difference']:.2g}"])
+    print(f"\n{markdown(COLUMNS, rows)}\n\n{arguments.dtype}, batches of {arguments.batch_size};"
+          " texts that differ are counted as choices apart")  # fmt: skip
+    save(arguments.json, {"dtype": arguments.dtype, "rows": rows})
+
+
+def apart(mine: dict[str, Any], other: dict[str, Any]) -> int:
+    """Items whose answer is not the same to the last digit, or the same text."""
+    return sum(mine["items"][item] != answer for item, answer in other["items"].items())
+
+
+def causes(work: Path, arguments: argparse.Namespace) -> None:
+    """What moves an answer in half precision, by one change at a time."""
+    out = work / "causes.json"
+    command = [sys.executable, "-m", "benchmarks.eval_sweep_work", "causes"]
+    run = measure([*command, str(work / "model"), str(work / "suite.yaml"), str(out)])
+    say(f"causes: {run.wall:.1f} s, CPU {run.cpu:.1f} s")
+    found = json.loads(out.read_text(encoding="utf-8"))
+    rows = [[name, *(f"{value:.3g}" for value in values)] for name, values in found.items()]
+    print(f"\n{markdown(CAUSES, rows)}\n\n{arguments.dtype}, against float32")
     save(arguments.json, {"dtype": arguments.dtype, "rows": rows})
 
 
@@ -176,6 +203,8 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=40, help="questions of each subject")
     parser.add_argument("--shots", type=int, default=5, help="examples before each question")
     parser.add_argument("--dtype", default="float32", help="the model is cast to it first")
+    parser.add_argument("--batch-size", type=int, default=8, help="of lm_eval")
+    parser.add_argument("--causes", action="store_true", help="score in one process, in many ways")
     parser.add_argument("--lm-eval", type=Path, default=ROOT / ".venv/bin/lm_eval")
     arguments = parser.parse_args()
     with work_folder(arguments, 1.2e9) as work:

@@ -57,14 +57,15 @@ def read_questions(path: Path, items: int, grouped: bool = False) -> list[dict[s
     """Questions of CosmosQA's file, as items of a suite; every second is for testing.
 
     The first of the file, most of whose passages have one question; or, `grouped`, those of the
-    passages with the most questions, which have two to four.
+    passages with the most questions, which have two to four. What the file asks twice is asked
+    once here.
     """
     with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+        rows = list({PROMPT.format_map(row): row for row in csv.DictReader(file)}.values())
     if grouped:
         questions = Counter(row["context"] for row in rows)
         rows.sort(key=lambda row: (-questions[row["context"]], row["context"]))
-    rows = rows[:items]
+    rows = [row for row in rows if len({row[f"answer{n}"] for n in range(CHOICES)}) == CHOICES]
     return [
         {
             "id": f"cosmos-{number:04}",
@@ -73,8 +74,7 @@ def read_questions(path: Path, items: int, grouped: bool = False) -> list[dict[s
             "choices": [row[f"answer{place}"] for place in range(CHOICES)],
             "answer": int(row["label"]),
         }
-        for number, row in enumerate(rows)
-        if len({row[f"answer{place}"] for place in range(CHOICES)}) == CHOICES
+        for number, row in enumerate(rows[:items])
     ]
 
 

@@ -88,6 +88,62 @@ def score_suite(model: Path, path: Path) -> dict[str, Any]:
     return found
 
 
+def ways_apart(model: Path, path: Path) -> dict[str, list[float]]:
+    """Score the first benchmark of a suite in several ways; how far each is from float32.
+
+    Of each way: the mean and the largest difference of a log-likelihood, and how many items
+    have another choice.
+    """
+    import numpy as np
+    import torch
+    from lm_eval.models.huggingface import HFLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from assets.work.suite_files import load_suite
+    from eval_ops.running import make_lean
+    from eval_ops.suites import harness
+
+    (benchmark, *_) = load_suite(path).benchmarks
+    (task,) = harness.build_tasks(benchmark).values()
+    tokenizer: Any = AutoTokenizer.from_pretrained(model)
+    lean = make_lean(HFLM)
+
+    def load(**settings: Any) -> Any:
+        return AutoModelForCausalLM.from_pretrained(model, **settings).eval()
+
+    def answers(kind: Any, module: Any, **settings: Any) -> Any:
+        lm = kind(pretrained=module, tokenizer=tokenizer, **settings)
+        task.build_all_requests(rank=0, world_size=1)
+        values = [value for value, _ in lm.loglikelihood(task.instances, disable_tqdm=True)]
+        sizes = [len(item.choices) for item in benchmark.items]
+        return np.split(np.array(values), np.cumsum(sizes)[:-1])
+
+    half = load(dtype="auto")
+    single = load(dtype=torch.float32)
+    f32 = {"softmax_dtype": "float32"}
+    ways = {
+        "float32, batches of 8": (HFLM, single, {"batch_size": 8}),
+        "float32, as a tree (ours)": (lean, single, {"batch_size": 128}),
+        "lm_eval, batches of 8": (HFLM, half, {"batch_size": 8}),
+        "the same, one at a time": (HFLM, half, {"batch_size": 1}),
+        "the same, batches of 3": (HFLM, half, {"batch_size": 3}),
+        "batches of 8, softmax in float32": (HFLM, half, {"batch_size": 8, **f32}),
+        "one at a time, softmax in float32": (HFLM, half, {"batch_size": 1, **f32}),
+        "the same, eager attention": (
+            HFLM, load(dtype="auto", attn_implementation="eager"), {"batch_size": 1, **f32}
+        ),
+        "as a tree, softmax in float32 (ours)": (lean, half, {"batch_size": 128}),
+    }  # fmt: skip
+    right = answers(HFLM, single, batch_size=1)
+    found: dict[str, list[float]] = {}
+    for name, (kind, module, settings) in ways.items():
+        given = answers(kind, module, **settings)
+        off = np.abs(np.concatenate(given) - np.concatenate(right))
+        moved = [a.argmax() != b.argmax() for a, b in zip(given, right, strict=True)]
+        found[name] = [float(off.mean()), float(off.max()), float(np.sum(moved))]
+    return found
+
+
 def score_sweep(
     model: Path,
     work: Path,
@@ -178,6 +234,11 @@ def main() -> None:
     if task == "suite":
         model, suite, out = given
         Path(out).write_text(json.dumps(score_suite(Path(model), Path(suite))), encoding="utf-8")
+        return
+    if task == "causes":
+        model, suite, out = given
+        found = ways_apart(Path(model), Path(suite))
+        Path(out).write_text(json.dumps(found), encoding="utf-8")
         return
     model, work, store, out, keep, threads, dtype, *lambdas = given
     points = [float(value) for value in lambdas]

@@ -6,8 +6,9 @@
 
 Rows: definitions (what each step's process loads), many-definitions (1,000 models, in pairs),
 champions (of recipes with 200 points each), leaderboard (one new row among many), picture (of a
-merge_plan), plan, merge and inspect (a checkpoint of very many tiny tensors; mergekit beside them
-where it is installed) and idle (what a day of looking at the upstream models leaves on the disk).
+merge_plan), lineage, impact and ls (of a tenth as many models as partitions), plan, merge and
+inspect (a checkpoint of very many tiny tensors; mergekit beside them where it is installed) and
+idle (what a day of looking at the upstream models leaves on the disk).
 
 Each row prepares a folder, unmeasured, and runs one process, in this checkout and with `--earlier`
 in another one with a `.venv` of its own. `work s` is the row's own seconds, without Python's start,
@@ -64,6 +65,9 @@ ROWS = {
         "tensors", 2000, 100_000, "prepare_tensors", "", ("merge", "recipe.yaml", "out")
     ),
     "inspect": GrowthRow("tensors", 2000, 100_000, "prepare_tensors", "", ("inspect", "base")),
+    "lineage": GrowthRow("partitions", 200, 10_000, "prepare_ancestry", "lineage"),
+    "impact": GrowthRow("partitions", 200, 10_000, "prepare_ancestry", "impact"),
+    "ls": GrowthRow("partitions", 200, 10_000, "prepare_ancestry", "ls"),
     "idle": GrowthRow("looks", 30, 288, None, "idle"),
 }
 

@@ -225,6 +225,69 @@ def leaderboard(folder: Path, _: int) -> None:
         told["rows"] = sum(map(len, rank(store, contest).tables.values()))
 
 
+def prepare_ancestry(folder: Path, partitions: int) -> None:
+    """A tenth as many models, and merges of pairs of them whose manifests are of a real size."""
+    from blake3 import blake3
+
+    from resources.store import ArtifactStore
+
+    store = ArtifactStore.open((folder / "store").as_uri(), catalog="team")
+    digests: dict[str, str] = {}
+    for number in range(partitions // 10):
+        name = f"e{number:04d}" if number else "base"
+        card = f"---\nlicense: apache-2.0\n---\n{name}\n".encode()
+        with store.attempt("model") as attempt:
+            attempt.write_bytes("README.md", card)
+            artifact = attempt.publish()
+        digests[name] = artifact.digest
+        store.point("model", name, "model", artifact.digest, licence="apache-2.0")
+    names = list(digests)[1:]
+    tensors = [f"model.layers.{layer}.{part}.weight" for layer in range(28) for part in range(10)]
+    for number in range(partitions):
+        pair = [names[number % len(names)], names[(number * 7 + 1) % len(names)]]
+        digest = blake3(f"merge {number}".encode()).hexdigest()
+        parents = [{"digest": digests["base"], "relation": "base", "weight": None}]
+        parents += [{"digest": digests[n], "relation": "expert", "weight": 0.5} for n in pair]
+        store.publish_virtual("checkpoint", digest, ancestry=parents, tensors=tensors)
+        used = {name: digests[name] for name in ("base", *pair)}
+        store.point("r/merged_checkpoint", f"x|{number}", "checkpoint", digest, models=used)
+    store.point("r/champion", None, "checkpoint", digest)
+
+
+def lineage(folder: Path, _: int) -> None:
+    """What a champion was made of."""
+    from assets.work.licensing import standing_of
+    from resources.store import ArtifactStore
+
+    store = ArtifactStore.open((folder / "store").as_uri(), catalog="team")
+    with clocked(folder) as told:
+        told["nodes"] = len(standing_of(store, "r/champion").ancestry.nodes)
+
+
+def impact(folder: Path, _: int) -> None:
+    """What the base model went into: everything."""
+    from assets.work.lineage import impact as find
+    from resources.store import ArtifactStore
+
+    store = ArtifactStore.open((folder / "store").as_uri(), catalog="team")
+    with clocked(folder) as told:
+        told["descendants"] = len(find(store, "base"))
+
+
+def ls(folder: Path, _: int) -> None:
+    """List every name while one expert is withdrawn: all refs, and all manifests twice."""
+    from assets.work.listing import list_names
+    from resources.store import ArtifactStore
+
+    store = ArtifactStore.open((folder / "store").as_uri(), catalog="team")
+    ref = store.ref("model", "e0001")
+    store.marks.withdraw(ref.digest if ref is not None else "", "to see what it costs")
+    with clocked(folder) as told:
+        listed = list_names(store)
+        told["names"] = len(listed)
+        told["withdrawn"] = sum(bool(each.withdrawn) for each in listed)
+
+
 def picture(folder: Path, experts: int) -> None:
     """Make the metadata of a merge_plan of so many experts, picture and tables."""
     from assets.merge_plans import _metadata

@@ -297,6 +297,8 @@ def main() -> None:
     parser.add_argument("--only", choices=("merge", "refresh"))
     parser.add_argument("--work", type=Path, help="Where the projects are made.")
     arguments = parser.parse_args()
+    # a shell's background job ignores SIGINT, and so would what it starts
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     chance = random.Random(arguments.seed)
     rows: list[str] = []
     misses: list[str] = []
@@ -310,12 +312,10 @@ def main() -> None:
                 trials.run(number, arguments.signals, tally)
                 rows.append(tally.row(f"{kind.name}, {number.name}"))
                 misses += tally.misses
-                print(rows[-1], flush=True)
+                print(rows[-1], *tally.misses, sep="\nmiss: ", flush=True)
     print("\n| command, signal | trials | stopped | done before | too early | longest | misses |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     print("\n".join(rows))
-    for miss in misses:
-        print(f"\nmiss: {miss}")
     raise SystemExit(1 if misses else 0)
 
 

@@ -16,6 +16,10 @@
     ├── ChildError             what a limited child did for us came to nothing
     │   ├── ChildEndedError      it ended: out of memory, out of time, by a signal, by a panic
     │   └── ChildRaisedError     it raised an exception
+    ├── AncestryError          what is said of a model's origin or licence that cannot be so
+    ├── LicenceConflictError   licences that do not go together, where something is published
+    ├── ReproductionError      a checkpoint that cannot be made again here, and why
+    ├── SignatureError         a key that signs nothing, or a file that holds none
     └── OutputError            the output cannot be written where it was asked for
 
 Every message says where, what was given, what is allowed and what to do. Catch by type; the text
@@ -160,6 +164,22 @@ class ChildRaisedError(ChildError):
         self.kind = kind
         self.why = why
         super().__init__(doing, f"the child that {doing} failed: {kind}: {why}")
+
+
+class AncestryError(RongheError):
+    """What is written of where a model comes from, or under which licence, cannot be so."""
+
+
+class LicenceConflictError(RongheError):
+    """Licences of the inputs do not go together, and nobody accepted that by name."""
+
+
+class ReproductionError(RongheError):
+    """A checkpoint cannot be made again here: an input is gone, or another one, or so is a rule."""
+
+
+class SignatureError(RongheError):
+    """A key cannot sign, or a file holds no key."""
 
 
 class OutputError(RongheError):

@@ -13,6 +13,7 @@ import dagster as dg
 from blake3 import blake3
 
 from assets.broken_parts import build_broken_part
+from assets.catalog_site import build_catalog_site
 from assets.champions import build_champion
 from assets.checked_suites import build_checked_suite, checked_suite_key
 from assets.checks import build_checkpoint_check
@@ -25,8 +26,10 @@ from assets.recipe_steps import RecipeStep, build_recipe_step
 from assets.run_settings import RunSettings
 from assets.scores import build_model_scores, build_scores
 from assets.search import build_search
+from assets.site.facts import CatalogFacts
 from assets.task_vectors import build_task_vector
 from assets.upstream import build_upstream_model
+from assets.words import with_words
 from assets.work.collecting import Contest, RankedRecipe
 from assets.work.kept_rows import Broken
 from merge_ops.plans.plan import PLAN_VERSION
@@ -41,6 +44,7 @@ from orchestration.automation import (
 )
 from orchestration.catalogs import Catalog, Partitions, load_catalog
 from orchestration.catalogs.catalog_name import catalog_name
+from orchestration.catalogs.site_facts import site_facts, site_inputs, site_version
 from orchestration.daemon_sensor import RefreshSensor
 from orchestration.executors import step_executor
 from orchestration.settings import Settings, load_settings
@@ -72,7 +76,7 @@ def build_definitions(settings: Settings, tell: bool = False) -> dg.Definitions:
         checked = [*((step.key, step.sets) for step in steps), *((m.key, m.grid) for m in merges)]
         job = observe_job()
         return dg.Definitions(
-            assets=list(_assets(partitions, merges, steps)),
+            assets=list(_assets(partitions, merges, steps, name)),
             asset_checks=[build_checkpoint_check(*each) for each in checked],
             jobs=[job],
             schedules=[observe_schedule(job)],
@@ -106,6 +110,12 @@ def contest_of(catalog: Catalog) -> Contest:
     return _contest(Partitions(catalog))
 
 
+def site_facts_of(catalog: Catalog, name: str) -> CatalogFacts:
+    """Collect what the site shows of a catalog of that name."""
+    partitions = Partitions(catalog)
+    return site_facts(partitions, _contest(partitions), name)
+
+
 def merges_of(catalog: Catalog) -> list[MergeRecipe]:
     """Return what a catalog's recipes merge."""
     return _merges(catalog, Partitions(catalog))
@@ -126,7 +136,7 @@ def _contest(partitions: Partitions) -> Contest:
 
 
 def _assets(
-    partitions: Partitions, merges: list[MergeRecipe], steps: list[RecipeStep]
+    partitions: Partitions, merges: list[MergeRecipe], steps: list[RecipeStep], name: str
 ) -> Iterator[Any]:
     for part in partitions.catalog.broken.values():
         yield build_broken_part(part.kind, part.name, str(part), when_inputs_change())
@@ -135,10 +145,18 @@ def _assets(
     for name, (path, digest) in partitions.catalog.imported.items():
         yield build_imported_scores(name, path, digest, when_inputs_change())
     for step in steps:
-        yield build_recipe_step(step, when_inputs_change(), gpu_op_tags())
+        made = build_recipe_step(step, when_inputs_change(), gpu_op_tags())
+        yield with_words(made, step.steps.result.title, step.steps.result.description)
     for merge in merges:
-        yield from _recipe_assets(partitions, merge)
+        recipe = merge.recipe
+        for made in _recipe_assets(partitions, merge):
+            yield with_words(made, recipe.title, recipe.description)
     yield from _results(partitions)
+    facts = site_facts(partitions, _contest(partitions), name)
+    inputs = site_inputs(facts)
+    yield build_catalog_site(
+        facts, inputs, site_version(partitions, facts), when_any_input_changes()
+    )
 
 
 def _shared_assets(partitions: Partitions) -> Iterator[Any]:
@@ -191,17 +209,29 @@ def _recipe_assets(partitions: Partitions, merge: MergeRecipe) -> Iterator[Any]:
     if catalog.sets_of(merge.recipe):
         sets, mapping = partitions.sets_of(merge.recipe), partitions.expert_to_sets(merge.recipe)
         yield build_merge_plan(merge.name, merge.base, sets, mapping, condition)
-    if merge.recipe.search and merge.recipe.suite in catalog.suite_digests:
+    if merge.recipe.is_searched and merge.recipe.suite in catalog.suite_digests:
         yield _search(partitions, merge, condition)
     yield build_merged_checkpoint(merge, condition, gpu_op_tags())
     suite = catalog.suite_of(merge.recipe)
     if suite is not None:
-        same_point, version = partitions.same_point(), catalog.suite_digests.get(suite.stem)
+        named = str(merge.recipe.suite)
+        same_point, version = partitions.same_point(), catalog.suite_digests.get(named)
         if version is None:
             condition = when_it_can(condition)
-        deps = _checked_before(catalog, suite.stem)
+        deps = _checked_before(catalog, named)
         version = version or BROKEN
-        yield build_scores(merge, suite, version, same_point, condition, gpu_op_tags(), deps)
+        if merge.recipe.gate.get("early_stopping"):
+            version = f"{version} early"  # what was left is to be asked the rest without it
+        peers = [n for n, each in catalog.recipes.items() if each.suite == merge.recipe.suite]
+        made = build_scores(
+            merge, suite, version, same_point, condition, gpu_op_tags(), deps, peers
+        )
+        yield _with_suite(catalog, named, made)
+
+
+def _with_suite(catalog: Catalog, suite: str, made: dg.AssetsDefinition) -> dg.AssetsDefinition:
+    words = catalog.suite_words.get(suite)
+    return with_words(made, None, words.description, words.titles) if words else made
 
 
 def _search(
@@ -210,9 +240,10 @@ def _search(
     """The studies of a recipe that searches: again where its inputs, its suite or it changed."""
     catalog, recipe = partitions.catalog, merge.recipe
     suite, sets = catalog.suites[str(recipe.suite)], partitions.sets_of(recipe)
-    suite_digest = catalog.suite_digests[suite.stem]
-    version = _digest([merge.code_version, dict(recipe.search), recipe.seed, suite_digest])
-    deps = _checked_before(catalog, suite.stem)
+    suite_digest = catalog.suite_digests[str(recipe.suite)]
+    asked: Any = dict(recipe.search) if recipe.search else recipe.soup
+    version = _digest([merge.code_version, asked, recipe.seed, suite_digest])
+    deps = _checked_before(catalog, str(recipe.suite))
     return build_search(merge, suite, version, sets, condition, gpu_op_tags(), deps)
 
 
@@ -250,15 +281,24 @@ def _results(partitions: Partitions) -> Iterator[Any]:
         live.append({name: digest for name, (_, digest) in catalog.imported.items()})
     yield build_leaderboard(contest, _digest(live), condition)
     for recipe in contest.recipes:
-        asked = catalog.recipes[recipe.name].keep
-        version = _digest(dict(recipe.gate) | ({"keep": asked} if asked else {}))
-        yield build_champion(contest, recipe, version, when_inputs_change(), announce)
+        named, accepted = catalog.recipes[recipe.name], list(recipe.accepted_conflicts)
+        said = {"keep": named.keep} if named.keep else {}
+        said |= {"accepted": accepted} if accepted else {}
+        version = _digest(dict(recipe.gate) | said)
+        made = build_champion(contest, recipe, version, when_inputs_change(), announce)
+        yield with_words(made, named.title, named.description)
 
 
 def _ranked(recipe: Recipe, partitions: Partitions) -> RankedRecipe:
     points = partitions.points_of(recipe)
     return RankedRecipe(
-        recipe.name, str(recipe.suite), _is_plain_average(recipe), points, recipe.gate, recipe.kept
+        recipe.name,
+        str(recipe.suite),
+        _is_plain_average(recipe),
+        points,
+        recipe.gate,
+        recipe.kept,
+        recipe.accept_licence_conflicts,
     )
 
 

@@ -5,7 +5,7 @@ Digits are ASCII digits, few enough to be meant; whoever asks names the option (
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import TypeVar
 
@@ -94,3 +94,10 @@ def period(text: str) -> float:
     if not 0 <= seconds <= MOST_SECONDS:
         raise OptionError("a number and a unit, such as 90s, 30m, 24h or 7d")
     return seconds
+
+
+def one_of(text: str, allowed: Sequence[str]) -> str:
+    """Read one of a few words."""
+    if text not in allowed:
+        raise OptionError(f"one of {', '.join(allowed)}")
+    return text

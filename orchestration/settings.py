@@ -15,16 +15,18 @@
     RONGHE_WEBHOOK   http(s) address that is told of promotions,         (none)
                      rollbacks and refusals, and the secret that
     RONGHE_WEBHOOK_SECRET  each POST is signed with, of 16 characters or more
+    RONGHE_LANG      en or zh: what --help speaks, and the comments      LC_ALL, LC_MESSAGES, LANG
+                     that `ronghe init` writes
     DAGSTER_HOME     Dagster's instance                                  ./.ronghe/dagster
 
-Credentials (AWS_*, AWS_ENDPOINT_URL, HF_TOKEN) are found by the clients themselves; the key of a
-served model that `ronghe score` asks is OPENAI_API_KEY.
+Credentials (AWS_*, AWS_ENDPOINT_URL, HF_TOKEN, OPENAI_API_KEY of judges and served models) are
+found by the clients themselves.
 """
 
 import os
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +38,9 @@ STEPS = ("processes", "pods")
 NAMES = (
     "RONGHE_CATALOG", "RONGHE_STORE", "RONGHE_THREADS", "RONGHE_DEVICE", "RONGHE_MEMORY",
     "RONGHE_RAY", "RONGHE_STEPS", "RONGHE_CATALOG_NAME", "RONGHE_WEBHOOK", "RONGHE_WEBHOOK_SECRET",
+    "RONGHE_LANG",
 )  # fmt: skip
+LANGUAGES = ("en", "zh")
 LEAST_SECRET = 16
 """Characters of a webhook's secret: fewer can be guessed from one signed body."""
 _CATALOG_NAME = re.compile(r"\w[\w.-]{0,99}")
@@ -111,6 +115,19 @@ def how_to_compute(
     return replace(usual, **{name.removeprefix("--"): value for name, value in values.items()})
 
 
+def language(environment: Mapping[str, str] | None = None) -> str:
+    """Return the language that --help speaks, of LANGUAGES: what RONGHE_LANG or the locale says.
+
+    A RONGHE_LANG that is none of them counts as nothing here; `load_settings` refuses it.
+    """
+    given = os.environ if environment is None else environment
+    asked = given.get("RONGHE_LANG") or ""
+    if asked in LANGUAGES:
+        return asked
+    locale = given.get("LC_ALL") or given.get("LC_MESSAGES") or given.get("LANG") or ""
+    return "zh" if locale.lower().startswith("zh") else "en"
+
+
 def share_dagster_home(settings: Settings) -> None:
     """Tell this process's children where Dagster's instance is."""
     os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
@@ -128,6 +145,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         *_steps_faults(given),
         *_name_faults(given),
         *_webhook_faults(given),
+        *_language_faults(given),
     ]
     how = _how_to_compute(given, faults)
     if faults:
@@ -160,13 +178,10 @@ def webhook_address(environment: Mapping[str, str] | None = None) -> tuple[str, 
     return (url, given["RONGHE_WEBHOOK_SECRET"].encode()) if url else None
 
 
-def endpoint_token(environment: Mapping[str, str] | None = None) -> str:
-    """Return the key of a served model, from the variable that every such client takes it from.
-
-    It is no part of the Settings, so that nothing shows it or passes it on.
-    """
+def first_set(names: Sequence[str], environment: Mapping[str, str] | None = None) -> str | None:
+    """Return the first of these variables that is set, by its name: values may be secrets."""
     given = os.environ if environment is None else environment
-    return given.get("OPENAI_API_KEY") or ""
+    return next((name for name in names if given.get(name)), None)
 
 
 def check_dagster_home(home: Path) -> None:
@@ -191,6 +206,13 @@ def _unknown(given: Mapping[str, str]) -> list[Fault]:
         for name in sorted(given)
         if name.startswith("RONGHE_") and name not in (*NAMES, *FOR_TESTS)
     ]
+
+
+def _language_faults(given: Mapping[str, str]) -> list[Fault]:
+    asked = given.get("RONGHE_LANG")
+    if not asked or asked in LANGUAGES:
+        return []
+    return [Fault("RONGHE_LANG", f"is {asked!r}; it must be one of {', '.join(LANGUAGES)}")]
 
 
 def _steps_faults(given: Mapping[str, str]) -> list[Fault]:

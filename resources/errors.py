@@ -15,6 +15,7 @@
     │   ├── UnfinishedReadError       (also an OSError) what a dead attempt left cannot be read
     │   ├── ContentConflictError      other contents are published under the same digest
     │   ├── MissingArtifactError      nothing is published under that kind and digest
+    │   ├── WithdrawnError            an artifact rests on something withdrawn, and stays here
     │   ├── VirtualArtifactError      an artifact that is planned, not written, has no files to read
     │   └── DamagedArtifactError      a published file or manifest is missing or has wrong bytes
     │       ├── ArtifactReadError       (also an OSError) a range could not be read exactly
@@ -24,6 +25,8 @@
     │   ├── MissingSourceError        nothing there
     │   ├── UnsafeWeightsError        weights only as pickles that are not converted
     │   └── SourceChangedError        the files changed while they were read
+    ├── RequestFailedError          a server gives no answer, or one with an error, at the last try
+    ├── OutboundError             a model could not leave: a hub refuses it, or a name is none
     ├── EndpointError               a judge's endpoint does not answer, or not as it should
     └── ComputeError                GPUs that cannot be had
 
@@ -92,6 +95,10 @@ class MissingArtifactError(StoreError):
     """Nothing is published under that kind and digest."""
 
 
+class WithdrawnError(StoreError):
+    """An artifact rests on something that was withdrawn, so that it is not used or sent away."""
+
+
 class VirtualArtifactError(StoreError):
     """The artifact is virtual: its manifest says how its files are made, and none is written."""
 
@@ -128,8 +135,33 @@ class SourceChangedError(ModelSourceError):
     """The source's files changed while they were being read."""
 
 
+class OutboundError(ResourceError):
+    """A model could not leave: a hub refuses it or does not answer, or a name cannot be right."""
+
+
 class EndpointError(ResourceError):
     """An OpenAI-compatible endpoint does not answer, or not as it should."""
+
+
+class RequestFailedError(ResourceError):
+    """A request got no answer, or one with an error, at its last try.
+
+    `status` is the server's, None where none came; then `cause` says why. `told` is how the answer
+    begins, and `tries` how many there were. Its text holds no address, which may hold a password.
+    """
+
+    def __init__(
+        self, status: int | None, told: bytes, cause: Exception | None, tries: int
+    ) -> None:
+        self.status, self.told, self.cause, self.tries = status, told, cause, tries
+        super().__init__(f"HTTP {status}" if status is not None else type(cause).__name__)
+
+    @property
+    def why(self) -> str:
+        """Return the reason in words; it may repeat what the system says of the address."""
+        if self.status is not None:
+            return f"HTTP {self.status}"
+        return str(getattr(self.cause, "reason", self.cause))
 
 
 class ComputeError(ResourceError):

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LIBRARIES = ("merge_ops", "eval_ops", "resources")
-OPEN = ("errors", "progress", "compute", "locks")
+OPEN = ("errors", "progress", "compute", "locks", "web_requests")
 """Modules at a library's top that others import as they are."""
 
 

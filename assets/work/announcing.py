@@ -1,4 +1,4 @@
-"""Telling another program of promotions, rollbacks and refusals: one signed POST of JSON each.
+"""Telling another program what becomes of champions: one signed POST of JSON each.
 
 The body is signed with a secret that both sides have: `X-Ronghe-Signature-256: sha256=<hex>` is the
 HMAC-SHA256 of the body's bytes. Whoever does not answer costs a warning, never a promotion.
@@ -8,7 +8,6 @@ Messages name the host alone, since paths of such addresses often hold a token.
 import hashlib
 import hmac
 import json
-import time
 import urllib.error
 import urllib.request
 import uuid
@@ -17,16 +16,17 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn
 from urllib.parse import urlsplit
 
+from resources.errors import RequestFailedError
+from resources.web_requests import Tries, answer_to
+
 FORMAT = 1
 SIGNATURE, EVENT, DELIVERY = "X-Ronghe-Signature-256", "X-Ronghe-Event", "X-Ronghe-Delivery"
 ANSWER = 10.0
 """Seconds for one answer."""
 TRIES, PAUSE = 4, 0.5
 """Tries in all, and the seconds before the second one; each further pause is twice as long."""
-AGAIN = (408, 425, 429)
-"""Answers below 500 after which another try may help."""
 
-Kind = Literal["promotion", "rollback", "refusal"]
+Kind = Literal["promotion", "rollback", "refusal", "demotion"]
 Announce = Callable[[Mapping[str, Any]], str | None]
 """Sends an event; returns a warning where nobody took it."""
 
@@ -55,32 +55,23 @@ class Webhook:
             DELIVERY: uuid.uuid4().hex,
             SIGNATURE: f"sha256={sign(body, self.secret)}",
         }
-        problem, tried = "no try", 0
-        for tried in range(TRIES):
-            if tried:
-                time.sleep(self.pause * 2 ** (tried - 1))
-            problem, again = self._post(body, headers)
-            if problem is None:
-                return None
-            if not again:
-                break
+        try:
+            request = urllib.request.Request(self.url, body, headers, method="POST")
+            opener = urllib.request.build_opener(_NoDetours)
+            answer_to(request, Tries(TRIES, self.pause, ANSWER), 0, opener)
+        except (RequestFailedError, ValueError) as error:  # no text of urllib's, which may repeat
+            return self._warning(event, error)  # the address
+        return None
+
+    def _warning(self, event: Mapping[str, Any], error: RequestFailedError | ValueError) -> str:
+        problem, tries = type(error).__name__, 1
+        if isinstance(error, RequestFailedError):
+            status, tries = error.status, error.tries
+            problem = type(error.cause).__name__ if status is None else f"HTTP status {status}"
         return (
             f"the webhook at {self.host} did not take the {event.get('event')} of"
-            f" {event.get('recipe')} ({problem}, {tried + 1} tries); it is on record in the store"
+            f" {event.get('recipe')} ({problem}, {tries} tries); it is on record in the store"
         )
-
-    def _post(self, body: bytes, headers: Mapping[str, str]) -> tuple[str | None, bool]:
-        """Post once: what went wrong, and whether another try may help."""
-        request = urllib.request.Request(self.url, body, dict(headers), method="POST")
-        opener = urllib.request.build_opener(_NoDetours)
-        try:
-            with opener.open(request, timeout=ANSWER):
-                return None, False
-        except urllib.error.HTTPError as error:
-            error.close()
-            return f"HTTP status {error.code}", error.code >= 500 or error.code in AGAIN
-        except (OSError, ValueError) as error:  # urllib's URLError is an OSError; no text of it,
-            return type(error).__name__, isinstance(error, OSError)  # which may repeat the address
 
 
 class _NoDetours(urllib.request.HTTPRedirectHandler):

@@ -6,6 +6,7 @@ weights (merge_ops.children.memory_folder) and exchanges the live model's for th
 live model for all candidates of a process, and of a candidate nothing is kept but its scores.
 """
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from assets.work import names
-from assets.work.memory_merging import MergingMemory, look
+from assets.work.memory_merging import MergingMemory, look, room_for
 from assets.work.merging import MergeJob, OpenedSet, open_set
 from assets.work.scoring import (
     SCORES,
@@ -48,6 +49,15 @@ class ScoredCandidate:
     scores: SuiteScores
     artifact: "Artifact | None"
     memoized: bool
+
+
+@dataclass(frozen=True)
+class MadePoint:
+    """What a recipe made for one partition: `called` in messages, `models` are names by digest."""
+
+    checkpoint: "Artifact"
+    called: str
+    models: Mapping[str, str]
 
 
 class CandidateScorer:
@@ -114,11 +124,24 @@ class CandidateScorer:
         What it made may be written or virtual. Raises MissingArtifactError when nothing was made,
         EvalError when it cannot be scored, and what merging raises.
         """
-        import time
+        started = time.perf_counter()
+        made = self.made(recipe, partition)
+        if made.checkpoint.virtual:
+            found = self._virtual(made, progress)
+            assert found.artifact is not None
+            seconds = time.perf_counter() - started
+            scored = ScoredCheckpoint(found.artifact, found.scores, found.memoized, seconds)
+        else:
+            called = made.called
+            scored = score_checkpoint(self._store, made.checkpoint, self._scoring, progress, called)
+        digest, run = scored.artifact.digest, self._scoring.run
+        self._store.point(names.scores(recipe), partition, SCORES, digest, run=run)
+        return scored
 
+    def made(self, recipe: str, partition: str) -> MadePoint:
+        """Find what a recipe made for one partition. Raises MissingArtifactError."""
         from resources.errors import MissingArtifactError
 
-        started = time.perf_counter()
         merged = names.merged_checkpoint(recipe)
         ref = names.ref_of(self._store, merged, partition)
         if ref is None:
@@ -126,40 +149,60 @@ class CandidateScorer:
                 f"{merged} [{partition}] is not in artifact store {self._store.uri}; materialize it"
                 " first"
             )
-        checkpoint, called = self._store.get(ref.kind, ref.digest), f"{merged} [{partition}]"
-        if checkpoint.virtual:
-            models = ref.fields.get("models")
-            said = models if isinstance(models, dict) else {}
-            by_digest = {str(digest): str(name) for name, digest in said.items()}
-            found = self._virtual(checkpoint, called, by_digest, progress)
-            assert found.artifact is not None
-            seconds = time.perf_counter() - started
-            scored = ScoredCheckpoint(found.artifact, found.scores, found.memoized, seconds)
-        else:
-            scored = score_checkpoint(self._store, checkpoint, self._scoring, progress, called)
-        digest, run = scored.artifact.digest, self._scoring.run
-        self._store.point(names.scores(recipe), partition, SCORES, digest, run=run)
-        return scored
+        models = ref.fields.get("models")
+        said = models if isinstance(models, dict) else {}
+        by_digest = {str(digest): str(name) for name, digest in said.items()}
+        checkpoint = self._store.get(ref.kind, ref.digest)
+        return MadePoint(checkpoint, f"{merged} [{partition}]", by_digest)
 
-    def _virtual(
+    def ask(
         self,
-        checkpoint: "Artifact",
-        called: str,
-        models: Mapping[str, str],
-        progress: "Progress | None",
-    ) -> ScoredCandidate:
-        """Score what the job plans where that is it, and else what its manifest describes."""
-        known = self._known(checkpoint.digest)
+        made: MadePoint,
+        items: Mapping[str, Sequence[int]],
+        progress: "Progress | None" = None,
+    ) -> SuiteScores:
+        """Ask some items alone, as `Evaluator.score` takes them; nothing is kept in the store.
+
+        A candidate in memory stays there until the next one needs the room. Raises what
+        `score_point` raises.
+        """
+        if made.checkpoint.virtual:
+            plan, coefficient, ahead = self._plan_of(made)
+            return _ask_merged(
+                self._memory, plan, coefficient, ahead, self._scoring, items, progress, made.called
+            )
+        return score_in_child(
+            made.checkpoint.folder(), made.called, self._scoring, progress, items,
+            digest=made.checkpoint.digest,
+        )  # fmt: skip
+
+    def all_fit(self, count: int) -> bool:
+        """Return whether so many coefficients of the job's plan are held in memory at once."""
+        if not self._points():
+            return False
+        size = sum(shard.size for shard in self._plan.shards)
+        return count <= room_for(self._settings, size)
+
+    def _virtual(self, made: MadePoint, progress: "Progress | None") -> ScoredCandidate:
+        known = self._known(made.checkpoint.digest)
         if known is not None:
             return known
-        points = self._points()
-        if checkpoint.digest in points:
-            coefficient, ahead = points[checkpoint.digest], list[str]()
-            if not self._memory.holds(checkpoint.digest):
-                ahead = [each for digest, each in points.items() if self._is_next(digest, each)]
-            return self._scored(self._plan, coefficient, ahead, None, progress, called)
-        plan = plan_of(self._store, checkpoint, self._settings, models)
-        return self._scored(plan, plan.outputs[0].coefficient, (), None, progress, called)
+        plan, coefficient, ahead = self._plan_of(made)
+        return self._scored(plan, coefficient, ahead, None, progress, made.called)
+
+    def _plan_of(self, made: MadePoint) -> "tuple[Plan, str, list[str]]":
+        """The job's plan where that has the point, with what may be merged in the same read.
+
+        Else the plan that the checkpoint's manifest describes.
+        """
+        points, digest = self._points(), made.checkpoint.digest
+        if digest in points:
+            ahead = list[str]()
+            if not self._memory.holds(digest):
+                ahead = [each for other, each in points.items() if self._is_next(other, each)]
+            return self._plan, points[digest], ahead
+        plan = plan_of(self._store, made.checkpoint, self._settings, made.models)
+        return plan, plan.outputs[0].coefficient, []
 
     def _points(self) -> dict[str, str]:
         """Coefficients of the job's own plan by digest; none where it cannot be planned any more.
@@ -195,9 +238,9 @@ class CandidateScorer:
         if items is None and (known := self._known(digest)) is not None:
             return known
         called = called or f"candidate {digest[:12]}"
-        folder = self._memory.folder_of(plan, coefficient, ahead)
-        look(plan, folder, called)
-        scores = score_in_child(folder.path, called, self._scoring, progress, items, called, digest)
+        scores = _ask_merged(
+            self._memory, plan, coefficient, ahead, self._scoring, items, progress, called
+        )
         if items is not None:
             return ScoredCandidate(digest, scores, None, False)
         artifact = publish_scores(self._store, CHECKPOINT, digest, self._scoring.suite, scores)
@@ -239,12 +282,27 @@ def score_virtual(
         return score_checkpoint(store, checkpoint, scoring, None, called)
     plan = plan_of(store, checkpoint, settings)
     called = called or f"checkpoint {checkpoint.digest[:12]}"
-    memory = MergingMemory(settings)
+    coefficient, memory = plan.outputs[0].coefficient, MergingMemory(settings)
     try:
-        folder = memory.folder_of(plan, plan.outputs[0].coefficient, ())
-        look(plan, folder, called)
-        scores = score_in_child(folder.path, called, scoring, None, shown=called)
+        scores = _ask_merged(memory, plan, coefficient, (), scoring, None, None, called)
     finally:
         memory.close()
     artifact = publish_scores(store, CHECKPOINT, checkpoint.digest, scoring.suite, scores)
     return ScoredCheckpoint(artifact, scores, False, 0.0)
+
+
+def _ask_merged(
+    memory: MergingMemory,
+    plan: "Plan",
+    coefficient: str,
+    ahead: Iterable[str],
+    scoring: Scoring,
+    items: Mapping[str, Sequence[int]] | None,
+    progress: "Progress | None",
+    called: str,
+) -> SuiteScores:
+    """Merge one coefficient of a plan into memory, look at it, and ask it."""
+    digest = next(str(o.digest) for o in plan.outputs if o.coefficient == coefficient)
+    folder = memory.folder_of(plan, coefficient, ahead)
+    look(plan, folder, called)
+    return score_in_child(folder.path, called, scoring, progress, items, called, digest)

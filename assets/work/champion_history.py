@@ -18,6 +18,9 @@ BY_HAND, BECAUSE, PASSED_OVER = "by_hand", "because", "passed_over"
 SUITE_DIGEST, LEADERBOARD_THEN = "suite_digest", "leaderboard"
 PROMOTION, ROLLBACK = "promotion", "rollback"
 """What a person did, as the ref's `by_hand` says."""
+DEMOTED = "demoted"
+"""The champion that a change took back because it rests on something withdrawn, by digest."""
+WITHDRAWAL = "withdrawal"
 
 
 @dataclass(frozen=True)
@@ -44,10 +47,10 @@ def history_rows(ref: "Ref") -> list[dict[str, str]]:
     return [
         {
             "at": entry.at[:19].replace("T", " "),
-            "champion": entry.digest[:12],
-            "what": _what(entry),
-            "how": entry.fields.get(BY_HAND) or "gate",
-            "because": _reason(entry),
+            "champion": "none" if entry.fields.get("vacant") else entry.digest[:12],
+            "what": "–" if entry.fields.get("vacant") else _what(entry),
+            "how": entry.fields.get(BY_HAND) or (WITHDRAWAL if DEMOTED in entry.fields else "gate"),
+            "because": reason_of(entry),
             "by": entry.by or "–",
         }
         for entry in reversed(ref.history)
@@ -56,16 +59,27 @@ def history_rows(ref: "Ref") -> list[dict[str, str]]:
 
 def before_this(ref: "Ref") -> "RefEntry | None":
     """Return the champion before the present one; a rollback counts as if nothing had followed."""
+    line = line_of(ref)
+    return line[-2] if len(line) > 1 else None
+
+
+def line_of(ref: "Ref") -> "list[RefEntry]":
+    """Return the champions one after another, oldest first, the present one last.
+
+    After a rollback or a demotion to an earlier one it is as if nothing had followed that.
+    """
     line: list[RefEntry] = []
     for entry in ref.history:
-        if entry.fields.get(BY_HAND) == ROLLBACK:
+        if entry.fields.get("vacant"):
+            continue
+        if entry.fields.get(BY_HAND) == ROLLBACK or DEMOTED in entry.fields:
             back = [place for place, each in enumerate(line) if each.digest == entry.digest]
             line = line[: back[-1]] if back else line
         if not line or line[-1].digest != entry.digest:
             line.append(entry)
         else:
             line[-1] = entry
-    return line[-2] if len(line) > 1 else None
+    return line
 
 
 @dataclass(frozen=True)
@@ -149,7 +163,8 @@ def _what(entry: "RefEntry") -> str:
     return " ".join(str(part) for part in parts if part and part != "default") or "–"
 
 
-def _reason(entry: "RefEntry") -> str:
+def reason_of(entry: "RefEntry") -> str:
+    """Return why a champion was changed: what a person said, or the gate; a dash for neither."""
     if entry.fields.get(BECAUSE):
         return str(entry.fields[BECAUSE])
     reasons = entry.fields.get("reasons")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from assets.work import names
 from assets.work.kept_rows import Broken, EarlierBoard
+from assets.work.partial_scores import PARTIAL, read_partial
 from assets.work.scoring import SCORES, open_scores
 from assets.work.whole_models import live_models
 from eval_ops.errors import ScoresError
@@ -25,7 +26,8 @@ class RankedRecipe:
     """A ranked recipe has live candidates: partition keys, with expert set and coefficient.
 
     `plain_average` marks the recipe that every other one has to beat. `keep` says which candidates
-    are written (merge_ops.recipes): the champion is, unless it is `none`.
+    are written (merge_ops.recipes): the champion is, unless it is `none`. `accepted_conflicts` are
+    those of licences that the recipe accepts by name.
     """
 
     name: str
@@ -34,6 +36,7 @@ class RankedRecipe:
     points: Mapping[str, tuple[str, str]]
     gate: Mapping[str, Any] = field(default_factory=dict[str, Any])
     keep: str = "champion"
+    accepted_conflicts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,16 +59,33 @@ class Contest:
         return next(recipe for recipe in self.recipes if recipe.name == name)
 
 
+@dataclass(frozen=True)
+class Left:
+    """A candidate that was left early (early_stopping): why, and its mean on validation items.
+
+    The mean is None where it was not asked all of them. `loose` says what is wrong with the reason:
+    what it was left against is not there any more.
+    """
+
+    label: str
+    recipe: str
+    because: str
+    validation: float | None
+    role: str
+    loose: str | None
+
+
 @dataclass
 class Collected:
     """What was collected for one suite: entries, how many have no scores, what is damaged.
 
-    `damaged` goes by the name of a ref or of a checkpoint.
+    `damaged` goes by the name of a ref or of a checkpoint, and so does what was `left` early.
     """
 
     entries: list[Entry]
     unscored: int
     damaged: dict[str, str]
+    left: dict[str, Left] = field(default_factory=dict[str, Left])
 
 
 def collect_entries(
@@ -125,6 +145,8 @@ def _add_candidates(
     found.damaged.update(checkpoints.damaged)
     found.damaged.update(scores.damaged)
     for partition, (experts, coefficient) in recipe.points.items():
+        if _was_left(store, recipe, partition, checkpoints.refs, scores.refs, suite, found):
+            continue
         pair, name = (scores.refs.get(partition), checkpoints.refs.get(partition)), partition
         present = _scores_of(store, *pair, suite, read, found.damaged, f"{asset} [{name}]")
         found.unscored += present is None
@@ -134,6 +156,45 @@ def _add_candidates(
             found.entries.append(
                 Entry(kind, label, of_point, recipe.name, members, coefficient, digest, source)
             )
+
+
+def _was_left(
+    store: "ArtifactStore",
+    recipe: RankedRecipe,
+    partition: str,
+    checkpoints: "Mapping[str | None, Ref]",
+    scores: "Mapping[str | None, Ref]",
+    suite: "Suite",
+    found: Collected,
+) -> bool:
+    """Note a candidate that was left early; whether it was."""
+    ref, checkpoint = scores.get(partition), checkpoints.get(partition)
+    if ref is None or checkpoint is None or ref.kind != PARTIAL:
+        return False
+    name = f"{names.scores(recipe.name)} [{partition}]"
+    try:
+        partial = read_partial(store, ref, suite.digest)
+    except (DamagedArtifactError, MissingArtifactError, ScoresError) as error:
+        found.damaged[name] = f"{type(error).__name__}: {error}"
+        return True
+    if partial is None or partial.checkpoint != checkpoint.digest:
+        return False
+    against = {each.digest for key, each in checkpoints.items() if key in recipe.points}
+    if partial.role == "champion":
+        champion = names.ref_of(store, names.champion(recipe.name))
+        against = {champion.digest} if champion is not None else set()
+    loose = None
+    if partial.against not in against:
+        loose = (
+            f"was left early ({partial.because}), and what it was left against"
+            f" ({partial.against[:12]}) is no candidate of the recipe any more, or no champion;"
+            " materialize its scores again: the rest is asked"
+        )
+    label = " ".join(part for part in (recipe.name, *recipe.points[partition]) if part)
+    found.left[name] = Left(
+        label, recipe.name, partial.because, partial.validation, partial.role, loose
+    )
+    return True
 
 
 def _scores_of(

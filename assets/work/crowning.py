@@ -8,14 +8,17 @@ from assets.work import champion_history as history
 from assets.work import names
 from assets.work.announcing import event_of
 from assets.work.collecting import Contest, RankedRecipe, collect_entries
+from assets.work.demotion import settle
+from assets.work.licensing import refuse_conflicts
 from assets.work.named_checkpoints import NamedCheckpoint, scores_on
 from assets.work.ranking import LEADERBOARD
 from assets.work.suite_files import load_suite
 from assets.work.virtual_checkpoints import materialize
+from assets.work.withdrawal import rests_on, told, withdrawals
 from eval_ops.errors import EvalError
 from eval_ops.scores.gates import Decision, decide, parse_gate
 from eval_ops.scores.leaderboard import choose
-from resources.errors import DamagedArtifactError, MissingArtifactError
+from resources.errors import DamagedArtifactError, MissingArtifactError, WithdrawnError
 
 if TYPE_CHECKING:
     from eval_ops.suites import Suite
@@ -52,9 +55,11 @@ def promote_by_hand(
 
     What the gate would have said is on record with the reason. It is written where the recipe keeps
     champions; `stream` says how to merge it. Raises MissingArtifactError where
-    the checkpoint has no scores on the recipe's suite, EvalError where they cannot be compared.
+    the checkpoint has no scores on the recipe's suite, EvalError where they cannot be compared,
+    WithdrawnError where it rests on something withdrawn.
     """
     suite = load_suite(contest.suites[recipe.suite])
+    _refuse_withdrawn(store, candidate.digest, f"{candidate.label} is no champion")
     scores = scores_on(store, candidate.digest, suite)
     if scores is None:
         raise MissingArtifactError(
@@ -62,6 +67,7 @@ def promote_by_hand(
             " it is now, and what was not measured is no champion; `ronghe refresh` scores what the"
             " catalog lists"
         )
+    refuse_conflicts(store, candidate.digest, recipe, f"{candidate.label} is no champion")
     ref = names.ref_of(store, names.champion(recipe.name))
     decision = _judge(store, contest, recipe, candidate, suite)
     fields = {
@@ -86,7 +92,8 @@ def roll_back(
 ) -> Crowning:
     """Make the champion before the present one the champion again.
 
-    Raises MissingArtifactError where there was none before, or the store has lost it.
+    Raises MissingArtifactError where there was none before, or the store has lost it, and
+    WithdrawnError where it rests on something withdrawn.
     """
     ref = names.ref_of(store, names.champion(recipe.name))
     before = history.before_this(ref) if ref is not None else None
@@ -96,6 +103,7 @@ def roll_back(
             f"recipe '{recipe.name}' {told}; `ronghe champion {recipe.name} --history` shows what"
             " was, and `ronghe promote NAME --because …` names another one"
         )
+    _refuse_withdrawn(store, before.digest, f"recipe '{recipe.name}' is not rolled back")
     suite = load_suite(contest.suites[recipe.suite])
     kept = ("experts", "coefficient", "test_mean")
     fields = {name: before.fields[name] for name in kept if name in before.fields}
@@ -134,6 +142,7 @@ def _point(
             **({history.LEADERBOARD_THEN: board} if board else {}),
         }
         store.point(names.champion(recipe.name), None, champion.kind, digest, **said)
+        settle(store, recipe.name, stream)  # where it was withdrawn meanwhile
     now = names.ref_of(store, names.champion(recipe.name))
     event = event_of(
         kind,
@@ -148,6 +157,16 @@ def _point(
         by=now.current.by if now is not None else None,
     )
     return Crowning(champion, before, decision, before != digest, event)
+
+
+def _refuse_withdrawn(store: "ArtifactStore", digest: str, what: str) -> None:
+    marks = {each: mark for each, mark in withdrawals(store).items() if not mark.warn_only}
+    resting = rests_on(store, [digest], marks)
+    if resting:
+        raise WithdrawnError(
+            f"{what}: {digest[:12]} rests on what was withdrawn ({told(resting[digest])});"
+            " `ronghe withdraw NAME --undo --because …` takes that back"
+        )
 
 
 def _judge(

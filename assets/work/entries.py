@@ -12,7 +12,7 @@ class UpstreamModel:
     for an expert and None for a base model itself. `store` says how a full expert is kept; None:
     packed where that saves enough, full otherwise. `follow_links` lets the links of a folder of
     one's own lead out of it. With `faults` the entry is broken: the name is kept for what hangs on
-    it, and the model can be neither looked at nor pulled.
+    it, and the model can be neither looked at nor pulled. `title` and `description` are for people.
     """
 
     name: str
@@ -24,3 +24,4 @@ class UpstreamModel:
     store: Literal["full", "packed"] | None = None
     follow_links: bool = False
     faults: tuple[str, ...] = ()
+    title: str | None = None

@@ -47,9 +47,7 @@ def asker(judge: "Judge | None", device: str, threads: int) -> Callable[[Message
 def _ask_child(judge: "Judge", messages: Messages, device: str, threads: int) -> str:
     from pathlib import Path
 
-    from eval_ops.errors import ModelEndedError, raised_by_child
-    from merge_ops.children import ask_of_model
-    from merge_ops.errors import ChildEndedError, ChildRaisedError
+    from assets.work.asking_child import TOKENIZER_SECONDS, ask_child
 
     request: dict[str, Any] = {
         "messages": [dict(message) for message in messages],
@@ -58,22 +56,11 @@ def _ask_child(judge: "Judge", messages: Messages, device: str, threads: int) ->
         "threads": threads,
         "temperature": judge.temperature,
         "max_new_tokens": judge.max_new_tokens,
-        "tokenizer_seconds": 60,
+        "tokenizer_seconds": TOKENIZER_SECONDS,
     }
-    folder: Path = Path(judge.model)
-    try:
-        answer = ask_of_model(
-            "eval_ops.suites.judge_child",
-            folder,
-            request,
-            f"grades answers as judge {judge.name}",
-            cuda=device != "cpu",
-        )
-    except ChildRaisedError as error:
-        raise raised_by_child(error.kind, error.why) from error
-    except ChildEndedError as error:
-        raise ModelEndedError(str(error)) from error
-    return str(answer["says"])
+    doing = f"grades answers as judge {judge.name}"
+    module, cuda = "eval_ops.suites.judge_child", device != "cpu"
+    return str(ask_child(module, Path(judge.model), request, doing, cuda=cuda)["says"])
 
 
 def runs_through(program: str) -> bool:

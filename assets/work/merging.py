@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from assets.work import names
 from assets.work.emr_masking import EMR_MASKS, PublishedMasks, publish_masks
+from assets.work.loadability import refuse_unloadable
+from assets.work.manifests import licence_of, output_fields
 from assets.work.pulling import open_models
 from assets.work.resume import carry_out
 from assets.work.reuse import with_reuse
@@ -13,7 +15,6 @@ from assets.work.studying import known_signs
 from assets.work.virtual_checkpoints import (
     CHECKPOINT,
     check_place,
-    manifest_fields,
     publish_virtual,
 )
 from merge_ops.recipes import Recipe, Steps
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from merge_ops.plans import Plan
     from merge_ops.plans.plan import Output
     from merge_ops.progress import Progress
+    from merge_ops.provenance.licences import EffectiveLicence
     from merge_ops.stream import StreamSettings
     from resources.store import Artifact, ArtifactStore
 
@@ -61,7 +63,7 @@ class MergedSet:
     `inputs` are the digests of base and experts by name. `seconds` and `bytes_*` are 0 when all
     checkpoints were there; of `tensors` tensors `reused` were copied from earlier checkpoints, and
     `resumed` from merges of the same plan that were killed. `masks` are those of merges by emr.
-    `warnings` are those of the plans, each with what to do.
+    `warnings` are those of the plans, each with what to do. `licence` is what holds for them all.
     """
 
     expert_set: str
@@ -75,6 +77,7 @@ class MergedSet:
     resumed: int = 0
     masks: PublishedMasks | None = None
     warnings: tuple[str, ...] = ()
+    licence: "EffectiveLicence | None" = None
 
     @property
     def megabytes_per_second(self) -> float:
@@ -107,19 +110,24 @@ def merge_set(
     )
     experts = job.expert_set.split("+") if job.expert_set else []
     signs = known_signs(store, job.base, experts, opened.models) if experts else ()
-    warnings = dict.fromkeys([*opened.warnings, *result.warnings, *signs])
-    return replace(result, warnings=tuple(warnings))
+    warnings = tuple(dict.fromkeys([*opened.warnings, *result.warnings, *signs]))
+    used = {*opened.taken, *result.inputs}
+    sources = [model for name, model in opened.sources.items() if name in used]
+    return replace(result, warnings=warnings, licence=licence_of(sources, job.licences))
 
 
 @dataclass(frozen=True)
 class OpenedSet:
     """What one expert set is merged from: the concrete recipe of the result, and open models.
 
-    `warnings` are those of the steps before it.
+    `sources` are those of the models that no step made, and `taken` the names of what the steps
+    before it merged; `warnings` are theirs.
     """
 
     recipe: Recipe
     models: Mapping[str, "Checkpoint"]
+    sources: Mapping[str, "Checkpoint"]
+    taken: frozenset[str]
     warnings: tuple[str, ...]
 
 
@@ -138,14 +146,16 @@ def open_set(
     concrete = job.steps.for_experts(experts, job.base)
     named = dict.fromkeys([*experts, *concrete.referenced_models])
     models = open_models(store, job.base, [name for name in named if name != job.base])
-    merger = _Merger(store, settings, progress)
+    merger, sources = _Merger(store, settings, progress), dict(models)
     warnings: list[str] = []
+    taken: set[str] = set()
     for step, recipe in zip(job.steps.earlier, concrete.earlier, strict=True):
         made_for = job.expert_set if job.steps.takes_experts(step) else ""
         merged = merger.merge(recipe, models, made_for, {"default": None})
         models[recipe.name] = _opened(recipe.name, merged.checkpoints[0].artifact)
         warnings += merged.warnings
-    return OpenedSet(concrete.result, models, tuple(warnings))
+        taken |= merged.inputs.keys()
+    return OpenedSet(concrete.result, models, sources, frozenset(taken), tuple(warnings))
 
 
 def point_at(store: "ArtifactStore", job: MergeJob, merged: MergedSet, run: str) -> None:
@@ -215,11 +225,13 @@ class _Merger:
         if missing and not written:
             present.update(publish_virtual(self.store, plan, models))
         elif missing:
+            if recipe.verify:
+                refuse_unloadable(plan)
             check_place(self.store, plan.bytes_written)
             if asset is not None:
                 plan = with_reuse(self.store, plan, asset, points)
                 reused = sum(step.action == "reuse" for step in plan.steps)
-            made = self._carry_out(plan)
+            made = self._carry_out(plan, models)
             present.update(made.artifacts)
         checkpoints = tuple(
             MergedCheckpoint(name, present[name], name not in missing)
@@ -239,9 +251,11 @@ class _Merger:
             warnings=tuple(map(str, whole.cautions)),
         )
 
-    def _carry_out(self, plan: "Plan") -> "CarriedOut":
+    def _carry_out(self, plan: "Plan", models: Mapping[str, "Checkpoint"]) -> "CarriedOut":
+        told = output_fields(plan, models)
+
         def fields(output: "Output") -> dict[str, Any]:
-            return manifest_fields(plan)
+            return told[output.coefficient][1]
 
         return carry_out(self.store, CHECKPOINT, plan, fields, self.settings, self.progress)
 

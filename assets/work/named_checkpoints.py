@@ -1,7 +1,7 @@
 """What a name stands for when two checkpoints are compared or one is promoted. Knows no Dagster.
 
-A name is a model's, `RECIPE/champion`, `RECIPE/merged_checkpoint[PARTITION]` or
-`RECIPE[PARTITION]`, a label of the leaderboard (`ties herbs+idioms density=0.3`), or a digest or
+A name is a model's, `RECIPE/champion` or `champion/RECIPE`, `RECIPE/merged_checkpoint[PARTITION]`
+or `RECIPE[PARTITION]`, a label of the leaderboard (`ties herbs+idioms density=0.3`), or a digest or
 its first characters.
 """
 
@@ -13,6 +13,7 @@ from assets.work import names
 from assets.work.collecting import Contest
 from assets.work.kept_rows import read_board
 from assets.work.scoring import SCORES, open_scores
+from assets.work.stored_names import HEX, LEAST
 from assets.work.whole_models import live_models
 from eval_ops.scores import SuiteScores, scores_digest
 from merge_ops.errors import did_you_mean
@@ -21,10 +22,6 @@ from resources.errors import DamagedArtifactError, MissingArtifactError
 if TYPE_CHECKING:
     from eval_ops.suites import Suite
     from resources.store import ArtifactStore
-
-LEAST = 8
-"""Characters that name a digest."""
-HEX = frozenset("0123456789abcdef")
 
 
 @dataclass(frozen=True)
@@ -87,6 +84,7 @@ def _candidates(store: "ArtifactStore", contest: Contest, name: str) -> Iterator
             yield NamedCheckpoint(name, models[name].digest)
         return
     asset, _, partition = name.removesuffix("]").partition("[")
+    asset = names.present_name(asset)
     recipe, _, kind = asset.partition("/")
     known = {each.name for each in contest.recipes}
     if recipe in known and kind == names.CHAMPION and not partition:

@@ -117,6 +117,12 @@ def present_name(name: str) -> str:
 
 def ref_of(store: "ArtifactStore", name: str, partition: str | None = None) -> "Ref | None":
     """Read what a name of today, or else its earlier name, points to; None where neither does."""
+    ref = history_of(store, name, partition)
+    return None if ref is not None and ref.vacant else ref
+
+
+def history_of(store: "ArtifactStore", name: str, partition: str | None = None) -> "Ref | None":
+    """Read a name as `ref_of` does; also one that is vacant: it points to nothing any more."""
     ref, earlier = store.ref(name, partition), earlier_name(name)
     return store.ref(earlier, partition) if ref is None and earlier is not None else ref
 
@@ -173,4 +179,4 @@ def _read(store: "ArtifactStore", name: str) -> tuple[dict[str | None, "Ref"], d
     """The refs of one name, and what is wrong with the damaged ones."""
     table = store.ref_table(name)
     damaged = {f"{name} [{key}]": str(error) for key, error in table.damaged.items()}
-    return dict(table.refs), damaged
+    return {key: ref for key, ref in table.refs.items() if not ref.vacant}, damaged

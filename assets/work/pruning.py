@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from assets.work import names
 from assets.work.collecting import Contest
 from assets.work.kept_rows import read_board
+from assets.work.manifests import COST, output_fields
 from assets.work.merging import CHECKPOINT, MergeJob, open_set
-from assets.work.virtual_checkpoints import unwritten
 from merge_ops.errors import Fault, RongheError, SettingsError
 from resources.errors import DamagedArtifactError, ResourceError
 
@@ -105,7 +105,8 @@ def prune(
             if digest in again:
                 nbytes = artifact.nbytes
                 if not dry_run:
-                    nbytes = store.upkeep.unwrite(CHECKPOINT, digest, again[digest])
+                    spent = {COST: m[COST]} if COST in (m := artifact.manifest) else {}
+                    nbytes = store.upkeep.unwrite(CHECKPOINT, digest, again[digest] | spent)
                 pruned.append(Pruned(asset, partition, digest, nbytes))
             else:
                 why = "its models, its recipe or this release would make another one now"
@@ -133,7 +134,7 @@ def _planned(
         opened = open_set(store, job, settings)
         arithmetic = arithmetic_kind(settings.device)
         plan = plan_merge(opened.recipe, opened.models, arithmetic=arithmetic)
-        return dict(unwritten(plan, opened.models).values())
+        return dict(output_fields(plan, opened.models).values())
     except (RongheError, ResourceError) as error:
         for partition, _ in free.values():
             held[f"{job.asset} [{partition}]"] = f"{type(error).__name__}: {error}"

@@ -1,31 +1,27 @@
 """From scores in the store to the leaderboard and to champions. Knows no Dagster."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from assets.work import names
 from assets.work.candidates import score_virtual
 from assets.work.champion_history import set_aside
-from assets.work.collecting import Collected, Contest, RankedRecipe, collect_entries
+from assets.work.collecting import Collected, Contest, Left, RankedRecipe, collect_entries
+from assets.work.demotion import clean, settle, why_none
 from assets.work.imports import write_beside
-from assets.work.kept_rows import (
-    EarlierBoard,
-    all_marked,
-    marked,
-    notes,
-    read_board,
-    without_notes,
-)
+from assets.work.kept_rows import EarlierBoard, all_marked, marked, notes, read_board, without_notes
+from assets.work.licensing import why_unpublishable
+from assets.work.optimism import optimism_of
 from assets.work.scoring import Scoring
+from assets.work.sweeps import MOST_SWEEPS, Sweep, sweeps_of
 from assets.work.virtual_checkpoints import materialize
-from eval_ops.errors import EvalError, PairingError
+from eval_ops.errors import EvalError
 from eval_ops.scores.gates import Decision, decide, parse_gate
 from eval_ops.scores.leaderboard import (
     Entry,
     KnownComparisons,
     choose,
-    coefficient_points,
     known_comparisons,
     rows_with_sources,
     sources_to_json,
@@ -35,32 +31,14 @@ from eval_ops.scores.leaderboard import (
 from resources.errors import DamagedArtifactError, MissingArtifactError, ResourceError
 
 if TYPE_CHECKING:
-    from eval_ops.scores.leaderboard import CoefficientPoint, Row
+    from eval_ops.scores.leaderboard import Row
     from eval_ops.suites import Suite
     from merge_ops.stream import StreamSettings
     from resources.store import Artifact, ArtifactStore
 
 LEADERBOARD = "leaderboard"
-MOST_SWEEPS, MOST_POINTS = 6, 24
-"""Pictures of sweeps on a leaderboard, and points of one: some 40 kB each, kept in Dagster."""
 SOURCES = ".sources"
 """Ends the name of a leaderboard's file that says which scores its rows were made from."""
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """The scores of one recipe's coefficients, on its expert set that ranks first.
-
-    `points` are in the order of their numbers, `chosen` is the coefficient that the recipe's row of
-    the leaderboard has. Of more than MOST_POINTS those with the best validation means are here, and
-    `hidden` counts the others.
-    """
-
-    recipe: str
-    expert_set: str
-    points: tuple["CoefficientPoint", ...]
-    chosen: str | None
-    hidden: int
 
 
 @dataclass(frozen=True)
@@ -78,18 +56,22 @@ class Leaderboard:
     unscored: int
     texts: Mapping[str, str] = field(default_factory=dict[str, str])
     problems: Mapping[str, str] = field(default_factory=dict[str, str])
+    left: int = 0
+    """Candidates that were left early, and have no row."""
 
 
 @dataclass(frozen=True)
 class Held:
     """A promotion that was not decided: the champion stays, because of the `reason`.
 
-    It is a `fault` where something could not be read, and not where the catalog is broken.
+    It is a `fault` where something could not be read, and not where the catalog is broken. With
+    `licences` the gate said yes, and the licences of the inputs do not go together.
     """
 
     reason: str
     champion: "Artifact | None"
     fault: bool
+    licences: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,7 +101,7 @@ def rank(store: "ArtifactStore", contest: Contest, run: str | None = None) -> Le
     written: dict[str, dict[str, str]] = {}
     problems: dict[str, str] = {}
     sweeps: list[Sweep] = []
-    unscored = 0
+    unscored = left = 0
     for name in sorted({*contest.suites, *earlier.suites_of(broken.recipes)}):
         reason = _why_kept(contest, name)
         if reason is None:
@@ -130,8 +112,10 @@ def rank(store: "ArtifactStore", contest: Contest, run: str | None = None) -> Le
                 earlier = read_board(before)
             else:
                 problems.update(found.damaged)
+                problems |= {k: each.loose for k, each in found.left.items() if each.loose}
+                left += len(found.left)
                 unscored += found.unscored
-                sweeps += _sweeps(found.entries, tables[name])
+                sweeps += sweeps_of(found.entries, tables[name])
                 rows = marked(to_json(tables[name]), broken) if broken else to_json(tables[name])
                 text = to_markdown(tables[name]) + (notes(rows) if broken else "")
                 written[name] = {".json": rows, ".md": text, SOURCES: sources}
@@ -147,7 +131,8 @@ def rank(store: "ArtifactStore", contest: Contest, run: str | None = None) -> Le
         artifact = attempt.publish()
     store.point(LEADERBOARD, None, LEADERBOARD, artifact.digest, run=run)
     texts = {name: files[".md"] for name, files in written.items()}
-    return Leaderboard(artifact, tables, tuple(sweeps[:MOST_SWEEPS]), unscored, texts, problems)
+    shown = tuple(sweeps[:MOST_SWEEPS])
+    return Leaderboard(artifact, tables, shown, unscored, texts, problems, left)
 
 
 def _why_kept(contest: Contest, suite: str) -> str | None:
@@ -227,7 +212,8 @@ def promote(
     The candidate is chosen on validation items and judged on test items. When the gate says yes,
     `<recipe>/champion` points to its checkpoint; otherwise the champion stays. It stays undecided
     where the suite is broken, or where what the candidates are compared with cannot be read whole.
-    What a person passed over (champion_history) is no candidate until something is new.
+    What a person passed over (champion_history) is no candidate until something is new, nor is what
+    rests on something withdrawn; a champion that does is demoted first (demotion).
     A champion is written, unless the recipe keeps none; `stream` says how to merge it.
     """
     from assets.work.suite_files import load_suite
@@ -235,6 +221,7 @@ def promote(
 
     stream = stream or StreamSettings(threads=threads, device=device)
 
+    settle(store, recipe.name, stream, run)
     champion = names.resolve(store, names.champion(recipe.name))
     if recipe.suite in contest.broken.suites:
         return Held(contest.broken.suites[recipe.suite], champion, fault=False)
@@ -244,12 +231,13 @@ def promote(
     if collected.damaged:
         told = (f"{name}: {problem}" for name, problem in collected.damaged.items())
         return Held("; ".join(told), champion, fault=True)
-    entries = collected.entries
+    entries = clean(store, collected.entries)
     experts = {entry.name: entry.scores for entry in entries if entry.kind == "expert"}
     candidates = [entry for entry in choose(entries) if entry.recipe == recipe.name]
     if not candidates:
-        return None
-    ref = names.ref_of(store, names.champion(recipe.name))
+        why = why_none(store, collected.entries, recipe.name)
+        return Held(why, champion, fault=False) if why is not None else None
+    ref = names.history_of(store, names.champion(recipe.name))
     aside = set_aside(store, ref, suite.digest)
     candidates.sort(key=lambda entry: -entry.scores.mean("validation").value)
     candidate = next((each for each in candidates if each.digest not in aside), None)
@@ -257,6 +245,10 @@ def promote(
         best = candidates[0]
         reasons = (f"{best.label} {aside[str(best.digest)]}",)
         return Promotion(best, None, champion, False, reasons)
+    ahead = _left_ahead(collected, candidate)
+    if ahead is not None and champion is not None:
+        told = f"{ahead.label} is the best candidate on validation items, and {ahead.because}"
+        return Held(told, champion, fault=False)
     if champion is not None and champion.digest == candidate.digest:
         reasons = ("the best candidate is the champion already",)
         champion = _kept(store, recipe, champion, stream)
@@ -266,25 +258,32 @@ def promote(
         scoring = Scoring(suite, device, threads, run)
         incumbent = score_virtual(store, champion, scoring, stream).scores
     decision = decide(candidate.scores, experts, incumbent, parse_gate(recipe.gate))
+    blocked = why_unpublishable(store, str(candidate.digest), recipe) if decision.promote else None
+    if blocked is not None:
+        return Held(f"{candidate.label}: {blocked}", champion, fault=False, licences=True)
     if decision.promote:
         _kept(store, recipe, store.get("checkpoint", str(candidate.digest)), stream)
-        champion = _crown(store, recipe, candidate, decision, run)
+        _crown(store, recipe, candidate, decision, run)
+        settle(store, recipe.name, stream, run)  # where it was withdrawn meanwhile
+        champion = names.resolve(store, names.champion(recipe.name))
     tried = [entry for entry in entries if entry.recipe == recipe.name] if decision.promote else []
-    luck = _optimism(tried) if tried else None  # it reads the answers of all of them
+    luck = optimism_of(tried) if tried else None  # it reads the answers of all of them
     return Promotion(candidate, decision, champion, decision.promote, decision.reasons, luck)
 
 
-def _optimism(tried: Sequence[Entry]) -> str | None:
-    """How much the best of the tried candidates flatters itself; None without validation items."""
-    from eval_ops.scores.leaderboard import optimism
+def _left_ahead(collected: Collected, candidate: Entry) -> Left | None:
+    """The best on validation items of those that lost to the champion early, if it is ahead.
 
-    try:
-        return optimism([entry.scores for entry in tried]).to_text()
-    except PairingError:
-        return None
-    finally:
-        for entry in tried:
-            entry.scores.forget_samples()
+    It was the one to judge, and was judged: the next best one gets no turn in its place.
+    """
+    lost = [
+        (each.validation, each.label, each)
+        for each in collected.left.values()
+        if each.role == "champion" and each.validation is not None and each.loose is None
+    ]
+    best = max(lost, default=None, key=lambda each: each[:2])
+    ahead = best is not None and best[0] > candidate.scores.mean("validation").value
+    return best[2] if best is not None and ahead else None
 
 
 def _kept(
@@ -300,7 +299,7 @@ def _crown(
     candidate: Entry,
     decision: Decision,
     run: str | None,
-) -> "Artifact":
+) -> None:
     digest = str(candidate.digest)
     fields = {
         "experts": candidate.expert_set,
@@ -309,22 +308,3 @@ def _crown(
         "reasons": list(decision.reasons),
     }
     store.point(names.champion(recipe.name), None, "checkpoint", digest, run=run, **fields)
-    return store.get("checkpoint", digest)
-
-
-def _sweeps(entries: Sequence[Entry], table: Sequence["Row"]) -> list[Sweep]:
-    """One sweep for each recipe that has one, in the order in which the recipes rank."""
-    groups: dict[tuple[str, str], list[Entry]] = {}
-    for entry in entries:
-        if entry.recipe is not None:
-            groups.setdefault((entry.recipe, entry.expert_set), []).append(entry)
-    sweeps: dict[str, Sweep] = {}
-    for row in table:
-        expert_set = "+".join(sorted(row.experts))
-        group = groups.get((row.recipe or "", expert_set), [])
-        if len(group) > 1 and row.recipe is not None and row.recipe not in sweeps:
-            best = sorted(group, key=lambda each: -each.scores.mean("validation").value)
-            points = coefficient_points(best[:MOST_POINTS])
-            hidden = len(group) - len(points)
-            sweeps[row.recipe] = Sweep(row.recipe, expert_set, points, row.coefficient, hidden)
-    return list(sweeps.values())

@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from assets.work.manifests import cost_fields
 from merge_ops.plans.resume import Remains, resuming, tensor_places
 
 if TYPE_CHECKING:
@@ -87,9 +88,10 @@ def _merge(
             for file, (done, digest) in files.items():
                 attempts[coefficient].expect(file, done, digest)
         report = merge(continuation.plan, attempts, settings, progress, nameless_card)
+        cost = cost_fields(report, settings, len(outputs))
         artifacts = {
             output.coefficient: attempts[output.coefficient].publish(
-                output.digest, **fields(output)
+                output.digest, **fields(output), **cost
             )
             for output in outputs
         }

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from assets.work.asking_child import TOKENIZER_SECONDS, ask_child
 from assets.work.whole_models import whole_model
 from eval_ops.scores import SuiteScores, scores_digest
 from merge_ops.stream import choose_device
@@ -25,8 +26,6 @@ MOST_OPEN = 10_000
 """Scores that a process keeps, without their samples: some 2 kB each."""
 
 _opened: dict[tuple[str, str], SuiteScores] = {}
-TOKENIZER_SECONDS = 60
-"""CPU time of a tokenizer on one text or task; a healthy one takes a hundredth of it."""
 WAY_OUT = (
     "Where it is out of memory: score on a machine with more, or set RONGHE_THREADS lower; where"
     " its tokenizer or config asks for that much, leave the model out"
@@ -131,10 +130,7 @@ def score_in_child(
     With `items` some items alone are asked; of the same `digest` none a second time. Messages say
     `shown` instead of the folder, where that means nothing to anybody. Raises EvalError.
     """
-    from eval_ops.errors import ModelEndedError, raised_by_child
     from eval_ops.suites import fetch_data, suite_to_json
-    from merge_ops.children import ask_of_model
-    from merge_ops.errors import ChildEndedError, ChildRaisedError
     from merge_ops.stream import usable_cores
 
     suite = scoring.suite
@@ -159,24 +155,20 @@ def score_in_child(
             progress(*told)
 
     def ask(**more: object) -> dict[str, Any]:
-        return ask_of_model(
+        return ask_child(
             "eval_ops.suites.scoring_child",
             folder,
             {**request, **more},
             f"scores {called} on suite {suite.name}",
             cuda=chosen != "cpu",
             tell=tell,
+            shown=shown,
+            way_out=WAY_OUT,
         )
 
-    try:
-        answer = ask()
-        if answer.get("needs") == "suite":
-            answer = ask(suite=suite_to_json(suite))
-    except ChildRaisedError as error:
-        why = error.why if shown is None else error.why.replace(str(folder.absolute()), shown)
-        raise raised_by_child(error.kind, why) from error
-    except ChildEndedError as error:
-        raise ModelEndedError(f"{error}. {WAY_OUT}") from error
+    answer = ask()
+    if answer.get("needs") == "suite":
+        answer = ask(suite=suite_to_json(suite))
     samples = b64decode(answer["samples"])
     return read_answer(suite, answer["scores"], samples, chosen, scoring.threads)
 

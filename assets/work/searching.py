@@ -3,21 +3,22 @@ anew from what came out. Knows no Dagster.
 
 Each point follows from the seed and the trials before it, and the scores of a candidate are kept
 under its digest. So a search that was killed finds what it had scored, and goes on as it would
-have: nothing else is remembered on the way. Only validation items choose.
+have: nothing else is remembered on the way. Only validation items choose. The winner is the best
+trial, or the centre of those that are about as good (eval_ops.search.winners).
 """
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from assets.work import names
 from assets.work.candidates import CandidateScorer
 from assets.work.merging import MergeJob
-from eval_ops.errors import EvalError, PairingError, SearchError
+from assets.work.tries import STUDY as STUDY
+from assets.work.tries import STUDY_FILE, SearchedSet, Tell, Tries, publish_study
+from eval_ops.errors import SearchError
 from eval_ops.search import (
-    MEAN,
     Point,
     SearchSettings,
     SearchSpace,
@@ -26,34 +27,14 @@ from eval_ops.search import (
     check_search,
     propose,
     space_of,
+    winners,
 )
-from merge_ops.errors import RongheError
 
 if TYPE_CHECKING:
     from assets.work.scoring import Scoring
-    from eval_ops.scores import SuiteScores
     from merge_ops.recipes import Recipe
     from merge_ops.stream import StreamSettings
-    from resources.store import Artifact, ArtifactStore
-
-STUDY = "study"
-STUDY_FILE = "study.json"
-CHOOSING = "validation"
-"""The items that choose; test items report."""
-
-Tell = Callable[[int, int], None]
-"""Called with the trials that are through and their number."""
-
-
-@dataclass(frozen=True)
-class SearchedSet:
-    """The study of one expert set in the store; `found` counts trials whose scores were there."""
-
-    artifact: "Artifact"
-    study: Study
-    found: int
-    seconds: float
-    test: Mapping[int, float] = field(default_factory=dict[int, float])
+    from resources.store import ArtifactStore
 
 
 def search_set(
@@ -74,27 +55,25 @@ def search_set(
     experts = job.expert_set.split("+") if job.expert_set else []
     space = space_of(settings, experts, f"recipe {recipe.name}: search")
     with CandidateScorer(store, job, scoring, stream) as scorer:
-        search = _Search(scorer, recipe, settings, space)
-        ended = search.run(tell)
+
+        def placed(point: Point) -> "Recipe":
+            return at_point(recipe, space, point)
+
+        tries = Tries(scorer, placed, settings.objectives, settings.measure)
+        ended = _run(tries, recipe, settings, space, tell)
+        centre, centre_wins = _centre(tries, settings, space)
     study = Study(
         settings.sampler,
         recipe.seed,
         settings.objectives,
-        tuple(search.trials),
+        tuple(tries.trials),
         ended,
         settings.model_dump(mode="json"),
+        centre,
+        centre_wins,
     )
-    if study.best is None:
-        problem = search.trials[-1].problem if search.trials else "no trial was made"
-        raise EvalError(
-            f"search of {recipe.name} [{job.expert_set}]: no candidate has scores; the"
-            f" last one: {problem}"
-        )
-    with store.attempt(STUDY) as attempt:
-        attempt.write_bytes(STUDY_FILE, study.to_json().encode())
-        artifact = attempt.publish()
-    store.point(names.search(recipe.name), job.expert_set, STUDY, artifact.digest, run=scoring.run)
-    return SearchedSet(artifact, study, search.found, time.perf_counter() - started, search.test)
+    artifact = publish_study(store, job, study, scoring.run)
+    return SearchedSet(artifact, study, tries.found, time.perf_counter() - started, tries.test)
 
 
 def found_job(store: "ArtifactStore", job: MergeJob) -> tuple[MergeJob, str]:
@@ -112,12 +91,21 @@ def found_job(store: "ArtifactStore", job: MergeJob) -> tuple[MergeJob, str]:
             f"{names.search(recipe.name)} [{job.expert_set}] is not in artifact store {store.uri};"
             " materialize it first"
         )
-    best = Study.from_json(artifact.read_bytes(STUDY_FILE)).best
-    assert best is not None  # none is published without one
+    winner = Study.from_json(artifact.read_bytes(STUDY_FILE)).winner
+    assert winner is not None  # none is published without one
+    if recipe.soup:
+        steps = job.steps.with_result(soup_at(recipe, winner.point))
+        return dataclasses.replace(job, steps=steps), artifact.digest
     settings = check_search(recipe.search, f"recipe {recipe.name}: search")
     space = space_of(settings, job.expert_set.split("+"), f"recipe {recipe.name}: search")
-    steps = job.steps.with_result(at_point(recipe, space, best.point))
+    steps = job.steps.with_result(at_point(recipe, space, winner.point))
     return dataclasses.replace(job, steps=steps), artifact.digest
+
+
+def soup_at(recipe: "Recipe", point: Point) -> "Recipe":
+    """Return the recipe of a soup: the average of the models that the point gives a weight."""
+    weights = {name[len("weight[") : -1]: value for name, value in point.items()}
+    return recipe.averaging({name: float(value) for name, value in weights.items() if value})
 
 
 def at_point(recipe: "Recipe", space: SearchSpace, point: Point) -> "Recipe":
@@ -150,67 +138,60 @@ def at_point(recipe: "Recipe", space: SearchSpace, point: Point) -> "Recipe":
     return recipe.at(shared, by_model)
 
 
-class _Search:
-    """One search under way: its trials so far, and what they cost."""
+def start_of(recipe: "Recipe", space: SearchSpace) -> Point:
+    """Return the point where a search begins: the recipe's own values, or its method's.
 
-    def __init__(
-        self,
-        scorer: CandidateScorer,
-        recipe: "Recipe",
-        settings: SearchSettings,
-        space: SearchSpace,
-    ) -> None:
-        self._scorer = scorer
-        self._recipe = recipe
-        self._settings = settings
-        self._space = space
-        self.trials: list[Trial] = []
-        self.found = 0
-        self.test: dict[int, float] = {}
-
-    def run(self, tell: Tell | None) -> str:
-        """Make the trials; return why there are no more."""
-        settings, started = self._settings, time.monotonic()
-        grid = self._space.grid_size if settings.sampler == "grid" else settings.trials
-        wanted = min(settings.trials, grid)
-        while len(self.trials) < wanted:
-            if settings.budget.items is not None and self._asked >= settings.budget.items:
-                return "items"
-            minutes = settings.budget.minutes
-            if minutes is not None and time.monotonic() - started >= 60 * minutes:
-                return "minutes"
-            point = propose(self._space, settings, self._recipe.seed, self.trials)
-            assert point is not None  # only a grid has an end, and it is counted above
-            self.trials.append(self._tried(point))
-            if tell is not None:
-                tell(len(self.trials), wanted)
-        return "grid" if wanted < settings.trials else "trials"
-
-    @property
-    def _asked(self) -> int:
-        return sum(trial.items for trial in self.trials)
-
-    def _tried(self, point: Point) -> Trial:
-        from resources.errors import ResourceError
-
-        number = len(self.trials)
-        try:
-            candidate = at_point(self._recipe, self._space, point)
-            scored = self._scorer.score(candidate)
-            values = _values(scored.scores, self._settings.objectives)
-        except (ResourceError, PairingError):  # of the store or the suite, so of every candidate
-            raise
-        except (RongheError, EvalError) as error:
-            return Trial(number, point, problem=f"{type(error).__name__}: {error}")
-        self.found += scored.memoized
-        self.test[number] = scored.scores.mean().value
-        items = sum(score.n for score in scored.scores.scores)
-        return Trial(number, point, values, scored.digest, None, items)
+    What neither gives is the middle of its range.
+    """
+    given: dict[str, object] = {}
+    specs = recipe.method.parameter_specs
+    own = {entry.model: entry.parameters for entry in recipe.models}
+    for dimension in space.dimensions:
+        name = dimension.parameter
+        value = recipe.parameters.get(name, specs[name].default if name in specs else None)
+        given[dimension.name] = own.get(str(dimension.part), {}).get(name, value)
+    return space.start(given)
 
 
-def _values(scores: "SuiteScores", objectives: tuple[str, ...]) -> tuple[float, ...]:
-    """The objectives of one candidate on validation items."""
-    return tuple(
-        scores.mean(CHOOSING).value if name == MEAN else scores.score(name, CHOOSING).value
-        for name in objectives
-    )
+def _run(
+    tries: Tries,
+    recipe: "Recipe",
+    settings: SearchSettings,
+    space: SearchSpace,
+    tell: Tell | None,
+) -> str:
+    """Make the trials; return why there are no more."""
+    started, start = time.monotonic(), start_of(recipe, space)
+    grid = space.grid_size if settings.sampler == "grid" else settings.trials
+    wanted = min(settings.trials, grid)
+    while len(tries.trials) < wanted:
+        if settings.budget.items is not None and tries.asked >= settings.budget.items:
+            return "items"
+        minutes = settings.budget.minutes
+        if minutes is not None and time.monotonic() - started >= 60 * minutes:
+            return "minutes"
+        point = propose(space, settings, recipe.seed, tries.trials, start)
+        assert point is not None  # only a grid has an end, and it is counted above
+        tries.add(point)
+        if tell is not None:
+            tell(len(tries.trials), wanted)
+    return "grid" if wanted < settings.trials else "trials"
+
+
+def _centre(
+    tries: Tries, settings: SearchSettings, space: SearchSpace
+) -> tuple[Trial | None, bool]:
+    """Score the centre of the trials; return it, and whether it wins.
+
+    None where the recipe takes the best trial, or there are not two to lie between.
+    """
+    numbers = tries.answers.numbers
+    if not settings.takes_centre or len(numbers) < 2:
+        return None, False
+    points = [tries.trials[number].point for number in numbers]
+    tried = tries.tried(winners.centre(space, points, tries.answers.answers()))
+    numbers = tries.answers.numbers
+    if tried.number not in numbers:  # it failed, or is below all that are kept
+        return tried, False
+    row = numbers.index(tried.number)
+    return tried, winners.is_as_good(tries.answers.answers(), row)

@@ -1,13 +1,14 @@
 """The store's own score matrix of a suite, and what is worked out from it. Knows no Dagster."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from assets.work.collecting import Contest, collect_entries
 from assets.work.suite_files import load_suite
 from eval_ops.errors import PairingError
 from eval_ops.scores.answers import ItemKey, ScoreMatrix, score_matrix
-from eval_ops.scores.leaderboard import Entry, choose
+from eval_ops.scores.leaderboard import Entry, Optimism, choose, optimism
 
 if TYPE_CHECKING:
     from eval_ops.scores.answers import Interference, Retention, RoutingTable
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 MOST_MODELS = 24
 """Models of one matrix: bases, experts, and the candidates that are best on validation items. All
 their samples are in memory at once."""
+MOST_TRIED = 64
+"""Candidates that the luck of the best is estimated from, best first."""
 MOST_MERGES = 12
 """Merges of which retention and interference are told: those that rank first on validation."""
 
@@ -29,19 +32,43 @@ def store_matrix(
     Of each recipe and expert set the chosen coefficient is there, with `most` None every one.
     Raises PairingError where nothing is scored.
     """
+    return _matrix_of(_scored(store, contest, suite), most)
+
+
+def _scored(store: "ArtifactStore", contest: Contest, suite: "Suite") -> list[Entry]:
     entries = collect_entries(store, contest, suite).entries
     if not entries:
         raise PairingError(f"nothing is scored on suite '{suite.name}' yet; run `ronghe refresh`")
+    return entries
+
+
+def _matrix_of(entries: list[Entry], most: int | None) -> tuple[ScoreMatrix, list[Entry]]:
     if most is not None:
         chosen = choose(entries)
         merged = [entry for entry in chosen if entry.experts]
-        merged.sort(key=lambda entry: -entry.scores.mean("validation").value)
+        merged.sort(key=_by_validation)
         single = [entry for entry in chosen if not entry.experts][:most]
         entries = [*single, *merged[: max(0, most - len(single))]]
     matrix = score_matrix({entry.label: entry.scores for entry in entries})
     for entry in entries:
         entry.scores.forget_samples()
     return matrix, entries
+
+
+def _by_validation(entry: Entry) -> float:
+    return -entry.scores.mean("validation").value
+
+
+def _luck_of(entries: Sequence[Entry]) -> Optimism | None:
+    """How much the best of all candidates flatters itself; None where there are not two."""
+    merged = sorted((entry for entry in entries if entry.experts), key=_by_validation)
+    if len(merged) < 2:
+        return None
+    best = merged[:MOST_TRIED]
+    found = optimism([entry.scores for entry in best])
+    for entry in best:
+        entry.scores.forget_samples()
+    return replace(found, candidates=len(merged))
 
 
 def item_texts(suite: "Suite") -> dict[ItemKey, str]:
@@ -58,13 +85,15 @@ class BoardEvidence:
     """What follows from all answers on a suite together; all numbers are of `test` items.
 
     `retention` has a row for each merge and expert of its set, `interference` one for each merge.
-    Both are empty where the catalog has several base models, or none that is scored.
+    Both are empty where the catalog has several base models, or none that is scored. `luck` is what
+    the best of all candidates owes to being the best of so many, on validation items.
     """
 
     routing: "RoutingTable"
     test: ScoreMatrix
     retention: tuple["Retention", ...] = ()
     interference: tuple["Interference", ...] = ()
+    luck: Optimism | None = None
 
 
 def evidence_of(store: "ArtifactStore", contest: Contest, suite_name: str) -> BoardEvidence:
@@ -75,11 +104,13 @@ def evidence_of(store: "ArtifactStore", contest: Contest, suite_name: str) -> Bo
     from eval_ops.scores.answers import interference, retention, routing_table
 
     suite = load_suite(contest.suites[suite_name])
-    matrix, entries = store_matrix(store, contest, suite)
+    every = _scored(store, contest, suite)
+    matrix, entries = _matrix_of(every, MOST_MODELS)
+    luck = _luck_of(every)
     test, routing = matrix.split("test"), routing_table(matrix, item_texts(suite))
     bases = [entry.name for entry in entries if entry.kind == "base"]
     if len(contest.bases) != 1 or not bases:
-        return BoardEvidence(routing, test)
+        return BoardEvidence(routing, test, luck=luck)
     merges = [entry for entry in entries if entry.experts][:MOST_MERGES]
     known = {entry.name for entry in entries if entry.kind == "expert"}
     kept = tuple(
@@ -93,7 +124,7 @@ def evidence_of(store: "ArtifactStore", contest: Contest, suite_name: str) -> Bo
         for merge in merges
         if known.issuperset(merge.experts)
     )
-    return BoardEvidence(routing, test, kept, broken)
+    return BoardEvidence(routing, test, kept, broken, luck)
 
 
 def routing_of(store: "ArtifactStore", contest: Contest, suite_name: str) -> "RoutingTable":

@@ -8,12 +8,12 @@ recipe calls its models `#1`, `#2`, …, but for those whose names a method draw
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, lru_cache
-from importlib.metadata import PackageNotFoundError, version
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from assets.work.manifests import ANCESTRY, MAKING, manifest_fields, output_fields
 from assets.work.packed_models import MODEL, PACKED, as_it_was
 from assets.work.resume import carry_out
 from merge_ops.errors import OutputError
@@ -49,24 +49,6 @@ class Making:
     bytes: int
 
 
-def manifest_fields(plan: "Plan") -> dict[str, Any]:
-    """Return what a manifest says of a merge: nothing that the plan's digest does not cover.
-
-    What its models are called, and their licences, is said by the ref (`merging.point_at`).
-    """
-    return {
-        "plan": {
-            "method": plan.method.name,
-            "method_version": plan.method.version,
-            "seed": plan.recipe.seed if plan.method.random else None,
-            "excluded": sorted(plan.excluded),
-        },
-        "tensors": [step.output.name for step in plan.steps],
-        "inputs": sorted({digest for each in plan.checkpoints for digest in _digests(each)}),
-        "versions": {name: _version(name) for name in ("ronghe", "torch")},
-    }
-
-
 def publish_virtual(
     store: "ArtifactStore", plan: "Plan", models: Mapping[str, "Checkpoint"]
 ) -> dict[str, "Artifact"]:
@@ -76,43 +58,19 @@ def publish_virtual(
     """
     return {
         coefficient: store.publish_virtual(CHECKPOINT, digest, **fields)
-        for coefficient, (digest, fields) in unwritten(plan, models).items()
+        for coefficient, (digest, fields) in output_fields(plan, models).items()
     }
 
 
-def unwritten(
-    plan: "Plan", models: Mapping[str, "Checkpoint"]
-) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Return digest and manifest fields of every coefficient of a plan, as virtual ones have them.
-
-    `models` are those that the plan's recipe names.
-    """
-    from merge_ops.recipes.document import nameless_document
-
-    drawn_by = {each.name for each in plan.inputs} if plan.method.random else set[str]()
-    fields = manifest_fields(plan)
-    made: dict[str, tuple[str, dict[str, Any]]] = {}
-    for output in plan.outputs:
-        document, names = nameless_document(plan.recipe, output.values, drawn_by)
-        making = {
-            "recipe": document,
-            "models": {numbered: _parts(models[name]) for name, numbered in names.items()},
-            "coefficient": output.coefficient,
-            "bytes": sum(shard.size for shard in plan.shards),
-        }
-        made[output.coefficient] = str(output.digest), {**fields, "making": making}
-    return made
-
-
 def making_of(artifact: "Artifact") -> Making:
-    """Read from a virtual checkpoint's manifest how it is made.
+    """Read from a checkpoint's manifest how it is made; one that is written may not say.
 
     Raises DamagedArtifactError where the manifest does not say.
     """
     from resources.errors import DamagedArtifactError
 
     try:
-        said = artifact.manifest["making"]
+        said = artifact.manifest[MAKING]
         models = {str(name): tuple(map(str, parts)) for name, parts in said["models"].items()}
         return Making(dict(said["recipe"]), models, str(said["coefficient"]), int(said["bytes"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -244,8 +202,10 @@ def materialize(
     check_settings(plan, settings)
     check_place(store, plan.bytes_written)
 
+    kept = {name: there.manifest[name] for name in (ANCESTRY, MAKING) if name in there.manifest}
+
     def fields(output: "Output") -> dict[str, Any]:
-        return manifest_fields(plan)
+        return {**manifest_fields(plan), **kept}
 
     made = carry_out(store, CHECKPOINT, plan, fields, settings, progress)
     return made.artifacts[plan.outputs[0].coefficient]
@@ -265,25 +225,3 @@ def check_place(store: "ArtifactStore", nbytes: int) -> None:
             f" {store.uri} has {free / 1e9:,.2f} GB free; free space there (`ronghe gc`), or move"
             " the store"
         )
-
-
-def _digests(checkpoint: "Checkpoint") -> list[str]:
-    """The digest of a model; of a base with adapters, those of each too."""
-    parts = [digest for each in checkpoint.made_of for digest in _digests(each)]
-    return [*([checkpoint.digest] if checkpoint.digest else []), *parts]
-
-
-def _parts(checkpoint: "Checkpoint") -> list[str]:
-    """The digest of a model as it is stored; of a base with adapters, those of each."""
-    if checkpoint.made_of:
-        return [digest for each in checkpoint.made_of for digest in _parts(each)]
-    return [str(checkpoint.digest)]
-
-
-@cache
-def _version(name: str) -> str | None:
-    """The installed version of a package; None when it runs from a folder that is not installed."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

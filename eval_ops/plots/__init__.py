@@ -1,8 +1,8 @@
 """Pictures of scores and task vectors for people: each `…_plot` returns the bytes of one PNG.
 
-Labels are ASCII, since matplotlib's own fonts have no Chinese: other characters are written as
-escapes (`\\u4e2d`). Colours can be told apart by colour-blind readers. `…_figure` returns the same
-picture as a matplotlib figure, before it is drawn.
+Labels may be Chinese (fonts.py); what no font has is written as an escape (`\\u4e2d`). Colours can
+be told apart by colour-blind readers. `…_figure` returns the same picture as a matplotlib figure,
+before it is drawn.
 """
 
 from eval_ops.plots.heatmap import heatmap

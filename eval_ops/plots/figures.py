@@ -1,4 +1,4 @@
-"""What all pictures share: size, colours, ASCII labels, PNG bytes.
+"""What all pictures share: size, colours, labels, PNG bytes.
 
 Colours are Okabe and Ito's, which colour-blind readers can tell apart. Figures are made without
 pyplot, so nothing is shared between threads.
@@ -6,8 +6,11 @@ pyplot, so nothing is shared between threads.
 
 import io
 import math
+import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+from eval_ops.plots.fonts import families, is_drawn
 
 if TYPE_CHECKING:
     from eval_ops.scores import Mean
@@ -49,6 +52,7 @@ def png(figure: Any) -> bytes:
     """Draw a figure and return its PNG bytes, the same for the same figure."""
     from matplotlib import image
 
+    _set_fonts(figure)
     drawer: Any = image  # its types know no None in the metadata, which leaves a key out
     figure.canvas.draw()  # lays out and draws; `savefig` would draw twice for the same bytes
     target, dots = io.BytesIO(), figure.canvas.buffer_rgba()
@@ -56,10 +60,44 @@ def png(figure: Any) -> bytes:
     return target.getvalue()
 
 
-def ascii_text(text: str, width: int) -> str:
-    """Return `text` in ASCII, its middle cut out when longer than `width` characters."""
-    plain = text.encode("ascii", "backslashreplace").decode("ascii").replace("$", r"\$")
-    if len(plain) <= width:
+def label_text(text: str, width: int) -> str:
+    """Return `text` as a label, its middle cut out when wider than `width` letters.
+
+    A Chinese character is as wide as two. What no font has a glyph for is written as an escape.
+    """
+    shown = [each if each.isascii() or is_drawn(each) else _escaped(each) for each in text]
+    plain = "".join(shown).replace("$", r"\$")
+    if _cells(plain) <= width:
         return plain
     tail = (width - 2) // 2
-    return f"{plain[: width - 2 - tail]}..{plain[-tail:]}"
+    return f"{_head(plain, width - 2 - tail)}..{_head(plain[::-1], tail)[::-1]}"
+
+
+def _escaped(character: str) -> str:
+    return character.encode("ascii", "backslashreplace").decode("ascii")
+
+
+def _cells(text: str) -> int:
+    """How wide a text is, in letters."""
+    return sum(2 if unicodedata.east_asian_width(each) in "WF" else 1 for each in text)
+
+
+def _head(text: str, width: int) -> str:
+    """The first characters of a text that are no wider together."""
+    end = 0
+    while end < len(text) and (width := width - _cells(text[end])) >= 0:
+        end += 1
+    return text[:end]
+
+
+def _set_fonts(figure: Any) -> None:
+    """Draw a figure's texts with Chinese glyphs, where a label of this process asked for any."""
+    from matplotlib.text import Text
+
+    if families.cache_info().currsize == 0:  # every label so far is ASCII
+        return
+    names = list(families())
+    for panel in figure.axes:
+        panel.tick_params(labelfontfamily=names)
+    for text in figure.findobj(Text):
+        text.set_fontfamily(names)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval_ops.plots.figures import ascii_text, new_figure, png
+from eval_ops.plots.figures import label_text, new_figure, png
 
 MOST_NUMBERED = 20
 """Experts whose cells are large enough for a number; such a picture has 5 million pixels."""
@@ -45,7 +45,7 @@ def heatmap_figure(
     n = len(names)
     side = max(2.6, 0.62 * n + 1.4) if n <= MOST_NUMBERED else LARGE
     figure, panels = new_figure(2 * side + 1.6, side + 0.7, columns=2)
-    labels = [ascii_text(name, 22) for name in names]
+    labels = [label_text(name, 22) for name in names]
     if len(set(labels)) < n:
         labels = [f"{number}: {label}" for number, label in enumerate(labels, start=1)]
     _matrix(figure, panels[0], labels, cosine, "cosine", "RdBu_r", (-1.0, 1.0))

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from eval_ops.plots.figures import LINE_COLOURS, MARKERS, ascii_text, new_figure, png
+from eval_ops.plots.figures import LINE_COLOURS, MARKERS, label_text, new_figure, png
 
 
 class TensorNorm(Protocol):
@@ -60,7 +60,7 @@ def layer_norm_figure(expert: str, tensors: Iterable[TensorNorm]) -> Any:
     axes.set_xlabel("layer", fontsize=9)
     axes.set_ylabel("norm of (expert - base) / norm of base", fontsize=9)
     left_out = f" ({hidden} more kinds moved less)" if hidden else ""
-    axes.set_title(f"Task vector of {ascii_text(expert, 60)}{left_out}", fontsize=10, loc="left")
+    axes.set_title(f"Task vector of {label_text(expert, 60)}{left_out}", fontsize=10, loc="left")
     axes.grid(axis="y", color="#dddddd", linewidth=0.8)
     axes.set_axisbelow(True)
     if lines:
@@ -96,7 +96,7 @@ def _draw_lines(axes: Any, lines: Mapping[str, Mapping[int, float]], layers: lis
             linestyle=("-", "--", ":")[turn % 3],
             markersize=4.5 if few else 3,
             linewidth=1.3 if few else 0.9,
-            label=ascii_text(kind, 26),
+            label=label_text(kind, 26),
         )
 
 
@@ -113,7 +113,7 @@ def _draw_sides(axes: Any, sides: Mapping[str, float], layers: int) -> list[tupl
     kinds = [*front, *back]
     if kinds:
         axes.bar(places, [sides[kind] for kind in kinds], width=gap / 2, color="#bbbbbb")
-    return [(place, ascii_text(kind, 22)) for place, kind in zip(places, kinds, strict=True)]
+    return [(place, label_text(kind, 22)) for place, kind in zip(places, kinds, strict=True)]
 
 
 def _spread(layers: Sequence[int]) -> list[tuple[int, int]]:

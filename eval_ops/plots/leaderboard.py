@@ -9,8 +9,8 @@ from eval_ops.plots.figures import (
     GREY,
     ORANGE,
     SKY,
-    ascii_text,
     error_bars,
+    label_text,
     new_figure,
     png,
 )
@@ -53,7 +53,7 @@ def leaderboard_figure(table: Sequence[Row], limit: int = 24) -> Any:
         axes.text(
             100 * row.mean.high + 1, place, f"{100 * row.mean.value:.1f}", va="center", fontsize=8
         )
-    axes.set_yticks(places, [ascii_text(row.label, 60) for row in shown], fontsize=8)
+    axes.set_yticks(places, [label_text(row.label, 60) for row in shown], fontsize=8)
     axes.invert_yaxis()
     axes.set_xlim(0, 112)
     axes.set_xticks(range(0, 101, 20))

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from eval_ops.plots.figures import BLUE, GREEN, GREY, ORANGE, ascii_text, new_figure, png
+from eval_ops.plots.figures import BLUE, GREEN, GREY, ORANGE, label_text, new_figure, png
 from eval_ops.search import Study, Trial
 
 MOST_PANELS = 6
@@ -28,8 +28,8 @@ def study_figure(title: str, study: Study) -> Any:
         _draw_front(first, study, tried)
     else:
         _draw_order(first, study, tried)
-    first.set_title(ascii_text(title, 40), fontsize=10, loc="left")
-    best = study.best
+    first.set_title(label_text(title, 40), fontsize=10, loc="left")
+    best = study.winner
     for panel, name in zip(others, dimensions, strict=True):
         _draw_dimension(panel, name, tried, best)
     figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)
@@ -50,6 +50,8 @@ def _draw_order(axes: Any, study: Study, tried: list[Trial]) -> None:
         numbers, [_mean(trial) for trial in tried], "o", color=BLUE, markersize=4, label="trial"
     )
     axes.step(numbers, best, where="post", color=GREEN, linewidth=1.4, label="best so far")
+    if study.centre_wins and study.centre is not None:
+        axes.plot([study.centre.number], [_mean(study.centre)], "*", color=ORANGE, markersize=11)
     failed = [trial.number for trial in study.trials if trial.values is None]
     if failed:
         low = min((_mean(trial) for trial in tried), default=0.0)
@@ -70,7 +72,7 @@ def _draw_front(axes: Any, study: Study, tried: list[Trial]) -> None:
         [100 * a for a, _ in front], [100 * b for _, b in front], where="pre", marker="s",
         markersize=4, color=ORANGE, linewidth=1.4, label="front",
     )  # fmt: skip
-    names = [ascii_text(name, 24) for name in study.objectives]
+    names = [label_text(name, 24) for name in study.objectives]
     axes.set_xlabel(f"{names[0]}, percent", fontsize=9)
     axes.set_ylabel(f"{names[1]}, percent", fontsize=9)
 
@@ -84,7 +86,7 @@ def _draw_dimension(axes: Any, name: str, tried: list[Trial], best: Trial | None
         place = best.point[name]
         mark = str(place) if values and isinstance(values[0], str) else place
         axes.plot([mark], [_mean(best)], "*", color=ORANGE, markersize=11, label=_label(axes))
-    axes.set_xlabel(ascii_text(name, 28), fontsize=9)
+    axes.set_xlabel(label_text(name, 28), fontsize=9)
     axes.tick_params(labelleft=False)
     axes.grid(axis="y", color="#dddddd", linewidth=0.8)
 

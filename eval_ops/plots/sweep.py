@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from eval_ops.plots.figures import BLUE, GREEN, ORANGE, ascii_text, error_bars, new_figure, png
+from eval_ops.plots.figures import BLUE, GREEN, ORANGE, error_bars, label_text, new_figure, png
 from eval_ops.scores import Mean
 from eval_ops.scores.leaderboard import CoefficientPoint
 
@@ -32,7 +32,8 @@ def coefficient_figure(
     _draw_means(axes, [point.test for point in points], TEST)
     for place, point in enumerate(points):
         if point.coefficient == chosen:
-            axes.axvline(place, color=GREEN, linewidth=9, alpha=0.25, zorder=0, label="chosen")
+            looks = {"color": GREEN, "linewidth": 9, "alpha": 0.25, "solid_capstyle": "butt"}
+            axes.axvline(place, zorder=0, label="chosen", **looks)
     axes.set_xticks(range(len(points)), labels, fontsize=8)
     if max((len(label) for label in labels), default=0) > UPRIGHT:
         for label in axes.get_xticklabels():
@@ -40,7 +41,7 @@ def coefficient_figure(
     axes.set_xlim(-0.5, max(1, len(points)) - 0.5)
     axes.set_xlabel(name, fontsize=9)
     axes.set_ylabel("mean accuracy, percent", fontsize=9)
-    axes.set_title(ascii_text(title, 60), fontsize=10, loc="left")
+    axes.set_title(label_text(title, 60), fontsize=10, loc="left")
     axes.grid(axis="y", color="#dddddd", linewidth=0.8)
     axes.set_axisbelow(True)
     figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
@@ -85,9 +86,9 @@ def _tick_labels(coefficients: Sequence[str]) -> tuple[list[str], str]:
     points = [dict(PARAMETER.findall(coefficient)) for coefficient in coefficients]
     names = list(points[0]) if points else []
     if not names or any(list(point) != names for point in points):
-        return [ascii_text(coefficient, 28) for coefficient in coefficients], "coefficient"
+        return [label_text(coefficient, 28) for coefficient in coefficients], "coefficient"
     varying = [name for name in names if len({point[name] for point in points}) > 1] or names[:1]
     fixed = ", ".join(f"{name}={points[0][name]}" for name in names if name not in varying)
     axis = ", ".join(varying) + (f" ({fixed})" if fixed else "")
     labels = [", ".join(point[name] for name in varying) for point in points]
-    return [ascii_text(label, 20) for label in labels], ascii_text(axis, 60)
+    return [label_text(label, 20) for label in labels], label_text(axis, 60)

@@ -5,11 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from eval_ops.plots.figures import BLUE, GREY, RED, ascii_text, new_figure, png
+from eval_ops.plots.figures import BLUE, GREY, RED, label_text, new_figure, png
 from eval_ops.scores.retention import Retention, front
 
 MOST_MERGES, MOST_EXPERTS = 24, 12
 """Rows and columns of one picture; the first ones are drawn."""
+ABSENT = "#e8e8e8"
+"""Behind cells without a value: the middle of the colours is nearly white."""
 MOST_NAMED = 8
 """Points of a front that have room for their names."""
 
@@ -30,7 +32,8 @@ def retention_figure(found: Sequence[Retention]) -> Any:
             each = shares.get((merge, expert))
             if each is not None and each.share is not None:
                 cells[row, column] = 100 * each.share
-    figure, axes = new_figure(4.4 + 1.15 * len(experts), 1.5 + 0.3 * len(merges))
+    figure, axes = new_figure(4.8 + 1.15 * len(experts), 1.5 + 0.3 * len(merges))
+    axes.set_facecolor(ABSENT)  # which shows where there is no value
     image = axes.imshow(cells, "RdYlBu", vmin=0, vmax=110, aspect="auto", interpolation="nearest")
     for row, merge in enumerate(merges):
         for column, expert in enumerate(experts):
@@ -41,12 +44,12 @@ def retention_figure(found: Sequence[Retention]) -> Any:
             dark = np.isfinite(cells[row, column]) and not 20 < cells[row, column] < 92
             ink = "white" if dark else "black"
             axes.text(column, row, text, ha="center", va="center", fontsize=7, color=ink)
-    axes.set_xticks(range(len(experts)), [ascii_text(name, 18) for name in experts], fontsize=8)
-    axes.set_yticks(range(len(merges)), [ascii_text(name, 56) for name in merges], fontsize=8)
+    axes.set_xticks(range(len(experts)), [label_text(name, 18) for name in experts], fontsize=8)
+    axes.set_yticks(range(len(merges)), [label_text(name, 60) for name in merges], fontsize=8)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    title = "Gain over the base that is kept, percent (95 % interval)"
-    axes.set_title(title, fontsize=10, loc="left")
+    title = "Gain over the base that is kept, percent (95 % interval; grey: not in the merge)"
+    figure.suptitle(title, fontsize=10, x=0.01, ha="left")
     figure.colorbar(image, ax=axes, shrink=0.9).ax.tick_params(labelsize=7)
     return figure
 
@@ -92,12 +95,12 @@ def front_figure(
         offset = (5, 5)
         axes.annotate(str(number), shown[place], offset, textcoords="offset points", fontsize=8)
     first: list[int] = order[:MOST_NAMED].tolist()
-    told = [f"{n}: {ascii_text(names[at], 70)}" for n, at in enumerate(first, start=1)]
+    told = [f"{n}: {label_text(names[at], 70)}" for n, at in enumerate(first, start=1)]
     more = len(order) - MOST_NAMED
     told += [f"and {more} more on the front"] if more > 0 else []
-    axes.set_xlabel(ascii_text(axes_names[0], 60), fontsize=9)
-    axes.set_ylabel(ascii_text(axes_names[1], 60), fontsize=9)
-    axes.set_title(ascii_text(title, 70), fontsize=10, loc="left")
+    axes.set_xlabel(label_text(axes_names[0], 60), fontsize=9)
+    axes.set_ylabel(label_text(axes_names[1], 60), fontsize=9)
+    axes.set_title(label_text(title, 70), fontsize=10, loc="left")
     axes.grid(color="#dddddd", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.legend(loc="best", fontsize=8, frameon=False)

@@ -7,7 +7,7 @@
 - Greedy answers are written with one cache a batch, without the rows that have ended (greedy.py).
 - A forward pass takes no more rows than a limit on tokens and logits allows.
 - Probabilities are taken in float32, also where weights are of half precision.
-- It counts answers for a progress report (answer_counter.py) and draws no progress bars.
+- Its tokenizer is limited and its answers are counted (watched_model.py).
 """
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -15,14 +15,12 @@
 
 import inspect
 import math
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from eval_ops.running.answer_counter import AnswerCounter, Progress
-from eval_ops.running.foreign_work import limited
 from eval_ops.running.greedy import Beginning, continue_greedily, is_plainly_greedy
 from eval_ops.running.shared_prompts import Answer, Request, loglikelihoods, worth_sharing
+from eval_ops.running.watched_model import WatchedMethods
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,8 +34,6 @@ GENERATED_TOKENS = 16_384
 NEW_TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 LONGEST = 8
 """Texts that are tokenized to learn how long the longest is: those of the most letters."""
-CACHED_PAIRS = 20_000
-"""Tokenized pairs that are kept: a suite asks some thousand, and each takes about a kilobyte."""
 SLACK = 8
 """Positions more than the longest answer for which logits are expected: rows differ in length."""
 
@@ -47,19 +43,16 @@ def make_lean(model_class: Any) -> Any:
     return type("LeanLM", (LeanMethods, model_class), {})
 
 
-class LeanMethods:
-    """The methods that stand before those of lm-eval's `HFLM`; `super()` is that class.
+class LeanMethods(WatchedMethods):
+    """The methods that stand before those of lm-eval's `HFLM`; `super()` leads to that class.
 
     The constructor takes HFLM's arguments by keyword. `batch_size` is the most rows of one pass.
     """
 
     def __init__(self, *, batch_size: int, **settings: Any) -> None:
-        parent: Any = super()
-        self._tokenizing = ExitStack()
-        parent.__init__(batch_size=batch_size, softmax_dtype="float32", **settings)
+        super().__init__(batch_size=batch_size, softmax_dtype="float32", **settings)
         self._max_length = self.max_length
         self._most_rows = batch_size
-        self._pairs: dict[tuple[str, str], tuple[list[int], list[int]]] = {}
         self._longest_answer = 0
         accepted = inspect.signature(self.model.forward).parameters
         self._trims = "logits_to_keep" in accepted
@@ -68,34 +61,20 @@ class LeanMethods:
         self._beginning: Any = None
         self._settings = {"use_cache": False} if "use_cache" in accepted else {}
 
-    def report_to(self, progress: Progress | None, tasks: Iterable[Any]) -> None:
-        """Tell `progress` of the answers to lm-eval's `tasks` from here on."""
-        self.set_cache_hook(AnswerCounter(progress, tasks))
-
-    def loglikelihood(self, requests: Any, disable_tqdm: bool = True) -> Any:
-        """Answer as HFLM does, without a progress bar; all texts are tokenized before."""
-        parent: Any = super()
-        letters = sum(len(str(text)) for request in requests for text in request.args)
-        with self._tokenizing:
-            self._tokenizing.enter_context(limited(letters))
-            return parent.loglikelihood(requests, disable_tqdm=True)
-
     def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = True) -> Any:
         """Answer as HFLM does, in batches of its own size and without a progress bar."""
-        parent: Any = super()
         self.batch_size_per_gpu = self._most_rows
-        return parent.loglikelihood_rolling(requests, disable_tqdm=True)
+        return super().loglikelihood_rolling(requests, disable_tqdm=True)
 
     def generate_until(self, requests: Any, disable_tqdm: bool = True) -> Any:
         """Answer as HFLM does, without a progress bar, in batches that bounded memory holds."""
-        parent: Any = super()
         longest = sorted((str(request.args[0]) for request in requests), key=len)[-LONGEST:]
         tokens = max(len(self.tok_encode(text)) for text in longest)
         tokens = min(tokens + self._most_new(requests), self.max_length)
         self.batch_size_per_gpu = max(1, min(self._most_rows, GENERATED_TOKENS // tokens))
         self._beginning = Beginning(self.model)
         try:
-            return parent.generate_until(requests, disable_tqdm=True)
+            return super().generate_until(requests, disable_tqdm=True)
         finally:
             self._beginning = None
 
@@ -135,33 +114,6 @@ class LeanMethods:
         padded = [tokens + [padding] * (longest - len(tokens)) for tokens in written]
         return torch.cat([context.cpu(), torch.tensor(padded)], dim=1)
 
-    def tok_encode(self, string: str, *given: Any, **named: Any) -> Any:
-        """Tokenize as HFLM does, within the limits of foreign work."""
-        parent: Any = super()
-        with limited(len(string)):
-            return parent.tok_encode(string, *given, **named)
-
-    def tok_batch_encode(self, strings: Sequence[str], *given: Any, **named: Any) -> Any:
-        """Tokenize as HFLM does, within the limits of foreign work."""
-        parent: Any = super()
-        with limited(sum(map(len, strings))):
-            return parent.tok_batch_encode(strings, *given, **named)
-
-    def tok_decode(self, tokens: Any, *given: Any, **named: Any) -> Any:
-        """Make text of tokens as HFLM does, within the limits of foreign work."""
-        parent: Any = super()
-        with limited(len(tokens) if isinstance(tokens, list) else 1):
-            return parent.tok_decode(tokens, *given, **named)
-
-    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        pair = self._pairs.get((context, continuation))
-        if pair is None:
-            parent: Any = super()
-            pair = parent._encode_pair(context, continuation)
-            if len(self._pairs) < CACHED_PAIRS:
-                self._pairs[context, continuation] = pair
-        return pair
-
     def _loglikelihood_tokens(
         self, requests: Any, disable_tqdm: bool = True, override_bs: int | None = None
     ) -> Any:
@@ -177,8 +129,7 @@ class LeanMethods:
                 return answers
             self._shares = False
         self.batch_size_per_gpu = min(self._most_rows, self._rows(requests))
-        parent: Any = super()
-        return parent._loglikelihood_tokens(requests, True, override_bs)
+        return super()._loglikelihood_tokens(requests, True, override_bs)
 
     def _report(self, request: Request, answer: Answer) -> None:
         """Count an answer of shared_prompts.py, as HFLM's own loops do theirs."""

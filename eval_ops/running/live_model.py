@@ -152,10 +152,9 @@ _DTYPES = {
 
 
 def _load_afresh(folder: Path, device: str) -> Loaded:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     model_class: Any = AutoModelForCausalLM
-    tokenizer_class: Any = AutoTokenizer
     try:
         with _no_progress_bars(), limited_modules(_count_tensors(folder)):
             model, report = model_class.from_pretrained(
@@ -166,10 +165,7 @@ def _load_afresh(folder: Path, device: str) -> Loaded:
                 use_safetensors=True,
                 output_loading_info=True,
             )
-            with limited(_letters(folder)):
-                tokenizer = tokenizer_class.from_pretrained(
-                    folder, local_files_only=True, trust_remote_code=False
-                )
+            tokenizer = load_tokenizer(folder)
             missing = sorted(report["missing_keys"]) + sorted(map(str, report["mismatched_keys"]))
             if not missing:
                 _own(model)
@@ -183,6 +179,20 @@ def _load_afresh(folder: Path, device: str) -> Loaded:
             "model's"
         )
     return Loaded(model, tokenizer)
+
+
+def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
+    """Load the tokenizer of a folder, without code of its own and within the limits of such work.
+
+    Raises whatever transformers raises.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer_class: Any = AutoTokenizer
+    with limited(_letters(folder)):
+        return tokenizer_class.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
 
 
 def _own(model: "PreTrainedModel") -> None:

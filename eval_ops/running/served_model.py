@@ -10,7 +10,7 @@ from typing import Any
 
 from eval_ops.errors import HarnessError
 from eval_ops.running.answer_counter import AnswerCounter, Progress
-from eval_ops.running.foreign_work import limited
+from eval_ops.running.asked_tokenizer import AskedTokenizer
 
 
 def make_served(client_class: Any) -> Any:
@@ -21,14 +21,20 @@ def make_served(client_class: Any) -> Any:
 class ServedMethods:
     """The methods that stand before those of lm-eval's client; `super()` is that class.
 
-    The constructor takes the client's arguments by keyword, and `token`, which authorizes requests
-    and is "" where the server asks for none.
+    The constructor takes the client's arguments by keyword, but for its tokenizer: lm-eval would
+    load one in this process, so `tokenizer` takes its place, and prompts are sent as its tokens.
+    None is for chat completions, which send text. `token` authorizes requests and is "" where the
+    server asks for none.
     """
 
-    def __init__(self, *, token: str, **settings: Any) -> None:
+    def __init__(self, *, token: str, tokenizer: AskedTokenizer | None, **settings: Any) -> None:
         self._token = token
+        client: Any = self
         parent: Any = super()
-        parent.__init__(**settings)
+        parent.__init__(tokenizer_backend=None, **settings)
+        if tokenizer is not None:
+            client.tokenizer, client.tokenizer_backend = tokenizer, "huggingface"
+            client.tokenized_requests = True
 
     @property
     def header(self) -> dict[str, str]:
@@ -39,12 +45,6 @@ class ServedMethods:
         """Tell `progress` of the answers to lm-eval's `tasks` from here on."""
         parent: Any = self
         parent.set_cache_hook(AnswerCounter(progress, tasks))
-
-    def tok_encode(self, string: Any, *given: Any, **named: Any) -> Any:
-        """Tokenize as the client does, within the limits of foreign work."""
-        parent: Any = super()
-        with limited(len(string) if isinstance(string, str) else sum(map(len, string))):
-            return parent.tok_encode(string, *given, **named)
 
     def parse_logprobs(
         self,

@@ -1,7 +1,8 @@
 """What follows from all answers together: the names that other packages use.
 
 `score_matrix` makes the matrix of a suite; `routing_table` says what routing would buy,
-`retention` and `interference` what merges keep and break, `mean_lengths` how much models write.
+`retention` and `interference` what merges keep and break, `mean_lengths` how much models write;
+`greedy_soup` and `category_soup` choose what to average, `screen_of` what to ask first.
 """
 
 from eval_ops.scores.matrix import ItemKey, ScoreMatrix, score_matrix
@@ -13,6 +14,8 @@ from eval_ops.scores.retention import (
     retention,
 )
 from eval_ops.scores.routing import RoutingTable, routing_table
+from eval_ops.scores.screening import Screen, screen_of
+from eval_ops.scores.soups import category_soup, greedy_soup
 
 __all__ = [
     "Interference",
@@ -20,9 +23,13 @@ __all__ = [
     "Retention",
     "RoutingTable",
     "ScoreMatrix",
+    "Screen",
+    "category_soup",
+    "greedy_soup",
     "interference",
     "mean_lengths",
     "retention",
     "routing_table",
     "score_matrix",
+    "screen_of",
 ]

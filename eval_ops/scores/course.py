@@ -5,6 +5,7 @@ mean is proportional to the mean over benchmarks: an item of benchmark b counts 
 benchmarks, and all are scaled so that no unit can exceed ±1.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,10 @@ class Unit:
     benchmark: str
     items: tuple[Item, ...]
     weight: float
+
+    def mean(self, values: Mapping[Item, float]) -> float:
+        """Return the mean over benchmarks, for answers to all items."""
+        return self.difference(values, dict.fromkeys(self.items, 0.0))
 
     def difference(self, ours: Mapping[Item, float], theirs: Mapping[Item, float]) -> float:
         """Return the weighted difference ours − theirs, within [−1, 1] for values within [0, 1]."""
@@ -44,6 +49,15 @@ class Course:
     def items(self) -> tuple[Item, ...]:
         """All items in the order in which they are asked."""
         return tuple(item for unit in self.units for item in unit.items)
+
+    def mean(self, values: Mapping[Item, float]) -> float:
+        """Return the mean over benchmarks, for answers to all items."""
+        return self.difference(values, dict.fromkeys(self.items, 0.0))
+
+    def difference(self, ours: Mapping[Item, float], theirs: Mapping[Item, float]) -> float:
+        """Return the difference of the means over benchmarks, for answers to all items."""
+        total = math.fsum(unit.difference(ours, theirs) for unit in self.units)
+        return total * self.scale / len(self.units)
 
 
 def course_of(

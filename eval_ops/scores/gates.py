@@ -18,7 +18,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from eval_ops.errors import GateError
 from eval_ops.faults import list_faults
@@ -43,7 +43,9 @@ class Gate(BaseModel):
     share (0.05 = 5 points), 0 to 1. confidence: of every interval and test, above 0.5, below 1.
     minimum_samples: no promotion on a benchmark with fewer test items, at least 1. blocking: the
     checks that a candidate must pass, all by default; the others are told, no more. Answers that
-    are not finite always block.
+    are not finite always block. early_stopping: a candidate that is worse for sure, by
+    `confidence`, is not asked all items; who is judged was asked everything. reduced_set: the share
+    of the validation items that all candidates are asked first, with early stopping.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -52,6 +54,14 @@ class Gate(BaseModel):
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     minimum_samples: int = Field(default=20, ge=1)
     blocking: list[CheckName] = Field(default_factory=lambda: list(CHECK_NAMES))
+    early_stopping: bool = False
+    reduced_set: float | None = Field(default=None, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> "Gate":
+        if self.reduced_set is not None and not self.early_stopping:
+            raise ValueError("reduced_set goes with `early_stopping: true`; add it, or remove this")
+        return self
 
     def blocks(self, check: str) -> bool:
         """Tell whether a candidate that fails this check stays what it is."""

@@ -14,6 +14,7 @@ from eval_ops.scores.imported import read_imported as read_imported
 from eval_ops.scores.known_comparisons import SIDES, KnownComparisons, Sources
 from eval_ops.scores.known_comparisons import known_comparisons as known_comparisons
 from eval_ops.scores.known_comparisons import sources_to_json as sources_to_json
+from eval_ops.scores.multiplicity import Optimism as Optimism
 from eval_ops.scores.multiplicity import optimism as optimism
 from eval_ops.scores.scores import Mean, Score, SuiteScores
 

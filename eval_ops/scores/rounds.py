@@ -92,8 +92,9 @@ def select(
         values = dict(pilots[name][0]) if name in pilots else {}
         ahead = Capital((len(finished),), units=len(course.units))
         behind = False
-        for start in range(0, len(course.units), round_units):
-            units = course.units[start : start + round_units]
+        step = round_units if finished else max(1, len(course.units))  # nobody to be behind of
+        for start in range(0, len(course.units), step):
+            units = course.units[start : start + step]
             more = [i for unit in units for i in unit.items if i not in values]
             values |= _asked(candidates[name], more, name)
             for unit in units:
@@ -164,8 +165,11 @@ def challenge(
     benchmarks: Benchmarks | None = None,
     confidence: float = 0.95,
     round_units: int = ROUND,
+    only_worse: bool = False,
 ) -> Challenge:
     """Ask a candidate until it is better or worse than the champion for sure, or all was asked.
+
+    With `only_worse` it is asked everything unless it is worse: whole scores decide then.
 
     The course is one over items like these (`whole=False`). "Better" needs, on each benchmark,
     evidence that the loss against the best expert is below the allowed one.
@@ -183,7 +187,8 @@ def challenge(
             if guards is not None:
                 guards.update(unit.benchmark, unit.items, values)
         told = race.update(unit.difference(values, champion) for unit in units)
-        if told == "worse" or (told == "better" and (guards is None or guards.safe())):
+        promoted = told == "better" and not only_worse
+        if told == "worse" or (promoted and (guards is None or guards.safe())):
             verdict = told
             break
     if verdict == "undecided":

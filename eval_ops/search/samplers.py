@@ -36,15 +36,24 @@ Unit = NDArray[np.float64]
 
 
 def propose(
-    space: SearchSpace, settings: SearchSettings, seed: int, trials: Sequence[Trial]
+    space: SearchSpace,
+    settings: SearchSettings,
+    seed: int,
+    trials: Sequence[Trial],
+    start: Point | None = None,
 ) -> Point | None:
     """Return the point of the next trial; None when a grid is through.
 
-    `trials` are all trials before it, in order. The same arguments give the same point.
+    `trials` are all trials before it, in order. The same arguments give the same point. With
+    `start` that is the first one, but of a grid; the sampler's own points come after it.
     """
     number = len(trials)
     if settings.sampler == "grid":
         return next(itertools.islice(space.grid(), number, None), None)
+    if start is not None and not trials:
+        return start
+    if start is not None and settings.sampler != "tpe":
+        trials, number = trials[1:], number - 1  # their points are no answers to it
     if settings.sampler == "random":
         return _random(space, seed, number)
     if settings.sampler == "cma-es":

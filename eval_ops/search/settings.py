@@ -4,6 +4,8 @@ search:
   sampler: tpe                    # random, tpe, cma-es or grid
   trials: 40
   objective: mean                 # or a list of benchmarks: a Pareto front
+  measure: probability            # of the right answer; or score
+  winner: centre                  # of all trials about as good as the best one; or best
   parameters:
     lambda: {low: 0.5, high: 1.5}
     density: {low: 0.05, high: 1.0, log: true}
@@ -25,6 +27,8 @@ MOST_TRIALS = 10_000
 MOST_DIMENSIONS = 512
 """Of a space. CMA-ES keeps the square of it; TPE needs some seconds for each point beyond."""
 
+Winner = Literal["centre", "best"]
+Measure = Literal["probability", "score"]
 Sampler = Literal["random", "tpe", "cma-es", "grid"]
 MEAN = "mean"
 """The objective that is the mean over the suite's benchmarks."""
@@ -94,7 +98,13 @@ Objective = Annotated[str, Field(min_length=1)]
 
 
 class SearchSettings(BaseModel):
-    """A checked `search`."""
+    """A checked `search`.
+
+    `measure` says what an item of choices counts while points are proposed and chosen: the
+    probability of its right answer, which tells more of a candidate than right or wrong does, or
+    its score. `winner` says which point is taken (`winners`); None, where it is not said, is the
+    centre for one objective and the best trial, which is on the front, for several.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -103,6 +113,13 @@ class SearchSettings(BaseModel):
     objective: Objective | list[Objective] = MEAN
     parameters: dict[str, ParameterRange] = Field(min_length=1)
     budget: Budget = Budget()
+    winner: Winner | None = None
+    measure: Measure = "probability"
+
+    @property
+    def takes_centre(self) -> bool:
+        """Return whether the centre is scored, and may win."""
+        return (self.winner or ("best" if len(self.objectives) > 1 else "centre")) == "centre"
 
     @property
     def objectives(self) -> tuple[str, ...]:

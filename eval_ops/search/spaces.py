@@ -62,6 +62,30 @@ class Dimension:
             value = self.low + share * (self.high - self.low)
         return self.within(value)
 
+    def share_of(self, value: Value) -> float:
+        """Return how far a number is from low to high, from 0 to 1: what `at` takes.
+
+        With steps it is the share of the range, not of the steps.
+        """
+        number, low, high = float(value), self.low, self.high
+        if self.log:
+            number, low, high = math.log(number), math.log(low), math.log(high)
+        return min(max((number - low) / (high - low), 0.0), 1.0)
+
+    def start(self, given: object = None) -> Value:
+        """Return where a search of it begins: what is `given`, where that can be tried.
+
+        Else the middle of its range, or the first of its choices.
+        """
+        if self.values:
+            return next((value for value in self.values if value == given), self.values[0])
+        wanted = float(self.at(0.5))
+        if isinstance(given, int | float) and self.low <= given <= self.high:
+            wanted = float(given)
+        if not self.steps:
+            return self.within(wanted)
+        return min(self.steps, key=lambda step: abs(float(step) - wanted))
+
     def within(self, value: float) -> float:
         """Return a number of a range as points have it: rounded, and between its ends."""
         return min(max(rounded(value), self.low), self.high)
@@ -77,6 +101,14 @@ class SearchSpace:
     def grid_size(self) -> int:
         """Return how many points a grid has."""
         return math.prod(len(each.steps) for each in self.dimensions)
+
+    def start(self, given: Mapping[str, object]) -> Point:
+        """Return the point where a search begins: what the parameters are without one.
+
+        `given` are values by the dimensions' names; where one is not given, or cannot be tried,
+        it is the middle of the range.
+        """
+        return {each.name: each.start(given.get(each.name)) for each in self.dimensions}
 
     def grid(self) -> Iterator[Point]:
         """Give every point of the grid, the last dimension changing first."""

@@ -31,7 +31,11 @@ class Trial:
 class Study:
     """The trials of one search on one expert set, in their order.
 
-    `ended` says why there are no more: `trials`, `items`, `minutes` or `grid`.
+    `ended` says why there are no more: `trials`, `items`, `minutes` or `grid`. `centre` is the
+    candidate between the trials that are about as good as the best one (`winners`), where it was
+    scored; its number is that of the trial after the last. `centre_wins` says that it was taken.
+    `chosen` is the trial that was taken instead of the best one: of a greedy soup the last that
+    stayed.
     """
 
     sampler: str
@@ -40,6 +44,16 @@ class Study:
     trials: tuple[Trial, ...] = ()
     ended: str | None = None
     settings: dict[str, Any] = field(default_factory=dict[str, Any])
+    centre: Trial | None = None
+    centre_wins: bool = False
+    chosen: int | None = None
+
+    @property
+    def winner(self) -> Trial | None:
+        """Return what the search found: the centre where it won, else the chosen or best trial."""
+        if self.centre_wins:
+            return self.centre
+        return self.best if self.chosen is None else self.trials[self.chosen]
 
     @property
     def front(self) -> tuple[Trial, ...]:
@@ -48,10 +62,10 @@ class Study:
 
     @property
     def best(self) -> Trial | None:
-        """Return the winner; None where no trial has values.
+        """Return the best trial; None where no trial has values.
 
         It has the highest value; with several objectives the highest mean of them on the front. Of
-        equals the first that was tried wins.
+        equals the first that was tried is best.
         """
         tried = [(sum(t.values) / len(t.values), t) for t in self.front if t.values]
         return max(tried, key=lambda each: (each[0], -each[1].number))[1] if tried else None
@@ -66,6 +80,10 @@ class Study:
             "ended": self.ended,
             "settings": self.settings,
         }
+        if self.centre is not None:
+            head |= {"centre": vars(self.centre), "centre_wins": self.centre_wins}
+        if self.chosen is not None:
+            head["chosen"] = self.chosen
         lines = [json.dumps(vars(trial), ensure_ascii=False) for trial in self.trials]
         text = json.dumps(head, ensure_ascii=False)[:-1]
         return text + ', "trials": [\n' + ",\n".join(lines) + "\n]}\n"
@@ -81,6 +99,7 @@ class Study:
                     f"format {STUDY_FORMAT}: search again"
                 )
             trials = tuple(_trial(row) for row in content["trials"])
+            centre = content.get("centre")
             return cls(
                 content["sampler"],
                 content["seed"],
@@ -88,6 +107,9 @@ class Study:
                 trials,
                 content["ended"],
                 content["settings"],
+                _trial(centre) if centre is not None else None,
+                bool(content.get("centre_wins", False)),
+                content.get("chosen"),
             )
         except (ValueError, KeyError, TypeError) as error:
             problem = f"{type(error).__name__}: {error}"

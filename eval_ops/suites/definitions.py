@@ -1,14 +1,19 @@
 """What may stand in a suite's file: its keys, their types, and which go together."""
 
 import re
+import unicodedata
+from functools import partial
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from eval_ops.suites.answers import LATER_METRICS, ROUGE, WRITTEN_METRICS
 from eval_ops.suites.item_forms import ROLES, template_fields
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Name = Annotated[
+    str, Field(pattern=r"^[^\W_][\w.-]*$"), AfterValidator(partial(unicodedata.normalize, "NFC"))
+]
+"""Letters and digits of any script, and '_', '.', '-' behind the first; composed (NFC)."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 Repository = Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
@@ -26,6 +31,7 @@ GENERATION_ONLY = (
 CHOICE_METRICS = ("acc", "acc_norm")
 SET_BY_READER = (
     "name", "description", "seed", "limit", "data_dir", "only", "allow_code", "judge",
+    "lm_eval_batch_size",
 )  # fmt: skip
 """Keys that a suite file may set on top of a shipped suite."""
 DEFAULT_NEW_TOKENS = 128
@@ -186,6 +192,7 @@ class SuiteDefinition(Closed):
     seed: int = Field(default=0, ge=0, lt=2**32)
     limit: int | None = Field(default=None, ge=1)
     data_dir: str | None = None
+    lm_eval_batch_size: int | None = Field(default=None, ge=1, le=1024)
     only: list[str] | None = Field(default=None, min_length=1)
     sources: dict[Name, Source] = Field(default_factory=dict[str, Source])
     allow_code: bool = False

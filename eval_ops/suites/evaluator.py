@@ -33,7 +33,8 @@ class Evaluator:
     None leaves them as they are, but takes one for a model of less than 30 M parameters, where
     more only wait for each other. `batch_size` is the most sequences in one forward pass; fewer
     are taken where prompts are long or the vocabulary is large. The same checkpoint, suite,
-    threads and batch_size give the same scores to the last bit.
+    threads and batch_size give the same scores to the last bit. A suite with `lm_eval_batch_size`
+    is asked one benchmark after the other, with that batch size and as lm-eval's command asks it.
     """
 
     def __init__(
@@ -114,7 +115,8 @@ class Evaluator:
                 self._loaded = None
                 self._load(folder)
                 self._loaded = digest
-            if self._threads is None and self._lm.model.num_parameters() < SMALL_MODEL:
+            small = self._lm.model.num_parameters() < SMALL_MODEL
+            if self._threads is None and small and not self.suite.lm_eval_batch_size:
                 set_threads(1)
             return self._score(str(folder), progress, items)
 
@@ -144,7 +146,9 @@ class Evaluator:
             return
         self._lm = None
         model, tokenizer = self._live.load(folder)
-        self._lm = harness.wrap_model(model, tokenizer, self._batch_size, str(folder))
+        exactly = self.suite.lm_eval_batch_size
+        size = exactly or self._batch_size
+        self._lm = harness.wrap_model(model, tokenizer, size, str(folder), exactly is not None)
 
     def _score(
         self,
@@ -154,15 +158,11 @@ class Evaluator:
     ) -> SuiteScores:
         tasks, limits = self._chosen_tasks(items)
         logs: dict[str, list[dict[str, Any]]] = {}
-        for chat in sorted({each.chat_template for each in self.suite.benchmarks}):
-            named = {
-                _key(b, n)
-                for b in self.suite.benchmarks
-                for n in self._tasks[b.name]
-                if b.chat_template == chat
-            }
+        for together in self._asked_together():
+            named = {_key(b, n) for b in together for n in self._tasks[b.name]}
             asked = {key: task for key, task in tasks.items() if key in named}
             chosen = {key: places for key, places in limits.items() if key in named}
+            chat = together[0].chat_template
             if asked:
                 logs |= harness.evaluate(self._lm, asked, chosen, progress, where, chat)
         samples: list[Sample] = []
@@ -186,6 +186,18 @@ class Evaluator:
             samples=tuple(samples),
             versions={package: importlib.metadata.version(package) for package in SCORERS},
         )
+
+    def _asked_together(self) -> list[list[Benchmark]]:
+        """Return the benchmarks whose questions lm-eval gets at once: those of a chat, the others.
+
+        Where digits shall be those of lm-eval's command, whose batches hold one task's questions,
+        each benchmark is asked for itself.
+        """
+        benchmarks = self.suite.benchmarks
+        if self.suite.lm_eval_batch_size:
+            return [[benchmark] for benchmark in benchmarks]
+        found = [[b for b in benchmarks if b.chat_template == chat] for chat in (False, True)]
+        return [each for each in found if each]
 
     def _answers(
         self,

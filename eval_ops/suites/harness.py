@@ -16,7 +16,7 @@ from typing import Any
 
 from eval_ops.errors import HarnessError, UnknownTaskError
 from eval_ops.faults import did_you_mean
-from eval_ops.running import Progress, make_lean, make_served
+from eval_ops.running import AskedTokenizer, Progress, make_lean, make_served, make_watched
 from eval_ops.suites import item_tasks
 from eval_ops.suites.built_requests import keep_requests
 from eval_ops.suites.suites import Benchmark
@@ -79,15 +79,19 @@ def render_chat(lm: Any, turns: Sequence[str], where: str) -> str:
         ) from error
 
 
-def wrap_model(model: Any, tokenizer: Any, batch_size: int, where: str) -> Any:
+def wrap_model(
+    model: Any, tokenizer: Any, batch_size: int, where: str, exactly: bool = False
+) -> Any:
     """Return lm-eval's view of a loaded Hugging Face model, made lean (running/lean_model.py).
 
-    `batch_size` is the most sequences in one forward pass. Raises HarnessError when lm-eval cannot
-    use the model; `where` names the checkpoint in it.
+    `batch_size` is the most sequences in one forward pass. With `exactly`, the view computes what
+    lm-eval's command does with that batch size, pass by pass. Raises HarnessError when lm-eval
+    cannot use the model; `where` names the checkpoint in it.
     """
+    kind = _watched_class() if exactly else _model_class()
     try:
         with _quiet_log("lm_eval.models.huggingface"):
-            return _model_class()(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+            return kind(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
     except Exception as error:  # assertions, missing special tokens and the like
         raise HarnessError(
             f"{where}: lm-eval cannot use this model and tokenizer: {type(error).__name__}: {error}"
@@ -97,7 +101,7 @@ def wrap_model(model: Any, tokenizer: Any, batch_size: int, where: str) -> Any:
 def wrap_endpoint(
     url: str,
     model: str,
-    tokenizer: Path | None,
+    tokenizer: AskedTokenizer | None,
     token: str,
     concurrent: int,
     max_length: int,
@@ -105,27 +109,23 @@ def wrap_endpoint(
 ) -> Any:
     """Return lm-eval's view of a model that is served at `url`, an API's root (`…/v1`).
 
-    Without a folder of its `tokenizer`, only chat completions are asked. Raises HarnessError when
-    lm-eval cannot use it; `where` names it.
+    Without its `tokenizer`, only chat completions are asked. Raises HarnessError when lm-eval
+    cannot use it; `where` names it.
     """
     from lm_eval.models import openai_completions as clients
 
-    kinds: tuple[Any, str] = (clients.LocalChatCompletion, "chat/completions")
-    settings: dict[str, Any] = {"tokenizer_backend": None, "tokenized_requests": False}
-    if tokenizer is not None:
-        kinds = (clients.LocalCompletionsAPI, "completions")
-        settings = {"tokenizer_backend": "huggingface", "tokenizer": str(tokenizer)}
-    client, path = kinds
+    client: Any = clients.LocalCompletionsAPI if tokenizer else clients.LocalChatCompletion
+    path = "completions" if tokenizer else "chat/completions"
     try:
         with _quiet_log("lm_eval.models"):
             return make_served(client)(
                 token=token,
+                tokenizer=tokenizer,
                 base_url=f"{url.rstrip('/')}/{path}",
                 model=model,
                 num_concurrent=concurrent,
                 max_length=max_length,
                 timeout=ENDPOINT_WAITS,
-                **settings,
             )
     except Exception as error:
         raise HarnessError(
@@ -233,6 +233,13 @@ def _model_class() -> Any:
     from lm_eval.models.huggingface import HFLM
 
     return make_lean(HFLM)
+
+
+@functools.cache
+def _watched_class() -> Any:
+    from lm_eval.models.huggingface import HFLM
+
+    return make_watched(HFLM)
 
 
 @contextlib.contextmanager

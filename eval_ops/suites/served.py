@@ -1,15 +1,15 @@
 """Scores a model that somebody serves already, by the API that OpenAI's completions made common.
 
-Requests go out from this process: what runs models elsewhere in this project has no network.
-Such a model has no digest, so its scores can be shown and compared, but not stored as a
-checkpoint's.
+Requests go out from this process: what runs models elsewhere in this project has no network. The
+model's tokenizer is a stranger's program all the same, so another process does its work. Such a
+model has no digest: its scores can be shown and compared, but not stored as a checkpoint's.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from eval_ops.running import Progress
+from eval_ops.running import AskedTokenizer, Progress
 from eval_ops.scores import SuiteScores
 from eval_ops.suites import harness
 from eval_ops.suites.evaluator import Evaluator
@@ -21,13 +21,13 @@ class Endpoint:
     """A served model.
 
     `url` is the API's root, `http://host:8000/v1`; `model` what the server calls the model. With
-    `tokenizer`, the folder of its tokenizer, completions are asked, of choices too; without,
-    chat completions, which can only write. `token` authorizes, and is "" where none is asked for.
+    its `tokenizer`, completions are asked, of choices too; without, chat completions, which can
+    only write. `token` authorizes, and is "" where none is asked for.
     """
 
     url: str
     model: str
-    tokenizer: Path | None = None
+    tokenizer: AskedTokenizer | None = None
     token: str = field(default="", repr=False)
     concurrent: int = 1
     max_length: int = 2048

@@ -120,7 +120,8 @@ class Suite:
 
     `digest` changes with everything that may change a score: benchmarks, seed, the bytes of every
     items file, the judge, the version of lm-eval. Titles and descriptions do not count, nor where
-    data lies.
+    data lies. With `lm_eval_batch_size` models are asked exactly as lm_eval's command asks them in
+    batches of that size.
     """
 
     name: str
@@ -129,6 +130,7 @@ class Suite:
     benchmarks: tuple[Benchmark, ...]
     digest: str
     judge: Judge | None = None
+    lm_eval_batch_size: int | None = None
 
     @property
     def valued_later(self) -> bool:
@@ -185,6 +187,7 @@ def check_suite(
         benchmarks=tuple(benchmarks),
         digest=_digest(definition, benchmarks),
         judge=judge,
+        lm_eval_batch_size=definition.lm_eval_batch_size,
     )
 
 
@@ -268,12 +271,14 @@ def _digest(definition: SuiteDefinition, benchmarks: list[Benchmark]) -> str:
     for entry, benchmark in zip(definition.chosen, benchmarks, strict=True):
         known = {**entry.content(), "limit": benchmark.limit}
         content.append({**known, "version": benchmark.version})
-    whole = {
+    whole: dict[str, Any] = {
         "format": DIGEST_FORMAT,
         "lm_eval": importlib.metadata.version("lm_eval"),
         "name": definition.name,
         "seed": definition.seed,
         "benchmarks": content,
     }
+    if definition.lm_eval_batch_size is not None:
+        whole["lm_eval_batch_size"] = definition.lm_eval_batch_size
     text = json.dumps(whole, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return blake3(text.encode()).hexdigest()

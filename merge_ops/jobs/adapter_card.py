@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from merge_ops.jobs.extraction_plan import Extraction
+from merge_ops.provenance.hub_card import hub_id, is_hub_id
 from merge_ops.provenance.markdown import fenced, in_heading, in_markdown
 from merge_ops.recipes.document import recipe_document
 from merge_ops.recipes.recipe import Recipe
@@ -21,7 +22,8 @@ def adapter_card(
 
     It states the inputs, the digests and the recipe.
     """
-    front: dict[str, Any] = {"base_model": base} if base else {}
+    named = base is not None and (is_hub_id(base) or is_hub_id(f"hub/{base}"))  # as `gpt2` is
+    front: dict[str, Any] = {"base_model": base} if named else {}
     front |= {"library_name": "peft", "tags": ["lora", "merge", "ronghe", recipe.merge_method]}
     inputs = [each.checkpoint for each in adapters]
     how = "factor by factor" if factor_wise else "exactly, with their factors side by side"
@@ -48,9 +50,9 @@ def adapter_card(
 
 def extraction_card(plan: Extraction) -> str:
     """Return the README.md of an adapter that was extracted: the inputs, the digests, the ranks."""
-    front: dict[str, Any] = {
-        "base_model": plan.base.name, "library_name": "peft", "tags": ["lora", "ronghe"],
-    }  # fmt: skip
+    base_id = hub_id(plan.base.origin)
+    front: dict[str, Any] = {"base_model": base_id} if base_id is not None else {}
+    front |= {"library_name": "peft", "tags": ["lora", "ronghe"]}
     rows = (("base", plan.base), ("fine-tuned", plan.tuned))
     base, tuned = in_markdown(plan.base.name), in_markdown(plan.tuned.name)
     lines = [

@@ -30,6 +30,7 @@ MOST_NAMED = 5
 _POOLER = re.compile(r"(^|\.)pooler\.")
 _KINDS = ("missing", "unexpected", "mismatched")
 _WAY_OUT = "`--no-verify` merges without this check"
+IN_A_RECIPE = "`verify: false` in the recipe merges without this check"
 
 _NAMED_NOT = (
     "it names no class (`architectures`), and of those that its model_type may be this fits best: "
@@ -86,18 +87,21 @@ class LoadingChild:
         self._child.close()
 
 
-def finding_of_plan(plan: Plan, ask: Ask) -> Finding:
-    """Return the finding on what a plan will write; `ask` asks a loading child."""
+def finding_of_plan(plan: Plan, ask: Ask, way_out: str = _WAY_OUT) -> Finding:
+    """Return the finding on what a plan will write; `ask` asks a loading child.
+
+    `way_out` says how to merge without the check.
+    """
     shapes = [(step.output.name, step.output.shape) for step in plan.steps]
-    return _judged(plan, ask(_request(plan, plan.config, shapes)), ask)
+    return _judged(plan, ask(_request(plan, plan.config, shapes)), ask, way_out)
 
 
-def _judged(plan: Plan, output: Answer, ask: Ask) -> Finding:
+def _judged(plan: Plan, output: Answer, ask: Ask, way_out: str = _WAY_OUT) -> Finding:
     base = plan.base
     if output["state"] == "unknown" or _is_sound(output):
-        return judged(output, output, base.name)
+        return judged(output, output, base.name, way_out)
     shapes = [(name, entry.shape) for name, entry in base.tensors.items()]
-    return judged(output, ask(_request(plan, base.config, shapes)), base.name)
+    return judged(output, ask(_request(plan, base.config, shapes)), base.name, way_out)
 
 
 class ExpectedTensors:
@@ -158,7 +162,7 @@ def can_look(plan: Plan) -> bool:
     )
 
 
-def judged(output: Answer, base: Answer, base_name: str) -> Finding:
+def judged(output: Answer, base: Answer, base_name: str, way_out: str = _WAY_OUT) -> Finding:
     """Return the finding that follows from the answers on an output and on its base.
 
     What is missing or of another shape is a fault: loading would put random values there. Poolers
@@ -171,11 +175,11 @@ def judged(output: Answer, base: Answer, base_name: str) -> Finding:
     if output["state"] == "failed":
         problem = f"cannot be loaded by transformers ({output['why']})"
         if base["state"] == "looked":
-            return Finding(faults=(Fault("the output", f"{problem}; {_WAY_OUT}"),))
+            return Finding(faults=(Fault("the output", f"{problem}; {way_out}"),))
         caution = Caution("the output", f"{problem}, and neither can {base_name}", _LOOK)
         return Finding(cautions=(caution,))
     name = str(output["loaded_as"])
-    way_out = f"{_NAMED_NOT}{_WAY_OUT}" if output.get("guessed") else _WAY_OUT
+    way_out = f"{_NAMED_NOT}{way_out}" if output.get("guessed") else way_out
     faults: list[Fault] = []
     cautions: list[Caution] = []
     for kind in _KINDS:

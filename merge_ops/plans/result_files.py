@@ -15,10 +15,12 @@ from merge_ops.plans.steps import Copy
 class ResultFiles:
     """Result files are a step's result as a byte source, made before the step is merged.
 
-    The files beside the weights can be read at once, the weights once the step is merged.
+    The files beside the weights can be read at once, the weights once the step is merged. `plan`
+    is the step's, so that a card can tell what the result is made of.
     """
 
     def __init__(self, plan: Plan) -> None:
+        self.plan = plan
         self._location = f"the result of '{plan.recipe.name}'"
         self._files = side_files(plan)
         self._copied = {

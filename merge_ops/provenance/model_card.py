@@ -5,93 +5,115 @@ A card says nothing of times, paths or machines: equal plans have equal cards, t
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
-from typing import Any
-
-import yaml
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 
 from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.plans.plan import Output, Plan
-from merge_ops.provenance.markdown import as_code, fenced, in_heading, in_markdown
+from merge_ops.plans.result_files import ResultFiles
+from merge_ops.provenance.hub_card import CardFacts, CardInput, write_card
+from merge_ops.provenance.licences import JOIN, effective
+from merge_ops.provenance.reproduction import MakingStep, Part, Reproduction
+from merge_ops.provenance.upstream_card import read_facts, stated_ids
 from merge_ops.recipes.document import recipe_document
 
 
 def model_card(plan: Plan, output: Output) -> str:
     """Return the README.md of an output: Markdown with Hugging Face front matter.
 
-    It states the inputs, the digests, the recipe and the coefficient.
+    It states the inputs, the digests, the licences, the recipe and the coefficient.
     """
-    front: dict[str, Any] = {
-        "base_model": _public_names(plan),
-        "library_name": "transformers",
-        "tags": ["merge", "ronghe", plan.method.name],
-    }
-    lines = [
-        "---",
-        _yaml(front),
-        "---",
-        "",
-        in_heading(plan.recipe.name, [each.name for each in plan.inputs]),
-        "",
-        f"A merge by the method `{plan.method.name}` ({plan.method.source}), made with Ronghe.",
-        "",
-        "| role | model | digest (BLAKE3 of its content) |",
-        "|---|---|---|",
-        *_rows(plan),
-        "",
-        f"Coefficient: {as_code(output.coefficient)}  ",
-        f"Plan digest: `{output.digest or 'not computed: inputs without digests'}`",
-        "",
-        "The recipe:",
-        "",
-        *fenced(_yaml(recipe_document(plan.recipe, output.values)), "yaml"),
-    ]
-    if plan.excluded:
-        lines += ["", "Not written:", ""]
-        lines += [
-            f"- {as_code(name)}: {in_markdown(why)}" for name, why in sorted(plan.excluded.items())
-        ]
-    if plan.cautions:
-        lines += ["", "Warnings:", "", *(f"- {in_markdown(caution)}" for caution in plan.cautions)]
-    return "\n".join(lines) + "\n"
+    sources = _sources(plan)
+    facts = {name: read_facts(model.source, model.files) for name, model in sources.items()}
+    licences = {name: stated_ids(each)[0] for name, each in facts.items()}
+    document = recipe_document(plan.recipe, output.values)
+    languages = {each.languages for each in facts.values()}
+    card = CardFacts(
+        title=plan.recipe.name,
+        method=plan.method.name,
+        method_source=plan.method.source,
+        inputs=list(_inputs(plan, licences)),
+        coefficient=output.coefficient,
+        digest=output.digest,
+        recipe=document,
+        config=plan.config,
+        licence=effective(licences),
+        reproduction=_reproduction(plan, output),
+        languages=next(iter(languages)) if len(languages) == 1 else (),
+        excluded=plan.excluded,
+        cautions=[str(caution) for caution in plan.cautions],
+        sources=[CardInput("", name, None, model.origin) for name, model in sources.items()],
+    )
+    return write_card(card)
 
 
-def _yaml(document: Any) -> str:
-    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True).rstrip()
+def _sources(plan: Plan) -> dict[str, Checkpoint]:
+    """Every model that all is made of, by its name: what earlier steps made is followed down."""
+    found: dict[str, Checkpoint] = {}
+    for name, model in (part for each in plan.checkpoints for part in _parts(each)):
+        if isinstance(model.source, ResultFiles):
+            found |= _sources(model.source.plan)
+        else:
+            found[name] = model
+    return found
 
 
-def _public_names(plan: Plan) -> list[str]:
-    """The models as the Hub knows them, where that is known; a folder's last name else."""
-    parts = [part for each in plan.checkpoints for part in _parts(each)]
-    return list(dict.fromkeys(_public_name(name, origin) for name, origin in parts))
+def _inputs(plan: Plan, licences: Mapping[str, tuple[str, ...]]) -> Iterator[CardInput]:
+    """A row for each model; of a base with adapters one for each of them."""
+    for checkpoint in (plan.base, *(each for each in plan.inputs if each is not plan.base)):
+        role, parts = plan.role_of(checkpoint), _parts(checkpoint)
+        for position, (name, model) in enumerate(parts):
+            if len(parts) > 1:
+                what = "base" if position == 0 else "adapter"
+                role = f"{plan.role_of(checkpoint)}: {what}"
+            if isinstance(model.source, ResultFiles):
+                below = {each: licences[each] for each in _sources(model.source.plan)}
+                stated = effective(below).licence.id
+            else:
+                stated = JOIN.join(licences[name])
+            digest = plan.digest_of(model)
+            yield CardInput(role, name, digest, model.origin, licence=stated or None)
 
 
-def _public_name(name: str, origin: str | None) -> str:
-    scheme, _, rest = (origin or "").partition("://")
-    return rest.partition("@")[0] if scheme == "hf" else PurePosixPath(name).name or name
+def _reproduction(plan: Plan, output: Output) -> Reproduction | None:
+    """How it is made again; None where the digest of an input is not known."""
+    if output.digest is None:
+        return None
+    return Reproduction(tuple(_steps(plan, output, set())), _release())
 
 
-def _named(checkpoint: Checkpoint) -> str:
-    """A model as a reader can find it: by its public URI at its commit, or as it was named."""
-    return "+".join(origin or name for name, origin in _parts(checkpoint))
+def _steps(plan: Plan, output: Output, told: set[str]) -> Iterator[MakingStep]:
+    """The steps before this one, each once, and then this one."""
+    models: dict[str, tuple[Part, ...]] = {}
+    for checkpoint in plan.checkpoints:
+        parts = _parts(checkpoint)
+        models[checkpoint.name] = tuple(
+            Part(str(plan.digest_of(model)), model.origin) for _, model in parts
+        )
+        for _, model in parts:
+            if isinstance(model.source, ResultFiles):
+                earlier = model.source.plan.with_digests(plan.digests)
+                if earlier.outputs[0].digest not in told:
+                    yield from _steps(earlier, earlier.outputs[0], told)
+    digest = str(output.digest)
+    told.add(digest)
+    document = recipe_document(plan.recipe, output.values)
+    yield MakingStep(digest, document, models, plan.arithmetic)
 
 
-def _parts(checkpoint: Checkpoint) -> list[tuple[str, str | None]]:
-    """The name and the origin of a model; of a base with adapters, those of each."""
+def _parts(checkpoint: Checkpoint) -> list[tuple[str, Checkpoint]]:
+    """A model and what it is called; of a base with adapters, each of them."""
     if not checkpoint.made_of:
-        return [(checkpoint.name, checkpoint.origin)]
+        return [(checkpoint.name, checkpoint)]
     base, adapter = checkpoint.made_of
     own = checkpoint.name.removeprefix(f"{base.name}+")
-    return [*_parts(base), (own, adapter.origin)]
+    return [*_parts(base), (own, adapter)]
 
 
-def _rows(plan: Plan) -> list[str]:
-    role = plan.role_of(plan.base)
-    name = in_markdown(_named(plan.base))
-    rows = [f"| {role} | {name} | `{plan.digest_of(plan.base) or 'unknown'}` |"]
-    for checkpoint in plan.inputs:
-        if checkpoint is not plan.base:
-            digest = plan.digest_of(checkpoint) or "unknown"
-            name = in_markdown(_named(checkpoint))
-            rows.append(f"| {plan.role_of(checkpoint)} | {name} | `{digest}` |")
-    return rows
+@cache
+def _release() -> str | None:
+    try:
+        return version("ronghe")
+    except PackageNotFoundError:
+        return None

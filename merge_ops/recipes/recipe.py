@@ -6,8 +6,10 @@ impossible value is reported at once, with its place and what is allowed.
 mergekit's keys: merge_method, base_model, models [{model, parameters}] or slices [{sources
 [{model, layer_range, parameters}], parameters}] or modules {name: {models | slices}}, parameters,
 dtype, out_dtype, tokenizer or tokenizer_source, chat_template. Ours: experts (which sets of the
-catalog to merge), sweep (parameter → values) or search (how values are looked for), suite, gate,
-keep (which candidates are written), seed.
+catalog to merge), sweep (parameter → values), search (how values are looked for) or soup (how the
+members of an average are chosen), suite, gate, keep (which candidates are written), verify (whether
+transformers is asked), accept_licence_conflicts (which are known and accepted, by name), seed,
+title and description.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ Parameters = Mapping[str, Any]
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 ALL_PAIRS, ALL = "all-pairs", "all"
 SEARCHED = "searched"
-"""The one coefficient of a recipe with a `search`: the point that won it."""
+"""The one coefficient of a recipe with a `search` or a `soup`: the point that won it."""
+SOUPS = ("greedy", "soce")
+"""How the members of a soup are chosen from the scores of its experts."""
 KEEP_CHAMPION, KEEP_ALL, KEEP_NONE = "champion", "all", "none"
 KEEPS = (KEEP_CHAMPION, KEEP_ALL, KEEP_NONE)
 """Which candidates of a recipe are written; the others are planned, and made when they are read."""
@@ -97,7 +101,9 @@ class Recipe:
     """A recipe is one checked document of a recipe file.
 
     `experts` is empty in a plain mergekit file; `models` may be empty in ours. `keep` is what the
-    file says, None where it says nothing; `kept` is what holds.
+    file says, None where it says nothing; `kept` is what holds. Without `verify` a catalog does not
+    ask transformers whether it would load the result. `title` and `description` are words for
+    people: nothing that is made depends on them.
     """
 
     name: str
@@ -118,9 +124,14 @@ class Recipe:
     suite: str | None = None
     gate: Mapping[str, Any] = field(default_factory=dict[str, Any])
     search: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    soup: str | None = None
     keep: str | None = None
+    verify: bool = True
+    accept_licence_conflicts: tuple[str, ...] = ()
     seed: int = 0
     symmetry: SymmetryStep | None = None
+    title: str | None = None
+    description: str | None = None
 
     @property
     def kept(self) -> str:
@@ -163,12 +174,17 @@ class Recipe:
         """Return the recipe's own `models` or `slices` as a section."""
         return Section(self.models, self.slices)
 
+    @property
+    def is_searched(self) -> bool:
+        """Return whether its one point is looked for, by scores, before it is merged."""
+        return bool(self.search or self.soup)
+
     def coefficients(self) -> tuple[Coefficient, ...]:
         """Return the points of the sweep in order.
 
-        There is one point without a sweep: `searched` with a search, else `default`.
+        There is one point without a sweep: `searched` with a search or a soup, else `default`.
         """
-        if self.search:
+        if self.is_searched:
             return (Coefficient(SEARCHED, {}),)
         if not self.sweep:
             return (Coefficient("default", {}),)
@@ -206,6 +222,8 @@ class Recipe:
         searched: Parameters = self.search.get("parameters") or {}
         tables = (*self._parameter_tables, self.sweep, searched)
         given = {name for table in tables for name in table}
+        if self.soup:
+            given.add("weight")
         specs = self.method.parameter_specs.values()
         return tuple(s.name for s in specs if s.default is REQUIRED and s.name not in given)
 
@@ -277,6 +295,11 @@ class Recipe:
         else:
             start = experts[0].model if self.method.base == "required" else None
         return dataclasses.replace(self, models=(*extra, *experts), base_model=start, experts=())
+
+    def averaging(self, weights: Mapping[str, float]) -> Recipe:
+        """Return the concrete recipe of a soup: these models, each with its weight."""
+        members = tuple(ModelEntry(name, {"weight": weights[name]}) for name in sorted(weights))
+        return dataclasses.replace(self, models=members, experts=())
 
     def at(self, shared: Parameters, by_model: Mapping[str, Parameters]) -> Recipe:
         """Return the recipe with parameters of one point: of all models, and of some by name.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
@@ -10,8 +11,8 @@ from merge_ops.methods import MergeMethod, method_named
 from merge_ops.methods.parameters import setting_faults
 from merge_ops.recipes.foreign_files import foreign_file
 from merge_ops.recipes.misplaced import RECIPE_KEYS, unknown_key, unknown_parameter
-from merge_ops.recipes.recipe import ALL, ALL_PAIRS, DTYPES, KEEP_CHAMPION, KEEPS, Recipe
-from merge_ops.recipes.search_check import search_faults, shadowed
+from merge_ops.recipes.recipe import ALL, ALL_PAIRS, DTYPES, KEEP_CHAMPION, KEEPS, SOUPS, Recipe
+from merge_ops.recipes.search_check import search_faults, shadowed, soup_faults
 from merge_ops.recipes.section_check import parameter_faults, section_faults, section_of
 from merge_ops.recipes.spelling import as_written_here, reference_faults
 from merge_ops.recipes.symmetry_step import as_passthrough, symmetry_faults, symmetry_step
@@ -40,7 +41,15 @@ def check_recipe(value: Any, name: str, subject: str) -> Recipe:
     method = method_named(method_name, subject) if not faults else _method(method_name, faults)
     if method is None:
         raise RecipeError(subject, faults)
-    for check in (section_faults, _parameters, _sweep, search_faults, _experts, _scalars):
+    for check in (
+        section_faults,
+        _parameters,
+        _sweep,
+        search_faults,
+        soup_faults,
+        _experts,
+        _scalars,
+    ):
         faults.extend(check(document, method))
     faults.extend(policy_faults(document))
     if faults:
@@ -121,17 +130,23 @@ def _scalars(document: Mapping[str, Any], method: MergeMethod) -> Iterator[Fault
         "dtype": (lambda value: value in tuple(DTYPES), f"one of {', '.join(DTYPES)}"),
         "out_dtype": (lambda value: value in tuple(DTYPES), f"one of {', '.join(DTYPES)}"),
         "name": (lambda value: isinstance(value, str) and bool(value), "a name"),
+        "title": (lambda value: isinstance(value, str), "words on one line"),
+        "description": (lambda value: isinstance(value, str), "words"),
         "suite": (lambda value: isinstance(value, str) and bool(value), "the name of a suite"),
         "gate": (lambda value: isinstance(value, dict), "a mapping"),
         "search": (lambda value: isinstance(value, dict), "a mapping"),
+        "soup": (lambda value: value in SOUPS, f"one of {', '.join(SOUPS)}"),
         "keep": (lambda value: value in KEEPS, f"one of {', '.join(KEEPS)}"),
+        "verify": (lambda value: isinstance(value, bool), "true or false"),
+        "accept_licence_conflicts": (_are_texts, "a list such as [gpl-3.0 + llama3.1]"),
         "seed": (lambda value: type(value) is int and value >= 0, "a whole number from 0 on"),
     }
     for key, (sound, allowed) in kinds.items():
         value = document.get(key)
         if value is not None and not sound(value):
             hint = _dtype_hint(str(value)) if key.endswith("dtype") else ""
-            hint = did_you_mean(str(value), KEEPS) if key == "keep" else hint
+            words = {"keep": KEEPS, "soup": SOUPS}.get(key)
+            hint = did_you_mean(str(value), words) if words else hint
             yield Fault(key, f"is {value!r}; it must be {allowed}.{hint}")
     if document.get("keep") == KEEP_CHAMPION and document.get("suite") is None:
         problem = "is 'champion', and a recipe without a suite never has one; add `suite:`, or say"
@@ -140,6 +155,12 @@ def _scalars(document: Mapping[str, Any], method: MergeMethod) -> Iterator[Fault
         yield from reference_faults("base_model", document["base_model"])
     if "experts" not in document and method.base == "required" and not document.get("base_model"):
         yield Fault("base_model", f"is missing; {method.name} needs one")
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(each, str) and bool(each.strip()) for each in cast(list[Any], value)
+    )
 
 
 def _dtype_hint(value: str) -> str:
@@ -176,10 +197,20 @@ def _build(document: Mapping[str, Any], method: MergeMethod, name: str, subject:
         chat_template=document.get("chat_template"),
         experts=tuple(experts),
         sweep={key: tuple(values) for key, values in sweep.items()},
-        suite=document.get("suite"),
+        suite=_composed(document.get("suite")),
         gate=document.get("gate") or {},
         search=document.get("search") or {},
+        soup=document.get("soup"),
         keep=document.get("keep"),
+        verify=document.get("verify") is not False,
+        accept_licence_conflicts=tuple(document.get("accept_licence_conflicts") or ()),
         seed=document.get("seed") or 0,
         symmetry=symmetry,
+        title=document.get("title"),
+        description=document.get("description"),
     )
+
+
+def _composed(name: str | None) -> str | None:
+    """A name in Unicode's composed form, as the names of files are read."""
+    return unicodedata.normalize("NFC", name) if name else None

@@ -36,6 +36,27 @@ def search_faults(document: Mapping[str, Any], method: MergeMethod) -> Iterator[
             yield from shadowed(document, where, key)
 
 
+def soup_faults(document: Mapping[str, Any], method: MergeMethod) -> Iterator[Fault]:
+    """Tell what a recipe with `soup` may not have, and what it lacks; nothing without one."""
+    if document.get("soup") is None:
+        return
+    if method.name != "linear":
+        problem = f"is an average of models, and {method.name} is none; use merge_method: linear"
+        yield Fault("soup", problem)
+    if not document.get("suite"):
+        yield Fault("soup", "needs a `suite`: members are chosen by their scores on it")
+    if "experts" not in document:
+        yield Fault("soup", "needs `experts`: members are chosen among the experts of each set")
+    for key in ("sweep", "search"):
+        if document.get(key):
+            yield Fault("soup", f"stands beside `{key}`; a recipe has one of them")
+    for key in ("models", "slices", "modules"):
+        if document.get(key):
+            yield Fault("soup", f"stands beside `{key}`, and its members are chosen; remove one")
+    if _sets(document, "weight"):
+        yield Fault("parameters.weight", "has no effect: a soup gives its members their weights")
+
+
 def _value_faults(where: str, spec: Parameter, given: Mapping[str, Any]) -> Iterator[Fault]:
     values, ends = given.get("values"), [end for end in ("low", "high") if end in given]
     if isinstance(values, list):

@@ -11,6 +11,7 @@ for each set where it uses, itself or through others, a document that takes expe
 from __future__ import annotations
 
 import dataclasses
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
@@ -92,16 +93,17 @@ def load_steps(path: Path | str) -> Steps:
     Raises RecipeError with every fault that was found.
     """
     path = Path(path)
+    own = unicodedata.normalize("NFC", path.stem)  # disks of Macs take letters apart
     documents = recipe_documents(path)
     if len(documents) == 1:
-        return Steps((check_recipe(documents[0], path.stem, str(path)),))
+        return Steps((check_recipe(documents[0], own, str(path)),))
     names = [_name(document) for document in documents]
-    faults = list(_name_faults([name or path.stem for name in names], names.count(None)))
+    faults = list(_name_faults([name or own for name in names], names.count(None)))
     recipes: dict[str, Recipe] = {}
     for number, (name, document) in enumerate(zip(names, documents, strict=True), start=1):
         which = f"document {number}{f', {name}' if name else ''}"
         try:
-            recipe = check_recipe(document, name or path.stem, f"{path} ({which})")
+            recipe = check_recipe(document, name or own, f"{path} ({which})")
         except RecipeError as error:
             faults += [
                 dataclasses.replace(each, where=f"{which}: {each.where}".removesuffix(": "))
@@ -111,7 +113,7 @@ def load_steps(path: Path | str) -> Steps:
         recipes[recipe.name] = recipe
     if faults:
         raise RecipeError(str(path), faults)
-    return Steps(_ordered(recipes, str(path), path.stem if None in names else None))
+    return Steps(_ordered(recipes, str(path), own if None in names else None))
 
 
 def _name(document: object) -> str | None:
@@ -172,7 +174,7 @@ def _step_faults(recipe: Recipe) -> Iterator[Fault]:
     if recipe.sweep:
         problem = "makes several checkpoints, and the documents that use it need one; move it to"
         yield Fault(f"{where}: sweep", f"{problem} the result")
-    for key in ("suite", "gate", "search"):
+    for key in ("suite", "gate", "search", "soup"):
         if getattr(recipe, key):
             yield Fault(f"{where}: {key}", "has no effect: only the result is scored; move it")
     if recipe.keep:

@@ -38,6 +38,14 @@ class BrokenPart:
 
 
 @dataclass(frozen=True)
+class SuiteWords:
+    """What a suite says of itself for people: a description, and titles of its benchmarks."""
+
+    description: str | None = None
+    titles: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True)
 class Catalog:
     """A checked catalog. `models` and `files` are in the order of their names.
 
@@ -49,7 +57,8 @@ class Catalog:
     A broken model is in `models` too, with its faults, so that the expert sets that hold it stay
     what they are. A broken suite is in `suites` too, without a digest in `suite_digests`. Of
     `suites_of_tasks` lm-eval must have the tasks, which reading the catalog does not tell.
-    `suite_benchmarks` names the benchmarks of each sound suite.
+    `suite_benchmarks` names the benchmarks of each sound suite, `suite_words` what they are called
+    for people.
     `imported` are files of scores from elsewhere, by name, each with its digest.
     `declared_name` is what models.yaml calls the catalog, if it does (catalog_name.py).
     """
@@ -66,6 +75,7 @@ class Catalog:
         default_factory=dict[str, tuple[str, ...]]
     )
     imported: Mapping[str, tuple[Path, str]] = field(default_factory=dict[str, tuple[Path, str]])
+    suite_words: Mapping[str, SuiteWords] = field(default_factory=dict[str, "SuiteWords"])
 
     @cached_property
     def recipes(self) -> Mapping[str, Recipe]:

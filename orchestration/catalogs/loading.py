@@ -42,10 +42,10 @@ from pathlib import Path
 from assets.work.names import reserved_names
 from merge_ops.errors import Fault, RecipeError
 from merge_ops.recipes import Steps, load_steps
-from orchestration.catalogs.catalog import BrokenPart, Catalog, CatalogError
+from orchestration.catalogs.catalog import BrokenPart, Catalog, CatalogError, SuiteWords
 from orchestration.catalogs.imported_files import imported_files
 from orchestration.catalogs.models_file import load_models
-from orchestration.catalogs.names import RECIPE_NAME, alike
+from orchestration.catalogs.names import RECIPE_NAME, alike, file_name
 from orchestration.catalogs.recipe_faults import recipe_faults, suite_fault
 
 SUFFIX = ".yaml"
@@ -66,11 +66,12 @@ def load_catalog(folder: Path) -> Catalog:
     of_tasks: set[str] = set()
     benchmarks: dict[str, tuple[str, ...]] = {}
     files, by_id = _load_recipes(folder, broken), dict[str, BrokenPart]()
-    suites, digests = _load_suites(folder, broken, of_tasks, files, benchmarks)
+    words = dict[str, SuiteWords]()
+    suites, digests = _load_suites(folder, broken, of_tasks, files, benchmarks, words)
     models = dict(sorted(file.models.items()))
     catalog = Catalog(
         folder, models, files, suites, file.declared_name, by_id, digests, of_tasks, benchmarks,
-        imported_files(folder, broken),
+        imported_files(folder, broken), words,
     )  # fmt: skip
     for name, steps in list(files.items()):
         if faults := _recipe_faults(catalog, steps):
@@ -97,17 +98,19 @@ def _load_suites(
     of_tasks: set[str],
     recipes: Mapping[str, Steps],
     benchmarks: dict[str, tuple[str, ...]],
+    words: dict[str, SuiteWords],
 ) -> tuple[dict[str, Path], dict[str, str]]:
     """Read the suites: their files by name, and the digests of those that are sound.
 
     A recipe may name a shipped suite that has no file in the catalog. Suites that name tasks of
-    lm-eval, or data to fetch, go into `of_tasks`, names of benchmarks into `benchmarks`.
+    lm-eval, or data to fetch, go into `of_tasks`, names of benchmarks into `benchmarks`, and what
+    a suite says of itself into `words`.
     """
     from assets.work.suite_files import items_are_missing, load_suite
     from eval_ops.errors import EvalError, FaultyInputError
     from eval_ops.suites import shipped_suites
 
-    paths = {path.stem: path for path in _files(folder / "suites", broken, "suite")}
+    paths = {file_name(path): path for path in _files(folder / "suites", broken, "suite")}
     used = {str(steps.result.suite) for steps in recipes.values()} - set(paths)
     shipped = {name: path for name, path in shipped_suites().items() if name in used}
     digests: dict[str, str] = {}
@@ -130,6 +133,8 @@ def _load_suites(
             if not problems:
                 digests[name] = suite.digest
                 benchmarks[name] = tuple(each.name for each in suite.benchmarks)
+                titles = {e.name: e.title for e in suite.benchmarks if e.title != e.name}
+                words[name] = SuiteWords(suite.description, titles)
                 if suite.waits_for or any(each.task is not None for each in suite.benchmarks):
                     of_tasks.add(name)
         if problems:
@@ -144,16 +149,16 @@ def _load_recipes(folder: Path, broken: list[BrokenPart]) -> dict[str, Steps]:
         faults: list[Fault] = []
         steps = _load_file(path, faults)
         if steps is not None:
-            files[path.stem] = steps
+            files[file_name(path)] = steps
         if faults:
-            broken.append(BrokenPart("recipe", path.stem, tuple(faults)))
+            broken.append(BrokenPart("recipe", file_name(path), tuple(faults)))
     return files
 
 
 def _files(folder: Path, broken: list[BrokenPart], kind: str) -> Iterator[Path]:
     """The files of a kind, sorted. One that has its name twice, or nearly, is broken."""
     there = sorted(path for path in folder.glob("*") if path.suffix.lower() in LIKE_YAML)
-    taken = alike(path.stem for path in there if path.suffix == SUFFIX)
+    taken = alike(file_name(path) for path in there if path.suffix == SUFFIX)
     for path in there:
         place = f"{folder.name}/{path.name}"
         if path.name.startswith("."):  # what an editor or a disk of another system left
@@ -163,11 +168,10 @@ def _files(folder: Path, broken: list[BrokenPart], kind: str) -> Iterator[Path]:
             also = f"; {path.stem}{SUFFIX} is there too" if beside else ""
             problem = f"is not read: a {kind}'s file ends in {SUFFIX}{also}. Rename or remove it"
             broken.append(_of_file(kind, path.name, place, problem))
-        elif path.stem in taken:
-            problem = (
-                f"is nearly called {taken[path.stem]}; many disks take them for one, so rename"
-            )
-            broken.append(_of_file(kind, path.stem, place, f"{problem} one of the files"))
+        elif file_name(path) in taken:
+            others = taken[file_name(path)]
+            problem = f"is nearly called {others}; many disks take them for one, so rename"
+            broken.append(_of_file(kind, file_name(path), place, f"{problem} one of the files"))
         else:
             yield path
 
@@ -196,13 +200,13 @@ def _missing_suites(catalog: Catalog) -> list[BrokenPart]:
 
 
 def _load_file(path: Path, faults: list[Fault]) -> Steps | None:
-    place = f"recipes/{path.name}"
-    if not RECIPE_NAME.fullmatch(path.stem):
+    place, name = f"recipes/{path.name}", file_name(path)
+    if not RECIPE_NAME.fullmatch(name):
         rule = "a recipe's file name may hold letters, digits and '_' (it names assets)"
         faults.append(Fault(place, rule))
         return None
-    if path.stem in reserved_names():
-        taken = f"is called '{path.stem}', which begins the names of other assets; rename the file"
+    if name in reserved_names():
+        taken = f"is called '{name}', which begins the names of other assets; rename the file"
         faults.append(Fault(place, f"{taken} (not allowed: {', '.join(sorted(reserved_names()))})"))
         return None
     try:
@@ -216,8 +220,8 @@ def _load_file(path: Path, faults: list[Fault]) -> Steps | None:
     except Exception as error:  # no file takes the others down, whatever it makes a library raise
         faults.append(Fault(place, f"cannot be read ({type(error).__name__}: {error})"))
         return None
-    if steps.result.name != path.stem:
+    if steps.result.name != name:
         problem = f"is '{steps.result.name}'; what a file of the catalog is for has the file's"
-        faults.append(Fault(f"{place}: name", f"{problem} name ('{path.stem}'), or none"))
+        faults.append(Fault(f"{place}: name", f"{problem} name ('{name}'), or none"))
         return None
     return steps

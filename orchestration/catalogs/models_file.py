@@ -38,6 +38,7 @@ class ModelDefinition(BaseModel):
     base: str | None = None
     kind: Literal["full", "lora"] = "full"
     licence: str | None = None
+    title: str | None = None
     description: str | None = None
     store: Literal["full", "packed"] | None = None
     follow_links: bool = False

@@ -1,15 +1,28 @@
-"""Which names the catalog allows: they become Dagster's asset and partition keys."""
+"""Which names the catalog allows: they become Dagster's asset and partition keys.
+
+Letters and digits of any script will do (中药合并). What a disk or an archive took apart is put
+together again: the name of a file counts in Unicode's composed form (NFC).
+"""
 
 import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
+from pathlib import Path
 
-RECIPE_NAME = re.compile(r"[A-Za-z0-9_]+")
+RECIPE_NAME = re.compile(r"\w+")
 BANNED = re.compile(r"[|\[\],+\s\x00-\x1f\x7f]|\.\.\.")
 _SECRETS = re.compile(
     r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|\bhf_[A-Za-z0-9]{30,}\b|[A-Za-z][\w+.-]*://[^/\s@:]+:[^/\s@]+@"
 )
+
+
+def file_name(path: Path) -> str:
+    """Return what a part of the catalog is called: its file's name, composed, without the ending.
+
+    Disks of Macs, and archives made on them, take letters apart that have marks (が, é).
+    """
+    return unicodedata.normalize("NFC", path.stem)
 
 
 def name_rule() -> str:

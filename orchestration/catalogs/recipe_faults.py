@@ -12,6 +12,9 @@ from merge_ops.recipes import ALL, ALL_PAIRS, Recipe, Steps
 from orchestration.catalogs.catalog import Catalog
 from orchestration.catalogs.names import BANNED, RECIPE_NAME, name_rule
 
+LEAST_EXPERTS, LEAST_BENCHMARKS = 3, 2
+"""What correlations of benchmarks over experts are worked out from (eval_ops.scores.soups)."""
+
 
 def recipe_faults(catalog: Catalog, steps: Steps) -> Iterator[Fault]:
     """Yield every fault of one file of `recipes/`."""
@@ -45,6 +48,8 @@ def recipe_faults(catalog: Catalog, steps: Steps) -> Iterator[Fault]:
     yield from _gate_faults(recipe, file)
     if recipe.search:
         yield from _search_faults(catalog, recipe, file)
+    if recipe.soup == "soce":
+        yield from _category_faults(catalog, recipe, file)
 
 
 def suite_fault(catalog: Catalog, steps: Steps) -> Fault | None:
@@ -161,6 +166,19 @@ def _search_faults(catalog: Catalog, recipe: Recipe, file: str) -> Iterator[Faul
             told = f"is no benchmark of suite {recipe.suite}.{did_you_mean(name, known or ())}"
             allowed = ", ".join((MEAN, *(known or ())))
             yield Fault(f"{file}: search.objective", f"'{name}' {told} Allowed: {allowed}")
+
+
+def _category_faults(catalog: Catalog, recipe: Recipe, file: str) -> Iterator[Fault]:
+    """What SoCE lacks: of two experts, or on one benchmark, nothing correlates."""
+    for each in catalog.sets_of(recipe):
+        if len(each.split("+")) < LEAST_EXPERTS:
+            problem = f"needs {LEAST_EXPERTS} experts in each set, and one is '{each}'"
+            yield Fault(f"{file}: soup", f"is 'soce', which {problem}; or use `soup: greedy`")
+            break
+    known = catalog.suite_benchmarks.get(recipe.suite or "")
+    if known is not None and len(known) < LEAST_BENCHMARKS:
+        problem = f"needs {LEAST_BENCHMARKS} benchmarks, and suite '{recipe.suite}' has one"
+        yield Fault(f"{file}: soup", f"is 'soce', which {problem}; or use `soup: greedy`")
 
 
 def _gate_faults(recipe: Recipe, file: str) -> Iterator[Fault]:

@@ -5,18 +5,82 @@ from typing import Annotated
 
 import typer
 
+from orchestration.commands import completion
+
 app = typer.Typer()
 
 
 @app.command()
 def restore(
-    name: Annotated[str, typer.Argument(help="A model, or RECIPE/champion.")],
+    name: Annotated[
+        str,
+        typer.Argument(help="A model, or RECIPE/champion.", autocompletion=completion.checkpoints),
+    ],
     out: Annotated[Path, typer.Option(help="The folder to write; new or empty.")],
 ) -> None:
     """Write a model of the artifact store to a folder, byte for byte as it was pulled."""
     from orchestration.commands.restore_command import run_restore
 
     run_restore(name, out)
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
+
+
+@app.command(epilog="Example:  ronghe lineage ties/champion")
+def lineage(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A model, RECIPE/champion, RECIPE/merged_checkpoint[PARTITION], or a digest."
+        ),
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Print what NAME was made of, with weights, digests, licences and what these ask for."""
+    from orchestration.commands.lineage_command import show_lineage
+
+    show_lineage(name, as_json)
+
+
+@app.command(epilog="Example:  ronghe impact herbs")
+def impact(
+    model: Annotated[str, typer.Argument(help="A model, what a recipe made, or a digest.")],
+    as_json: AsJson = False,
+) -> None:
+    """Print everything in the store that MODEL went into, champions marked."""
+    from orchestration.commands.lineage_command import show_impact
+
+    show_impact(model, as_json)
+
+
+@app.command(epilog="Example:  ronghe reproduce ./merged/README.md --model herbs=./herbs")
+def reproduce(
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="A card, the folder it is in, or a name or digest of the store.",
+            metavar="CARD|NAME|DIGEST",
+        ),
+    ],
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Where an input is: NAME=PLACE, or DIGEST=PLACE."),
+    ] = None,
+    threads: Annotated[str | None, typer.Option(help="Worker threads; 0: one a core.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    memory: Annotated[str | None, typer.Option(help="Bound of the buffers.")] = None,
+    shard_size: Annotated[str, typer.Option(help="Most data of a file, as it was.")] = "5GB",
+    as_json: AsJson = False,
+) -> None:
+    """Plan and merge a checkpoint again, and compare the bytes.
+
+    Exit status 0: the same; 1: other bytes, no input of that digest, or nothing to compare with.
+    """
+    from orchestration.commands.reproduce_command import ReproduceOptions, run_reproduce
+
+    options = ReproduceOptions(tuple(model or ()), threads, device, memory, shard_size, as_json)
+    run_reproduce(what, options)
 
 
 @app.command()
@@ -103,6 +167,22 @@ def leaderboard(
 
 
 @app.command()
+def site(
+    out: Annotated[
+        Path | None, typer.Option(help="Also write it to this folder: new, empty, or a site.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print where it is as JSON.")] = False,
+) -> None:
+    """Render the catalog as static pages, for a browser or any web host, and say where they are.
+
+    Example: `ronghe site --out public`
+    """
+    from orchestration.commands.site_command import run_site
+
+    run_site(out, as_json)
+
+
+@app.command()
 def routing(
     suite: Annotated[str | None, typer.Option(help="Only this suite.")] = None,
 ) -> None:
@@ -117,7 +197,8 @@ Named = Annotated[
     str,
     typer.Argument(
         help="A model, a row of the leaderboard, RECIPE/champion,"
-        " RECIPE/merged_checkpoint[PARTITION], or a digest's first characters."
+        " RECIPE/merged_checkpoint[PARTITION], or a digest's first characters.",
+        autocompletion=completion.checkpoints,
     ),
 ]
 
@@ -150,7 +231,10 @@ def promote(
 
 @app.command()
 def rollback(
-    recipe: Annotated[str, typer.Argument(help="The recipe whose champion it is.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(help="The recipe whose champion it is.", autocompletion=completion.recipes),
+    ],
     because: Because,
 ) -> None:
     """Make the champion before this one the champion of RECIPE again."""
@@ -161,7 +245,10 @@ def rollback(
 
 @app.command()
 def champion(
-    recipe: Annotated[str, typer.Argument(help="The recipe whose champion it is.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(help="The recipe whose champion it is.", autocompletion=completion.recipes),
+    ],
     history: Annotated[bool, typer.Option("--history", help="Every change, and why.")] = False,
 ) -> None:
     """Show the champion of RECIPE, and whether it is what the recipe makes today."""
@@ -186,19 +273,37 @@ def verify(
         bool,
         typer.Option("--made-from", help="With --repair: also what was made from these DIGESTS."),
     ] = False,
+    signed: Annotated[
+        bool, typer.Option("--signed", help="Look at signatures (`ronghe sign`) instead.")
+    ] = False,
+    public_key: Annotated[
+        Path | None, typer.Option(help="With --signed: the key that must have signed, as PEM.")
+    ] = None,
 ) -> None:
     """Hash the store's artifacts again, and look at its refs. Exit status 1 when one is bad."""
+    if signed or public_key is not None:
+        from orchestration.commands.signing_command import run_check
+
+        run_check(digests or [], signed, public_key, kind, repair or made_from)
+        return
     from orchestration.commands.verify_command import verify as run
 
     run(digests or [], kind, repair, made_from)
 
 
 @app.command()
-def doctor() -> None:
-    """Compare Dagster's instance and the store. Exit status 1 when the store lacks something."""
+def doctor(
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print what the machine has and lacks as JSON.")
+    ] = False,
+) -> None:
+    """Say what this machine lacks, and compare Dagster and the store. Exit status 1 if they differ.
+
+    It is 1 when the store lacks what Dagster believes made; what the machine lacks is no fault.
+    """
     from orchestration.commands.doctor_command import doctor as run
 
-    run()
+    run(as_json)
 
 
 @app.command()
@@ -242,7 +347,12 @@ def prune(
 
 @app.command()
 def refs(
-    asset: Annotated[str, typer.Argument(help="An asset, such as model or ties/champion.")],
+    asset: Annotated[
+        str,
+        typer.Argument(
+            help="An asset, such as model or ties/champion.", autocompletion=completion.assets
+        ),
+    ],
     partition: Annotated[str | None, typer.Argument(help="Only this partition.")] = None,
     catalog: Annotated[str | None, typer.Option(help="Those of another catalog.")] = None,
 ) -> None:

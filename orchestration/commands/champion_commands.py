@@ -4,7 +4,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from assets.work import names
-from assets.work.champion_history import ROLLBACK, ChampionState, champion_state, history_rows
+from assets.work.champion_history import (
+    BY_HAND,
+    ROLLBACK,
+    WITHDRAWAL,
+    champion_state,
+    history_rows,
+)
 from assets.work.collecting import Contest, RankedRecipe
 from assets.work.crowning import Crowning, promote_by_hand, roll_back
 from assets.work.named_checkpoints import (
@@ -28,7 +34,7 @@ if TYPE_CHECKING:
     from eval_ops.scores.gates import Decision
     from eval_ops.scores.leaderboard import Comparison
     from merge_ops.stream import StreamSettings
-    from resources.store import ArtifactStore
+    from resources.store import ArtifactStore, Ref
 
 LONGEST_REASON = 2000
 """Characters of a reason; every change of a ref is kept for ever."""
@@ -63,7 +69,7 @@ def run_compare(first: str, second: str, suite: str | None) -> None:
 
 def run_promote(name: str, because: str, recipe: str | None) -> None:
     """Make a checkpoint the champion of the recipe that made it, with a reason on record."""
-    because, settings, console = _reason("promote", because), load_settings(), make_console()
+    because, settings, console = checked_reason("promote", because), load_settings(), make_console()
     store, contest = open_store(settings), contest_of(settings)
     candidate = find_checkpoint(store, contest, name, recipe)
     made_by = [recipe] if recipe else recipes_of(store, contest, candidate.digest)
@@ -72,7 +78,7 @@ def run_promote(name: str, because: str, recipe: str | None) -> None:
         problem = f"is needed: {candidate.label} is made by these recipes: {told}"
         raise SettingsError("ronghe promote", [Fault("--recipe", problem)])
     ranked = _recipe(contest, candidate.recipe, "promote")
-    done = promote_by_hand(store, contest, ranked, candidate, because, _stream(settings))
+    done = promote_by_hand(store, contest, ranked, candidate, because, stream_of(settings))
     verb = "is" if done.changed else "was already, and is,"
     say(console, f"{candidate.label} {verb} the champion of {ranked.name} ({done.champion.digest})")
     _finish(console, settings, store, ranked, done)
@@ -80,10 +86,14 @@ def run_promote(name: str, because: str, recipe: str | None) -> None:
 
 def run_rollback(recipe: str, because: str) -> None:
     """Make the champion before the present one the champion again, with a reason on record."""
-    because, settings, console = _reason("rollback", because), load_settings(), make_console()
+    because, settings, console = (
+        checked_reason("rollback", because),
+        load_settings(),
+        make_console(),
+    )
     store, contest = open_store(settings), contest_of(settings)
     ranked = _recipe(contest, recipe, "rollback")
-    done = roll_back(store, contest, ranked, because, _stream(settings))
+    done = roll_back(store, contest, ranked, because, stream_of(settings))
     before = str(done.before)[:SHORT]
     say(console, f"the champion of {recipe} is again {done.champion.digest}, and no more {before}")
     _finish(console, settings, store, ranked, done)
@@ -94,6 +104,10 @@ def show_champion(recipe: str, history: bool) -> None:
     console, store = make_console(), open_store()
     state = champion_state(store, recipe)
     if state is None:
+        ref = names.history_of(store, names.champion(recipe))
+        if ref is not None and ref.vacant:
+            _print_vacant(console, recipe, ref, history)
+            return
         raise MissingArtifactError(
             f"recipe '{recipe}' has no champion in artifact store {store.uri}: no candidate of it"
             " passed its gate yet, or there is no such recipe"
@@ -106,11 +120,26 @@ def show_champion(recipe: str, history: bool) -> None:
     if state.stale:
         say(console, marked("stale:", "yellow", state.stale))
     if history:
-        columns = list(rows[0])
-        print_table(console, "history", columns, [[row[key] for key in columns] for row in rows])
+        _print_history(console, state.ref)
     kind = state.ref.kind
     if store.find(kind, state.digest) is None:
         say(console, marked("missing:", "red", "the store lacks it; run `ronghe refresh`"))
+
+
+def _print_vacant(console: PlainConsole, recipe: str, ref: "Ref", history: bool) -> None:
+    """Say that a recipe has no champion any more, since when and why."""
+    last = history_rows(ref)[0]
+    say(console, marked("no champion:", "red", f"{recipe} has none since {last['at']}"))
+    say(console, f"  because  {last['because']}")
+    say(console, "`ronghe refresh` puts clean candidates before the gate")
+    if history:
+        _print_history(console, ref)
+
+
+def _print_history(console: PlainConsole, ref: "Ref") -> None:
+    rows = history_rows(ref)
+    columns = list(rows[0])
+    print_table(console, "history", columns, [[row[key] for key in columns] for row in rows])
 
 
 def contest_of(settings: Settings) -> Contest:
@@ -121,7 +150,8 @@ def contest_of(settings: Settings) -> Contest:
     return of_catalog(load_catalog(settings.catalog))
 
 
-def _stream(settings: Settings) -> "StreamSettings":
+def stream_of(settings: Settings) -> "StreamSettings":
+    """Return how to merge, by the settings."""
     from merge_ops.stream import StreamSettings
 
     return StreamSettings(settings.threads, settings.device, settings.memory)
@@ -136,7 +166,8 @@ def _recipe(contest: Contest, name: str, command: str) -> RankedRecipe:
     return contest.recipe(name)
 
 
-def _reason(command: str, because: str) -> str:
+def checked_reason(command: str, because: str) -> str:
+    """Return a reason on one line. Raises SettingsError where it is empty or too long."""
     text = " ".join(because.split())
     if not text or len(text) > LONGEST_REASON:
         problem = f"is {'empty' if not text else 'too long'}; say why in 1 to {LONGEST_REASON}"
@@ -159,7 +190,7 @@ def _finish(
     state = champion_state(store, recipe.name)
     if state is not None and state.stale:
         say(console, marked("stale:", "yellow", state.stale))
-    problems = [announce(done.event), _tell_dagster(settings, recipe.name, state)]
+    problems = [announce(done.event), tell_dagster(settings, store, recipe.name)]
     for problem in problems:
         if problem is not None:
             say(console, marked("warning:", "yellow", problem))
@@ -178,20 +209,25 @@ def _print_gate(console: PlainConsole, decision: "Decision") -> None:
         say(console, f"  {reason}")
 
 
-def _tell_dagster(settings: Settings, recipe: str, state: ChampionState | None) -> str | None:
-    """Show the change on the champion's page of Dagster, where there is an instance."""
-    if state is None or not (settings.dagster_home / "dagster.yaml").is_file():
+def tell_dagster(settings: Settings, store: "ArtifactStore", recipe: str) -> str | None:
+    """Show a change on the champion's page of Dagster, where there is an instance.
+
+    Returns a warning where that was not possible.
+    """
+    ref = names.history_of(store, names.champion(recipe))
+    if ref is None or not (settings.dagster_home / "dagster.yaml").is_file():
         return None
     import dagster as dg
 
     from assets.champions import metadata_of_state
     from orchestration.refreshing.refresh import open_instance
 
-    entry = state.ref.current
+    entry, champion = ref.current, "none" if ref.vacant else ref.digest
+    how = entry.fields.get(BY_HAND) or WITHDRAWAL
     metadata: dict[str, Any] = {
-        "decision": f"{entry.fields['by_hand']} by {entry.by}: {entry.fields['because']}",
-        "champion": state.digest,
-        **metadata_of_state(state),
+        "decision": f"{how} by {entry.by}: {entry.fields['because']}",
+        "champion": champion,
+        **metadata_of_state(champion_state(store, recipe)),
     }
     try:
         with open_instance(named_settings(settings)) as instance:
@@ -199,7 +235,7 @@ def _tell_dagster(settings: Settings, recipe: str, state: ChampionState | None) 
                 names.champion(recipe).split("/"),
                 description="changed by hand, outside a Dagster run",
                 metadata=metadata,
-                tags={"dagster/data_version": state.digest},
+                tags={"dagster/data_version": champion},
             )
             instance.report_runless_asset_event(event)
     except Exception as error:  # it is on record in the store all the same

@@ -9,8 +9,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from orchestration.commands.artifact_commands import app as artifact_app
 from orchestration.commands.catalog_commands import app as catalog_app
 from orchestration.commands.comparison_commands import app as comparison_app
+from orchestration.commands.starting.commands import app as starting_app
 
 EXAMPLES = """Merge two models:  ronghe merge recipe.yaml out
 
@@ -224,13 +226,27 @@ def restore_expert(
 
 
 app.add_typer(comparison_app)
+app.add_typer(starting_app)
 app.add_typer(catalog_app)
+app.add_typer(artifact_app)
+
+
+def _run(arguments: list[str]) -> None:
+    from orchestration.commands.help_texts import is_asked
+
+    if is_asked(arguments):
+        from orchestration.commands.help_texts import with_help
+        from orchestration.settings import language
+
+        with_help(app, language())()
+    else:
+        app()
 
 
 def main() -> None:
     """Run the command line; an error of ours is one message and exit status 2, a place's is 1."""
     try:
-        app()
+        _run(sys.argv[1:])
     except ModuleNotFoundError as error:
         from orchestration.commands.extras import advice
 

@@ -1,5 +1,7 @@
 """`ronghe doctor`: what Dagster's instance and the artifact store say of each other."""
 
+import json
+
 from orchestration.catalogs.catalog_name import named_settings
 from orchestration.commands.catalog_store import open_store
 from orchestration.commands.store_tables import make_console, print_table
@@ -9,12 +11,20 @@ MOST_SHOWN = 3
 """Partitions of one asset that are named."""
 
 
-def doctor() -> None:
-    """Print, asset by asset, what both have and what only one of them has, and what to do.
+def doctor(as_json: bool = False) -> None:
+    """Print what this machine has and lacks; then, asset by asset, what Dagster and the store have.
 
     Nothing is changed. Status 1 when the store lacks what Dagster believes made, or a ref cannot be
-    read. Raises CatalogError, and StoreError where the store cannot be read.
+    read; what the machine lacks is no fault. With `as_json` the machine alone is told. Raises
+    CatalogError, and StoreError where the store cannot be read.
     """
+    from orchestration.commands.machine_facts import COLUMNS, machine_facts
+
+    about = machine_facts(load_settings())
+    if as_json:
+        print(json.dumps([each.to_json() for each in about], ensure_ascii=False))  # noqa: T201
+        return
+    print_table(make_console(), "this machine", COLUMNS, [each.row for each in about])
     from orchestration.definitions import build_definitions
     from orchestration.refreshing.refresh import open_instance
     from orchestration.refreshing.store_state import compare, remembered

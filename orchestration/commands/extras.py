@@ -5,10 +5,13 @@ import importlib.util
 EXTRAS = {
     "torch": ("torch",),
     "hub": ("huggingface_hub",),
+    "signing": ("cryptography", "model_signing"),
+    "lineage": ("openlineage",),
     "platform": (
         "absl", "accelerate", "botocore", "cma", "dagster", "dagster_shared", "dagster_webserver",
-        "datasets", "lm_eval", "matplotlib", "optuna", "pyarrow", "pydantic", "rouge_score",
-        "s3fs", "scipy", "sqlalchemy", "tokenizers", "transformers", "urllib3", "uvicorn",
+        "datasets", "jinja2", "lm_eval", "markupsafe", "matplotlib", "optuna", "pyarrow",
+        "pydantic", "pylopdf_fonts_zh_cn", "rouge_score", "s3fs", "scipy", "sqlalchemy",
+        "tokenizers", "transformers", "urllib3", "uvicorn",
     ),
     "ray": ("dagster_ray", "ray"),
     "team": ("dagster_postgres", "psycopg2"),

@@ -72,7 +72,7 @@ def resolve(reference: str) -> Place:
     """
     path = local_path(reference)
     if is_there(path):
-        return Place(path, origin=_origin_of(path))
+        return Place(path, origin=origin_of(path))
     from resources.errors import ResourceError
 
     far = _far_model(reference, path)
@@ -157,7 +157,7 @@ def _need_client(far: "FarModel") -> None:
     )
 
 
-def _origin_of(path: Path) -> str | None:
+def origin_of(path: Path) -> str | None:
     """The Hub's name of a folder that is a snapshot of the Hub's cache."""
     snapshot = _SNAPSHOT.fullmatch("/".join(path.absolute().parts[-3:]))
     if snapshot is None:

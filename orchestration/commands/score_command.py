@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from merge_ops.errors import Fault, SettingsError
 from orchestration.commands.console import PlainConsole, progress_bar
 from orchestration.commands.store_tables import make_console, print_table
-from orchestration.settings import endpoint_token, load_settings
+from orchestration.settings import load_settings
 
 if TYPE_CHECKING:
     from eval_ops.scores import SuiteScores
@@ -27,7 +27,8 @@ def run_score(
     """Score a served model, and show its scores; with `table` write them as CSV too.
 
     The key that the server asks for is OPENAI_API_KEY. Raises SettingsError for wrong options,
-    SuiteError for a wrong suite, HarnessError where the server does not answer as it must.
+    SuiteError for a wrong suite, and EvalError where the tokenizer cannot be loaded by the limited
+    child, or the server does not answer as it must.
     """
     faults: list[Fault] = []
     if not url.startswith(("http://", "https://")) or "@" in url:
@@ -38,11 +39,14 @@ def run_score(
         faults.append(Fault("--tokenizer", problem))
     if faults:
         raise SettingsError("ronghe score", faults)
+    from assets.work.asking_child import asked_tokenizer
     from assets.work.suite_files import load_suite
     from eval_ops.suites import served
+    from resources.benchmarks import endpoint_key
 
     checked = load_suite(suite, fetch=True)
-    endpoint = served.Endpoint(url, model, tokenizer, endpoint_token(), concurrent, max_length)
+    asked = asked_tokenizer(tokenizer) if tokenizer is not None else None
+    endpoint = served.Endpoint(url, model, asked, endpoint_key(), concurrent, max_length)
     bar = progress_bar(PlainConsole(stderr=True))
     with bar:
         task = bar.add_task("answers", total=None)

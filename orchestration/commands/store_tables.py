@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 SHORT = 12  # characters of a digest that a table shows
-LEAST = 8  # characters that name a digest
+LEAST = 6  # characters that name a digest
 
 
 def size_text(nbytes: int) -> str:
@@ -29,6 +29,11 @@ def period_text(seconds: float) -> str:
 def make_console() -> PlainConsole:
     """Make a console; where the output is no terminal, wide enough for a digest and a message."""
     return PlainConsole(least_width=200)
+
+
+def make_list_console() -> PlainConsole:
+    """Make a console whose tables fit 80 columns where the output is no terminal."""
+    return PlainConsole(least_width=80)
 
 
 def print_table(

@@ -1,30 +1,26 @@
 """Files of benchmarks at a pinned commit of a public GitHub repository, kept on the local disk.
 
-They are no part of this project. Each is fetched once, by Python's own HTTP client, which follows
-the usual proxy variables, and kept only where its bytes have the SHA-256 that the suite names.
+They are no part of this project. Each is fetched once, and kept only where its bytes have the
+SHA-256 that the suite names.
 """
 
-import contextlib
 import hashlib
 import os
 import re
 import tempfile
-import time
 from pathlib import Path
-from urllib.error import HTTPError, URLError
 from urllib.parse import quote
-from urllib.request import Request, urlopen
+from urllib.request import Request
 
-from resources.errors import ModelSourceError
+from resources.errors import ModelSourceError, RequestFailedError
 from resources.upstream.local_copies import copies_folder
+from resources.web_requests import Tries, answer_to
 
 ADDRESS = "https://raw.githubusercontent.com"
 LARGEST = 64_000_000
 """Bytes of one file."""
 _ANSWER = 30.0  # seconds: silence before and within an answer
 _TRIES, _PAUSE = 4, 0.5
-_SERVER_ERROR = 500
-_PIECE = 1 << 20
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -70,24 +66,13 @@ def _digest(data: bytes) -> str:
 
 
 def _download(address: str) -> bytes:
-    for number in range(_TRIES):
-        try:
-            with urlopen(Request(address), timeout=_ANSWER) as answer:
-                data = bytes(answer.read(LARGEST + 1))
-        except HTTPError as error:
-            with contextlib.closing(error):
-                if error.code < _SERVER_ERROR or number == _TRIES - 1:
-                    raise _not_fetched(address, f"HTTP {error.code}") from None
-        except (URLError, OSError) as error:
-            if number == _TRIES - 1:
-                reason = getattr(error, "reason", error)
-                raise _not_fetched(address, str(reason)) from error
-        else:
-            if len(data) > LARGEST:
-                raise _not_fetched(address, f"it has more than {LARGEST} bytes")
-            return data
-        time.sleep(_PAUSE * 2**number)
-    raise AssertionError
+    try:
+        data = answer_to(Request(address), Tries(_TRIES, _PAUSE, _ANSWER), LARGEST + 1)
+    except RequestFailedError as error:
+        raise _not_fetched(address, error.why) from error
+    if len(data) > LARGEST:
+        raise _not_fetched(address, f"it has more than {LARGEST} bytes")
+    return data
 
 
 def _not_fetched(address: str, reason: str) -> ModelSourceError:

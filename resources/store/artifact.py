@@ -58,6 +58,18 @@ class Artifact:
         """Return whether it is planned and not written."""
         return is_virtual(self.manifest)
 
+    @property
+    def location(self) -> str:
+        """Return where its files lie: a local store's folder, for `from_pretrained`, or a URI.
+
+        A virtual one has none and gives `uri`.
+        """
+        if self.virtual:
+            return self.uri
+        key = f"{ATTEMPTS}/{self.manifest['attempt']}"
+        folder = self._place.folder(key)
+        return str(folder) if folder is not None else f"{self._place.uri}/{key}"
+
     def _refuse_virtual(self) -> None:
         if self.virtual:
             raise VirtualArtifactError(

@@ -34,10 +34,12 @@ from resources.store.clock import StoreClock
 from resources.store.gc import GcReport, collect_garbage
 from resources.store.identity import ensure_identity
 from resources.store.leftovers import remove_dead_copies
+from resources.store.marks import Marks
 from resources.store.names import ARTIFACTS, MANIFEST, manifest_key
 from resources.store.namespaces import Namespace
 from resources.store.people import this_person
 from resources.store.refs import Ref, RefEntry, RefTable, read_ref, read_refs, write_ref
+from resources.store.signatures import Signatures
 from resources.store.unfinished import Unfinished, take_unfinished
 from resources.store.upkeep import Upkeep
 from resources.store.virtual import publish_virtual
@@ -155,21 +157,27 @@ class ArtifactStore:
         digest: str,
         *,
         run: str | None = None,
+        after: RefEntry | None = None,
         **fields: Any,
-    ) -> None:
+    ) -> bool:
         """Point a name at a published artifact and note when, from which run, and `fields`.
 
         The name is an asset's, in which `/` makes folders, and any partition key, or None for an
         unpartitioned asset. `run` is the id of the run that does it; `fields` are JSON values to
         remember with this change, no secrets. Pointing again to the same artifact with the same
         fields changes nothing. MissingArtifactError is raised where nothing is published there.
+        With `after`, the change that this one shall follow, nothing is changed and False returned
+        where somebody else has changed the name meanwhile.
         """
         self.probe()
         self.get(kind, digest)
         self.namespace.enter(asset, partition, digest, self._clock.now_text)
         entry = RefEntry(kind, digest, self._clock.now_text(), run, fields, this_person())
-        if write_ref(self.place, self.namespace.name, asset, partition, entry):
+        name = self.namespace.name
+        is_new = write_ref(self.place, name, asset, partition, entry, after)
+        if is_new:
             self.namespace.make_known(self._clock.now_text)
+        return is_new is not None
 
     def ref(self, asset: str, partition: str | None = None) -> Ref | None:
         """Return one ref with its history, or None.
@@ -208,9 +216,9 @@ class ArtifactStore:
         return RefTable({**earlier.refs, **table.refs}, {**earlier.damaged, **table.damaged})
 
     def resolve(self, asset: str, partition: str | None = None) -> Artifact | None:
-        """Return the artifact a ref points to, or None when there is no such ref."""
+        """Return the artifact a ref points to, or None when there is none, or it is vacant."""
         ref = self.ref(asset, partition)
-        return self.get(ref.kind, ref.digest) if ref else None
+        return self.get(ref.kind, ref.digest) if ref and not ref.vacant else None
 
     def verify(self, artifact: Artifact, progress: Progress | None = None) -> list[str]:
         """Read all files again, and return what is wrong: a line for each file that differs.
@@ -260,6 +268,16 @@ class ArtifactStore:
             self.probe()
             remove_dead_copies(self.cache.root)
         return collect_garbage(self.place, grace_seconds, dry_run, progress)
+
+    @functools.cached_property
+    def marks(self) -> Marks:
+        """What is withdrawn, for every catalog of the store."""
+        return Marks(self.place, self._clock)
+
+    @functools.cached_property
+    def signatures(self) -> Signatures:
+        """Signatures of contents, beside the artifacts and no part of their digests."""
+        return Signatures(self.place)
 
     @functools.cached_property
     def upkeep(self) -> Upkeep:

@@ -8,6 +8,8 @@ refs/<catalog>/<asset>/<partition>.json  a name, with its history
 refs/<asset>/<partition>.json            the same, of the time before catalogs had names
 catalogs/<catalog>.json                  a catalog that points here; @earlier.json: see namespaces
 store.json                               the store's identity
+withdrawn/<digest>.json                  a mark on a content: withdrawn, or not any more
+signatures/<digest>/<key>.json           a signature of a content, by the hash of its public key
 aside/<id>/<key>                         bad parts, moved out of the way and never deleted
 probe/, tmp/                             short-lived, swept by gc
 """
@@ -28,6 +30,8 @@ REFS = "refs"
 CATALOGS = "catalogs"
 IDENTITY = "store.json"
 ASIDE = "aside"
+WITHDRAWN = "withdrawn"
+SIGNATURES = "signatures"
 MANIFEST = "manifest.json"
 MARKER_SUFFIX = ".json"
 CLAIM_SUFFIX = ".claim"
@@ -49,7 +53,7 @@ _SECRETS = (
 _ADDRESSES = ("source", "url", "uri", "endpoint", "address", "resolved", "revision")
 _TOKENS = (
     "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_TOKEN", "MODELSCOPE_API_TOKEN",
-    "MODELSCOPE_ACCESS_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
+    "MODELSCOPE_ACCESS_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "OPENAI_API_KEY",
 )  # fmt: skip
 _SHORTEST_TOKEN = 16
 
@@ -90,6 +94,20 @@ def manifest_key(kind: str, digest: str) -> str:
             f"digits, '_' or '-' (a hex digest, usually)"
         )
     return f"{ARTIFACTS}/{kind}/{digest}/{MANIFEST}"
+
+
+def mark_key(digest: str) -> str:
+    """Return the key of the mark on a content. StoreAddressError where it is no digest."""
+    if not _DIGEST.fullmatch(digest):
+        raise StoreAddressError(f"{digest!r} is no digest that could be marked")
+    return f"{WITHDRAWN}/{digest}.json"
+
+
+def signature_folder(digest: str) -> str:
+    """Return the key prefix of the signatures of a content. StoreAddressError for no digest."""
+    if not _DIGEST.fullmatch(digest):
+        raise StoreAddressError(f"{digest!r} is no digest that could be signed")
+    return f"{SIGNATURES}/{digest}"
 
 
 def ref_folder(catalog: str | None, asset: str) -> str:

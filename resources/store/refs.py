@@ -34,6 +34,8 @@ from resources.store.names import (
 _FORMAT = 1
 _TRIES = 60
 READERS = 16  # of an asset's refs at once: what hides the way to a far server
+VACANT = "vacant"
+"""A field of a change after which a name points to nothing."""
 _OWN = ("id", "kind", "digest", "at", "run", "by")
 
 
@@ -80,6 +82,14 @@ class Ref:
         """Return what was said when it was last pointed."""
         return self.current.fields
 
+    @property
+    def vacant(self) -> bool:
+        """Return whether it points to nothing any more: its last change took back the one before.
+
+        `kind` and `digest` are then those of what was taken back.
+        """
+        return self.current.fields.get(VACANT) is True
+
 
 @dataclass(frozen=True)
 class RefTable:
@@ -93,11 +103,17 @@ class RefTable:
 
 
 def write_ref(
-    place: Place, catalog: str | None, asset: str, partition: str | None, entry: RefEntry
-) -> bool:
+    place: Place,
+    catalog: str | None,
+    asset: str,
+    partition: str | None,
+    entry: RefEntry,
+    after: RefEntry | None = None,
+) -> bool | None:
     """Append `entry` to a ref, unless it points there already with the same fields.
 
-    Return whether the ref is new.
+    Return whether the ref is new; None, and append nothing, where its last entry is not the one
+    that this shall stand `after`: somebody else has changed it.
     SecretFoundError is raised where a field looks like a secret, StoreFailureError where other
     writers changed the ref again and again meanwhile, DamagedArtifactError where what is there
     cannot be understood.
@@ -116,8 +132,11 @@ def write_ref(
                 f" catalog {catalog!r} would be; give the catalog another name (`name:` in"
                 " models.yaml)"
             )
-        if document and _settled(document["history"], line):
+        before = document["history"] if document else []
+        if document and _settled(before, line):
             return False
+        if after is not None and before and not _is_same(before[-1], after):
+            return None
         document = document or _begun(catalog, asset, partition)
         document["history"] = [*document.get("history", []), line]
         refuse_secrets(json.dumps(line), place.secrets(), f"the ref {asset} {partition or ''}")
@@ -216,6 +235,10 @@ def _settled(history: list[dict[str, Any]], line: dict[str, Any]) -> bool:
         return {name: value for name, value in entry.items() if name not in ("id", *_OF_CHANGE)}
 
     return said(history[-1]) == said(json.loads(json.dumps(line)))
+
+
+def _is_same(line: Mapping[str, Any], entry: RefEntry) -> bool:
+    return (line["kind"], line["digest"], line["at"]) == (entry.kind, entry.digest, entry.at)
 
 
 _OF_CHANGE = ("at", "run", "by")

@@ -51,7 +51,7 @@ def test_a_better_candidate_passes_every_check_and_becomes_champion(tmp_path: Pa
     scored = ScoredStore(tmp_path)
     scored.everything({"x=0": 0.95, "x=1": 0.4})
     checks = checks_of(scored)
-    assert set(checks) == {CHECK, *NAMES}
+    assert set(checks) == {CHECK, *NAMES, "rests_on_nothing_withdrawn"}
     assert all(check.passed for check in checks.values())
     numbers = {key: value.value for key, value in checks["mean_is_better"].metadata.items()}
     assert numbers["verdict"] == "better"

@@ -32,8 +32,13 @@ def find_chromium() -> str | None:
 class Page:
     """One tab. Every call is a round trip; nothing is shared between calls."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, width: int | None = None) -> None:
         self._url = url
+        self._width = width
+
+    def narrow(self, width: int) -> "Page":
+        """The same tab as a screen of that width sees it; windows have at least 500 pixels."""
+        return Page(self._url, width)
 
     def text(self) -> str:
         """What a reader sees."""
@@ -64,7 +69,7 @@ class Page:
         wait_until(
             lambda: self.evaluate(condition) is True,
             lambda: f"{condition} on the page:\n{self.text()}",
-            pause=0.3,
+            pause=0.05,
         )
 
     def picture(self, path: Path) -> Path:
@@ -73,12 +78,25 @@ class Page:
         path.write_bytes(base64.b64decode(data))
         return path
 
+    def width(self, pixels: int | None) -> None:
+        """Show pages as wide as that, as a phone does; None: as wide as the window."""
+        if pixels is None:
+            self._call("Emulation.clearDeviceMetricsOverride")
+        else:
+            size = {"width": pixels, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+            self._call("Emulation.setDeviceMetricsOverride", **size)
+
     def _call(self, method: str, **parameters: Any) -> Any:
         return asyncio.run(self._answer(method, parameters))
 
     async def _answer(self, method: str, parameters: dict[str, Any]) -> Any:
         request = {"id": 1, "method": method, "params": parameters}
         async with websockets.connect(self._url, max_size=1 << 27) as socket:
+            if self._width is not None:  # which holds as long as this connection
+                size = {"width": self._width, "height": 844, "deviceScaleFactor": 1}
+                override = {"method": "Emulation.setDeviceMetricsOverride"}
+                parameters = {**size, "mobile": False}
+                await socket.send(json.dumps({"id": 0, **override, "params": parameters}))
             await socket.send(json.dumps(request))
             while True:
                 answer = json.loads(await socket.recv())

@@ -226,7 +226,7 @@ def assert_its_sweep(sweep: Sweep, rows: Sequence[Row]) -> None:
 def test_a_long_sweep_shows_its_best_points(
     project: TinyProject, store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("assets.work.ranking.MOST_POINTS", 1)
+    monkeypatch.setattr("assets.work.sweeps.MOST_POINTS", 1)
     (sweep,) = rank(store, contest_of(load_catalog(project.catalog))).sweeps
     assert sweep.hidden == 1
     assert [point.coefficient for point in sweep.points] == [sweep.chosen]

@@ -61,6 +61,10 @@ class ScoredStore:
     def model(self, name: str, share: float) -> str:
         """A model with scores: so large a share of its answers is right."""
         self.store_model(name)
+        return self.model_scores(name, share)
+
+    def model_scores(self, name: str, share: float) -> str:
+        """Scores of what a model's name stands for now."""
         return self._score("model", "model_scores/one", name, share, self.digests[name])
 
     def store_model(self, name: str, release: int = 1) -> None:

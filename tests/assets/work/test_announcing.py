@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from assets.champions import build_champion
-from assets.work import announcing
 from assets.work.announcing import DELIVERY, EVENT, SIGNATURE, TRIES, Webhook
 from assets.work.ranking import rank
 from merge_ops.errors import SettingsError
 from orchestration import announcements
 from orchestration.settings import webhook_address
+from resources import web_requests
 from tests.assets.work.made_up_store import ScoredStore
 
 SECRET = "a secret of both sides"
@@ -119,7 +119,7 @@ def test_nobody_there_is_a_warning(receiver: Receiver) -> None:
 
 def test_pauses_grow(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
-    monkeypatch.setattr(announcing.time, "sleep", slept.append)
+    monkeypatch.setattr(web_requests.time, "sleep", slept.append)
     receiver.answers = [500] * TRIES
     Webhook(receiver.url, SECRET.encode(), pause=0.5).send(EVENT_SENT)
     assert slept == [0.5, 1.0, 2.0]

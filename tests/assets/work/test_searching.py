@@ -34,6 +34,7 @@ RECIPE: dict[str, Any] = {
     "search": {
         "trials": 5,
         "sampler": "tpe",
+        "winner": "best",
         "parameters": {
             "lambda": {"low": 0.5, "high": 1.5},
             "weight": {"low": 0.0, "high": 1.0, "per": "expert"},
@@ -159,6 +160,34 @@ def test_candidates_that_cannot_be_merged_are_trials_that_failed(
     monkeypatch.setattr(CandidateScorer, "score", refuse)
     with pytest.raises(EvalError, match=r"of wide \[e1\+e2\]: no candidate has scores; .*NaN"):
         place.search(place.job())
+
+
+def test_the_centre_is_one_candidate_more_and_what_is_merged_if_it_wins(
+    place: Place, scored: list[bool]
+) -> None:
+    centred = {**RECIPE["search"], "winner": "centre"}
+    found = place.search(place.job(search=centred))
+    centre, best = found.study.centre, found.study.best
+    assert len(scored) == 6
+    assert (centre.number, len(found.study.trials)) == (5, 5)
+    assert found.test.keys() == set(range(6))
+    for name, value in centre.point.items():
+        tried = [trial.point[name] for trial in found.study.trials]
+        assert min(tried) <= value <= max(tried)
+    winner = centre if found.study.centre_wins else best
+    job, _ = found_job(place.store, place.job(search=centred))
+    (merged,) = merge_set(place.store, job, STREAM).checkpoints
+    assert merged.artifact.digest == winner.digest
+    assert Study.from_json(found.artifact.read_bytes("study.json")) == found.study
+
+
+def test_a_search_begins_at_the_values_of_the_recipe(place: Place) -> None:
+    models = [{"model": "e1", "parameters": {"weight": 0.25}}]
+    job = place.job(parameters={"weight": 0.5, "lambda": 1.25}, models=models)
+    found = place.search(job)
+    assert found.study.trials[0].point == {"lambda": 1.25, "weight[e1]": 0.25, "weight[e2]": 0.5}
+    without = place.search(place.job(search={**RECIPE["search"], "trials": 1}))
+    assert without.study.trials[0].point == {"lambda": 1.0, "weight[e1]": 0.5, "weight[e2]": 0.5}
 
 
 def test_nothing_searched_yet(place: Place, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from eval_ops.plots.figures import (
     MOST_PIXELS,
     ORANGE,
     SKY,
-    ascii_text,
+    label_text,
     new_figure,
 )
 from eval_ops.plots.heatmap import heatmap_figure
@@ -85,11 +85,11 @@ def table(scores_of: ScoresOf) -> tuple[Row, ...]:
 def test_a_leaderboard_shows_every_row_best_on_top(table: tuple[Row, ...]) -> None:
     figure = leaderboard_figure(table)
     (axes,) = figure.axes
-    labels = [ascii_text(row.label, 60) for row in table]
+    labels = [label_text(row.label, 60) for row in table]
     assert ticks(axes.yaxis) == labels
     assert labels[0] == "r1 x+y l=1"
     assert r"x\$y\$" in labels
-    assert "\\u5e95\\u5ea7" in labels, "Chinese is written as escapes"
+    assert "底座" in labels
     top, bottom = axes.get_ylim()[1], axes.get_ylim()[0]
     assert top < 0 < len(table) - 1 < bottom
     assert [bar.get_width() for bar in axes.patches] == [100 * row.mean.value for row in table]
@@ -122,7 +122,7 @@ def test_a_long_leaderboard_keeps_what_the_others_are_measured_by(table: tuple[R
         "r3 x+y l=1",
         r"x\$y\$",
         "average x+y",
-        "\\u5e95\\u5ea7",
+        "底座",
     ]
     title = figure.axes[0].get_title(loc="left")
     assert title == "Leaderboard (4 more merged checkpoints not shown)"
@@ -170,7 +170,7 @@ def test_layer_norms_are_lines_over_layers_and_bars_beside_them() -> None:
     assert bars(axes) == [(-1, 0.1), (2, 0.5)], "embeddings before the layers, the head after"
     assert ticks(axes.xaxis) == ["0", "1", "embed_tokens", "lm_head"]
     assert [label.get_rotation() for label in axes.get_xticklabels()] == [0, 0, 35, 35]
-    assert axes.get_title(loc="left") == "Task vector of \\u4e13\\u5bb6"
+    assert axes.get_title(loc="left") == "Task vector of 专家"
     assert axes.get_ylim()[0] == 0
 
 
@@ -211,7 +211,7 @@ def test_heatmaps_say_their_numbers() -> None:
     assert numbers(right) == [["0.00", "0.25"], ["0.25", "0.00"]]
     assert left.images[0].get_clim() == (-1, 1)
     assert right.images[0].get_clim() == (0, 1)
-    assert ticks(left.xaxis) == ticks(right.yaxis) == ["herbs", "\\u6210\\u8bed"]
+    assert ticks(left.xaxis) == ticks(right.yaxis) == ["herbs", "成语"]
     # White ink on the dark red of 1, black on the nearly white of 0.
     assert [text.get_color() for text in left.texts][:1] == ["white"]
     assert [text.get_color() for text in right.texts][:1] == ["black"]
@@ -336,10 +336,13 @@ def test_every_plot_is_a_png_and_the_same_twice(table: tuple[Row, ...]) -> None:
     assert size(leaderboard_plot(table, 4))[1] < size(leaderboard_plot(table, 9))[1]
 
 
-def test_ascii_text() -> None:
-    assert ascii_text("中a", 20) == "\\u4e2da"
-    assert ascii_text("a$b", 20) == r"a\$b"
-    assert ascii_text("abcdefghij", 8) == "abc..hij"
+def test_label_text() -> None:
+    assert label_text("中a", 20) == "中a"
+    assert label_text("中医药知识问答", 8) == "中..答"
+    assert label_text("中医药知识问答", 14) == "中医药知识问答"
+    assert label_text("é → 🦊 שלום", 90).startswith("é → \\U0001f98a \\u05e9")
+    assert label_text("a$b", 20) == r"a\$b"
+    assert label_text("abcdefghij", 8) == "abc..hij"
 
 
 def test_retention_is_a_cell_a_merge_and_expert() -> None:

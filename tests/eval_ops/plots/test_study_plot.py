@@ -22,7 +22,7 @@ def study(objectives: tuple[str, ...] = ("mean",)) -> Study:
 def test_trials_the_best_so_far_and_each_dimension() -> None:
     figure = study_figure("ties herbs+idioms", study())
     first, *others = figure.axes
-    assert [panel.get_xlabel() for panel in others] == ["lambda", r"weight[\u8349\u836f]", "select"]
+    assert [panel.get_xlabel() for panel in others] == ["lambda", "weight[草药]", "select"]
     lines = {line.get_label(): line for line in first.get_lines()}
     assert len(lines["trial"].get_xdata()) == 7
     assert list(lines["failed"].get_xdata()) == [3]

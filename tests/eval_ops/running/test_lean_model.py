@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from eval_ops.running import lean_model, make_lean
+from eval_ops.running import lean_model, make_lean, watched_model
 
 WriteCheckpoint = Callable[..., Path]
 Pass = tuple[int, int, int]
@@ -117,7 +117,7 @@ def test_a_pair_is_tokenized_once(folder: Path, monkeypatch: pytest.MonkeyPatch)
     assert first > 0
     watched.ask(LONG)
     assert watched.tokenized == first
-    monkeypatch.setattr(lean_model, "CACHED_PAIRS", 0)
+    monkeypatch.setattr(watched_model, "CACHED_PAIRS", 0)
     forgetful = Watched(folder, 64)
     forgetful.ask(LONG)
     forgetful.ask(LONG)

@@ -182,7 +182,8 @@ def test_settings(scores_of: ScoresOf) -> None:
     assert text.startswith("ties.yaml: gate: 3 faults\n")
     assert (
         "alowed_loss is not a known key. Did you mean 'allowed_loss'? "
-        "Known: allowed_loss, blocking, confidence, minimum_samples" in text
+        "Known: allowed_loss, blocking, confidence, early_stopping, minimum_samples, reduced_set"
+        in text
     )
     assert "confidence is 1.5; it must be less than 1" in text
     assert "minimum_samples is 'many'; it must be a valid integer" in text

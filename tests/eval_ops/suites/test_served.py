@@ -1,15 +1,30 @@
 """A served model scores as the same checkpoint in this process; what is not given is refused."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from assets.work.asking_child import asked_tokenizer
 from assets.work.suite_files import load_suite
-from eval_ops.errors import HarnessError
+from eval_ops.errors import CheckpointLoadError, HarnessError
+from eval_ops.running import AskedTokenizer, tokenizer_child
 from eval_ops.suites import Evaluator, Suite
 from eval_ops.suites.served import Endpoint, score_served
 from tests.completions_server import served
+
+
+def tokenizer_here(folder: Path) -> AskedTokenizer:
+    """The child's own module, asked in this process: what it answers goes through JSON as there."""
+    named = {"name": str(folder), "folder": str(folder), "tokenizer_seconds": 0}
+
+    def ask(request: Mapping[str, Any]) -> Mapping[str, Any]:
+        sent = json.loads(json.dumps({**request, **named}))
+        return json.loads(json.dumps(tokenizer_child.answer(sent, print)))
+
+    return AskedTokenizer(ask)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +61,7 @@ def test_a_served_model_scores_as_its_checkpoint(small: Suite, checkpoints: list
     expected = Evaluator(small, threads=1).score(checkpoints[0])
     counted: list[tuple[int, int]] = []
     with served(checkpoints[0]) as server:
-        endpoint = Endpoint(server.url, "tiny", checkpoints[0], token="s3cret")
+        endpoint = Endpoint(server.url, "tiny", tokenizer_here(checkpoints[0]), "s3cret")
         found = score_served(small, endpoint, lambda done, total: counted.append((done, total)))
     assert found.scores == expected.scores
     assert counted[-1] == (14, 14)
@@ -64,7 +79,7 @@ def test_a_server_that_forgets_the_prompt_is_refused(small: Suite, checkpoints: 
         served(checkpoints[0], echo=False) as server,
         pytest.raises(HarnessError, match=r"does not give back the prompt \(`echo`"),
     ):
-        score_served(small, Endpoint(server.url, "tiny", checkpoints[0]))
+        score_served(small, Endpoint(server.url, "tiny", tokenizer_here(checkpoints[0])))
     assert all("Authorization" not in headers for _, headers in server.asked)
 
 
@@ -93,7 +108,12 @@ def test_the_command_shows_scores_and_writes_a_table(
     path.write_text("name: tiny\nbenchmarks: [{name: herbs, items: herbs.jsonl}]\n")
     expected = Evaluator(load_suite(path), threads=1).score(checkpoints[1])
     table = tmp_path / "scores.csv"
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a tokenizer is loaded in the command's own process")
+
     with served(checkpoints[1]) as server:
+        monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", refuse)
         run_score(path, server.url, "tiny", checkpoints[1], table, 1, 256)
     assert {headers["Authorization"] for _, headers in server.asked} == {
         "Bearer from-the-environment"
@@ -103,3 +123,34 @@ def test_the_command_shows_scores_and_writes_a_table(
         *(f"tiny,herbs,{s.split},{s.value!r},{s.n}" for s in expected.scores),
     ]
     assert "herbs" in capsys.readouterr().out
+
+
+def test_an_asked_tokenizer_is_the_tokenizer(checkpoints: list[Path]) -> None:
+    from transformers import AutoTokenizer
+
+    real: Any = AutoTokenizer.from_pretrained(checkpoints[0])
+    asked = tokenizer_here(checkpoints[0])
+    texts = ["ginseng warms", "", "人参", "ginseng warms"]
+    for settings in ({"add_special_tokens": False}, {"truncation": True}, {}):
+        assert asked(texts, **settings).input_ids == real(texts, **settings).input_ids
+        assert asked(texts[2], **settings).input_ids == real(texts[2], **settings).input_ids
+    assert (asked.bos_token_id, asked.eos_token_id) == (real.bos_token_id, real.eos_token_id)
+    assert (asked.eos_token, asked.chat_template) == (real.eos_token, real.chat_template)
+
+
+def test_the_template_of_a_chat_is_filled_in_the_child(
+    checkpoints: list[Path], tmp_path: Path
+) -> None:
+    for file in checkpoints[0].glob("*token*"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    template = "{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %}"
+    (tmp_path / "chat_template.jinja").write_text(
+        template + "{% if add_generation_prompt %}[assistant]{% endif %}"
+    )
+    asked = asked_tokenizer(tmp_path)
+    messages = [{"role": "user", "content": "补气"}]
+    assert asked.apply_chat_template(messages) == "[user] 补气[assistant]"
+    assert asked.apply_chat_template(messages, add_generation_prompt=False) == "[user] 补气"
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(CheckpointLoadError, match="its tokenizer cannot be loaded"):
+        asked_tokenizer(tmp_path)

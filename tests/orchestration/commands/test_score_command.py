@@ -6,7 +6,7 @@ import pytest
 
 from merge_ops.errors import SettingsError
 from orchestration.commands.score_command import run_score
-from orchestration.settings import endpoint_token
+from resources.benchmarks import endpoint_key
 
 
 def refused(url: str, tokenizer: Path | None = None) -> None:
@@ -22,5 +22,5 @@ def test_wrong_options_are_told_at_once(tmp_path: Path) -> None:
 
 
 def test_the_key_is_the_one_that_all_clients_take() -> None:
-    assert endpoint_token({"OPENAI_API_KEY": "k"}) == "k"
-    assert endpoint_token({}) == ""
+    assert endpoint_key({"OPENAI_API_KEY": "k"}) == "k"
+    assert endpoint_key({}) == ""

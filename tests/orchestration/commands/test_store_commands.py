@@ -141,7 +141,7 @@ def test_refs_tell_the_history(program: Program) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["verify", "abc"], "DIGEST is 'abc'; give at least 8 characters of a digest"),
+        (["verify", "abc"], "DIGEST is 'abc'; give at least 6 characters of a digest"),
         (["verify", "0123456789"], "DIGEST is '0123456789'; .* has no such artifact"),
         (["verify", "--kind", "modle"], r"--kind is 'modle'. Did you mean 'model'\? .* model"),
         (["gc", "--grace", "soon"], "--grace is 'soon'; give a number and a unit, such as 90s"),

@@ -1,0 +1,46 @@
+"""The card that a model leaves the store with, in the catalog's words. Knows no Dagster."""
+
+from typing import TYPE_CHECKING
+
+from assets.work.store_cards import card_of
+from assets.work.stored_names import Named
+from assets.work.virtual_checkpoints import CHECKPOINT
+
+if TYPE_CHECKING:
+    from resources.store import ArtifactStore, Ref
+
+CARD = "README.md"
+
+
+def card_leaving(
+    store: "ArtifactStore", named: Named, ref: "Ref | None", called: str, own: bytes
+) -> bytes | None:
+    """Return the card of a checkpoint on its way out; None where a model keeps the one it has.
+
+    `own` is the card in the store, empty without any, `called` what loads the model then, and `ref`
+    the name that says what the catalog calls the models in it.
+    """
+    if named.kind != CHECKPOINT:
+        return None
+    card, words = card_of(store, named, called), words_of_catalog(ref)
+    text = card.encode() if card is not None else own
+    return text + words.encode() if text else None
+
+
+def words_of_catalog(ref: "Ref | None") -> str:
+    """Return Markdown that says what the catalog calls the models that went in; "" without any."""
+    from merge_ops.provenance import markdown
+
+    models = ref.fields.get("models") if ref is not None else None
+    licences = ref.fields.get("licences") if ref is not None else None
+    if ref is None or not isinstance(models, dict):
+        return ""
+    stated = licences if isinstance(licences, dict) else {}
+    lines = [f"\nIn the catalog this is `{ref.asset}`, and the models are called:\n"]
+    lines += ["| model | licence | digest |", "|---|---|---|"]
+    lines += [
+        f"| {markdown.in_markdown(name)} | {markdown.in_markdown(stated.get(name) or 'not stated')}"
+        f" | {markdown.as_code(digest)} |"
+        for name, digest in models.items()
+    ]
+    return "\n".join(lines) + "\n"

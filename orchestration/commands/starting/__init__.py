@@ -1,0 +1,1 @@
+"""A catalog of one's own: begun (`ronghe init`), added to (`add`), looked at (`check`)."""
