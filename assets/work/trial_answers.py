@@ -9,7 +9,7 @@ from eval_ops.search import MEAN, winners
 
 if TYPE_CHECKING:
     from eval_ops.scores import Sample, SuiteScores
-    from eval_ops.search import Measure
+    from eval_ops.search.winners import Measure
 
 CHOOSING = "validation"
 """The items that choose; test items report."""

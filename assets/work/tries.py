@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from assets.work.merging import MergeJob
-    from eval_ops.search import Measure
+    from eval_ops.search.winners import Measure
     from merge_ops.recipes import Recipe
     from resources.store import Artifact, ArtifactStore
 

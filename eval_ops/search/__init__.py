@@ -8,7 +8,6 @@ end. Nothing here knows a store or a model.
 from eval_ops.search import winners
 from eval_ops.search.samplers import propose
 from eval_ops.search.settings import MEAN, SearchSettings, check_search
-from eval_ops.search.settings import Measure as Measure
 from eval_ops.search.spaces import Point, SearchSpace, space_of
 from eval_ops.search.studies import Study, Trial
 from eval_ops.search.studies import pareto_front as pareto_front

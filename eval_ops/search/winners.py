@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from eval_ops.search.settings import Measure as Measure
 from eval_ops.search.spaces import Dimension, Point, SearchSpace, Value
 
 Values = NDArray[np.float64]
