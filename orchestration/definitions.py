@@ -23,7 +23,6 @@ from assets.recipe_steps import RecipeStep, build_recipe_step
 from assets.run_settings import RunSettings
 from assets.scores import build_model_scores, build_scores
 from assets.search import build_search
-from assets.site.facts import CatalogFacts
 from assets.task_vectors import build_task_vector
 from assets.upstream import build_upstream_model
 from assets.words import with_words
@@ -40,7 +39,6 @@ from orchestration.automation import (
 )
 from orchestration.catalogs import Catalog, Partitions, load_catalog
 from orchestration.catalogs.catalog_name import catalog_name
-from orchestration.catalogs.site_facts import site_facts
 from orchestration.daemon_sensor import RefreshSensor
 from orchestration.executors import step_executor
 from orchestration.recipe_versions import digest_of, is_plain_average, recipe_version
@@ -106,12 +104,6 @@ def _tell(catalog: Catalog) -> None:
 def contest_of(catalog: Catalog) -> Contest:
     """Collect what of a catalog is scored, for the leaderboard and the champions."""
     return _contest(Partitions(catalog))
-
-
-def site_facts_of(catalog: Catalog, name: str) -> CatalogFacts:
-    """Collect what the site shows of a catalog of that name."""
-    partitions = Partitions(catalog)
-    return site_facts(partitions, _contest(partitions), name)
 
 
 def merges_of(catalog: Catalog) -> list[MergeRecipe]:

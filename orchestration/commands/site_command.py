@@ -68,10 +68,12 @@ def renew_site(settings: Settings) -> str | None:
 
 def _render(settings: Settings) -> "PublishedSite":
     from assets.site.publishing import publish_site
-    from orchestration.catalogs import load_catalog
-    from orchestration.definitions import site_facts_of
+    from orchestration.catalogs import Partitions, load_catalog
+    from orchestration.catalogs.site_facts import site_facts
+    from orchestration.definitions import contest_of
 
-    facts = site_facts_of(load_catalog(settings.catalog), str(settings.catalog_name))
+    catalog = load_catalog(settings.catalog)
+    facts = site_facts(Partitions(catalog), contest_of(catalog), str(settings.catalog_name))
     return publish_site(open_store(settings), facts, _failures(settings))
 
 
