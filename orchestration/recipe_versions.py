@@ -1,4 +1,4 @@
-"""Code versions of assets: what a recipe says, as far as it changes what is made of it."""
+"""Code versions of a recipe's assets: what of its file makes everything anew where it changes."""
 
 import dataclasses
 import json
@@ -11,11 +11,15 @@ from merge_ops.plans.plan import PLAN_VERSION
 from merge_ops.recipes import Recipe
 
 
-def recipe_version(recipe: Recipe) -> str:
-    """Return what changes with whatever in a recipe changes every merge.
+def is_plain_average(recipe: Recipe) -> bool:
+    """Whether a recipe is the mean of the experts and nothing else."""
+    weight = recipe.parameters.get("weight")
+    plain = isinstance(weight, int | float) and recipe.parameters.get("normalize", True) is True
+    return plain and recipe.merge_method == "linear" and not (recipe.models or recipe.sweep)
 
-    Sweep and sets are partitions, and do not count.
-    """
+
+def recipe_version(recipe: Recipe) -> str:
+    """Changes with whatever in a recipe changes every merge. Sweep and sets are partitions."""
     return digest_of(
         [
             [recipe.method.name, recipe.method.version, recipe.seed if recipe.method.random else 0],
@@ -34,6 +38,6 @@ def _vocabulary_of(recipe: Recipe) -> list[Any]:
 
 
 def digest_of(value: Mapping[str, Any] | list[Any]) -> str:
-    """Return a short digest of plain data."""
+    """Return a digest of plain data: equal data, equal digests."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
     return blake3(text.encode()).hexdigest()[:32]
