@@ -12,7 +12,7 @@ from blake3 import blake3
 
 from merge_ops.checkpoints import ByteSource, Checkpoint, FolderSink, FolderSource
 from merge_ops.errors import ReproductionError
-from merge_ops.provenance.reproduction import CARD_FILE, MakingStep, Part, Reproduction
+from merge_ops.provenance.hub_card import CARD_FILE, MakingStep, Part, Reproduction
 
 if TYPE_CHECKING:
     from merge_ops.plans import Plan

@@ -17,9 +17,17 @@ from assets.work.stored_names import Named, names_of
 from assets.work.virtual_checkpoints import CHECKPOINT
 from eval_ops.errors import EvalError
 from merge_ops.errors import ReproductionError
-from merge_ops.provenance.hub_card import CardFacts, CardInput, CardResult, write_card
+from merge_ops.provenance.hub_card import (
+    CARD_FILE,
+    CardFacts,
+    CardInput,
+    CardResult,
+    MakingStep,
+    Part,
+    Reproduction,
+    write_card,
+)
 from merge_ops.provenance.licences import effective
-from merge_ops.provenance.reproduction import CARD_FILE, MakingStep, Part, Reproduction
 from resources.errors import DamagedArtifactError
 
 if TYPE_CHECKING:

@@ -16,7 +16,11 @@ import yaml
 
 from merge_ops.provenance.licences import DISPLAY, NO_ADVICE, UNKNOWN, EffectiveLicence, Licence
 from merge_ops.provenance.markdown import as_code, fenced, in_heading, in_markdown
-from merge_ops.provenance.reproduction import Reproduction
+from merge_ops.provenance.reproduction import CARD_FILE as CARD_FILE
+from merge_ops.provenance.reproduction import MakingStep as MakingStep
+from merge_ops.provenance.reproduction import Part as Part
+from merge_ops.provenance.reproduction import Reproduction as Reproduction
+from merge_ops.provenance.reproduction import from_card as from_card
 
 TAGS = ("merge", "ronghe")
 OTHER = "other"

@@ -20,7 +20,7 @@ from merge_ops.errors import (
     ReproductionError,
     SettingsError,
 )
-from merge_ops.provenance.reproduction import CARD_FILE, Part, Reproduction, from_card
+from merge_ops.provenance.hub_card import CARD_FILE, Part, Reproduction, from_card
 from orchestration.commands.catalog_store import open_store
 from orchestration.commands.console import PlainConsole, marked, progress_bar, say
 from orchestration.commands.input_digests import content_digest, prove_models
