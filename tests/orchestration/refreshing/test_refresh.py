@@ -76,6 +76,7 @@ def test_an_update_reruns_exactly_the_sets_that_hold_the_expert(
         "leaderboard": {None},
         "task_arithmetic/champion": {None},
         "slerp/champion": {None},
+        "catalog_site": {None},
     }
     assert rerun(run(project, instance)) == {}
 
@@ -157,6 +158,7 @@ def test_a_new_recipe_and_a_new_coefficient_run_and_nothing_else(
         "leaderboard": {None},
         "average/champion": {None},
         "task_arithmetic/champion": {None},
+        "catalog_site": {None},
     }
 
 
