@@ -50,10 +50,10 @@ class HubPush:
                     " pushed. Make it private there, or leave --private out"
                 )
             with contextlib.ExitStack() as opened:
-                operations = [
-                    CommitOperationAdd(file.path, opened.enter_context(file.open()))
-                    for file in files
-                ]
+                operations: list[Any] = []
+                for file in files:
+                    data: Any = opened.enter_context(file.open())  # annotated as BinaryIO alone
+                    operations.append(CommitOperationAdd(file.path, data))
                 commit: Any = api.create_commit(
                     self.repository, operations=operations, commit_message=message
                 )
