@@ -93,7 +93,7 @@ def _first_lines(text: str) -> str:
     hidden = of_table[MOST_ROWS + HEAD :]
     if not hidden:
         return text
-    note = f"\n{len(hidden)} more rows are not shown."
+    note = f"\n{len(hidden)} more rows are not shown; `ronghe leaderboard` shows them all."
     return "\n".join([*lines[: hidden[0]], note, *lines[hidden[-1] + 1 :]])
 
 

@@ -11,6 +11,7 @@ is scored on questions of CosmosQA: four sentences to choose from, in groups tha
 - Ours: one process with a store in a new folder. A candidate is merged into memory and scored there
   by the live model; the best is written at the end (`--keep all` writes each of them, and scores
   what was written).
+  With `--early-stopping` candidates that are worse for sure are not asked everything.
 - Theirs: for each candidate `mergekit-yaml` writes a checkpoint and `lm_eval` scores it, with the
   same questions as a task file, probabilities in float32 as ours are, and its default of everything
   else but the batch size. With `--theirs N` only N of them are run, and seconds are scaled up to
@@ -124,7 +125,8 @@ def ours(work: Path, arguments: argparse.Namespace) -> tuple[Run, dict[str, Any]
         [
             *(sys.executable, "-m", "benchmarks.eval_sweep_work", "sweep", str(arguments.model)),
             *(str(work), str(store), str(found), arguments.keep, str(arguments.threads or 0)),
-            *(arguments.dtype, *map(str, lambdas(arguments.candidates))),
+            *(arguments.dtype, "early" if arguments.early_stopping else "whole"),
+            *(map(str, lambdas(arguments.candidates))),
         ]
     )
     return run, json.loads(found.read_text(encoding="utf-8")), bytes_of(store)
@@ -202,7 +204,8 @@ def benchmark(work: Path, arguments: argparse.Namespace) -> None:
         run, answers, nbytes = theirs(work, value, arguments)
         runs.append(run)
         other_bytes = nbytes * len(points)
-        scores.append({"lambda": value, **compare(found["candidates"][str(value)], answers)})
+        if str(value) in found["candidates"]:  # not left early
+            scores.append({"lambda": value, **compare(found["candidates"][str(value)], answers)})
     if not runs:
         print(f"where ours went: {json.dumps(found['seconds'])}")
         return
@@ -218,8 +221,9 @@ def benchmark(work: Path, arguments: argparse.Namespace) -> None:
     print(f"\n{markdown(COLUMNS, rows)}\n")
     if scale > 1:
         print(f"their seconds are those of {len(runs)} candidates, times {scale:g}\n")
-    names = list(scores[0])
+    names = list(scores[0]) if scores else []
     print(markdown(names, [[f"{value:.6g}" for value in each.values()] for each in scores]))
+    print(f"best of ours: {found['best']}. {found['saved']}")
     print(f"\nwhere ours went: {json.dumps(found['seconds'])}")
     save(arguments.json, {"items": arguments.items, "candidates": len(points), "keep":
                           arguments.keep, "ours": asdict(mine), "ours_disk": mine_bytes,
@@ -241,6 +245,9 @@ def main() -> None:
     )
     parser.add_argument("--dtype", default="bfloat16", help="of the model and all that is merged")
     parser.add_argument("--keep", choices=("champion", "all"), default="champion")
+    parser.add_argument(
+        "--early-stopping", action="store_true", help="of ours: who is worse for sure is left"
+    )
     parser.add_argument("--threads", type=int, help="of ours, for scoring (default: all cores)")
     parser.add_argument("--batch-size", type=int, default=16, help="of lm_eval")
     parser.add_argument("--lm-eval", type=Path, default=ROOT / ".venv/bin/lm_eval")

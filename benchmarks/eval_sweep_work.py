@@ -1,7 +1,7 @@
 """What benchmarks.eval_sweep runs in processes of their own: experts are made, a sweep is scored.
 
 python -m benchmarks.eval_sweep_work expert MODEL FOLDER NUMBER RANK CHANGE
-python -m benchmarks.eval_sweep_work sweep MODEL WORK STORE FOUND KEEP THREADS DTYPE LAMBDA…
+python -m benchmarks.eval_sweep_work sweep MODEL WORK STORE FOUND KEEP THREADS DTYPE EARLY LAMBDA…
 """
 
 import contextlib
@@ -151,19 +151,24 @@ def score_sweep(
     keep: str,
     threads: int,
     dtype: str,
+    early: bool,
     lambdas: list[float],
 ) -> dict[str, Any]:
     """Merge and score every candidate, and write the best; or write all, with `keep` all.
 
-    Returns accuracy and log-likelihoods of each candidate, and where the seconds went.
+    With `early` candidates that are worse for sure are left. Returns accuracy and log-likelihoods
+    of each candidate that was asked everything, and where the seconds went.
     """
     from assets.work.candidates import CandidateScorer
+    from assets.work.early_stopping import score_set
     from assets.work.entries import UpstreamModel
     from assets.work.merging import MergeJob, merge_set, point_at
     from assets.work.pulling import pull_model
     from assets.work.scoring import Scoring
+    from assets.work.set_scores import SetPoints
     from assets.work.suite_files import load_suite
     from assets.work.virtual_checkpoints import materialize
+    from eval_ops.scores.gates import parse_gate
     from merge_ops.recipes import Steps
     from merge_ops.recipes.reading import parse_recipe
     from merge_ops.stream import StreamSettings
@@ -202,10 +207,20 @@ def score_sweep(
     suite = load_suite(work / "suite.yaml")
     scoring = Scoring(suite, settings.device, threads)
     candidates: dict[str, Any] = {}
-    best, most = merged.checkpoints[0], -1.0
+    best, most, saved = merged.checkpoints[0], -1.0, ""
     with CandidateScorer(store, job, scoring, settings) as scorer:
+        raced: dict[str, Any] = {}
+        if early:
+            gate = parse_gate({"early_stopping": True})
+            named = {each.coefficient: each.coefficient for each in merged.checkpoints}
+            found_of = score_set(store, scorer, scoring, SetPoints("bench", named, named), gate)
+            raced, saved = dict(found_of.scored), found_of.note or found_of.saved.to_text()
+            took("merging and scoring")
         for value, checkpoint in zip(lambdas, merged.checkpoints, strict=True):
-            scores = scorer.score_point("bench", checkpoint.coefficient).scores
+            name = checkpoint.coefficient
+            if early and name not in raced:
+                continue
+            scores = (raced[name] if early else scorer.score_point("bench", name)).scores
             samples = scores.samples
             right = sum(sample.value for sample in samples) / len(samples)
             found = {sample.item: list(sample.loglikelihoods) for sample in samples}
@@ -214,10 +229,12 @@ def score_sweep(
             share = sum(validation) / len(validation)
             if share > most:
                 best, most = checkpoint, share
-            took("scoring" if keep == "all" else "merging and scoring")
+            if not early:
+                took("scoring" if keep == "all" else "merging and scoring")
     materialize(store, best.artifact, settings)
     took("writing the best")
-    return {"candidates": candidates, "seconds": seconds, "best": best.coefficient}
+    found = {"candidates": candidates, "seconds": seconds, "best": best.coefficient}
+    return {**found, "saved": saved}
 
 
 def main() -> None:
@@ -240,10 +257,10 @@ def main() -> None:
         found = ways_apart(Path(model), Path(suite))
         Path(out).write_text(json.dumps(found), encoding="utf-8")
         return
-    model, work, store, out, keep, threads, dtype, *lambdas = given
+    model, work, store, out, keep, threads, dtype, early, *lambdas = given
     points = [float(value) for value in lambdas]
     where = Path(model), Path(work), Path(store)
-    found = score_sweep(*where, keep, int(threads), dtype, points)
+    found = score_sweep(*where, keep, int(threads), dtype, early == "early", points)
     Path(out).write_text(json.dumps(found), encoding="utf-8")
 
 

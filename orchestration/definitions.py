@@ -11,7 +11,6 @@ from typing import Any
 import dagster as dg
 
 from assets.broken_parts import build_broken_part
-from assets.catalog_site import build_catalog_site
 from assets.champions import build_champion
 from assets.checked_suites import build_checked_suite, checked_suite_key
 from assets.checks import build_checkpoint_check
@@ -41,11 +40,12 @@ from orchestration.automation import (
 )
 from orchestration.catalogs import Catalog, Partitions, load_catalog
 from orchestration.catalogs.catalog_name import catalog_name
-from orchestration.catalogs.site_facts import site_facts, site_inputs, site_version
+from orchestration.catalogs.site_facts import site_facts
 from orchestration.daemon_sensor import RefreshSensor
 from orchestration.executors import step_executor
 from orchestration.recipe_versions import digest_of, is_plain_average, recipe_version
 from orchestration.settings import Settings, load_settings
+from orchestration.site_asset import site_asset
 from resources.compute import gpu_op_tags
 
 KINDS = ("recipe", "suite", "model")
@@ -150,11 +150,7 @@ def _assets(
         for made in _recipe_assets(partitions, merge):
             yield with_words(made, recipe.title, recipe.description)
     yield from _results(partitions)
-    facts = site_facts(partitions, _contest(partitions), name)
-    inputs = site_inputs(facts)
-    yield build_catalog_site(
-        facts, inputs, site_version(partitions, facts), when_any_input_changes()
-    )
+    yield site_asset(partitions, _contest(partitions), name)
 
 
 def _shared_assets(partitions: Partitions) -> Iterator[Any]:

@@ -59,7 +59,7 @@ def _ask_child(judge: "Judge", messages: Messages, device: str, threads: int) ->
         "tokenizer_seconds": TOKENIZER_SECONDS,
     }
     doing = f"grades answers as judge {judge.name}"
-    module, cuda = "eval_ops.suites.judge_child", device != "cpu"
+    module, cuda = "eval_ops.suites.valuing.judge_child", device != "cpu"
     return str(ask_child(module, Path(judge.model), request, doing, cuda=cuda)["says"])
 
 
@@ -72,7 +72,7 @@ def runs_through(program: str) -> bool:
     from merge_ops.errors import ChildEndedError, ChildRaisedError
 
     with LimitedChild(
-        "eval_ops.suites.program_child",
+        "eval_ops.suites.valuing.program_child",
         memory=PROGRAM_MEMORY,
         cpu_seconds=PROGRAM_CPU_SECONDS,
         open_files=PROGRAM_OPEN_FILES,

@@ -6,11 +6,11 @@ programs that are run, get their scores in `later_scores`.
 
 from eval_ops.suites import served
 from eval_ops.suites.evaluator import Evaluator, fetch_data
-from eval_ops.suites.items import Item
-from eval_ops.suites.items import read_items as read_items
-from eval_ops.suites.later_scores import later_scores
+from eval_ops.suites.reading.items import Item
+from eval_ops.suites.reading.items import read_items as read_items
 from eval_ops.suites.suite_json import suite_to_json
 from eval_ops.suites.suites import Judge, Suite, check_suite, shipped_suites
+from eval_ops.suites.valuing.later_scores import later_scores
 
 __all__ = [
     "Evaluator",

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from eval_ops.suites.answers import LETTERS, ROUGE, same_letters, score_text
+from eval_ops.suites.valuing.answers import LETTERS, ROUGE, same_letters, score_text
 
 if TYPE_CHECKING:
     from eval_ops.suites.suites import Benchmark

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from eval_ops.suites.items import Item
+from eval_ops.suites.reading.items import Item
 from eval_ops.suites.suites import Benchmark, Judge, PinnedFile, Suite
 
 

@@ -40,15 +40,15 @@ from pydantic import ValidationError
 
 from eval_ops.errors import ItemsError, SuiteError
 from eval_ops.faults import Place, did_you_mean, list_faults
-from eval_ops.suites.definitions import (
+from eval_ops.suites.reading.definitions import (
     SET_BY_READER,
     BenchmarkDefinition,
     JudgeDefinition,
     Source,
     SuiteDefinition,
 )
-from eval_ops.suites.items import FileReader, Item
-from eval_ops.suites.resolving import DataPlace, JudgePrompt, PinnedFile, Shelf, resolve
+from eval_ops.suites.reading.items import FileReader, Item
+from eval_ops.suites.reading.resolving import DataPlace, JudgePrompt, PinnedFile, Shelf, resolve
 
 DIGEST_FORMAT = 1
 """Raise this when the same suite would be scored in another way."""

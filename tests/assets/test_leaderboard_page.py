@@ -26,7 +26,7 @@ def test_intervals_are_not_broken_and_hidden_rows_are_counted(
     text = str(event.metadata["one: table"].value)
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len(rows) == 2 + 3
-    assert "1 more rows are not shown." in text
+    assert "1 more rows are not shown; `ronghe leaderboard` shows them all." in text
     assert f"90.0 (69.9{DASH}{JOINER}97.2)" in rows[2]
     assert text.count(DASH) == text.count(f"{DASH}{JOINER}")
     assert {"one: plot", "one: retention, drawn"} <= set(event.metadata)

@@ -29,7 +29,7 @@ class Prepared(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: Prepared
+    server: Prepared  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def do_GET(self) -> None:
         status, body, missing = self.server.answers.pop(0)

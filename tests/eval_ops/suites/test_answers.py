@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval_ops.suites.answers import (
+from eval_ops.suites.valuing.answers import (
     LETTERS,
     MixedTokenizer,
     exact_match,
@@ -110,7 +110,7 @@ def test_rouge_leaves_a_stream_that_somebody_took_open() -> None:
     """absl, which rouge_score imports, closes standard error as it was, with logging's handlers."""
     code = (
         "import io, logging, sys\n"
-        "from eval_ops.suites.answers import rouge\n"
+        "from eval_ops.suites.valuing.answers import rouge\n"
         "taken = sys.stderr = io.StringIO()\n"
         "rouge('a', ['a'])\n"
         "sys.stderr = io.StringIO()\n"

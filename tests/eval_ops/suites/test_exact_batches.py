@@ -62,7 +62,8 @@ def ask_lm_eval(folder: Path, suite: Any, name: str) -> list[Any]:
     task.build_all_requests(rank=0, world_size=1)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
     assert model.dtype == torch.bfloat16
-    lm = HFLM(pretrained=model, tokenizer=AutoTokenizer.from_pretrained(folder), batch_size=BATCH)
+    kind: Any = HFLM
+    lm = kind(pretrained=model, tokenizer=AutoTokenizer.from_pretrained(folder), batch_size=BATCH)
     return list(getattr(lm, task.instances[0].request_type)(task.instances, disable_tqdm=True))
 
 

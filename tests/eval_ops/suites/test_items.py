@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from eval_ops.errors import ItemsError
-from eval_ops.suites.items import read_items
+from eval_ops.suites.reading.items import read_items
 from merge_ops.checkpoints.plain_files import StrangersFiles
 
 GOOD = {"id": "a", "split": "test", "prompt": "1+1=", "choices": ["1", "2"], "answer": 1}

@@ -13,8 +13,8 @@ from assets.work.suite_files import load_suite
 from eval_ops.errors import JudgeError, ScoresError
 from eval_ops.scores import Sample, SuiteScores
 from eval_ops.suites import Evaluator, later_scores
-from eval_ops.suites.judging import grade_in, messages
 from eval_ops.suites.suites import Suite
+from eval_ops.suites.valuing.judging import grade_in, messages
 from tests.real_data import real_data
 
 JUDGE = {"endpoint": "http://127.0.0.1:9/v1", "model": "grader"}
@@ -166,7 +166,7 @@ def test_a_judge_without_a_grade_is_asked_once_more(written: tuple[Suite, SuiteS
 
 def test_a_judge_of_this_machine_always_gives_a_grade(chat_model: Path, tmp_path: Path) -> None:
     from eval_ops.running import LiveModel
-    from eval_ops.suites.judge_child import says
+    from eval_ops.suites.valuing.judge_child import says
 
     judge = LiveModel().load(chat_model)
     chat = [{"role": "system", "content": "Grade."}, {"role": "user", "content": "warms"}]

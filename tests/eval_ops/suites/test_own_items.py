@@ -12,7 +12,7 @@ from assets.work.suite_files import load_suite
 from eval_ops.errors import ItemsError, SuiteError
 from eval_ops.suites import Evaluator
 from eval_ops.suites.item_tasks import configuration, rows
-from eval_ops.suites.items import Item, divide
+from eval_ops.suites.reading.items import Item, divide
 
 EXAM: list[dict[str, Any]] = [
     {"id": "1", "split": "validation", "stem": "木生", "A": "火", "B": "土", "C": "", "key": "A"},
@@ -223,7 +223,7 @@ def test_written_answers_are_those_of_the_model_itself(
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from eval_ops.suites.answers import rouge
+    from eval_ops.suites.valuing.answers import rouge
 
     model: Any = AutoModelForCausalLM.from_pretrained(checkpoints[0], dtype="auto").eval()
     tokenizer: Any = AutoTokenizer.from_pretrained(checkpoints[0])

@@ -124,7 +124,7 @@ def test_summaries_and_rouge_are_those_of_greedy_generation(
 
 
 def test_rouge_of_real_summaries_is_what_is_counted_by_hand() -> None:
-    from eval_ops.suites.answers import rouge
+    from eval_ops.suites.valuing.answers import rouge
 
     rows = list(rows_of("xsum.csv").values())
     for row, other in itertools.pairwise(rows):

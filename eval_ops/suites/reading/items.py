@@ -15,10 +15,10 @@ from blake3 import blake3
 
 from eval_ops.errors import ItemsError
 from eval_ops.faults import did_you_mean, quoted
-from eval_ops.suites import item_forms
-from eval_ops.suites.answers import LETTERS
-from eval_ops.suites.item_forms import NUMBERED, SPLITS, ItemForm, Split, template_fields
-from eval_ops.suites.item_rows import FileReader, Row, read_bytes, read_rows
+from eval_ops.suites.reading import item_forms
+from eval_ops.suites.reading.item_forms import NUMBERED, SPLITS, ItemForm, Split, template_fields
+from eval_ops.suites.reading.item_rows import FileReader, Row, read_bytes, read_rows
+from eval_ops.suites.valuing.answers import LETTERS
 
 MAX_FAULTS = 100
 """Faults of one file that are listed."""

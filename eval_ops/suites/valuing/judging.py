@@ -13,8 +13,8 @@ from dataclasses import replace
 from eval_ops.errors import JudgeError
 from eval_ops.scores import Sample
 from eval_ops.suites.conversations import TURN, turns_of
-from eval_ops.suites.items import Item
-from eval_ops.suites.reference_answers import OWN_SYSTEM, OWN_TEMPLATE
+from eval_ops.suites.reading.items import Item
+from eval_ops.suites.reading.reference_answers import OWN_SYSTEM, OWN_TEMPLATE
 from eval_ops.suites.suites import Benchmark
 
 Message = Mapping[str, str]

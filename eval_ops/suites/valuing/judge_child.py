@@ -13,7 +13,7 @@ from typing import Any
 
 from eval_ops.running import LiveModel, Loaded, pinned
 from eval_ops.running.foreign_work import limit_tokenizers, limited
-from eval_ops.suites.judging import HIGHEST, grade_in
+from eval_ops.suites.valuing.judging import HIGHEST, grade_in
 
 LEAD = "\nRating: [["
 END = "]]"

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from eval_ops.errors import ItemsError
-from eval_ops.suites.item_rows import FileReader, read_bytes, read_rows
-from eval_ops.suites.items import Item
+from eval_ops.suites.reading.item_rows import FileReader, read_bytes, read_rows
+from eval_ops.suites.reading.items import Item
 
 PROMPTS = ("single-v1", "single-math-v1", "single-v1-multi-turn", "single-math-v1-multi-turn")
 """The prompts that grade one answer, to a first and to a second question."""

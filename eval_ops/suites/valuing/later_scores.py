@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from eval_ops.scores import Sample, Score, SuiteScores, summarize
-from eval_ops.suites.judging import Ask, graded
 from eval_ops.suites.suites import Benchmark, Suite
+from eval_ops.suites.valuing.judging import Ask, graded
 
 Run = Callable[[str], bool]
 """A program → whether it ran to its end: its tests hold."""

@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 from blake3 import blake3
 
 from eval_ops.faults import did_you_mean, quoted
-from eval_ops.suites.answers import LETTERS
+from eval_ops.suites.valuing.answers import LETTERS
 
 Split = Literal["validation", "test"]
 Kind = Literal["choice", "generation"]

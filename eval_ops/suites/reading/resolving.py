@@ -14,15 +14,15 @@ from typing import Any, NamedTuple, Protocol
 from blake3 import blake3
 
 from eval_ops.errors import ItemsError
-from eval_ops.suites.definitions import (
+from eval_ops.suites.reading.definitions import (
     DEFAULT_NEW_TOKENS,
     NEW_TOKENS_FOR_LETTERS,
     BenchmarkDefinition,
     Source,
 )
-from eval_ops.suites.item_forms import ItemForm
-from eval_ops.suites.items import FileReader, Item, divide, read_items
-from eval_ops.suites.reference_answers import (
+from eval_ops.suites.reading.item_forms import ItemForm
+from eval_ops.suites.reading.items import FileReader, Item, divide, read_items
+from eval_ops.suites.reading.reference_answers import (
     OWN_SYSTEM,
     OWN_TEMPLATE,
     read_judge_prompts,

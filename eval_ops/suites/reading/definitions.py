@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from eval_ops.suites.answers import LATER_METRICS, ROUGE, WRITTEN_METRICS
-from eval_ops.suites.item_forms import ROLES, template_fields
+from eval_ops.suites.reading.item_forms import ROLES, template_fields
+from eval_ops.suites.valuing.answers import LATER_METRICS, ROUGE, WRITTEN_METRICS
 
 Name = Annotated[
     str, Field(pattern=r"^[^\W_][\w.-]*$"), AfterValidator(partial(unicodedata.normalize, "NFC"))

@@ -1,0 +1,1 @@
+"""What suite files and items files say: keys, rows and forms, read and checked."""
