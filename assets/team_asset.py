@@ -57,7 +57,9 @@ def team_asset(
             kinds={kind} if kind is not None else None,
             description=description,
             check_specs=[
-                dg.AssetCheckSpec(check, asset=plain_key(key)) if isinstance(check, str) else check
+                dg.AssetCheckSpec(check, asset=plain_key(key))
+                if isinstance(check, str)
+                else check.replace_key(check.key.replace_asset_key(plain_key(key)))
                 for check in checks
             ],
         )(clear_failures()(body))

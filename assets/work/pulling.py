@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from assets.work.entries import UpstreamModel
 from assets.work.packed_models import MODEL, PACKED, Saving, as_it_was, pull_packed, stored_model
@@ -100,7 +100,7 @@ def pull_model(
     checkpoint = _checked(model, whole)
     if not memoized and model.kind == "full":
         digests_of(store, checkpoint, artifact.digest)
-    said: dict[str, str] = {"revision": revision}
+    said: dict[str, Any] = {"revision": revision}
     said |= {"licence": model.licence} if model.licence else {}
     said |= {"resolved": resolved} if (resolved := source.resolved()) is not None else {}
     store.point(MODEL, model.name, artifact.kind, artifact.digest, run=run, **said)
