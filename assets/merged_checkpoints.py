@@ -67,11 +67,6 @@ class MergeRecipe:
         """Key of the studies, where the recipe searches for its coefficients."""
         return dg.AssetKey.from_user_string(names.search(self.name))
 
-    def live_points(self, expert_set: str) -> dict[str, str]:
-        """Return the partition keys of one set, and the coefficient of each."""
-        keys = group_by_set(self.grid.get_partition_keys()).get(expert_set, {})
-        return {str(key): coefficient for coefficient, key in keys.items()}
-
     def job(self, expert_set: str, points: Mapping[str, str]) -> MergeJob:
         """Describe what a run merges for one set; `points` are partition keys by coefficient."""
         keys = {coefficient: str(key) for coefficient, key in points.items()}

@@ -61,10 +61,11 @@ def build_scores(
     def scores(context: dg.AssetExecutionContext, settings: RunSettings) -> dg.MaterializeResult:
         store, scoring, batch = settings.store(), _scoring(suite, settings, context), Batch(context)
         progress = partial(log_progress, context.log, unit="items")
+        live = group_by_set(merge.grid.get_partition_keys()) if gate.early_stopping else {}
         for expert_set, keys in group_by_set(batch.keys).items():
             job, key_of = merge.job(expert_set, keys), {str(key): key for key in keys.values()}
             with CandidateScorer(store, job, scoring, settings.stream()) as scorer:
-                for points in _together(merge, expert_set, keys, recipes):
+                for points in _together(merge, expert_set, keys, live, recipes):
                     found = score_set(store, scorer, scoring, points, gate, progress)
                     for name in points.wanted:
                         with batch.part(key_of[name]):
@@ -80,13 +81,15 @@ def _together(
     merge: MergeRecipe,
     expert_set: str,
     keys: Mapping[str, dg.MultiPartitionKey],
+    live: Mapping[str, Mapping[str, dg.MultiPartitionKey]],
     recipes: Sequence[str],
 ) -> list[SetPoints]:
     """What is scored at once: with early stopping a set as a whole, else point by point."""
     wanted = {str(key): coefficient for coefficient, key in keys.items()}
     models = (merge.base, *expert_set.split("+"))
-    if parse_gate(merge.recipe.gate).early_stopping:
-        return [SetPoints(merge.name, wanted, merge.live_points(expert_set), models, recipes)]
+    if live:
+        of_set = {str(key): coefficient for coefficient, key in live[expert_set].items()}
+        return [SetPoints(merge.name, wanted, of_set, models, recipes)]
     return [SetPoints(merge.name, {key: c}, wanted, models) for key, c in wanted.items()]
 
 

@@ -8,7 +8,7 @@ import dagster as dg
 from assets.display import tell
 from assets.run_settings import RunSettings
 from assets.work.entries import UpstreamModel
-from assets.work.pulling import revisions
+from assets.work.pulling import kept_note, revisions
 from merge_ops.errors import shown
 
 
@@ -30,7 +30,8 @@ def build_upstream_model(
     ) -> dg.DataVersionsByPartition:
         revision_of, faults = revisions(list(models.values()), Path(settings.catalog_folder))
         for name, fault in faults.items():
-            tell(context.log, f"upstream model '{name}': {shown(fault, lines=True)}")
+            told = f"{fault}{kept_note(settings.store(), name)}"
+            tell(context.log, f"upstream model '{name}': {shown(told, lines=True)}")
         if not revision_of:
             message = "; ".join(faults.values()) or "the catalog lists no model"
             raise dg.Failure(f"no upstream model can be reached: {message}", allow_retries=False)

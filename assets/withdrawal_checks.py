@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from assets.checks import evaluations
+from assets.key_names import plain_key
 from assets.run_settings import RunSettings
 from assets.work import names
 from assets.work.withdrawal import Withdrawal, rests_on, told, withdrawals
@@ -24,10 +25,10 @@ Found = Mapping[str | None, Sequence[Withdrawal]]
 
 
 def spec(asset: str, partitions: dg.PartitionsDefinition | None = None) -> dg.AssetCheckSpec:
-    """Return the check of one asset, to be declared with it."""
+    """Return the check of one asset, to be declared with it under its plain key."""
     return dg.AssetCheckSpec(
         CHECK,
-        asset=asset.split("/"),
+        asset=plain_key(dg.AssetKey(asset.split("/"))),
         partitions_def=partitions,
         description="Neither it nor anything that it was made from was withdrawn"
         " (`ronghe withdraw`).",

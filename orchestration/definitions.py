@@ -4,16 +4,13 @@ Loads with no environment, reads no weight and contacts no store.
 """
 
 import dataclasses
-import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
-from blake3 import blake3
 
 from assets.broken_parts import build_broken_part
-from assets.catalog_site import build_catalog_site
 from assets.champions import build_champion
 from assets.checked_suites import build_checked_suite, checked_suite_key
 from assets.checks import build_checkpoint_check
@@ -32,7 +29,6 @@ from assets.upstream import build_upstream_model
 from assets.words import with_words
 from assets.work.collecting import Contest, RankedRecipe
 from assets.work.kept_rows import Broken
-from merge_ops.plans.plan import PLAN_VERSION
 from merge_ops.recipes import Recipe
 from orchestration.announcements import announce
 from orchestration.automation import (
@@ -44,10 +40,12 @@ from orchestration.automation import (
 )
 from orchestration.catalogs import Catalog, Partitions, load_catalog
 from orchestration.catalogs.catalog_name import catalog_name
-from orchestration.catalogs.site_facts import site_facts, site_inputs, site_version
+from orchestration.catalogs.site_facts import site_facts
 from orchestration.daemon_sensor import RefreshSensor
 from orchestration.executors import step_executor
+from orchestration.recipe_versions import digest_of, is_plain_average, recipe_version
 from orchestration.settings import Settings, load_settings
+from orchestration.site_asset import site_asset
 from resources.compute import gpu_op_tags
 
 KINDS = ("recipe", "suite", "model")
@@ -152,11 +150,7 @@ def _assets(
         for made in _recipe_assets(partitions, merge):
             yield with_words(made, recipe.title, recipe.description)
     yield from _results(partitions)
-    facts = site_facts(partitions, _contest(partitions), name)
-    inputs = site_inputs(facts)
-    yield build_catalog_site(
-        facts, inputs, site_version(partitions, facts), when_any_input_changes()
-    )
+    yield site_asset(partitions, _contest(partitions), name)
 
 
 def _shared_assets(partitions: Partitions) -> Iterator[Any]:
@@ -182,7 +176,7 @@ def _merges(catalog: Catalog, partitions: Partitions) -> list[MergeRecipe]:
             grid=partitions.grid_of(steps.result),
             deps=partitions.inputs_of(steps, steps.result),
             licences={name: model.licence for name, model in catalog.models.items()},
-            code_version=_recipe_version(steps.result),
+            code_version=recipe_version(steps.result),
         )
         for steps in catalog.files.values()
     ]
@@ -197,7 +191,7 @@ def _steps(catalog: Catalog, partitions: Partitions) -> list[RecipeStep]:
             sets=partitions.sets_of(steps.result) if steps.takes_experts(step) else None,
             deps=partitions.inputs_of(steps, step),
             licences={name: model.licence for name, model in catalog.models.items()},
-            code_version=_recipe_version(step),
+            code_version=recipe_version(step),
         )
         for steps in catalog.files.values()
         for step in steps.earlier
@@ -242,7 +236,7 @@ def _search(
     suite, sets = catalog.suites[str(recipe.suite)], partitions.sets_of(recipe)
     suite_digest = catalog.suite_digests[str(recipe.suite)]
     asked: Any = dict(recipe.search) if recipe.search else recipe.soup
-    version = _digest([merge.code_version, asked, recipe.seed, suite_digest])
+    version = digest_of([merge.code_version, asked, recipe.seed, suite_digest])
     deps = _checked_before(catalog, str(recipe.suite))
     return build_search(merge, suite, version, sets, condition, gpu_op_tags(), deps)
 
@@ -267,7 +261,7 @@ def _results(partitions: Partitions) -> Iterator[Any]:
         bases,
         partitions.models,
         partitions.model_to_scores,
-        _digest(versions),
+        digest_of(versions),
         models_condition,
         gpu_op_tags(),
     )
@@ -279,12 +273,12 @@ def _results(partitions: Partitions) -> Iterator[Any]:
         live += [dataclasses.asdict(contest.broken), versions]
     if catalog.imported:
         live.append({name: digest for name, (_, digest) in catalog.imported.items()})
-    yield build_leaderboard(contest, _digest(live), condition)
+    yield build_leaderboard(contest, digest_of(live), condition)
     for recipe in contest.recipes:
         named, accepted = catalog.recipes[recipe.name], list(recipe.accepted_conflicts)
         said = {"keep": named.keep} if named.keep else {}
         said |= {"accepted": accepted} if accepted else {}
-        version = _digest(dict(recipe.gate) | said)
+        version = digest_of(dict(recipe.gate) | said)
         made = build_champion(contest, recipe, version, when_inputs_change(), announce)
         yield with_words(made, named.title, named.description)
 
@@ -294,43 +288,12 @@ def _ranked(recipe: Recipe, partitions: Partitions) -> RankedRecipe:
     return RankedRecipe(
         recipe.name,
         str(recipe.suite),
-        _is_plain_average(recipe),
+        is_plain_average(recipe),
         points,
         recipe.gate,
         recipe.kept,
         recipe.accept_licence_conflicts,
     )
-
-
-def _is_plain_average(recipe: Recipe) -> bool:
-    """Whether a recipe is the mean of the experts and nothing else."""
-    weight = recipe.parameters.get("weight")
-    plain = isinstance(weight, int | float) and recipe.parameters.get("normalize", True) is True
-    return plain and recipe.merge_method == "linear" and not (recipe.models or recipe.sweep)
-
-
-def _recipe_version(recipe: Recipe) -> str:
-    """Changes with whatever in a recipe changes every merge. Sweep and sets are partitions."""
-    return _digest(
-        [
-            [recipe.method.name, recipe.method.version, recipe.seed if recipe.method.random else 0],
-            [recipe.base_model, [dataclasses.asdict(section) for section in recipe.sections]],
-            bool(recipe.experts),
-            [dict(recipe.parameters), recipe.dtype, recipe.out_dtype],
-            [_vocabulary_of(recipe), PLAN_VERSION],
-            *([recipe.keep] if recipe.keep else ()),  # what was not written may have to be now
-        ]
-    )
-
-
-def _vocabulary_of(recipe: Recipe) -> list[Any]:
-    written = dict(recipe.tokenizer.written) if recipe.tokenizer else None
-    return [written, recipe.chat_template]
-
-
-def _digest(value: Mapping[str, Any] | list[Any]) -> str:
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
-    return blake3(text.encode()).hexdigest()[:32]
 
 
 @dg.definitions

@@ -13,6 +13,7 @@ class UpstreamModel:
     packed where that saves enough, full otherwise. `follow_links` lets the links of a folder of
     one's own lead out of it. With `faults` the entry is broken: the name is kept for what hangs on
     it, and the model can be neither looked at nor pulled. `title` and `description` are for people.
+    A download of more than `max_size` bytes is refused.
     """
 
     name: str
@@ -25,3 +26,4 @@ class UpstreamModel:
     follow_links: bool = False
     faults: tuple[str, ...] = ()
     title: str | None = None
+    max_size: int | None = None

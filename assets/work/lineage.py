@@ -16,7 +16,14 @@ from assets.work.packed_models import MODEL, PACKED
 from assets.work.stored_names import label_of, resolve_name
 from assets.work.virtual_checkpoints import CHECKPOINT
 from assets.work.whole_models import WHOLE_MODEL
-from merge_ops.provenance.ancestry import CONTENT, Ancestor, Ancestry, Descendant, Edge
+from merge_ops.provenance.ancestry import (
+    CONTENT,
+    Ancestor,
+    Ancestry,
+    Descendant,
+    Edge,
+    without_stacks,
+)
 from merge_ops.provenance.licences import JOIN, effective
 from merge_ops.provenance.upstream_card import stated_ids
 
@@ -188,17 +195,8 @@ def parents_in(manifest: Mapping[str, Any], digest: str) -> list[Edge]:
     if isinstance(making, dict):
         parts = [str(part) for several in making["models"].values() for part in several]
     else:
-        parts = _unstacked([str(each) for each in manifest.get("inputs") or ()])
+        parts = without_stacks([str(each) for each in manifest.get("inputs") or ()])
     return [Edge(digest, each, CONTENT) for each in dict.fromkeys(parts)]
-
-
-def _unstacked(digests: Sequence[str]) -> list[str]:
-    """The digests without those that stand for a base with an adapter on it, both here too."""
-    from merge_ops.checkpoints.checkpoint import stacked_digest
-
-    pairs = ([a, b] for a in digests for b in digests if a != b)
-    stacked = {stacked_digest(pair) for pair in pairs}
-    return [each for each in digests if each not in stacked]
 
 
 def _read_down(store: "ArtifactStore", root: Root) -> _Graph:

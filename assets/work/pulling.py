@@ -1,5 +1,6 @@
 """From an upstream source to a checked model in the store. Knows no Dagster."""
 
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -89,6 +90,7 @@ def pull_model(
     artifact = store.find(ref.kind, ref.digest) if ref is not None and known else None
     memoized, saving = artifact is not None, None
     if artifact is None:
+        _check_size(model, source)
         told = download_text(source)
         if tell is not None and told is not None:
             tell(told)
@@ -106,6 +108,49 @@ def pull_model(
     counts = (len(entries), sum(entry.count for entry in entries))
     seconds = time.perf_counter() - started
     return PulledModel(artifact, revision, memoized, seconds, *counts, saving)
+
+
+def kept_note(store: "ArtifactStore", name: str) -> str:
+    """Say what the store keeps of a model whose source cannot be reached; "" where it has none.
+
+    What was made of it stays, and merges go on with it.
+    """
+    ref = store.ref(MODEL, name)
+    if ref is None:
+        return ""
+    which = ref.fields.get("resolved") or ref.fields.get("revision") or ref.digest
+    return f"; the store keeps what was pulled of it before ({which}), and merges go on with that"
+
+
+def _check_size(model: UpstreamModel, source: "ModelSource") -> None:
+    """Refuse a download that is larger than the catalog allows, or than the disk has room for.
+
+    Raises ModelSourceError before anything is downloaded. A place that tells no sizes is left to
+    whoever downloads from it.
+    """
+    from resources.errors import ModelSourceError
+    from resources.upstream import FarModel
+
+    if not isinstance(source, FarModel) or source.cached() is not None:
+        return
+    try:
+        total = sum(source.sizes().values())
+    except ModelSourceError:
+        if model.max_size is None:
+            return
+        raise
+    if model.max_size is not None and total > model.max_size:
+        raise ModelSourceError(
+            f"model '{model.name}' ({source.location}) has {total:,} bytes to download, and"
+            f" models.yaml allows {model.max_size:,} (max_size); nothing was downloaded"
+        )
+    place = next(each for each in (source.kept_in, *source.kept_in.parents) if each.exists())
+    free = shutil.disk_usage(place).free
+    if total > free:
+        raise ModelSourceError(
+            f"model '{model.name}' ({source.location}) has {total:,} bytes to download, and {place}"
+            f" has {free:,} free; free space, or set {source.variable} to a folder on a larger disk"
+        )
 
 
 def _kept_right(model: UpstreamModel, ref: "Ref") -> bool:

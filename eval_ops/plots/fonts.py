@@ -9,7 +9,7 @@ import unicodedata
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 PACKAGE, FILE = "pylopdf_fonts_zh_cn", "NotoSansSC-Regular.otf"
 OWN = "DejaVu Sans"
@@ -56,8 +56,8 @@ def _glyphs() -> frozenset[int]:
     """The code points that the fonts have glyphs for."""
     from matplotlib import font_manager
 
-    points = set[int]()
+    points, fonts = set[int](), cast(Any, font_manager)  # its types leave parts open
     for family in families():
-        path = font_manager.findfont(family, fallback_to_default=False)
-        points.update(font_manager.get_font(path).get_charmap())
+        path = fonts.findfont(family, fallback_to_default=False)
+        points.update(fonts.get_font(path).get_charmap())
     return frozenset(points)

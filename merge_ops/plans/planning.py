@@ -28,6 +28,7 @@ from merge_ops.plans.quiet_agreement import quiet_cautions
 from merge_ops.plans.resolution import ParameterResolver
 from merge_ops.plans.side_files import side_file_cautions, side_file_faults
 from merge_ops.plans.steps import Copy, Merge, Step
+from merge_ops.plans.symmetric_models import with_symmetry
 from merge_ops.recipes.recipe import DTYPES, Coefficient, Recipe
 from merge_ops.vocabularies.output_tokenizer import OutputTokenizer, output_tokenizer
 
@@ -47,6 +48,7 @@ def plan_merge(
     not fit, or their merge not its config, RecipeError where a required parameter has no value.
     """
     recipe = with_one_name_each(recipe, checkpoints)
+    checkpoints = with_symmetry(recipe, checkpoints)
     donor = donor_of(recipe, checkpoints)
     weighed = [donor, *(checkpoints[name] for name in recipe.merged_models)]
     check_weights(weighed)

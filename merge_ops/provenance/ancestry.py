@@ -6,11 +6,12 @@ licence, are a catalog's words; the digests and the edges follow from content al
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, cast
 
+from merge_ops.checkpoints.checkpoint import stacked_digest
 from merge_ops.errors import AncestryError
 
 BASE, INPUT, ADAPTER, STEP, CONTENT = "base", "expert", "adapter", "step", "content"
@@ -142,6 +143,16 @@ class Ancestry:
                 f"this is no ancestry as `ronghe lineage --json` writes it: {error}"
             ) from error
         return found
+
+
+def without_stacks(digests: Sequence[str]) -> list[str]:
+    """Return the digests but for those of a base with an adapter on it, both of which are here too.
+
+    An earlier release's manifest lists all three.
+    """
+    pairs = ([first, second] for first in digests for second in digests if first != second)
+    stacked = {stacked_digest(pair) for pair in pairs}
+    return [each for each in digests if each not in stacked]
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,14 @@ _LANGUAGE = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*")
 
 
 def hub_id(origin: str | None) -> str | None:
-    """Return the Hub's id in a URI such as hf://org/name@commit; None where there is none."""
+    """Return the Hub's id in a URI such as hf://org/name@commit; None where there is none.
+
+    Old models of the Hub have no owner in their ids (`gpt2`).
+    """
     scheme, _, rest = (origin or "").partition("://")
     found = rest.partition("@")[0]
-    return found if scheme == "hf" and is_hub_id(found) else None
+    whole = found if "/" in found else f"models/{found}"
+    return found if scheme == "hf" and is_hub_id(whole) else None
 
 
 def is_hub_id(text: str) -> bool:

@@ -31,7 +31,7 @@ LEAST_SCORE = 8.0
 """Standard errors, as matrices differ, that the mean weight must be above zero."""
 LEAST_AGREEMENT = 0.9
 """The share of matrices in which the weight must be above zero."""
-MOST_SPREAD = 0.25
+MOST_SPREAD = 0.4
 """Standard deviation of the weights over the matrices, against their mean. A merge gives a model
 one weight everywhere; what a similar training has in common with it comes and goes."""
 PLAIN_EFFECT = 3.0

@@ -56,7 +56,7 @@ def odd_signs(
 
 
 def _lengths(experts: Mapping[str, Rows]) -> Iterator[Caution]:
-    """Task vectors that are much longer or shorter than the others; of two both are each other's."""
+    """Task vectors that are much longer or shorter than those of the others."""
     norms = {
         name: math.sqrt(math.fsum(float(row["norm"] or 0.0) ** 2 for row in rows))
         for name, rows in experts.items()

@@ -13,6 +13,8 @@ from merge_ops.recipes.vocabulary_policy import BASE, UNION
 def recipe_document(recipe: Recipe, values: Parameters) -> dict[str, Any]:
     """Return the recipe of one coefficient as mergekit would write it."""
     document: dict[str, Any] = {"merge_method": recipe.merge_method}
+    if recipe.symmetry:
+        document |= recipe.symmetry.written
     if recipe.base_model:
         document["base_model"] = recipe.base_model
     if recipe.modules:

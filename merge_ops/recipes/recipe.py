@@ -22,6 +22,7 @@ from typing import Any, cast
 
 from merge_ops.methods.parameters import REQUIRED, is_gradient
 from merge_ops.methods.registry import MergeMethod
+from merge_ops.recipes.symmetry_step import SymmetryStep
 from merge_ops.recipes.vocabulary_policy import TokenizerPolicy
 
 Parameters = Mapping[str, Any]
@@ -128,6 +129,7 @@ class Recipe:
     verify: bool = True
     accept_licence_conflicts: tuple[str, ...] = ()
     seed: int = 0
+    symmetry: SymmetryStep | None = None
     title: str | None = None
     description: str | None = None
 
@@ -150,10 +152,11 @@ class Recipe:
     def referenced_models(self) -> tuple[str, ...]:
         """Return every model that the recipe names, in order, each once.
 
-        Models that only `tokenizer` names come last.
+        Models that only `tokenizer` names come last, and the base that a model is aligned to.
         """
         named = self.tokenizer.model_names if self.tokenizer else ()
-        return tuple(dict.fromkeys([*self.merged_models, *named]))
+        beside = [self.symmetry.base] if self.symmetry and self.symmetry.base else []
+        return tuple(dict.fromkeys([*self.merged_models, *named, *beside]))
 
     @property
     def merged_models(self) -> tuple[str, ...]:

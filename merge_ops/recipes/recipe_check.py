@@ -15,6 +15,7 @@ from merge_ops.recipes.recipe import ALL, ALL_PAIRS, DTYPES, KEEP_CHAMPION, KEEP
 from merge_ops.recipes.search_check import search_faults, shadowed, soup_faults
 from merge_ops.recipes.section_check import parameter_faults, section_faults, section_of
 from merge_ops.recipes.spelling import as_written_here, reference_faults
+from merge_ops.recipes.symmetry_step import as_passthrough, symmetry_faults, symmetry_step
 from merge_ops.recipes.vocabulary_policy import policy_faults, policy_of
 
 MAX_COEFFICIENTS = 4096
@@ -31,7 +32,8 @@ def check_recipe(value: Any, name: str, subject: str) -> Recipe:
     if foreign is not None:
         raise RecipeError(subject, [foreign])
     document = as_written_here(cast(dict[str, Any], value))
-    faults = list(_key_faults(document))
+    faults = [*_key_faults(document), *symmetry_faults(document)]
+    document = as_passthrough(document)
     method_name = document.get("merge_method")
     if not isinstance(method_name, str):
         faults.append(Fault("merge_method", "is missing; name one, for example 'ties'"))
@@ -170,6 +172,7 @@ def _dtype_hint(value: str) -> str:
 
 def _build(document: Mapping[str, Any], method: MergeMethod, name: str, subject: str) -> Recipe:
     section = section_of({key: document.get(key) for key in ("models", "slices")})
+    symmetry = symmetry_step(document)
     modules = cast(dict[str, dict[str, Any]], document.get("modules") or {})
     sweep = cast(dict[str, list[Any]], document.get("sweep") or {})
     experts: list[str | tuple[str, ...]] = []
@@ -186,7 +189,7 @@ def _build(document: Mapping[str, Any], method: MergeMethod, name: str, subject:
         models=section.models,
         slices=section.slices,
         modules={name: section_of(table, f"modules.{name}.") for name, table in modules.items()},
-        base_model=document.get("base_model"),
+        base_model=document.get("base_model") if symmetry is None else None,
         parameters=document.get("parameters") or {},
         dtype=document.get("dtype"),
         out_dtype=document.get("out_dtype"),
@@ -202,6 +205,7 @@ def _build(document: Mapping[str, Any], method: MergeMethod, name: str, subject:
         verify=document.get("verify") is not False,
         accept_licence_conflicts=tuple(document.get("accept_licence_conflicts") or ()),
         seed=document.get("seed") or 0,
+        symmetry=symmetry,
         title=document.get("title"),
         description=document.get("description"),
     )

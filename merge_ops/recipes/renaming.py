@@ -30,6 +30,8 @@ def renamed(recipe: Recipe, names: Names) -> Recipe:
         modules={key: _section(each, names) for key, each in recipe.modules.items()},
         base_model=_name(recipe.base_model, names),
         tokenizer=_policy(recipe.tokenizer, names),
+        symmetry=recipe.symmetry
+        and dataclasses.replace(recipe.symmetry, base=_name(recipe.symmetry.base, names)),
     )
 
 

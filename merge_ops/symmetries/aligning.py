@@ -23,12 +23,13 @@ from merge_ops.symmetries.anatomy import Anatomy, read_anatomy
 from merge_ops.symmetries.keys import turned
 from merge_ops.symmetries.matching import match_rows
 from merge_ops.symmetries.monomial import Monomial, by_blocks, identity
-from merge_ops.symmetries.symmetry import LayerSymmetry, Symmetry, joined, transformed
+from merge_ops.symmetries.symmetry import Change, LayerSymmetry, Symmetry, joined
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Matrix = NDArray[np.float32]
+    Matrices = Mapping[str, Matrix]
 
 VERSION = 1
 MOST_TOKENS = 4096  # rows of the embedding that say which column is which
@@ -75,11 +76,11 @@ def align(
     layers: dict[str, LayerSymmetry] = {}
     squares = [0.0, 0.0, 0.0]
     for number, name in enumerate(anatomy.layers):
-        layers[name], seen = pair.layer(name, residual)
+        layers[name], seen, matrices = pair.layer(name, residual)
         for kind, is_changed in seen.items():
             changed[kind] = changed.get(kind, False) or is_changed
         symmetry = joined(anatomy, residual, {name: layers[name]})
-        for place, square in enumerate(pair.distance(name, symmetry)):
+        for place, square in enumerate(_distance(name, symmetry, *matrices)):
             squares[place] += square
         if progress:
             progress(number + 1, len(anatomy.layers))
@@ -137,14 +138,17 @@ class _Pair:
         factors[residual.index] = np.abs(_snapped(ratio))
         return factors
 
-    def layer(self, name: str, residual: Monomial) -> tuple[LayerSymmetry, dict[str, bool]]:
-        """The symmetry inside one layer, and what of it is a change."""
+    def layer(
+        self, name: str, residual: Monomial
+    ) -> tuple[LayerSymmetry, dict[str, bool], tuple[Matrices, Matrices]]:
+        """The symmetry inside one layer, what of it is a change, and both models' matrices."""
         norms = [
             self.norm_factors(f"{name}.{each}.weight", residual)
             for each in ("input_layernorm", "post_attention_layernorm")
         ]
         ours = {part: self.read(self.base, f"{name}.{_place(part)}") for part in _PARTS}
-        theirs = {part: self.read(self.model, f"{name}.{_place(part)}") for part in _PARTS}
+        stored = {part: self.read(self.model, f"{name}.{_place(part)}") for part in _PARTS}
+        theirs = dict(stored)
         for part, matrix in theirs.items():  # as they are when stream and norms are undone
             if part in ("o", "down"):
                 theirs[part] = _rows(matrix, residual)
@@ -175,20 +179,31 @@ class _Pair:
             "heads": bool((heads != np.arange(self.anatomy.heads)).any()),
             "norms": not all(bool((each == 1).all()) for each in norms),
         }
-        return symmetry, changed
+        return symmetry, changed, (ours, stored)
 
-    def distance(self, name: str, symmetry: Symmetry) -> tuple[float, float, float]:
-        """Sums of squares over a layer's matrices: of model − base, of aligned − base, of base."""
-        aligned = transformed(self.model, symmetry)
-        sums = [0.0, 0.0, 0.0]
-        for part in _PARTS:
-            tensor = f"{name}.{_place(part)}"
-            ours = self.read(self.base, tensor)
-            for place, model in enumerate((self.model, aligned)):
-                change = self.read(model, tensor) - ours
-                sums[place] += float(np.vdot(change, change))
-            sums[2] += float(np.vdot(ours, ours))
-        return sums[0], sums[1], sums[2]
+
+def _distance(
+    name: str, symmetry: Symmetry, ours: Matrices, theirs: Matrices
+) -> tuple[float, float, float]:
+    """Sums of squares over a layer's matrices: of model − base, of aligned − base, of base."""
+    sums = [0.0, 0.0, 0.0]
+    for part, matrix in ours.items():
+        change = symmetry.changes.get(f"{name}.{_place(part)}")
+        for place, other in enumerate((theirs[part], _applied(theirs[part], change))):
+            off = other - matrix
+            sums[place] += float(np.vdot(off, off))
+        sums[2] += float(np.vdot(matrix, matrix))
+    return sums[0], sums[1], sums[2]
+
+
+def _applied(matrix: Matrix, change: Change | None) -> Matrix:
+    if change is None:
+        return matrix
+    if change.rows is not None:
+        matrix = _rows(matrix, change.rows)
+    if change.columns is not None:
+        matrix = matrix[:, change.columns.index] * change.columns.scale.astype(np.float32)
+    return matrix
 
 
 def _place(part: str) -> str:

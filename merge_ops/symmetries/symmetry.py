@@ -218,6 +218,11 @@ class TransformedTensor:
         rows, columns = self.change.rows, self.change.columns
         if rows is None:
             self.own.fill(fetch, first * width, block.view(-1))
+        elif 2 * (last - first) >= rows.size:  # one read of all takes less than one of each
+            every = torch.empty((rows.size, width), dtype=torch.float32)
+            self.own.fill(fetch, 0, every.view(-1))
+            scale = torch.from_numpy(rows.scale[first:last].astype(np.float32))
+            block = every[torch.from_numpy(rows.index[first:last])].mul_(scale[:, None])
         else:
             for place, row in enumerate(rows.index[first:last].tolist()):
                 self.own.fill(fetch, row * width, block[place])

@@ -10,6 +10,7 @@
         base: tiny-base
         kind: full                                # or lora
         store: packed                             # or full; left out: packed if it saves 20 %
+        max_size: 20GB                            # more is not downloaded
       - name: mine
         source: /data/mine
         follow_links: true                        # links may lead out of this folder: my own

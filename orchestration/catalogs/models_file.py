@@ -20,6 +20,7 @@ from merge_ops.checkpoints.bounded_yaml import DocumentError, read_documents
 from merge_ops.errors import Fault, did_you_mean, quoted
 from orchestration.catalogs.catalog import BrokenPart, CatalogError
 from orchestration.catalogs.names import BANNED, alike, name_rule, secret_fault
+from orchestration.options import OptionError, size
 from orchestration.settings import catalog_name_fault
 
 KEYS = ("name", "models")
@@ -42,6 +43,7 @@ class ModelDefinition(BaseModel):
     description: str | None = None
     store: Literal["full", "packed"] | None = None
     follow_links: bool = False
+    max_size: int | str | None = None
 
 
 def declared_name(folder: Path) -> str | None:
@@ -173,8 +175,18 @@ def _entry_faults(where: str, entry: object) -> Iterator[Fault]:
         yield Fault(f"{where}.name", f"is {quoted(given)}; {name_rule()}")
     if written.get("follow_links") is True and isinstance(source, str) and not _is_local(source):
         yield Fault(f"{where}.follow_links", "is for a folder of one's own, and this is none")
+    if written.get("max_size") is not None and isinstance(size_of(written["max_size"]), str):
+        yield Fault(f"{where}.max_size", str(size_of(written["max_size"])))
     if isinstance(source, str) and (problem := secret_fault(source)):
         yield Fault(f"{where}.source", problem)
+
+
+def size_of(written: object) -> int | str:
+    """The bytes that `20GB` or a number stands for, or why it stands for none."""
+    try:
+        return size(str(written))
+    except OptionError as error:
+        return f"is {quoted(written)}; it must be {error}"
 
 
 def _is_local(source: str) -> bool:
@@ -186,7 +198,9 @@ def _is_local(source: str) -> bool:
 def _model_of(entry: Mapping[str, Any], name: str) -> UpstreamModel:
     """An entry as far as it can be understood."""
     try:
-        return UpstreamModel(**ModelDefinition.model_validate(entry).model_dump())
+        fields = ModelDefinition.model_validate(entry).model_dump()
+        most = size_of(fields["max_size"]) if fields["max_size"] is not None else None
+        return UpstreamModel(**{**fields, "max_size": most if isinstance(most, int) else None})
     except ValidationError:
         source, base = entry.get("source"), entry.get("base")
         lora: Literal["lora", "full"] = "lora" if entry.get("kind") == "lora" else "full"

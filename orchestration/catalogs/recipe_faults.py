@@ -27,6 +27,9 @@ def recipe_faults(catalog: Catalog, steps: Steps) -> Iterator[Fault]:
     yield from _step_name_faults(catalog, steps, file)
     for document in steps.recipes:
         place = f"{file}: document {document.name}" if steps.earlier else file
+        if document.symmetry is not None:
+            problem = "is for `ronghe merge`: a catalog keeps no key, and takes what came out"
+            yield Fault(f"{place}: {document.symmetry.kind}", problem)
         for name in document.missing_parameters:
             problem = f"has no value, and {document.merge_method} requires it"
             yield Fault(f"{place}: parameters.{name}", problem)

@@ -25,6 +25,7 @@ from orchestration.announcements import announce
 from orchestration.catalogs.catalog_name import named_settings
 from orchestration.commands.catalog_store import open_store
 from orchestration.commands.console import PlainConsole, marked, say
+from orchestration.commands.site_command import renew_site
 from orchestration.commands.store_tables import SHORT, make_console, print_table
 from orchestration.settings import Settings, load_settings
 from resources.errors import MissingArtifactError
@@ -190,7 +191,8 @@ def _finish(
     state = champion_state(store, recipe.name)
     if state is not None and state.stale:
         say(console, marked("stale:", "yellow", state.stale))
-    problems = [announce(done.event), tell_dagster(settings, store, recipe.name)]
+    told = tell_dagster(settings, store, recipe.name)
+    problems = [announce(done.event), told, renew_site(settings)]
     for problem in problems:
         if problem is not None:
             say(console, marked("warning:", "yellow", problem))

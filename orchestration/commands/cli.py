@@ -13,6 +13,7 @@ from orchestration.commands.artifact_commands import app as artifact_app
 from orchestration.commands.catalog_commands import app as catalog_app
 from orchestration.commands.comparison_commands import app as comparison_app
 from orchestration.commands.starting.commands import app as starting_app
+from orchestration.commands.upkeep_commands import app as upkeep_app
 
 EXAMPLES = """Merge two models:  ronghe merge recipe.yaml out
 
@@ -228,6 +229,7 @@ def restore_expert(
 app.add_typer(comparison_app)
 app.add_typer(starting_app)
 app.add_typer(catalog_app)
+app.add_typer(upkeep_app)
 app.add_typer(artifact_app)
 
 

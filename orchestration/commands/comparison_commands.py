@@ -48,6 +48,23 @@ def diff(
     run_diff(a, b, DiffOptions(base, as_json, threads, memory, follow_links))
 
 
+@app.command(epilog="Example:  ronghe protection-key my.key.json")
+def protection_key(
+    path: Annotated[Path, typer.Argument(help="The file to write; there may be none yet.")],
+    kinds: Annotated[
+        list[str] | None,
+        typer.Option(help="mlp, vo, qk, heads, norms, residual; all without it."),
+    ] = None,
+    no_scales: Annotated[
+        bool, typer.Option("--no-scales", help="Orders and signs alone: for float16.")
+    ] = False,
+) -> None:
+    """Write a new key for `protect:` steps, which keep a model's function and hide its weights."""
+    from orchestration.commands.protection_command import write_key
+
+    write_key(path, kinds or [], not no_scales)
+
+
 @app.command(epilog="Example:  ronghe verify-merge ./merged --recipe recipe.yaml")
 def verify_merge(
     checkpoint: Model,

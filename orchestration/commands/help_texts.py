@@ -47,7 +47,8 @@ def with_help(app: "typer.Typer", language: str) -> Any:
     for name, command in commands_of(group):
         entry = table["commands"].get(name, {})
         lines = [EXAMPLE[language] + line for line in entry.get("examples", ())]
-        command.epilog = "\n\n".join(lines) or command.epilog
+        own = (command.epilog or "").replace(EXAMPLE["en"], EXAMPLE[language])
+        command.epilog = "\n\n".join(lines) or own or None
         if language == "zh":
             command.help = entry.get("zh", command.help)
             command.short_help = None

@@ -30,8 +30,8 @@ from orchestration.settings import how_to_compute
 from resources.errors import ResourceError
 
 if TYPE_CHECKING:
+    from assets.work.reproducing import Remade
     from merge_ops.checkpoints import ByteSource
-    from merge_ops.jobs.reproducing import Remade
     from resources.store import ArtifactStore
 
 COMMAND = "ronghe reproduce"
@@ -56,7 +56,7 @@ def run_reproduce(what: str, options: ReproduceOptions) -> None:
     Exit status 0: the same bytes; 1: other bytes, or nothing to compare with. Raises
     ReproductionError where it cannot be made here, and says why.
     """
-    from merge_ops.jobs.reproducing import make_again
+    from assets.work.reproducing import make_again
     from merge_ops.stream import StreamSettings
     from merge_ops.working_folders import working_folder
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from assets.work.sharing.signing import check_signature, is_encrypted, sign
 from assets.work.stored_names import LOADABLE, Named, open_named, resolve_name
+from assets.work.withdrawal import read_each
 from merge_ops.errors import Fault, SettingsError
 from orchestration.commands.catalog_store import open_store
 from orchestration.commands.console import PlainConsole, progress_bar, say
@@ -82,10 +83,9 @@ def _every(store: ArtifactStore, kind: str | None) -> list[Named]:
     """Every model and checkpoint that is written, or those of one kind."""
     kinds = LOADABLE if kind is None else (kind,)
     listed = [name for name in store.upkeep.manifests() if name[0] in kinds]
-    manifests = store.upkeep.read_manifests(listed)
     return [
         Named(digest, kind, digest)
-        for (kind, digest), manifest in manifests.items()
+        for (kind, digest), manifest in read_each(store, listed)
         if not isinstance(manifest, dict) or manifest.get("virtual") is not True
     ]
 

@@ -15,22 +15,17 @@ if TYPE_CHECKING:
     from assets.site.changes import Failure
     from assets.site.publishing import PublishedSite
 
+CATALOG_SITE = "catalog_site"
 MARK = "index.html"
 """A folder that holds it is taken for an earlier site and written over."""
 
 
 def run_site(out: Path | None, as_json: bool) -> None:
     """Render the site into the store where something changed; copy it to a folder if asked."""
-    from assets.site.publishing import publish_site
-    from orchestration.catalogs import load_catalog
-    from orchestration.definitions import site_facts_of
-
     settings = named_settings(load_settings())
     if out is not None:
         _check(out)
-    store = open_store(settings)
-    facts = site_facts_of(load_catalog(settings.catalog), str(settings.catalog_name))
-    site = publish_site(store, facts, _failures(settings))
+    site = _render(settings)
     if out is not None:
         _copy(site, out)
     first = str(out.absolute() / MARK) if out is not None else site.index
@@ -52,6 +47,32 @@ def run_site(out: Path | None, as_json: bool) -> None:
     say(console, f"              {size}; {what}")
     for name, problem in site.view.problems:
         say(console, f"could not be read: {name}: {problem}", "yellow")
+
+
+def renew_site(settings: Settings) -> str | None:
+    """Render the site again where the store has one; return a warning where that cannot be done.
+
+    For commands that change what it shows: what they did stands, whatever becomes of the site.
+    """
+    from merge_ops.errors import RongheError
+    from resources.errors import ResourceError
+
+    try:
+        settings = named_settings(settings)
+        if open_store(settings).ref(CATALOG_SITE) is not None:
+            _render(settings)
+    except (RongheError, ResourceError) as error:
+        return f"the catalog site is as it was ({error}); `ronghe site` renders it"
+    return None
+
+
+def _render(settings: Settings) -> "PublishedSite":
+    from assets.site.publishing import publish_site
+    from orchestration.catalogs import load_catalog
+    from orchestration.definitions import site_facts_of
+
+    facts = site_facts_of(load_catalog(settings.catalog), str(settings.catalog_name))
+    return publish_site(open_store(settings), facts, _failures(settings))
 
 
 def _check(out: Path) -> None:

@@ -11,6 +11,7 @@ from orchestration.commands.catalog_store import open_store
 from orchestration.commands.champion_commands import checked_reason, stream_of, tell_dagster
 from orchestration.commands.console import PlainConsole, marked, say
 from orchestration.commands.list_command import print_json, quoted
+from orchestration.commands.site_command import renew_site
 from orchestration.commands.store_tables import make_list_console
 from orchestration.settings import Settings, load_settings
 from resources.store import ArtifactStore
@@ -42,6 +43,7 @@ def run_withdraw(
     problems = [announce(event) for event in outcome.events]
     problems += [tell_dagster(settings, store, each.recipe) for each in outcome.demotions]
     problems.append(_tell_dagster(settings, store, outcome.touched))
+    problems.append(renew_site(settings))
     if as_json:
         print_json(outcome.to_json())
     else:

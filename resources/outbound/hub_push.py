@@ -7,7 +7,7 @@ from typing import Any
 
 from resources.errors import OutboundError
 from resources.outbound.files import OutgoingFile
-from resources.upstream import hub_endpoint
+from resources.upstream.hub_cache import hub_endpoint
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 

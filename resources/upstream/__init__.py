@@ -2,7 +2,6 @@
 
 from resources.upstream.far_model import FarModel, download_text
 from resources.upstream.folder_source import FolderModel
-from resources.upstream.hub_cache import hub_endpoint
 from resources.upstream.model_sources import FAR_SCHEMES, open_far_model, open_model_source
 from resources.upstream.source import FileSink, FileWriter, ModelSource, wanted_files
 
@@ -14,7 +13,6 @@ __all__ = [
     "FolderModel",
     "ModelSource",
     "download_text",
-    "hub_endpoint",
     "open_far_model",
     "open_model_source",
     "wanted_files",

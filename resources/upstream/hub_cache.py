@@ -7,6 +7,7 @@ Whoever loads a tokenizer alone leaves a snapshot without weights, and a downloa
 one with some of them. So a snapshot is looked at before it is taken for the model.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -41,6 +42,12 @@ def hub_cache() -> Path:
 def hub_endpoint() -> str:
     """Return the address of the Hub, or of the mirror that HF_ENDPOINT names now."""
     return (os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, as the Hub tells it of large files."""
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def model_folder(name: str, cache: Path | None = None) -> Path:

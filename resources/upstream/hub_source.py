@@ -18,6 +18,7 @@ from resources.upstream.folder_source import FolderModel
 from resources.upstream.hub_cache import (
     COMMIT,
     cached_snapshot,
+    file_sha256,
     hub_endpoint,
     may_lack_side_files,
     missing_weights,
@@ -177,13 +178,15 @@ class HubModel:
         from huggingface_hub.errors import OfflineModeIsEnabled
 
         try:
-            names = [file.rfilename for file in self._info(commit).siblings or []]
+            listed = {file.rfilename: file for file in self._info(commit).siblings or []}
         except OfflineModeIsEnabled:
             folder = self._snapshot(commit, [], offline=True)
             if missing_weights(folder) is not None:
                 raise
             return folder
-        files = wanted_files(names, self.location)
+        files = wanted_files(listed, self.location)
+        before = cached_snapshot(self.name, commit, self._cache)
+        fresh = [file for file in files if before is None or not (before / file).is_file()]
         folder = self._snapshot(commit, files, offline=False)
         missing = [file for file in files if not (folder / file).is_file()]
         if missing:  # a Hub that is slow to answer now, and a download that was cut off before
@@ -191,7 +194,24 @@ class HubModel:
                 f"model source {self.location} is downloaded in part, and the Hub did not answer "
                 f"in time for the rest ({missing[0]}); run again"
             )
+        for file in fresh:
+            self._check(folder / file, file, listed[file])
         return folder
+
+    def _check(self, path: Path, file: str, listed: Any) -> None:
+        """Hash a file that just came, where the Hub says what it should be; its client does not.
+
+        A wrong one is removed, so that the next try brings it again.
+        """
+        said = getattr(getattr(listed, "lfs", None), "sha256", None)
+        if said is None or file_sha256(path) == said:
+            return
+        path.resolve().unlink()
+        path.unlink(missing_ok=True)
+        raise ModelSourceError(
+            f"model source {self.location}: {file} arrived with other bytes than are there (its "
+            f"SHA-256 differs); it was removed. Check the network to {self.home}, and run again"
+        )
 
     def _snapshot(self, revision: str, files: list[str], offline: bool) -> Path:
         from huggingface_hub import snapshot_download

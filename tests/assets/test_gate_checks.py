@@ -51,7 +51,8 @@ def test_a_better_candidate_passes_every_check_and_becomes_champion(tmp_path: Pa
     scored = ScoredStore(tmp_path)
     scored.everything({"x=0": 0.95, "x=1": 0.4})
     checks = checks_of(scored)
-    assert set(checks) == {CHECK, *NAMES, "rests_on_nothing_withdrawn"}
+    others = {"rests_on_nothing_withdrawn", "licences_go_together"}
+    assert set(checks) == {CHECK, *NAMES, *others}
     assert all(check.passed for check in checks.values())
     numbers = {key: value.value for key, value in checks["mean_is_better"].metadata.items()}
     assert numbers["verdict"] == "better"

@@ -34,9 +34,12 @@ class Line:
         return shlex.split(self.text, comments=True)
 
 
-def lines_of(page: str) -> Iterator[Line]:
-    """Yield the lines of the shell blocks of a page, in order."""
+def lines_of(page: str, section: str = "") -> Iterator[Line]:
+    """Yield the lines of the shell blocks of a page, or of one section of it, in order."""
     text = (ROOT / page).read_text(encoding="utf-8")
+    if section:
+        text = text.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+        assert text, section
     for block in _BLOCK.finditer(text):
         why = block["why"] or ""
         for line in block["text"].splitlines():

@@ -1,58 +1,65 @@
 """What the pages tell a reader to type does what they say, in order, on small models."""
 
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from orchestration.settings import NAMES
-from tests.docs.page_commands import NOT_RUN, lines_of, models_of, write_models
+from tests.docs.page_commands import NOT_RUN, Line, lines_of, models_of, write_models
 from tests.merging import ROOT, ronghe
 
 RUN = ("docs/concepts.md", "docs/operations.md")
-"""Pages whose commands are run from the first to the last."""
+"""Pages whose commands are run from the first to the last, in one project: each line once."""
 SAME = {"docs/concepts.zh-CN.md": "docs/concepts.md"}
 """Pages in Chinese with the commands of an English one."""
+SECTIONS = {"README.md": "A catalog of your own", "README.zh-CN.md": "你自己的目录册"}
+"""Sections with nothing but commands that are run there."""
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pages")
-    write_models(folder)
-    return folder / "models"
+def said(line: Line) -> list[str]:
+    """The words of a line, wherever its program lies, in whichever language it speaks."""
+    first, *rest = line.words
+    program = first.removeprefix("../").removeprefix(".venv/bin/")
+    return [program, *(word for word in rest if word not in ("--language", "zh"))]
 
 
-@pytest.mark.parametrize("page", RUN)
-def test_commands_of_a_page(page: str, models: Path, tmp_path: Path, monkeypatch) -> None:
+def test_commands_of_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (*NAMES, "DAGSTER_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    shutil.copytree(models, tmp_path / "models")
-    assert all((tmp_path / each).is_dir() for each in models_of(page))
-    folder = tmp_path
-    for line in lines_of(page):
-        if line.why_not:
-            continue
-        words = line.words
-        if words[0] == "cd":
-            folder = folder / words[1]
-        elif words[0] == "ronghe" or words[1:2] == ["ronghe"]:
-            given = {} if words[0] == "ronghe" else dict([words[0].split("=", 1)])
-            done = ronghe(*words[words.index("ronghe") + 1 :], folder=folder, environment=given)
-            assert done.returncode == 0, f"{line.text}\n{done.stdout}\n{done.stderr}"
-        else:
-            assert words[0] in ("cp", "mkdir"), line.text
-            subprocess.run(words, cwd=folder, check=True)
+    write_models(tmp_path)
+    folder, done = tmp_path, list[list[str]]()
+    for page in RUN:
+        assert all((tmp_path / each).is_dir() for each in models_of(page))
+        for line in lines_of(page):
+            words = said(line)
+            if words in done or line.why_not:
+                continue
+            done.append(words)
+            if words[0] == "cd":
+                folder = folder / words[1]
+            elif "ronghe" in words[:2]:
+                at = words.index("ronghe")
+                given = dict(word.split("=", 1) for word in words[:at])
+                ended = ronghe(*words[at + 1 :], folder=folder, environment=given)
+                assert ended.returncode == 0, f"{line.text}\n{ended.stdout}\n{ended.stderr}"
+            else:
+                assert words[0] in ("cp", "mkdir"), line.text
+                subprocess.run(words, cwd=folder, check=True)
+
+
+@pytest.mark.parametrize("page", SECTIONS)
+def test_commands_of_the_readmes_are_among_them(page: str) -> None:
+    run = [said(line) for each in RUN for line in lines_of(each)]
+    own = [said(line) for line in lines_of(page, SECTIONS[page])]
+    assert len(own) >= 4
+    assert [words for words in own if words not in run] == []
 
 
 @pytest.mark.parametrize("page", SAME)
 def test_both_languages_have_the_same_commands(page: str) -> None:
-    def said(name: str) -> list[list[str]]:
-        given = [line.words for line in lines_of(name)]
-        return [[word for word in words if word not in ("--language", "zh")] for words in given]
-
-    assert said(page) == said(SAME[page])
+    assert [*map(said, lines_of(page))] == [*map(said, lines_of(SAME[page]))]
 
 
 def test_what_is_not_run_says_why() -> None:

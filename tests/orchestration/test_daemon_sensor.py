@@ -91,10 +91,11 @@ def test_an_update_takes_few_runs_and_touches_what_a_refresh_would(
         "leaderboard": {None},
         "average/champion": {None},
         "slerp/champion": {None},
+        "catalog_site": {None},
     }
     asked = sorted(sorted(names) for names, _ in daemon.runs)
     assert asked == [
-        ["average/champion", "leaderboard", "slerp/champion"],
+        ["average/champion", "catalog_site", "leaderboard", "slerp/champion"],
         ["average/merge_plan"],
         ["average/merged_checkpoint", "average/scores"],
         ["model", "model_scores"],
@@ -271,7 +272,7 @@ def everything_of_the_demo() -> set[str]:
     recipes = {path.stem for path in (ROOT / "catalog" / "recipes").glob("*.yaml")}
     kinds = ("merge_plan", "merged_checkpoint", "scores", "champion")
     return {
-        *("model", "model_scores", "task_vector", "leaderboard"),
+        *("model", "model_scores", "task_vector", "leaderboard", "catalog_site"),
         *(f"{recipe}/{kind}" for recipe in recipes for kind in kinds),
     }
 
@@ -310,7 +311,7 @@ def test_what_waits_for_a_partition_that_fails_is_asked_for_once_that_run_is_ove
         {"average/merge_plan"},
         {"average/merged_checkpoint", "average/scores"},
         {"average/scores"},  # asked for by themselves for the first time
-        {"leaderboard", "average/champion"},
+        {"leaderboard", "average/champion", "catalog_site"},
     ]
     daemon.fails = set()
     daemon.observe({"e2": "3"})

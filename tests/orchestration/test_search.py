@@ -56,6 +56,34 @@ def test_a_search_is_an_asset_with_its_trials(tmp_path: Path) -> None:
         assert (study["trials"], study["scores that were in the store"]) == (4, 3)
 
 
+EARLY = {**TASK_ARITHMETIC, "experts": "all-pairs", "gate": {"early_stopping": True}}
+SOUP = {"merge_method": "linear", "experts": "all-pairs", "suite": "colours", "soup": "greedy"}
+
+
+def test_soups_and_early_stopping_in_a_catalog(tmp_path: Path) -> None:
+    project = make_project(tmp_path, {"early": EARLY, "soup": SOUP}, experts=2)
+    settings = project.settings()
+    with open_instance(settings) as instance:
+        assert refresh(instance, settings).failures == []
+        (study,) = made(instance, "soup/search").values()
+        (merged,) = made(instance, "soup/merged_checkpoint").items()
+        assert merged == ("searched|e1+e2", merged[1])
+        assert merged[1]["digest"] == study["its digest"]
+        scores = made(instance, "early/scores")
+        assert len(scores) == 2
+        # These models all answer alike, so nobody is worse, and all are asked everything.
+        assert all("mean on test items" in each for each in scores.values())
+        again = refresh(instance, settings)
+        assert not any(count.rerun for count in again.counts.values())
+
+
+def test_a_soup_of_categories_needs_several(tmp_path: Path) -> None:
+    project = make_project(tmp_path, {"soup": {**SOUP, "soup": "soce"}}, experts=2)
+    part = str(load_catalog(project.catalog).broken_of("recipe")["soup"])
+    assert "soup is 'soce', which needs 3 experts in each set, and one is 'e1+e2'" in part
+    assert "needs 2 benchmarks, and suite 'colours' has one; or use `soup: greedy`" in part
+
+
 @pytest.mark.parametrize(
     ("search", "told"),
     [

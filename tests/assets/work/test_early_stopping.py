@@ -41,7 +41,7 @@ WHOLE = parse_gate({"minimum_samples": 5})
 class MadeUp(ScoredStore):
     """Candidates that are made, and answer when they are asked: so large a share is right."""
 
-    models = ("base", "e1")
+    models: tuple[str, ...] = ("base", "e1")
 
     def make(self, shares: Mapping[str, float], broken: str = "") -> None:
         self.suite = load_suite(self.root / "one.yaml")

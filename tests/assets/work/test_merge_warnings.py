@@ -3,7 +3,10 @@
 import json
 from pathlib import Path
 
+from safetensors.torch import load_file, save_file
+
 from assets.work.merging import MergeJob, merge_set, point_at
+from assets.work.studying import study_set, study_task_vector
 from merge_ops.recipes.reading import parse_recipe
 from merge_ops.recipes.steps import Steps
 from merge_ops.stream.stream import StreamSettings
@@ -35,3 +38,25 @@ def test_warnings_are_kept(tmp_path: Path) -> None:
         assert ref.fields["warnings"] == [warning]
         card = (merged.checkpoints[0].artifact.folder() / "README.md").read_text()
         assert "expert-2" not in card
+
+
+def test_signs_of_odd_experts_are_told_by_the_study_and_kept_with_what_is_merged(
+    tmp_path: Path,
+) -> None:
+    family = factory.write_family(tmp_path / "models", factory.LLAMA)
+    weights, base = (each / "model.safetensors" for each in (family.experts[1], family.base))
+    origin, tensors = load_file(base), load_file(weights)
+    longer = {name: origin[name] + 9 * (each - origin[name]) for name, each in tensors.items()}
+    save_file(longer, weights, metadata={"format": "pt"})
+    store = ArtifactStore.open((tmp_path / "store").as_uri())
+    experts = pull_family(store, family)
+    for expert in experts:
+        study_task_vector(store, "base", expert)
+    found = study_set(store, "base", "+".join(experts))
+    (sign,) = found.findings["signs"]
+    assert sign.startswith("expert-2 changed 9 times as much as the others of its set")
+    assert sign in found.findings["warnings"]
+    recipe = parse_recipe(RECIPE.format(method="linear", parameters="weight: 1"), "m", "m.yaml")
+    (coefficient,) = recipe.coefficients()
+    job = MergeJob(Steps((recipe,)), "base", "+".join(experts), {coefficient.id: None})
+    assert merge_set(store, job, StreamSettings(threads=2, device="cpu")).warnings == (sign,)

@@ -1,6 +1,7 @@
 """The centre of trials that are about as good as the best one, and when it wins."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ def space(**parameters: Any) -> SearchSpace:
     return space_of(check_search({"parameters": parameters}), ["a", "b"])
 
 
-def answers(rows: list[list[float]], strata: list[int] | None = None) -> Answers:
+def answers(rows: Sequence[Sequence[float]], strata: list[int] | None = None) -> Answers:
     """Rows of right (1) and wrong (0) answers, each benchmark counting alike."""
     numbers = np.array(strata or [0] * len(rows[0]))
     counts = np.bincount(numbers)

@@ -23,7 +23,7 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def signs(root: Path, change=None) -> list[str]:
-    """The signs of three experts of which the second one is changed: (base, its tensors) → tensors."""
+    """The signs of three experts, of which `change` makes the second one another."""
     base, names = open_checkpoint(str(root / "base")), ["expert-1", "expert-2", "expert-3"]
     models = [open_checkpoint(str(root / name)) for name in names]
     if change is not None:

@@ -146,3 +146,25 @@ def test_no_kinds_and_unknown_ones_are_refused():
         new_key([])
     with pytest.raises(SettingsError, match="is no protection key of version 1"):
         key_from_json({"protection_key": 1, "secret": "00", "kinds": ["mlp"]}, "key.json")
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "mistral"])
+def test_other_kinds_of_decoders_keep_their_function(kind: str, tmp_path: Path):
+    from safetensors.torch import save_file
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    sizes = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    widths = {"hidden_size": 32, "intermediate_size": 48, "head_dim": 16, "vocab_size": 264}
+    config = AutoConfig.for_model(kind, **sizes, **widths, tie_word_embeddings=False)
+    torch.manual_seed(3)
+    live = AutoModelForCausalLM.from_config(config)
+    tensors = {
+        name: (value + 0.1 * torch.randn_like(value)).contiguous()
+        for name, value in live.state_dict().items()
+    }
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    write_json(tmp_path / "config.json", config.to_dict())
+    model = opened(tmp_path)
+    changed = transformed(model, symmetry_of(new_key(), model))
+    before, after = logits(model), logits(changed)
+    assert float((before - after).abs().max()) < 3e-6 * float(before.abs().max())

@@ -76,6 +76,7 @@ def test_an_update_reruns_exactly_the_sets_that_hold_the_expert(
         "leaderboard": {None},
         "task_arithmetic/champion": {None},
         "slerp/champion": {None},
+        "catalog_site": {None},
     }
     assert rerun(run(project, instance)) == {}
 
@@ -104,7 +105,7 @@ def test_the_whole_pipeline_on_each_kind_of_store(
     rows = table.read_json("colours.json")
     assert {row["label"] for row in rows} == {"base", "e1", "e2", "average e1+e2"}
     shown = materialization_metadata(instance, "average/merged_checkpoint", "default|e1+e2")
-    assert shown["uri"] == merged.uri
+    assert shown["uri"] == merged.location
     assert shown["digest"] == merged.digest
     for secret in store.place.secrets():
         written = [*(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())]
@@ -157,6 +158,7 @@ def test_a_new_recipe_and_a_new_coefficient_run_and_nothing_else(
         "leaderboard": {None},
         "average/champion": {None},
         "task_arithmetic/champion": {None},
+        "catalog_site": {None},
     }
 
 

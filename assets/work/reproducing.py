@@ -1,28 +1,26 @@
-"""A checkpoint made again from what its card or manifest says, and its bytes compared."""
+"""A checkpoint made again from what its card or manifest says, and its bytes compared.
 
-from __future__ import annotations
+Knows no store: inputs are opened by whoever calls. Knows no Dagster.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
-from merge_ops.checkpoints.byte_sources import ByteSource, ByteWriter, FolderSink, FolderSource
-from merge_ops.checkpoints.checkpoint import Checkpoint
-from merge_ops.checkpoints.opening import open_checkpoint
+from merge_ops.checkpoints import ByteSource, Checkpoint, FolderSink, FolderSource
 from merge_ops.errors import ReproductionError
-from merge_ops.jobs.assembly import merge
-from merge_ops.plans.plan import Plan
-from merge_ops.plans.planning import DEFAULT_SHARD_BYTES, plan_merge
-from merge_ops.provenance.nameless_card import nameless_card
 from merge_ops.provenance.reproduction import CARD_FILE, MakingStep, Part, Reproduction
-from merge_ops.recipes.recipe_check import check_recipe
-from merge_ops.sources.adapters import open_adapter
-from merge_ops.stream.device import arithmetic_kind
-from merge_ops.stream.settings import StreamSettings
-from merge_ops.stream.stream import Progress
 
+if TYPE_CHECKING:
+    from merge_ops.plans import Plan
+    from merge_ops.progress import Progress
+    from merge_ops.stream import StreamSettings
+
+SHARD_BYTES = 5_000_000_000
+"""Most data of a file of weights, where nothing else was said when it was merged."""
 OpenPart = Callable[[Part, str], ByteSource]
 """Opens a part that goes in, whose content it has proved to have the digest; the text is its name.
 Raises ReproductionError where there is none."""
@@ -49,11 +47,11 @@ class Remade:
 def make_again(
     reproduction: Reproduction,
     open_part: OpenPart,
-    settings: StreamSettings,
+    settings: "StreamSettings",
     work: Path,
     release: str | None,
-    shard_bytes: int = DEFAULT_SHARD_BYTES,
-    progress: Progress | None = None,
+    shard_bytes: int = SHARD_BYTES,
+    progress: "Progress | None" = None,
 ) -> Remade:
     """Plan and merge a checkpoint again, and compare its files with those it had.
 
@@ -61,6 +59,10 @@ def make_again(
     ReproductionError where an input is gone, or what is planned is another checkpoint, and what a
     merge raises.
     """
+    from merge_ops.jobs.assembly import merge
+    from merge_ops.provenance.nameless_card import nameless_card
+    from merge_ops.stream import check_settings
+
     made: dict[str, ByteSource] = {}
 
     def opened(part: Part, name: str) -> ByteSource:
@@ -69,6 +71,7 @@ def make_again(
     hashes = HashingSink()
     for number, step in enumerate(reproduction.steps):
         plan = plan_again(step, opened, settings, release, reproduction.release, shard_bytes)
+        check_settings(plan, settings)
         last = number == len(reproduction.steps) - 1
         folder = work / str(number)
         sink = hashes if last else FolderSink(folder)
@@ -85,12 +88,16 @@ def make_again(
 def plan_again(
     step: MakingStep,
     open_part: OpenPart,
-    settings: StreamSettings,
+    settings: "StreamSettings",
     release: str | None,
     made_by: str | None,
-    shard_bytes: int = DEFAULT_SHARD_BYTES,
-) -> Plan:
+    shard_bytes: int = SHARD_BYTES,
+) -> "Plan":
     """Plan one step again from its inputs. Raises ReproductionError where it is another one."""
+    from merge_ops.plans import plan_merge
+    from merge_ops.recipes import check_recipe
+    from merge_ops.stream import arithmetic_kind
+
     arithmetic = arithmetic_kind(settings.device)
     if step.arithmetic is not None and step.arithmetic != arithmetic:
         raise ReproductionError(
@@ -125,6 +132,9 @@ def plan_again(
 
 def _opened(name: str, parts: tuple[Part, ...], open_part: OpenPart) -> Checkpoint:
     """A model, or a base with the adapters on it."""
+    from merge_ops.checkpoints import open_checkpoint
+    from merge_ops.sources import open_adapter
+
     called = name if len(parts) == 1 else parts[0].digest[:12]
     model = open_checkpoint(called, open_part(parts[0], name), parts[0].digest)
     for position, part in enumerate(parts[1:], start=2):
@@ -139,12 +149,14 @@ class HashingSink:
     def __init__(self) -> None:
         self.files: dict[str, str] = {}
 
-    def open(self, file: str, size: int) -> ByteWriter:
+    def open(self, file: str, size: int) -> "HashedFile":
         """Start a file and return its writer."""
-        return _Hashed(self, file)
+        return HashedFile(self, file)
 
 
-class _Hashed:
+class HashedFile:
+    """A hashed file takes bytes in order and keeps their hash."""
+
     def __init__(self, sink: HashingSink, file: str) -> None:
         self._sink, self._file, self._hasher = sink, file, blake3()
 
@@ -152,7 +164,7 @@ class _Hashed:
         """Hash bytes."""
         return self._hasher.update(data)
 
-    def __enter__(self) -> ByteWriter:
+    def __enter__(self) -> "HashedFile":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:

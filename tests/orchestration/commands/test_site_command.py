@@ -1,0 +1,65 @@
+"""`ronghe site`: the catalog as static pages in the store and in a folder."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from merge_ops.errors import OutputError
+from orchestration.commands.site_command import renew_site, run_site
+from tests.orchestration.tiny_project import AVERAGE, TinyProject, make_project
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TinyProject:
+    """A catalog of which nothing is made yet, and the environment that names it."""
+    made = make_project(tmp_path / "project", {"average": AVERAGE}, experts=2)
+    for name, value in made.environment.items():
+        monkeypatch.setenv(name, value)
+    return made
+
+
+def test_a_site_is_rendered_copied_and_found_unchanged(
+    project: TinyProject, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "public"
+    run_site(out, as_json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert told["index"] == str(out / "index.html")
+    assert told["unchanged"] is False
+    assert told["files"] == sum(path.is_file() for path in out.rglob("*"))
+    html = (out / "models.html").read_text("utf-8")
+    assert ">e1</a>" in html
+    (out / "data" / "board-9.js").write_text("old")
+    run_site(out, as_json=False)
+    assert "nothing has changed since it was rendered" in capsys.readouterr().out
+    assert not (out / "data" / "board-9.js").exists()
+    store = project.opened_store()
+    assert len(store.digests("site")) == 1
+    run_site(None, as_json=False)
+    assert "index.html" in capsys.readouterr().out
+
+
+def test_a_folder_of_other_files_is_left_alone(project: TinyProject, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("x")
+    with pytest.raises(OutputError, match=r"holds other files; give a folder that is new, empty"):
+        run_site(tmp_path / "mine", as_json=False)
+    with pytest.raises(OutputError, match="is no folder"):
+        run_site(tmp_path / "mine" / "thesis.tex", as_json=False)
+    assert not project.opened_store().digests("site")
+
+
+def test_commands_that_change_something_render_a_site_that_is_there(
+    project: TinyProject, tmp_path: Path
+) -> None:
+    assert renew_site(project.settings()) is None
+    assert not project.opened_store().digests("site")
+    run_site(tmp_path / "public", as_json=False)
+    project.write_recipe("sums", {**AVERAGE, "experts": "all"})
+    assert renew_site(project.settings()) is None
+    assert len(project.opened_store().digests("site")) == 2
+    (project.catalog / "models.yaml").write_text("models: 3\n")
+    told = renew_site(project.settings())
+    assert told is not None
+    assert "the catalog site is as it was" in told
