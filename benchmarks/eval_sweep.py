@@ -207,6 +207,7 @@ def benchmark(work: Path, arguments: argparse.Namespace) -> None:
         if str(value) in found["candidates"]:  # not left early
             scores.append({"lambda": value, **compare(found["candidates"][str(value)], answers)})
     if not runs:
+        print(f"best of ours: {found['best']}. {found['saved']}")
         print(f"where ours went: {json.dumps(found['seconds'])}")
         return
     whole = added(runs)
