@@ -54,8 +54,9 @@ class ChangedShape:
         else:
             middle = float(np.median(norms[changed])) if len(changed) else 0.0
             deviation = float(np.median(np.abs(norms[changed] - middle))) if len(changed) else 0.0
-            odd = np.flatnonzero(norms > middle + DEVIATIONS * deviation) if deviation else []
-        return sorted(map(int, odd), key=lambda row: (-norms[row], row))
+            bound = middle + DEVIATIONS * deviation if deviation else np.inf
+            odd = np.flatnonzero(norms > bound)
+        return sorted(odd.tolist(), key=lambda row: (-norms[row], row))
 
     def _share_of_one(self, delta: NDArray[np.float32]) -> float | None:
         """The largest squared singular value of a part, of the sum of all; None of a small part."""

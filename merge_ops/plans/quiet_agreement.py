@@ -108,7 +108,8 @@ def _marks(
 
 def _added(document: Any) -> dict[str, bool]:
     """The added tokens of a tokenizer.json, and whether each is a mark."""
-    entries = document.get("added_tokens") if isinstance(document, dict) else None
+    table = cast("dict[str, Any]", document) if isinstance(document, dict) else {}
+    entries = table.get("added_tokens")
     listed = cast("list[Any]", entries) if isinstance(entries, list) else []
     tables = [cast("dict[str, Any]", each) for each in listed if isinstance(each, dict)]
     return {str(each.get("content")): bool(each.get("special")) for each in tables}

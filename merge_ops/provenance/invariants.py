@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,7 +55,7 @@ def independence(
 
     Needs equal widths. scipy gives ranks and distributions.
     """
-    from scipy.stats import chi2, spearmanr
+    stats: Any = import_module("scipy.stats")
 
     ours, theirs = first[1], second[1]
     widths = [(each.hidden, each.intermediate, len(each.layers)) for each in (ours, theirs)]
@@ -73,14 +74,14 @@ def independence(
             ]
             step = max(1, len(matrices[0]) // MOST_UNITS)
             orders.append(match_among(matrices[0][::step], matrices[1], signed=part == "up"))
-        tested: Any = spearmanr(*orders)
+        tested: Any = stats.spearmanr(*orders)
         rho, p = float(tested.statistic), float(tested.pvalue)
         if math.isfinite(rho):
             found.append((ours.layers[place], rho, max(p, 1e-300) if rho > 0 else 1.0))
     if not found:
         return None
     statistic = -2.0 * math.fsum(math.log(p) for _, _, p in found)
-    return Independence(tuple(found), float(chi2.sf(statistic, 2 * len(found))))
+    return Independence(tuple(found), float(stats.chi2.sf(statistic, 2 * len(found))))
 
 
 def huref(

@@ -250,5 +250,5 @@ def _short(value: Any) -> Any:
     """A value as it is, or the beginning of what is too long to be read."""
     if isinstance(value, list | tuple | dict | str):
         text = value if isinstance(value, str) else repr(cast(object, value))
-        return text[:_LONGEST] + " …" if len(text) > _LONGEST else value
+        return text[:_LONGEST] + " …" if len(text) > _LONGEST else cast(object, value)
     return value

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -270,7 +271,7 @@ def _heads(
 
 def _assigned(alike: NDArray[np.float64]) -> NDArray[np.int64]:
     """For each row the column that it is given so that the sum of what is alike is largest."""
-    from scipy.optimize import linear_sum_assignment
+    linear_sum_assignment: Any = import_module("scipy.optimize").linear_sum_assignment
 
     return np.asarray(linear_sum_assignment(-alike)[1], dtype=np.int64)
 

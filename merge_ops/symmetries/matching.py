@@ -7,6 +7,7 @@ which costs the cube of its size, is left for the few that do not.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,7 +62,7 @@ def match_among(some: Any, all_rows: Any, signed: bool = False) -> NDArray[np.in
 
     Returns for each the row that it is given, (n,). scipy makes the assignment.
     """
-    from scipy.optimize import linear_sum_assignment
+    linear_sum_assignment: Any = import_module("scipy.optimize").linear_sum_assignment
 
     cosines = _unit(some) @ _unit(all_rows).T
     cosines = np.abs(cosines) if signed else cosines
@@ -70,7 +71,7 @@ def match_among(some: Any, all_rows: Any, signed: bool = False) -> NDArray[np.in
 
 def _assign_rest(index: NDArray[np.int64], ours: Any, theirs: Any, signed: bool) -> None:
     """Give every row that has none a row that nobody has."""
-    from scipy.optimize import linear_sum_assignment
+    linear_sum_assignment: Any = import_module("scipy.optimize").linear_sum_assignment
 
     rows = np.flatnonzero(index < 0)
     free = np.setdiff1d(np.arange(len(index)), index[index >= 0])

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import blake3
 import numpy as np
@@ -221,17 +221,25 @@ class TransformedTensor:
         elif 2 * (last - first) >= rows.size:  # one read of all takes less than one of each
             every = torch.empty((rows.size, width), dtype=torch.float32)
             self.own.fill(fetch, 0, every.view(-1))
-            scale = torch.from_numpy(rows.scale[first:last].astype(np.float32))
-            block = every[torch.from_numpy(rows.index[first:last])].mul_(scale[:, None])
+            scale = _tensor(rows.scale[first:last].astype(np.float32))
+            block = every[_tensor(rows.index[first:last])].mul_(scale[:, None])
         else:
             for place, row in enumerate(rows.index[first:last].tolist()):
                 self.own.fill(fetch, row * width, block[place])
-            scale = torch.from_numpy(rows.scale[first:last].astype(np.float32))
+            scale = _tensor(rows.scale[first:last].astype(np.float32))
             block.mul_(scale[:, None])
         if columns is not None:
-            block = block[:, torch.from_numpy(columns.index)]
-            block.mul_(torch.from_numpy(columns.scale.astype(np.float32)))
+            block = block[:, _tensor(columns.index)]
+            block.mul_(_tensor(columns.scale.astype(np.float32)))
         into.copy_(block.view(-1)[start - first * width : end - first * width])
+
+
+def _tensor(array: Any) -> Tensor:
+    """An array as a tensor, which shares its memory."""
+    import torch
+
+    untyped: Any = torch
+    return untyped.from_numpy(array)
 
 
 def transformed(checkpoint: Checkpoint, symmetry: Symmetry, name: str | None = None) -> Checkpoint:
