@@ -11,9 +11,7 @@ if TYPE_CHECKING:  # modules, imported when they are asked for
         licences,
         markdown,
         merge_check,
-        model_card,
         nameless_card,
-        oddities,
         reproduction,
         upstream_card,
     )
@@ -26,9 +24,7 @@ __all__ = [
     "licences",
     "markdown",
     "merge_check",
-    "model_card",
     "nameless_card",
-    "oddities",
     "reproduction",
     "upstream_card",
 ]
