@@ -66,7 +66,7 @@ def study_set(store: "ArtifactStore", base: str, expert_set: str, run: str | Non
     """
     from merge_ops.jobs.statistics import interference
     from merge_ops.plans import check_compatible
-    from merge_ops.provenance.oddities import odd_signs
+    from merge_ops.provenance.inspecting import odd_signs
 
     names = expert_set.split("+")
     models = open_models(store, base, names)

@@ -17,6 +17,7 @@ from merge_ops.checkpoints.name_alignment import named_alike
 from merge_ops.errors import CompatibilityError, Fault
 from merge_ops.progress import Progress
 from merge_ops.provenance.invariants import Independence, huref, independence, token_rows
+from merge_ops.provenance.oddities import odd_signs as odd_signs
 from merge_ops.provenance.task_regression import Shares, TaskRegression, regress_tasks
 from merge_ops.stream.block_reader import fetch_stored
 from merge_ops.stream.settings import StreamSettings
