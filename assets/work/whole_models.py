@@ -5,7 +5,7 @@ adapter itself stays an adapter in the store, and merges read it from there.
 """
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from assets.work.merging import MergeJob, merge_set
 from assets.work.names import table_of
@@ -52,7 +52,7 @@ def whole_model(
     job = MergeJob(steps, base, name, {"default": None})
     (merged,) = merge_set(store, job, settings).checkpoints
     whole = merged.artifact
-    made_of = {"adapter": model.digest, "base": base, "base_digest": stored[base].digest}
+    made_of: dict[str, Any] = {"adapter": model.digest, "base": base, "base_digest": stored[base].digest}
     store.point(WHOLE_MODEL, name, whole.kind, whole.digest, run=run, **made_of)
     return whole
 

@@ -62,7 +62,8 @@ def independence(
     if widths[0] != widths[1]:
         return None
     count = min(MOST_LAYERS, len(ours.layers))
-    places = sorted({round(place) for place in np.linspace(0, len(ours.layers) - 1, count)})
+    evenly: list[float] = np.linspace(0, len(ours.layers) - 1, count).tolist()
+    places = sorted({round(place) for place in evenly})
     found: list[tuple[str, float, float]] = []
     for place in places:
         orders: list[Any] = []
