@@ -52,7 +52,8 @@ def whole_model(
     job = MergeJob(steps, base, name, {"default": None})
     (merged,) = merge_set(store, job, settings).checkpoints
     whole = merged.artifact
-    made_of: dict[str, Any] = {"adapter": model.digest, "base": base, "base_digest": stored[base].digest}
+    of_base = stored[base].digest
+    made_of: dict[str, Any] = {"adapter": model.digest, "base": base, "base_digest": of_base}
     store.point(WHOLE_MODEL, name, whole.kind, whole.digest, run=run, **made_of)
     return whole
 
