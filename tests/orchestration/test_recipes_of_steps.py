@@ -44,6 +44,7 @@ MIX = {
 PAIRS = ("e1+e2", "e2+e3")
 MEAN_STEP, WARM_STEP = "mix/step/mean", "mix/step/warm"
 RESULT = "mix/merged_checkpoint"
+SITE = "catalog_site"
 
 
 def write_documents(project: TinyProject, *documents: Mapping[str, object]) -> None:
@@ -93,8 +94,8 @@ def test_steps_are_assets_between_the_plans_and_the_result(project: TinyProject)
     assert graph.get(key(WARM_STEP)).partitions_def is None
     for name in (MEAN_STEP, WARM_STEP, RESULT):
         assert graph.get(key(name)).group_name == "mix"
-        (check,) = graph.get_check_keys_for_assets({key(name)})
-        assert check.name == "checkpoint_is_sound"
+        checks = {check.name for check in graph.get_check_keys_for_assets({key(name)})}
+        assert checks == {"checkpoint_is_sound", "rests_on_nothing_withdrawn"}
 
 
 def test_only_the_steps_and_sets_that_a_change_touches_run(
@@ -112,6 +113,7 @@ def test_only_the_steps_and_sets_that_a_change_touches_run(
         "mix/merge_plan": {"e2+e3"},
         MEAN_STEP: {"e2+e3"},
         RESULT: points("e2+e3"),
+        SITE: {None},
     }
     project.retrain("e1", seed=78)  # by `warm` it is in every result
     changed = run(project, instance)
@@ -119,7 +121,7 @@ def test_only_the_steps_and_sets_that_a_change_touches_run(
     assert changed[RESULT] == points(*PAIRS)
 
     write_documents(project, MEAN, {**WARM, "parameters": {"weight": 0.75}}, MIX)
-    assert run(project, instance) == {WARM_STEP: {None}, RESULT: points(*PAIRS)}
+    assert run(project, instance) == {WARM_STEP: {None}, RESULT: points(*PAIRS), SITE: {None}}
 
 
 def test_the_result_is_what_ronghe_merge_makes_and_damaged_steps_stop_it(
