@@ -131,7 +131,8 @@ class _Watch:
         package = event == "os.listdir" and (
             whole in sys.path or os.path.exists(os.path.join(whole, "__init__.py"))
         )
-        module = package or whole.endswith((".py", ".pyc", "__pycache__"))
+        # rules that a package brings along (licences.yaml) are read like a module, once
+        module = package or whole.endswith((".py", ".pyc", "__pycache__", ".yaml"))
         imported = whole.startswith(str(ROOT)) and module
         allowed = (self.root, sys.prefix, sys.base_prefix, *_OF_THE_MACHINE)
         if not imported and not whole.startswith(allowed):
