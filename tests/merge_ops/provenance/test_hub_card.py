@@ -57,7 +57,7 @@ def test_the_licence_as_the_hub_has_it(
     ("origin", "found"),
     [
         ("hf://org/name@abc", "org/name"), ("hf://org/name", "org/name"), (None, None),
-        ("file:///home/me/org/name", None), ("modelscope://org/name", None), ("hf://name", None),
+        ("file:///home/me/org/name", None), ("modelscope://org/name", None), ("hf://name", "name"),
         ("hf://a/b/c@x", None), (f"hf://org/{'n' * 100}", None), ("hf://org/a--b", None),
     ],
 )  # fmt: skip
