@@ -78,6 +78,7 @@ def test_one_full_expert_and_one_adapter(tmp_path: Path, instance: dg.DagsterIns
         "task_arithmetic/scores": {*points},
         "leaderboard": {None},
         "task_arithmetic/champion": {None},
+        "catalog_site": {None},
     }
     own = {asset: {"tcm"} for asset in ("model", "task_vector", "model_scores")}
     assert rerun(run(project, instance)) == own | downstream
