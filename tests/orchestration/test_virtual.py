@@ -79,7 +79,7 @@ def test_only_the_champion_is_written_and_the_rest_when_it_is_asked_for(
     assert (status, f"checkpoint {digest}" in told) == (0, True), told
     assert all(written(store).values())
     assert "is written already" in ronghe("materialize", f"{MERGED}[{virtual}]")[1]
-    for name, why in (("abc", "give at least"), ("0" * 64, "no checkpoint"), ("sums/x", "stands")):
+    for name, why in (("abc", "names nothing"), ("0" * 64, "nothing"), ("sums/x", "nothing")):
         status, told = ronghe("materialize", name)
         assert (status, why in told) == (2, True), told
     status, told = ronghe("restore", CHAMPION, "--out", str(tmp_path / "out"))
