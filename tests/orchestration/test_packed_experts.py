@@ -84,7 +84,7 @@ def test_packed_and_full_experts_give_the_same_digests(
     wrong = ronghe("restore", "e3", "--out", tmp_path / "no", environment=packed.environment)
     assert wrong.returncode == 2
     assert "'e3' names nothing in artifact store" in wrong.stderr
-    assert "Known: base, e1, e2" in wrong.stderr
+    assert "Known are base, e1, e2" in wrong.stderr
     spoil_all(tmp_path / "packed store")
     bad = ronghe("restore", "e1", "--out", tmp_path / "no", environment=packed.environment)
     assert (bad.returncode, "DamagedArtifactError" in bad.stderr) == (2, True), bad.stderr
