@@ -183,6 +183,7 @@ def _work(
     counter: "Synchronized[int]",
     answers: "multiprocessing.Queue[Find | Piece]",
 ) -> None:
+    parent = os.getppid()
     only = _only(run.folders)
     root = MEMORY_FOLDER if MEMORY_FOLDER.is_dir() else None
     with tempfile.TemporaryDirectory(dir=root) as folder, guarded(MEMORY):
@@ -190,6 +191,8 @@ def _work(
         for piece in run.pieces:
             tally, began = Tally(), _cpu()
             for number in piece[worker :: run.workers]:
+                if os.getppid() != parent:  # it was killed, and nobody counts any more
+                    raise SystemExit(1)
                 counter.value = number
                 name, outcome = run_case(run.seed, number, Path(folder), run.seconds, only)
                 tally.add(name, outcome)
