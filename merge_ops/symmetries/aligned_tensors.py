@@ -11,14 +11,12 @@ from merge_ops.checkpoints.checkpoint import (
     Checkpoint,
     DigestOf,
     Fetch,
-    Stored,
-    TensorSource,
     source_of,
 )
 from merge_ops.errors import CompatibilityError, Fault
 from merge_ops.symmetries.aligning import VERSION, Alignment, align
 from merge_ops.symmetries.anatomy import read_anatomy
-from merge_ops.symmetries.symmetry import Symmetry, TransformedTensor
+from merge_ops.symmetries.symmetry import RearrangedTensor, Symmetry, TransformedTensor
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,37 +55,11 @@ class Aligner:
 
 
 @dataclass(frozen=True, eq=False)
-class AlignedTensor:
+class AlignedTensor(RearrangedTensor):
     """An aligned tensor is a model's tensor as its aligner brings it to the base."""
 
     name: str
-    own: TensorSource
     aligner: Aligner
-
-    @property
-    def model(self) -> str:
-        """Return the name of the model whose tensor this is."""
-        return self.own.model
-
-    @property
-    def dtype(self) -> str:
-        """Return the dtype code, which stays."""
-        return self.own.dtype
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Return the shape, which stays."""
-        return self.own.shape
-
-    @property
-    def nbytes(self) -> int:
-        """Return the bytes of the tensor; those that the alignment is found from are not in it."""
-        return self.own.nbytes
-
-    @property
-    def parts(self) -> tuple[Stored, ...]:
-        """Return the stored parts of the tensor."""
-        return self.own.parts
 
     def identity(self, digest_of: DigestOf) -> list[object]:
         """Return the digests of both models, which decide the alignment, and the tensor's own."""
@@ -113,5 +85,5 @@ def aligned(model: Checkpoint, base: Checkpoint) -> Checkpoint:
     for name in model.tensors:
         own = source_of(model, name)
         if own is not None:
-            overlays[name] = AlignedTensor(name, own, aligner)
+            overlays[name] = AlignedTensor(own, name, aligner)
     return dataclasses.replace(model, overlays=overlays)

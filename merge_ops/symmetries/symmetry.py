@@ -171,11 +171,13 @@ def _reader(residual: Monomial, factors: NDArray[np.float64]) -> Monomial:
 
 
 @dataclass(frozen=True, eq=False)
-class TransformedTensor:
-    """A transformed tensor is another one with its rows and columns in another order and scale."""
+class RearrangedTensor:
+    """A rearranged tensor is read as another one is: of its model, dtype, shape and parts.
+
+    Its `nbytes` are those of the tensor alone, also where more is read to know the arrangement.
+    """
 
     own: TensorSource
-    change: Change
 
     @property
     def model(self) -> str:
@@ -201,6 +203,13 @@ class TransformedTensor:
     def parts(self) -> tuple[Stored, ...]:
         """Return the stored parts of the tensor."""
         return self.own.parts
+
+
+@dataclass(frozen=True, eq=False)
+class TransformedTensor(RearrangedTensor):
+    """A transformed tensor is another one with its rows and columns in another order and scale."""
+
+    change: Change
 
     def identity(self, digest_of: DigestOf) -> list[object]:
         """Return what the tensor is made from, and digests of the orders and factors."""

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import websockets
 
 from tests.waiting import HANG_SECONDS, wait_until
@@ -137,3 +138,15 @@ def _tab(port_file: Path) -> str:
 
     wait_until(up, "a tab of the browser", pause=0.1)
     return str(tabs[0]["webSocketDebuggerUrl"])
+
+
+@contextmanager
+def wanted_browser(folder: Path) -> Iterator[Page]:
+    """A browser for tests, which are skipped without one, or fail where one is required."""
+    program = find_chromium()
+    if program is None:
+        if os.environ.get("RONGHE_REQUIRE_BROWSER"):
+            pytest.fail("no Chromium on PATH; install it (Debian: apt-get install chromium)")
+        pytest.skip("no Chromium on PATH; `apt-get install chromium` lets the page tests run")
+    with browser(program, folder) as opened:
+        yield opened

@@ -3,7 +3,6 @@
 One project for the whole module, brought up to date by `ronghe refresh` first.
 """
 
-import os
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from orchestration.automation import OBSERVE_JOB
 from orchestration.daemon_sensor import SENSOR
 from orchestration.refreshing.refresh import open_instance, refresh
 from resources.store.artifact_store import ArtifactStore
-from tests.orchestration.browser import Page, browser, find_chromium
+from tests.orchestration.browser import Page, wanted_browser
 from tests.orchestration.dagster_dev import DagsterDev, dagster_dev
 from tests.orchestration.tiny_project import AVERAGE, TinyProject, make_project
 from tests.waiting import HANG_SECONDS
@@ -47,12 +46,7 @@ def served(project: TinyProject, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    program = find_chromium()
-    if program is None:
-        if os.environ.get("RONGHE_REQUIRE_BROWSER"):
-            pytest.fail("no Chromium on PATH; install it (Debian: apt-get install chromium)")
-        pytest.skip("no Chromium on PATH; `apt-get install chromium` lets the page tests run")
-    with browser(program, tmp_path_factory.mktemp("browser")) as opened:
+    with wanted_browser(tmp_path_factory.mktemp("browser")) as opened:
         yield opened
 
 

@@ -4,7 +4,6 @@ One site for the module, whose every free text wants to be a program (made_up_ca
 """
 
 import json
-import os
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +19,7 @@ from assets.work.suite_files import load_suite
 from eval_ops.scores import compare, scores_digest
 from tests.assets.site.made_up_catalog import FAILURES, HOSTILE, champion_of, facts_of, filled
 from tests.assets.work.made_up_store import ScoredStore
-from tests.orchestration.browser import Page, browser, find_chromium
+from tests.orchestration.browser import Page, wanted_browser
 
 WATCH = """(() => {
   const stray = [...document.querySelectorAll('script')].filter(s => !s.src);
@@ -46,12 +45,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> tuple[ScoredStore, Cata
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    program = find_chromium()
-    if program is None:
-        if os.environ.get("RONGHE_REQUIRE_BROWSER"):
-            pytest.fail("no Chromium on PATH; install it (Debian: apt-get install chromium)")
-        pytest.skip("no Chromium on PATH; `apt-get install chromium` lets the page tests run")
-    with browser(program, tmp_path_factory.mktemp("browser")) as opened:
+    with wanted_browser(tmp_path_factory.mktemp("browser")) as opened:
         yield opened
 
 

@@ -10,12 +10,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from assets.withdrawal_checks import CHECK
-from assets.work.ranking import promote, rank
 from orchestration.catalogs.catalog_name import named_settings
-from orchestration.commands import champion_commands
 from orchestration.commands.cli import app
 from orchestration.refreshing.refresh import open_instance
-from orchestration.settings import NAMES, load_settings
+from orchestration.settings import load_settings
 from resources.errors import MissingArtifactError
 from tests.assets.work.made_up_store import ScoredStore
 
@@ -38,17 +36,7 @@ class Program:
 
 
 @pytest.fixture
-def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
-    made = ScoredStore(tmp_path)
-    made.everything({"x=0": 0.7, "x=1": 0.9})
-    for name in NAMES:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("RONGHE_STORE", made.store.uri)
-    monkeypatch.setenv("RONGHE_CATALOG_NAME", "team")
-    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
-    monkeypatch.setattr(champion_commands, "contest_of", lambda _: made.contest)
-    rank(made.store, made.contest)
-    promote(made.store, made.contest, made.recipe, "cpu", 1)
+def program(made: ScoredStore) -> Program:
     return Program(made)
 
 

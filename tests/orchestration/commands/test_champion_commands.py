@@ -1,10 +1,7 @@
 """`ronghe compare`, `promote`, `rollback` and `champion`: what they print and refuse."""
 
-from pathlib import Path
-
 import pytest
 
-from assets.work.ranking import promote, rank
 from merge_ops.errors import SettingsError
 from orchestration.commands import catalog_commands, champion_commands, leaderboard_command
 from orchestration.commands.champion_commands import (
@@ -13,24 +10,8 @@ from orchestration.commands.champion_commands import (
     run_rollback,
     show_champion,
 )
-from orchestration.settings import NAMES
 from resources.errors import MissingArtifactError
 from tests.assets.work.made_up_store import ScoredStore
-
-
-@pytest.fixture
-def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ScoredStore:
-    made = ScoredStore(tmp_path)
-    made.everything({"x=0": 0.7, "x=1": 0.9})
-    for name in NAMES:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("RONGHE_STORE", made.store.uri)
-    monkeypatch.setenv("RONGHE_CATALOG_NAME", "team")
-    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
-    monkeypatch.setattr(champion_commands, "contest_of", lambda _: made.contest)
-    rank(made.store, made.contest)
-    promote(made.store, made.contest, made.recipe, "cpu", 1)
-    return made
 
 
 def test_compare_is_a_table_by_benchmark_and_a_verdict(
