@@ -22,6 +22,7 @@ from typing import Any, cast
 
 from merge_ops.methods.parameters import REQUIRED, is_gradient
 from merge_ops.methods.registry import MergeMethod
+from merge_ops.recipes.router_policy import RouterPolicy
 from merge_ops.recipes.symmetry_step import SymmetryStep
 from merge_ops.recipes.vocabulary_policy import TokenizerPolicy
 
@@ -130,6 +131,7 @@ class Recipe:
     accept_licence_conflicts: tuple[str, ...] = ()
     seed: int = 0
     symmetry: SymmetryStep | None = None
+    router: RouterPolicy | None = None
     title: str | None = None
     description: str | None = None
 
