@@ -18,6 +18,7 @@ from merge_ops.checkpoints.tensor_names import shape_fault
 from merge_ops.checkpoints.ties import find_source
 from merge_ops.errors import CompatibilityError, Fault, RecipeError
 from merge_ops.plans.compatibility import check_compatible, check_layouts, check_weights
+from merge_ops.plans.converted_models import with_conversion
 from merge_ops.plans.ending_agreement import ending_cautions
 from merge_ops.plans.float_islands import island_cautions
 from merge_ops.plans.integer_agreement import integer_faults
@@ -50,7 +51,7 @@ def plan_merge(
     not fit, or their merge not its config, RecipeError where a required parameter has no value.
     """
     recipe = with_one_name_each(recipe, checkpoints)
-    checkpoints = with_symmetry(recipe, checkpoints)
+    checkpoints = with_conversion(recipe, with_symmetry(recipe, checkpoints))
     donor = donor_of(recipe, checkpoints)
     weighed = [donor, *(checkpoints[name] for name in recipe.merged_models)]
     check_weights(weighed)

@@ -132,6 +132,7 @@ class Recipe:
     seed: int = 0
     symmetry: SymmetryStep | None = None
     router: RouterPolicy | None = None
+    conversion: str | None = None
     title: str | None = None
     description: str | None = None
 
