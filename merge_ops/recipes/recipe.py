@@ -3,13 +3,7 @@
 A file is checked completely before anything else happens: every unknown key, wrong type and
 impossible value is reported at once, with its place and what is allowed.
 
-mergekit's keys: merge_method, base_model, models [{model, parameters}] or slices [{sources
-[{model, layer_range, parameters}], parameters}] or modules {name: {models | slices}}, parameters,
-dtype, out_dtype, tokenizer or tokenizer_source, chat_template. Ours: experts (which sets of the
-catalog to merge), sweep (parameter → values), search (how values are looked for) or soup (how the
-members of an average are chosen), suite, gate, keep (which candidates are written), verify (whether
-transformers is asked), accept_licence_conflicts (which are known and accepted, by name), seed,
-title and description.
+The keys, mergekit's and ours, with what each does: docs/recipe_keys.yaml, docs/recipes.md.
 """
 
 from __future__ import annotations
