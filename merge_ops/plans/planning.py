@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from merge_ops.arrangement.arrangement import arrange, donor_of
 from merge_ops.arrangement.groups import Place
+from merge_ops.arrangement.layouts import in_one_layout
 from merge_ops.checkpoints.buffers import is_buffer
 from merge_ops.checkpoints.checkpoint import Checkpoint, TensorSource
 from merge_ops.checkpoints.depth import Position, positions
@@ -17,6 +18,7 @@ from merge_ops.checkpoints.tensor_names import shape_fault
 from merge_ops.checkpoints.ties import find_source
 from merge_ops.errors import CompatibilityError, Fault, RecipeError
 from merge_ops.plans.compatibility import check_compatible, check_layouts, check_weights
+from merge_ops.plans.converted_models import with_conversion
 from merge_ops.plans.ending_agreement import ending_cautions
 from merge_ops.plans.float_islands import island_cautions
 from merge_ops.plans.integer_agreement import integer_faults
@@ -26,6 +28,7 @@ from merge_ops.plans.one_model import content_cautions, with_one_name_each
 from merge_ops.plans.plan import Plan
 from merge_ops.plans.quiet_agreement import quiet_cautions
 from merge_ops.plans.resolution import ParameterResolver
+from merge_ops.plans.routers import Routers
 from merge_ops.plans.side_files import side_file_cautions, side_file_faults
 from merge_ops.plans.steps import Copy, Merge, Step
 from merge_ops.plans.symmetric_models import with_symmetry
@@ -48,17 +51,19 @@ def plan_merge(
     not fit, or their merge not its config, RecipeError where a required parameter has no value.
     """
     recipe = with_one_name_each(recipe, checkpoints)
-    checkpoints = with_symmetry(recipe, checkpoints)
+    checkpoints = with_conversion(recipe, with_symmetry(recipe, checkpoints))
     donor = donor_of(recipe, checkpoints)
     weighed = [donor, *(checkpoints[name] for name in recipe.merged_models)]
     check_weights(weighed)
+    checkpoints, relaid = in_one_layout(checkpoints, recipe.merged_models)
+    donor = donor_of(recipe, checkpoints)
     checkpoints = dict(zip(checkpoints, named_alike(donor, checkpoints.values()), strict=True))
     arrangement = arrange(recipe, checkpoints)
     others = [checkpoints[name] for name in recipe.merged_models]
     others = [each for each in others if each is not donor]
     vocabularies = "merged" if recipe.tokenizer else "equal"
     cautions = [caution for each in (donor, *others) for caution in each.cautions]
-    cautions += arrangement.cautions
+    cautions += [*relaid, *arrangement.cautions]
     same = all(any(each is other for other in weighed) for each in others)
     cautions += check_compatible(donor, others, vocabularies, recipe.merges_whole_models, same)
     check_layouts(arrangement.places)
@@ -72,8 +77,11 @@ def plan_merge(
     if recipe.method.at_position is not None:
         depth_of = {place.name: place.depth for place in arrangement.places}
         at = positions(depth_of, depth_of)
+    routers = Routers(recipe, checkpoints, donor)
+    routers.check(arrangement.places)
     steps = [
-        _plan_tensor(recipe, donor, place, at.get(place.name), resolver, tokenizer, faults)
+        routers.taken(place, faults)
+        or _plan_tensor(recipe, donor, place, at.get(place.name), resolver, tokenizer, faults)
         for place in arrangement.places
     ]
     if faults:
@@ -86,6 +94,7 @@ def plan_merge(
     ordered = [by_name[output.name] for shard in shards for output in shard.tensors]
     cautions += tokenizer.cautions if tokenizer else ()
     cautions += island_cautions(recipe, steps)
+    cautions += routers.cautions(steps)
     cautions += side_file_cautions(donor)
     output = (tuple(ordered), tuple(shards), chosen, tuple(cautions), tokenizer)
     plan = Plan(recipe, donor, arrangement, *output, arithmetic=arithmetic)

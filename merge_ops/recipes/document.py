@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from merge_ops.recipes.conversion_step import CONVERT
 from merge_ops.recipes.recipe import Parameters, Recipe, Section
 from merge_ops.recipes.renaming import renamed
 from merge_ops.recipes.vocabulary_policy import BASE, UNION
@@ -15,6 +16,10 @@ def recipe_document(recipe: Recipe, values: Parameters) -> dict[str, Any]:
     document: dict[str, Any] = {"merge_method": recipe.merge_method}
     if recipe.symmetry:
         document |= recipe.symmetry.written
+    if recipe.conversion:
+        document[CONVERT] = recipe.conversion
+    if recipe.router:
+        document |= recipe.router.written
     if recipe.base_model:
         document["base_model"] = recipe.base_model
     if recipe.modules:

@@ -3,13 +3,7 @@
 A file is checked completely before anything else happens: every unknown key, wrong type and
 impossible value is reported at once, with its place and what is allowed.
 
-mergekit's keys: merge_method, base_model, models [{model, parameters}] or slices [{sources
-[{model, layer_range, parameters}], parameters}] or modules {name: {models | slices}}, parameters,
-dtype, out_dtype, tokenizer or tokenizer_source, chat_template. Ours: experts (which sets of the
-catalog to merge), sweep (parameter → values), search (how values are looked for) or soup (how the
-members of an average are chosen), suite, gate, keep (which candidates are written), verify (whether
-transformers is asked), accept_licence_conflicts (which are known and accepted, by name), seed,
-title and description.
+The keys, mergekit's and ours, with what each does: docs/recipe_keys.yaml, docs/recipes.md.
 """
 
 from __future__ import annotations
@@ -22,6 +16,7 @@ from typing import Any, cast
 
 from merge_ops.methods.parameters import REQUIRED, is_gradient
 from merge_ops.methods.registry import MergeMethod
+from merge_ops.recipes.router_policy import RouterPolicy
 from merge_ops.recipes.symmetry_step import SymmetryStep
 from merge_ops.recipes.vocabulary_policy import TokenizerPolicy
 
@@ -130,6 +125,8 @@ class Recipe:
     accept_licence_conflicts: tuple[str, ...] = ()
     seed: int = 0
     symmetry: SymmetryStep | None = None
+    router: RouterPolicy | None = None
+    conversion: str | None = None
     title: str | None = None
     description: str | None = None
 

@@ -9,9 +9,11 @@ from typing import Any, cast
 from merge_ops.errors import Fault, RecipeError, did_you_mean
 from merge_ops.methods import MergeMethod, method_named
 from merge_ops.methods.parameters import setting_faults
+from merge_ops.recipes.conversion_step import CONVERT, conversion_faults, with_method
 from merge_ops.recipes.foreign_files import foreign_file
 from merge_ops.recipes.misplaced import RECIPE_KEYS, unknown_key, unknown_parameter
 from merge_ops.recipes.recipe import ALL, ALL_PAIRS, DTYPES, KEEP_CHAMPION, KEEPS, SOUPS, Recipe
+from merge_ops.recipes.router_policy import router_faults, router_policy
 from merge_ops.recipes.search_check import search_faults, shadowed, soup_faults
 from merge_ops.recipes.section_check import parameter_faults, section_faults, section_of
 from merge_ops.recipes.spelling import as_written_here, reference_faults
@@ -32,8 +34,8 @@ def check_recipe(value: Any, name: str, subject: str) -> Recipe:
     if foreign is not None:
         raise RecipeError(subject, [foreign])
     document = as_written_here(cast(dict[str, Any], value))
-    faults = [*_key_faults(document), *symmetry_faults(document)]
-    document = as_passthrough(document)
+    faults = [*_key_faults(document), *symmetry_faults(document), *conversion_faults(document)]
+    document = with_method(as_passthrough(document))
     method_name = document.get("merge_method")
     if not isinstance(method_name, str):
         faults.append(Fault("merge_method", "is missing; name one, for example 'ties'"))
@@ -52,6 +54,7 @@ def check_recipe(value: Any, name: str, subject: str) -> Recipe:
     ):
         faults.extend(check(document, method))
     faults.extend(policy_faults(document))
+    faults.extend(router_faults(document))
     if faults:
         raise RecipeError(subject, faults)
     return _build(document, method, name, subject)
@@ -206,6 +209,8 @@ def _build(document: Mapping[str, Any], method: MergeMethod, name: str, subject:
         accept_licence_conflicts=tuple(document.get("accept_licence_conflicts") or ()),
         seed=document.get("seed") or 0,
         symmetry=symmetry,
+        router=router_policy(document),
+        conversion=document.get(CONVERT),
         title=document.get("title"),
         description=document.get("description"),
     )

@@ -32,6 +32,8 @@ def renamed(recipe: Recipe, names: Names) -> Recipe:
         tokenizer=_policy(recipe.tokenizer, names),
         symmetry=recipe.symmetry
         and dataclasses.replace(recipe.symmetry, base=_name(recipe.symmetry.base, names)),
+        router=recipe.router
+        and dataclasses.replace(recipe.router, expert=_name(recipe.router.expert, names)),
     )
 
 

@@ -24,7 +24,8 @@ NOT_LINEAR = {
     "kasa_config": "KaSA has a third factor",
     "monteclora_config": "MonteCLoRA draws its weights at random",
     "alora_invocation_tokens": "an activated LoRA acts on some tokens only",
-    "target_parameters": "it changes parameters inside a module, such as stacked moe experts",
+    "target_parameters": "it changes parameters inside a module, such as stacked"
+    " moe experts; merge it with PEFT (`merge_and_unload`) into the base, and name the result",
     "trainable_token_indices": "it trains single rows of an embedding",
 }  # fmt: skip
 # These split the base's own weights into the adapter and a rest; B A is no change to the base.

@@ -30,6 +30,9 @@ def recipe_faults(catalog: Catalog, steps: Steps) -> Iterator[Fault]:
         if document.symmetry is not None:
             problem = "is for `ronghe merge`: a catalog keeps no key, and takes what came out"
             yield Fault(f"{place}: {document.symmetry.kind}", problem)
+        if document.conversion is not None:
+            problem = "is for `ronghe merge`: name what came out in models.yaml"
+            yield Fault(f"{place}: convert", problem)
         for name in document.missing_parameters:
             problem = f"has no value, and {document.merge_method} requires it"
             yield Fault(f"{place}: parameters.{name}", problem)
@@ -40,6 +43,7 @@ def recipe_faults(catalog: Catalog, steps: Steps) -> Iterator[Fault]:
         for document in steps.recipes:
             place = f"{file}: document {document.name}" if steps.earlier else file
             yield from _name_faults(catalog, steps, document, base, place)
+            yield from _router_faults(catalog, document, base, place)
         yield from _set_faults(catalog, takers, base, file)
     for coefficient in recipe.coefficients():
         if BANNED.search(coefficient.id.replace("+", "")):
@@ -60,6 +64,23 @@ def suite_fault(catalog: Catalog, steps: Steps) -> Fault | None:
     hint = did_you_mean(suite, catalog.suites)
     known = ", ".join(catalog.suites) or "none"
     return Fault(f"{file}: suite", f"is '{suite}', not in suites/.{hint} Known: {known}")
+
+
+def _router_faults(catalog: Catalog, document: Recipe, base: str, place: str) -> Iterator[Fault]:
+    """What `router` takes must take part in every set of experts."""
+    policy = document.router
+    if policy is None or not document.experts:
+        return
+    listed = {entry.model for entry in document.models}
+    if policy.kind == "base" and not document.on_task_vectors:
+        problem = f"is 'base', and {document.merge_method} with `experts` has none; write"
+        yield Fault(f"{place}: router", f"{problem} `router: expert:NAME` for one of `models`")
+    elif policy.expert is not None and policy.expert not in listed:
+        for each in catalog.sets_asked(document, base):
+            if policy.expert not in each.split("+"):
+                problem = f"takes routers from '{policy.expert}', which is not in the set {each}"
+                yield Fault(f"{place}: router", f"{problem}; choose sets that all have it")
+                return
 
 
 def _step_name_faults(catalog: Catalog, steps: Steps, file: str) -> Iterator[Fault]:

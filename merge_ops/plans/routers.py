@@ -1,0 +1,154 @@
+"""Routers of mixtures of experts: merged as the rest, or taken from one model as they are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from merge_ops.arrangement.completeness import named
+from merge_ops.arrangement.groups import Place
+from merge_ops.checkpoints.checkpoint import Checkpoint, DigestOf, Fetch, Stored, TensorSource
+from merge_ops.checkpoints.header import FLOAT_DTYPES
+from merge_ops.checkpoints.layout import OutputTensor
+from merge_ops.checkpoints.tensor_names import shape_fault
+from merge_ops.checkpoints.ties import find_source
+from merge_ops.errors import Caution, Fault, RecipeError
+from merge_ops.plans.steps import Copy, Merge, Step
+from merge_ops.recipes.recipe import DTYPES, Recipe
+from merge_ops.recipes.router_policy import BASE, EXPERT, KEY, MERGE
+from merge_ops.sources.fused_layouts import ROUTERS, is_router, router_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Recast:
+    """A recast tensor is another one that is written in another float dtype."""
+
+    own: TensorSource
+    dtype: str
+
+    @property
+    def model(self) -> str:
+        """Return the name of the model whose tensor this is."""
+        return self.own.model
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape, which stays."""
+        return self.own.shape
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes that are read."""
+        return self.own.nbytes
+
+    @property
+    def parts(self) -> tuple[Stored, ...]:
+        """Return the stored parts of the tensor."""
+        return self.own.parts
+
+    def identity(self, digest_of: DigestOf) -> list[object]:
+        """Return the dtype, and what the tensor is made from."""
+        return ["recast", self.dtype, self.own.identity(digest_of)]
+
+    def fill(self, fetch: Fetch, start: int, into: Tensor) -> None:
+        """Fill `into`, flat, with the elements from `start` on."""
+        self.own.fill(fetch, start, into)
+
+
+class Routers:
+    """The routers of one merge, and where each comes from."""
+
+    def __init__(
+        self, recipe: Recipe, checkpoints: Mapping[str, Checkpoint], donor: Checkpoint
+    ) -> None:
+        self._recipe = recipe
+        self._checkpoints = checkpoints
+        self._donor = donor
+        self._pattern: re.Pattern[str] | None = router_of(donor.config)
+        policy = recipe.router
+        self._taken = policy is not None and policy.kind != MERGE
+
+    def check(self, places: Sequence[Place]) -> None:
+        """Raise RecipeError where a recipe takes routers from a model and has none to take."""
+        policy = self._recipe.router
+        if policy is None or not self._taken:
+            return
+        problem = ""
+        if self._pattern is None:
+            known = ", ".join(ROUTERS)
+            problem = f"is set, and which tensors of {self._donor.name} are routers is not known"
+            problem += (
+                f" for its model_type {self._donor.config.get('model_type')!r}; known: {known}"
+            )
+        elif not any(is_router(self._pattern, place.name) for place in places):
+            problem = f"is set, and {self._donor.name} has no router: leave it out"
+        elif policy.expert is not None and policy.expert not in self._recipe.merged_models:
+            listed = ", ".join(self._recipe.merged_models)
+            problem = f"names '{policy.expert}', which is not merged here; merged are: {listed}"
+        elif policy.kind == BASE and self._recipe.base_model is None:
+            problem = f"is '{BASE}', and {self._recipe.merge_method} was given no base; write"
+            problem += f" `{KEY}: {EXPERT}NAME`"
+        if problem:
+            raise RecipeError(self._recipe.subject, [Fault(KEY, problem)])
+
+    def taken(self, place: Place, faults: list[Fault]) -> Copy | None:
+        """Return the step that takes a router from its model; None for what is merged.
+
+        What does not fit goes to `faults`.
+        """
+        policy, group = self._recipe.router, place.group
+        if policy is None or not self._taken or group is None or self._pattern is None:
+            return None
+        if not is_router(self._pattern, place.name):
+            return None
+        wanted = policy.expert or self._recipe.base_model
+        names = [(each, name) for each, name in zip(group.inputs, place.names, strict=True)]
+        if group.base is not None:
+            names.append((group.base, place.base_name))
+        model = self._checkpoints[wanted] if wanted else None
+        found = next((pair for pair in names if pair[0] is model), None)
+        if found is None:
+            problem = (
+                f"is not among the models that '{place.name}' is made of; {KEY} needs it there"
+            )
+            faults.append(Fault(f"{KEY}: {wanted}", problem))
+            return None
+        source, leader = find_source(*found), find_source(group.members[0], place.base_name)
+        if source is None or leader is None:
+            faults.append(Fault(found[0].name, f"lacks '{found[1]}', which `{KEY}` takes from it"))
+            return None
+        if source.shape != leader.shape:
+            shapes = (leader.shape, source.shape)
+            faults.append(shape_fault(group.members[0], found[0], found[1], *shapes))
+            return None
+        written = self._recipe.out_dtype or self._recipe.dtype
+        dtype = DTYPES[written] if written else leader.dtype
+        if source.dtype != dtype and source.dtype in FLOAT_DTYPES:
+            source = Recast(source, dtype)
+        return Copy(OutputTensor(place.name, source.dtype, source.shape), source)
+
+    def cautions(self, steps: Sequence[Step]) -> list[Caution]:
+        """Return a caution where a method trims or drops entries of a router, unasked."""
+        method = self._recipe.method
+        if self._recipe.router is not None or method.sees not in ("trimmed", "dropped"):
+            return []
+        if self._pattern is None:
+            return []
+        merged = [s.output.name for s in steps if isinstance(s, Merge)]
+        routers = [name for name in merged if is_router(self._pattern, name)]
+        if not routers:
+            return []
+        done = "trims" if method.sees == "trimmed" else "drops entries of"
+        return [
+            Caution(
+                KEY,
+                f"{method.name} {done} routers ({named(routers)}), whose few entries decide where"
+                " every token goes",
+                f"Set `{KEY}: {BASE}` or `{KEY}: {EXPERT}NAME`; `{KEY}: {MERGE}` keeps it so",
+            )
+        ]

@@ -1,0 +1,46 @@
+"""`convert: llama`: the same function under another architecture's names, where that is exact.
+
+    convert: mistral          models: [{model: ./llama-expert}]
+    convert: one_by_one       models: [{model: ./fused-mixtral}]
+
+It is a passthrough of one model whose tensors have other names and whose config is another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+from merge_ops.errors import Fault, did_you_mean
+
+CONVERT = "convert"
+METHOD = "passthrough"
+ARCHITECTURES = ("llama", "mistral", "qwen2", "mixtral")
+ONE_BY_ONE, FUSED = "one_by_one", "fused"
+TARGETS = (*ARCHITECTURES, ONE_BY_ONE, FUSED)
+_OF_MERGES = ("base_model", "slices", "modules", "sweep", "search", "parameters", "experts",
+              "tokenizer", "tokenizer_source", "dtype", "out_dtype", "router")  # fmt: skip
+
+
+def with_method(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a document with the method that such a step has; others stay as they are."""
+    return {"merge_method": METHOD, **document} if CONVERT in document else dict(document)
+
+
+def conversion_faults(document: Mapping[str, Any]) -> Iterator[Fault]:
+    """Yield what is wrong with `convert`, told from the document alone."""
+    if CONVERT not in document:
+        return
+    target = document[CONVERT]
+    if target not in TARGETS:
+        hint = did_you_mean(str(target), TARGETS)
+        yield Fault(CONVERT, f"is {target!r}; allowed: {', '.join(TARGETS)}.{hint}")
+    if document.get("merge_method") not in (None, METHOD):
+        problem = f"is {document['merge_method']!r}; a step that has `{CONVERT}` merges nothing"
+        yield Fault("merge_method", f"{problem}: leave it out")
+    for other in _OF_MERGES:
+        if other in document:
+            yield Fault(other, f"has no place beside `{CONVERT}`; convert in a document of its own")
+    models = document.get("models")
+    if not isinstance(models, list) or len(cast("list[Any]", models)) != 1:
+        yield Fault("models", f"must list just the one model that `{CONVERT}` is for")
