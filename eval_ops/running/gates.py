@@ -13,17 +13,31 @@ length. The first three are mergekit-moe's (LGPL; reimplemented from its formula
 in bfloat16 and whose hidden_avg counts padding; `router_input` is our own.
 """
 
-from collections.abc import Callable, Sequence
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from eval_ops.errors import PromptsError
 from eval_ops.running.layer_walk import Decoder, LayerStates, grouped
+from eval_ops.running.live_model import tokenizer_digest
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
+
+__all__ = [
+    "MODES",
+    "Prompts",
+    "check_prompts",
+    "measure_gates",
+    "packed",
+    "route_prompts",
+    "shares_of",
+    "tokenizer_digest",
+    "unpacked",
+]
 
 MODES = ("hidden", "hidden_last", "hidden_avg", "router_input")
 SHORTEST = 1e-8
@@ -185,3 +199,17 @@ def _check_routing(decoder: Decoder, gates: "Sequence[NDArray[np.float32]]", cho
         faults.append(f"experts_per_token is {chosen}; {problem}")
     if faults:
         raise PromptsError(str(decoder.folder), faults)
+
+
+def packed(matrix: "NDArray[Any]") -> dict[str, Any]:
+    """Return a matrix as plain data, its numbers in float32."""
+    raw = matrix.astype("<f4").tobytes()
+    return {"shape": list(matrix.shape), "values": b64encode(raw).decode("ascii")}
+
+
+def unpacked(data: Mapping[str, Any]) -> "NDArray[np.float32]":
+    """Return the matrix of what `packed` made."""
+    import numpy as np
+
+    flat = np.frombuffer(b64decode(data["values"]), dtype="<f4").astype(np.float32)
+    return flat.reshape(data["shape"])

@@ -3,18 +3,13 @@
 The child is started by assets/work; nothing of it is imported here. Numbers travel as base64.
 """
 
-from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from eval_ops.running.foreign_work import limit_tokenizers
-from eval_ops.running.gates import measure_gates, route_prompts
+from eval_ops.running.gates import measure_gates, packed, route_prompts, unpacked
 from eval_ops.running.pinning import set_threads
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 
 def answer(request: Mapping[str, Any], tell: Callable[[Any], None]) -> dict[str, Any]:
@@ -38,17 +33,3 @@ def answer(request: Mapping[str, Any], tell: Callable[[Any], None]) -> dict[str,
     chosen = int(request["experts_per_token"])
     shares = route_prompts(folder, request["texts"], gates, chosen, device, told)
     return {"shares": [packed(each) for each in shares]}
-
-
-def packed(matrix: "NDArray[Any]") -> dict[str, Any]:
-    """Return a matrix as plain data, its numbers in float32."""
-    raw = matrix.astype("<f4").tobytes()
-    return {"shape": list(matrix.shape), "values": b64encode(raw).decode("ascii")}
-
-
-def unpacked(data: Mapping[str, Any]) -> "NDArray[np.float32]":
-    """Return the matrix of what `packed` made."""
-    import numpy as np
-
-    flat = np.frombuffer(b64decode(data["values"]), dtype="<f4").astype(np.float32)
-    return flat.reshape(data["shape"])

@@ -7,7 +7,7 @@ module's, they are copied into it; otherwise everything is loaded afresh.
 
 import contextlib
 import json
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -91,9 +91,14 @@ class LiveModel:
         return True
 
 
-def _identity(folder: Path) -> str:
+def tokenizer_digest(folder: Path) -> str:
+    """Return the digest of the files that make a folder's tokenizer."""
+    return _identity(folder, IDENTITY_FILES[2:])
+
+
+def _identity(folder: Path, patterns: Sequence[str] = IDENTITY_FILES) -> str:
     total = blake3()
-    names = sorted({path for pattern in IDENTITY_FILES for path in folder.glob(pattern)})
+    names = sorted({path for pattern in patterns for path in folder.glob(pattern)})
     for path in names:
         if path.is_file():
             content = path.read_bytes()

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from eval_ops.errors import CheckpointLoadError, NonFiniteError, PromptsError
 from eval_ops.running import gates_child, layer_walk
-from eval_ops.running.gates import measure_gates, route_prompts, shares_of
+from eval_ops.running.gates import measure_gates, route_prompts, shares_of, unpacked
 from eval_ops.running.layer_walk import Decoder, grouped
 
 PROMPTS = [
@@ -185,12 +185,12 @@ def test_the_child_answers_with_the_same_numbers(bases: dict[str, Path]) -> None
     made = gates_child.answer(asked, told.append)["gates"]
     gates = measure_gates(bases["llama"], PROMPTS, "hidden")
     for data, rows in zip(made, gates, strict=True):
-        assert np.array_equal(gates_child.unpacked(data), rows)
+        assert np.array_equal(unpacked(data), rows)
     assert told[-1] == [18, 18]
     asked = {**sent, "what": "route", "gates": made, "texts": ["qi"], "experts_per_token": 2}
     (shares,) = gates_child.answer(asked, told.append)["shares"]
     wanted = route_prompts(bases["llama"], ["qi"], gates, 2)[0]
-    np.testing.assert_allclose(gates_child.unpacked(shares), wanted, atol=1e-7)
+    np.testing.assert_allclose(unpacked(shares), wanted, atol=1e-7)
 
 
 def test_faults_of_prompts_are_told_at_once(bases: dict[str, Path]) -> None:
