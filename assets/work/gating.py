@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assets.work.asking_child import TOKENIZER_SECONDS, ask_child
-from merge_ops.calibration import Prompts, gate_key, read_gates, write_gates
+from merge_ops.calibration import gate_key, read_gates, write_gates
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,7 +63,7 @@ class Measured:
 
 def gates_of(
     base: Base,
-    prompts: Sequence[Prompts],
+    prompts: Sequence[tuple[Sequence[str], Sequence[str]]],
     mode: str,
     running: Running,
     progress: "Progress | None" = None,
@@ -71,7 +71,7 @@ def gates_of(
 ) -> Measured:
     """Return the gates of a base for the prompts of each moe_expert, measured at most once.
 
-    They are kept in `cache`, or in ~/.cache/ronghe/gates. Raises EvalError.
+    `prompts` has (positive, negative) of each moe_expert in the order of the rows. Gates are kept in `cache`, or in ~/.cache/ronghe/gates. Raises EvalError.
     """
     from eval_ops.running.gates import check_prompts, tokenizer_digest
 
@@ -85,7 +85,10 @@ def gates_of(
     asked = {
         "what": "measure",
         "mode": mode,
-        "prompts": [{"positive": each.positive, "negative": each.negative} for each in prompts],
+        "prompts": [
+            {"positive": list(positive), "negative": list(negative)}
+            for positive, negative in prompts
+        ],
     }
     answer = _ask(base, asked, running, progress, f"measures gates on {base.called}")
     from eval_ops.running.gates import unpacked

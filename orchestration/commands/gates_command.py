@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assets.work.gating import Base, Measured, Running, gates_of, routes_of
-from merge_ops.calibration import Prompts, gate_cautions, write_gates
+from merge_ops.calibration import gate_cautions, write_gates
 from merge_ops.errors import ChangedInputError, Fault, OutputError, SettingsError
 from orchestration.commands.cautions import refuse_cautions, show_cautions
 from orchestration.commands.console import progress_bar, say
@@ -115,7 +115,11 @@ def running_on(device: str, threads: int) -> Running:
 
 
 def measured_gates(
-    base: Base, prompts: Sequence[Prompts], mode: str, running: Running, notes: "Console"
+    base: Base,
+    prompts: Sequence[tuple[Sequence[str], Sequence[str]]],
+    mode: str,
+    running: Running,
+    notes: "Console",
 ) -> Measured:
     """Return gates, measured with a bar where they are not known yet. Raises EvalError.
 
