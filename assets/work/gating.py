@@ -71,7 +71,8 @@ def gates_of(
 ) -> Measured:
     """Return the gates of a base for the prompts of each moe_expert, measured at most once.
 
-    `prompts` has (positive, negative) of each moe_expert in the order of the rows. Gates are kept in `cache`, or in ~/.cache/ronghe/gates. Raises EvalError.
+    `prompts` has (positive, negative) of each moe_expert in the order of the rows. Gates
+    are kept in `cache`, or in ~/.cache/ronghe/gates. Raises EvalError.
     """
     from eval_ops.running.gates import check_prompts, tokenizer_digest
 

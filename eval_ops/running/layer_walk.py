@@ -144,7 +144,11 @@ class Decoder:
             for name, tensor in (*layer.named_parameters(), *layer.named_buffers())
         }
         seen: list[Tensor] = []
-        hook = layer.mlp.register_forward_pre_hook(lambda _, given: seen.append(given[0][0]))
+
+        def note(_: Any, given: "tuple[Tensor, ...]") -> None:
+            seen.append(given[0][0])
+
+        hook = layer.mlp.register_forward_pre_hook(note)
         after: list[Tensor] = []
         try:
             for entering, called in zip(states, handed, strict=True):
