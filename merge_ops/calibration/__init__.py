@@ -1,5 +1,6 @@
 """The file format of statistics that were measured on texts: gates of a mixture of experts."""
 
+from merge_ops.calibration.degenerate import gate_cautions
 from merge_ops.calibration.gates import (
     FORMAT,
     Prompts,
@@ -13,6 +14,7 @@ from merge_ops.calibration.gates import (
 __all__ = [
     "FORMAT",
     "Prompts",
+    "gate_cautions",
     "gate_key",
     "gates_digest",
     "metadata_of",

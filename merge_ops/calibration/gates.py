@@ -224,7 +224,7 @@ def _entry_faults(
         )
     faults += [
         Fault(
-            f"layers.{layer}.gate", f"is there, but the model has {count} layers, 0 to {count - 1}"
+            f"layers.{layer}.gate", f"is beyond the {count} layers, 0 to {count - 1}, of the model"
         )
         for layer in sorted(known)
         if layer >= count
