@@ -98,14 +98,9 @@ def family_for(step: MoeStep, model_type: str) -> MoeFamily | None:
     return next(iter((*loaded, *fitting)), None)
 
 
-def experts_per_token(step: MoeStep, family: MoeFamily) -> int:
-    """Return how many moe_experts each token goes to.
-
-    Beside a shared expert without a gate it is one where the recipe says nothing, as in mergekit.
-    """
-    ungated = step.shared is not None and not step.shared_is_gated
-    usual = 1 if ungated or (family is DEEPSEEK and step.shared) else USUAL_EXPERTS
-    return step.experts_per_token or min(usual, len(step.experts))
+def experts_per_token(step: MoeStep) -> int:
+    """Return how many moe_experts each token goes to."""
+    return step.experts_per_token or min(USUAL_EXPERTS, len(step.experts))
 
 
 def moe_config(
@@ -120,7 +115,7 @@ def moe_config(
     for key in ("auto_map", "attention_bias", "mlp_bias", "pretraining_tp"):
         config.pop(key, None)
     config |= {"architectures": [family.model_class], "model_type": family.model_type}
-    config |= {"num_experts_per_tok": experts_per_token(step, family)}
+    config |= {"num_experts_per_tok": experts_per_token(step)}
     count = len(step.experts)
     if base.get("model_type") == "llama":
         config["sliding_window"] = None

@@ -7,7 +7,7 @@ each expert's MLPs, routers. Its bytes are those of the models, copied while the
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from merge_ops.arrangement.moe_families import (
     SILENT_WIDTH,
     moe_config,
 )
+from merge_ops.calibration import gate_cautions
 from merge_ops.checkpoints.checkpoint import Checkpoint, DigestOf, Fetch, Stored, TensorSource
 from merge_ops.checkpoints.header import ITEM_SIZES, TensorEntry
 from merge_ops.checkpoints.ties import find_source
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 
     Gates = Mapping[int, NDArray[np.float32]]
 
-MOST_ALIKE = 5.0
-"""The condition number of a router above which mergekit-moe says that prompts are too similar."""
 _DOUBLED = 2.0
 
 
@@ -114,7 +113,8 @@ def moe_models(
         distinct=True,
     )
     names = [each for each in step.model_names if each != step.base_model]
-    cautions = [*fit.cautions, *_gate_cautions(step, gates)]
+    alike = gate_cautions(gates, "gates", step.gate_mode) if gates else ()
+    cautions = [*fit.cautions, *alike]
     return MoeModels(model, tuple(checkpoints[name] for name in names), tuple(cautions))
 
 
@@ -244,19 +244,3 @@ def _gate_faults(step: MoeStep, fit: MoeFit, gates: Gates | None) -> list[Fault]
         for layer in range(fit.layers)
         if (told := list(gates[layer].shape) if layer in gates else "missing") != list(wanted)
     ]
-
-
-def _gate_cautions(step: MoeStep, gates: Gates | None) -> Sequence[Caution]:
-    """Routers whose rows are so alike that some moe_experts are hardly used."""
-    if not step.needs_prompts or len(step.experts) < 2:
-        return []
-    if gates is None:
-        told = f"is {step.gate_mode!r}: the gates are still to be measured, which a merge does"
-        return [Caution("gate_mode", told, "")]
-    alike = [layer for layer in sorted(gates) if float(np.linalg.cond(gates[layer])) > MOST_ALIKE]
-    if not alike:
-        return []
-    listed = ", ".join(map(str, alike[:10])) + (" and more" if len(alike) > 10 else "")
-    told = f"are much alike in layer(s) {listed}: some moe_experts will hardly be used there"
-    advice = "Take prompts that differ more; those that end in one token are equal in layer 0"
-    return [Caution("gates", told, advice)]

@@ -107,6 +107,8 @@ class Plan:
         """
         if any(group.base_name == checkpoint.name for group in self.arrangement.groups):
             return "base"
+        if self.recipe.moe and checkpoint is self.base:
+            return "base"
         if checkpoint is self.base:
             return "expert (gives config and tokenizer)"
         return "expert"

@@ -84,6 +84,11 @@ class MoeStep:
         return self.gate_mode not in DRAWN_MODES
 
     @property
+    def only_embeds(self) -> bool:
+        """Return whether prompts are embedded alone, and no model is run."""
+        return self.gate_mode == CHEAP_EMBED
+
+    @property
     def shared_is_gated(self) -> bool:
         """Return whether the shared expert has a gate of its own."""
         if self.shared is None:

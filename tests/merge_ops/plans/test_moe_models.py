@@ -117,7 +117,7 @@ def test_a_shared_expert_without_prompts_is_always_on(families, tmp_path):
     dense = write_dense(tmp_path / "dense", "mistral", 1)
     assert torch.allclose(logits_of(out), logits_of(dense), atol=EXACT)
     config = json.loads((out / "config.json").read_text())
-    assert (config["model_type"], config["num_experts_per_tok"]) == ("qwen2_moe", 1)
+    assert (config["model_type"], config["num_experts_per_tok"]) == ("qwen2_moe", 2)
     deepseek = planned({**recipe, "architecture": "deepseek"}, gates_for(np.ones((2, 32))))
     assert deepseek.config["model_type"] == "deepseek"
     assert deepseek.config["n_shared_experts"] == 1
@@ -152,7 +152,6 @@ def test_noise_and_drawn_gates_follow_the_seed_for_any_block(families, tmp_path)
 def test_without_gates_it_is_planned_and_neither_digested_nor_merged(families, tmp_path):
     base, one, two, _ = families["llama"]
     plan = planned(of(base, one, two))
-    assert any("still to be measured" in each.problem for each in plan.cautions)
     assert [each.name for each in plan.checkpoints] == [str(base), str(one), str(two)]
     with pytest.raises(RecipeError, match="gate_mode is 'hidden', and its gates were not measured"):
         merge(plan, {"default": FolderSink(tmp_path)}, StreamSettings(threads=1, device="cpu"))
@@ -172,7 +171,7 @@ def test_the_digest_covers_the_gates(families):
 
 
 def test_models_that_do_not_fit_are_all_named(families, tmp_path):
-    base, one, _, _ = families["llama"]
+    base = families["llama"][0]
     wide = write_dense(tmp_path / "wide", "llama", intermediate_size=64)
     deep = write_dense(tmp_path / "deep", "llama", num_hidden_layers=3)
     flat = write_dense(tmp_path / "flat", "llama", num_hidden_layers=1)
@@ -186,10 +185,10 @@ def test_models_that_do_not_fit_are_all_named(families, tmp_path):
     for words in (
         "have one hidden and intermediate size",
         "and 5 more",
-        f"{deep} has model.layers.2.",
-        f"{flat} lacks model.layers.1.mlp",
+        f"{deep} has 'model.layers.2.",
+        f"{flat} lacks 'model.layers.1.mlp",
         "num_attention_heads 2",
-        f"{biased} has model.layers.0.mlp.",
+        f"{biased} has 'model.layers.0.mlp.",
         "which no moe_expert can hold",
         "has model_type 'qwen3', and",
     ):
@@ -205,7 +204,7 @@ def test_what_the_base_has_and_a_family_cannot_hold_is_refused(families, tmp_pat
     with pytest.raises(CompatibilityError, match="shared_experts are for llama, mistral and qwen2"):
         planned({**of(families["qwen3"][0], one, one, gate_mode="random"), **shared})
     edit_config(biased, model_type="gemma2")
-    with pytest.raises(CompatibilityError, match="has model_type 'gemma2'.* mixtures are made of"):
+    with pytest.raises(CompatibilityError, match=r"has model_type 'gemma2'.* mixtures are made of"):
         planned(of(biased, one, one, gate_mode="random"))
     qwen = of(families["qwen2"][0], *families["qwen2"][1:], architecture="mixtral")
     with pytest.raises(CompatibilityError, match="architecture is 'mixtral', which is not made of"):
