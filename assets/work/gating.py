@@ -27,6 +27,7 @@ WAY_OUT = (
     " mode cheap_embed need no model that runs"
 )
 _MODULE = "eval_ops.running.gates_child"
+_EMBEDDED = "eval_ops.running.embedded_gates"
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,22 @@ def gates_of(
     write_gates(kept, measured.gates, measured.metadata)
     _remove_oldest(kept.parent)
     return measured
+
+
+def embedded_gates(base: Base, prompts: Sequence[Prompts]) -> "Mapping[int, NDArray[np.float32]]":
+    """Return the gates that the base's embeddings give, as mode cheap_embed. Raises EvalError.
+
+    The child loads the tokenizer and reads some rows; no model is run and nothing is kept.
+    """
+    from eval_ops.running.gates import unpacked
+
+    asked = {
+        "prompts": [{"positive": each.positive, "negative": each.negative} for each in prompts],
+        "tokenizer_seconds": TOKENIZER_SECONDS,
+    }
+    doing = f"reads the embeddings of prompts in {base.called}"
+    answer = ask_child(_EMBEDDED, base.folder, asked, doing, shown=base.called)
+    return dict(enumerate(map(unpacked, answer["gates"])))
 
 
 def routes_of(
