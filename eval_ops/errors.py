@@ -6,6 +6,7 @@
     │   │   └── ItemsError       so is an items file that the suite names
     │   ├── ImportedScoresError  a CSV of scores from elsewhere is unreadable or wrong
     │   ├── GateError            a recipe's `gate` is wrong, or there is nothing to compare with
+    │   ├── PromptsError         prompts, or a model, that routers' gates cannot be measured from
     │   └── SearchError          a recipe's `search` is wrong
     ├── HarnessError             lm-eval cannot prepare or run what the suite asks for
     │   ├── UnknownTaskError     no built-in lm-eval task has that name
@@ -58,6 +59,10 @@ class ImportedScoresError(FaultyInputError):
 
 class GateError(FaultyInputError):
     """A gate's settings are wrong, or there is nothing to compare with."""
+
+
+class PromptsError(FaultyInputError):
+    """Prompts, or a model, that gates of routers cannot be measured from."""
 
 
 class SearchError(FaultyInputError):

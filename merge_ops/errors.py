@@ -9,6 +9,7 @@
     │   ├── ChangedInputError    a file is not what was hashed, or changed while it was read
     │   └── PackedModelError     a packed model that is damaged, or not given its own base
     ├── CompatibilityError     checkpoints that may not be merged together; every fault found
+    ├── StatisticsError        statistics that are of something else, or of nothing; every fault
     ├── NonFiniteError         NaN or infinity in an input or a result, found while streaming
     ├── NoDirectionError       tensors that cancel out where a method needs their direction
     ├── SettingsError          memory or threads that cannot work
@@ -123,6 +124,10 @@ class PackedModelError(CheckpointError):
 
 class CompatibilityError(FaultsError):
     """Checkpoints whose tensors, vocabularies or architectures do not fit together."""
+
+
+class StatisticsError(FaultsError):
+    """A file of statistics holds something else than is asked of it, or numbers that are none."""
 
 
 class NonFiniteError(RongheError):

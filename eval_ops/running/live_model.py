@@ -7,7 +7,7 @@ module's, they are copied into it; otherwise everything is loaded afresh.
 
 import contextlib
 import json
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -56,11 +56,6 @@ class LiveModel:
         Floating-point precision is the checkpoint's own. CheckpointLoadError leaves no model here.
         """
         self._loaded = None
-        if not (folder / "config.json").is_file():
-            raise CheckpointLoadError(
-                f"{folder}: holds no config.json, so it is no Hugging Face checkpoint; give the "
-                "folder of a whole model (an adapter must be merged into its base first)"
-            )
         self._loaded = _load_afresh(folder, self._device)
         self._identity = _identity(folder)
         return self._loaded
@@ -96,9 +91,14 @@ class LiveModel:
         return True
 
 
-def _identity(folder: Path) -> str:
+def tokenizer_digest(folder: Path) -> str:
+    """Return the digest of the files that make a folder's tokenizer."""
+    return _identity(folder, IDENTITY_FILES[2:])
+
+
+def _identity(folder: Path, patterns: Sequence[str] = IDENTITY_FILES) -> str:
     total = blake3()
-    names = sorted({path for pattern in IDENTITY_FILES for path in folder.glob(pattern)})
+    names = sorted({path for pattern in patterns for path in folder.glob(pattern)})
     for path in names:
         if path.is_file():
             content = path.read_bytes()
@@ -151,7 +151,21 @@ _DTYPES = {
 }
 
 
-def _load_afresh(folder: Path, device: str) -> Loaded:
+def load_to_read(folder: Path) -> Loaded:
+    """Load a folder whose weights stay views of its files: memory is taken as they are used.
+
+    For work that is done before anybody writes to the files. Raises CheckpointLoadError.
+    """
+    return _load_afresh(folder, None)
+
+
+def _load_afresh(folder: Path, device: str | None) -> Loaded:
+    """Load a folder to a device; to none, its weights are views of the files."""
+    if not (folder / "config.json").is_file():
+        raise CheckpointLoadError(
+            f"{folder}: holds no config.json, so it is no Hugging Face checkpoint; give the "
+            "folder of a whole model (an adapter must be merged into its base first)"
+        )
     from transformers import AutoModelForCausalLM
 
     model_class: Any = AutoModelForCausalLM
@@ -167,9 +181,10 @@ def _load_afresh(folder: Path, device: str) -> Loaded:
             )
             tokenizer = load_tokenizer(folder)
             missing = sorted(report["missing_keys"]) + sorted(map(str, report["mismatched_keys"]))
-            if not missing:
+            model = model.eval()
+            if not missing and device is not None:
                 _own(model)
-                model = model.to(device).eval()
+                model = model.to(device)
     except Exception as error:  # transformers raises nearly every kind
         raise _load_error(folder, error) from error
     if missing:

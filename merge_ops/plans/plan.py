@@ -55,7 +55,8 @@ class Plan:
     `outputs` has one entry for each coefficient. `base` gives the config, and the tokenizer unless
     `tokenizer` replaces it. `digests` holds the digests of models that were opened without one, by
     the place that their files are read from. `arithmetic` is the kind of device whose bits the
-    digests stand for (stream.device).
+    digests stand for (stream.device). `beside` are the models that give a mixture of experts its
+    moe_experts: their tensors are the base's here, under new names.
     """
 
     recipe: Recipe
@@ -68,6 +69,7 @@ class Plan:
     tokenizer: OutputTokenizer | None = None
     digests: Mapping[ByteSource, str] = field(default_factory=dict["ByteSource", str])
     arithmetic: str = "cpu"
+    beside: tuple[Checkpoint, ...] = ()
 
     @property
     def method(self) -> MergeMethod:
@@ -94,7 +96,7 @@ class Plan:
     def checkpoints(self) -> tuple[Checkpoint, ...]:
         """Return every model that takes part, each once: first the base, then the inputs."""
         members = [each for group in self.arrangement.groups for each in group.members]
-        unique = {each.name: each for each in (self.base, *self.inputs, *members)}
+        unique = {each.name: each for each in (self.base, *self.inputs, *members, *self.beside)}
         return tuple(unique.values())
 
     def role_of(self, checkpoint: Checkpoint) -> str:
@@ -104,6 +106,8 @@ class Plan:
         gives the config and the tokenizer, and is an expert as the others are.
         """
         if any(group.base_name == checkpoint.name for group in self.arrangement.groups):
+            return "base"
+        if self.recipe.moe and checkpoint is self.base:
             return "base"
         if checkpoint is self.base:
             return "expert (gives config and tokenizer)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from merge_ops.arrangement.arrangement import arrange, donor_of
 from merge_ops.arrangement.groups import Place
@@ -35,6 +36,9 @@ from merge_ops.plans.symmetric_models import with_symmetry
 from merge_ops.recipes.recipe import DTYPES, Coefficient, Recipe
 from merge_ops.vocabularies.output_tokenizer import OutputTokenizer, output_tokenizer
 
+if TYPE_CHECKING:  # few recipes make a mixture, and starting is counted
+    from merge_ops.plans.moe_models import Gates, MoeModels
+
 
 def plan_merge(
     recipe: Recipe,
@@ -42,16 +46,24 @@ def plan_merge(
     coefficients: Sequence[str] | None = None,
     shard_bytes: int = DEFAULT_SHARD_BYTES,
     arithmetic: str = "cpu",
+    gates: Gates | None = None,
 ) -> Plan:
     """Resolve a concrete recipe against opened checkpoints and return its plan.
 
     `checkpoints` has them by the names that the recipe uses. `coefficients` chooses some of the
     sweep by id (default: all). `shard_bytes` is the most data of a file of the output. `arithmetic`
-    is the kind that the merge will compute with. Raises CompatibilityError where the checkpoints do
+    is the kind that the merge will compute with. `gates` has the rows of each layer of a mixture of
+    experts whose routers are made of prompts. Raises CompatibilityError where the checkpoints do
     not fit, or their merge not its config, RecipeError where a required parameter has no value.
     """
     recipe = with_one_name_each(recipe, checkpoints)
     checkpoints = with_conversion(recipe, with_symmetry(recipe, checkpoints))
+    mixture: MoeModels | None = None
+    if recipe.moe is not None:
+        from merge_ops.plans.moe_models import moe_models
+
+        mixture = moe_models(recipe, recipe.moe, checkpoints, gates)
+        checkpoints = {recipe.moe.base_model: mixture.model}
     donor = donor_of(recipe, checkpoints)
     weighed = [donor, *(checkpoints[name] for name in recipe.merged_models)]
     check_weights(weighed)
@@ -64,6 +76,7 @@ def plan_merge(
     vocabularies = "merged" if recipe.tokenizer else "equal"
     cautions = [caution for each in (donor, *others) for caution in each.cautions]
     cautions += [*relaid, *arrangement.cautions]
+    cautions += mixture.cautions if mixture else ()
     same = all(any(each is other for other in weighed) for each in others)
     cautions += check_compatible(donor, others, vocabularies, recipe.merges_whole_models, same)
     check_layouts(arrangement.places)
@@ -97,7 +110,8 @@ def plan_merge(
     cautions += routers.cautions(steps)
     cautions += side_file_cautions(donor)
     output = (tuple(ordered), tuple(shards), chosen, tuple(cautions), tokenizer)
-    plan = Plan(recipe, donor, arrangement, *output, arithmetic=arithmetic)
+    beside = mixture.beside if mixture else ()
+    plan = Plan(recipe, donor, arrangement, *output, arithmetic=arithmetic, beside=beside)
     wrong = rule_faults(plan)
     if wrong:
         raise CompatibilityError(recipe.subject, wrong)

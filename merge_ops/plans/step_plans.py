@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from merge_ops.checkpoints.byte_sources import ByteSource
 from merge_ops.checkpoints.checkpoint import Checkpoint
@@ -19,6 +20,9 @@ from merge_ops.plans.planning import plan_merge
 from merge_ops.plans.result_files import ResultFiles
 from merge_ops.plans.resume import tensor_places
 from merge_ops.recipes.steps import Steps
+
+if TYPE_CHECKING:
+    from merge_ops.plans.moe_models import Gates
 
 MergeStep = Callable[[Plan], ByteSource]
 """Merges an earlier step and returns the place that it was written to."""
@@ -63,10 +67,12 @@ def plan_steps(
     opened: Mapping[str, Checkpoint],
     shard_bytes: int = DEFAULT_SHARD_BYTES,
     arithmetic: str = "cpu",
+    gates: Mapping[str, Gates] | None = None,
 ) -> StepPlans:
     """Plan each recipe in order and return the plans.
 
-    Reads headers alone. Raises what `plan_merge` raises.
+    Reads headers alone. `gates` has the measured gates of mixtures of experts, by the names of
+    their recipes. Raises what `plan_merge` raises.
     """
     known = dict(opened)
     plans: list[Plan] = []
@@ -76,7 +82,12 @@ def plan_steps(
             planned, files = planned_checkpoint(plans[-1])
             known[planned.name] = planned
             results.append(files)
-        plans.append(plan_merge(recipe, known, shard_bytes=shard_bytes, arithmetic=arithmetic))
+        measured = (gates or {}).get(recipe.name)
+        plans.append(
+            plan_merge(
+                recipe, known, shard_bytes=shard_bytes, arithmetic=arithmetic, gates=measured
+            )
+        )
     return StepPlans(tuple(plans), tuple(results))
 
 

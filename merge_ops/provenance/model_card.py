@@ -61,7 +61,7 @@ def _sources(plan: Plan) -> dict[str, Checkpoint]:
 
 def _inputs(plan: Plan, licences: Mapping[str, tuple[str, ...]]) -> Iterator[CardInput]:
     """A row for each model; of a base with adapters one for each of them."""
-    for checkpoint in (plan.base, *(each for each in plan.inputs if each is not plan.base)):
+    for checkpoint in (plan.base, *_beside_base(plan)):
         role, parts = plan.role_of(checkpoint), _parts(checkpoint)
         for position, (name, model) in enumerate(parts):
             if len(parts) > 1:
@@ -74,6 +74,12 @@ def _inputs(plan: Plan, licences: Mapping[str, tuple[str, ...]]) -> Iterator[Car
                 stated = JOIN.join(licences[name])
             digest = plan.digest_of(model)
             yield CardInput(role, name, digest, model.origin, licence=stated or None)
+
+
+def _beside_base(plan: Plan) -> Iterator[Checkpoint]:
+    """Every other model that gives weights."""
+    yield from (each for each in plan.inputs if each is not plan.base)
+    yield from plan.beside
 
 
 def _reproduction(plan: Plan, output: Output) -> Reproduction | None:

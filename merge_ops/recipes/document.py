@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from merge_ops.recipes.conversion_step import CONVERT
+from merge_ops.recipes.moe_step import MoeStep
 from merge_ops.recipes.recipe import Parameters, Recipe, Section
 from merge_ops.recipes.renaming import renamed
 from merge_ops.recipes.vocabulary_policy import BASE, UNION
@@ -13,6 +14,8 @@ from merge_ops.recipes.vocabulary_policy import BASE, UNION
 
 def recipe_document(recipe: Recipe, values: Parameters) -> dict[str, Any]:
     """Return the recipe of one coefficient as mergekit would write it."""
+    if recipe.moe:
+        return _moe_document(recipe, recipe.moe)
     document: dict[str, Any] = {"merge_method": recipe.merge_method}
     if recipe.symmetry:
         document |= recipe.symmetry.written
@@ -40,6 +43,14 @@ def recipe_document(recipe: Recipe, values: Parameters) -> dict[str, Any]:
     if recipe.method.random:
         document["seed"] = recipe.seed
     return document
+
+
+def _moe_document(recipe: Recipe, step: MoeStep) -> dict[str, Any]:
+    """A mergekit-moe file; the seed draws gates and noise."""
+    noisy = any(each.noise_scale for each in step.all_experts)
+    seeded = noisy or not step.needs_prompts
+    dtype = {"dtype": recipe.dtype} if recipe.dtype else {}
+    return {**step.written, **dtype, **({"seed": recipe.seed} if seeded else {})}
 
 
 def nameless_document(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 from merge_ops.errors import Fault
 
 MOE = (
-    "is a mergekit-moe file, and mixtures of experts are not made here: a recipe has a"
-    " `merge_method`, which averages weights. Keep mergekit-moe for this file"
+    "is a mergekit-moe file without `experts`, a list of {source_model, positive_prompts}, of which"
+    " a mixture is made"
 )
 STAGES = (
     "is a mergekit-multi file of stages, each in a file of its own. Write the stages as documents"
@@ -56,10 +56,6 @@ def foreign_file(document: Mapping[Any, Any]) -> Fault | None:
     """Return the fault of a document that is no recipe but a file of another kind, or None."""
     if "merge_method" in document:
         return None
-    entries: Any = document.get("experts")
-    listed = cast(list[Any], entries) if isinstance(entries, list) else []
-    if any(isinstance(each, dict) and "source_model" in each for each in listed):
-        return Fault("", MOE)
     if isinstance(document.get("models"), dict):
         return Fault("", CATALOG)
     for key, told in _BY_KEY.items():

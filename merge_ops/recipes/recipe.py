@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from merge_ops.methods.parameters import REQUIRED, is_gradient
 from merge_ops.methods.registry import MergeMethod
+from merge_ops.recipes.moe_step import MoeStep
 from merge_ops.recipes.router_policy import RouterPolicy
 from merge_ops.recipes.symmetry_step import SymmetryStep
 from merge_ops.recipes.vocabulary_policy import TokenizerPolicy
@@ -127,6 +128,7 @@ class Recipe:
     symmetry: SymmetryStep | None = None
     router: RouterPolicy | None = None
     conversion: str | None = None
+    moe: MoeStep | None = None
     title: str | None = None
     description: str | None = None
 
@@ -149,10 +151,12 @@ class Recipe:
     def referenced_models(self) -> tuple[str, ...]:
         """Return every model that the recipe names, in order, each once.
 
-        Models that only `tokenizer` names come last, and the base that a model is aligned to.
+        Models that only `tokenizer` names come last, the base that a model is aligned to, and those
+        that a mixture's moe_experts come from.
         """
         named = self.tokenizer.model_names if self.tokenizer else ()
         beside = [self.symmetry.base] if self.symmetry and self.symmetry.base else []
+        beside += self.moe.model_names if self.moe else ()
         return tuple(dict.fromkeys([*self.merged_models, *named, *beside]))
 
     @property

@@ -12,6 +12,8 @@ from merge_ops.methods.parameters import setting_faults
 from merge_ops.recipes.conversion_step import CONVERT, conversion_faults, with_method
 from merge_ops.recipes.foreign_files import foreign_file
 from merge_ops.recipes.misplaced import RECIPE_KEYS, unknown_key, unknown_parameter
+from merge_ops.recipes.moe_check import moe_recipe
+from merge_ops.recipes.moe_step import is_moe
 from merge_ops.recipes.recipe import ALL, ALL_PAIRS, DTYPES, KEEP_CHAMPION, KEEPS, SOUPS, Recipe
 from merge_ops.recipes.router_policy import router_faults, router_policy
 from merge_ops.recipes.search_check import search_faults, shadowed, soup_faults
@@ -30,6 +32,8 @@ def check_recipe(value: Any, name: str, subject: str) -> Recipe:
     """
     if not isinstance(value, dict):
         raise RecipeError(subject, [Fault("", "is no mapping of keys to values")])
+    if is_moe(cast(dict[Any, Any], value)):
+        return moe_recipe(cast(dict[str, Any], value), name, subject)
     foreign = foreign_file(cast(dict[Any, Any], value))
     if foreign is not None:
         raise RecipeError(subject, [foreign])

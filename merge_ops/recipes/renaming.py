@@ -34,6 +34,7 @@ def renamed(recipe: Recipe, names: Names) -> Recipe:
         and dataclasses.replace(recipe.symmetry, base=_name(recipe.symmetry.base, names)),
         router=recipe.router
         and dataclasses.replace(recipe.router, expert=_name(recipe.router.expert, names)),
+        moe=recipe.moe and recipe.moe.renamed(names),
     )
 
 

@@ -19,6 +19,11 @@ LEAST_EXPERTS, LEAST_BENCHMARKS = 3, 2
 def recipe_faults(catalog: Catalog, steps: Steps) -> Iterator[Fault]:
     """Yield every fault of one file of `recipes/`."""
     recipe, file = steps.result, f"recipes/{steps.result.name}.yaml"
+    mixture = next((each for each in steps.recipes if each.moe), None)
+    if mixture is not None:
+        problem = "has a `source_model`: mixtures of experts are for `ronghe merge`, and a catalog"
+        yield Fault(f"{file}: experts", f"{problem} takes what came out as a model")
+        return
     takers = [each for each in steps.recipes if each.experts]
     if not takers:
         where = " in every document" if steps.earlier else ""

@@ -227,6 +227,37 @@ def restore_expert(
     run_restoration(expert, out, merged, base, masks)
 
 
+@app.command(epilog="Example:  ronghe gates moe.yaml --picture routing.png")
+def gates(
+    config: Annotated[Path, typer.Argument(help="A mergekit-moe file.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="Write the gates to this file.")] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Draw where prompts go: a PNG, prompts by experts.")
+    ] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(help="hidden, hidden_avg or router_input, instead of the file's gate_mode."),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu or cuda.", show_default="auto")
+    ] = None,
+    threads: Annotated[
+        str | None, typer.Option(help="Worker threads; 0: one a core.", show_default="0")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the shares of every prompt and layer as JSON.")
+    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings are errors.")] = False,
+) -> None:
+    """Measure the gates of CONFIG on its base, and show to which experts its prompts go.
+
+    Gates of the same base, prompts and mode are measured once and kept.
+    """
+    from orchestration.commands.gates_command import GateOptions, run_gates
+
+    run_gates(config, GateOptions(out, picture, mode, device, threads, as_json, strict))
+
+
 app.add_typer(comparison_app)
 app.add_typer(starting_app)
 app.add_typer(provenance_app)

@@ -72,6 +72,9 @@ def _print_plan(console: Console, plan: Plan) -> None:
         say(console, plan.tokenizer.vocabulary.summary)
     if plan.recipe.has_gradient:
         say(console, GRADIENTS)
+    if plan.recipe.moe and plan.recipe.moe.needs_prompts:
+        mode = plan.recipe.moe.gate_mode
+        say(console, f"gates: to be measured from the prompts ({mode}), which `ronghe merge` does")
     show_cautions(console, plan.cautions)
     say(console, f"coefficients: {', '.join(each.id for each in plan.coefficients)}")
     count = len(plan.coefficients)

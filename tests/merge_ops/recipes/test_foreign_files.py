@@ -8,8 +8,7 @@ from merge_ops.errors import RecipeError
 from merge_ops.recipes.steps import load_steps
 
 FILES = {
-    "moe": ("gate_mode: hidden\nexperts: [{source_model: a}]", "is a mergekit-moe file, and mixt"),
-    "moe without a gate": ("base_model: a\nexperts: [{source_model: b}]", "is a mergekit-moe file"),
+    "moe": ("gate_mode: hidden\nbase_model: a", "is a mergekit-moe file without `experts`, a list"),
     "stages": ("stages: [{name: one, config_file: one.yml}]", "is a mergekit-multi file of stag"),
     "evolve": ("genome: {models: [a], merge_method: ties}\ntasks: []", "is a mergekit-evolve file"),
     "bakllama": ("layer_slices: []\nembedding_source: a", "is a bakllama file; write its layers"),
