@@ -47,6 +47,9 @@ def plan_merge(
     is the kind that the merge will compute with. Raises CompatibilityError where the checkpoints do
     not fit, or their merge not its config, RecipeError where a required parameter has no value.
     """
+    if recipe.window is not None and not recipe.window.found:
+        problem = "has no steps yet; Steps.with_windows finds those of its run"
+        raise RecipeError(recipe.subject, [Fault("window", problem)])
     recipe = with_one_name_each(recipe, checkpoints)
     checkpoints = with_symmetry(recipe, checkpoints)
     donor = donor_of(recipe, checkpoints)

@@ -32,6 +32,7 @@ def renamed(recipe: Recipe, names: Names) -> Recipe:
         tokenizer=_policy(recipe.tokenizer, names),
         symmetry=recipe.symmetry
         and dataclasses.replace(recipe.symmetry, base=_name(recipe.symmetry.base, names)),
+        window=recipe.window and recipe.window.renamed(names),
     )
 
 

@@ -19,6 +19,12 @@ LEAST_EXPERTS, LEAST_BENCHMARKS = 3, 2
 def recipe_faults(catalog: Catalog, steps: Steps) -> Iterator[Fault]:
     """Yield every fault of one file of `recipes/`."""
     recipe, file = steps.result, f"recipes/{steps.result.name}.yaml"
+    windows = [each for each in steps.recipes if each.window is not None]
+    if windows:
+        place = f"{file}: document {windows[0].name}" if steps.earlier else file
+        problem = "is for `ronghe merge`, which finds the steps of a run: merge the window with it"
+        yield Fault(f"{place}: window", f"{problem}, and list what came out in models.yaml")
+        return
     takers = [each for each in steps.recipes if each.experts]
     if not takers:
         where = " in every document" if steps.earlier else ""
@@ -30,6 +36,11 @@ def recipe_faults(catalog: Catalog, steps: Steps) -> Iterator[Fault]:
         if document.symmetry is not None:
             problem = "is for `ronghe merge`: a catalog keeps no key, and takes what came out"
             yield Fault(f"{place}: {document.symmetry.kind}", problem)
+        if document.window is not None:
+            problem = (
+                "is for `ronghe merge`, which finds the steps of a run: merge the window there"
+            )
+            yield Fault(f"{place}: window", f"{problem}, and list what came out in models.yaml")
         for name in document.missing_parameters:
             problem = f"has no value, and {document.merge_method} requires it"
             yield Fault(f"{place}: parameters.{name}", problem)

@@ -46,6 +46,14 @@ def _needs_conversion(path: Path, adapter: bool, follow_links: bool) -> bool:
     return not verdict.faults and verdict.pickled
 
 
+def unreadable(path: Path) -> str | None:
+    """Why what is at `path` is no whole model, by its names and headers; None where it is one."""
+    if path.is_file():
+        return None
+    verdict = read_folder(FolderSource(path)).verdict
+    return "; ".join(verdict.faults) if verdict.faults else None
+
+
 @lru_cache(maxsize=64)
 def _pickled(path: Path, adapter: bool, follow_links: bool) -> PickledFiles:
     return PickledFiles(path, adapter, follow_links)
