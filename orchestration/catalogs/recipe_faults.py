@@ -36,11 +36,6 @@ def recipe_faults(catalog: Catalog, steps: Steps) -> Iterator[Fault]:
         if document.symmetry is not None:
             problem = "is for `ronghe merge`: a catalog keeps no key, and takes what came out"
             yield Fault(f"{place}: {document.symmetry.kind}", problem)
-        if document.window is not None:
-            problem = (
-                "is for `ronghe merge`, which finds the steps of a run: merge the window there"
-            )
-            yield Fault(f"{place}: window", f"{problem}, and list what came out in models.yaml")
         for name in document.missing_parameters:
             problem = f"has no value, and {document.merge_method} requires it"
             yield Fault(f"{place}: parameters.{name}", problem)

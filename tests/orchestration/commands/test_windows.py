@@ -29,6 +29,7 @@ from tests.checkpoint_factory import (
     write_json,
     write_tokenizer,
 )
+from tests.merging import ronghe
 
 STEPS: tuple[int, ...] = (1000, 2000, 3000, 10000)
 NAME = "model.layers.1.mlp.up_proj.weight"
@@ -242,6 +243,25 @@ def test_steps_that_are_half_written_or_stand_twice(run: Path, tmp_path: Path) -
     (copy / "checkpoint-01000").rename(copy / "iter_0000500")
     with pytest.raises(RecipeError, match="names steps in two ways"):
         planned(tmp_path, text)
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is")
+def test_distributed_checkpoints_are_steps_of_a_run(run: Path, tmp_path: Path) -> None:
+    from torch.distributed import checkpoint as dcp
+
+    folder = tmp_path / "run"
+    for step in (1000, 2000):
+        writer = dcp.FileSystemWriter(folder / f"step-{step}")
+        dcp.save({"model": dict(stored(run, step))}, storage_writer=writer)
+    for name in ("config.json", "tokenizer.json"):
+        shutil.copyfile(run / "checkpoint-1000" / name, folder / name)
+    (tmp_path / "r.yaml").write_text(f"window: {{run: {folder}, weights: one_minus_sqrt}}\n")
+    done = ronghe("merge", "r.yaml", tmp_path / "merged", folder=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    shares = dict(zip((1000, 2000), schedule_weights("one_minus_sqrt", (1000, 2000)), strict=True))
+    found = load_file(tmp_path / "merged" / "model.safetensors")
+    assert torch.equal(found[NAME], average(run, shares))
+    assert (tmp_path / "merged" / "tokenizer.json").exists()
 
 
 def test_steps_of_other_shapes_are_refused_as_ever(run: Path, tmp_path: Path) -> None:
