@@ -27,7 +27,7 @@ WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
 GROWTH, SPARE = 8, 16 << 20
 """Tensors may take this many times the file's bytes, and so many more: names share storages."""
 
-_DTYPES = {
+DTYPES = {
     "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64",
     "int32": "I32", "int16": "I16", "int8": "I8", "uint8": "U8", "uint16": "U16", "uint32": "U32",
     "uint64": "U64", "bool": "BOOL", "complex64": "C64", "float8_e4m3fn": "F8_E4M3",
@@ -103,7 +103,7 @@ def read_index(path: Path) -> dict[str, PickledTensor]:
     """
     size = path.stat().st_size
     with path.open("rb") as file:
-        content, places = _zipped(file, size) if zipfile.is_zipfile(path) else _plain(file, size)
+        content, places = zipped(file, size) if zipfile.is_zipfile(path) else _plain(file, size)
     if not isinstance(content, dict):
         raise IndexFaultError(f"it holds a {_kind(content)}, and no table of tensors")
     found: dict[str, PickledTensor] = {}
@@ -112,7 +112,7 @@ def read_index(path: Path) -> dict[str, PickledTensor]:
         if not isinstance(name, str) or not isinstance(value, PickledTensor):
             shown = repr(name)[:200]
             raise IndexFaultError(f"its entry {shown} is a {_kind(value)}, and no tensor")
-        found[name] = _placed(name, value, places)
+        found[name] = placed(name, value, places)
         total += value.nbytes
         if total > GROWTH * size + SPARE:
             raise IndexFaultError(
@@ -221,7 +221,7 @@ class _Unpickler(pickle.Unpickler):
             kind = name.removesuffix("Storage")
             return _StorageType(_STORAGES.get(kind, kind))
         if package == "torch" and _DTYPE.fullmatch(name):
-            return _Dtype(_DTYPES.get(name, name))
+            return _Dtype(DTYPES.get(name, name))
         if whole in _KNOWN or _TENSOR.fullmatch(whole):
             return _StandIn(whole)
         raise IndexFaultError(f"it wants to call {whole[:200]}, and weights have no need of that")
@@ -247,8 +247,8 @@ def _text(value: Any) -> str:
     return value.decode("ascii") if isinstance(value, bytes) else str(value)
 
 
-def _zipped(file: IO[bytes], size: int) -> tuple[Any, Mapping[str, tuple[int, int]]]:
-    """The content of an archive as torch.save writes it, and (offset, bytes) of each storage."""
+def zipped(file: IO[bytes], size: int) -> tuple[Any, Mapping[str, tuple[int, int]]]:
+    """Return what an archive of torch.save holds, and (offset, bytes) of each storage."""
     with zipfile.ZipFile(file) as archive:
         entries = {each.filename: each for each in archive.infolist()}
         if len(entries) != len(archive.infolist()):
@@ -308,10 +308,10 @@ def _plain(file: IO[bytes], size: int) -> tuple[Any, Mapping[str, tuple[int, int
     return content, places
 
 
-def _placed(
+def placed(
     name: str, tensor: PickledTensor, places: Mapping[str, tuple[int, int]]
 ) -> PickledTensor:
-    """The tensor with the place of its storage, once all that it claims is there."""
+    """Return the tensor with the place of its storage, once all that it claims is there."""
     storage, shown = tensor.storage, name[:200]
     if storage.key not in places:
         raise IndexFaultError(f"the storage of {shown!r} is not in the file; download it again")

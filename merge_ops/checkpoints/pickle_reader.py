@@ -15,6 +15,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from merge_ops.checkpoints.dcp_folders import METADATA
+from merge_ops.checkpoints.dcp_index import CutTensor, read_cut_tensors
+from merge_ops.checkpoints.dcp_writer import write_cut_tensors
 from merge_ops.checkpoints.header import ITEM_SIZES, MAX_HEADER
 from merge_ops.checkpoints.pickle_index import IndexFaultError, PickledTensor, read_index
 
@@ -37,6 +40,8 @@ def answer(request: Mapping[str, Any], tell: Callable[[Any], None]) -> dict[str,
     """
     path = Path(request["file"])
     try:
+        if path.name == METADATA:
+            return {"header": _of_cut_tensors(path, request.get("into")).decode()}
         tensors = read_index(path)
         header = header_of(tensors)
         if request.get("into"):
@@ -52,7 +57,20 @@ def answer(request: Mapping[str, Any], tell: Callable[[Any], None]) -> dict[str,
     return {"header": header.decode()}
 
 
-def header_of(tensors: Mapping[str, PickledTensor]) -> bytes:
+def _of_cut_tensors(metadata: Path, into: str | None) -> bytes:
+    """The header of a distributed checkpoint, which is written `into` a path where one is named."""
+    tensors = read_cut_tensors(metadata)
+    header = header_of(tensors)
+    if into:
+        with Path(into).open("wb") as target:
+            target.write(len(header).to_bytes(8, "little") + header)
+            target.flush()
+            order = _ordered(tensors)
+            write_cut_tensors(metadata.parent, target, tensors, order, 8 + len(header))
+    return header
+
+
+def header_of(tensors: Mapping[str, PickledTensor] | Mapping[str, CutTensor]) -> bytes:
     """Return the JSON of a safetensors header, padded as `save_file` pads it."""
     table: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     position = 0
@@ -68,7 +86,7 @@ def header_of(tensors: Mapping[str, PickledTensor]) -> bytes:
     return text + b" " * (-len(text) % 8)
 
 
-def _ordered(tensors: Mapping[str, PickledTensor]) -> list[str]:
+def _ordered(tensors: Mapping[str, PickledTensor] | Mapping[str, CutTensor]) -> list[str]:
     if "__metadata__" in tensors:
         raise IndexFaultError("a tensor is called '__metadata__', which safetensors cannot hold")
     return sorted(tensors, key=lambda name: (_RANKS[tensors[name].dtype], name.encode()))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from merge_ops.checkpoints.byte_sources import FolderSource
+from merge_ops.checkpoints.dcp_folders import folder_with_config, metadata_of
 from merge_ops.checkpoints.file_names import INDEX, PICKLE_INDEX, WEIGHTS, top_level
 from merge_ops.checkpoints.pickled_parts import PickledParts, PickleReader
 from merge_ops.checkpoints.strict_json import load_json
@@ -33,7 +34,8 @@ class PickledFiles:
             self._beside: FolderSource | None = None
         else:
             self._folder, self._parts = path, PickledParts.find(path, adapter=adapter)
-            self._beside = FolderSource(path, remembers=True, follow_links=follow_links)
+            beside = path if metadata_of(path) is None else folder_with_config(path)
+            self._beside = FolderSource(beside, remembers=True, follow_links=follow_links)
         self._texts = {INDEX: self._parts.index} if self._parts.index is not None else {}
         self._sizes = self._small_sizes() | {name: len(text) for name, text in self._texts.items()}
         with PickleReader(self._parts.place) as reader:
@@ -129,7 +131,7 @@ class PickledFiles:
         return {
             file: known[file]
             for file in top_level(known)
-            if file != PICKLE_INDEX and not file.endswith(WEIGHTS)
+            if file != PICKLE_INDEX and not file.endswith((*WEIGHTS, ".distcp"))
         }
 
 

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
+from merge_ops.checkpoints.dcp_folders import METADATA, metadata_of
 from merge_ops.checkpoints.file_names import (
     ADAPTER_PICKLE,
     PICKLE,
     PICKLE_INDEX,
+    SINGLE,
     loose_pickles,
 )
 from merge_ops.checkpoints.header import MAX_HEADER
@@ -46,6 +48,9 @@ class PickledParts:
     def find(cls, folder: Path, called: str | None = None, adapter: bool = False) -> PickledParts:
         """Return the parts of a folder. Raises CheckpointError as `convert_folder` does."""
         index, place = folder / PICKLE_INDEX, called or str(folder)
+        metadata = None if adapter else metadata_of(folder)
+        if metadata is not None:
+            return cls(place, {metadata: SINGLE}, None)
         plain = [name for name in (ADAPTER_PICKLE, PICKLE) if (folder / name).is_file()]
         names = _shards(index, f"{place}/{PICKLE_INDEX}") if index.is_file() and not adapter else {}
         if adapter:
@@ -101,7 +106,7 @@ class PickleReader:
         return header
 
     def _ask(self, file: Path, into: Path | None) -> bytes:
-        size = file.stat().st_size
+        size = sum(each.stat().st_size for each in _read_with(file))
         memory = LEAST_MEMORY + min(MEMORY_A_BYTE * size, MOST_MORE)
         self.__exit__()  # a child a file: its file is bounded by what it may become
         self._child = LimitedChild(
@@ -136,8 +141,19 @@ class PickleReader:
 
 
 def _state(file: Path) -> tuple[int, ...]:
-    told = file.stat()
-    return told.st_ino, told.st_size, told.st_mtime_ns, told.st_ctime_ns
+    facts = [each.stat() for each in _read_with(file)]
+    return tuple(
+        number
+        for told in facts
+        for number in (told.st_ino, told.st_size, told.st_mtime_ns, told.st_ctime_ns)
+    )
+
+
+def _read_with(file: Path) -> list[Path]:
+    """A file and, of the index of a distributed checkpoint, those whose ranges it names."""
+    if file.name != METADATA:
+        return [file]
+    return [file, *sorted(file.parent.glob("*.distcp"))]
 
 
 def _shards(index: Path, called: str) -> dict[str, str]:

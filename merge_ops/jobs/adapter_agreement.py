@@ -68,6 +68,7 @@ def recipe_faults(recipe: Recipe) -> Iterator[Fault]:
         "modules": recipe.modules,
         "experts": recipe.experts,
         "sweep": recipe.sweep,
+        "window": recipe.window,
         "tokenizer": recipe.tokenizer,
         "chat_template": recipe.chat_template,
     }

@@ -18,6 +18,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "config_from": plan.base.name,
         "inputs": [_model_json(plan, checkpoint) for checkpoint in plan.inputs],
         "seed": plan.recipe.seed,
+        "windows": _windows_json(plan),
         "outputs": [dataclasses.asdict(output) for output in plan.outputs],
         "shards": [{"file": shard.file, "bytes": shard.size} for shard in plan.shards],
         "bytes_read": plan.bytes_read,
@@ -39,6 +40,20 @@ def plan_json(plan: Plan) -> dict[str, Any]:
             }
             for step in plan.steps
         ],
+    }
+
+
+def _windows_json(plan: Plan) -> dict[str, list[dict[str, Any]]] | None:
+    """The steps of each coefficient's window, rising, with their weights."""
+    window = plan.recipe.window
+    if window is None:
+        return None
+    return {
+        each.id: [
+            {"step": step, "model": model, "weight": weight}
+            for step, model, weight in window.rows(each.values)
+        ]
+        for each in plan.coefficients
     }
 
 

@@ -56,6 +56,9 @@ def plan_merge(
     experts whose routers are made of prompts. Raises CompatibilityError where the checkpoints do
     not fit, or their merge not its config, RecipeError where a required parameter has no value.
     """
+    if recipe.window is not None and not recipe.window.found:
+        problem = "has no steps yet; Steps.with_windows finds those of its run"
+        raise RecipeError(recipe.subject, [Fault("window", problem)])
     recipe = with_one_name_each(recipe, checkpoints)
     checkpoints = with_conversion(recipe, with_symmetry(recipe, checkpoints))
     mixture: MoeModels | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from merge_ops.arrangement.groups import Group, Place
@@ -24,6 +24,7 @@ class ParameterResolver:
         self._recipe = recipe
         self._tops = [{**recipe.parameters, **point.values} for point in points]
         self._specs = recipe.method.parameter_specs
+        self._shares = dict(zip(map(id, self._tops), _shares(recipe, points), strict=True))
         self._missing: dict[str, str] = {}
         self._known: dict[tuple[Any, ...], Any] = {}
         self._of_group: dict[int, tuple[Group, tuple[Any, ...]]] = {}
@@ -64,7 +65,10 @@ class ParameterResolver:
                     tuple(
                         self._value(spec, name, place.depth, (own, *levels), checkpoint.name)
                         for own, name, checkpoint in zip(
-                            group.own, place.names, group.inputs, strict=True
+                            self._shares[id(top)] or group.own,
+                            place.names,
+                            group.inputs,
+                            strict=True,
                         )
                     )
                 )
@@ -110,6 +114,16 @@ class ParameterResolver:
         if self._missing:
             faults = [Fault(where, what) for where, what in self._missing.items()]
             raise RecipeError(self._recipe.subject, faults)
+
+
+def _shares(recipe: Recipe, points: Sequence[Coefficient]) -> Iterator[Sequence[Parameters] | None]:
+    """The parameters of each input at each point of a window; None for other recipes."""
+    for point in points:
+        if recipe.window is None:
+            yield None
+            continue
+        shares = recipe.window.shares(point.values)
+        yield [{"weight": shares.get(each.model, 0.0)} for each in recipe.models]
 
 
 def _same_everywhere(group: Group, top: Parameters) -> bool:

@@ -10,12 +10,15 @@ from merge_ops.recipes.moe_step import MoeStep
 from merge_ops.recipes.recipe import Parameters, Recipe, Section
 from merge_ops.recipes.renaming import renamed
 from merge_ops.recipes.vocabulary_policy import BASE, UNION
+from merge_ops.recipes.window_step import fixed
 
 
 def recipe_document(recipe: Recipe, values: Parameters) -> dict[str, Any]:
     """Return the recipe of one coefficient as mergekit would write it."""
     if recipe.moe:
         return _moe_document(recipe, recipe.moe)
+    if recipe.window and recipe.window.found:  # the average that it is, which mergekit knows too
+        recipe, values = fixed(recipe, values), {}
     document: dict[str, Any] = {"merge_method": recipe.merge_method}
     if recipe.symmetry:
         document |= recipe.symmetry.written

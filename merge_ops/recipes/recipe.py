@@ -20,6 +20,7 @@ from merge_ops.recipes.moe_step import MoeStep
 from merge_ops.recipes.router_policy import RouterPolicy
 from merge_ops.recipes.symmetry_step import SymmetryStep
 from merge_ops.recipes.vocabulary_policy import TokenizerPolicy
+from merge_ops.recipes.window_step import WindowStep
 
 Parameters = Mapping[str, Any]
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
@@ -83,10 +84,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Coefficient:
-    """A coefficient is one point of a sweep: its id, and the values that the id stands for.
-
-    An id looks like `density=0.3_lambda=1.0`.
-    """
+    """A coefficient is one point of a sweep: its id, `density=0.3_lambda=1.0`, and its values."""
 
     id: str
     values: Parameters
@@ -129,6 +127,7 @@ class Recipe:
     router: RouterPolicy | None = None
     conversion: str | None = None
     moe: MoeStep | None = None
+    window: WindowStep | None = None
     title: str | None = None
     description: str | None = None
 
@@ -193,7 +192,8 @@ class Recipe:
         points: list[Coefficient] = []
         for values in itertools.product(*(self.sweep[name] for name in names)):
             pairs = dict(zip(names, values, strict=True))
-            text = "_".join(f"{name}={_value_text(value)}" for name, value in pairs.items())
+            said = str if self.window else _value_text
+            text = "_".join(f"{name}={said(value)}" for name, value in pairs.items())
             points.append(Coefficient(text, pairs))
         return tuple(points)
 
@@ -223,7 +223,7 @@ class Recipe:
         searched: Parameters = self.search.get("parameters") or {}
         tables = (*self._parameter_tables, self.sweep, searched)
         given = {name for table in tables for name in table}
-        if self.soup:
+        if self.soup or self.window:
             given.add("weight")
         specs = self.method.parameter_specs.values()
         return tuple(s.name for s in specs if s.default is REQUIRED and s.name not in given)

@@ -21,6 +21,7 @@ from merge_ops.recipes.section_check import parameter_faults, section_faults, se
 from merge_ops.recipes.spelling import as_written_here, reference_faults
 from merge_ops.recipes.symmetry_step import as_passthrough, symmetry_faults, symmetry_step
 from merge_ops.recipes.vocabulary_policy import policy_faults, policy_of
+from merge_ops.recipes.window_check import as_linear, window_faults, window_step
 
 MAX_COEFFICIENTS = 4096
 
@@ -38,8 +39,13 @@ def check_recipe(value: Any, name: str, subject: str) -> Recipe:
     if foreign is not None:
         raise RecipeError(subject, [foreign])
     document = as_written_here(cast(dict[str, Any], value))
-    faults = [*_key_faults(document), *symmetry_faults(document), *conversion_faults(document)]
-    document = with_method(as_passthrough(document))
+    faults = [
+        *_key_faults(document),
+        *symmetry_faults(document),
+        *conversion_faults(document),
+        *window_faults(document),
+    ]
+    document = as_linear(with_method(as_passthrough(document)))
     method_name = document.get("merge_method")
     if not isinstance(method_name, str):
         faults.append(Fault("merge_method", "is missing; name one, for example 'ties'"))
@@ -85,7 +91,7 @@ def _parameters(document: Mapping[str, Any], method: MergeMethod) -> Iterator[Fa
 
 def _sweep(document: Mapping[str, Any], method: MergeMethod) -> Iterator[Fault]:
     sweep = document.get("sweep")
-    if sweep is None:
+    if sweep is None or "window" in document:  # whose sweep is over windows
         return
     if not isinstance(sweep, dict) or not sweep:
         yield Fault("sweep", "must be a mapping of parameter to a list of values")
@@ -215,6 +221,7 @@ def _build(document: Mapping[str, Any], method: MergeMethod, name: str, subject:
         symmetry=symmetry,
         router=router_policy(document),
         conversion=document.get(CONVERT),
+        window=window_step(document),
         title=document.get("title"),
         description=document.get("description"),
     )

@@ -35,6 +35,7 @@ def renamed(recipe: Recipe, names: Names) -> Recipe:
         router=recipe.router
         and dataclasses.replace(recipe.router, expert=_name(recipe.router.expert, names)),
         moe=recipe.moe and recipe.moe.renamed(names),
+        window=recipe.window and recipe.window.renamed(names),
     )
 
 

@@ -32,7 +32,7 @@ def section_faults(document: Mapping[str, Any], method: MergeMethod) -> Iterator
     given = [key for key in FORMS if document.get(key) is not None]
     if len(given) > 1:
         yield Fault(given[1], f"cannot stand beside `{given[0]}`; a recipe has one of them")
-    elif not given and "experts" not in document:
+    elif not given and "experts" not in document and "window" not in document:
         yield Fault("models", "is missing; list the models to merge (or name `experts`)")
     elif given and given[0] != "models" and "experts" in document:
         yield Fault("experts", f"cannot stand beside `{given[0]}`, which names its models itself")

@@ -22,6 +22,7 @@ from merge_ops.errors import Fault, RecipeError
 from merge_ops.recipes.reading import recipe_documents
 from merge_ops.recipes.recipe import Recipe
 from merge_ops.recipes.recipe_check import check_recipe
+from merge_ops.recipes.window_runs import RunPlaces, with_found_steps
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,13 @@ class Steps:
         if seed is None:
             return self
         return Steps(tuple(dataclasses.replace(each, seed=seed) for each in self.recipes))
+
+    def with_windows(self, places: RunPlaces) -> Steps:
+        """Return the steps with the windows' models listed, which lie in `places`.
+
+        Raises RecipeError where a run or a step of it is not there.
+        """
+        return Steps(tuple(with_found_steps(each, places) for each in self.recipes))
 
     def with_result(self, recipe: Recipe) -> Steps:
         """Return the steps with `recipe` in the place of their result."""

@@ -24,6 +24,12 @@ def recipe_faults(catalog: Catalog, steps: Steps) -> Iterator[Fault]:
         problem = "has a `source_model`: mixtures of experts are for `ronghe merge`, and a catalog"
         yield Fault(f"{file}: experts", f"{problem} takes what came out as a model")
         return
+    windows = [each for each in steps.recipes if each.window is not None]
+    if windows:
+        place = f"{file}: document {windows[0].name}" if steps.earlier else file
+        problem = "is for `ronghe merge`, which finds the steps of a run: merge the window with it"
+        yield Fault(f"{place}: window", f"{problem}, and list what came out in models.yaml")
+        return
     takers = [each for each in steps.recipes if each.experts]
     if not takers:
         where = " in every document" if steps.earlier else ""

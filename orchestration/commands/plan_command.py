@@ -14,7 +14,8 @@ from merge_ops.recipes import Steps, load_steps
 from orchestration.commands.cautions import cautions_of, refuse_cautions, show_cautions
 from orchestration.commands.console import PlainConsole, say
 from orchestration.commands.local_models import Download, open_models
-from orchestration.commands.plan_tables import parameter_table
+from orchestration.commands.plan_tables import parameter_table, window_lines
+from orchestration.commands.run_places import KnownPlaces
 
 MOST_NAMED = 20  # of the tensors that are left out for one reason; --json has all
 
@@ -76,6 +77,8 @@ def _print_plan(console: Console, plan: Plan) -> None:
         mode = plan.recipe.moe.gate_mode
         say(console, f"gates: to be measured from the prompts ({mode}), which `ronghe merge` does")
     show_cautions(console, plan.cautions)
+    for line in window_lines(plan):
+        say(console, line)
     say(console, f"coefficients: {', '.join(each.id for each in plan.coefficients)}")
     count = len(plan.coefficients)
     written = plan.bytes_written // count
@@ -103,4 +106,4 @@ def concrete_steps(config: Path) -> Steps:
             " here, or run `ronghe refresh`"
         )
         raise RecipeError(steps.result.subject, [Fault("experts", problem)])
-    return steps
+    return steps.with_windows(KnownPlaces())

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from merge_ops.checkpoints import FolderSource
 from merge_ops.checkpoints.folder_verdict import read_folder
-from merge_ops.checkpoints.pickled_weights import PICKLES, PickledFiles, is_pickled
+from merge_ops.checkpoints.pickled_weights import PICKLES, PickledFiles, is_pickled, metadata_of
 
 
 def folder_of_adapter(path: Path) -> Path:
@@ -40,10 +40,20 @@ def readable(path: Path, adapter: bool = False, follow_links: bool = False) -> P
 def _needs_conversion(path: Path, adapter: bool, follow_links: bool) -> bool:
     if path.is_file():
         return path.suffix in PICKLES
+    if path.is_dir() and not adapter and metadata_of(path) is not None:
+        return True
     if not path.is_dir() or not is_pickled([each.name for each in path.iterdir()]):
         return False
     verdict = read_folder(FolderSource(path, follow_links=follow_links), adapter).verdict
     return not verdict.faults and verdict.pickled
+
+
+def unreadable(path: Path) -> str | None:
+    """Why what is at `path` is no whole model, by its names and headers; None where it is one."""
+    if path.is_file() or metadata_of(path) is not None:
+        return None
+    verdict = read_folder(FolderSource(path)).verdict
+    return "; ".join(verdict.faults) if verdict.faults else None
 
 
 @lru_cache(maxsize=64)
