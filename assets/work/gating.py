@@ -101,7 +101,7 @@ def gates_of(
     return measured
 
 
-def embedded_gates(base: Base, prompts: Sequence[Prompts]) -> "Mapping[int, NDArray[np.float32]]":
+def embedded_gates(base: Base, prompts: Sequence["Prompts"]) -> "Mapping[int, NDArray[np.float32]]":
     """Return the gates that the base's embeddings give, as mode cheap_embed. Raises EvalError.
 
     The child loads the tokenizer and reads some rows; no model is run and nothing is kept.
