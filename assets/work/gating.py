@@ -87,10 +87,7 @@ def gates_of(
     asked = {
         "what": "measure",
         "mode": mode,
-        "prompts": [
-            {"positive": list(positive), "negative": list(negative)}
-            for positive, negative in prompts
-        ],
+        "prompts": _as_json(prompts),
     }
     answer = _ask(base, asked, running, progress, f"measures gates on {base.called}")
     from eval_ops.running.gates import unpacked
@@ -101,7 +98,9 @@ def gates_of(
     return measured
 
 
-def embedded_gates(base: Base, prompts: Sequence["Prompts"]) -> "Mapping[int, NDArray[np.float32]]":
+def embedded_gates(
+    base: Base, prompts: Sequence[tuple[Sequence[str], Sequence[str]]]
+) -> "Mapping[int, NDArray[np.float32]]":
     """Return the gates that the base's embeddings give, as mode cheap_embed. Raises EvalError.
 
     The child loads the tokenizer and reads some rows; no model is run and nothing is kept.
@@ -109,7 +108,7 @@ def embedded_gates(base: Base, prompts: Sequence["Prompts"]) -> "Mapping[int, ND
     from eval_ops.running.gates import unpacked
 
     asked = {
-        "prompts": [{"positive": each.positive, "negative": each.negative} for each in prompts],
+        "prompts": _as_json(prompts),
         "tokenizer_seconds": TOKENIZER_SECONDS,
     }
     doing = f"reads the embeddings of prompts in {base.called}"
@@ -141,6 +140,12 @@ def routes_of(
     }
     answer = _ask(base, asked, running, progress, f"routes prompts through {base.called}")
     return np.stack([unpacked(each) for each in answer["shares"]]).astype(np.float64)
+
+
+def _as_json(prompts: Sequence[tuple[Sequence[str], Sequence[str]]]) -> list[dict[str, list[str]]]:
+    return [
+        {"positive": list(positive), "negative": list(negative)} for positive, negative in prompts
+    ]
 
 
 def _ask(

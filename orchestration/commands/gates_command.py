@@ -60,14 +60,15 @@ def run_gates(recipe: Path, options: GateOptions) -> None:
     cautions = gate_cautions(measured.gates, f"gates of {recipe}", measured.mode)
     if options.strict:
         refuse_cautions(str(recipe), cautions)
-    texts = [(number, text) for number, each in enumerate(read.prompts) for text in each.positive]
+    of_experts = read.prompts[: len(read.models)]
+    texts = [(number, text) for number, each in enumerate(of_experts) for text in each[0]]
     bar = progress_bar(_errors())
     with bar:
         task = bar.add_task("routing prompts", total=None)
         shares = routes_of(
             base,
             [text for _, text in texts],
-            measured.gates,
+            {layer: rows[: len(read.models)] for layer, rows in measured.gates.items()},
             read.experts_per_token,
             running,
             lambda done, whole: bar.update(task, completed=done, total=whole),

@@ -155,28 +155,16 @@ def test_what_cannot_be_measured_is_said(place: Path, monkeypatch: pytest.Monkey
         gates_command.measured_gates(base, PROMPTS, "hidden", Running(), notes)
 
 
-def test_every_fault_of_the_file_is_told(tmp_path: Path) -> None:
+def test_the_file_is_a_recipe_of_a_mixture(tmp_path: Path) -> None:
     path = tmp_path / "moe.yaml"
-    path.write_text(
-        "gate_mode: 3\nexperts_per_token: 4\nexperts:\n"
-        "  - {source_model: 1, positive_prompts: mint}\n"
-        "  - {source_model: b, positive_prompts: [mint], negative_prompts: [1]}\n"
-    )
-    with pytest.raises(RecipeError, match="6 faults") as caught:
+    path.write_text(MOE)
+    read = read_moe_prompts(path)
+    assert (read.base, read.mode, read.experts_per_token) == ("base", "hidden", 2)
+    assert read.models == ("teams/herbs", "teams/warmth")
+    assert read.prompts == tuple(tuple(each) for each in PROMPTS)
+    path.write_text(MOE.replace("positive_prompts: [mint cools]", "positive_prompts: 1"))
+    with pytest.raises(RecipeError, match=r"experts\[0\]\.positive_prompts"):
         read_moe_prompts(path)
-    text = str(caught.value)
-    assert "base_model is missing; it must name the model that the gates are of" in text
-    assert "gate_mode is 3; it must be a name" in text
-    assert "experts_per_token is 4; it must be 1 to 2, the experts of the file" in text
-    assert "experts[0].source_model is 1; it must name a model" in text
-    assert "experts[0].positive_prompts is 'mint'; it must be a list of texts" in text
-    assert "experts[1].negative_prompts is [1]; it must be a list of texts" in text
-    for text in ("experts: [all]\n", "- 1\n", "base_model: b\n", "a: 1\n---\nb: 1\n"):
-        path.write_text(text)
-        with pytest.raises(RecipeError, match="is no mergekit-moe file, which has `base_model`"):
-            read_moe_prompts(path)
-    path.write_text("a: [\n")
-    with pytest.raises(RecipeError, match="line"):
+    path.write_text("merge_method: linear\nmodels: [{model: a, parameters: {weight: 1}}]\n")
+    with pytest.raises(RecipeError, match="is no mergekit-moe file, which has `base_model`"):
         read_moe_prompts(path)
-    with pytest.raises(RecipeError, match="the file cannot be read"):
-        read_moe_prompts(tmp_path / "none.yaml")
