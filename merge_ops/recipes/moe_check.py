@@ -83,7 +83,7 @@ def _as_written_here(document: Mapping[str, Any]) -> dict[str, Any]:
 
 def _entry_as_written(entry: Any) -> Any:
     if not isinstance(entry, dict) or SOURCE_MODEL not in entry:
-        return entry
+        return cast(Any, entry)
     table = cast("dict[str, Any]", entry)
     return {**table, SOURCE_MODEL: reference(table[SOURCE_MODEL])}
 
@@ -182,8 +182,8 @@ def _entry_faults(where: str, entries: Any, needs_prompts: bool) -> Iterator[Fau
                 problem = f"is {quoted(value)}; it must be a list of texts, none of them empty"
                 yield Fault(f"{place}.{key}", problem)
         for key in _SCALES:
-            value = table.get(key)
-            sound = type(value) in (int, float) and math.isfinite(value)
+            value: Any = table.get(key)
+            sound = type(value) in (int, float) and math.isfinite(cast(float, value))
             if value is not None and (not sound or (key == "noise_scale" and value < 0)):
                 rule = "a number from 0 on" if key == "noise_scale" else "a finite number"
                 yield Fault(f"{place}.{key}", f"is {quoted(value)}; it must be {rule}")

@@ -135,9 +135,8 @@ class Recipe:
     def kept(self) -> str:
         """Return which candidates are written: `champion`, `all` or `none`.
 
-        Where the recipe does not say, those of a recipe with a suite are not but for the champion.
-        Without a suite there are no scores, so nothing would ever ask for the bytes, nor any
-        champion: all are written.
+        Where the recipe does not say, it is `champion` with a suite. Without one there are no
+        scores, so nothing would ever ask for the bytes: all are written.
         """
         return self.keep or (KEEP_CHAMPION if self.suite else KEEP_ALL)
 
@@ -148,15 +147,11 @@ class Recipe:
 
     @property
     def referenced_models(self) -> tuple[str, ...]:
-        """Return every model that the recipe names, in order, each once.
-
-        Models that only `tokenizer` names come last, the base that a model is aligned to, and those
-        that a mixture's moe_experts come from.
-        """
+        """Return every model that the recipe names, in order, each once: merged ones first."""
         named = self.tokenizer.model_names if self.tokenizer else ()
         beside = [self.symmetry.base] if self.symmetry and self.symmetry.base else []
-        beside += self.moe.model_names if self.moe else ()
-        return tuple(dict.fromkeys([*self.merged_models, *named, *beside]))
+        mixed = self.moe.model_names if self.moe else ()
+        return tuple(dict.fromkeys([*self.merged_models, *named, *beside, *mixed]))
 
     @property
     def merged_models(self) -> tuple[str, ...]:
