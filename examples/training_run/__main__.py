@@ -2,7 +2,7 @@
 
 A Llama of a hundred thousand weights learns the bytes of this project's documents at a constant
 rate. Its loss on documents that it never saw is measured at each of the last six steps, and of the
-windows over them, all made by one `ronghe merge`. It takes about a minute on two cores.
+windows over them, all made by one `ronghe merge`. It takes some minutes on two cores.
 """
 
 from __future__ import annotations
