@@ -154,11 +154,12 @@ def _names(entries: Mapping[Any, Any], paths: Mapping[Any, Any]) -> dict[str, st
         if entry.what != "TensorStorageMetadata":
             continue  # numbers and texts that a trainer keeps
         path = paths.get(key, (key,))
-        if not isinstance(path, tuple) or not path or not all(isinstance(e, str) for e in path):
+        parts = cast("tuple[object, ...]", path) if isinstance(path, tuple) else ()
+        if not parts or not all(isinstance(each, str) for each in parts):
             if _is_of_optimizer(key):
                 continue
             raise IndexFaultError(f"the place of {key[:200]!r} in the model is not known")
-        texts = cast("tuple[str, ...]", path)
+        texts = cast("tuple[str, ...]", parts)
         if len(texts) == 1:  # saved flat: the key says all that is known
             texts = (*_wrapper(key), key.removeprefix("".join(f"{e}." for e in _wrapper(key))))
         tables.setdefault(texts[:-1], {})[texts[-1]] = key

@@ -1,0 +1,1 @@
+"""A tiny training run of twelve steps, and windows over it by several schedules."""
