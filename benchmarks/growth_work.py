@@ -71,7 +71,7 @@ def prepare_definitions(folder: Path, experts: int) -> None:
         experts,
         {
             "pairs": "merge_method: task_arithmetic\nexperts: all-pairs\nsuite: three\n"
-            "sweep: {lambda: [0.3, 0.6, 1.0]}\n",
+            "sweep: {lambda: [0.3, 0.6, 1.0]}\nparameters: {weight: 1.0}\n",
             "average": "merge_method: linear\nexperts: all-pairs\nsuite: three\n"
             "parameters: {weight: 1.0}\n",
             "whole": "merge_method: linear\nexperts: all\nparameters: {weight: 1.0}\n",
@@ -100,6 +100,7 @@ def prepare_champions(folder: Path, recipes: int) -> None:
     text = (
         f"merge_method: task_arithmetic\nexperts: [{sets}]\nsuite: three\n"
         f"sweep: {{lambda: [{', '.join(f'{0.1 * k:.1f}' for k in range(1, 11))}]}}\n"
+        "parameters: {weight: 1.0}\n"
     )
     write_catalog(folder, 10, {f"recipe_{number:02d}": text for number in range(recipes)})
     score_all(folder)

@@ -49,6 +49,7 @@ base_model: {0}
 models: [{{model: {1}}}, {{model: {2}}}]
 parameters: {{weight: 0.5, density: 0.4}}
 """
+TELLS_TIMES = {"leaderboard", "catalog_site"}  # two that say the same are other bytes
 STOPS_IN_A_ROW = 4  # of one refresh, before it is let run to its end
 
 
@@ -251,9 +252,9 @@ def names_of(project: TinyProject) -> dict[str, str]:
     named = {each.relative_to(project.root / "store" / "refs"): each for each in refs}
     found: dict[str, str] = {}
     for name, path in named.items():
-        if "leaderboard" not in str(name):  # it tells seconds
+        if not TELLS_TIMES & set(name.parts):
             history = json.loads(path.read_text(encoding="utf-8"))["history"]
-            found["/".join(name.parts[-3:])] = history[-1]["digest"]
+            found["/".join(name.parts[1:])] = history[-1]["digest"]  # without the catalog's own id
     return found
 
 

@@ -11,6 +11,7 @@ minutes, and tears modules down below threads that still run in C, which was see
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -54,12 +55,24 @@ _state = _State()
 
 
 def install() -> None:
-    """Take the signals over for this process; one that it was started to ignore stays ignored."""
+    """Take the signals over for this process; one that it was started to ignore stays ignored.
+
+    When all is done and the exit functions have run, they are ignored: the interpreter would give
+    them back their defaults, and a command that did its work would end as one that was killed.
+    """
     _state.pid = os.getpid()
+    atexit.register(_settle)  # the first to be registered runs last
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _received)
     sys.unraisablehook = _unraisable
+
+
+def _settle() -> None:
+    """Ignore the signals from now on, in the process that took them over."""
+    if is_installed() and not _state.received:
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _unraisable(failure: Any) -> None:
@@ -164,8 +177,6 @@ def end_now(number: int) -> NoReturn:
 
 def end(number: int) -> NoReturn:
     """End this process once all has unwound: exit functions run, then as `end_now`."""
-    import atexit
-
     try:
         atexit._run_exitfuncs()
     finally:

@@ -214,6 +214,10 @@ def _wrong_output(case: Case, ended: Ended, right: Mapping[str, np.ndarray]):
         elif case.sound and (different := wrong_values(case.output, right)):
             yield f"status 0, and {different}"
     elif case.output.exists():
-        yield f"status {ended.code}, and an output is there"
+        # a signal may come when the output is whole and in its place, before the process is gone
+        stopped = case.stop is not None and ended.code in (129, 130, 143)
+        different = wrong_values(case.output, right) if stopped else "an output is there"
+        if different:
+            yield f"status {ended.code}, and {different}"
     if left and case.stop is None:
         yield f"left beside the output: {[each.name[:60] for each in left]}"

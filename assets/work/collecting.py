@@ -1,6 +1,8 @@
 """What competes on a suite: live models and candidates with their scores. Knows no Dagster."""
 
-from collections.abc import Mapping, Sequence, Set
+import gc
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,6 +88,21 @@ class Collected:
     unscored: int
     damaged: dict[str, str]
     left: dict[str, Left] = field(default_factory=dict[str, Left])
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Pause Python's collector of cycles, which walks all that was read again and again.
+
+    Of thousands of scores, which stay and have no cycles, that was a third of the time.
+    """
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def collect_entries(

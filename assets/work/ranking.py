@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 from assets.work import names
 from assets.work.candidates import score_virtual
 from assets.work.champion_history import set_aside
-from assets.work.collecting import Collected, Contest, Left, RankedRecipe, collect_entries
+from assets.work.collecting import (
+    Collected,
+    Contest,
+    Left,
+    RankedRecipe,
+    collect_entries,
+    collector_paused,
+)
 from assets.work.demotion import clean, settle, why_none
 from assets.work.imports import write_beside
 from assets.work.kept_rows import EarlierBoard, all_marked, marked, notes, read_board, without_notes
@@ -95,6 +102,11 @@ def rank(store: "ArtifactStore", contest: Contest, run: str | None = None) -> Le
     A suite that cannot be ranked keeps the table that it has. What cannot be read is named in the
     leaderboard's `problems`, and the rest is ranked.
     """
+    with collector_paused():
+        return _rank_all(store, contest, run)
+
+
+def _rank_all(store: "ArtifactStore", contest: Contest, run: str | None) -> Leaderboard:
     before, broken = _earlier_leaderboard(store), contest.broken
     earlier = read_board(before) if broken else EarlierBoard()
     tables: dict[str, tuple[Row, ...]] = {}

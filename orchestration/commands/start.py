@@ -9,17 +9,17 @@ def main() -> None:
     """Run the command line. A signal ends it with 128 and its number, as shells expect."""
     interruption.install()
     try:
-        from orchestration.commands.cli import main as run
+        try:
+            from orchestration.commands.cli import main as run
 
-        run()
-        status: object = 0
-    except SystemExit as ended:
-        status = ended.code
+            run()
+            status: object = 0
+        except SystemExit as ended:
+            status = ended.code
+        interruption.check()
     except BaseException:
         # Also what a library made of it: code in C turns an exception in an import into its own.
         if number := interruption.received():
             interruption.end(number)
         raise
-    if number := interruption.received():
-        interruption.end(number)
     sys.exit(status)

@@ -34,13 +34,14 @@ class LocalPlace:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.uri = root.as_uri()
+        self._prefix = f"{root}/"  # joining paths costs as much as reading a small file
 
     def read(self, key: str) -> tuple[bytes, str] | None:
         """Return the file's bytes and their hash as the tag, or None."""
         try:
             with (
                 _translated(self.root, f"reading {key}"),
-                FileIO(self.root / key, opener=_opened) as file,
+                FileIO(f"{self._prefix}{key}", opener=_opened) as file,
             ):
                 data = file.readall()
         except FileNotFoundError:
@@ -163,12 +164,15 @@ class LocalPlace:
 
     def _entries(self, folder: Path, names: Iterable[str]) -> list[Entry]:
         entries: list[Entry] = []
+        below = folder.relative_to(self.root).as_posix()
+        before = "" if below == "." else f"{below}/"
         for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                found = (folder / name).stat()
-                if stat.S_ISREG(found.st_mode):
-                    key = (folder / name).relative_to(self.root).as_posix()
-                    entries.append(Entry(key, found.st_size, found.st_mtime))
+            try:
+                found = os.stat(f"{folder}/{name}")
+            except FileNotFoundError:
+                continue
+            if stat.S_ISREG(found.st_mode):
+                entries.append(Entry(f"{before}{name}", found.st_size, found.st_mtime))
         return entries
 
     def _temporary(self, data: bytes, durable: bool) -> Path:

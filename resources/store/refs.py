@@ -9,9 +9,10 @@ import json
 import random
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from resources.errors import (
@@ -34,6 +35,7 @@ from resources.store.names import (
 _FORMAT = 1
 _TRIES = 60
 READERS = 16  # of an asset's refs at once: what hides the way to a far server
+STRETCH = 16  # refs that one of them reads one after the other
 VACANT = "vacant"
 """A field of a change after which a name points to nothing."""
 _OWN = ("id", "kind", "digest", "at", "run", "by")
@@ -173,8 +175,14 @@ def read_refs(place: Place, catalog: str | None, asset: str) -> RefTable:
         except DamagedArtifactError as error:
             return error
 
+    def read_stretch(stretch: Sequence[str]) -> list[Ref | DamagedArtifactError | None]:
+        return [read(key) for key in stretch]
+
+    # handing one small read to a thread costs as much as the read
+    stretches = [keys[start : start + STRETCH] for start in range(0, len(keys), STRETCH)]
     with ThreadPoolExecutor(READERS, "refs") as pool:
-        for key, ref in zip(keys, pool.map(read, keys), strict=True):
+        known = chain.from_iterable(pool.map(read_stretch, stretches))
+        for key, ref in zip(keys, known, strict=True):
             if isinstance(ref, DamagedArtifactError):
                 damaged[partition_of(key)] = ref
             elif ref is not None:

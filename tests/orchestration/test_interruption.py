@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.merging import ROOT
-from tests.waiting import HANG_SECONDS
+from tests.waiting import HANG_SECONDS, wait_until
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 FRAME = """
@@ -111,8 +111,17 @@ def test_unwinding_that_hangs_is_cut_short(place):
     assert code == 143
     assert told.count("ronghe: stopped (SIGTERM)") == 1
     assert [each.name for each in place.iterdir()] == ["child"]
-    state = Path("/proc", (place / "child").read_text(), "stat")
-    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] in "ZX"
+    child = (place / "child").read_text()
+    wait_until(lambda: is_gone(child), "an end of the child")
+
+
+def is_gone(pid):
+    """Whether a process is gone: the kernel takes a moment for one that was killed."""
+    try:
+        state = Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return state in "ZX"
 
 
 def test_the_second_signal_ends_at_once(place):
