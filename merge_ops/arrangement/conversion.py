@@ -51,6 +51,8 @@ _PARTS = re.compile(
     r"(?:(?:input|post_attention)_layernorm\.weight|self_attn\.(?:[qkvo]_proj\.(?:weight|bias))"
     r"|mlp\.(?:gate|up|down)_proj\.weight))|lm_head\.weight"
 )
+_GATE = re.compile(r"\.(?:block_sparse_moe|mlp)\.gate\.weight$")
+_ONLY_ONE = "the router of one moe_expert, whose share is always 1"
 _LAYER = re.compile(r"(?P<at>.*layers\.\d+)\.self_attn\.q_proj\.weight")
 
 
@@ -164,6 +166,10 @@ def converted(model: Checkpoint, target: str) -> Checkpoint:
     assert plain is not None  # told by conversion_faults
     tensors = {name: each for name, each in plain.items() if not is_buffer(name, each)}
     overlays: dict[str, TensorSource] = {}
+    left_out = {
+        **{name: "a buffer that loading recomputes" for name in plain if name not in tensors},
+        **{name: _ONLY_ONE for name in model.tensors if target != "mixtral" and _GATE.search(name)},
+    }
     kept = any(name.endswith(".bias") for name in tensors) if target == "llama" else False
 
     def zeros(name: str, shape: tuple[int, ...], like: TensorEntry) -> None:
@@ -174,7 +180,8 @@ def converted(model: Checkpoint, target: str) -> Checkpoint:
     layers = [found["at"] for name in list(tensors) if (found := _LAYER.fullmatch(name))]
     for name in list(tensors):
         if name.endswith(".bias") and not kept and not (target == "qwen2" and _BIASES.search(name)):
-            del tensors[name]  # zeros, as was seen
+            del tensors[name]
+            left_out[name] = f"zeros, which {target} does without"
     for at in layers:
         for part in "qkvo" if kept else "qkv" if target == "qwen2" else "":
             weight = tensors[f"{at}.self_attn.{part}_proj.weight"]
@@ -186,7 +193,13 @@ def converted(model: Checkpoint, target: str) -> Checkpoint:
             gate = f"{at}.block_sparse_moe.gate.weight"
             zeros(gate, (1, int(model.config["hidden_size"])), entry)
     config = _config(model.config, target, kept)
-    return dataclasses.replace(model, tensors=tensors, overlays=overlays, config=config)
+    return dataclasses.replace(
+        model,
+        tensors=tensors,
+        overlays=overlays,
+        config=config,
+        left_out={**model.left_out, **left_out},
+    )
 
 
 def _config(config: Mapping[str, Any], target: str, biases: bool) -> dict[str, Any]:

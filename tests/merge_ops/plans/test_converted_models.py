@@ -63,6 +63,21 @@ def test_there_and_back_is_every_bit(models: Path, tmp_path: Path, through: str)
     assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
+def test_what_is_left_out_is_named_with_the_reason(models: Path):
+    from merge_ops.plans.planning import plan_merge
+    from orchestration.commands.local_models import open_models
+
+    reasons = {}
+    for kind in ("mixtral", "qwen2"):
+        document = {"convert": "mistral", "models": [{"model": str(models / kind)}]}
+        made = check_recipe(document, "step", "step.yaml")
+        plan = plan_merge(made, open_models("step", made.referenced_models))
+        reasons |= plan.excluded
+    at = "model.layers.0"
+    assert "whose share is always 1" in reasons[f"{at}.block_sparse_moe.gate.weight"]
+    assert reasons[f"{at}.self_attn.q_proj.bias"] == "zeros, which mistral does without"
+
+
 def test_llama_keeps_the_biases_of_qwen2_and_others_refuse_them(models: Path, tmp_path: Path):
     biased = tmp_path / "biased"
     shutil.copytree(models / "qwen2", biased)
