@@ -309,7 +309,9 @@ def picture(folder: Path, experts: int) -> None:
     from assets.work.studying import Study
 
     with clocked(folder) as told:
-        shown = _metadata("base", Study(store.get("merge_plan", "0" * 64), findings, True))
+        shown = _metadata(
+            "base", Study(store.get("merge_plan", "0" * 64), findings, True, "0" * 64)
+        )
         told["bytes of the event"] = sum(len(repr(value)) for value in shown.values())
 
 
