@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from merge_ops.arrangement.arrangement import arrange, donor_of
+from merge_ops.arrangement.expansion import with_expansion
 from merge_ops.arrangement.groups import Place
 from merge_ops.checkpoints.buffers import is_buffer
 from merge_ops.checkpoints.checkpoint import Checkpoint, TensorSource
@@ -49,6 +50,7 @@ def plan_merge(
     """
     recipe = with_one_name_each(recipe, checkpoints)
     checkpoints = with_symmetry(recipe, checkpoints)
+    recipe, told = with_expansion(recipe, checkpoints)
     donor = donor_of(recipe, checkpoints)
     weighed = [donor, *(checkpoints[name] for name in recipe.merged_models)]
     check_weights(weighed)
@@ -58,7 +60,7 @@ def plan_merge(
     others = [each for each in others if each is not donor]
     vocabularies = "merged" if recipe.tokenizer else "equal"
     cautions = [caution for each in (donor, *others) for caution in each.cautions]
-    cautions += arrangement.cautions
+    cautions += (*arrangement.cautions, *told)
     same = all(any(each is other for other in weighed) for each in others)
     cautions += check_compatible(donor, others, vocabularies, recipe.merges_whole_models, same)
     check_layouts(arrangement.places)

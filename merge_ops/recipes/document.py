@@ -15,6 +15,8 @@ def recipe_document(recipe: Recipe, values: Parameters) -> dict[str, Any]:
     document: dict[str, Any] = {"merge_method": recipe.merge_method}
     if recipe.symmetry:
         document |= recipe.symmetry.written
+    if recipe.expand:
+        document |= recipe.expand.written
     if recipe.base_model:
         document["base_model"] = recipe.base_model
     if recipe.modules:

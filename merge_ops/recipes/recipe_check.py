@@ -9,6 +9,7 @@ from typing import Any, cast
 from merge_ops.errors import Fault, RecipeError, did_you_mean
 from merge_ops.methods import MergeMethod, method_named
 from merge_ops.methods.parameters import setting_faults
+from merge_ops.recipes.expand_step import expand_as_passthrough, expand_faults, expand_step
 from merge_ops.recipes.foreign_files import foreign_file
 from merge_ops.recipes.misplaced import RECIPE_KEYS, unknown_key, unknown_parameter
 from merge_ops.recipes.recipe import ALL, ALL_PAIRS, DTYPES, KEEP_CHAMPION, KEEPS, SOUPS, Recipe
@@ -32,8 +33,8 @@ def check_recipe(value: Any, name: str, subject: str) -> Recipe:
     if foreign is not None:
         raise RecipeError(subject, [foreign])
     document = as_written_here(cast(dict[str, Any], value))
-    faults = [*_key_faults(document), *symmetry_faults(document)]
-    document = as_passthrough(document)
+    faults = [*_key_faults(document), *symmetry_faults(document), *expand_faults(document)]
+    document = expand_as_passthrough(as_passthrough(document))
     method_name = document.get("merge_method")
     if not isinstance(method_name, str):
         faults.append(Fault("merge_method", "is missing; name one, for example 'ties'"))
@@ -206,6 +207,7 @@ def _build(document: Mapping[str, Any], method: MergeMethod, name: str, subject:
         accept_licence_conflicts=tuple(document.get("accept_licence_conflicts") or ()),
         seed=document.get("seed") or 0,
         symmetry=symmetry,
+        expand=expand_step(document),
         title=document.get("title"),
         description=document.get("description"),
     )

@@ -30,6 +30,11 @@ def recipe_faults(catalog: Catalog, steps: Steps) -> Iterator[Fault]:
         if document.symmetry is not None:
             problem = "is for `ronghe merge`: a catalog keeps no key, and takes what came out"
             yield Fault(f"{place}: {document.symmetry.kind}", problem)
+        if document.expand is not None:
+            problem = (
+                "is for `ronghe merge`: make the deeper model there and list it in models.yaml"
+            )
+            yield Fault(f"{place}: expand", problem)
         for name in document.missing_parameters:
             problem = f"has no value, and {document.merge_method} requires it"
             yield Fault(f"{place}: parameters.{name}", problem)
