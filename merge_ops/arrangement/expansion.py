@@ -40,6 +40,7 @@ def with_expansion(
     name = recipe.models[0].model
     model = checkpoints[name]
     stack, depth = _stack(recipe, model)
+    ranges: list[tuple[int, int, bool]]
     if step.solar:
         if 2 * step.solar >= depth:
             problem = f"is {step.solar}; '{model.name}' has {depth} layers: cut less than half"
