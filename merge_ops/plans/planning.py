@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from merge_ops.arrangement.arrangement import arrange, donor_of
+from merge_ops.arrangement.expansion import with_expansion
 from merge_ops.arrangement.groups import Place
 from merge_ops.arrangement.layouts import in_one_layout
 from merge_ops.checkpoints.buffers import is_buffer
@@ -67,6 +68,7 @@ def plan_merge(
 
         mixture = moe_models(recipe, recipe.moe, checkpoints, gates)
         checkpoints = {recipe.moe.base_model: mixture.model}
+    recipe, told = with_expansion(recipe, checkpoints)
     donor = donor_of(recipe, checkpoints)
     weighed = [donor, *(checkpoints[name] for name in recipe.merged_models)]
     check_weights(weighed)
@@ -78,7 +80,7 @@ def plan_merge(
     others = [each for each in others if each is not donor]
     vocabularies = "merged" if recipe.tokenizer else "equal"
     cautions = [caution for each in (donor, *others) for caution in each.cautions]
-    cautions += [*relaid, *arrangement.cautions]
+    cautions += [*relaid, *arrangement.cautions, *told]
     cautions += mixture.cautions if mixture else ()
     same = all(any(each is other for other in weighed) for each in others)
     cautions += check_compatible(donor, others, vocabularies, recipe.merges_whole_models, same)

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from merge_ops.methods.parameters import REQUIRED, is_gradient
 from merge_ops.methods.registry import MergeMethod
+from merge_ops.recipes.expand_step import ExpandStep
 from merge_ops.recipes.moe_step import MoeStep
 from merge_ops.recipes.router_policy import RouterPolicy
 from merge_ops.recipes.symmetry_step import SymmetryStep
@@ -27,8 +28,7 @@ DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 ALL_PAIRS, ALL = "all-pairs", "all"
 SEARCHED = "searched"
 """The one coefficient of a recipe with a `search` or a `soup`: the point that won it."""
-SOUPS = ("greedy", "soce")
-"""How the members of a soup are chosen from the scores of its experts."""
+SOUPS = ("greedy", "soce")  # how the members of a soup are chosen from its experts' scores
 KEEP_CHAMPION, KEEP_ALL, KEEP_NONE = "champion", "all", "none"
 KEEPS = (KEEP_CHAMPION, KEEP_ALL, KEEP_NONE)
 """Which candidates of a recipe are written; the others are planned, and made when they are read."""
@@ -128,6 +128,7 @@ class Recipe:
     conversion: str | None = None
     moe: MoeStep | None = None
     window: WindowStep | None = None
+    expand: ExpandStep | None = None
     title: str | None = None
     description: str | None = None
 

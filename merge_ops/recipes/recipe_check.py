@@ -10,6 +10,7 @@ from merge_ops.errors import Fault, RecipeError, did_you_mean
 from merge_ops.methods import MergeMethod, method_named
 from merge_ops.methods.parameters import setting_faults
 from merge_ops.recipes.conversion_step import CONVERT, conversion_faults, with_method
+from merge_ops.recipes.expand_step import expand_as_passthrough, expand_faults, expand_step
 from merge_ops.recipes.foreign_files import foreign_file
 from merge_ops.recipes.misplaced import RECIPE_KEYS, unknown_key, unknown_parameter
 from merge_ops.recipes.moe_check import moe_recipe
@@ -44,8 +45,9 @@ def check_recipe(value: Any, name: str, subject: str) -> Recipe:
         *symmetry_faults(document),
         *conversion_faults(document),
         *window_faults(document),
+        *expand_faults(document),
     ]
-    document = as_linear(with_method(as_passthrough(document)))
+    document = as_linear(with_method(expand_as_passthrough(as_passthrough(document))))
     method_name = document.get("merge_method")
     if not isinstance(method_name, str):
         faults.append(Fault("merge_method", "is missing; name one, for example 'ties'"))
@@ -222,6 +224,7 @@ def _build(document: Mapping[str, Any], method: MergeMethod, name: str, subject:
         router=router_policy(document),
         conversion=document.get(CONVERT),
         window=window_step(document),
+        expand=expand_step(document),
         title=document.get("title"),
         description=document.get("description"),
     )

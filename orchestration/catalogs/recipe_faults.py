@@ -44,6 +44,11 @@ def recipe_faults(catalog: Catalog, steps: Steps) -> Iterator[Fault]:
         if document.conversion is not None:
             problem = "is for `ronghe merge`: name what came out in models.yaml"
             yield Fault(f"{place}: convert", problem)
+        if document.expand is not None:
+            problem = (
+                "is for `ronghe merge`: make the deeper model there and list it in models.yaml"
+            )
+            yield Fault(f"{place}: expand", problem)
         for name in document.missing_parameters:
             problem = f"has no value, and {document.merge_method} requires it"
             yield Fault(f"{place}: parameters.{name}", problem)
