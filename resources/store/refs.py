@@ -35,7 +35,7 @@ from resources.store.names import (
 _FORMAT = 1
 _TRIES = 60
 READERS = 16  # of an asset's refs at once: what hides the way to a far server
-STRETCH = 16  # refs that one of them reads one after the other
+STRETCH = 64  # the most refs that one of them reads one after the other
 VACANT = "vacant"
 """A field of a change after which a name points to nothing."""
 _OWN = ("id", "kind", "digest", "at", "run", "by")
@@ -178,8 +178,9 @@ def read_refs(place: Place, catalog: str | None, asset: str) -> RefTable:
     def read_stretch(stretch: Sequence[str]) -> list[Ref | DamagedArtifactError | None]:
         return [read(key) for key in stretch]
 
-    # handing one small read to a thread costs as much as the read
-    stretches = [keys[start : start + STRETCH] for start in range(0, len(keys), STRETCH)]
+    # Handing one small read to a thread costs as much as the read; few refs are still read at once.
+    length = max(1, min(STRETCH, len(keys) // (4 * READERS)))
+    stretches = [keys[start : start + length] for start in range(0, len(keys), length)]
     with ThreadPoolExecutor(READERS, "refs") as pool:
         known = chain.from_iterable(pool.map(read_stretch, stretches))
         for key, ref in zip(keys, known, strict=True):
