@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from merge_ops.arrangement.conversion import Zeros
 from merge_ops.arrangement.moe_families import (
     DOWN,
     PARTS,
@@ -191,7 +192,7 @@ def _routers(
         if gates is None:
             return MissingRows(base.name, dtype, shape, recipe.subject, step.gate_mode)
         values = np.ascontiguousarray(gates[layer][first:last], dtype=np.float32)
-        return GivenRows(base.name, dtype, values, "gates")
+        return GivenRows(base.name, dtype, values)
 
     found: dict[str, TensorSource] = {}
     for layer in range(fit.layers):
@@ -203,8 +204,7 @@ def _routers(
         if step.shared_is_gated:
             found[name] = rows(layer, name, count, count + 1)
         else:
-            zeros = np.zeros((1, fit.hidden), dtype=np.float32)
-            found[name] = GivenRows(base.name, dtype, zeros, "zeros")
+            found[name] = Zeros(base.name, dtype, (1, fit.hidden))
     return found
 
 
@@ -216,8 +216,7 @@ def _zero_biases(base: Checkpoint, fit: MoeFit) -> dict[str, TensorSource]:
             name = f"model.layers.{layer}.self_attn.{bias}"
             if name not in base.tensors:
                 matrix = base.tensors[name.replace(".bias", ".weight")]
-                zeros = np.zeros(matrix.shape[:1], dtype=np.float32)
-                found[name] = GivenRows(base.name, matrix.dtype, zeros, "zeros")
+                found[name] = Zeros(base.name, matrix.dtype, matrix.shape[:1])
     return found
 
 
@@ -230,8 +229,7 @@ def _silent_expert(base: Checkpoint, fit: MoeFit) -> dict[str, TensorSource]:
         }
         named = {fit.family.shared_name(layer, part): shape for part, shape in shapes.items()}
         for name, shape in {**named, fit.family.shared_gate_name(layer): (1, fit.hidden)}.items():
-            zeros = np.zeros(shape, dtype=np.float32)
-            found[name] = GivenRows(base.name, _dtype(base), zeros, "zeros")
+            found[name] = Zeros(base.name, _dtype(base), shape)
     return found
 
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from merge_ops.arrangement.completeness import named
 from merge_ops.arrangement.groups import Place
-from merge_ops.checkpoints.checkpoint import Checkpoint, DigestOf, Fetch, Stored, TensorSource
+from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.header import FLOAT_DTYPES
 from merge_ops.checkpoints.layout import OutputTensor
 from merge_ops.checkpoints.tensor_names import shape_fault
@@ -19,45 +17,6 @@ from merge_ops.plans.steps import Copy, Merge, Step
 from merge_ops.recipes.recipe import DTYPES, Recipe
 from merge_ops.recipes.router_policy import BASE, EXPERT, KEY, MERGE
 from merge_ops.sources.fused_layouts import ROUTERS, is_router, router_of
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-
-@dataclass(frozen=True)
-class Recast:
-    """A recast tensor is another one that is written in another float dtype."""
-
-    own: TensorSource
-    dtype: str
-
-    @property
-    def model(self) -> str:
-        """Return the name of the model whose tensor this is."""
-        return self.own.model
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Return the shape, which stays."""
-        return self.own.shape
-
-    @property
-    def nbytes(self) -> int:
-        """Return the bytes that are read."""
-        return self.own.nbytes
-
-    @property
-    def parts(self) -> tuple[Stored, ...]:
-        """Return the stored parts of the tensor."""
-        return self.own.parts
-
-    def identity(self, digest_of: DigestOf) -> list[object]:
-        """Return the dtype, and what the tensor is made from."""
-        return ["recast", self.dtype, self.own.identity(digest_of)]
-
-    def fill(self, fetch: Fetch, start: int, into: Tensor) -> None:
-        """Fill `into`, flat, with the elements from `start` on."""
-        self.own.fill(fetch, start, into)
 
 
 class Routers:
@@ -129,7 +88,9 @@ class Routers:
         written = self._recipe.out_dtype or self._recipe.dtype
         dtype = DTYPES[written] if written else leader.dtype
         if source.dtype != dtype and source.dtype in FLOAT_DTYPES:
-            source = Recast(source, dtype)
+            from merge_ops.sources.moe_tensors import ChangedTensor  # few merges need it
+
+            source = ChangedTensor(source, dtype, place.name)
         return Copy(OutputTensor(place.name, source.dtype, source.shape), source)
 
     def cautions(self, steps: Sequence[Step]) -> list[Caution]:

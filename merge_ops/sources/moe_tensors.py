@@ -1,4 +1,4 @@
-"""What a mixture of experts has beside copies: rows of gates, zeros, drawn gates, noise and scales.
+"""What a mixture of experts has beside copies: rows of gates, drawn gates, noise and scales.
 
 Normal numbers are drawn by counter (Philox4x64 and Box-Muller on elementary functions that have the
 same bits everywhere), so that each element is the same for every way to cut a tensor in blocks.
@@ -29,12 +29,11 @@ _WORDS = 4  # of 64 bits, for each count of Philox
 
 @dataclass(frozen=True, eq=False)
 class GivenRows:
-    """Given rows are numbers that a plan holds: measured gates, (moe_experts, hidden), or zeros."""
+    """Given rows are numbers that a plan holds: measured gates, (moe_experts, hidden)."""
 
     model: str
     dtype: str
     values: NDArray[np.float32]
-    what: str
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -57,7 +56,7 @@ class GivenRows:
 
     def identity(self, digest_of: DigestOf) -> list[object]:
         """Return a digest that covers every number."""
-        return [self.what, list(self.shape), self._digest]
+        return ["gates", list(self.shape), self._digest]
 
     def fill(self, fetch: Fetch, start: int, into: Tensor) -> None:
         """Copy elements [start, start + n) into `into`, flat float32 of n elements."""
