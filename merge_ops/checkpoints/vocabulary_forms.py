@@ -135,8 +135,9 @@ def _byte_spelling() -> dict[int, str]:
     return letters | {byte: chr(256 + number) for number, byte in enumerate(hidden)}
 
 
-_SPELLING = _byte_spelling()
+BYTE_LETTERS = _byte_spelling()
+"""The letter that byte-level tokenizers write for each byte."""
 
 
 def _spelt(encoded: bytes) -> str:
-    return base64.b64decode(encoded, validate=True).decode("latin-1").translate(_SPELLING)
+    return base64.b64decode(encoded, validate=True).decode("latin-1").translate(BYTE_LETTERS)

@@ -109,6 +109,8 @@ class Plan:
             return "base"
         if self.recipe.moe and checkpoint is self.base:
             return "base"
+        if self.recipe.vocabulary and any(checkpoint is each for each in self.beside):
+            return "gives its vocabulary"
         if checkpoint is self.base:
             return "expert (gives config and tokenizer)"
         return "expert"

@@ -62,6 +62,14 @@ def plan_merge(
         raise RecipeError(recipe.subject, [Fault("window", problem)])
     recipe = with_one_name_each(recipe, checkpoints)
     checkpoints = with_conversion(recipe, with_symmetry(recipe, checkpoints))
+    written: OutputTokenizer | None = None
+    beside: tuple[Checkpoint, ...] = ()
+    if recipe.vocabulary is not None:
+        from merge_ops.vocabularies.new_vocabulary import new_vocabulary
+
+        new = new_vocabulary(recipe, recipe.vocabulary, checkpoints)
+        checkpoints = {**checkpoints, recipe.models[0].model: new.model}
+        written, beside = new.tokenizer, new.beside
     mixture: MoeModels | None = None
     if recipe.moe is not None:
         from merge_ops.plans.moe_models import moe_models
@@ -85,7 +93,7 @@ def plan_merge(
     same = all(any(each is other for other in weighed) for each in others)
     cautions += check_compatible(donor, others, vocabularies, recipe.merges_whole_models, same)
     check_layouts(arrangement.places)
-    tokenizer = output_tokenizer(recipe, donor, checkpoints, arrangement)
+    tokenizer = written or output_tokenizer(recipe, donor, checkpoints, arrangement)
     cautions += ending_cautions(recipe, donor, others, tokenizer)
     cautions += quiet_cautions(recipe, donor, others, tokenizer)
     chosen = _chosen(recipe, coefficients)
@@ -115,7 +123,7 @@ def plan_merge(
     cautions += routers.cautions(steps)
     cautions += side_file_cautions(donor)
     output = (tuple(ordered), tuple(shards), chosen, tuple(cautions), tokenizer)
-    beside = mixture.beside if mixture else ()
+    beside = mixture.beside if mixture else beside
     plan = Plan(recipe, donor, arrangement, *output, arithmetic=arithmetic, beside=beside)
     wrong = rule_faults(plan)
     if wrong:

@@ -21,6 +21,7 @@ from merge_ops.recipes.moe_step import MoeStep
 from merge_ops.recipes.router_policy import RouterPolicy
 from merge_ops.recipes.symmetry_step import SymmetryStep
 from merge_ops.recipes.vocabulary_policy import TokenizerPolicy
+from merge_ops.recipes.vocabulary_step import VocabularyStep
 from merge_ops.recipes.window_step import WindowStep
 
 Parameters = Mapping[str, Any]
@@ -129,6 +130,7 @@ class Recipe:
     moe: MoeStep | None = None
     window: WindowStep | None = None
     expand: ExpandStep | None = None
+    vocabulary: VocabularyStep | None = None
     title: str | None = None
     description: str | None = None
 
@@ -151,6 +153,7 @@ class Recipe:
         """Return every model that the recipe names, in order, each once: merged ones first."""
         named = self.tokenizer.model_names if self.tokenizer else ()
         beside = [self.symmetry.base] if self.symmetry and self.symmetry.base else []
+        beside += [self.vocabulary.model] if self.vocabulary and self.vocabulary.model else []
         mixed = self.moe.model_names if self.moe else ()
         return tuple(dict.fromkeys([*self.merged_models, *named, *beside, *mixed]))
 

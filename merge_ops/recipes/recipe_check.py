@@ -22,6 +22,11 @@ from merge_ops.recipes.section_check import parameter_faults, section_faults, se
 from merge_ops.recipes.spelling import as_written_here, reference_faults
 from merge_ops.recipes.symmetry_step import as_passthrough, symmetry_faults, symmetry_step
 from merge_ops.recipes.vocabulary_policy import policy_faults, policy_of
+from merge_ops.recipes.vocabulary_step import (
+    vocabulary_as_passthrough,
+    vocabulary_faults,
+    vocabulary_step,
+)
 from merge_ops.recipes.window_check import as_linear, window_faults, window_step
 
 MAX_COEFFICIENTS = 4096
@@ -46,8 +51,10 @@ def check_recipe(value: Any, name: str, subject: str) -> Recipe:
         *conversion_faults(document),
         *window_faults(document),
         *expand_faults(document),
+        *vocabulary_faults(document),
     ]
-    document = as_linear(with_method(expand_as_passthrough(as_passthrough(document))))
+    document = vocabulary_as_passthrough(expand_as_passthrough(as_passthrough(document)))
+    document = as_linear(with_method(document))
     method_name = document.get("merge_method")
     if not isinstance(method_name, str):
         faults.append(Fault("merge_method", "is missing; name one, for example 'ties'"))
@@ -225,6 +232,7 @@ def _build(document: Mapping[str, Any], method: MergeMethod, name: str, subject:
         conversion=document.get(CONVERT),
         window=window_step(document),
         expand=expand_step(document),
+        vocabulary=vocabulary_step(document),
         title=document.get("title"),
         description=document.get("description"),
     )

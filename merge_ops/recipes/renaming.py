@@ -36,6 +36,7 @@ def renamed(recipe: Recipe, names: Names) -> Recipe:
         and dataclasses.replace(recipe.router, expert=_name(recipe.router.expert, names)),
         moe=recipe.moe and recipe.moe.renamed(names),
         window=recipe.window and recipe.window.renamed(names),
+        vocabulary=recipe.vocabulary and recipe.vocabulary.renamed(names),
     )
 
 

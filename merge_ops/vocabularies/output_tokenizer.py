@@ -120,6 +120,11 @@ class OutputTokenizer:
             return dict(config)
         return renumbered(config, self.vocabulary.known[self.base.name], self.vocabulary.tokens)
 
+    @property
+    def summary(self) -> str | None:
+        """Return one line that describes the vocabulary to people; None where none is merged."""
+        return self.vocabulary.summary if self.vocabulary else None
+
     def to_json(self) -> dict[str, Any] | None:
         """Return plain data for people, or None where no vocabulary is merged."""
         known = self.vocabulary

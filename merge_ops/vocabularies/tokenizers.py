@@ -86,13 +86,20 @@ def _read(files: JsonFiles) -> Tokenizer:
     known = _known.get(digests)
     if known is not None:
         return known
-    document = files.read(TOKENIZER_FILE)
+    config: Mapping[str, Any] = files.read(CONFIG_FILE) if CONFIG_FILE in files else {}
+    return _known.keep(digests, tokenizer_of(files.read(TOKENIZER_FILE), config))
+
+
+def tokenizer_of(document: Mapping[str, Any], config: Mapping[str, Any]) -> Tokenizer:
+    """Return the tokenizer that a tokenizer.json and a tokenizer_config.json describe.
+
+    Raises one of ValueError, LookupError, TypeError, AttributeError and OverflowError where they
+    describe none.
+    """
     plain = _plain_tokens(document["model"]["vocab"])
     _check_merges(document["model"])
     declared = cast(list[dict[str, Any]], document.get("added_tokens") or [])
-    config: Mapping[str, Any] = files.read(CONFIG_FILE) if CONFIG_FILE in files else {}
-    added = _added_tokens(plain, [*declared, *_of_config(config)])
-    return _known.keep(digests, Tokenizer(document, plain, added))
+    return Tokenizer(document, plain, _added_tokens(plain, [*declared, *_of_config(config)]))
 
 
 def _plain_tokens(vocab: Mapping[str, int] | Sequence[Sequence[Any]]) -> dict[str, int]:
@@ -126,12 +133,12 @@ def _added_tokens(
                 " added tokens follow the vocabulary without gaps"
             )
         following = max(following, number + 1)
-        added[token] = _entry(token, number, entry)
+        added[token] = added_entry(token, number, entry)
     return added
 
 
-def _entry(token: str, number: int, entry: Mapping[str, Any]) -> dict[str, Any]:
-    """One entry of `added_tokens`, complete; a token without settings is text like any other."""
+def added_entry(token: str, number: int, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one entry of `added_tokens`; a token without settings is text like any other."""
     special = bool(entry.get("special"))
     usual = dict.fromkeys(SETTINGS, False) | {"special": special, "normalized": not special}
     settings = {name: bool(entry.get(name, usual[name])) for name in SETTINGS}
@@ -221,6 +228,6 @@ def with_tokens(
         if token in added:
             continue
         settings = (entries or {}).get(token, {})
-        added[token] = _entry(token, plain.get(token, following), settings)
+        added[token] = added_entry(token, plain.get(token, following), settings)
         following = max(following, added[token]["id"] + 1)
     return Tokenizer(tokenizer.document, plain, added)

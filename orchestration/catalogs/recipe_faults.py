@@ -49,6 +49,9 @@ def recipe_faults(catalog: Catalog, steps: Steps) -> Iterator[Fault]:
                 "is for `ronghe merge`: make the deeper model there and list it in models.yaml"
             )
             yield Fault(f"{place}: expand", problem)
+        if document.vocabulary is not None:
+            problem = "is for `ronghe merge`: list what came out in models.yaml"
+            yield Fault(f"{place}: vocabulary", problem)
         for name in document.missing_parameters:
             problem = f"has no value, and {document.merge_method} requires it"
             yield Fault(f"{place}: parameters.{name}", problem)

@@ -69,8 +69,8 @@ def _print_plan(console: Console, plan: Plan) -> None:
         listed = ", ".join(names[:MOST_NAMED])
         rest = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
         say(console, f"not written: {listed}{rest} ({why})")
-    if plan.tokenizer and plan.tokenizer.vocabulary:
-        say(console, plan.tokenizer.vocabulary.summary)
+    if plan.tokenizer and plan.tokenizer.summary:
+        say(console, plan.tokenizer.summary)
     if plan.recipe.has_gradient:
         say(console, GRADIENTS)
     if plan.recipe.moe and plan.recipe.moe.needs_prompts:
