@@ -1,0 +1,177 @@
+"""`vocabulary: transplant`: a donor's tokenizer on a model, by hand and by its laws."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from merge_ops.checkpoints.byte_sources import FolderSource
+from merge_ops.checkpoints.opening import open_checkpoint
+from merge_ops.errors import CompatibilityError, NonFiniteError
+from merge_ops.jobs.assembly import merge
+from merge_ops.plans.plan_json import plan_json
+from merge_ops.plans.planning import plan_merge
+from merge_ops.recipes.reading import parse_recipe
+from merge_ops.stream.stream import StreamSettings
+from tests import checkpoint_factory as factory
+from tests import grown_tokenizers as grown
+from tests.merge_ops.measures.test_matching_pursuit import by_definition
+
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+CORPUS = (*grown.ENGLISH, "an other text, of other words", *["茯苓 当归 融合 模型"] * 3)
+OTHER = grown.byte_level(380, CORPUS)
+SIZE, END = OTHER.get_vocab_size(), OTHER.token_to_id(grown.END)
+
+
+def write(folder, tokenizer, seed=0, **settings):
+    end = tokenizer.token_to_id(grown.END)
+    shape = replace(factory.LLAMA, vocabulary=432, layers=1, **settings)
+    factory.write_checkpoint(folder, factory.base_tensors(shape, seed), shape)
+    grown.write(tokenizer, folder)
+    factory.edit_config(folder, bos_token_id=end, eos_token_id=end)
+    factory.write_json(folder / "generation_config.json", {"eos_token_id": end})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A model, and a donor of another width and with other tokens of the same kind."""
+    root = tmp_path_factory.mktemp("transplant")
+    model = write(root / "model", grown.byte_level())
+    donor = write(root / "donor", OTHER, 7, hidden=32)
+    llama = write(root / "llama", grown.pieces(420, CORPUS), 8)
+    return {"model": model, "donor": donor, "llama": llama}
+
+
+def planned(keys, folders, donor="donor", model="model"):
+    text = f"vocabulary: {{transplant: {donor}, {keys}}}\nmodels: [{{model: {model}}}]\n"
+    opened = {
+        name: open_checkpoint(name, FolderSource(folder), f"digest of {name}")
+        for name, folder in folders.items()
+    }
+    return plan_merge(parse_recipe(text, "other", "other.yaml"), opened)
+
+
+def merged(out, *asked, threads=1, **named):
+    merge(planned(*asked, **named), out, StreamSettings(threads=threads, device="cpu"))
+    return out
+
+
+def vocabularies(*folders):
+    return [AutoTokenizer.from_pretrained(each).get_vocab() for each in folders]
+
+
+def test_shared_tokens_keep_their_rows_and_others_are_sums_by_the_donors(folders, tmp_path):
+    out = merged(tmp_path / "out", "k: 6", folders)
+    ours, theirs = vocabularies(folders["model"], folders["donor"])
+    shared = sorted((t for t in theirs if t in ours), key=theirs.__getitem__)
+    lacking = [t for t in theirs if t not in ours]
+    assert len(lacking) > 20
+    for name in (EMBEDDING, HEAD):
+        own, donor, made = (
+            factory.read_tensors(each)[name] for each in (folders["model"], folders["donor"], out)
+        )
+        assert made.shape == (SIZE, 64)
+        for token in shared:
+            assert torch.equal(made[theirs[token]], own[ours[token]])
+        atoms = donor[[theirs[t] for t in shared]].double().numpy()
+        mine = own[[ours[t] for t in shared]].double().numpy()
+        for token in lacking[:8]:
+            chosen, shares = by_definition(donor[theirs[token]].double().numpy(), atoms, 6)
+            found = made[theirs[token]].double().numpy()
+            np.testing.assert_allclose(found, shares @ mine[chosen], rtol=1e-5, atol=1e-7)
+
+
+def test_the_result_loads_with_the_donors_tokenizer_and_its_end(folders, tmp_path):
+    out = merged(tmp_path / "out", "k: 4, pad_to_multiple_of: 64", folders)
+    config = json.loads((out / "config.json").read_text())
+    generation = json.loads((out / "generation_config.json").read_text())
+    assert (config["vocab_size"], config["eos_token_id"], config["hidden_size"]) == (384, END, 64)
+    assert generation["eos_token_id"] == END
+    tokenizer = AutoTokenizer.from_pretrained(out)
+    ids = tokenizer.encode(grown.CHINESE)
+    assert ids == AutoTokenizer.from_pretrained(folders["donor"]).encode(grown.CHINESE)
+    model = AutoModelForCausalLM.from_pretrained(out)
+    with torch.no_grad():
+        assert torch.isfinite(model(torch.tensor([ids])).logits).all()
+
+
+def test_the_same_tokenizer_changes_nothing(folders, tmp_path):
+    out = merged(tmp_path / "out", "k: 4", folders, donor="model")
+    one, two = factory.read_tensors(folders["model"]), factory.read_tensors(out)
+    assert all(torch.equal(two[name][:332], one[name][:332]) for name in one)
+
+
+def test_cuts_and_threads_change_no_bit(folders, tmp_path):
+    one = merged(tmp_path / "one", "k: 5", folders)
+    two = merged(tmp_path / "two", "k: 5", folders, threads=4)
+    assert (one / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()
+
+
+def test_subword_means_across_kinds_of_tokenizers(folders, tmp_path):
+    """▁the and Ġthe are one token, as the byte 0x41 and A are; the end is the end."""
+    keys = "approximation: subword_mean"
+    out = merged(tmp_path / "out", keys, folders, donor="llama")
+    tokenizer = AutoTokenizer.from_pretrained(folders["model"])
+    ours, theirs = vocabularies(folders["model"], folders["llama"])
+    own, made = (factory.read_tensors(each)[EMBEDDING] for each in (folders["model"], out))
+    assert torch.equal(made[theirs["▁model"]], own[ours["Ġmodel"]])
+    assert torch.equal(made[theirs["<0x41>"]], own[ours["A"]])
+    assert torch.equal(made[theirs["<0xE8>"]], own[ours["è"]])
+    assert torch.equal(made[theirs[grown.END]], own[ours[grown.END]])
+    ids = tokenizer.encode(" 茯")
+    torch.testing.assert_close(made[theirs["▁茯"]], own[ids].mean(dim=0), rtol=0, atol=1e-7)
+    back = merged(tmp_path / "back", keys, folders, donor="donor", model="llama")
+    made, own = (factory.read_tensors(each)[EMBEDDING] for each in (back, folders["llama"]))
+    (donors,) = vocabularies(folders["donor"])
+    assert torch.equal(made[donors["è"]], own[theirs["<0xE8>"]])
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"), [("approximation: zero", 0.0), ("approximation: mean", None)]
+)
+def test_zero_and_mean(folders, tmp_path, keys, value):
+    out = merged(tmp_path / "out", keys, folders)
+    ours, theirs = vocabularies(folders["model"], folders["donor"])
+    lacking = next(t for t in theirs if t not in ours)
+    made = factory.read_tensors(out)[EMBEDDING]
+    kept = made[[number for token, number in theirs.items() if token in ours]]
+    wanted = torch.zeros(64) if value == 0.0 else kept.double().mean(dim=0).float()
+    torch.testing.assert_close(made[theirs[lacking]], wanted, rtol=0, atol=1e-7)
+
+
+def test_the_plan_tells_what_is_shared(folders):
+    plan = planned("k: 4", folders)
+    told = plan_json(plan)["vocabulary"]
+    assert told["shared"] + told["new"] == told["tokens"] == told["rows"] == SIZE
+    assert f"{told['new']} by omp, {SIZE} rows" in plan.tokenizer.summary
+    assert [plan.role_of(each) for each in plan.checkpoints][-1] == "gives its vocabulary"
+    other = planned("k: 5", folders)
+    assert plan.outputs[0].digest not in (None, other.outputs[0].digest)
+
+
+# ------------------------------------------------------------------------------------ refused
+
+
+def test_more_rows_than_say_anything_are_refused(folders):
+    with pytest.raises(CompatibilityError, match="with rows of 32: at most 32 rows say more"):
+        planned("k: 33", folders)
+
+
+def test_a_donor_without_a_tokenizer_is_refused(folders, tmp_path):
+    donor = write(tmp_path / "donor", grown.byte_level())
+    (donor / "tokenizer.json").unlink()
+    with pytest.raises(CompatibilityError, match=r"has no tokenizer\.json"):
+        planned("k: 4", {**folders, "donor": donor})
+
+
+def test_a_donor_with_rows_that_are_none_is_refused(folders, tmp_path):
+    donor = write(tmp_path / "donor", OTHER, 7)
+    tensors = factory.read_tensors(donor)
+    tensors[EMBEDDING][5, 3] = float("nan")
+    factory.rewrite_weights(donor, tensors)
+    with pytest.raises(NonFiniteError, match="its embeddings hold NaN or infinity"):
+        merged(tmp_path / "out", "k: 4", {**folders, "donor": donor})
