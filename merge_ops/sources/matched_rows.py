@@ -36,6 +36,7 @@ class Matching:
 
     Row `made[i]` of the result stands for row `wanted[i]` of the donor. The tokens that both have
     are row `ours[j]` of the model and row `theirs[j]` of the donor. A row is made of at most `k`.
+    Under the `lock` rows are made for one tensor after the other.
     """
 
     made: NDArray[np.int32]
@@ -43,6 +44,7 @@ class Matching:
     ours: NDArray[np.int32]
     theirs: NDArray[np.int32]
     k: int
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
     def digest(self) -> str:
@@ -53,9 +55,10 @@ class Matching:
         hasher.update(str(self.k).encode())
         return hasher.hexdigest()
 
-    def held(self, width: int, donor_width: int) -> int:
-        """Return the bytes that are held while rows of these widths are made."""
-        return 4 * (len(self.theirs) * (donor_width + width) + len(self.made) * width)
+    def held(self, width: int, donor_width: int, tensors: int) -> int:
+        """Return the bytes that are held while rows of these widths are made for some tensors."""
+        common = len(self.theirs) * (donor_width + width)
+        return 4 * (common + tensors * len(self.made) * width)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +72,6 @@ class MatchedRows:
     known: GatheredRows
     donor: TensorSource
     matching: Matching
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _rows: list[Tensor] = field(default_factory=list["Tensor"], repr=False)
 
     @property
@@ -110,7 +112,7 @@ class MatchedRows:
         first, last = np.searchsorted(made, [start // width, -(-end // width)]).tolist()
         if first == last:
             return
-        with self._lock:
+        with self.matching.lock:
             if not self._rows:
                 self._rows.append(self._make(fetch, into))
         for number in range(first, last):

@@ -74,9 +74,9 @@ def _extended(
     plain, added = _new_tokens(step, tokenizer, spelling, offered)
     texts = {token: text for token, text in plain.items() if text is not None}
     whole = child.whole(tokenizer, list(texts), list(texts.values()))
-    lost = [token for token, is_whole in zip(texts, whole, strict=True) if not is_whole]
+    lost = {token: texts[token] for token, ok in zip(texts, whole, strict=True) if not ok}
     plain = {token: text for token, text in plain.items() if token not in lost}
-    cut = [texts[token] for token in lost]
+    cut = list(lost.values())
     if not plain and not added:
         problem = f"offers no token that '{name}' lacks"
         problem += f" and could read ({_shown(cut)} and the like it cuts apart)" if lost else ""

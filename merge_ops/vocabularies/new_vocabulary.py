@@ -158,7 +158,7 @@ def _matched(
             continue
         assert isinstance(gathered, GatheredRows)
         sources[name] = MatchedRows(gathered, other, matching)
-        held = max(held, matching.held(gathered.shape[1], other.shape[1]))
+        held = max(held, matching.held(gathered.shape[1], other.shape[1], len(known)))
     most = min(len(matching.theirs), embedding.shape[1])
     if step.k > most:
         problem = f"is {step.k}; '{donor.name}' and '{model.name}' have {len(matching.theirs)}"

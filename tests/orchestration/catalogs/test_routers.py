@@ -47,6 +47,10 @@ def test_what_every_set_has_is_taken(catalog: Path) -> None:
             {"convert": "llama", "models": [{"model": "e1"}]},
             r"convert is for `ronghe merge`: name what came out in models.yaml",
         ),
+        (
+            {"vocabulary": {"extend": ["茯苓"]}, "models": [{"model": "e1"}]},
+            r"vocabulary is for `ronghe merge`: list what came out in models.yaml",
+        ),
     ],
 )
 def test_what_a_set_lacks_is_a_fault(catalog: Path, recipe: dict[str, object], fault: str) -> None:
