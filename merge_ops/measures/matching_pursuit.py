@@ -14,7 +14,8 @@ over. mergekit divides by 1e-8 there, which gives numbers without meaning where 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,11 +42,11 @@ def matching_pursuit(targets: Tensor, atoms: Tensor, k: int) -> tuple[Tensor, Te
     `targets` is (B, D) and `atoms` (N, D), both float32 and finite. Fewer than k atoms are used
     where a target needs no more; the others then count 0.
     """
-    import torch
-
+    torch: Any = import_module("torch")  # whose linear algebra has no types
     count, width = targets.shape
     steps = min(k, atoms.shape[0])
-    wanted = targets.double()
+    wanted: Any = targets.double()
+    known: Any = atoms
     lengths = wanted.norm(dim=1)
     basis = torch.zeros((count, steps, width), dtype=torch.float64)
     upper = torch.eye(steps, dtype=torch.float64).repeat(count, 1, 1)
@@ -55,12 +56,12 @@ def matching_pursuit(targets: Tensor, atoms: Tensor, k: int) -> tuple[Tensor, Te
     taken = torch.zeros((count, atoms.shape[0]), dtype=torch.bool)
     at = torch.arange(count)
     for step in range(steps):
-        alike = (rest.float() @ atoms.T).abs_()
+        alike = (rest.float() @ known.T).abs_()
         alike[taken] = -1.0
         picked = torch.from_numpy(alike.numpy().argmax(axis=1))
         taken[at, picked] = True
         chosen[:, step] = picked
-        atom = atoms[picked].double()
+        atom = known[picked].double()
         before = basis[:, :step]
         part = torch.zeros((count, step), dtype=torch.float64)
         left = atom

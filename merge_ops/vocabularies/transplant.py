@@ -82,12 +82,12 @@ def shared_tokens(
     if faults:
         raise CompatibilityError(SUBJECT, faults)
     by_bytes = _by_bytes(ours)
-    by_purpose = {
-        token: ours.tokenizer.tokens[own]
-        for purpose in reversed(PURPOSES)
-        if (token := named_token(theirs.model, purpose)) in theirs.tokenizer.tokens
-        and (own := named_token(ours.model, purpose)) in ours.tokenizer.tokens
-    }
+    by_purpose: dict[str, int] = {}
+    for purpose in reversed(PURPOSES):  # of several purposes of one token the first counts
+        named = ours.tokenizer.tokens.get(named_token(ours.model, purpose) or "")
+        token = named_token(theirs.model, purpose)
+        if named is not None and token in theirs.tokenizer.tokens:
+            by_purpose[str(token)] = named
     shared: dict[int, int] = {}
     lacking: dict[int, str] = {}
     for token, number in sorted(theirs.tokenizer.tokens.items(), key=lambda pair: pair[1]):

@@ -19,6 +19,7 @@ from merge_ops.stream.stream import StreamSettings
 from tests import checkpoint_factory as factory
 from tests import grown_tokenizers as grown
 from tests.merge_ops.measures.test_matching_pursuit import by_definition
+from tests.merging import merge_in_process
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 CORPUS = (*grown.ENGLISH, "an other text, of other words", *["茯苓 当归 融合 模型"] * 3)
@@ -151,6 +152,22 @@ def test_the_plan_tells_what_is_shared(folders):
     assert [plan.role_of(each) for each in plan.checkpoints][-1] == "gives its vocabulary"
     other = planned("k: 5", folders)
     assert plan.outputs[0].digest not in (None, other.outputs[0].digest)
+
+
+def test_models_whose_vocabularies_differed_merge_after_it(folders, tmp_path):
+    """By the donor's tokens; without it there is hardly a row that means the same in both."""
+    alike = merged(tmp_path / "alike", "k: 8, pad_to_multiple_of: 432", folders, donor="llama")
+    config = tmp_path / "merge.yaml"
+    text = "merge_method: linear\nparameters: {weight: 0.5}\nmodels:\n"
+    config.write_text(f"{text}- model: {folders['llama']}\n- model: {alike}\n")
+    out = merge_in_process(config, tmp_path / "out")
+    one, two, both = (
+        factory.read_tensors(each)[EMBEDDING] for each in (folders["llama"], alike, out)
+    )
+    torch.testing.assert_close(both, (one + two) / 2, rtol=0, atol=1e-7)
+    config.write_text(f"{text}- model: {folders['llama']}\n- model: {folders['model']}\n")
+    with pytest.raises(CompatibilityError, match="has another vocabulary than"):
+        merge_in_process(config, tmp_path / "refused")
 
 
 # ------------------------------------------------------------------------------------ refused
