@@ -17,8 +17,10 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -26,17 +28,13 @@ from merge_ops.children import limited_child
 from merge_ops.children.model_view import HIDDEN
 
 PROGRAM = Path(__file__).with_name("child_template.py")
-OWNER = "RONGHE_TESTS_OWNER"
+OWNER = "TESTS_OF_RONGHE"
 """The process whose end ends the templates, and a name of its own; forked commands inherit it."""
-_IMPORTS = {
-    HIDDEN: (
-        "accelerate", "safetensors.torch", "torch", "transformers", "transformers.modeling_utils",
-        "transformers.models.auto.modeling_auto", "transformers.models.llama.modeling_llama",
-        "transformers.models.qwen2.modeling_qwen2", "transformers.models.qwen2",
-        "transformers.core_model_loading", "tokenizers",
-    ),
-    (): ("torch",),
-}  # fmt: skip
+IMPORTS = (
+    "accelerate", "safetensors.torch", "torch", "transformers", "transformers.modeling_utils",
+    "transformers.models.auto.modeling_auto", "transformers.models.llama.modeling_llama",
+    "transformers.models.qwen2.modeling_qwen2", "transformers.core_model_loading", "tokenizers",
+)  # fmt: skip
 _real = limited_child.start_program
 
 
@@ -69,14 +67,12 @@ class Fork:
     def communicate(self) -> None:
         """Close its pipes and wait for its end."""
         for each in (self.stdin, self.stdout):
-            try:
+            with suppress(BrokenPipeError):
                 each.close()
-            except BrokenPipeError:
-                pass
         self.wait()
 
     def _look(self, timeout: float | None) -> int | None:
-        if self.returncode is None and select.select([self._status], [], [], timeout)[0]:
+        if self.returncode is None and _tells(self._status, timeout):
             told = os.read(self._status, 16)
             self.returncode = int(told) if told else -signal.SIGKILL
             os.close(self._status)
@@ -86,8 +82,7 @@ class Fork:
 def forked_program(
     given: Mapping[str, Any], printed: IO[bytes], environment: Mapping[str, str], home: Path
 ) -> Any:
-    """Fork the child's program from a template; start it where none has what it asks for."""
-    kind = tuple(given["hidden"])
+    """Fork the child's program from a template where it is one that asks transformers."""
     if "HF_DATASETS_CACHE" in environment or "HF_HUB_CACHE" in environment:
         return _real(given, printed, environment, home)  # read where they are imported
     same = all(
@@ -95,47 +90,95 @@ def forked_program(
         for name, value in environment.items()
         if name.startswith(("OMP_", "MKL_", "ATEN_"))
     )
-    if given["cuda"] or kind not in _IMPORTS or not same or OWNER not in os.environ:
+    if given["cuda"] or tuple(given["hidden"]) != HIDDEN or not same or OWNER not in os.environ:
         return _real(given, printed, environment, home)
-    files = [os.pipe() for _ in range(3)]  # input, output, status
-    (child_in, to), (back, child_out), (status, told) = files
-    theirs = [child_in, child_out, printed.fileno(), given["lifeline"], told]
+    files = [os.pipe() for _ in range(2)]
+    (child_in, to), (back, child_out) = files
+    theirs = (child_in, child_out, printed.fileno(), given["lifeline"])
     asked = {"given": dict(given), "environment": dict(environment), "home": str(home)}
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(str(_template(kind)))
-        socket.send_fds(connection, [json.dumps(asked).encode() + b"\n"], theirs)
-        process = int(connection.makefile("rb").readline())
-    for each in (child_in, child_out, told):
+    process, status = _fork(Template(sys.executable, IMPORTS, HIDDEN), asked, theirs)
+    for each in (child_in, child_out):
         os.close(each)
     return Fork(process, to, back, status)
 
 
-def _template(kind: tuple[str, ...]) -> Path:
-    """Return the socket of the template of a kind, which is started where it is not there."""
-    owner = os.environ[OWNER]
-    name = hashlib.sha256("\0".join((owner, str(PROGRAM), *kind)).encode()).hexdigest()[:16]
-    place = Path(tempfile.gettempdir()) / f"ronghe-tests-{os.getuid()}-{name}"
-    if place.exists():
-        return place
-    with place.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+@dataclass(frozen=True)
+class Template:
+    """A clean process of a Python that has imported modules, while it found no hidden package."""
+
+    python: str
+    imports: tuple[str, ...]
+    hidden: tuple[str, ...] = ()
+
+    def socket(self) -> Path:
+        """Return where it listens; it is started where it is not there."""
+        owner = os.environ[OWNER]
+        name = hashlib.sha256(repr((owner, self)).encode()).hexdigest()[:16]
+        place = Path(tempfile.gettempdir()) / f"ronghe-tests-{os.getuid()}-{name}"
         if not place.exists():
-            given = {
-                "root": str(limited_child.ROOT), "socket": str(place), "owner": int(owner.split(".")[0]),
-                "hidden": kind, "imports": _IMPORTS[kind],
-            }  # fmt: skip
+            with place.with_suffix(".lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if not place.exists():
+                    self._start(place, int(owner.split(".")[0]))
+        return place
+
+    def _start(self, place: Path, owner: int) -> None:
+        given = {"socket": str(place), "owner": owner, "hidden": self.hidden}
+        given |= {"root": str(limited_child.ROOT), "imports": self.imports}
+        with place.with_suffix(".log").open("wb") as printed:
             started = subprocess.Popen(
-                [sys.executable, "-I", "-X", "utf8", str(PROGRAM), json.dumps(given)],
+                [self.python, "-I", "-X", "utf8", str(PROGRAM), json.dumps(given)],
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
+                stdout=printed,
+                stderr=printed,
                 env=limited_child._environment(Path("/nonexistent"), cuda=False),
                 start_new_session=True,
             )
-            while not place.exists():
-                assert started.poll() is None, "the template of limited children ended"
-                select.select([], [], [], 0.05)
-            started.returncode = 0  # it outlives whoever started it: no warning that it runs
-    return place
+        while not place.exists():
+            if started.poll() is not None:
+                raise RuntimeError(f"a template ended: {place.with_suffix('.log').read_text()}")
+            time.sleep(0.05)
+        started.returncode = 0  # it outlives whoever started it: no warning that it runs
+
+
+def run_script(
+    template: Template, command: Sequence[object], environment: Mapping[str, str], timeout: float
+) -> subprocess.CompletedProcess[str]:
+    """Run a script (its path and arguments) in a fork of a template; what it printed is stderr."""
+    asked = {"command": [str(each) for each in command], "environment": dict(environment)}
+    asked |= {"home": str(limited_child.ROOT)}
+    with tempfile.TemporaryFile() as printed, open(os.devnull, "rb") as nothing:
+        said = printed.fileno()
+        process, status = _fork(template, asked, (nothing.fileno(), said, said, nothing.fileno()))
+        ended = _tells(status, timeout)
+        if not ended:
+            os.kill(process, signal.SIGKILL)
+        told = os.read(status, 16)
+        os.close(status)
+        if not ended:
+            raise subprocess.TimeoutExpired(asked["command"], timeout)
+        printed.seek(0)
+        text = printed.read().decode("utf-8", "replace")
+        return subprocess.CompletedProcess(asked["command"], int(told or -9), "", text)
+
+
+def _fork(template: Template, asked: Mapping[str, Any], files: Sequence[int]) -> tuple[int, int]:
+    """Return the number of a fork with these four files, and the pipe that tells its status."""
+    status, told = os.pipe()
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(template.socket()))
+            socket.send_fds(connection, [json.dumps(asked).encode() + b"\n"], [*files, told])
+            return int(connection.makefile("rb").readline()), status
+    finally:
+        os.close(told)
+
+
+def _tells(pipe: int, timeout: float | None) -> bool:
+    """Return whether a pipe has something to read; its number may be past what select knows."""
+    watched = select.poll()
+    watched.register(pipe, select.POLLIN)
+    return bool(watched.poll(None if timeout is None else timeout * 1000))
 
 
 def fork_children() -> None:

@@ -1,49 +1,61 @@
-"""The program of a template: a clean process with the heavy imports, which forks limited children.
+"""The program of a template: a clean process with the heavy imports, which forks others.
 
 It stands alone, as child_program.py does: `python -I` starts it by its path with one argument of
 JSON: `root`, `socket` (its path, which goes with it), `owner` (a process, at whose end it ends),
 `hidden` and `imports`.
-A connection brings one line of JSON (`given`, `environment`, `home`) with five files: input,
-output, what is printed, the lifeline, and a pipe for the status. It gets the child's number back,
-and later the status on that pipe.
+A connection brings one line of JSON with five files: input, output, what is printed, the lifeline
+or any file, and a pipe for the status. It gets the fork's number back, and later the status on that
+pipe. The line has `environment`, `home` (the fork's folder), and what it is to become: a limited
+child (`given`, its settings) or a script (`command`, its path and arguments).
 """
 
+import contextlib
 import gc
 import json
 import os
+import runpy
 import select
 import signal
 import socket
 import sys
+import traceback
 from importlib import import_module
 from typing import Any, NoReturn
 
 FILES = 5
-_FREE = 512  # numbers of files from here on are nobody's
 
 
-def _child(program: Any, asked: dict[str, Any], files: list[int]) -> NoReturn:
-    """Become what `python -I child_program.py` would be."""
+def _become(program: Any, asked: dict[str, Any], files: list[int]) -> NoReturn:
+    """Become what `python -I child_program.py`, or the script, would be in a process of its own."""
     status = 1
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.setsid()
-        kept = [os.dup2(each, _FREE + place) for place, each in enumerate(files[:-1])]
-        os.closerange(3, _FREE)
-        for place, each in enumerate((*range(3), asked["given"]["lifeline"])):
+        wanted = [0, 1, 2, *([asked["given"]["lifeline"]] if "given" in asked else [])]
+        free = max(*wanted, *files) + 1
+        kept = [os.dup2(each, free + place) for place, each in enumerate(files[:-1])]
+        os.closerange(3, free)
+        for place, each in enumerate(wanted):
             os.dup2(kept[place], each)
-        os.closerange(_FREE, _FREE + FILES)
+        os.closerange(free, free + FILES)
         os.environ.clear()
         os.environ.update(asked["environment"])
         os.chdir(asked["home"])
-        program.main(json.dumps(asked["given"]))
+        if "given" in asked:
+            program.main(json.dumps(asked["given"]))
+        else:
+            sys.argv = asked["command"]
+            runpy.run_path(sys.argv[0], run_name="__main__")
         status = 0
     except SystemExit as ended:
-        status = ended.code if isinstance(ended.code, int) else 1
-    except BaseException as error:
-        os.write(2, f"{type(error).__name__}: {error}\n".encode())
+        status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except BaseException:
+        traceback.print_exc()
     finally:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(status)
 
 
@@ -56,21 +68,19 @@ def _owner_is_there(owner: int) -> bool:
 
 
 def _collect(waiting: dict[int, int]) -> None:
-    """Send the status of each child that has ended."""
+    """Send the status of each fork that has ended."""
     while waiting:
         process, status = os.waitpid(-1, os.WNOHANG)
         if not process:
             return
         pipe = waiting.pop(process)
-        try:
+        with contextlib.suppress(BrokenPipeError):
             os.write(pipe, str(os.waitstatus_to_exitcode(status)).encode())
-        except BrokenPipeError:
-            pass
         os.close(pipe)
 
 
 def main(argument: str) -> None:
-    """Fork children until the owner has ended."""
+    """Fork what is asked for until the owner has ended."""
     settings = json.loads(argument)
     sys.path.append(settings["root"])
     program = import_module("merge_ops.children.child_program")
@@ -106,12 +116,13 @@ def main(argument: str) -> None:
             if not process:
                 server.close()
                 connection.close()
-                _child(program, json.loads(line), files)
+                _become(program, json.loads(line), files)
             waiting[process] = files.pop()
             for each in files:
                 os.close(each)
             connection.sendall(f"{process}\n".encode())
-    os.unlink(settings["socket"])
+    for ending in ("", ".lock", ".log"):
+        os.unlink(settings["socket"] + ending)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # What tests compute is tiny: slower on two threads, and much slower on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Limited children of all processes of this run are forks of one template (child_forks.py).
-os.environ.setdefault("RONGHE_TESTS_OWNER", f"{os.getpid()}.{uuid.uuid4().hex}")
+os.environ.setdefault("TESTS_OF_RONGHE", f"{os.getpid()}.{uuid.uuid4().hex}")
 
 
 # Whoever starts the tests in the background, or by nohup, has these signals ignored, and so would
