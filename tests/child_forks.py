@@ -85,18 +85,15 @@ def forked_program(
     """Fork the child's program from a template where it is one that asks transformers."""
     if "HF_DATASETS_CACHE" in environment or "HF_HUB_CACHE" in environment:
         return _real(given, printed, environment, home)  # read where they are imported
-    same = all(
-        os.environ.get(name) == value
-        for name, value in environment.items()
-        if name.startswith(("OMP_", "MKL_", "ATEN_"))
-    )
-    if given["cuda"] or tuple(given["hidden"]) != HIDDEN or not same or OWNER not in os.environ:
+    if given["cuda"] or tuple(given["hidden"]) != HIDDEN or OWNER not in os.environ:
         return _real(given, printed, environment, home)
     files = [os.pipe() for _ in range(2)]
     (child_in, to), (back, child_out) = files
     theirs = (child_in, child_out, printed.fileno(), given["lifeline"])
     asked = {"given": dict(given), "environment": dict(environment), "home": str(home)}
-    process, status = _fork(Template(sys.executable, IMPORTS, HIDDEN), asked, theirs)
+    process, status = _fork(
+        Template(sys.executable, IMPORTS, HIDDEN, _of_arithmetic(environment)), asked, theirs
+    )
     for each in (child_in, child_out):
         os.close(each)
     return Fork(process, to, back, status)
@@ -104,11 +101,15 @@ def forked_program(
 
 @dataclass(frozen=True)
 class Template:
-    """A clean process of a Python that has imported modules, while it found no hidden package."""
+    """A clean process of a Python that has imported modules, while it found no hidden package.
+
+    `variables` are those of its environment that are read where a module is imported.
+    """
 
     python: str
     imports: tuple[str, ...]
     hidden: tuple[str, ...] = ()
+    variables: tuple[tuple[str, str], ...] = ()
 
     def socket(self) -> Path:
         """Return where it listens; it is started where it is not there."""
@@ -131,7 +132,10 @@ class Template:
                 stdin=subprocess.DEVNULL,
                 stdout=printed,
                 stderr=printed,
-                env=limited_child._environment(Path("/nonexistent"), cuda=False),
+                env={
+                    **limited_child._environment(Path("/nonexistent"), cuda=False),
+                    **dict(self.variables),
+                },
                 start_new_session=True,
             )
         while not place.exists():
@@ -172,6 +176,11 @@ def _fork(template: Template, asked: Mapping[str, Any], files: Sequence[int]) ->
             return int(connection.makefile("rb").readline()), status
     finally:
         os.close(told)
+
+
+def _of_arithmetic(environment: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    prefixes = limited_child._PASSED_PREFIXES
+    return tuple(sorted((k, v) for k, v in environment.items() if k.startswith(prefixes)))
 
 
 def _tells(pipe: int, timeout: float | None) -> bool:
