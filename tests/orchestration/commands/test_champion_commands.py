@@ -4,12 +4,8 @@ import pytest
 
 from merge_ops.errors import SettingsError
 from orchestration.commands import catalog_commands, champion_commands, leaderboard_command
-from orchestration.commands.champion_commands import (
-    run_compare,
-    run_promote,
-    run_rollback,
-    show_champion,
-)
+from orchestration.commands.champion_commands import run_promote, run_rollback, show_champion
+from orchestration.commands.compare_command import run_compare
 from resources.errors import MissingArtifactError
 from tests.assets.work.made_up_store import ScoredStore
 
