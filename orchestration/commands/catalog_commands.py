@@ -128,6 +128,28 @@ def site(
 
 
 @app.command()
+def report(
+    html: Annotated[
+        Path | None, typer.Option(help="Write it to this file, one page that needs nothing else.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Rows of each suite's leaderboard.")] = 20,
+    suite: Annotated[str | None, typer.Option(help="Only this suite.")] = None,
+    since: Annotated[
+        str, typer.Option(help="Only changes since this day, such as 2026-11-01.")
+    ] = "",
+    language: Annotated[str | None, typer.Option(help="Of the page: en or zh.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Report champions, leaderboard, licences and changes: one page to send, print or file.
+
+    Without --html it prints champions and the last changes.
+    """
+    from orchestration.commands.report_command import Wanted, run_report
+
+    run_report(Wanted(html, top, suite, since, language, as_json))
+
+
+@app.command()
 def routing(
     suite: Annotated[str | None, typer.Option(help="Only this suite.")] = None,
     as_json: AsJson = False,
