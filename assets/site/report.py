@@ -56,7 +56,7 @@ def report_html(view: CatalogView, options: ReportOptions) -> str:
         boards=[
             (
                 suite,
-                view.boards.get(suite.name, ())[: options.top],
+                _rows(view, suite.name, options),
                 drawn(view, suite.name, options),
             )
             for suite in view.suites
@@ -76,7 +76,7 @@ def report_json(view: CatalogView, options: ReportOptions) -> dict[str, Any]:
         "suites": [
             {
                 "suite": suite.name,
-                "rows": [_row_json(each) for each in view.boards.get(suite.name, ())[: options.top]],
+                "rows": [_row_json(each) for each in _rows(view, suite.name, options)],
             }
             for suite in view.suites
             if options.suite in (None, suite.name)
@@ -119,7 +119,7 @@ def changes(view: CatalogView, options: ReportOptions) -> list[Change]:
 
 def drawn(view: CatalogView, suite: str, options: ReportOptions) -> dict[str, Any]:
     """Return where everything of a picture of means with their intervals stands, in pixels."""
-    rows = view.boards.get(suite, ())[: options.top]
+    rows = _rows(view, suite, options)
     low = min((row.mean[1] for row in rows), default=0.0)
     high = max((row.mean[2] for row in rows), default=1.0)
     low, high = int(10 * low) / 10, min(1.0, (int(10 * high) + 1) / 10)
@@ -145,6 +145,10 @@ def drawn(view: CatalogView, suite: str, options: ReportOptions) -> dict[str, An
             for place, row in enumerate(rows)
         ],
     }
+
+
+def _rows(view: CatalogView, suite: str, options: ReportOptions) -> tuple[BoardRow, ...]:
+    return view.boards.get(suite, ())[: options.top]
 
 
 def _crowned_json(each: Crowned) -> dict[str, Any]:

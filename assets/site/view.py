@@ -151,8 +151,8 @@ class CheckpointView:
 class ChampionView:
     """A recipe's champion: its digest, its point, since when, why, by whom, and what is stale.
 
-    `card` is its README where it is written, else empty; `nbytes` its size. `cost` is what its merge
-    took, as its manifest says it: seconds, bytes, GPU-seconds; empty of one that was never written.
+    `card` is its README where it is written, else empty; `nbytes` its size. `cost` is what its
+    merge took, as its manifest says it: seconds, bytes, GPU-seconds; empty of a virtual one.
     """
 
     digest: str
@@ -174,7 +174,7 @@ class RecipeView:
 
     `documents` are its steps, the last one its result. `coefficients` are the ids of its points
     with the values that each stands for. `cosines` tell for expert sets how task vectors relate:
-    the names, the rows of the matrix, and such rows by layer. `title` and `description` are words for people.
+    names, rows of the matrix, such rows by layer. `title` and `description` are for people.
     """
 
     name: str

@@ -1,9 +1,18 @@
 """`ronghe compare`, `promote`, `rollback` and `champion`: what they print and refuse."""
 
+import json
+from typing import Any
+
 import pytest
 
+from assets.work.named_checkpoints import NamedCheckpoint, find_checkpoint
 from merge_ops.errors import SettingsError
-from orchestration.commands import catalog_commands, champion_commands, leaderboard_command
+from orchestration.commands import (
+    catalog_commands,
+    champion_commands,
+    leaderboard_command,
+    routing_command,
+)
 from orchestration.commands.champion_commands import run_promote, run_rollback, show_champion
 from orchestration.commands.compare_command import run_compare
 from resources.errors import MissingArtifactError
@@ -65,6 +74,52 @@ def test_a_stale_champion_is_told(made: ScoredStore, capsys: pytest.CaptureFixtu
     text = capsys.readouterr().out
     assert f"stale: the champion of ties: {told}" in text
     assert "(champion)" in text
+
+
+def test_every_command_has_json(
+    made: ScoredStore, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(*arguments: object) -> dict[str, Any]:
+        command, *rest = arguments
+        assert callable(command)
+        command(*rest, as_json=True)
+        return json.loads(capsys.readouterr().out)
+
+    compared = told(run_compare, "ties/champion", "ties[x=0|e1+e2]", None)
+    (suite,) = compared["suites"]
+    (row,) = suite["benchmarks"]
+    assert (row["benchmark"], row["a_is"], row["items"]) == ("b", "better", 60)
+    assert row["difference"] == pytest.approx(0.2)
+    assert suite["mean"]["low"] <= 0.2 <= suite["mean"]["high"]
+    before = told(show_champion, "ties", True)
+    assert (before["stale"], before["missing"], len(before["history"])) == (None, False, 1)
+    promoted = told(run_promote, "ties e1+e2 x=0", "polite", None)
+    assert promoted["before"] == before["champion"]
+    assert (promoted["changed"], promoted["because"]) == (True, "polite")
+    assert promoted["gate"]["promote"] is False
+    assert told(run_rollback, "ties", "no")["champion"] == before["champion"]
+    assert len(told(show_champion, "ties", True)["history"]) == 3
+    monkeypatch.setattr(routing_command, "contest_of", lambda _: made.contest)
+    with pytest.raises(SystemExit, match="1"):  # there are no validation items of models
+        told(routing_command.run_routing, None)
+    assert list(json.loads(capsys.readouterr().out)) == ["suites", "not_told"]
+
+
+def test_what_the_store_has_is_compared_by_every_name(made: ScoredStore) -> None:
+    def found(name: str) -> NamedCheckpoint:
+        return find_checkpoint(made.store, made.contest, name)
+
+    first = made.digests["e1"]
+    made.store_model("e1", release=2)
+    assert found("model[e1]").digest == found("e1").digest == made.digests["e1"] != first
+    earlier = found(first[:10])  # no name points to it any more
+    assert (earlier.digest, earlier.recipe) == (first, None)
+    step = made.candidate("y=0|e1+e2", 0.5)
+    made.store.point("ties/step/own", "y=0|e1+e2", "checkpoint", step)
+    assert found("ties/step/own[y=0|e1+e2]").digest == step
+    assert found("ties[y=0|e1+e2]").digest == step  # `ronghe ls` prints it; no recipe makes it now
+    with pytest.raises(MissingArtifactError, match="'ties/nothing' stands for no checkpoint"):
+        found("ties/nothing")
 
 
 def test_what_cannot_be_is_refused(made: ScoredStore) -> None:
