@@ -1,4 +1,4 @@
-"""The report: one page in one file, in which strangers' words are words and nothing is asked for."""
+"""The report is one page in one file: strangers' words are words, and nothing is asked for."""
 
 import re
 from html.parser import HTMLParser
