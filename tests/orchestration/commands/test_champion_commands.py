@@ -100,9 +100,9 @@ def test_every_command_has_json(
     assert told(run_rollback, "ties", "no")["champion"] == before["champion"]
     assert len(told(show_champion, "ties", True)["history"]) == 3
     monkeypatch.setattr(routing_command, "contest_of", lambda _: made.contest)
-    with pytest.raises(SystemExit, match="1"):  # there are no validation items of models
-        told(routing_command.run_routing, None)
-    assert list(json.loads(capsys.readouterr().out)) == ["suites", "not_told"]
+    (table,) = told(routing_command.run_routing, None)["suites"]
+    assert (table["suite"], table["confidence"]) == ("one", 0.95)
+    assert table["rows"][0].keys() >= {"name", "value", "low", "high", "verdict", "models"}
 
 
 def test_what_the_store_has_is_compared_by_every_name(made: ScoredStore) -> None:
