@@ -13,6 +13,7 @@ from assets.work.champion_history import (
 from assets.work.collecting import Contest, RankedRecipe
 from assets.work.crowning import Crowning, promote_by_hand, roll_back
 from assets.work.named_checkpoints import find_checkpoint, recipes_of
+from assets.work.noted_changes import note_change
 from merge_ops.errors import Fault, SettingsError, did_you_mean
 from orchestration.announcements import announce
 from orchestration.catalogs.catalog_name import named_settings
@@ -170,8 +171,9 @@ def _finish(
     """Say what was done and what the gate says, and tell the webhook and Dagster's page."""
     state = champion_state(store, recipe.name)
     stale = state.stale if state is not None else None
-    problems = [announce(done.event), tell_dagster(settings, store, recipe.name)]
-    problems = [each for each in (*problems, renew_site(settings)) if each is not None]
+    told_to = [announce(done.event), note_change(store, done.event)]
+    told_to += [tell_dagster(settings, store, recipe.name), renew_site(settings)]
+    problems = [each for each in told_to if each is not None]
     back = f"promote {str(done.before)[:SHORT]} --recipe" if _is_rollback(done) else "rollback"
     undo = f"ronghe {back} {recipe.name} --because …"
     if as_json:
