@@ -127,7 +127,9 @@ def drawn(view: CatalogView, suite: str, options: ReportOptions) -> dict[str, An
     def x(share: float) -> float:
         return round(LEFT + (share - low) / max(high - low, 0.1) * (WIDTH - LEFT - RIGHT), 1)
 
-    ticks = [low + (high - low) * part / 4 for part in range(5)]
+    every = 0.1 if high - low < 0.45 else 0.2
+    count = int((high - low) / every + 1e-9) + 1
+    ticks = [low + every * place for place in range(count)]
     return {
         "width": WIDTH,
         "height": STEP * len(rows) + 30,
