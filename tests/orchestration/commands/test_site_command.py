@@ -75,7 +75,7 @@ def test_a_report_is_one_file_and_writes_over_nothing_else(
         assert "one file" in capsys.readouterr().out
     assert "报告" in wanted.html.read_text("utf-8") if wanted.html else False
     run_report(Wanted(None, 20, None, "", None, True))
-    assert json.loads(capsys.readouterr().out)["catalog"] == project.settings().catalog_name
+    assert json.loads(capsys.readouterr().out)["catalog"].startswith("catalog-")
     run_report(Wanted(None, 20, None, "", None, False))
     assert "`ronghe report --html report.html`" in capsys.readouterr().out
     (tmp_path / "thesis.html").write_text("mine")
