@@ -95,7 +95,7 @@ def _numbers(comparison: "Comparison") -> dict[str, Any]:
 
 def _adjusted(parts: "Mapping[str, Comparison]") -> dict[str, float]:
     """The benchmarks' p-values, adjusted for their number by Holm; empty where one has none."""
-    from eval_ops.scores.multiplicity import holm
+    from eval_ops.scores.gates import holm
 
     values = {name: each.p_value for name, each in parts.items() if each.p_value is not None}
     return dict(holm(values)) if len(values) == len(parts) > 1 else {}
