@@ -85,5 +85,5 @@ def test_a_report_is_one_file_and_writes_over_nothing_else(
         run_report(Wanted(tmp_path / "no" / "report.html", 20, None, "", None, False))
     with pytest.raises(SettingsError, match=r"--since is 'monday'; it must be a day"):
         run_report(Wanted(None, 20, None, "monday", None, False))
-    with pytest.raises(SettingsError, match=r"--suite is 'zh'\. The catalog has none"):
+    with pytest.raises(SettingsError, match=r"--suite is 'zh'\. The catalog has colours"):
         run_report(Wanted(None, 20, "zh", "", None, False))
