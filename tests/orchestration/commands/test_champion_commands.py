@@ -12,6 +12,8 @@ from orchestration.commands import (
     champion_commands,
     leaderboard_command,
     routing_command,
+    store_commands,
+    verify_command,
 )
 from orchestration.commands.champion_commands import run_promote, run_rollback, show_champion
 from orchestration.commands.compare_command import run_compare
@@ -103,6 +105,31 @@ def test_every_command_has_json(
     (table,) = told(routing_command.run_routing, None)["suites"]
     assert (table["suite"], table["confidence"]) == ("one", 0.95)
     assert table["rows"][0].keys() >= {"name", "value", "low", "high", "verdict", "models"}
+
+
+def test_commands_on_the_store_have_json(
+    made: ScoredStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store_commands.history("ties/champion", None, as_json=True)
+    (ref,) = json.loads(capsys.readouterr().out)["refs"]
+    assert (ref["partition"], ref["vacant"], len(ref["history"])) == (None, False, 1)
+    assert ref["history"][0]["kind"] == "checkpoint"
+    store_commands.collect(True, "24h", as_json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert (told["dry_run"], told["garbage"], told["bytes"]) == (True, [], 0)
+    verify_command.verify([], None, as_json=True)
+    sound = json.loads(capsys.readouterr().out)
+    assert (sound["not_as_published"], sound["names_and_notes"]) == ([], [])
+    spoilt = made.store.get("model", made.digests["e1"])
+    made.store.place.put(spoilt.key("config.json"), b"spoilt")
+    with pytest.raises(SystemExit, match="1"):
+        verify_command.verify([], None, as_json=True)
+    (bad,) = json.loads(capsys.readouterr().out)["not_as_published"]
+    assert (bad["kind"], bad["digest"]) == ("model", made.digests["e1"])
+    verify_command.verify([], None, repair=True, as_json=True)
+    assert json.loads(capsys.readouterr().out)["set_aside"]
+    store_commands.adopt(None, True, as_json=True)
+    assert json.loads(capsys.readouterr().out)["moved"] == []
 
 
 def test_what_the_store_has_is_compared_by_every_name(made: ScoredStore) -> None:
