@@ -84,11 +84,12 @@ def ui(
     workspace: Annotated[
         Path | None, typer.Option(help="Dagster's file of code locations.", show_default=False)
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Serve Dagster's web page, guarded against other pages, with the daemon beside it."""
     from orchestration.commands.ui_command import run_ui
 
-    run_ui(host, port, host_name or [], daemon, workspace)
+    run_ui(host, port, host_name or [], daemon, workspace, as_json)
 
 
 @app.command()
