@@ -20,6 +20,7 @@ from assets.work.champion_history import (
 )
 from assets.work.collecting import Contest, RankedRecipe
 from assets.work.demotion import Demotion
+from assets.work.noted_changes import note_change
 from assets.work.ranking import LEADERBOARD, Held, Promotion, promote
 from assets.work.virtual_checkpoints import bytes_of
 from assets.work.withdrawing import event_of_demotion
@@ -73,9 +74,12 @@ def build_champion(
         event = _event(settings.catalog, recipe, promotion, before.digest if before else None)
         gone = _demotion(store, recipe, before)
         for each in (gone, event):
-            problem = announce(each) if announce is not None and each is not None else None
-            if problem is not None:
-                context.log.warning(problem)
+            if each is None:
+                continue
+            told = announce(each) if announce is not None else None
+            for problem in (told, note_change(store, each, run)):
+                if problem is not None:
+                    context.log.warning(problem)
         digest = promotion.champion.digest if promotion and promotion.champion else "none"
         return dg.MaterializeResult(
             data_version=dg.DataVersion(digest),

@@ -14,7 +14,8 @@ from assets.run_settings import RunSettings
 from assets.team_asset import team_asset
 from assets.withdrawal_checks import check_partitions, spec
 from assets.work.entries import UpstreamModel
-from assets.work.pulling import MODEL, PulledModel, pull_model
+from assets.work.noted_changes import pull_noted
+from assets.work.pulling import MODEL, PulledModel
 
 
 def build_model(
@@ -44,7 +45,8 @@ def build_model(
             entry = models[name]
             base = models[entry.base] if entry.base else None
             progress = log_progress(context.log, name)
-            pulled = pull_model(store, entry, folder, run, base, context.log.info, progress)
+            say, warn = context.log.info, context.log.warning
+            pulled = pull_noted(store, entry, folder, run, base, say, warn, progress)
             return pulled.artifact.digest, _metadata(entry, pulled)
 
         return each_partition(context, pull, check=partial(check_partitions, context, settings))

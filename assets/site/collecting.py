@@ -106,7 +106,7 @@ def collect_view(
         more = _by_rank(facts, checkpoints, name)
         answers += answer_views(store, suite, boards.get(name, ()), more, problems)
     changes, hidden = changes_of(store, facts, checkpoints, marks.values(), failures, problems)
-    licences, unlisted = licence_views(facts, checkpoints)
+    licences, unlisted = licence_views(store, facts, models, checkpoints)
     return CatalogView(
         name=facts.name,
         suites=suites,

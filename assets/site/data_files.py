@@ -133,6 +133,10 @@ def _site(view: CatalogView) -> dict[str, Any]:
     return {
         "name": view.name,
         "suites": [_plain(suite) for suite in view.suites],
+        "titles": {
+            "models": [[each.name, each.title] for each in view.models if each.title],
+            "recipes": [[each.name, each.title] for each in view.recipes if each.title],
+        },
         "answers": [[each.suite, each.benchmark, each.title] for each in view.answers],
         "counts": {
             "models": len(view.models),

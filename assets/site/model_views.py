@@ -76,6 +76,7 @@ def model_views(
                 source=_source(entry, ref),
                 licence=entry.licence or "",
                 description=entry.description or "",
+                title=entry.title or "",
                 broken=broken.get(name, ""),
                 scores=found,
                 **_of_ref(ref),

@@ -43,7 +43,7 @@ def render(view: CatalogView, out: Path) -> int:
 def site_files(view: CatalogView) -> Iterator[tuple[str, bytes]]:
     """Yield every file of the site of a view, each with its path; one at a time is in memory."""
     for page in PAGES:
-        template = _environment().get_template(f"{page}.html")
+        template = environment().get_template(f"{page}.html")
         text = template.render(view=view, page=page, policy=POLICY, **_of_page(page, view))
         yield f"{page}.html", text.encode("utf-8", "replace")
     for path, data in static_files():
@@ -83,7 +83,8 @@ def weeks(changes: tuple[Change, ...]) -> list[tuple[str, list[Change]]]:
 
 
 @cache
-def _environment() -> "Environment":
+def environment() -> "Environment":
+    """Return the templates' environment: everything is escaped, nothing is undefined in silence."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(

@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from assets.site.facts import CatalogFacts, RecipeFacts
@@ -10,12 +10,15 @@ from assets.site.scores_seen import SeenScores, rounded
 from assets.site.view import (
     ChampionView,
     CheckpointView,
+    Cosines,
     RecipeView,
+    Rows,
     StudyView,
     SuiteView,
 )
 from assets.work import names
 from assets.work.champion_history import ChampionState, champion_state, reason_of
+from assets.work.manifests import COST
 from assets.work.searching import STUDY_FILE
 from assets.work.studying import MERGE_PLAN
 from assets.work.virtual_checkpoints import bytes_of
@@ -113,6 +116,8 @@ def recipe_view(
         checkpoints=made,
         champion=champion,
         cosines=_cosines(store, sets, problems),
+        title=result.title or "",
+        description=result.description or "",
     )
 
 
@@ -186,14 +191,15 @@ def _champion(store: "ArtifactStore", state: ChampionState) -> ChampionView:
         written=not artifact.virtual,
         nbytes=bytes_of(artifact),
         card=card,
+        cost=_plain(artifact.manifest.get(COST) or {}),
     )
 
 
 def _cosines(
     store: "ArtifactStore", sets: tuple[str, ...], problems: dict[str, str]
-) -> tuple[tuple[tuple[str, ...], tuple[tuple[float, ...], ...]], ...]:
+) -> tuple[Cosines, ...]:
     """How the task vectors of the largest sets relate, as their plans say."""
-    found: list[tuple[tuple[str, ...], tuple[tuple[float, ...], ...]]] = []
+    found: list[Cosines] = []
     for experts in sorted(sets, key=lambda each: (-each.count("+"), each))[:MOST_COSINES]:
         if "+" not in experts:
             continue
@@ -204,11 +210,19 @@ def _cosines(
             problems[f"merge_plan [{experts}]"] = f"{type(error).__name__}: {error}"
             continue
         relation = told.get("interference") or {}
-        rows = relation.get("cosine") or ()
-        if rows and all(value is not None for row in rows for value in row):
-            cosine = tuple(rounded(row) for row in rows)
-            found.append((tuple(map(str, relation["names"])), cosine))
+        cosine = _rows(relation.get("cosine") or ())
+        layers = ((layer, _rows(rows)) for layer, rows in relation.get("by_layer") or ())
+        if cosine:
+            by_layer = tuple((layer, rows) for layer, rows in layers if rows)
+            found.append((tuple(map(str, relation["names"])), cosine, by_layer))
     return tuple(found)
+
+
+def _rows(rows: Sequence[Sequence[float | None]]) -> Rows:
+    """A matrix as a page shows it; empty where a number of it is not known."""
+    known = [[value for value in row if value is not None] for row in rows]
+    whole = all(len(row) == len(rows) for row in known)
+    return tuple(rounded(row) for row in known) if whole else ()
 
 
 def documents_of(steps: "Steps") -> tuple[dict[str, Any], ...]:

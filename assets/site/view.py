@@ -12,6 +12,9 @@ Interval = tuple[float, float, float]
 """A value and the ends of its 95 % interval."""
 Cell = tuple[float, float, float, int]
 """A benchmark's value, the ends of its interval, and its number of items."""
+Rows = tuple[tuple[float, ...], ...]
+Cosines = tuple[tuple[str, ...], Rows, tuple[tuple[int | None, Rows], ...]]
+"""Names, the cosines between their task vectors, and these by layer (None: in no layer)."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,8 @@ class ModelView:
     `layers` are the norms of the task vector by layer, with None for what is in no layer, as the
     `study` of that digest has them. `scores` are those of test items by suite.
 
-    `shell` and `python` are the name as a command line and as Python have it.
+    `shell` and `python` are the name as a command line and as Python have it. `title` is what
+    models.yaml calls it for people.
     """
 
     name: str
@@ -112,6 +116,7 @@ class ModelView:
     scores: Mapping[str, SplitScores] = field(default_factory=dict[str, SplitScores])
     broken: str = ""
     withdrawn: str = ""
+    title: str = ""
 
 
 @dataclass(frozen=True)
@@ -146,7 +151,8 @@ class CheckpointView:
 class ChampionView:
     """A recipe's champion: its digest, its point, since when, why, by whom, and what is stale.
 
-    `card` is its README where it is written, else empty; `nbytes` its size.
+    `card` is its README where it is written, else empty; `nbytes` its size. `cost` is what its
+    merge took, as its manifest says it: seconds, bytes, GPU-seconds; empty of a virtual one.
     """
 
     digest: str
@@ -159,6 +165,7 @@ class ChampionView:
     written: bool
     nbytes: int
     card: str = ""
+    cost: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True)
@@ -167,7 +174,7 @@ class RecipeView:
 
     `documents` are its steps, the last one its result. `coefficients` are the ids of its points
     with the values that each stands for. `cosines` tell for expert sets how task vectors relate:
-    the names and the rows of the matrix.
+    names, rows of the matrix, such rows by layer. `title` and `description` are for people.
     """
 
     name: str
@@ -180,8 +187,10 @@ class RecipeView:
     sets: tuple[str, ...]
     checkpoints: int
     champion: ChampionView | None = None
-    cosines: tuple[tuple[tuple[str, ...], tuple[tuple[float, ...], ...]], ...] = ()
+    cosines: tuple[Cosines, ...] = ()
     broken: str = ""
+    title: str = ""
+    description: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,21 @@
 """What a name stands for when two checkpoints are compared or one is promoted. Knows no Dagster.
 
 A name is a model's, `RECIPE/champion` or `champion/RECIPE`, `RECIPE/merged_checkpoint[PARTITION]`
-or `RECIPE[PARTITION]`, a label of the leaderboard (`ties herbs+idioms density=0.3`), or a digest or
-its first characters.
+or `RECIPE[PARTITION]`, a label of the leaderboard (`ties herbs+idioms density=0.3`), a digest or
+its first characters, or whatever else `ronghe ls` prints: the rest is asked of the one reader of
+names, assets.work.stored_names. First characters must name one content of the whole store.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from assets.work import names
 from assets.work.collecting import Contest
 from assets.work.kept_rows import read_board
+from assets.work.packed_models import MODEL
 from assets.work.scoring import SCORES, open_scores
-from assets.work.stored_names import HEX, LEAST
+from assets.work.stored_names import HEX, LEAST, LOADABLE, resolve_name
 from assets.work.whole_models import live_models
 from eval_ops.scores import SuiteScores, scores_digest
 from merge_ops.errors import did_you_mean
@@ -89,21 +91,48 @@ def _candidates(store: "ArtifactStore", contest: Contest, name: str) -> Iterator
     known = {each.name for each in contest.recipes}
     if recipe in known and kind == names.CHAMPION and not partition:
         ref = names.ref_of(store, names.champion(recipe))
-        if ref is not None:
-            of_ref = (str(ref.fields.get(each) or "") for each in ("experts", "coefficient"))
-            yield NamedCheckpoint(name, ref.digest, recipe, *of_ref)
+        if ref is None:
+            resolve_name(store, name)  # says that there is none, or since when and why
+            return
+        of_ref = (str(ref.fields.get(each) or "") for each in ("experts", "coefficient"))
+        yield NamedCheckpoint(name, ref.digest, recipe, *of_ref)
         return
     if recipe in known and kind in ("", names.MERGED_CHECKPOINT) and partition:
-        yield from (e for e in _merged(store, contest, [recipe]) if _partition(e) == partition)
-        return
+        live = [e for e in _merged(store, contest, [recipe]) if _partition(e) == partition]
+        yield from live
+        if live:
+            return
     on_board = [each for each in _on_board(store) if each.label == name]
     if on_board:
         yield from on_board
         return
     short = len(name) >= LEAST and set(name) <= HEX
-    for each in _all(store, contest):
-        if each.label == name or (short and each.digest.startswith(name)):
-            yield each
+    found = [
+        each
+        for each in _all(store, contest)
+        if each.label == name or (short and each.digest.startswith(name))
+    ]
+    yield from found
+    yield from _elsewhere(store, contest, name, {each.digest for each in found}, short)
+
+
+def _elsewhere(
+    store: "ArtifactStore", contest: Contest, name: str, known: Collection[str], short: bool
+) -> Iterator[NamedCheckpoint]:
+    """What a name stands for beside what competes: contents of the store, steps, `model[NAME]`."""
+    if short:
+        for kind, digest in store.upkeep.manifests():
+            if kind in LOADABLE and digest.startswith(name) and digest not in known:
+                yield NamedCheckpoint(digest[:12], digest)
+    elif not known:
+        try:
+            named = resolve_name(store, name)
+        except MissingArtifactError:
+            return
+        if named.asset == MODEL and named.partition != name:
+            yield from _candidates(store, contest, str(named.partition))
+        elif named.kind in LOADABLE:
+            yield NamedCheckpoint(named.name, named.digest)
 
 
 def _partition(each: NamedCheckpoint) -> str:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+MOST_LAYERED = 8
+"""Experts of a set whose cosines are told by layer: their number grows with the square."""
+
 
 @dataclass(frozen=True)
 class TensorChange:
@@ -79,12 +82,15 @@ class Interference:
 
     `cosine[i][j]` is the cosine between two whole task vectors. `sign_conflict[i][j]` looks at the
     entries where both changed: it is the share of them that changed in opposite directions.
+    `by_layer` has, for sets of at most MOST_LAYERED, the cosines within each layer: pairs of a
+    layer's number, None for what is in no layer, and a matrix as `cosine`.
     """
 
     names: tuple[str, ...]
     cosine: tuple[tuple[float, ...], ...]
     sign_conflict: tuple[tuple[float, ...], ...]
     norms: tuple[float, ...]
+    by_layer: tuple[tuple[int | None, tuple[tuple[float, ...], ...]], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the interference as plain data."""
@@ -141,22 +147,51 @@ def interference(
     gram = np.zeros((size, size))
     both = np.zeros((size, size))
     opposed = np.zeros((size, size))
+    layers: dict[int | None, NDArray[np.float64]] = {}
     names = float_tensors(base, experts)
     whole, done = sum(base.tensors[name].count for name in names), 0
     for name in names:
+        layer = layer_of(name)
+        place = layer[1] if layer else None
+        own = layers.setdefault(place, np.zeros((size, size))) if size <= MOST_LAYERED else gram
         for _, deltas in delta_blocks(base, experts, name):
             signs = [delta.sign() for delta in deltas]
             for i in range(size):
-                gram[i, i] += _dot(deltas[i], deltas[i])
+                _add(_dot(deltas[i], deltas[i]), (i, i), gram, own)
                 for j in range(i):
-                    gram[i, j] += _dot(deltas[i], deltas[j])
+                    _add(_dot(deltas[i], deltas[j]), (i, j), gram, own)
                     product = signs[i] * signs[j]
                     both[i, j] += _dot(product, product)
                     opposed[i, j] += float((product < 0).sum())
         done += base.tensors[name].count
         if progress:
             progress(done, whole)
-    return _interference(tuple(each.name for each in experts), gram, both, opposed)
+    order = sorted(layers, key=lambda layer: (layer is None, layer or 0))
+    return dataclasses.replace(
+        _interference(tuple(each.name for each in experts), gram, both, opposed),
+        by_layer=tuple((layer, _rows(_cosines(layers[layer]))) for layer in order),
+    )
+
+
+def _add(
+    value: float, at: tuple[int, int], gram: NDArray[np.float64], own: NDArray[np.float64]
+) -> None:
+    """Add a product to the sum over all tensors, and to that of its own layer."""
+    gram[at] += value
+    if own is not gram:
+        own[at] += value
+
+
+def _cosines(gram: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Cosines from the lower triangle of products; 0 where a vector is zero."""
+    norms = np.sqrt(np.diag(gram))
+    lengths = np.outer(norms, norms)
+    full = gram + np.tril(gram, -1).T
+    return np.divide(full, lengths, out=np.zeros_like(full), where=lengths > 0)
+
+
+def _rows(matrix: NDArray[np.float64]) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(float(value) for value in row) for row in matrix)
 
 
 def _interference(
@@ -166,15 +201,12 @@ def _interference(
     opposed: NDArray[np.float64],
 ) -> Interference:
     norms = np.sqrt(np.diag(gram))
-    lengths = np.outer(norms, norms)
-    full = gram + np.tril(gram, -1).T
-    cosine = np.divide(full, lengths, out=np.zeros_like(full), where=lengths > 0)
     conflict = np.divide(opposed, both, out=np.zeros_like(both), where=both > 0)
     conflict = conflict + conflict.T
     return Interference(
         names,
-        tuple(tuple(float(value) for value in row) for row in cosine),
-        tuple(tuple(float(value) for value in row) for row in conflict),
+        _rows(_cosines(gram)),
+        _rows(conflict),
         tuple(float(value) for value in norms),
     )
 

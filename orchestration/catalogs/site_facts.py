@@ -40,7 +40,13 @@ def site_version(partitions: Partitions, facts: CatalogFacts) -> str:
         [SITE_VERSION, facts.name, dict(facts.suites), dataclasses.asdict(facts.contest.broken)],
         [dataclasses.asdict(model) for model in facts.models.values()],
         [
-            [name, documents_of(steps), partitions.points_of(steps.result).digest]
+            [
+                name,
+                steps.result.title,
+                steps.result.description,
+                documents_of(steps),
+                partitions.points_of(steps.result).digest,
+            ]
             for name, steps in partitions.catalog.files.items()
         ],
     ]

@@ -9,6 +9,8 @@ from orchestration.commands import completion
 
 app = typer.Typer()
 
+AsJson = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
+
 
 @app.command()
 def restore(
@@ -17,11 +19,12 @@ def restore(
         typer.Argument(help="A model, or RECIPE/champion.", autocompletion=completion.checkpoints),
     ],
     out: Annotated[Path, typer.Option(help="The folder to write; new or empty.")],
+    as_json: AsJson = False,
 ) -> None:
     """Write a model of the artifact store to a folder, byte for byte as it was pulled."""
     from orchestration.commands.restore_command import run_restore
 
-    run_restore(name, out)
+    run_restore(name, out, as_json)
 
 
 @app.command()
@@ -29,11 +32,12 @@ def materialize(
     name: Annotated[
         str, typer.Argument(help="RECIPE/champion, RECIPE/merged_checkpoint[PARTITION], a digest.")
     ],
+    as_json: AsJson = False,
 ) -> None:
     """Write the files of a checkpoint that was planned and scored and is not written yet."""
     from orchestration.commands.materialize_command import run_materialize
 
-    run_materialize(name)
+    run_materialize(name, as_json)
 
 
 @app.command()
@@ -80,11 +84,12 @@ def ui(
     workspace: Annotated[
         Path | None, typer.Option(help="Dagster's file of code locations.", show_default=False)
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Serve Dagster's web page, guarded against other pages, with the daemon beside it."""
     from orchestration.commands.ui_command import run_ui
 
-    run_ui(host, port, host_name or [], daemon, workspace)
+    run_ui(host, port, host_name or [], daemon, workspace, as_json)
 
 
 @app.command()
@@ -124,13 +129,36 @@ def site(
 
 
 @app.command()
+def report(
+    html: Annotated[
+        Path | None, typer.Option(help="Write it to this file, one page that needs nothing else.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Rows of each suite's leaderboard.")] = 20,
+    suite: Annotated[str | None, typer.Option(help="Only this suite.")] = None,
+    since: Annotated[
+        str, typer.Option(help="Only changes since this day, such as 2026-11-01.")
+    ] = "",
+    language: Annotated[str | None, typer.Option(help="Of the page: en or zh.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Report champions, leaderboard, licences and changes: one page to send, print or file.
+
+    Without --html it prints champions and the last changes.
+    """
+    from orchestration.commands.report_command import Wanted, run_report
+
+    run_report(Wanted(html, top, suite, since, language, as_json))
+
+
+@app.command()
 def routing(
     suite: Annotated[str | None, typer.Option(help="Only this suite.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Say what routing between models would buy over the best single one, from stored scores."""
     from orchestration.commands.routing_command import run_routing
 
-    run_routing(suite)
+    run_routing(suite, as_json)
 
 
 Because = Annotated[str, typer.Option(help="Why; on record with your name.", show_default=False)]
@@ -149,11 +177,12 @@ def compare(
     first: Named,
     second: Named,
     suite: Annotated[str | None, typer.Option(help="Only this suite.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Compare two checkpoints on the same items. Exit status 1 when no suite has scores of both."""
-    from orchestration.commands.champion_commands import run_compare
+    from orchestration.commands.compare_command import run_compare
 
-    run_compare(first, second, suite)
+    run_compare(first, second, suite, as_json)
 
 
 @app.command()
@@ -163,11 +192,12 @@ def promote(
     recipe: Annotated[
         str | None, typer.Option(help="Whose champion, where several recipes make it.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Make NAME the champion of its recipe, whatever the gate says, with a reason on record."""
     from orchestration.commands.champion_commands import run_promote
 
-    run_promote(name, because, recipe)
+    run_promote(name, because, recipe, as_json)
 
 
 @app.command()
@@ -177,11 +207,12 @@ def rollback(
         typer.Argument(help="The recipe whose champion it is.", autocompletion=completion.recipes),
     ],
     because: Because,
+    as_json: AsJson = False,
 ) -> None:
     """Make the champion before this one the champion of RECIPE again."""
     from orchestration.commands.champion_commands import run_rollback
 
-    run_rollback(recipe, because)
+    run_rollback(recipe, because, as_json)
 
 
 @app.command()
@@ -191,8 +222,9 @@ def champion(
         typer.Argument(help="The recipe whose champion it is.", autocompletion=completion.recipes),
     ],
     history: Annotated[bool, typer.Option("--history", help="Every change, and why.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show the champion of RECIPE, and whether it is what the recipe makes today."""
     from orchestration.commands.champion_commands import show_champion
 
-    show_champion(recipe, history)
+    show_champion(recipe, history, as_json)

@@ -1,6 +1,5 @@
-"""`ronghe compare`, `promote`, `rollback` and `champion`: who is champion, since when, and why."""
+"""`ronghe promote`, `rollback` and `champion`: who is champion, since when, and why."""
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from assets.work import names
@@ -13,27 +12,21 @@ from assets.work.champion_history import (
 )
 from assets.work.collecting import Contest, RankedRecipe
 from assets.work.crowning import Crowning, promote_by_hand, roll_back
-from assets.work.named_checkpoints import (
-    NamedCheckpoint,
-    find_checkpoint,
-    recipes_of,
-    scores_on,
-)
-from assets.work.suite_files import load_suite
+from assets.work.named_checkpoints import find_checkpoint, recipes_of
+from assets.work.noted_changes import note_change
 from merge_ops.errors import Fault, SettingsError, did_you_mean
 from orchestration.announcements import announce
 from orchestration.catalogs.catalog_name import named_settings
 from orchestration.commands.catalog_store import open_store
 from orchestration.commands.console import PlainConsole, marked, say
+from orchestration.commands.list_command import print_json
 from orchestration.commands.site_command import renew_site
 from orchestration.commands.store_tables import SHORT, make_console, print_table
 from orchestration.settings import Settings, load_settings
 from resources.errors import MissingArtifactError
 
 if TYPE_CHECKING:
-    from eval_ops.scores import SuiteScores
     from eval_ops.scores.gates import Decision
-    from eval_ops.scores.leaderboard import Comparison
     from merge_ops.stream import StreamSettings
     from resources.store import ArtifactStore, Ref
 
@@ -41,36 +34,9 @@ LONGEST_REASON = 2000
 """Characters of a reason; every change of a ref is kept for ever."""
 
 
-def run_compare(first: str, second: str, suite: str | None) -> None:
-    """Print two checkpoints' scores side by side, by benchmark, and whether one is better."""
-    settings, console = load_settings(), make_console()
-    store, contest = open_store(settings), contest_of(settings)
-    ours, theirs = (find_checkpoint(store, contest, name) for name in (first, second))
-    if suite is not None and suite not in contest.suites:
-        problem = f"is {suite!r}.{did_you_mean(suite, contest.suites)} The catalog's recipes are"
-        told = f"{problem} scored on {', '.join(contest.suites) or 'none'}"
-        raise SettingsError("ronghe compare", [Fault("--suite", told)])
-    compared = False
-    for name in [suite] if suite is not None else list(contest.suites):
-        loaded = load_suite(contest.suites[name])
-        pair = [scores_on(store, each.digest, loaded) for each in (ours, theirs)]
-        if pair[0] is not None and pair[1] is not None:
-            _print_comparison(console, name, (ours, theirs), (pair[0], pair[1]))
-            compared = True
-        elif suite is not None or any(pair):
-            lacking = " and ".join(
-                each.label
-                for each, of_it in zip((ours, theirs), pair, strict=True)
-                if of_it is None
-            )
-            say(console, f"suite {name}: no scores of {lacking}; `ronghe refresh` makes them")
-    if not compared:
-        raise SystemExit(1)
-
-
-def run_promote(name: str, because: str, recipe: str | None) -> None:
+def run_promote(name: str, because: str, recipe: str | None, as_json: bool = False) -> None:
     """Make a checkpoint the champion of the recipe that made it, with a reason on record."""
-    because, settings, console = checked_reason("promote", because), load_settings(), make_console()
+    because, settings = checked_reason("promote", because), load_settings()
     store, contest = open_store(settings), contest_of(settings)
     candidate = find_checkpoint(store, contest, name, recipe)
     made_by = [recipe] if recipe else recipes_of(store, contest, candidate.digest)
@@ -81,38 +47,41 @@ def run_promote(name: str, because: str, recipe: str | None) -> None:
     ranked = _recipe(contest, candidate.recipe, "promote")
     done = promote_by_hand(store, contest, ranked, candidate, because, stream_of(settings))
     verb = "is" if done.changed else "was already, and is,"
-    say(console, f"{candidate.label} {verb} the champion of {ranked.name} ({done.champion.digest})")
-    _finish(console, settings, store, ranked, done)
+    told = f"{candidate.label} {verb} the champion of {ranked.name} ({done.champion.digest})"
+    _finish(told, settings, store, ranked, done, as_json)
 
 
-def run_rollback(recipe: str, because: str) -> None:
+def run_rollback(recipe: str, because: str, as_json: bool = False) -> None:
     """Make the champion before the present one the champion again, with a reason on record."""
-    because, settings, console = (
-        checked_reason("rollback", because),
-        load_settings(),
-        make_console(),
-    )
+    because, settings = checked_reason("rollback", because), load_settings()
     store, contest = open_store(settings), contest_of(settings)
     ranked = _recipe(contest, recipe, "rollback")
     done = roll_back(store, contest, ranked, because, stream_of(settings))
     before = str(done.before)[:SHORT]
-    say(console, f"the champion of {recipe} is again {done.champion.digest}, and no more {before}")
-    _finish(console, settings, store, ranked, done)
+    told = f"the champion of {recipe} is again {done.champion.digest}, and no more {before}"
+    _finish(told, settings, store, ranked, done, as_json)
 
 
-def show_champion(recipe: str, history: bool) -> None:
+def show_champion(recipe: str, history: bool, as_json: bool = False) -> None:
     """Print a recipe's champion, whether it is stale, and with `history` every change of it."""
     console, store = make_console(), open_store()
     state = champion_state(store, recipe)
     if state is None:
         ref = names.history_of(store, names.champion(recipe))
         if ref is not None and ref.vacant:
-            _print_vacant(console, recipe, ref, history)
+            if as_json:
+                _print_state(recipe, ref, None, None, history)
+            else:
+                _print_vacant(console, recipe, ref, history)
             return
         raise MissingArtifactError(
             f"recipe '{recipe}' has no champion in artifact store {store.uri}: no candidate of it"
             " passed its gate yet, or there is no such recipe"
         )
+    missing = store.find(state.ref.kind, state.digest) is None
+    if as_json:
+        _print_state(recipe, state.ref, state.stale, missing, history)
+        return
     rows = history_rows(state.ref)
     last = rows[0]
     say(console, f"champion of {recipe}  {state.digest}")
@@ -122,9 +91,24 @@ def show_champion(recipe: str, history: bool) -> None:
         say(console, marked("stale:", "yellow", state.stale))
     if history:
         _print_history(console, state.ref)
-    kind = state.ref.kind
-    if store.find(kind, state.digest) is None:
+    if missing:
         say(console, marked("missing:", "red", "the store lacks it; run `ronghe refresh`"))
+
+
+def _print_state(
+    recipe: str, ref: "Ref", stale: str | None, missing: bool | None, history: bool
+) -> None:
+    """Print a champion as JSON; `missing` is None where there is none."""
+    rows = history_rows(ref)
+    champion = None if missing is None else ref.digest
+    told: dict[str, Any] = {"recipe": recipe, "champion": champion, **_without_champion(rows[0])}
+    told |= {"stale": stale, "missing": bool(missing)}
+    print_json({**told, "history": rows} if history else told)
+
+
+def _without_champion(row: dict[str, str]) -> dict[str, str]:
+    """A change without the short digest that tables show."""
+    return {key: value for key, value in row.items() if key != "champion"}
 
 
 def _print_vacant(console: PlainConsole, recipe: str, ref: "Ref", history: bool) -> None:
@@ -177,27 +161,42 @@ def checked_reason(command: str, because: str) -> str:
 
 
 def _finish(
-    console: PlainConsole,
+    told: str,
     settings: Settings,
     store: "ArtifactStore",
     recipe: RankedRecipe,
     done: Crowning,
+    as_json: bool,
 ) -> None:
-    """Say what the gate says, and tell the webhook and Dagster's page."""
+    """Say what was done and what the gate says, and tell the webhook and Dagster's page."""
+    state = champion_state(store, recipe.name)
+    stale = state.stale if state is not None else None
+    told_to = [announce(done.event), note_change(store, done.event)]
+    told_to += [tell_dagster(settings, store, recipe.name), renew_site(settings)]
+    problems = [each for each in told_to if each is not None]
+    back = f"promote {str(done.before)[:SHORT]} --recipe" if _is_rollback(done) else "rollback"
+    undo = f"ronghe {back} {recipe.name} --because …"
+    if as_json:
+        gate = done.decision
+        print_json(
+            {
+                "recipe": recipe.name, "champion": done.champion.digest, "before": done.before,
+                "changed": done.changed, "because": done.event["because"],
+                "by": done.event.get("by"), "stale": stale, "undo": undo, "warnings": problems,
+                "gate": gate and {"promote": gate.promote, "reasons": list(gate.reasons)},
+            }
+        )  # fmt: skip
+        return
+    console = make_console()
+    say(console, told)
     if done.decision is not None:
         _print_gate(console, done.decision)
-    by = done.event.get("by")
-    say(console, f"on record: by {by}, because {done.event['because']}")
-    state = champion_state(store, recipe.name)
-    if state is not None and state.stale:
-        say(console, marked("stale:", "yellow", state.stale))
-    told = tell_dagster(settings, store, recipe.name)
-    problems = [announce(done.event), told, renew_site(settings)]
+    say(console, f"on record: by {done.event.get('by')}, because {done.event['because']}")
+    if stale:
+        say(console, marked("stale:", "yellow", stale))
     for problem in problems:
-        if problem is not None:
-            say(console, marked("warning:", "yellow", problem))
-    back = f"promote {str(done.before)[:SHORT]} --recipe" if _is_rollback(done) else "rollback"
-    say(console, f"to undo it: ronghe {back} {recipe.name} --because …")
+        say(console, marked("warning:", "yellow", problem))
+    say(console, f"to undo it: {undo}")
 
 
 def _is_rollback(done: Crowning) -> bool:
@@ -243,66 +242,3 @@ def tell_dagster(settings: Settings, store: "ArtifactStore", recipe: str) -> str
     except Exception as error:  # it is on record in the store all the same
         return f"Dagster's page does not show this yet ({type(error).__name__}: {error})"
     return None
-
-
-def _print_comparison(
-    console: PlainConsole,
-    suite: str,
-    both: tuple[NamedCheckpoint, NamedCheckpoint],
-    scores: "tuple[SuiteScores, SuiteScores]",
-) -> None:
-    from eval_ops.scores import compare
-
-    ours, theirs = scores
-    parts = {name: compare(ours, theirs, benchmarks=[name]) for name in ours.benchmarks}
-    whole = compare(ours, theirs)
-    adjusted = _adjusted(parts)
-    rows = [
-        (
-            name,
-            f"{100 * ours.score(name).value:.1f}",
-            f"{100 * theirs.score(name).value:.1f}",
-            _difference(each),
-            f"{each.low * 100:+.1f} to {each.high * 100:+.1f}",
-            "–" if each.p_value is None else f"{each.p_value:.2g}",
-            *([adjusted[name]] if adjusted else []),
-            each.verdict,
-            str(each.n),
-        )
-        for name, each in parts.items()
-    ]
-    rows.append(
-        (
-            "mean",
-            f"{100 * ours.mean().value:.1f}",
-            f"{100 * theirs.mean().value:.1f}",
-            _difference(whole),
-            f"{whole.low * 100:+.1f} to {whole.high * 100:+.1f}",
-            "–" if whole.p_value is None else f"{whole.p_value:.2g}",
-            *(["–"] if adjusted else []),
-            whole.verdict,
-            str(whole.n),
-        )
-    )
-    say(console, f"A  {both[0].label}  {both[0].digest[:SHORT]}")
-    say(console, f"B  {both[1].label}  {both[1].digest[:SHORT]}")
-    level = f"{100 * whole.confidence:g} % interval"
-    holm = ("p (Holm)",) if adjusted else ()
-    columns = ("benchmark", "A", "B", "A - B", level, "p", *holm, "A is", "items")
-    print_table(console, f"suite {suite}: points of the same test items", columns, rows)
-    told = {"better": "A is better than B", "worse": "A is worse than B"}
-    say(console, f"suite {suite}: {told.get(whole.verdict, 'undecided: the tests show no better')}")
-
-
-def _difference(comparison: "Comparison") -> str:
-    return f"{100 * comparison.difference:+.1f}"
-
-
-def _adjusted(parts: "Mapping[str, Comparison]") -> dict[str, str]:
-    """The benchmarks' p-values, adjusted for their number by Holm; empty where one has none."""
-    from eval_ops.scores.gates import holm
-
-    values = {name: each.p_value for name, each in parts.items() if each.p_value is not None}
-    if len(values) < len(parts) or len(parts) < 2:
-        return {}
-    return {name: f"{value:.2g}" for name, value in holm(values).items()}

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 from assets.work.sharing.cards import CARD
 from assets.work.sharing.outgoing import Outgoing, check_outgoing, outgoing_files
 from assets.work.stored_names import Named, names_of, open_named, resolve_name
+from orchestration.catalogs.titles import read_titles
 from orchestration.commands.catalog_store import open_store
 from orchestration.commands.console import PlainConsole, marked, progress_bar, say
 from orchestration.commands.list_command import print_json
@@ -92,7 +94,8 @@ def _leaving(
             task = bar.add_task(what, total=total, visible=not quiet)
             return lambda done, _: bar.update(task, completed=done)
 
-        yield outgoing_files(store, named, model, source, called), begin
+        titles = asdict(read_titles(load_settings().catalog))
+        yield outgoing_files(store, named, model, source, called, titles), begin
 
 
 def _print_plan(

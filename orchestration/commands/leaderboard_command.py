@@ -3,12 +3,14 @@
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from assets.work import names
 from assets.work.champion_history import champion_state
 from assets.work.imports import IMPORTED_FILE
 from merge_ops.errors import Fault, SettingsError, did_you_mean
+from orchestration.catalogs.titles import read_titles
 from orchestration.commands.catalog_store import open_store
 from orchestration.commands.console import PlainConsole, marked, say
 from orchestration.commands.leaderboard_table import as_csv, as_json, sorted_rows, tables
@@ -57,11 +59,27 @@ def leaderboard(options: BoardOptions | None = None) -> None:
             say(console, f"old rows, of the last sound look: {reason}", "red")
     note = "Points of test items (95 % interval); coefficients were chosen on validation items."
     say(console, f"{note} A verdict is of paired tests on the same items.")
+    _print_titles(console, settings.catalog, shown)
     _print_imported(console, artifact)
     for recipe, problem in _stale(store, champions).items():
         say(console, marked("stale:", "yellow", f"the champion of {recipe}: {problem}"))
     _print_places(console, store, suites)
     _print_next_commands(console)
+
+
+def _print_titles(
+    console: PlainConsole, folder: Path, suites: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> None:
+    """Print what recipes and models of the rows are called for people, where the catalog says."""
+    titles = read_titles(folder)
+    rows = [row for of_suite in suites.values() for row in of_suite]
+    told = {row["recipe"]: titles.recipes.get(row["recipe"]) for row in rows if row["recipe"]}
+    told |= {row["label"]: titles.models.get(row["label"]) for row in rows if not row["recipe"]}
+    known = {name: title for name, title in told.items() if title}
+    if known:
+        say(console, "")
+        for name, title in known.items():
+            say(console, f"{name}: {title}")
 
 
 def _print_imported(console: PlainConsole, artifact: "Artifact") -> None:

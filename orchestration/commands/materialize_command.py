@@ -7,12 +7,13 @@ from merge_ops.errors import Fault, SettingsError
 from merge_ops.stream import StreamSettings
 from orchestration.commands.catalog_store import open_store
 from orchestration.commands.console import PlainConsole, progress_bar
+from orchestration.commands.list_command import print_json
 from orchestration.commands.store_tables import size_text
 from orchestration.settings import load_settings
 from resources.store import Artifact, ArtifactStore
 
 
-def run_materialize(name: str) -> None:
+def run_materialize(name: str, as_json: bool = False) -> None:
     """Write a virtual checkpoint into the store; one that is written already is only named.
 
     `name` is any name of assets.work.stored_names. Raises MissingArtifactError for one that stands
@@ -20,7 +21,14 @@ def run_materialize(name: str) -> None:
     """
     settings, store = load_settings(), open_store()
     artifact, console = find_checkpoint(store, name), PlainConsole()
-    if not artifact.virtual:
+    made = artifact.virtual
+    if as_json:
+        stream = StreamSettings(settings.threads, settings.device, settings.memory)
+        artifact = materialize_with_bar(store, artifact, stream) if made else artifact
+        told = {"name": name, "digest": artifact.digest, "bytes": artifact.nbytes}
+        print_json({**told, "written_now": made, "uri": artifact.uri})
+        return
+    if not made:
         size = size_text(artifact.nbytes)
         console.print(f"{name}: is written already, {size} at {artifact.uri}", soft_wrap=True)
         return

@@ -1,11 +1,13 @@
 """`ronghe prune`: weights of candidates go, their manifests and scores stay."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from assets.work.pruning import parse_keep, prune
 from orchestration.commands.catalog_store import open_store
 from orchestration.commands.console import say
+from orchestration.commands.list_command import print_json
 from orchestration.commands.store_tables import SHORT, make_console, print_table, size_text
 from orchestration.settings import load_settings
 
@@ -17,7 +19,7 @@ MOST_HELD = 8
 """Checkpoints that stay against one's wish and are named each."""
 
 
-def run_prune(keep: str, dry_run: bool) -> None:
+def run_prune(keep: str, dry_run: bool, as_json: bool = False) -> None:
     """Prune what is not kept, and say what it frees; with `dry_run` only say it."""
     from merge_ops.stream import StreamSettings
     from orchestration.catalogs import load_catalog
@@ -27,6 +29,10 @@ def run_prune(keep: str, dry_run: bool) -> None:
     store, catalog = open_store(settings), load_catalog(settings.catalog)
     stream = StreamSettings(settings.threads, settings.device, settings.memory)
     report = prune(store, contest_of(catalog), _jobs(catalog), keeping, stream, dry_run)
+    if as_json:
+        told = {"store": store.uri, "dry_run": dry_run, "bytes": report.nbytes, **asdict(report)}
+        print_json(told)
+        return
     rows = [
         (each.asset, each.partition, each.digest[:SHORT], size_text(each.nbytes))
         for each in report.pruned

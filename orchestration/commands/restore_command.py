@@ -1,5 +1,6 @@
 """`ronghe restore` and `pull`: what the artifact store has, as a folder."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 from assets.work.sharing.cards import CARD, card_leaving
@@ -7,11 +8,13 @@ from assets.work.sharing.outgoing import said_by
 from assets.work.stored_names import open_named, resolve_name
 from merge_ops.checkpoints import FolderSink
 from merge_ops.jobs.restoring import copy_files
+from orchestration.catalogs.titles import read_titles
 from orchestration.commands.catalog_store import open_store
 from orchestration.commands.console import PlainConsole, progress_bar
 from orchestration.commands.list_command import print_json
 from orchestration.commands.output_folder import check_output, check_space, staged
 from orchestration.commands.path_command import warn_of_withdrawal, written
+from orchestration.settings import load_settings
 from resources.errors import ArtifactReadError, DamagedArtifactError
 
 
@@ -48,7 +51,9 @@ def run_restore(name: str, out: Path, as_json: bool = False) -> None:
                 " again"
             )
         own = stage / CARD
-        card = card_leaving(store, named, ref, out.name, own.read_bytes() if own.is_file() else b"")
+        before = own.read_bytes() if own.is_file() else b""
+        titles = asdict(read_titles(load_settings().catalog))
+        card = card_leaving(store, named, ref, out.name, before, titles)
         if card is not None:
             own.write_bytes(card)
     if as_json:

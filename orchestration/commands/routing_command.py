@@ -1,6 +1,7 @@
 """`ronghe routing`: what keeping several models and choosing between them would buy."""
 
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from assets.work.store_matrix import routing_of
 from eval_ops.errors import PairingError
@@ -8,6 +9,7 @@ from merge_ops.errors import Fault, SettingsError, did_you_mean
 from orchestration.commands.catalog_store import open_store
 from orchestration.commands.champion_commands import contest_of
 from orchestration.commands.console import say
+from orchestration.commands.list_command import print_json
 from orchestration.commands.store_tables import make_console, print_table
 from orchestration.settings import load_settings
 
@@ -20,7 +22,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def run_routing(suite: str | None) -> None:
+def run_routing(suite: str | None, as_json: bool = False) -> None:
     """Print one table a suite, from stored scores alone, and whether to merge or to route."""
     settings, console = load_settings(), make_console()
     store, contest = open_store(settings), contest_of(settings)
@@ -28,19 +30,26 @@ def run_routing(suite: str | None) -> None:
         near = did_you_mean(suite, contest.suites)
         problem = f"is {suite!r}.{near} Recipes are scored on {', '.join(contest.suites) or 'none'}"
         raise SettingsError("ronghe routing", [Fault("--suite", problem)])
-    told = False
+    told: list[dict[str, Any]] = []
+    refused: dict[str, str] = {}
     for name in [suite] if suite is not None else list(contest.suites):
         try:
             table = routing_of(store, contest, name)
         except PairingError as error:
             if suite is not None:
                 raise
-            say(console, f"suite {name}: {error}")
+            refused[name] = str(error)
+            if not as_json:
+                say(console, f"suite {name}: {error}")
             continue
-        told = True
+        told.append({"suite": name, **asdict(table)})
+        if as_json:
+            continue
         print_table(console, f"what routing would buy: {name}", COLUMNS, rows_of(table))
         for line in notes_of(table):
             say(console, line)
+    if as_json:
+        print_json({"suites": told, "not_told": refused})
     if not told:
         raise SystemExit(1)
 

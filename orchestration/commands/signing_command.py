@@ -49,6 +49,7 @@ def run_check(
     public_key: Path | None,
     kind: str | None = None,
     repairing: bool = False,
+    as_json: bool = False,
 ) -> None:
     """Check the signatures of what names stand for, of every written model without any.
 
@@ -71,6 +72,10 @@ def run_check(
             fault = check_signature(store, model, public_key, told)
         if fault is not None:
             bad.append((named.kind, named.digest, fault))
+    if as_json:
+        told = [dict(zip(("kind", "digest", "problem"), row, strict=True)) for row in bad]
+        print_json({"store": store.uri, "artifacts": len(chosen), "not_as_signed": told})
+        console.quiet = True
     if bad:
         print_table(console, "not as signed", ("kind", "digest", "problem"), bad)
     good = len(chosen) - len(bad)

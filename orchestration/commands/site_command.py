@@ -13,7 +13,9 @@ from orchestration.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from assets.site.changes import Failure
+    from assets.site.facts import CatalogFacts
     from assets.site.publishing import PublishedSite
+    from assets.site.view import CatalogView
 
 CATALOG_SITE = "catalog_site"
 MARK = "index.html"
@@ -66,15 +68,30 @@ def renew_site(settings: Settings) -> str | None:
     return None
 
 
+def collect_site(settings: Settings) -> "CatalogView":
+    """Collect what the site shows now; nothing is rendered or written."""
+    from assets.site.collecting import collect_view
+    from assets.site.publishing import earlier_site
+
+    settings = named_settings(settings)
+    store = open_store(settings)
+    return collect_view(store, _facts(settings), _failures(settings), earlier_site(store))
+
+
 def _render(settings: Settings) -> "PublishedSite":
     from assets.site.publishing import publish_site
+
+    return publish_site(open_store(settings), _facts(settings), _failures(settings))
+
+
+def _facts(settings: Settings) -> "CatalogFacts":
+    """What the catalog's folder says; the settings name the catalog."""
     from orchestration.catalogs import Partitions, load_catalog
     from orchestration.catalogs.site_facts import site_facts
     from orchestration.definitions import contest_of
 
     catalog = load_catalog(settings.catalog)
-    facts = site_facts(Partitions(catalog), contest_of(catalog), str(settings.catalog_name))
-    return publish_site(open_store(settings), facts, _failures(settings))
+    return site_facts(Partitions(catalog), contest_of(catalog), str(settings.catalog_name))
 
 
 def _check(out: Path) -> None:

@@ -1,11 +1,13 @@
 """`ronghe gc`, `ronghe refs` and `ronghe adopt-refs`: names in the store, and what is left over."""
 
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from assets.work.names import present_name, refs_of
 from merge_ops.errors import Fault, SettingsError, did_you_mean
 from orchestration.commands.catalog_store import open_store
 from orchestration.commands.console import progress_bar
+from orchestration.commands.list_command import print_json
 from orchestration.commands.store_tables import (
     SHORT,
     make_console,
@@ -18,18 +20,24 @@ from orchestration.options import period, read
 from resources.store import ArtifactStore
 
 if TYPE_CHECKING:
-    from resources.store import RefEntry
+    from resources.store import Ref, RefEntry
 
 
-def collect(dry_run: bool, grace: str) -> None:
+def collect(dry_run: bool, grace: str, as_json: bool = False) -> None:
     """List what killed runs left and, unless `dry_run`, remove it."""
     seconds = read("ronghe gc", "--grace", grace, period)
     console, store = make_console(), open_store()
+    console.quiet = as_json
     with progress_bar(console) as bar:
         task = bar.add_task("removing", total=None, visible=not dry_run)
         report = store.gc(
             seconds, dry_run, lambda done, total: bar.update(task, completed=done, total=total)
         )
+    left = [] if dry_run else remove_leftovers()
+    if as_json:
+        told = {"store": store.uri, **asdict(report), "bytes": report.nbytes}
+        print_json({**told, "left_overs": list(map(str, left))})
+        return
     rows = [
         (
             piece.attempt or "left-overs",
@@ -43,7 +51,6 @@ def collect(dry_run: bool, grace: str) -> None:
     if rows:
         columns = ("attempt", "files", "uploads", "size", "silent for")
         print_table(console, "to be removed" if dry_run else "removed", columns, rows)
-    left = [] if dry_run else remove_leftovers()
     for path in left:
         console.print(f"removed {path}", soft_wrap=True)
     verb = "would be removed" if dry_run else "removed"
@@ -53,7 +60,9 @@ def collect(dry_run: bool, grace: str) -> None:
     )
 
 
-def history(asset: str, partition: str | None, catalog: str | None = None) -> None:
+def history(
+    asset: str, partition: str | None, catalog: str | None = None, as_json: bool = False
+) -> None:
     """Print every change of the asset's refs, the oldest of each partition first.
 
     They are those of `catalog`, by default of the environment's. Raises SettingsError for what has
@@ -63,7 +72,7 @@ def history(asset: str, partition: str | None, catalog: str | None = None) -> No
     if catalog is not None:
         store = _store_of(catalog, store)
     given, asset = asset, present_name(asset)
-    if given != asset:
+    if given != asset and not as_json:
         console.print(f"{given} is called {asset} now", soft_wrap=True)
     refs, damaged = refs_of(store, asset), store.damaged_refs(asset)
     if not refs and not damaged:
@@ -82,6 +91,13 @@ def history(asset: str, partition: str | None, catalog: str | None = None) -> No
     wanted = sorted(
         (key for key in refs if partition is None or key == partition), key=lambda key: key or ""
     )
+    unreadable = [str(each) for key, each in damaged.items() if partition in (None, key)]
+    if as_json:
+        document = [_ref(key, refs[key]) for key in wanted]
+        print_json({"asset": asset, "refs": document, "unreadable": unreadable})
+        if unreadable:
+            raise SystemExit(1)
+        return
     rows = [
         (
             key or "–", entry.at, entry.kind, entry.digest[:SHORT], entry.run or "–", _said(entry),
@@ -92,14 +108,19 @@ def history(asset: str, partition: str | None, catalog: str | None = None) -> No
     ]  # fmt: skip
     columns = ("partition", "at", "kind", "digest", "run", "fields", "by")
     print_table(console, asset, columns, rows)
-    unreadable = [str(each) for key, each in damaged.items() if partition in (None, key)]
     for problem in unreadable:
         console.print(problem, soft_wrap=True)
     if unreadable:
         raise SystemExit(1)
 
 
-def adopt(source: str | None, dry_run: bool) -> None:
+def _ref(partition: str | None, ref: "Ref") -> dict[str, Any]:
+    """A name with its whole history, as plain data; what it points to now stands last."""
+    history = [{**asdict(entry), "fields": dict(entry.fields)} for entry in ref.history]
+    return {"partition": partition, "vacant": ref.vacant, "history": history}
+
+
+def adopt(source: str | None, dry_run: bool, as_json: bool = False) -> None:
     """Move refs without a catalog, or those of the catalog `source`, below this catalog's name.
 
     Status 1 when nothing was moved because this catalog has refs of its own there, or when some
@@ -108,6 +129,11 @@ def adopt(source: str | None, dry_run: bool) -> None:
     console, store = make_console(), open_store()
     name = store.namespace.name
     adopted = store.upkeep.adopt(source, present_name, dry_run)
+    if as_json:
+        print_json({"catalog": name, "store": store.uri, "dry_run": dry_run, **asdict(adopted)})
+        if adopted.conflicts or adopted.damaged:
+            raise SystemExit(1)
+        return
     for columns, pairs in (
         ("would be moved" if dry_run else "moved", adopted.moved),
         ("in the way: this catalog points elsewhere", adopted.conflicts),

@@ -11,6 +11,7 @@ from types import TracebackType
 
 from merge_ops.errors import Fault, SettingsError
 from orchestration.commands.console import PlainConsole, say
+from orchestration.commands.list_command import print_json
 from orchestration.commands.page_guard import LOOPBACK, PageGuard
 from orchestration.refreshing.refresh import prepare_home
 from orchestration.settings import load_settings, share_dagster_home
@@ -26,8 +27,9 @@ def run_ui(
     host_names: Sequence[str],
     with_daemon: bool,
     workspace: Path | None = None,
+    as_json: bool = False,
 ) -> None:
-    """Serve the page until it is stopped; the daemon ends with it.
+    """Serve the page until it is stopped; the daemon ends with it. Its address is told first.
 
     `workspace` is Dagster's file of code locations: by default ./workspace.yaml, else Ronghe's own.
 
@@ -52,6 +54,8 @@ def run_ui(
         stack.enter_context(_Daemon(target) if with_daemon else nullcontext())
         shown = "localhost" if host in LOOPBACK else host_names[0]
         address = f"http://{shown}:{listener.getsockname()[1]}"
+        if as_json:
+            print_json({"url": address, "daemon": with_daemon})
         say(PlainConsole(stderr=True), f"the page is {address} (Ctrl-C ends it and the daemon)")
         _serve(listener, target, (host, *host_names))
 

@@ -9,6 +9,8 @@ from orchestration.commands import completion
 
 app = typer.Typer()
 
+AsJson = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
+
 
 @app.command()
 def verify(
@@ -32,16 +34,17 @@ def verify(
     public_key: Annotated[
         Path | None, typer.Option(help="With --signed: the key that must have signed, as PEM.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Hash the store's artifacts again, and look at its refs. Exit status 1 when one is bad."""
     if signed or public_key is not None:
         from orchestration.commands.signing_command import run_check
 
-        run_check(digests or [], signed, public_key, kind, repair or made_from)
+        run_check(digests or [], signed, public_key, kind, repair or made_from, as_json)
         return
     from orchestration.commands.verify_command import verify as run
 
-    run(digests or [], kind, repair, made_from)
+    run(digests or [], kind, repair, made_from, as_json)
 
 
 @app.command()
@@ -65,11 +68,12 @@ def adopt_refs(
         str | None, typer.Option("--from", help="Another catalog, whose refs become this one's.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List, move nothing.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Move refs of the time before catalogs had names below this catalog's name."""
     from orchestration.commands.store_commands import adopt
 
-    adopt(source, dry_run)
+    adopt(source, dry_run, as_json)
 
 
 @app.command()
@@ -78,11 +82,12 @@ def gc(
     grace: Annotated[
         str, typer.Option(help="How long an attempt must have been silent: 90s, 30m, 24h or 7d.")
     ] = "24h",
+    as_json: AsJson = False,
 ) -> None:
     """Remove what killed runs left in the store: attempts nobody points to, half-done uploads."""
     from orchestration.commands.store_commands import collect
 
-    collect(dry_run, grace)
+    collect(dry_run, grace, as_json)
 
 
 @app.command()
@@ -91,11 +96,12 @@ def prune(
         str, typer.Option(help="What stays written: 'champions', or 'champions,top:3'.")
     ] = "champions",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List, remove nothing.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Remove the weights of candidates; manifests and scores stay, and each can be made again."""
     from orchestration.commands.prune_command import run_prune
 
-    run_prune(keep, dry_run)
+    run_prune(keep, dry_run, as_json)
 
 
 @app.command()
@@ -108,8 +114,9 @@ def refs(
     ],
     partition: Annotated[str | None, typer.Argument(help="Only this partition.")] = None,
     catalog: Annotated[str | None, typer.Option(help="Those of another catalog.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show what ASSET pointed to when, which run did that, and by whom."""
     from orchestration.commands.store_commands import history
 
-    history(asset, partition, catalog)
+    history(asset, partition, catalog, as_json)

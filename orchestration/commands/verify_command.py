@@ -7,6 +7,7 @@ from assets.work.damage import MODELS, need_fault, plan_repair
 from merge_ops.errors import Fault, SettingsError, did_you_mean
 from orchestration.commands.catalog_store import open_store
 from orchestration.commands.console import progress_bar
+from orchestration.commands.list_command import print_json
 from orchestration.commands.store_tables import (
     LEAST,
     SHORT,
@@ -24,7 +25,11 @@ Name = tuple[str, str]
 
 
 def verify(
-    digests: Sequence[str], kind: str | None, repair: bool = False, made: bool = False
+    digests: Sequence[str],
+    kind: str | None,
+    repair: bool = False,
+    made: bool = False,
+    as_json: bool = False,
 ) -> None:
     """Hash the chosen artifacts again, all by default, and look at refs and notes beside them.
 
@@ -33,6 +38,7 @@ def verify(
     Raises SettingsError for an artifact that is not there.
     """
     console, store = make_console(), open_store()
+    console.quiet = as_json
     if made and not (digests and repair):
         problem = "needs --repair, and the digests of what everything else was made from"
         raise SettingsError("ronghe verify", [Fault("--made-from", problem)])
@@ -50,16 +56,30 @@ def verify(
     good = len(chosen) - len(rows)
     plain = f"{good} of {len(chosen)} artifacts in {store.uri} are as published"
     console.print(f"{plain} ({size_text(nbytes)} hashed)", soft_wrap=True)
+    repaired: dict[str, Any] = {}
     if repair:
         sound = {name: each for name, each in manifests.items() if isinstance(each, dict)}
         asked = [*wrong, *(chosen if made else ())]
-        _repair(console, store, bad, asked, sound, bool(later))
+        repaired = _repair(console, store, bad, asked, sound)
     elif rows or refs:
         console.print(
             "`ronghe verify --repair` sets aside what is bad, and what was made from wrong bytes;"
             " the next `ronghe refresh` makes it again. Check the disks.",
             soft_wrap=True,
         )
+    if as_json:
+        columns = ("catalog", "asset", "partition", "problem")
+        told = {
+            "store": store.uri,
+            "artifacts": len(chosen),
+            "bytes_hashed": nbytes,
+            "not_as_published": [
+                dict(zip(("kind", "digest", "problem"), row, strict=True)) for row in rows
+            ],
+            "names_and_notes": [dict(zip(columns, row, strict=True)) for row in refs],
+        }
+        print_json(told | repaired)
+    if (repaired.get("left") or later) if repair else (rows or refs):
         raise SystemExit(1)
 
 
@@ -127,9 +147,11 @@ def _repair(
     bad: Mapping[Name, str],
     wrong: Sequence[Name],
     manifests: Mapping[Name, Mapping[str, Any]],
-    later: bool,
-) -> None:
-    """Set aside what is bad and what was made from what is wrong, and say what comes next."""
+) -> dict[str, Any]:
+    """Set aside what is bad and what was made from what is wrong, and say what comes next.
+
+    Returns what was `set_aside` and what is `left`, as plain data.
+    """
     plan = plan_repair(store, bad, wrong, manifests)
     moved = store.upkeep.set_aside(plan.keys)
     if plan.doubtful:
@@ -146,8 +168,8 @@ def _repair(
         )
     else:
         console.print("Nothing was to be set aside.")
-    if plan.left or later:
-        raise SystemExit(1)
+    doubtful = [list(name) for name in plan.doubtful]
+    return {"set_aside": list(moved), "made_from_wrong": doubtful, "left": list(plan.left)}
 
 
 def _chosen(

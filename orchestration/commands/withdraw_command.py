@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from assets.work import names
+from assets.work.noted_changes import note_change
 from assets.work.withdrawal import told
 from assets.work.withdrawing import Outcome, Touched, take_back, withdraw
 from orchestration.announcements import announce
@@ -41,6 +42,7 @@ def run_withdraw(
             store, name, because, warn_only, stream, suites, lambda line: say(aside, line)
         )
     problems = [announce(event) for event in outcome.events]
+    problems += [note_change(store, event) for event in outcome.events]
     problems += [tell_dagster(settings, store, each.recipe) for each in outcome.demotions]
     problems.append(_tell_dagster(settings, store, outcome.touched))
     problems.append(renew_site(settings))

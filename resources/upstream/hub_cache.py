@@ -20,6 +20,8 @@ from resources.upstream.source import CONVERTIBLE
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 DEFAULT_ENDPOINT = "https://huggingface.co"
+ANSWER = 30.0
+"""Seconds of silence of the Hub: a mirror may ask the Hub itself before it answers."""
 _MAX_JSON = 64_000_000
 _NUMBERED = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})(?P<suffix>\.safetensors|\.bin)")
 _TOKENIZERS = (

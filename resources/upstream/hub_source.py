@@ -16,19 +16,19 @@ from resources.errors import (
 from resources.reading import Progress
 from resources.upstream.folder_source import FolderModel
 from resources.upstream.hub_cache import (
+    ANSWER,
     COMMIT,
     cached_snapshot,
-    file_sha256,
     hub_endpoint,
     may_lack_side_files,
     missing_weights,
     model_folder,
 )
+from resources.upstream.hub_downloads import download_large, large_files
 from resources.upstream.source import FileSink, wanted_files
 
 _REPOSITORY = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^@\s]+))?")
 _ONE_WORD = re.compile(r"(?P<name>[\w.-]+)(?:@(?P<revision>[^@\s]+))?")
-_ANSWER = 30.0  # seconds: a mirror may ask the Hub itself before it answers
 _OK = 200  # the HTTP status of a whole file, as an answer to a request for a range
 
 
@@ -128,26 +128,26 @@ class HubModel:
     def fetch(self, progress: Progress | None = None) -> Path:
         """Download what is missing of the pinned commit into the Hub's own cache; its folder.
 
-        huggingface_hub shows its own progress, and goes on where an earlier download was cut off.
+        Large files go on where an earlier download was cut off, and are compared with their SHA-256
+        (hub_downloads); their progress is told. The rest is brought by huggingface_hub.
         """
         commit = self._pinned or self.revision()
         with self._clear_errors():
-            folder = self._download(commit)
+            folder = self._download(commit, progress)
         self._note_branch(commit)
         return folder
 
     def read(self, file: str, offset: int, length: int) -> bytes:
         """Return a range of a file of the pinned commit, by one request; short at its end."""
-        from huggingface_hub import hf_hub_url
         from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
         commit, got = self._pinned or self.revision(), bytearray()
-        url = hf_hub_url(self.name, file, revision=commit, endpoint=hub_endpoint())
+        url = self._address(file, commit)
         wanted = f"bytes={offset}-{offset + length - 1}"
         headers = {**build_hf_headers(), "Range": wanted, "Accept-Encoding": "identity"}
         with (
             self._clear_errors(),
-            get_session().stream("GET", url, headers=headers, timeout=_ANSWER) as answer,
+            get_session().stream("GET", url, headers=headers, timeout=ANSWER) as answer,
         ):
             if answer.is_error:
                 answer.read()
@@ -171,10 +171,10 @@ class HubModel:
         from huggingface_hub import HfApi
 
         return HfApi(endpoint=hub_endpoint()).model_info(
-            self.name, revision=revision, timeout=_ANSWER, files_metadata=True
+            self.name, revision=revision, timeout=ANSWER, files_metadata=True
         )
 
-    def _download(self, commit: str) -> Path:
+    def _download(self, commit: str, progress: Progress | None) -> Path:
         from huggingface_hub.errors import OfflineModeIsEnabled
 
         try:
@@ -185,8 +185,8 @@ class HubModel:
                 raise
             return folder
         files = wanted_files(listed, self.location)
-        before = cached_snapshot(self.name, commit, self._cache)
-        fresh = [file for file in files if before is None or not (before / file).is_file()]
+        large = large_files(listed, files, lambda file: self._address(file, commit))
+        download_large(self.kept_in, commit, large, self.location, progress)
         folder = self._snapshot(commit, files, offline=False)
         missing = [file for file in files if not (folder / file).is_file()]
         if missing:  # a Hub that is slow to answer now, and a download that was cut off before
@@ -194,24 +194,12 @@ class HubModel:
                 f"model source {self.location} is downloaded in part, and the Hub did not answer "
                 f"in time for the rest ({missing[0]}); run again"
             )
-        for file in fresh:
-            self._check(folder / file, file, listed[file])
         return folder
 
-    def _check(self, path: Path, file: str, listed: Any) -> None:
-        """Hash a file that just came, where the Hub says what it should be; its client does not.
+    def _address(self, file: str, commit: str) -> str:
+        from huggingface_hub import hf_hub_url
 
-        A wrong one is removed, so that the next try brings it again.
-        """
-        said = getattr(getattr(listed, "lfs", None), "sha256", None)
-        if said is None or file_sha256(path) == said:
-            return
-        path.resolve().unlink()
-        path.unlink(missing_ok=True)
-        raise ModelSourceError(
-            f"model source {self.location}: {file} arrived with other bytes than are there (its "
-            f"SHA-256 differs); it was removed. Check the network to {self.home}, and run again"
-        )
+        return hf_hub_url(self.name, file, revision=commit, endpoint=hub_endpoint())
 
     def _snapshot(self, revision: str, files: list[str], offline: bool) -> Path:
         from huggingface_hub import snapshot_download

@@ -67,7 +67,7 @@ class LocalCopies:
                 if not folder.is_dir():
                     done, total = 0, sum(sizes.values())
                     for file, size in sizes.items():
-                        for count in self._file(pulling / file, file, size, pieces, check):
+                        for count in go_on(pulling / file, file, size, pieces, check):
                             done += count
                             if progress:
                                 progress(done, total)
@@ -89,31 +89,6 @@ class LocalCopies:
             temporary.write_text(revision, encoding="utf-8")
             temporary.replace(file)
 
-    def _file(
-        self, path: Path, file: str, size: int, pieces: Pieces, check: Check
-    ) -> Iterator[int]:
-        """Download one file, from where an earlier try broke off; yields the bytes it went on."""
-        if path.is_file():
-            yield size
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(path.name + _UNFINISHED)
-        with unfinished.open("ab") as out:
-            if out.tell() > size:
-                out.truncate(0)
-            start = at = out.tell()
-            yield start
-            for piece in pieces(file, start) if start < size else ():
-                out.write(piece)
-                at += len(piece)
-                yield len(piece)
-        try:
-            check(file, unfinished)
-        except ModelSourceError:
-            unfinished.unlink()
-            raise
-        unfinished.rename(path)
-
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         self.root.mkdir(parents=True, exist_ok=True)
@@ -121,3 +96,31 @@ class LocalCopies:
         with path.open("ab") as lock:
             take_lock(lock.fileno(), path, f"the download of {self._location}")
             yield
+
+
+def go_on(path: Path, file: str, size: int, pieces: Pieces, check: Check) -> Iterator[int]:
+    """Download one file to `path`, from where an earlier try broke off; yield the bytes it went on.
+
+    What came so far stands beside it, and becomes the file when all of it is there and checked.
+    Raises what `check` does, and then nothing of the file is kept.
+    """
+    if path.is_file():
+        yield size
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + _UNFINISHED)
+    with unfinished.open("ab") as out:
+        if out.tell() > size:
+            out.truncate(0)
+        start = at = out.tell()
+        yield start
+        for piece in pieces(file, start) if start < size else ():
+            out.write(piece)
+            at += len(piece)
+            yield len(piece)
+    try:
+        check(file, unfinished)
+    except ModelSourceError:
+        unfinished.unlink()
+        raise
+    unfinished.rename(path)

@@ -5,13 +5,20 @@ from pathlib import Path
 
 import pytest
 
+from orchestration.commands import cli
 from orchestration.settings import NAMES
 from tests.docs.page_commands import NOT_RUN, Line, lines_of, models_of, write_models
 from tests.merging import ROOT, ronghe
 
-RUN = ("docs/concepts.md", "docs/operations.md")
+RUN = ("docs/concepts.md", "docs/operations.md", "docs/catalog.md")
 """Pages whose commands are run from the first to the last, in one project: each line once."""
-SAME = {"docs/concepts.zh-CN.md": "docs/concepts.md"}
+HERE = ("docs/catalog.md",)
+"""Pages whose commands need no process of their own."""
+SAME = {
+    "docs/concepts.zh-CN.md": "docs/concepts.md",
+    "docs/operations.zh-CN.md": "docs/operations.md",
+    "docs/catalog.zh-CN.md": "docs/catalog.md",
+}
 """Pages in Chinese with the commands of an English one."""
 SECTIONS = {"README.md": "A catalog of your own", "README.zh-CN.md": "你自己的目录册"}
 """Sections with nothing but commands that are run there."""
@@ -22,6 +29,15 @@ def said(line: Line) -> list[str]:
     first, *rest = line.words
     program = first.removeprefix("../").removeprefix(".venv/bin/")
     return [program, *(word for word in rest if word not in ("--language", "zh"))]
+
+
+def run_here(words: list[str], folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """Run a command in this process, in the reader's folder."""
+    patch.chdir(folder)
+    patch.setattr("sys.argv", words)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code, words
 
 
 def test_commands_of_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,6 +55,8 @@ def test_commands_of_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
             done.append(words)
             if words[0] == "cd":
                 folder = folder / words[1]
+            elif page in HERE:
+                run_here(words, folder, monkeypatch)
             elif "ronghe" in words[:2]:
                 at = words.index("ronghe")
                 given = dict(word.split("=", 1) for word in words[:at])

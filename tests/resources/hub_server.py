@@ -26,6 +26,9 @@ class Hub:
     endpoint: str
     commits: dict[str, dict[str, str]]
     requests: list[tuple[str, str, str]] = field(default_factory=list)
+    held_at: int | None = None
+    """Bytes of a file of weights that are sent before its first whole answer stands still."""
+    go_on: threading.Event = field(default_factory=threading.Event)
 
     def downloads(self) -> list[str]:
         """The files that were asked for whole."""
@@ -129,7 +132,19 @@ def running_hub_of(
             else:
                 data = files[asked["file"]].read_bytes()
                 headers = {"ETag": f'"{_oid(data)}"', "X-Repo-Commit": commit}
+                stands = hub.held_at if asked["file"].endswith(".safetensors") else None
+                if stands is not None and self.command == "GET" and not part:
+                    self._stand_still(data, headers, stands)
+                    return
                 send_ranged(self, data, part if ranges else "", headers, with_body)
+
+        def _stand_still(self, data: bytes, headers: Mapping[str, str], at: int) -> None:
+            send(self, 200, data, headers, with_body=False)
+            with contextlib.suppress(OSError):  # whoever asked is gone by then
+                self.wfile.write(data[:at])
+                self.wfile.flush()
+                hub.go_on.wait()
+                self.wfile.write(data[at:])
 
         def _send(
             self, status: int, data: bytes, headers: Mapping[str, str], with_body: bool

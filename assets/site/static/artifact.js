@@ -48,7 +48,8 @@
     R.show(
       record.broken && note('broken', 'bad', record.broken),
       record.withdrawn && note('withdrawn', 'bad', record.withdrawn),
-      record.description && R.el('p', { class: 'lead' }, record.description),
+      record.title && R.el('p', { class: 'lead' }, record.title),
+      record.description && R.el('p', {}, record.description),
       facts([
         ['form', R.say('span', 'kind_' + record.kind)],
         ['based_on', record.base && R.link(record.base, R.to('model', record.base))],
@@ -123,13 +124,15 @@
     const studies = index.studies.filter((each) => each[0] === name);
     R.show(
       record.broken && note('broken', 'bad', record.broken),
+      record.title && R.el('p', { class: 'lead' }, record.title),
+      record.description && R.el('p', {}, record.description),
       facts([['method', record.method && R.el('code', {}, record.method)], ['suite', record.suite],
         ['checkpoints', String(record.checkpoints)], ['expert_sets', String(record.sets.length)]]),
       section('champion', champion ? [
         champion.stale && note('stale', 'warn', champion.stale),
         facts([['point', R.link([champion.experts, champion.coefficient].filter(Boolean).join(' ') || name, R.to('checkpoint', champion.digest.slice(0, 12)))],
           ['digest', R.el('code', {}, champion.digest)], ['since', R.moment(champion.at)], ['because', champion.because], ['by', champion.by],
-          ['size', R.bytes(champion.nbytes)], ['written', R.say('span', champion.written ? 'yes' : 'virtual')]])]
+          ['size', R.bytes(champion.nbytes)], ['cost', cost(champion.cost)], ['written', R.say('span', champion.written ? 'yes' : 'virtual')]])]
         : R.say('p', 'no_champion', undefined, { class: 'note' })),
       section('how_to_use', champion && how(record.shell, '')),
       section('recipe_file', record.text && code(record.text)),
@@ -139,6 +142,12 @@
       section('checkpoints', made.length > 0 && checkpointList(made)),
       section('card', champion && champion.card && code(champion.card)));
   }
+
+  /* What a merge took, as its manifest says it; nothing where it was never written. */
+  const cost = (told) => told && told.seconds !== undefined && [
+    R.say('span', 'cost_seconds', { seconds: told.seconds, read: R.bytes(told.bytes_read || 0), written: R.bytes(told.bytes_written || 0) }),
+    told.gpu_seconds ? [' ', R.say('span', 'cost_gpu', { seconds: told.gpu_seconds })] : '',
+    told.outputs > 1 ? [' ', R.say('span', 'cost_shared', { count: told.outputs })] : ''];
 
   function checkpointList(made) {
     const AT_ONCE = 100;
@@ -181,10 +190,12 @@
     R.show(
       record.withdrawn && note('withdrawn', 'bad', record.withdrawn),
       of && of.champion && of.champion.digest === record.digest && note('champion', 'good', of.champion.because),
+      of && of.title && R.el('p', { class: 'lead' }, of.title),
       R.el('p', {}, R.el('a', { class: 'button', href: R.href('compare', short) }, R.say('span', 'compare_with'))),
       facts([['digest', R.el('code', {}, record.digest)],
         ['made_by', joined(found.map((each) => [R.link(each.recipe, R.to('recipe', each.recipe)), ' ', each.experts, ' ', each.coefficient]), R.el('br', {}))],
         ['made_at', R.moment(record.at)], ['by', record.by],
+        ['cost', of && of.champion && of.champion.digest === record.digest && cost(of.champion.cost)],
         ['licence', licence && [licence[2], ' (', R.say('span', 'decided_by'), ': ', licence[3].join(', '), ')',
           licence[5].map((conflict) => R.el('p', { class: 'note bad' }, R.mark('conflict', 'bad'), ' ', conflict)),
           licence[4].map((duty) => R.el('p', { class: 'note' }, duty))]]]),

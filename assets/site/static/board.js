@@ -23,9 +23,11 @@
   async function open(number) {
     const rows = await R.load('board-' + number);
     return rows.map((row, place) => ({
-      row, place, text: [row.label, row.kind, row.digest.slice(0, 12), row.stale].join(' ').toLowerCase(),
+      row, place, text: [row.label, row.kind, row.digest.slice(0, 12), row.stale, title(row)].join(' ').toLowerCase(),
     }));
   }
+
+  const title = (row) => (row.recipe ? R.titleOf('recipes', row.recipe) : R.titleOf('models', row.label));
 
   function value(entry, sort) {
     const row = entry.row;
@@ -123,6 +125,7 @@
     return R.el('tr', { class: row.champion ? 'champion' : null },
       R.el('td', { class: 'number' }, place + 1),
       R.el('th', { scope: 'row' }, R.named(row),
+        title(row) && [' ', R.el('small', { class: 'why' }, title(row))],
         row.champion && [' ', R.mark('champion', 'good')],
         row.withdrawn && [' ', R.mark('withdrawn', 'bad')],
         row.stale && [' ', R.mark('stale', 'warn'), R.el('small', { class: 'why' }, ' ', row.stale)]),

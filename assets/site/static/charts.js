@@ -53,6 +53,22 @@
         text(left + which * 290 + 15, 13, cut(name, 34))]));
   };
 
+  /* Cosines by layer as bars from zero: layers are [layer, cosine]. */
+  R.cosines = (label, layers) => {
+    const width = 640, height = 170, left = 46, bottom = 30, top = 10;
+    const low = Math.min(0, ...layers.map(([, value]) => value)) < 0 ? -1 : 0;
+    const y = (value) => top + ((1 - value) / (1 - low)) * (height - bottom - top);
+    const step = (width - left - 8) / layers.length, every = Math.ceil(layers.length / 16);
+    return picture(width, height, label,
+      (low < 0 ? [-1, 0, 1] : [0, 0.5, 1]).map((at) => [line(left, y(at), width - 8, y(at), 'grid'),
+        text(left - 6, y(at) + 4, String(at), { class: 'tick', 'text-anchor': 'end' })]),
+      layers.map(([layer, value], place) => [R.svg('rect', {
+        x: left + place * step + step * 0.15, width: Math.max(step * 0.7, 0.5),
+        y: y(Math.max(value, 0)), height: Math.max(Math.abs(y(value) - y(0)), 0.5), class: 'bar ' + (value < 0 ? 's1' : 's0') },
+      R.svg('title', {}, (layer === null ? R.t('no_layer') : layer) + ': ' + value)),
+      place % every === 0 && text(left + (place + 0.5) * step, height - 10, layer === null ? '–' : layer, { class: 'tick', 'text-anchor': 'middle' })]));
+  };
+
   /* Numbers between -1 and 1 as a square of cells. */
   R.matrix = (label, names, rows) => {
     const side = names.length > 12 ? 30 : 52, left = 150, top = 26;

@@ -137,23 +137,48 @@
     if (series.length === 2) {
       parts.push(R.say('h2', 'norm_by_layer'),
         R.scroll('norm_by_layer', R.layers(R.t('norm_by_layer') + ': ' + a.label + ', ' + b.label, series)));
-      const cosine = await cosineOf(a.label, b.label);
-      if (cosine !== null) parts.push(R.el('p', {}, R.say('span', 'cosine'), ': ', cosine.toFixed(4)));
+      const related = await cosineOf(a.label, b.label);
+      if (related) {
+        parts.push(R.el('p', {}, R.say('span', 'cosine'), ': ', related.whole.toFixed(4)));
+        if (related.layers.length) {
+          parts.push(R.say('h2', 'cosine_by_layer'),
+            R.scroll('cosine_by_layer', R.cosines(R.t('cosine_by_layer') + ': ' + a.label + ', ' + b.label, related.layers)));
+        }
+      }
+      parts.push(asTable(series, related ? related.layers : []));
     }
     parts.push(R.el('p', { class: 'note' }, R.say('span', 'more_by'), ' ', R.el('code', {}, `ronghe diff ${a.digest.slice(0, 12)} ${b.digest.slice(0, 12)}`)));
     return parts;
   }
 
+  /* The numbers of both pictures, for whoever cannot see them. */
+  function asTable(series, cosines) {
+    const [first, second] = series.map(([, layers]) => new Map(layers));
+    const alike = new Map(cosines);
+    const places = [...new Set([...first.keys(), ...second.keys()])];
+    const number = (value) => (value === undefined ? '–' : Number(value.toPrecision(4)));
+    return R.el('details', {}, R.say('summary', 'as_table'), R.scroll('norm_by_layer', R.table(
+      [['layer', 'number'], ...series.map(([name]) => [R.el('span', {}, name), 'number']), ['cosine', 'number']],
+      places.map((layer) => [layer === null ? R.say('span', 'no_layer') : String(layer),
+        String(number(first.get(layer))), String(number(second.get(layer))), String(number(alike.get(layer)))]))));
+  }
+
+  /* How the task vectors of two models relate, as a plan of a set with both says it. */
   async function cosineOf(first, second) {
     const index = await R.load('index');
+    let kept = null;
     for (const place of new Set(index.recipes.map((each) => each[1]))) {
       for (const recipe of await R.load('recipes-' + place)) {
-        for (const [names, rows] of recipe.cosines) {
+        for (const [names, rows, layers] of recipe.cosines) {
           const [x, y] = [names.indexOf(first), names.indexOf(second)];
-          if (x >= 0 && y >= 0) return rows[x][y];
+          if (x >= 0 && y >= 0) {
+            const found = { whole: rows[x][y], layers: layers.map(([layer, each]) => [layer, each[x][y]]) };
+            if (found.layers.length) return found;
+            kept = kept || found;
+          }
         }
       }
     }
-    return null;
+    return kept;
   }
 })();

@@ -148,6 +148,11 @@
     view.replaceChildren();
     fill(view, {}, children);
   };
+  /* What a recipe or a model is called for people, in its file; '' where nothing is said. */
+  R.titleOf = (kind, name) => {
+    const found = R.have('site').titles[kind].find(([of]) => of === name);
+    return found ? found[1] : '';
+  };
   R.named = (row) => (row.kind === 'candidate' || row.kind === 'average' || row.recipe)
     ? R.link(row.label, R.to('checkpoint', row.digest.slice(0, 12)))
     : R.link(row.label, R.to('model', row.label));

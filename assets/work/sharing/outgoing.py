@@ -96,14 +96,20 @@ def said_by(store: "ArtifactStore", named: Named) -> "Ref | None":
 
 
 def outgoing_files(
-    store: "ArtifactStore", named: Named, model: "StoredModel", source: "FileSource", called: str
+    store: "ArtifactStore",
+    named: Named,
+    model: "StoredModel",
+    source: "FileSource",
+    called: str,
+    titles: Mapping[str, Mapping[str, str]] | None = None,
 ) -> list[OutgoingFile]:
     """Return the files of a model as they leave: all as they are, but for a checkpoint's card.
 
-    `source` is the model's, open. `called` is what loads the model then, such as its repository.
+    `source` is the model's, open. `called` is what loads the model then, such as its repository,
+    `titles` what the catalog's `recipes` and `models` are called for people.
     """
     own = _read_whole(source, model, CARD) if CARD in model.files else b""
-    card = card_leaving(store, named, said_by(store, named), called, own)
+    card = card_leaving(store, named, said_by(store, named), called, own, titles)
     files = [
         OutgoingFile(path, record.size, source)
         for path, record in model.files.items()

@@ -7,6 +7,8 @@ import typer
 
 app = typer.Typer()
 
+AsJson = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
+
 Look = Annotated[
     bool,
     typer.Option("--no-look", help="Write far sources as they are, without asking for them."),
@@ -32,6 +34,7 @@ def init(
     language: Annotated[str | None, typer.Option(help="Of the comments: en or zh.")] = None,
     no_look: Look = False,
     follow_links: Links = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write a catalog for your own models into DIR: models, first recipes, comments."""
     from orchestration.commands.starting.first_catalog import LANGUAGES
@@ -41,7 +44,7 @@ def init(
 
     chosen = language or usual()
     read("ronghe init", "--language", chosen, lambda text: one_of(text, LANGUAGES))
-    run_init(folder, Beginning(base, expert, suite, chosen, not no_look, follow_links))
+    run_init(folder, Beginning(base, expert, suite, chosen, not no_look, follow_links), as_json)
 
 
 @app.command()
@@ -58,11 +61,12 @@ def add(
     ] = False,
     no_look: Look = False,
     follow_links: Links = False,
+    as_json: AsJson = False,
 ) -> None:
     """Add models to the catalog's models.yaml; comments and everything else in it stay."""
     from orchestration.commands.starting.init_command import run_add
 
-    run_add(sources, base, as_base, not no_look, follow_links)
+    run_add(sources, base, as_base, not no_look, follow_links, as_json)
 
 
 @app.command()

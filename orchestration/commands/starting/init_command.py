@@ -2,11 +2,13 @@
 
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from merge_ops.errors import Fault, SettingsError, did_you_mean
 from orchestration.commands.console import PlainConsole, say
+from orchestration.commands.list_command import print_json
 from orchestration.commands.starting import first_catalog as texts
 from orchestration.commands.starting.models_text import with_entries, write_over
 from orchestration.commands.starting.new_models import (
@@ -35,7 +37,7 @@ class Beginning:
     follow_links: bool = False
 
 
-def run_init(folder: Path, beginning: Beginning) -> None:
+def run_init(folder: Path, beginning: Beginning, as_json: bool = False) -> None:
     """Write FOLDER/catalog for models of one's own, check it, and say how to go on.
 
     Nothing is written before every model was looked at. Raises NewModelError with the faults of
@@ -64,17 +66,26 @@ def run_init(folder: Path, beginning: Beginning) -> None:
     if not (folder / ".gitignore").exists():
         (folder / ".gitignore").write_text(texts.IGNORED, encoding="utf-8")
     console = PlainConsole()
+    console.quiet = as_json
     for place in sorted(files):
         say(console, f"wrote {catalog / place}")
     _print_models(console, models)
     faulty = _say_faults(console, catalog)
+    if as_json:
+        wrote = [str(catalog / place) for place in sorted(files)]
+        print_json({"catalog": str(catalog), "wrote": wrote, **_told(models, faulty)})
     say(console, texts.next_steps(str(folder), suite, beginning.language).rstrip("\n"))
     if faulty:
         raise SystemExit(1)
 
 
 def run_add(
-    sources: Sequence[str], base: str | None, is_base: bool, look: bool, follow_links: bool
+    sources: Sequence[str],
+    base: str | None,
+    is_base: bool,
+    look: bool,
+    follow_links: bool,
+    as_json: bool = False,
 ) -> None:
     """Put models into the catalog's models.yaml, whose other bytes stay as they are.
 
@@ -92,9 +103,13 @@ def run_add(
     path = folder / "models.yaml"
     write_over(path, with_entries(path.read_bytes().decode("utf-8"), models))
     console = PlainConsole()
+    console.quiet = as_json
     _print_models(console, models)
     say(console, f"added to {path}: `ronghe refresh --dry-run` says what that makes")
-    if _say_faults(console, folder):
+    faulty = _say_faults(console, folder)
+    if as_json:
+        print_json({"catalog": str(folder), **_told(models, faulty)})
+    if faulty:
         raise SystemExit(1)
 
 
@@ -154,14 +169,19 @@ def _print_models(console: PlainConsole, models: Sequence[NewModel]) -> None:
     print_table(console, "", COLUMNS, rows)
 
 
-def _say_faults(console: PlainConsole, catalog: Path) -> bool:
-    """Read the catalog as a refresh will, and print what is wrong with it; whether anything is."""
+def _told(models: Sequence[NewModel], faults: Sequence[str]) -> dict[str, Any]:
+    """Models and faults as plain data."""
+    return {"models": [asdict(model) for model in models], "faults": list(faults)}
+
+
+def _say_faults(console: PlainConsole, catalog: Path) -> list[str]:
+    """Read the catalog as a refresh will, and print and return what is wrong with it."""
     from orchestration.catalogs import load_catalog
 
-    broken = load_catalog(catalog).broken
-    for part in broken.values():
-        say(console, str(part), style="red")
-    return bool(broken)
+    broken = [str(part) for part in load_catalog(catalog).broken.values()]
+    for part in broken:
+        say(console, part, style="red")
+    return broken
 
 
 def _wrong(where: str, problem: str) -> SettingsError:

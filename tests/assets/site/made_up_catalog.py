@@ -20,6 +20,8 @@ HOSTILE = (
     "<img src=x onerror=window.hacked=2>${window.hacked=3}{{ 7*7 }}__proto__\u2028`"
 )
 RECIPE = """
+title: 中药合并
+description: two experts
 merge_method: ties
 base_model: base
 experts: [all]
@@ -46,14 +48,21 @@ def facts_of(scored: ScoredStore, hostile: str = "") -> CatalogFacts:
         "base": UpstreamModel("base", "../upstream/base", licence="apache-2.0"),
         "e1": UpstreamModel("e1", "hf://org/e1", "base", "full", "cc-by-nc-4.0", f"one {hostile}"),
         "e2": UpstreamModel(
-            "e2", f"../{hostile}", "base", "lora", hostile or "mit", f"two {hostile}"
+            "e2",
+            f"../{hostile}",
+            "base",
+            "lora",
+            hostile or "mit",
+            f"two {hostile}",
+            title=f"诗词 {hostile}",
         ),
     }
     if hostile:
         models[hostile] = UpstreamModel(hostile, hostile, "base", "full", hostile, hostile)
         broken = Broken({hostile: hostile}, {hostile: hostile}, {hostile: hostile})
         object.__setattr__(scored.contest, "broken", broken)
-    recipes = {"ties": write_recipe(scored.root)}
+    text = RECIPE.replace("two experts", json.dumps(hostile)) if hostile else RECIPE
+    recipes = {"ties": write_recipe(scored.root, text)}
     return CatalogFacts(hostile or "team", models, recipes, scored.contest)
 
 
@@ -113,7 +122,10 @@ def study(scored: ScoredStore, expert: str, norm: float) -> None:
 
 def plan(scored: ScoredStore) -> None:
     """A merge plan that says how both experts relate."""
-    found = {"interference": {"names": ["e1", "e2"], "cosine": [[1.0, 0.25], [0.25, 1.0]]}}
+    whole, other = [[1.0, 0.25], [0.25, 1.0]], [[1.0, -0.5], [-0.5, 1.0]]
+    unknown = [[1.0, None], [None, 1.0]]  # a layer with an infinite number in it
+    by_layer = [[0, whole], [1, unknown], [None, other]]
+    found = {"interference": {"names": ["e1", "e2"], "cosine": whole, "by_layer": by_layer}}
     with scored.store.attempt("merge_plan") as attempt:
         attempt.write_json("study.json", found)
         digest = attempt.publish().digest

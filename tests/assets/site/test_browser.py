@@ -13,6 +13,7 @@ import pytest
 
 from assets.site.pages import PAGES, render
 from assets.site.publishing import publish_site
+from assets.site.report import ReportOptions, report_html
 from assets.site.view import CatalogView
 from assets.work.scoring import read_scores
 from assets.work.suite_files import load_suite
@@ -40,6 +41,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> tuple[ScoredStore, Cata
     site = publish_site(scored.store, facts_of(scored, HOSTILE), FAILURES)
     out = root / "site"
     render(site.view, out)
+    (out / "report.html").write_text(report_html(site.view, ReportOptions("zh")), "utf-8")
     return scored, site.view, out
 
 
@@ -64,7 +66,8 @@ def places(scored: ScoredStore, view: CatalogView) -> list[str]:
         "compare.html#e1/e2",
         "answers.html#one/b/" + "/".join(short[:2]) + "/flipped",
     ]
-    return [f"{name}.html" for name in PAGES if name != "artifact"] + of_things
+    pages = [f"{name}.html" for name in (*PAGES, "report") if name != "artifact"]
+    return pages + of_things
 
 
 def show(page: Page, site: Path, where: str) -> None:
@@ -72,8 +75,9 @@ def show(page: Page, site: Path, where: str) -> None:
     page.open("about:blank")
     page.wait_until("location.href === 'about:blank'")
     page.open(f"{site.as_uri()}/{where}")
+    drawn = "(window.Ronghe !== undefined || document.scripts.length === 0)"
     page.wait_until(
-        "document.readyState === 'complete' && window.Ronghe !== undefined"
+        f"document.readyState === 'complete' && {drawn}"
         " && (document.getElementById('view')?.children.length !== 0)"
     )
 
@@ -180,6 +184,22 @@ def test_two_candidates_are_paired_as_python_pairs_them(
     assert float(cells[6]) == pytest.approx(told.p_value, rel=0.05)
     exact = page.evaluate(f"Ronghe.mcnemar({told.only_ours}, {told.only_theirs})")
     assert exact == pytest.approx(told.p_value, rel=1e-9)
+
+
+def test_two_models_are_compared_layer_by_layer(
+    page: Page, hostile: tuple[ScoredStore, CatalogView, Path]
+) -> None:
+    _, _, site = hostile
+    show(page, site, "compare.html#e1/e2")
+    page.wait_for("Cosine of their task vectors by layer")
+    assert page.evaluate("document.querySelectorAll('svg .bar').length") == 6 + 2 + 2  # and keys
+    rows = page.evaluate(
+        "[...document.querySelectorAll('details table tbody tr')].map(row =>"
+        " [...row.cells].map(each => each.textContent))"
+    )
+    assert rows == [
+        ["0", "3", "2", "0.25"], ["1", "1.5", "1", "–"], ["in no layer", "0.1", "0.1", "-0.5"],
+    ]  # fmt: skip
 
 
 def test_the_flipped_questions_are_those_that_flipped(

@@ -63,7 +63,9 @@ def test_everything_that_the_catalog_has_is_in_the_view(
     assert recipe.champion is not None
     assert recipe.champion.digest == champion_of(scored)
     assert "significantly above" in recipe.champion.because
-    assert recipe.cosines == ((("e1", "e2"), ((1.0, 0.25), (0.25, 1.0))),)
+    whole, by_layer = ((1.0, 0.25), (0.25, 1.0)), ((1.0, -0.5), (-0.5, 1.0))
+    assert recipe.cosines == ((("e1", "e2"), whole, ((0, whole), (None, by_layer))),)
+    assert (recipe.title, recipe.description) == ("中药合并", "two experts")
     rows = view.boards["one"]
     assert [row.champion for row in rows] == [True, False, False, False]
     assert rows[0].against["base"][0] == "better"

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from assets.work.entries import UpstreamModel
 from assets.work.merging import MergeJob
+from assets.work.noted_changes import note_change, pull_noted
 from assets.work.noted_merges import merge_noted
 from merge_ops.recipes.reading import parse_recipe
 from merge_ops.recipes.steps import Steps
 from merge_ops.stream.stream import StreamSettings
-from resources.errors import MissingArtifactError
+from resources.errors import MissingArtifactError, MissingSourceError
 from resources.outbound import LineageEndpoint, endpoint_of_environment
 from resources.store import ArtifactStore
 from tests.checkpoint_factory import LLAMA, Family, write_family
@@ -114,6 +116,41 @@ def test_a_merge_is_told_as_a_run_with_its_inputs_and_outputs(
         assert again.checkpoints[0].artifact.digest == digest
     told = "not every event of OpenLineage was taken by its endpoint (it does not answer in time)"
     assert warnings == [told]
+
+
+def test_pulls_and_changes_of_champions_are_told_too(
+    collector: Collector, tmp_path: Path, family: Family
+) -> None:
+    store = ArtifactStore.open((tmp_path / "store").as_uri(), catalog="team")
+    endpoint, warnings = LineageEndpoint(), list[str]()
+    model = UpstreamModel("m", str(family.base))
+    said = (warnings.append, warnings.append)
+    pulled = pull_noted(store, model, tmp_path, RUN, None, *said, endpoint=endpoint)
+    start, complete = collector.events
+    assert [start["eventType"], complete["eventType"]] == ["START", "COMPLETE"]
+    assert start["run"]["runId"] == complete["run"]["runId"] != RUN
+    (made,) = complete["outputs"]
+    assert (made["name"], made["namespace"]) == ("model/m", store.uri)
+    assert made["facets"]["version"]["datasetVersion"] == pulled.artifact.digest
+    (used,) = complete["inputs"]
+    assert used["facets"]["version"]["datasetVersion"] == pulled.revision
+    absent = UpstreamModel("gone", str(tmp_path / "gone"))
+    with pytest.raises(MissingSourceError, match="gone"):
+        pull_noted(store, absent, tmp_path, RUN, None, *said, endpoint=endpoint)
+    assert collector.events[-1]["eventType"] == "FAIL"
+
+    seen = len(collector.events)
+    candidate = {"digest": "ab", "experts": "e1+e2", "coefficient": "x=1"}
+    event = {"event": "promotion", "recipe": "ties", "champion": "ab", "candidate": candidate}
+    assert note_change(store, event, RUN, endpoint) is None
+    start, complete = collector.events[seen:]
+    assert complete["job"]["name"] == "ties/champion"
+    assert [each["name"] for each in complete["inputs"]] == ["ties[x=1|e1+e2]"]
+    assert [each["name"] for each in complete["outputs"]] == ["ties/champion"]
+    for changed in ({"event": "refusal"}, {"champion": None}):  # nothing changed, or none is left
+        assert note_change(store, event | changed, RUN, endpoint) is None
+    assert len(collector.events) == seen + 2
+    assert warnings == []
 
 
 def test_without_an_address_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:

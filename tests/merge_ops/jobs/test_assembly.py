@@ -143,3 +143,8 @@ def test_interference(family):
     assert found.cosine[0][1] == found.cosine[1][0] == pytest.approx(cosine, abs=1e-6)
     assert found.cosine[0][0] == pytest.approx(1.0)
     assert found.sign_conflict[1][0] == pytest.approx(conflict, abs=1e-6)
+    assert [layer for layer, _ in found.by_layer] == [*range(len(found.by_layer) - 1), None]
+    (second,) = (rows for layer, rows in found.by_layer if layer == 1)
+    own = [n for n in base if ".layers.1." in n]
+    da, db = (torch.cat([(x[n] - base[n]).flatten() for n in own]).double() for x in (a, b))
+    assert second[0][1] == pytest.approx(float(da @ db / da.norm() / db.norm()), abs=1e-6)

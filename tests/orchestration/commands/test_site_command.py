@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from merge_ops.errors import OutputError
+from merge_ops.errors import OutputError, SettingsError
+from orchestration.commands.report_command import Wanted, run_report
 from orchestration.commands.site_command import renew_site, run_site
 from tests.orchestration.tiny_project import AVERAGE, TinyProject, make_project
 
@@ -63,3 +64,26 @@ def test_commands_that_change_something_render_a_site_that_is_there(
     told = renew_site(project.settings())
     assert told is not None
     assert "the catalog site is as it was" in told
+
+
+def test_a_report_is_one_file_and_writes_over_nothing_else(
+    project: TinyProject, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = Wanted(tmp_path / "report.html", 20, None, "", "zh", False)
+    for _ in range(2):  # an earlier report is written over
+        run_report(wanted)
+        assert "one file" in capsys.readouterr().out
+    assert "报告" in wanted.html.read_text("utf-8") if wanted.html else False
+    run_report(Wanted(None, 20, None, "", None, True))
+    assert json.loads(capsys.readouterr().out)["catalog"].startswith("catalog-")
+    run_report(Wanted(None, 20, None, "", None, False))
+    assert "`ronghe report --html report.html`" in capsys.readouterr().out
+    (tmp_path / "thesis.html").write_text("mine")
+    with pytest.raises(OutputError, match="is there and is no report; give another name"):
+        run_report(Wanted(tmp_path / "thesis.html", 20, None, "", None, False))
+    with pytest.raises(OutputError, match="is in no folder that there is"):
+        run_report(Wanted(tmp_path / "no" / "report.html", 20, None, "", None, False))
+    with pytest.raises(SettingsError, match=r"--since is 'monday'; it must be a day"):
+        run_report(Wanted(None, 20, None, "monday", None, False))
+    with pytest.raises(SettingsError, match=r"--suite is 'zh'\. The catalog has colours"):
+        run_report(Wanted(None, 20, "zh", "", None, False))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import time
 from pathlib import Path
 
@@ -22,9 +23,10 @@ from resources.upstream.hub_source import HubModel
 from resources.upstream.model_sources import open_model_source
 from resources.upstream.source import wanted_files
 from tests.faulty_proxy import running_proxy
-from tests.resources.hub_server import COMMIT, running_hub
+from tests.resources.hub_server import COMMIT, running_hub, running_hub_of
 from tests.resources.processes import line, worker
 from tests.storage_servers import S3Server
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -426,6 +428,39 @@ def test_a_download_that_stays_a_part_is_refused(folder: Path, tmp_path: Path, m
             assert line(process) == COMMIT
             said = line(process)
     assert "ModelSourceError: model source hf://owner/name is downloaded in part" in said
+
+
+def test_a_pull_that_was_killed_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes that came are not asked for again, however the process ended."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    cache, weights = tmp_path / "home" / "hub", random.Random(0).randbytes(3 << 20)
+    write_model(tmp_path / "uploaded")
+    (tmp_path / "uploaded" / "model.safetensors").write_bytes(weights)
+    blobs = cache / "models--owner--name" / "blobs"
+    with running_hub_of({"owner/name": tmp_path / "uploaded"}) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        hub.held_at = 5 << 19
+        store = (tmp_path / "store").as_uri()
+        with worker("copy_from_hub", "hf://owner/name", store) as process:
+            wait_until(
+                lambda: sum(e.stat().st_size for e in blobs.glob("*.unfinished")) == 2 << 20,
+                "two of three parts",
+            )
+            process.kill()
+        hub.go_on.set()
+        hub.held_at = None
+        told: list[tuple[int, int]] = []
+        folder = HubModel("owner/name", cache=cache).fetch(lambda *done: told.append(done))
+    assert (folder / "model.safetensors").read_bytes() == weights
+    asked = [part for _, path, part in hub.requests if path.endswith("model.safetensors")]
+    assert [part for part in asked if part] == [f"bytes={2 << 20}-"]
+    assert told[0] == (2 << 20, 3 << 20)
+    assert told[-1] == (3 << 20, 3 << 20)
+    assert not list(blobs.glob("*.unfinished"))
 
 
 def test_the_memory_of_hashes_is_plain_json(folder: Path, tmp_path: Path) -> None:
