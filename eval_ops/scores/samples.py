@@ -6,7 +6,6 @@ from functools import cache, cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-from blake3 import blake3
 from numpy.typing import NDArray
 
 from eval_ops.errors import ScoresError
@@ -55,8 +54,7 @@ def samples_to_parquet(samples: Sequence[Sample]) -> bytes:
 
 def samples_from_parquet(data: bytes) -> tuple[Sample, ...]:
     """Read what `samples_to_parquet` wrote, of format 1 too; ScoresError when it is another."""
-    names = list(Sample.__dataclass_fields__)
-    rows: list[dict[str, Any]] = _table(_opened(data), names).to_pylist()
+    rows: list[dict[str, Any]] = _table(data, list(Sample.__dataclass_fields__)).to_pylist()
     for row in rows:
         row["loglikelihoods"] = tuple(row["loglikelihoods"])
     return tuple(Sample(**row) for row in rows)
@@ -109,89 +107,54 @@ def answers_of(samples: Sequence[Sample]) -> Answers:
 def answers_from_parquet(data: bytes) -> Answers:
     """Return whose rows a file of samples has and what each is worth, and nothing else of them.
 
-    Candidates answer the same items, and their files have the same bytes in the columns that say
-    which: these are decoded once (`_items_key`). ScoresError when it is another file, or when an
-    item has no value.
+    Candidates answer the same items: these become Python's objects once for all files whose columns
+    say the same. ScoresError when it is another file, or when an item has no value.
     """
-    file = _opened(data)
-    key = _items_key(file.metadata, data)
-    items = _seen.get(key) if key is not None else None
-    if items is None:
-        table = _table(file, [*NAMING, "value"])
-        columns = [
-            table.column(name).to_pylist() if name in table.column_names else [""] * table.num_rows
-            for name in NAMING
-        ]
-        items = Items(zip(*columns, strict=True))
-        if key is not None:
-            if len(_seen) >= MOST_SEEN:
-                _seen.clear()
-            _seen[key] = items
-    else:
-        table = _table(file, ["value"])
+    table = _table(data, [*NAMING, "value"])
     column = table.column("value")
     if column.null_count:
         raise ScoresError(f"the samples cannot be read: {column.null_count} have no value")
-    return Answers(items, column.to_numpy())
+    return Answers(_items_of(table.drop_columns("value")), column.to_numpy())
 
 
 NAMING = ("benchmark", "split", "item", "group")
 """The columns that say which item a row is about."""
-MOST_SEEN = 16
-"""Kinds of files whose items are kept: suites, by the versions of what wrote the files."""
+MOST_SEEN = 8
+"""Files whose items are kept, the last ones: as many suites are compared at once."""
 
-_seen: dict[bytes, Items] = {}
+_seen: list[tuple[Any, Items]] = []
 
 
-def _items_key(footer: Any, data: bytes) -> bytes | None:
-    """Return a digest of all that the naming columns are decoded from; None of an unusual file.
-
-    That is their bytes in the file, and what the footer says of them: types, codec, counts, where
-    in those bytes a dictionary and the values begin. Equal ones decode to equal columns.
-    """
-    schema = footer.schema
-    names: list[str] = schema.names
-    if footer.num_row_groups != 1 or not set(NAMING) <= set(names):
-        return None
-    group, view, hasher = footer.row_group(0), memoryview(data), blake3()
-    told: list[object] = [footer.num_rows]
-    for name in NAMING:
-        place = names.index(name)
-        leaf, chunk = schema.column(place), group.column(place)
-        values = chunk.data_page_offset
-        start = chunk.dictionary_page_offset if chunk.has_dictionary_page else values
-        end = start + chunk.total_compressed_size
-        if leaf.path != name or not 0 <= start <= values <= end <= len(data):
-            return None
-        told += (
-            chunk.physical_type, chunk.compression, chunk.num_values, leaf.max_definition_level,
-            values - start, end - start,
-        )  # fmt: skip
-        hasher.update(view[start:end])
-    hasher.update(repr(told).encode())
-    return hasher.digest()
+def _items_of(naming: Any) -> Items:
+    """The items of the naming columns, an arrow table: known ones where an equal table was seen."""
+    for known, items in _seen:
+        if known.equals(naming):
+            return items
+    try:
+        columns = [
+            naming.column(name).to_pylist()
+            if name in naming.column_names
+            else [""] * naming.num_rows
+            for name in NAMING
+        ]
+    except UnicodeDecodeError as error:
+        raise ScoresError(f"the samples cannot be read: {error}") from None
+    items = Items(zip(*columns, strict=True))
+    _seen[:] = [(naming, items), *_seen[: MOST_SEEN - 1]]
+    return items
 
 
 NEW_COLUMNS = frozenset({"group", "text", "length"})
 """Columns that a file of format 1 has not."""
 
 
-def _opened(data: bytes) -> Any:
-    """A file of samples, of which the footer is read."""
+def _table(data: bytes, names: Sequence[str]) -> Any:
+    """The named columns of a file of samples, as an arrow table."""
     pa, pq = _arrow()
     try:
-        return pq.ParquetFile(pa.BufferReader(data))
-    except (pa.ArrowException, ValueError, OSError) as error:
-        raise ScoresError(f"the samples cannot be read: {error}") from None
-
-
-def _table(file: Any, names: Sequence[str]) -> Any:
-    """The named columns of a file of samples, as an arrow table."""
-    pa, _ = _arrow()
-    try:
-        read = list(names)
-        if not NEW_COLUMNS.isdisjoint(names) and NEW_COLUMNS.isdisjoint(file.schema_arrow.names):
-            read = [name for name in names if name not in NEW_COLUMNS]
+        file = pq.ParquetFile(pa.BufferReader(data))
+        earlier = NEW_COLUMNS.isdisjoint(file.schema_arrow.names)
+        read = [name for name in names if not (earlier and name in NEW_COLUMNS)]
         table = file.read(read, use_threads=False)
         wanted = _schema_of(tuple(read))
         return table if table.schema.equals(wanted) else table.cast(wanted)
