@@ -189,7 +189,7 @@ def _add_candidates(
         if present is not None:
             label, members = f"{recipe.name} {experts} {coefficient}", tuple(experts.split("+"))
             of_point, digest, source = present
-            held += sum(score.n for score in of_point.scores)
+            held += sum(score.n for score in of_point.scores) if keep else 0
             found.entries.append(
                 Entry(kind, label, of_point, recipe.name, members, coefficient, digest, source)
             )

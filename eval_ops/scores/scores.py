@@ -111,13 +111,18 @@ class SuiteScores:
 
     def score(self, benchmark: str, split: str = "test") -> Score:
         """Return one score; PairingError when there is none for this benchmark and split."""
-        for score in self.scores:
-            if score.benchmark == benchmark and score.split == split:
-                return score
+        score = self._by_part.get((benchmark, split))
+        if score is not None:
+            return score
         raise PairingError(
             f"suite '{self.suite}': benchmark '{benchmark}' has no {split} items that were scored; "
             f"add items with split '{split}' to it (for a built-in task: set validation_share)"
         )
+
+    @cached_property
+    def _by_part(self) -> dict[tuple[str, str], Score]:
+        """The scores by benchmark and split: a leaderboard asks for each of them several times."""
+        return {(each.benchmark, each.split): each for each in reversed(self.scores)}
 
     def mean(self, split: str = "test") -> Mean:
         """Return the unweighted mean over the benchmarks, its standard error and interval.

@@ -226,6 +226,12 @@ def test_a_champion_reads_its_own_recipe_and_the_experts(
     assert counted["scores.json"] == of_one + len(SETS)
 
 
+def skilled(least: float, most: float) -> str:
+    """A name whose made-up answers are right in about such a share."""
+    tried = (f"skill {number}" for number in itertools.count())
+    return next(each for each in tried if least < random.Random(each).uniform(0.2, 0.9) < most)
+
+
 def test_a_promotion_reads_each_candidate_once_and_decodes_their_items_once(
     store: ArtifactStore,
     scored: Contest,
@@ -237,13 +243,13 @@ def test_a_promotion_reads_each_candidate_once_and_decodes_their_items_once(
     monkeypatch.setattr(samples, "_seen", [])
     monkeypatch.setattr(samples, "Items", lambda rows: seen.append(made := items(rows)) or made)
     monkeypatch.setattr(type(store.upkeep), "manifests", lambda _: pytest.fail("all were listed"))
-    for recipe in scored.recipes:
-        promoted = promote(store, scored, recipe, "cpu", 1)
-        if promoted is not None and promoted.changed:
-            break
-        counted.clear()
-        scoring._opened.clear()  # pyright: ignore[reportPrivateUsage]
+    for name in EXPERTS:
+        score(store, scored, "model", "model_scores/one", name, skilled(0.2, 0.3))
+    made = names.merged_checkpoint("ties"), names.scores("ties")
+    score(store, scored, *made, "x|e1+e2", skilled(0.85, 0.9))
+    promoted = promote(store, scored, scored.recipe("ties"), "cpu", 1)
     assert isinstance(promoted, ranking.Promotion)
+    assert promoted.changed
     assert promoted.optimism is not None
     of_one = 1 + len(EXPERTS) + len(SETS)
     again = 1  # the best expert, whose answers were let go of when they had been checked

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pyarrow as pa  # pyright: ignore[reportMissingTypeStubs]
 import pyarrow.parquet as pq  # pyright: ignore[reportMissingTypeStubs]
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval_ops.errors import ScoresError
@@ -53,6 +53,7 @@ def expected(samples: Sequence[Sample]) -> object:
     return tables, groups, {part: len(items) for part, items in tables.items()}
 
 
+@settings(max_examples=30)
 @given(ROWS, ROWS)
 def test_answers_are_those_of_the_samples(
     rows: list[tuple[str, str, str, str]], others: list[tuple[str, str, str, str]]
@@ -94,7 +95,7 @@ def test_a_changed_byte_is_read_as_if_nothing_had_been_seen(
     first = answers_from_parquet(sound)
     seen = list(module._seen)  # pyright: ignore[reportPrivateUsage]
     assert len(seen) == 1
-    for place in range(4, len(sound) - 8, 11):
+    for place in range(4, len(sound) - 8, 23):
         data = bytearray(sound)
         data[place] ^= 1 << place % 8
         monkeypatch.setattr(module, "_seen", [])
@@ -102,6 +103,14 @@ def test_a_changed_byte_is_read_as_if_nothing_had_been_seen(
         monkeypatch.setattr(module, "_seen", [*seen])
         assert outcome(bytes(data)) == cold, f"byte {place} of {len(sound)}"
     assert told(first) == expected(samples_from_parquet(sound))
+
+
+def test_numbers_of_a_column_in_parts() -> None:
+    """Several chunks, one of them a part of another array, and none at all."""
+    whole = pa.array([0.0, 1.0, 2.0, 3.0])
+    column = pa.chunked_array([whole.slice(1, 2), pa.array([], pa.float64()), whole[3:]])
+    assert module._floats(column).tolist() == [1.0, 2.0, 3.0]  # pyright: ignore[reportPrivateUsage]
+    assert module._floats(column.slice(0, 0)).tolist() == []  # pyright: ignore[reportPrivateUsage]
 
 
 def test_a_file_of_another_hand_is_read_too() -> None:
