@@ -1,6 +1,7 @@
 """Files of samples: what they answer is decoded once for all that answer the same items."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pyarrow as pa  # pyright: ignore[reportMissingTypeStubs]
 import pyarrow.parquet as pq  # pyright: ignore[reportMissingTypeStubs]
@@ -116,7 +117,10 @@ def test_numbers_of_a_column_in_parts() -> None:
 def test_a_file_of_another_hand_is_read_too() -> None:
     samples = made([("b", "test", f"{n}", "") for n in range(6)])
     table = pq.read_table(pa.BufferReader(samples_to_parquet(samples)))
-    for options in ({"row_group_size": 2}, {"compression": "none"}, {"use_dictionary": False}):
+    several: list[dict[str, Any]] = [
+        {"row_group_size": 2}, {"compression": "none"}, {"use_dictionary": False}
+    ]  # fmt: skip
+    for options in several:
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, **options)
         assert told(answers_from_parquet(sink.getvalue().to_pybytes())) == expected(samples)
