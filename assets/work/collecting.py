@@ -89,6 +89,20 @@ class Collected:
     damaged: dict[str, str]
     left: dict[str, Left] = field(default_factory=dict[str, Left])
 
+    def left_ahead(self, candidate: Entry) -> Left | None:
+        """Return the best on validation items of what lost to the champion early, if it is ahead.
+
+        It was the one to judge, and was judged: the next best one gets no turn in its place.
+        """
+        lost = [
+            (each.validation, each.label, each)
+            for each in self.left.values()
+            if each.role == "champion" and each.validation is not None and each.loose is None
+        ]
+        best = max(lost, default=None, key=lambda each: each[:2])
+        ahead = best is not None and best[0] > candidate.scores.mean("validation").value
+        return best[2] if best is not None and ahead else None
+
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
@@ -112,13 +126,15 @@ def collect_entries(
     recipes: Sequence[RankedRecipe] | None = None,
     known: KnownComparisons | None = None,
     earlier: EarlierBoard | None = None,
+    keep: int = 0,
 ) -> Collected:
     """Collect every live model and candidate that is scored; count those that are not.
 
     Scores count when they are of the checkpoint that the name stands for now, on just this suite.
     Of the contest's recipes only `recipes` are looked at, where they are given, and of broken ones
     those with rows on the `earlier` leaderboard. The samples of scores that an earlier leaderboard
-    has read, as `known` says, are read only where they are compared anew.
+    has read, as `known` says, are read only where they are compared anew. Of what was read some
+    `keep` values of candidates stay, until the caller forgets them (`SuiteScores.forget_samples`).
     """
     read = known.read if known else frozenset[str]()
     members = (*contest.bases, *contest.experts)
@@ -139,7 +155,7 @@ def collect_entries(
                 found.entries.append(Entry(kind, name, of_model, digest=digest, source=source))
     for recipe in contest.recipes if recipes is None else recipes:
         if recipe.suite == suite.name:
-            _add_candidates(store, recipe, suite, read, found)
+            _add_candidates(store, recipe, suite, read, found, keep)
     if earlier is not None:
         for name in contest.broken.recipes:
             average, points = earlier.is_average(suite.name, name), earlier.points(suite.name, name)
@@ -154,6 +170,7 @@ def _add_candidates(
     suite: "Suite",
     read: Set[str],
     found: Collected,
+    keep: int = 0,
 ) -> None:
     kind = "average" if recipe.plain_average else "candidate"
     asset = names.scores(recipe.name)
@@ -161,15 +178,18 @@ def _add_candidates(
     scores = names.table_of(store, asset, recipe.points)
     found.damaged.update(checkpoints.damaged)
     found.damaged.update(scores.damaged)
+    held = 0
     for partition, (experts, coefficient) in recipe.points.items():
         if _was_left(store, recipe, partition, checkpoints.refs, scores.refs, suite, found):
             continue
         pair, name = (scores.refs.get(partition), checkpoints.refs.get(partition)), partition
-        present = _scores_of(store, *pair, suite, read, found.damaged, f"{asset} [{name}]")
+        called = f"{asset} [{name}]"
+        present = _scores_of(store, *pair, suite, read, found.damaged, called, held < keep)
         found.unscored += present is None
         if present is not None:
             label, members = f"{recipe.name} {experts} {coefficient}", tuple(experts.split("+"))
             of_point, digest, source = present
+            held += sum(score.n for score in of_point.scores) if keep else 0
             found.entries.append(
                 Entry(kind, label, of_point, recipe.name, members, coefficient, digest, source)
             )
@@ -222,6 +242,7 @@ def _scores_of(
     read: Set[str],
     damaged: dict[str, str],
     name: str,
+    kept: bool = False,
 ) -> tuple[SuiteScores, str, str] | None:
     """Scores, checkpoint digest and scores' content digest behind two refs, when these belong
     together and to the suite. What is wrong with scores that cannot be read goes into `damaged`
@@ -235,7 +256,7 @@ def _scores_of(
         if (scored, artifact.manifest["suite"]["digest"]) != (checkpoint.digest, suite.digest):
             return None
         source = artifact.content_digest
-        return open_scores(artifact, checked=source not in read), scored, source
+        return open_scores(artifact, source not in read, not kept), scored, source
     except (DamagedArtifactError, MissingArtifactError, ScoresError) as error:
         damaged[name] = f"{type(error).__name__}: {error}"
     except (KeyError, TypeError):

@@ -10,7 +10,6 @@ from assets.work.champion_history import set_aside
 from assets.work.collecting import (
     Collected,
     Contest,
-    Left,
     RankedRecipe,
     collect_entries,
     collector_paused,
@@ -46,6 +45,8 @@ if TYPE_CHECKING:
 LEADERBOARD = "leaderboard"
 SOURCES = ".sources"
 """Ends the name of a leaderboard's file that says which scores its rows were made from."""
+MOST_VALUES = 4_000_000
+"""Values of answers that a promotion keeps of what it has checked: 32 MB."""
 
 
 @dataclass(frozen=True)
@@ -238,8 +239,26 @@ def promote(
     if recipe.suite in contest.broken.suites:
         return Held(contest.broken.suites[recipe.suite], champion, fault=False)
     suite = load_suite(contest.suites[recipe.suite])
+    scoring = Scoring(suite, device, threads, run)
     known = _known(_earlier_leaderboard(store), suite.name)
-    collected = collect_entries(store, contest, suite, [recipe], known)
+    with collector_paused():
+        collected = collect_entries(store, contest, suite, [recipe], known, keep=MOST_VALUES)
+    try:
+        return _judged(store, recipe, collected, champion, scoring, stream)
+    finally:
+        for entry in collected.entries:
+            entry.scores.forget_samples()
+
+
+def _judged(
+    store: "ArtifactStore",
+    recipe: RankedRecipe,
+    collected: Collected,
+    champion: "Artifact | None",
+    scoring: Scoring,
+    stream: "StreamSettings",
+) -> Promotion | Held | None:
+    """What the gate says of the best of what was collected."""
     if collected.damaged:
         told = (f"{name}: {problem}" for name, problem in collected.damaged.items())
         return Held("; ".join(told), champion, fault=True)
@@ -250,14 +269,14 @@ def promote(
         why = why_none(store, collected.entries, recipe.name)
         return Held(why, champion, fault=False) if why is not None else None
     ref = names.history_of(store, names.champion(recipe.name))
-    aside = set_aside(store, ref, suite.digest)
+    aside = set_aside(store, ref, scoring.suite.digest)
     candidates.sort(key=lambda entry: -entry.scores.mean("validation").value)
     candidate = next((each for each in candidates if each.digest not in aside), None)
     if candidate is None:
         best = candidates[0]
         reasons = (f"{best.label} {aside[str(best.digest)]}",)
         return Promotion(best, None, champion, False, reasons)
-    ahead = _left_ahead(collected, candidate)
+    ahead = collected.left_ahead(candidate)
     if ahead is not None and champion is not None:
         told = f"{ahead.label} is the best candidate on validation items, and {ahead.because}"
         return Held(told, champion, fault=False)
@@ -267,7 +286,6 @@ def promote(
         return Promotion(candidate, None, champion, False, reasons)
     incumbent = None
     if champion is not None:
-        scoring = Scoring(suite, device, threads, run)
         incumbent = score_virtual(store, champion, scoring, stream).scores
     decision = decide(candidate.scores, experts, incumbent, parse_gate(recipe.gate))
     blocked = why_unpublishable(store, str(candidate.digest), recipe) if decision.promote else None
@@ -275,27 +293,12 @@ def promote(
         return Held(f"{candidate.label}: {blocked}", champion, fault=False, licences=True)
     if decision.promote:
         _kept(store, recipe, store.get("checkpoint", str(candidate.digest)), stream)
-        _crown(store, recipe, candidate, decision, run)
-        settle(store, recipe.name, stream, run)  # where it was withdrawn meanwhile
+        _crown(store, recipe, candidate, decision, scoring.run)
+        settle(store, recipe.name, stream, scoring.run)  # where it was withdrawn meanwhile
         champion = names.resolve(store, names.champion(recipe.name))
     tried = [entry for entry in entries if entry.recipe == recipe.name] if decision.promote else []
     luck = optimism_of(tried) if tried else None  # it reads the answers of all of them
     return Promotion(candidate, decision, champion, decision.promote, decision.reasons, luck)
-
-
-def _left_ahead(collected: Collected, candidate: Entry) -> Left | None:
-    """The best on validation items of those that lost to the champion early, if it is ahead.
-
-    It was the one to judge, and was judged: the next best one gets no turn in its place.
-    """
-    lost = [
-        (each.validation, each.label, each)
-        for each in collected.left.values()
-        if each.role == "champion" and each.validation is not None and each.loose is None
-    ]
-    best = max(lost, default=None, key=lambda each: each[:2])
-    ahead = best is not None and best[0] > candidate.scores.mean("validation").value
-    return best[2] if best is not None and ahead else None
 
 
 def _kept(

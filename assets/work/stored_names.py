@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 LEAST = 6
 """Characters that name a digest, where it is the only one that begins so."""
+WHOLE = 64
+"""Characters of a whole digest."""
 HEX = frozenset("0123456789abcdef")
 LOADABLE = (MODEL, CHECKPOINT, PACKED)
 """Kinds that a model is loaded from. One content may have several; the first is opened."""
@@ -136,6 +138,11 @@ def _by_label(store: "ArtifactStore", text: str) -> Named | None:
 def _by_digest(store: "ArtifactStore", text: str) -> Named | None:
     if len(text) < LEAST or not set(text) <= HEX:
         return None
+    if len(text) == WHOLE:  # nothing has to be listed to find what begins so
+        known = store.upkeep.read_manifests([(kind, text) for kind in LOADABLE])
+        kind = next((each for each in LOADABLE if (each, text) in known), None)
+        if kind is not None:
+            return Named(text, kind, text)
     found: dict[str, list[str]] = {}
     for kind, digest in store.upkeep.manifests():
         if digest.startswith(text):

@@ -83,9 +83,11 @@ def _matrix(
 ) -> None:
     """Draw one matrix [n, n], with its numbers where there is room."""
     share, n = _share(len(names)), len(names)
-    shown = _pooled(values, share) if share > 1 else values
-    lowest, highest = limits
-    image = axes.imshow(shown, colours, vmin=lowest, vmax=highest, interpolation="nearest")
+    if n <= MOST_NUMBERED:
+        lowest, highest = limits
+        image = axes.imshow(values, colours, vmin=lowest, vmax=highest, interpolation="nearest")
+    else:
+        image = _cells(axes, _pooled(values, share), colours, limits)
     step = 1 if n <= MOST_NUMBERED else -(-n // MOST_NAMES)
     names = names[::step]
     places = [number * step / share for number in range(len(names))]
@@ -97,6 +99,24 @@ def _matrix(
     figure.colorbar(image, ax=axes, shrink=0.85).ax.tick_params(labelsize=7)
     if n <= MOST_NUMBERED:
         _write_numbers(axes, image, values)
+
+
+def _cells(
+    axes: Any, values: NDArray[np.float64], colours: str, limits: tuple[float, float]
+) -> Any:
+    """Draw the cells of a matrix as `imshow` does, by a third of its memory.
+
+    That spreads the numbers over all pixels, in float64, before it colours them.
+    """
+    from matplotlib.image import PcolorImage
+
+    edges = np.arange(len(values) + 1) - 0.5
+    image = PcolorImage(axes, edges, edges, values, cmap=colours)
+    image.set_clim(*limits)
+    image.set_clip_path(axes.patch)
+    axes.add_image(image)
+    axes.set(xlim=(-0.5, edges[-1]), ylim=(edges[-1], -0.5), aspect="equal")
+    return image
 
 
 def _write_numbers(axes: Any, image: Any, values: Sequence[Sequence[float]]) -> None:

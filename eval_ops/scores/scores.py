@@ -11,7 +11,13 @@ from blake3 import blake3
 
 from eval_ops.errors import PairingError, ScoresError
 from eval_ops.scores.intervals import clustered_stderr, interval_of, mean_interval, stated_interval
-from eval_ops.scores.samples import Sample, answers_from_parquet, samples_to_parquet
+from eval_ops.scores.samples import (
+    Answers,
+    Sample,
+    answers_from_parquet,
+    answers_of,
+    samples_to_parquet,
+)
 from eval_ops.scores.samples import samples_from_parquet as samples_from_parquet
 
 SCORES_FORMAT = 2
@@ -64,10 +70,6 @@ class Score:
             object.__setattr__(self, "high", high)
 
 
-Table = dict[tuple[str, str], dict[str, float]]
-Groups = dict[tuple[str, str], dict[str, str]]
-
-
 @dataclass(frozen=True)
 class SuiteScores:
     """All scores of one checkpoint on one suite; `samples` may be left out when not needed.
@@ -89,30 +91,18 @@ class SuiteScores:
         """The benchmarks' names, in the suite's order."""
         return tuple(dict.fromkeys(score.benchmark for score in self.scores))
 
-    @property
-    def _values(self) -> Table:
-        return self._read[0]
-
     @cached_property
-    def _read(self) -> tuple[Table, Groups]:
-        """Item → value, and item → group of the items that have one, by benchmark and split."""
-        table: Table = {}
-        groups: Groups = {}
-        if self.parquet is not None and not self.samples:
-            answers = answers_from_parquet(self.parquet())
-        else:
-            answers = ((s.benchmark, s.split, s.item, s.value, s.group) for s in self.samples)
-        for benchmark, split, item, value, group in answers:
-            table.setdefault((benchmark, split), {})[item] = value
-            if group:
-                groups.setdefault((benchmark, split), {})[item] = group
-        if self.parquet is not None and not self.samples:
-            self._check_counts(table)
-        return table, groups
+    def _read(self) -> Answers:
+        """What each item is worth."""
+        if self.parquet is None or self.samples:
+            return answers_of(self.samples)
+        answers = answers_from_parquet(self.parquet())
+        self._check_counts(answers)
+        return answers
 
     def check_samples(self) -> None:
         """Read the samples now. Raises ScoresError where they cannot be, or give other scores."""
-        self._check_counts(self._values)
+        self._check_counts(self._read)
 
     def forget_samples(self) -> None:
         """Let go of the samples' values where they can be read again, for the sake of memory."""
@@ -121,13 +111,18 @@ class SuiteScores:
 
     def score(self, benchmark: str, split: str = "test") -> Score:
         """Return one score; PairingError when there is none for this benchmark and split."""
-        for score in self.scores:
-            if score.benchmark == benchmark and score.split == split:
-                return score
+        score = self._by_part.get((benchmark, split))
+        if score is not None:
+            return score
         raise PairingError(
             f"suite '{self.suite}': benchmark '{benchmark}' has no {split} items that were scored; "
             f"add items with split '{split}' to it (for a built-in task: set validation_share)"
         )
+
+    @cached_property
+    def _by_part(self) -> dict[tuple[str, str], Score]:
+        """The scores by benchmark and split: a leaderboard asks for each of them several times."""
+        return {(each.benchmark, each.split): each for each in reversed(self.scores)}
 
     def mean(self, split: str = "test") -> Mean:
         """Return the unweighted mean over the benchmarks, its standard error and interval.
@@ -156,19 +151,21 @@ class SuiteScores:
 
     def values(self, benchmark: str, split: str = "test") -> dict[str, float]:
         """Return item id → value. PairingError when this object carries no samples of these."""
+        self._check_part(benchmark, split)
+        return self._read.table(benchmark, split)
+
+    def groups(self, benchmark: str, split: str = "test") -> Mapping[str, str]:
+        """Return item id → group for the items that share a passage; PairingError as `values`."""
+        self._check_part(benchmark, split)
+        return self._read.items.groups.get((benchmark, split), {})
+
+    def _check_part(self, benchmark: str, split: str) -> None:
         self.score(benchmark, split)
-        try:
-            return self._values[benchmark, split]
-        except KeyError:
+        if (benchmark, split) not in self._read.items.of:
             raise PairingError(
                 f"suite '{self.suite}': these scores carry no samples of '{benchmark}' ({split}); "
                 "load them together with their Parquet file to compare item by item"
-            ) from None
-
-    def groups(self, benchmark: str, split: str = "test") -> dict[str, str]:
-        """Return item id → group for the items that share a passage; PairingError as `values`."""
-        self.values(benchmark, split)
-        return self._read[1].get((benchmark, split), {})
+            )
 
     def to_json(self) -> str:
         """Write everything but the samples, as JSON."""
@@ -229,8 +226,8 @@ class SuiteScores:
         """Write the samples as one Parquet file: a row an answer, the columns of `Sample`."""
         return samples_to_parquet(self.samples)
 
-    def _check_counts(self, values: Mapping[tuple[str, str], Mapping[str, float]]) -> None:
-        counted = {key: len(items) for key, items in values.items()}
+    def _check_counts(self, answers: Answers) -> None:
+        counted = answers.items.counts
         stated = {(score.benchmark, score.split): score.n for score in self.scores}
         if counted != stated:
             raise ScoresError(

@@ -32,17 +32,19 @@ class _Unknown(Exception):
     """This transformers knows no such architecture, or is not here."""
 
 
+def _imported(*names: str) -> list[Any]:
+    """Import modules; they have no types here."""
+    try:
+        return [import_module(name) for name in names]
+    except ImportError as error:
+        raise _Unknown(f"{error.name} is not installed") from error
+
+
 class _Loader:
     """What transformers says of tensors; it is imported once."""
 
     def __init__(self) -> None:
-        try:
-            for name in ("accelerate", "safetensors"):  # which the loading below needs
-                import_module(name)
-            torch: Any = import_module("torch")
-            transformers: Any = import_module("transformers")
-        except ImportError as error:
-            raise _Unknown(f"{error.name} is not installed") from error
+        torch, transformers = _imported("torch", "transformers")
         self._torch = torch
         self._transformers = transformers
         transformers.logging.set_verbosity(transformers.logging.CRITICAL)
@@ -51,7 +53,9 @@ class _Loader:
     def look(self, config: dict[str, Any], tensors: list[tuple[str, list[int]]]) -> dict[str, Any]:
         """Return what is missing, unexpected and mismatched of tensors, by name."""
         plain = {key: value for key, value in config.items() if key not in _NOT_TAKEN}
-        made = self._kind(config).from_dict(plain)
+        kind = self._kind(config)
+        _imported("accelerate", "safetensors")  # 100 MB, which only the loading below needs
+        made = kind.from_dict(plain)
         found: dict[str, Any] | None = None
         for each in self._classes(made, config.get("architectures")):
             state = {
@@ -111,10 +115,11 @@ class _Loader:
 
         `architectures` names the class where config.json does not.
         """
-        safe_open: Any = import_module("safetensors").safe_open
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if not config.get("architectures"):
             config["architectures"] = architectures
+        self._kind(config)  # no file is opened for what is not known
+        safe_open: Any = _imported("safetensors")[0].safe_open
         tensors: list[tuple[str, list[int]]] = []
         for file in sorted(folder.glob("*.safetensors")):
             with safe_open(file, framework="pt", device="cpu") as opened:

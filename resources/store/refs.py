@@ -9,11 +9,11 @@ import json
 import random
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 from resources.errors import (
     AttemptError,
@@ -31,6 +31,9 @@ from resources.store.names import (
     ref_key,
     refuse_secrets,
 )
+
+Key = TypeVar("Key")
+Found = TypeVar("Found")
 
 _FORMAT = 1
 _TRIES = 60
@@ -175,20 +178,28 @@ def read_refs(place: Place, catalog: str | None, asset: str) -> RefTable:
         except DamagedArtifactError as error:
             return error
 
-    def read_stretch(stretch: Sequence[str]) -> list[Ref | DamagedArtifactError | None]:
-        return [read(key) for key in stretch]
+    for key, ref in zip(keys, read_at_once(read, keys, "refs"), strict=True):
+        if isinstance(ref, DamagedArtifactError):
+            damaged[partition_of(key)] = ref
+        elif ref is not None:
+            refs[ref.partition] = ref
+    return RefTable(refs, damaged)
 
-    # Handing one small read to a thread costs as much as the read; few refs are still read at once.
+
+def read_at_once(read: Callable[[Key], Found], keys: Sequence[Key], name: str) -> list[Found]:
+    """Return what `read` gives for each key, in order, by READERS threads with this name.
+
+    Handing one small read to a thread costs as much as the read, so many are handed over in
+    stretches; few are still read at once, each by a thread of its own.
+    """
     length = max(1, min(STRETCH, len(keys) // (4 * READERS)))
     stretches = [keys[start : start + length] for start in range(0, len(keys), length)]
-    with ThreadPoolExecutor(READERS, "refs") as pool:
-        known = chain.from_iterable(pool.map(read_stretch, stretches))
-        for key, ref in zip(keys, known, strict=True):
-            if isinstance(ref, DamagedArtifactError):
-                damaged[partition_of(key)] = ref
-            elif ref is not None:
-                refs[ref.partition] = ref
-    return RefTable(refs, damaged)
+
+    def read_stretch(stretch: Sequence[Key]) -> list[Found]:
+        return [read(key) for key in stretch]
+
+    with ThreadPoolExecutor(READERS, name) as pool:
+        return [*chain.from_iterable(pool.map(read_stretch, stretches))]
 
 
 def load_ref(place: Place, key: str, catalog: str | None) -> Ref | None:

@@ -9,7 +9,6 @@ Nothing in here decides what is bad: it finds, and moves what it is told to.
 import json
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +30,7 @@ from resources.store.names import (
 )
 from resources.store.namespaces import EARLIER, Namespace, catalogs, earlier_owner, earlier_refs
 from resources.store.people import this_person
-from resources.store.refs import READERS, Ref, load_ref
+from resources.store.refs import Ref, load_ref, read_at_once
 from resources.store.virtual import unwrite
 
 
@@ -114,8 +113,7 @@ class Upkeep:
     ) -> list[StoredRef]:
         """Read refs by catalog and key, and those without a catalog, at once."""
         pairs = [*keys, *((None, key) for key in earlier)]
-        with ThreadPoolExecutor(READERS, "refs") as pool:
-            return list(pool.map(lambda pair: self.read_ref(*pair), pairs))
+        return read_at_once(lambda pair: self.read_ref(*pair), pairs, "refs")
 
     def read_ref(self, catalog: str | None, key: str) -> StoredRef:
         """Read one ref where it lies; a fault is told, not raised."""
@@ -156,10 +154,8 @@ class Upkeep:
                 return error
 
         listed = list(names)
-        with ThreadPoolExecutor(READERS, "manifests") as pool:
-            found = pool.map(read, listed)
-            pairs = zip(listed, found, strict=True)
-            return {name: manifest for name, manifest in pairs if manifest is not None}
+        pairs = zip(listed, read_at_once(read, listed, "manifests"), strict=True)
+        return {name: manifest for name, manifest in pairs if manifest is not None}
 
     def note_faults(self) -> list[tuple[str, str]]:
         """Return (key, problem) of each of the store's own notes that cannot be read."""

@@ -12,7 +12,7 @@ from blake3 import blake3
 from assets.work import names, ranking, scoring
 from assets.work.ranking import Contest, RankedRecipe, promote, rank
 from assets.work.suite_files import load_suite
-from eval_ops.scores import leaderboard, scores_digest
+from eval_ops.scores import leaderboard, samples, scores_digest
 from eval_ops.scores.scores import Sample, SuiteScores, summarize
 from resources.store import Artifact, ArtifactStore
 
@@ -224,3 +224,37 @@ def test_a_champion_reads_its_own_recipe_and_the_experts(
     assert counted["samples.parquet"] <= 3
     promote(store, scored, scored.recipe("dare"), "cpu", 1)
     assert counted["scores.json"] == of_one + len(SETS)
+
+
+def skilled(least: float, most: float) -> str:
+    """A name whose made-up answers are right in about such a share."""
+    tried = (f"skill {number}" for number in itertools.count())
+    return next(each for each in tried if least < random.Random(each).uniform(0.2, 0.9) < most)
+
+
+def test_a_promotion_reads_each_candidate_once_and_decodes_their_items_once(
+    store: ArtifactStore,
+    scored: Contest,
+    counted: Counter[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing was ranked before: all is checked, and the optimism takes what was read for that."""
+    items, seen = samples.Items, list[object]()
+    monkeypatch.setattr(samples, "_seen", [])
+    monkeypatch.setattr(samples, "Items", lambda rows: seen.append(made := items(rows)) or made)
+    monkeypatch.setattr(type(store.upkeep), "manifests", lambda _: pytest.fail("all were listed"))
+    for name in EXPERTS:
+        score(store, scored, "model", "model_scores/one", name, skilled(0.2, 0.3))
+    made = names.merged_checkpoint("ties"), names.scores("ties")
+    score(store, scored, *made, "x|e1+e2", skilled(0.85, 0.9))
+    promoted = promote(store, scored, scored.recipe("ties"), "cpu", 1)
+    assert isinstance(promoted, ranking.Promotion)
+    assert promoted.changed
+    assert promoted.optimism is not None
+    of_one = 1 + len(EXPERTS) + len(SETS)
+    again = 1  # the best expert, whose answers were let go of when they had been checked
+    assert counted["samples.parquet"] == of_one + again
+    assert len(seen) == 1
+    opened = scoring._opened.values()  # pyright: ignore[reportPrivateUsage]
+    assert len(opened) == of_one
+    assert not any("_read" in vars(each) for each in opened)
