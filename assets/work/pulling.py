@@ -213,7 +213,7 @@ def _refuse(model: UpstreamModel, source: "ByteSource") -> None:
 def open_models(
     store: "ArtifactStore", base: str, experts: Sequence[str]
 ) -> dict[str, "Checkpoint"]:
-    """Open published models by name, from their headers: the base, and its experts.
+    """Open published models by name, from their headers: the base ("" for none), and its experts.
 
     An adapter is opened over the base. Raises MissingArtifactError, CheckpointError, and
     CompatibilityError for an adapter that does not fit.
@@ -223,7 +223,7 @@ def open_models(
     from resources.errors import MissingArtifactError
 
     opened: dict[str, Checkpoint] = {}
-    for name in (base, *experts):
+    for name in filter(None, (base, *experts)):
         artifact = stored_model(store, name)
         if artifact is None:
             raise MissingArtifactError(

@@ -1,6 +1,6 @@
 """What is written: recipes, their steps and sections, and every fault in them."""
 
-from merge_ops.recipes import document
+from merge_ops.recipes import document, windows
 from merge_ops.recipes.reading import parse_recipe
 from merge_ops.recipes.recipe import ALL, ALL_PAIRS, Coefficient, Recipe, set_id
 from merge_ops.recipes.recipe_check import check_recipe
@@ -17,4 +17,5 @@ __all__ = [
     "load_steps",
     "parse_recipe",
     "set_id",
+    "windows",
 ]
