@@ -44,7 +44,11 @@ from orchestration.executors import step_executor
 from orchestration.recipe_versions import digest_of, is_plain_average, recipe_version
 from orchestration.settings import Settings, load_settings
 from orchestration.site_asset import site_asset
-from orchestration.training_runs import training_run_assets, training_run_definitions
+from orchestration.training_runs import (
+    course_assets,
+    training_run_assets,
+    training_run_definitions,
+)
 from resources.compute import gpu_op_tags
 
 KINDS = ("recipe", "suite", "model")
@@ -122,6 +126,7 @@ def _contest(partitions: Partitions) -> Contest:
         recipes=[_ranked(recipe, partitions) for recipe in recipes],
         suites=dict(sorted(used.items())),
         imported={name: path for name, (path, _) in catalog.imported.items()},
+        runs=catalog.suites_of_runs,
         broken=Broken(*({n: str(p) for n, p in catalog.broken_of(k).items()} for k in KINDS)),
     )
 
@@ -131,6 +136,7 @@ def _assets(
 ) -> Iterator[Any]:
     for part in partitions.catalog.broken.values():
         yield build_broken_part(part.kind, part.name, str(part), when_inputs_change())
+    catalog = partitions.catalog
     yield from _shared_assets(partitions)
     yield from training_run_assets(partitions)
     yield from _checked_suites(partitions.catalog)
@@ -144,6 +150,7 @@ def _assets(
         for made in _recipe_assets(partitions, merge):
             yield with_words(made, recipe.title, recipe.description)
     yield from _results(partitions)
+    yield from course_assets(catalog, merges)
     yield site_asset(partitions, _contest(partitions), name)
 
 
@@ -287,6 +294,7 @@ def _ranked(recipe: Recipe, partitions: Partitions) -> RankedRecipe:
         recipe.gate,
         recipe.kept,
         recipe.accept_licence_conflicts,
+        not partitions.catalog.takes_experts(recipe),
     )
 
 

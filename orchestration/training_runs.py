@@ -6,17 +6,27 @@ New steps become dynamic partitions by the sensor here, by the observation that 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from assets.merged_checkpoints import MergeRecipe
+from assets.run_scores import build_course, build_run_scores
 from assets.run_windows import RunWindow, build_run_window
 from assets.training_runs import UPSTREAM, build_run_step, build_upstream_run_step
 from assets.work import names
 from assets.work.training_runs import find_steps
-from orchestration.automation import OBSERVE_EVERY, when_inputs_change, when_steps_come
+from orchestration.automation import (
+    OBSERVE_EVERY,
+    when_any_input_changes,
+    when_inputs_change,
+    when_steps_come,
+)
 from orchestration.catalogs import Catalog, Partitions
+from orchestration.recipe_versions import digest_of
 from orchestration.retention import forget_old_looks
+from resources.compute import gpu_op_tags
 
 if TYPE_CHECKING:
     from assets.dagster_internals import UnresolvedAssetJobDefinition
@@ -45,6 +55,30 @@ def training_run_assets(partitions: Partitions) -> Iterator[Any]:
     yield build_run_step(catalog.runs, partitions.run_steps, when_inputs_change())
     for window in run_windows(partitions):
         yield build_run_window(window, when_steps_come())
+    suites = _sound_suites(catalog)
+    if suites:
+        digests = {run: [digest for _, digest in each] for run, each in suites.items()}
+        paths = {run: [path for path, _ in each] for run, each in suites.items()}
+        shape, condition = partitions.run_steps, when_inputs_change()
+        yield build_run_scores(paths, shape, digest_of(digests), condition, gpu_op_tags())
+
+
+def course_assets(catalog: Catalog, merges: Sequence[MergeRecipe]) -> Iterator[Any]:
+    """Yield the course of every recipe whose result is windows, and scored on a sound suite."""
+    for merge in merges:
+        recipe = merge.recipe
+        if recipe.window is not None and recipe.suite in catalog.suite_digests:
+            suite = catalog.suites[str(recipe.suite)]
+            yield build_course(merge, suite, when_any_input_changes())
+
+
+def _sound_suites(catalog: Catalog) -> dict[str, list[tuple[Path, str]]]:
+    """The suites of each run's windows that can be asked: file and digest."""
+    digests = catalog.suite_digests
+    return {
+        run: [(catalog.suites[name], digests[name]) for name in suites if name in digests]
+        for run, suites in catalog.suites_of_runs.items()
+    }
 
 
 def run_windows(partitions: Partitions) -> Iterator[RunWindow]:

@@ -164,6 +164,19 @@ class Catalog:
             return of_recipes.pop()
         return tuple(sorted(set().union(*of_recipes)))
 
+    @cached_property
+    def suites_of_runs(self) -> Mapping[str, tuple[str, ...]]:
+        """Names of the suites that the steps of each training run are scored on.
+
+        They are those of recipes that have windows over the run.
+        """
+        found: dict[str, dict[str, None]] = {}
+        for steps in self.files.values():
+            for document in steps.recipes:
+                if document.window is not None and steps.result.suite is not None:
+                    found.setdefault(str(document.window.run), {})[steps.result.suite] = None
+        return {run: tuple(sorted(suites)) for run, suites in sorted(found.items())}
+
     def suite_of(self, recipe: Recipe) -> Path | None:
         """Return the suite file that a recipe is scored on."""
         return self.suites[recipe.suite] if recipe.suite else None

@@ -6,7 +6,6 @@ import dagster as dg
 import pytest
 import yaml
 
-from assets.work.names import resolve
 from orchestration.refreshing.refresh import refresh
 from tests import checkpoint_factory as factory
 from tests.orchestration.tiny_project import SHAPE, TinyProject, make_project
