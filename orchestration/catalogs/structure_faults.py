@@ -28,10 +28,8 @@ def structure_faults(
         if name not in known:
             hint = did_you_mean(name, known)
             problem = f"is neither a model of the catalog{' nor a document' if made else ''}."
-            if name.endswith("@") or "+" in name:
-                problem = (
-                    "is a model with an adapter; list the adapter in models.yaml, and name it."
-                )
+            if "+" in name:
+                problem = "is a model with an adapter: list that in models.yaml, and name it."
             yield Fault(f"{place}: model '{name}'", f"{problem}{hint}")
     yield from _adapter_faults(catalog, steps, document, place)
     more = _OF_KINDS.get(kind)

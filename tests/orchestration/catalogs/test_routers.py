@@ -43,10 +43,6 @@ def test_what_every_set_has_is_taken(catalog: Path) -> None:
             {**AVERAGE, "experts": [["e1", "e2"]], "router": "base"},
             r"router is 'base', and linear with `experts` has none; write `router: expert:NAME`",
         ),
-        (
-            {"convert": "llama", "models": [{"model": "e1"}]},
-            r"convert is for `ronghe merge`: name what came out in models.yaml",
-        ),
     ],
 )
 def test_what_a_set_lacks_is_a_fault(catalog: Path, recipe: dict[str, object], fault: str) -> None:

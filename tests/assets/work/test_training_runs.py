@@ -1,0 +1,88 @@
+"""Steps of training runs: found in folders and on a hub, distributed ones pulled as safetensors."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from torch.distributed import checkpoint as dcp
+
+from assets.work.entries import TrainingRun, run_and_step, step_name
+from assets.work.training_runs import find_steps, pull_step, pulled_steps, step_revisions
+from resources.store import ArtifactStore
+from tests.checkpoint_factory import LLAMA, base_tensors, expert_tensors, write_checkpoint
+from tests.resources.hub_server import running_hub_of
+
+pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is")
+
+
+def run_of(steps: str) -> Mapping[str, TrainingRun]:
+    return {"pretrain": TrainingRun("pretrain", steps)}
+
+
+def test_names_of_steps_are_read_back() -> None:
+    assert step_name("a_b", 30) == "a_b@30"
+    assert run_and_step("a_b@30") == ("a_b", 30)
+
+
+def test_steps_of_a_folder_rise_by_number_and_unready_ones_wait(tmp_path: Path) -> None:
+    for step in (900, 1000):
+        write_checkpoint(tmp_path / "run" / f"checkpoint-{step}", base_tensors(LLAMA), LLAMA)
+    (tmp_path / "run" / "checkpoint-1100").mkdir()
+    (tmp_path / "run" / "logs").mkdir()
+    for pattern in ("run", "run/checkpoint-{step}", f"{(tmp_path / 'run').as_uri()}"):
+        found = find_steps(run_of(pattern), tmp_path)
+        assert list(found.steps) == ["pretrain@900", "pretrain@1000"]
+        assert list(found.unready) == ["pretrain@1100"]
+    known = find_steps(run_of("run"), tmp_path, frozenset({"pretrain@1100"}))
+    assert "pretrain@1100" in known.steps  # it was whole once: whoever pulls it says what it lacks
+    assert "cannot be listed" in find_steps(run_of("gone"), tmp_path).faults["pretrain"]
+    assert (
+        "fits none of the names there"
+        in find_steps(run_of("run/x-{step}"), tmp_path).faults["pretrain"]
+    )
+
+
+def test_revisions_of_a_hub_are_listed_by_one_request_and_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = {}
+    for step in (10, 20):
+        folders[f"step{step}"] = tmp_path / f"{step}"
+        tensors = expert_tensors(base_tensors(LLAMA), step)
+        write_checkpoint(folders[f"step{step}"], tensors, LLAMA)
+    models = {"owner/run": {"main": folders["step20"], **folders}}
+    with running_hub_of(models) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        runs = run_of("hf://owner/run@step{step}")
+        found = find_steps(runs, tmp_path)
+        assert found.steps == {
+            f"pretrain@{step}": f"hf://owner/run@step{step}" for step in (10, 20)
+        }
+        asked = [path for _, path, _ in hub.requests if path.startswith("/api/models")]
+        assert asked == ["/api/models/owner/run/refs"]
+        revisions, faults = step_revisions(runs, found, tmp_path)
+        assert faults == {}
+        commits = hub.commits["owner/run"]
+        assert revisions == {f"pretrain@{step}": commits[f"step{step}"] for step in (10, 20)}
+
+
+def test_a_distributed_step_is_pulled_as_safetensors(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    tensors = {name: each.to(torch.bfloat16) for name, each in base_tensors(LLAMA).items()}
+    write_checkpoint(run, base_tensors(LLAMA), LLAMA)  # config and tokenizer, once for all steps
+    (run / "model.safetensors").unlink()
+    saved = run / "step_30"
+    dcp.save({"model": tensors}, storage_writer=dcp.FileSystemWriter(saved))
+    runs, store = run_of("run"), ArtifactStore.open((tmp_path / "store").as_uri())
+    found = find_steps(runs, tmp_path)
+    revisions, faults = step_revisions(runs, found, tmp_path)
+    assert faults == {}
+    pulled = pull_step(store, runs, "pretrain@30", tmp_path)
+    assert pulled.revision == revisions["pretrain@30"]
+    assert pulled.tensors == len(tensors)
+    assert "config.json" in pulled.artifact.files
+    assert not any(name.endswith(".distcp") for name in pulled.artifact.files)
+    assert pulled_steps(store, "pretrain") == {30: pulled.artifact.digest}
+    assert pull_step(store, runs, "pretrain@30", tmp_path).memoized
