@@ -136,11 +136,21 @@ def _plan(
 
     base = catalog.base_of(steps.result)
     told: set[Caution] = set()
-    for experts in covering(catalog.sets_of(steps.result), opened):
+    opened = dict(opened)
+    try:
+        steps = _with_run_steps(catalog, steps, opened)
+    except RongheError as error:
+        found.fault(f"recipe {name}", error)
+        return
+    alone: list[tuple[str, ...]] = [()]  # what takes no experts is planned once
+    sets = catalog.sets_of(steps.result)
+    for experts in covering(sets, opened) if catalog.takes_experts(steps.result) else alone:
         concrete = steps.for_experts(experts, base)
+        if any(each.window and not each.window.found for each in concrete.recipes):
+            continue
         if not set(concrete.referenced_models) <= opened.keys():
             continue
-        part = f"recipe {name} [{'+'.join(experts)}]"
+        part = f"recipe {name} [{'+'.join(experts)}]" if experts else f"recipe {name}"
         try:
             plans = plan_steps(concrete, opened).plans
         except RongheError as error:
@@ -151,6 +161,34 @@ def _plan(
             if caution not in told:
                 told.add(caution)
                 found.cautions.append((part, str(caution)))
+
+
+def _with_run_steps(catalog: "Catalog", steps: "Steps", opened: "dict[str, Checkpoint]") -> "Steps":
+    """Windows with those steps of their runs that lie here, which are opened; others as they are.
+
+    Raises RecipeError where a run lacks what a window asks for, and what opening raises.
+    """
+    from assets.work.entries import run_and_step
+    from assets.work.training_runs import find_steps
+    from merge_ops.recipes import Steps
+    from merge_ops.recipes.windows import with_steps
+
+    recipes = list(steps.recipes)
+    for place, recipe in enumerate(recipes):
+        if recipe.window is None:
+            continue
+        run = catalog.runs[str(recipe.window.run)]
+        found = find_steps({run.name: run}, catalog.folder)
+        known = {run_and_step(name)[1]: name for name in found.steps}
+        if not known:
+            continue
+        recipes[place] = with_steps(recipe, known)
+        for step in recipes[place].merged_models:
+            model = run.model_of(run_and_step(step)[1], found.steps[step])
+            checkpoint = _open(catalog.folder, model, False, opened)
+            if checkpoint is not None:
+                opened[step] = checkpoint
+    return Steps(tuple(recipes))
 
 
 def covering(sets: Iterable[str], opened: Iterable[str]) -> Iterator[tuple[str, ...]]:

@@ -1,13 +1,17 @@
 """Training runs and steps of other structure in a catalog: what is wrong, before any work."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
+from merge_ops.recipes.document import recipe_document
+from merge_ops.recipes.recipe_check import check_recipe
 from orchestration.catalogs import load_catalog
-from tests.orchestration.tiny_project import make_project
+from tests import checkpoint_factory as factory
+from tests.orchestration.tiny_project import SHAPE, make_project
 
 SOUND = {"name": "pretrain", "steps": "../run"}
 TAIL = {"window": {"run": "pretrain", "last": 2}}
@@ -102,3 +106,35 @@ def test_sound_steps_have_one_set_that_says_what_they_are_made_of(catalog: Path)
         loaded = load_catalog(catalog)
         assert loaded.sets_of(loaded.recipes["tail"]) == (named,)
         assert loaded.base_opened(loaded.recipes["tail"]) == ""
+
+
+def test_a_window_is_written_as_it_was_read() -> None:
+    windows = [
+        {"run": "pretrain"},
+        {"run": "pretrain", "last": 3, "every": 100, "weights": "ema", "beta": 0.5},
+        {"run": ["a-1", "a-2"], "weights": [0.25, 0.75], "unfinished": "leave_out"},
+        {"run": {1: "a", 2: "b"}, "steps": [1, 2]},
+    ]
+    for window in windows:
+        recipe = check_recipe({"window": window, "dtype": "float32"}, "tail", "tail.yaml")
+        assert recipe_document(recipe, {}) == {"window": window, "dtype": "float32"}
+
+
+def test_check_plans_windows_and_structure_from_headers(
+    catalog: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ronghe: Callable[..., tuple[int, str]],
+) -> None:
+    base = factory.base_tensors(SHAPE)
+    for step in (100, 200):
+        folder = catalog.parent / "run" / f"checkpoint-{step}"
+        factory.write_checkpoint(folder, factory.expert_tensors(base, step), SHAPE)
+    assert told(catalog, [SOUND], {"align": "base", "base_model": "base", "models": E1}) == ""
+    other = catalog / "recipes" / "windows.yaml"
+    other.write_text(yaml.safe_dump(TAIL), encoding="utf-8")
+    monkeypatch.setenv("RONGHE_CATALOG", str(catalog))
+    status, said = ronghe("check", "--json")
+    assert (status, '"plans": 2' in said) == (0, True), said
+    other.write_text(yaml.safe_dump({"window": {"run": "pretrain", "last": 3}}), encoding="utf-8")
+    status, said = ronghe("check", "--json")
+    assert (status, "asks for the last 3, and the run has 2 step(s)" in said) == (1, True), said
