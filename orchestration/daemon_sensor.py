@@ -18,6 +18,7 @@ import dagster as dg
 from assets.dagster_internals import (
     AssetGraph,
     AutomationTickEvaluationContext,
+    KnownPartitions,
     cursor_from_text,
     cursor_to_text,
 )
@@ -47,7 +48,9 @@ class RefreshSensor(dg.AutomationConditionSensorDefinition):
 
     def look(self, context: dg.SensorEvaluationContext) -> dg.SensorResult:
         """Evaluate the conditions once, and ask for the runs of what is due."""
-        with dg.partition_loading_context(dynamic_partitions_store=context.instance):
+        with dg.partition_loading_context(
+            dynamic_partitions_store=KnownPartitions(context.instance)
+        ):
             return self._look(context)
 
     def _look(self, context: dg.SensorEvaluationContext) -> dg.SensorResult:

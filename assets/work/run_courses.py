@@ -20,7 +20,7 @@ from eval_ops.scores import scores_digest
 from resources.errors import ResourceError
 
 if TYPE_CHECKING:
-    from eval_ops.scores import Mean
+    from eval_ops.scores.leaderboard import Mean
     from eval_ops.suites import Suite
     from resources.store import Artifact, ArtifactStore
 

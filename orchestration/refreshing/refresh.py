@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.dagster_internals import DagsterSqliteStorage, InstanceRef
+from assets.dagster_internals import DagsterSqliteStorage, InstanceRef, KnownPartitions
 from assets.progress_log import listening
 from assets.work import names
 from orchestration import interruption
@@ -150,6 +150,13 @@ class _Refresh:
     def run(self) -> RefreshReport:
         started = time.perf_counter()
         self._observe()
+        with dg.partition_loading_context(dynamic_partitions_store=KnownPartitions(self._instance)):
+            self._bring_up_to_date()
+        self._report.seconds = time.perf_counter() - started
+        return self._report
+
+    def _bring_up_to_date(self) -> None:
+        """Ask the conditions, and run what they ask for, until they ask for nothing."""
         cursor, pending = load_cursor(self._instance), Pending(self._graph)
         waiting = load_waiting(self._instance, self._graph)
         pending.add(waiting)
@@ -175,8 +182,6 @@ class _Refresh:
             if not plans:
                 break
         self._stand(pending)
-        self._report.seconds = time.perf_counter() - started
-        return self._report
 
     def look_ahead(self) -> tuple[Standing, RefreshReport]:
         """Observe, ask the conditions once, and follow what they ask for down the graph."""

@@ -18,11 +18,10 @@ from tests import checkpoint_factory as factory
 from tests.orchestration.tiny_project import SHAPE, TinyProject, make_project
 
 TAIL = {
-    "window": {"run": "pretrain", "weights": "one_minus_sqrt"},
-    "sweep": {"last": [2, 4]},
+    "window": {"run": "pretrain", "last": 3, "weights": "one_minus_sqrt"},
+    "sweep": {"every": [100, 400]},
     "suite": "colours",
 }
-FIRST = {"window": {"run": "pretrain", "steps": [100, 200]}, "suite": "colours", "keep": "none"}
 DEEP = [
     {"name": "early", "window": {"run": "pretrain", "steps": [100, 200]}},
     {"name": "late", "window": {"run": "pretrain", "last": 2}},
@@ -33,7 +32,7 @@ DEEP = [
         "verify": False,
     },
 ]
-POINTS = {f"last={last}|pretrain" for last in (2, 4)}
+EACH, FOURTH = (f"every={number}|pretrain" for number in (100, 400))
 ONE, STEPS = {"default|pretrain"}, range(100, 1300, 100)
 
 
@@ -44,8 +43,8 @@ def save_step(run: Path, step: int, seed: int | None = None) -> None:
 
 
 def make_run(root: Path) -> TinyProject:
-    """A catalog with a run of twelve steps and three recipes over it, one of three documents."""
-    project = make_project(root, {"tail": TAIL, "first": FIRST}, experts=1)
+    """A catalog with a run of twelve steps and two recipes over it, one of three documents."""
+    project = make_project(root, {"tail": TAIL}, experts=1)
     path = project.catalog / "recipes" / "deep.yaml"
     path.write_text(yaml.safe_dump_all(DEEP), encoding="utf-8")
     file = project.catalog / "models.yaml"
@@ -80,57 +79,48 @@ def test_a_thirteenth_step_makes_exactly_the_windows_that_hold_it_again(
     project = make_run(tmp_path)
     first = run(project, instance)
     assert first["run_step"] == first["run_scores"] == {f"pretrain@{step}" for step in STEPS}
-    assert first["tail/window"] == first["tail/merged_checkpoint"] == first["tail/scores"] == POINTS
-    assert first["first/merged_checkpoint"] == first["deep/merged_checkpoint"] == ONE
+    for asset in ("tail/window", "tail/merged_checkpoint", "tail/scores"):
+        assert first[asset] == {EACH, FOURTH}
+    assert first["deep/merged_checkpoint"] == ONE
     assert first["deep/step/early"] == first["deep/step/late"] == {None}
-    assert {"tail/champion", "first/champion"} <= first.keys()
+    assert "tail/champion" in first
 
     save_step(tmp_path / "run", 1300)
     changed = run(project, instance)
     assert changed["run_step"] == changed["run_scores"] == {"pretrain@1300"}
-    assert made_of(changed, "merged_checkpoint", "/late", "/early") == {
-        "tail/merged_checkpoint": POINTS,
+    assert made_of(changed, "merged_checkpoint", "/late", "/early", "/scores") == {
+        "tail/merged_checkpoint": {EACH},
+        "tail/scores": {EACH},
         "deep/step/late": {None},
         "deep/merged_checkpoint": ONE,
     }
-    assert made_of(changed, "/scores") == {"tail/scores": POINTS}
-    assert materializations(instance, "tail/merged_checkpoint", "last=2|pretrain") == 2
-    assert materializations(instance, "first/merged_checkpoint", "default|pretrain") == 1
+    merged = "tail/merged_checkpoint"
+    times = {point: materializations(instance, merged, point) for point in (EACH, FOURTH)}
+    assert times == {EACH: 2, FOURTH: 1}
     assert materializations(instance, "deep/step/early", None) == 1
+
     store = project.opened_store()
-    window = resolve(store, "tail/window", "last=2|pretrain")
-    assert window is not None
-    rows = window.read_json("window.json")
-    assert [each["step"] for each in rows] == [1200, 1300]
-    assert sum(each["weight"] for each in rows) == pytest.approx(1.0)
-    merged = store.ref("tail/merged_checkpoint", "last=2|pretrain")
-    assert merged is not None
-    assert set(merged.fields["models"]) == {"pretrain@1200", "pretrain@1300"}
-    for point in sorted(POINTS):  # what a manifest says is enough to make each again
-        made = resolve(store, "tail/merged_checkpoint", point)
-        assert made is not None
-        assert made.virtual
-        assert len(plan_of(store, made, StreamSettings()).checkpoints) == int(point[5])
-    assert merged.fields["licences"] == dict.fromkeys(merged.fields["models"], "apache-2.0")
+    taken = {EACH: [1100, 1200, 1300], FOURTH: [400, 800, 1200]}
+    for point, steps in taken.items():
+        window, ref = resolve(store, "tail/window", point), store.ref(merged, point)
+        made = resolve(store, merged, point)
+        assert window is not None and made is not None and ref is not None  # noqa: PT018
+        rows = window.read_json("window.json")
+        assert [each["step"] for each in rows] == steps
+        assert sum(each["weight"] for each in rows) == pytest.approx(1.0)
+        called = {f"pretrain@{step}" for step in steps}
+        assert ref.fields["models"].keys() == called
+        assert ref.fields["licences"] == dict.fromkeys(called, "apache-2.0")
+        assert made.virtual  # and what its manifest says is enough to make it
+        assert len(plan_of(store, made, StreamSettings()).checkpoints) == len(steps)
     course = resolve(store, "tail/course")
     assert course is not None
     told = course.read_json("course.json")
     raw = [each["newest step"] for each in told if each["window"] == "the step itself"]
     assert raw == [*STEPS, 1300]
-    of_windows = [(e["window"], e["newest step"]) for e in told if e["window"].startswith("last")]
-    assert of_windows == [(f"last={last}", step) for step in (1200, 1300) for last in (2, 4)]
+    windows = [(e["window"], e["newest step"]) for e in told if e["window"].startswith("every")]
+    assert windows == [("every=100", 1200), ("every=400", 1200), ("every=100", 1300)]
     assert course.read_bytes("course.png").startswith(b"\x89PNG")
-
-    save_step(tmp_path / "run", 100, seed=7)  # a step that was written again
-    shutil.rmtree(tmp_path / "run" / "checkpoint-300")  # and one that is gone, which is kept
-    changed = run(project, instance)
-    assert changed["run_step"] == {"pretrain@100"}
-    assert made_of(changed, "merged_checkpoint", "/late", "/early") == {
-        "first/merged_checkpoint": ONE,
-        "deep/step/early": {None},
-        "deep/merged_checkpoint": ONE,
-    }
-    assert store.ref("run_step", "pretrain@300") is not None
 
 
 def test_the_sensor_adds_whole_new_steps_and_asks_for_a_look(
@@ -151,18 +141,26 @@ def test_the_sensor_adds_whole_new_steps_and_asks_for_a_look(
     assert asked.dynamic_partitions_requests[0].partition_keys == ["pretrain@1200"]
 
 
-def test_a_run_that_is_gone_is_said_and_a_short_one_holds_up_no_other_window(
+def test_steps_that_change_or_go_and_windows_that_a_run_is_too_short_for(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     project = make_run(tmp_path)
-    for name in ("first", "deep"):
-        (project.catalog / "recipes" / f"{name}.yaml").unlink()
-    project.write_recipe("tail", {**TAIL, "sweep": {"last": [1, 40]}, "suite": None})
+    (project.catalog / "recipes" / "deep.yaml").unlink()
+    window = {"run": "pretrain"}
+    project.write_recipe("tail", {"window": window, "sweep": {"last": [1, 40]}, "verify": False})
     report = refresh(instance, project.settings())
     assert report.counts["tail/merged_checkpoint"].rerun == {"last=1|pretrain"}
     (failure,) = report.failures
     assert "asks for the last 40, and the run has 12 step(s)" in failure
+
+    save_step(tmp_path / "run", 1200, seed=7)  # written again
+    shutil.rmtree(tmp_path / "run" / "checkpoint-300")
+    report = refresh(instance, project.settings())
+    assert report.counts["run_step"].rerun == {"pretrain@1200"}
+    assert report.counts["tail/merged_checkpoint"].rerun == {"last=1|pretrain"}
     shutil.move(tmp_path / "run", tmp_path / "elsewhere")
     report = refresh(instance, project.settings())
     assert any("run 'pretrain': steps is '../run', and" in each for each in report.failures)
-    assert project.opened_store().ref("run_step", "pretrain@100") is not None
+    store = project.opened_store()
+    for step in (100, 300):  # what was pulled is kept
+        assert store.ref("run_step", f"pretrain@{step}") is not None

@@ -5,6 +5,8 @@ First what the catalog's files say. Then the models: those that are here by thei
 sets that together hold each of its experts once.
 """
 
+import dataclasses
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -137,15 +139,15 @@ def _plan(
     base = catalog.base_of(steps.result)
     told: set[Caution] = set()
     opened = dict(opened)
-    try:
-        steps = _with_run_steps(catalog, steps, opened)
-    except RongheError as error:
-        found.fault(f"recipe {name}", error)
-        return
     alone: list[tuple[str, ...]] = [()]  # what takes no experts is planned once
     sets = catalog.sets_of(steps.result)
-    for experts in covering(sets, opened) if catalog.takes_experts(steps.result) else alone:
-        concrete = steps.for_experts(experts, base)
+    asked = covering(sets, opened) if catalog.takes_experts(steps.result) else alone
+    for variant, experts in itertools.product(_windows_alone(steps), asked):
+        try:
+            concrete = _with_run_steps(catalog, variant, opened).for_experts(experts, base)
+        except RongheError as error:
+            found.fault(f"recipe {name}", error)
+            continue
         if any(each.window and not each.window.found for each in concrete.recipes):
             continue
         if not set(concrete.referenced_models) <= opened.keys():
@@ -161,6 +163,16 @@ def _plan(
             if caution not in told:
                 told.add(caution)
                 found.cautions.append((part, str(caution)))
+
+
+def _windows_alone(steps: "Steps") -> "Iterator[Steps]":
+    """Each window of a sweep by itself, as a catalog makes them; other steps as they are."""
+    result = steps.result
+    for point in result.coefficients() if result.window is not None else ():
+        sweep = {key: (value,) for key, value in point.values.items()}
+        yield steps.with_result(dataclasses.replace(result, sweep=sweep))
+    if result.window is None:
+        yield steps
 
 
 def _with_run_steps(catalog: "Catalog", steps: "Steps", opened: "dict[str, Checkpoint]") -> "Steps":
