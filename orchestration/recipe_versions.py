@@ -41,8 +41,9 @@ def _structure_of(recipe: Recipe) -> list[Any]:
     told: list[Any] = [] if recipe.router is None else [dict(recipe.router.written)]
     kind = recipe.structure
     if kind is not None:
-        step = getattr(recipe, kind)
-        said = dataclasses.asdict(step) if dataclasses.is_dataclass(step) else step
+        step: Any = getattr(recipe, kind)
+        plain = isinstance(step, str)
+        said = step if plain else dataclasses.asdict(step)
         told.append([kind, said, recipe.seed])
     return told
 

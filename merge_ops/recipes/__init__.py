@@ -2,7 +2,7 @@
 
 from merge_ops.recipes import document, windows
 from merge_ops.recipes.reading import parse_recipe
-from merge_ops.recipes.recipe import ALL, ALL_PAIRS, Coefficient, Recipe, set_id
+from merge_ops.recipes.recipe import ALL, ALL_PAIRS, Coefficient, Recipe
 from merge_ops.recipes.recipe_check import check_recipe
 from merge_ops.recipes.steps import Steps, load_steps
 
@@ -16,6 +16,5 @@ __all__ = [
     "document",
     "load_steps",
     "parse_recipe",
-    "set_id",
     "windows",
 ]

@@ -53,8 +53,11 @@ class WindowStep:
     @property
     def written(self) -> dict[str, Any]:
         """Return the step as a recipe says it."""
-        run: Any = list(self.run) if isinstance(self.run, tuple) else self.run
-        told: dict[str, Any] = {"run": run if isinstance(run, str | list) else dict(self.run)}
+        told: dict[str, Any] = {"run": self.run}
+        if isinstance(self.run, tuple):
+            told["run"] = list(self.run)
+        elif not isinstance(self.run, str):
+            told["run"] = dict(self.run)
         told |= {"last": self.last} if self.last is not None else {}
         told |= {"steps": list(self.steps)} if self.steps else {}
         told |= {"every": self.every} if self.every is not None else {}
