@@ -32,7 +32,6 @@ CHAIN = [
         "verify": False,
     },
 ]
-ALIGNED = {"align": "base", "base_model": "base", "models": [{"model": "e1"}], "verify": False}
 
 
 def write_documents(project: TinyProject, name: str, *documents: Mapping[str, object]) -> None:
@@ -42,7 +41,7 @@ def write_documents(project: TinyProject, name: str, *documents: Mapping[str, ob
 
 @pytest.fixture
 def project(tmp_path: Path) -> TinyProject:
-    recipes = {"mixture": MIXTURE, "deeper": DEEPER, "aligned": ALIGNED}
+    recipes = {"mixture": MIXTURE, "deeper": DEEPER}
     made = make_project(tmp_path, recipes, experts=2)
     write_documents(made, "chain", *CHAIN)
     return made
@@ -63,7 +62,6 @@ def test_each_is_an_asset_that_follows_its_models(
     assert made == {
         "mixture/merged_checkpoint": {"default|e1+e2"},
         "deeper/merged_checkpoint": {"default|e1"},
-        "aligned/merged_checkpoint": {"default|e1"},
         "chain/merged_checkpoint": {"default|e1+e2"},
     }
     store = ArtifactStore.open(project.store)
