@@ -46,8 +46,9 @@ def keys_of(context: dg.OpExecutionContext, definition: dg.PartitionsDefinition)
     keys = [*context.partition_keys]
     more = context.run.tags.get(MORE_RANGES)
     if more is not None:
-        for first, last in json.loads(more):
-            keys += between(definition, first, last)
+        with dg.partition_loading_context(dynamic_partitions_store=context.instance):
+            for first, last in json.loads(more):
+                keys += between(definition, first, last)
     return list(dict.fromkeys(keys))
 
 

@@ -14,6 +14,8 @@ Dagster changes them without notice, so its version is pinned. Each stands here 
 - AutomationTickEvaluationContext, cursor_from_text and cursor_to_text are what Dagster's own sensor
   evaluates conditions by; ours plans other runs.
 - InstanceRef opens an instance with settings that hold for one process alone.
+- KnownPartitions are the dynamic partitions of an instance, each list read once: conditions ask for
+  them thousands of times in one look.
 - interrupts sets the handlers of signals around each step, which a refresh has to hear first.
 - WorkspaceProcessContext, ModuleTarget and WorkspaceFileTarget are what Dagster's page is made of;
   its own command has no place for a guard before it.
@@ -37,6 +39,7 @@ from dagster._core.definitions.source_asset import (
 )
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from dagster._core.instance.ref import InstanceRef
+from dagster._core.instance.types import CachingDynamicPartitionsLoader as KnownPartitions
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import (
     INDEX_SHARD_NAME as INDEX_SHARD,
 )
@@ -66,6 +69,7 @@ __all__ = [
     "DagsterSqliteStorage",
     "DeserializationError",
     "InstanceRef",
+    "KnownPartitions",
     "ModuleTarget",
     "SqliteEventLogStorage",
     "UnresolvedAssetJobDefinition",

@@ -27,6 +27,7 @@ def build_leaderboard(
 ) -> dg.AssetsDefinition:
     """Build the asset `leaderboard`. What left the catalog is left out of it."""
     scored = ["model_scores", *(names.scores(recipe.name) for recipe in contest.recipes)]
+    scored += [names.RUN_SCORES] if contest.runs else []
     scored += ["/".join(imported_scores_key(name).path) for name in contest.imported]
 
     @team_asset(

@@ -1,7 +1,7 @@
 """<recipe>/merged_checkpoint: every expert set at every coefficient of one recipe."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -67,6 +67,19 @@ class MergeRecipe:
         """Key of the studies, where the recipe searches for its coefficients."""
         return dg.AssetKey.from_user_string(names.search(self.name))
 
+    def together(
+        self, keys: Sequence[str]
+    ) -> Iterator[tuple[str, Mapping[str, dg.MultiPartitionKey]]]:
+        """Yield the points that are merged from one read: expert set, and keys by coefficient.
+
+        Windows are merged one by one: what each is made of is its own steps, and no other's.
+        """
+        for expert_set, points in group_by_set(keys).items():
+            if self.recipe.window is None:
+                yield expert_set, points
+            else:
+                yield from ((expert_set, {name: key}) for name, key in points.items())
+
     def job(self, expert_set: str, points: Mapping[str, str]) -> MergeJob:
         """Describe what a run merges for one set; `points` are partition keys by coefficient."""
         keys = {coefficient: str(key) for coefficient, key in points.items()}
@@ -101,7 +114,7 @@ def build_merged_checkpoint(
         store, look = settings.store(), partial(report_checks, context, settings, merge.key)
         check, run = partial(check_partitions, context, settings), context.run.run_id
         batch = Batch(context, look, check)
-        for expert_set, points in group_by_set(batch.keys).items():
+        for expert_set, points in merge.together(batch.keys):
             job, progress = merge.job(expert_set, points), log_progress(context.log, expert_set)
             with batch.part(*points.values()):
                 version = merge.code_version

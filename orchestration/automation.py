@@ -63,6 +63,27 @@ def when_any_input_changes() -> dg.AutomationCondition:
     ).with_label("when_any_input_changes")
 
 
+def when_steps_come() -> dg.AutomationCondition:
+    """Run a window when it is new, or when any step of any training run came or changed.
+
+    It is cheap, and what it says decides alone what is made again. A step that could not be pulled
+    holds it up no more than one that is not there.
+    """
+    conditions = dg.AutomationCondition
+    touched = (
+        (conditions.newly_missing() | conditions.any_deps_updated())
+        .since_last_handled()
+        .replace("newly_updated", conditions.data_version_changed())
+        .replace("initial_evaluation", conditions.newly_requested())
+    )
+    return (
+        conditions.in_latest_time_window()
+        & (touched | _other_code())
+        & ~conditions.any_deps_in_progress()
+        & ~conditions.in_progress()
+    ).with_label("when_steps_come")
+
+
 def _other_code() -> dg.AutomationCondition:
     """True from when the code version changes until the asset is asked for."""
     changed = dg.AutomationCondition.code_version_changed()

@@ -18,6 +18,7 @@ import dagster as dg
 from assets.dagster_internals import (
     AssetGraph,
     AutomationTickEvaluationContext,
+    KnownPartitions,
     cursor_from_text,
     cursor_to_text,
 )
@@ -47,6 +48,12 @@ class RefreshSensor(dg.AutomationConditionSensorDefinition):
 
     def look(self, context: dg.SensorEvaluationContext) -> dg.SensorResult:
         """Evaluate the conditions once, and ask for the runs of what is due."""
+        with dg.partition_loading_context(
+            dynamic_partitions_store=KnownPartitions(context.instance)
+        ):
+            return self._look(context)
+
+    def _look(self, context: dg.SensorEvaluationContext) -> dg.SensorResult:
         assert context.repository_def is not None
         graph: Any = context.repository_def.asset_graph
         text, waited = _opened(context.cursor)

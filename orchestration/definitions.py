@@ -44,6 +44,11 @@ from orchestration.executors import step_executor
 from orchestration.recipe_versions import digest_of, is_plain_average, recipe_version
 from orchestration.settings import Settings, load_settings
 from orchestration.site_asset import site_asset
+from orchestration.training_runs import (
+    course_assets,
+    training_run_assets,
+    training_run_definitions,
+)
 from resources.compute import gpu_op_tags
 
 KINDS = ("recipe", "suite", "model")
@@ -67,16 +72,16 @@ def build_definitions(settings: Settings, tell: bool = False) -> dg.Definitions:
             _tell(catalog)
         name = catalog_name(settings, catalog.declared_name)
         settings = dataclasses.replace(settings, catalog_name=name)
-        partitions = Partitions(catalog)
+        partitions = Partitions(catalog, name)
         merges, steps = _merges(catalog, partitions), _steps(catalog, partitions)
         checked = [*((step.key, step.sets) for step in steps), *((m.key, m.grid) for m in merges)]
-        job = observe_job()
+        job, watched = observe_job(), training_run_definitions(partitions)
         return dg.Definitions(
             assets=list(_assets(partitions, merges, steps, name)),
             asset_checks=[build_checkpoint_check(*each) for each in checked],
-            jobs=[job],
-            schedules=[observe_schedule(job)],
-            sensors=[RefreshSensor()],
+            jobs=[job, *watched.jobs],
+            schedules=[observe_schedule(job), *watched.schedules],
+            sensors=[RefreshSensor(), *watched.sensors],
             resources={"settings": run_settings(settings)},
             executor=step_executor(settings),
         )
@@ -121,6 +126,7 @@ def _contest(partitions: Partitions) -> Contest:
         recipes=[_ranked(recipe, partitions) for recipe in recipes],
         suites=dict(sorted(used.items())),
         imported={name: path for name, (path, _) in catalog.imported.items()},
+        runs=catalog.suites_of_runs,
         broken=Broken(*({n: str(p) for n, p in catalog.broken_of(k).items()} for k in KINDS)),
     )
 
@@ -130,7 +136,9 @@ def _assets(
 ) -> Iterator[Any]:
     for part in partitions.catalog.broken.values():
         yield build_broken_part(part.kind, part.name, str(part), when_inputs_change())
+    catalog = partitions.catalog
     yield from _shared_assets(partitions)
+    yield from training_run_assets(partitions)
     yield from _checked_suites(partitions.catalog)
     for name, (path, digest) in partitions.catalog.imported.items():
         yield build_imported_scores(name, path, digest, when_inputs_change())
@@ -142,6 +150,7 @@ def _assets(
         for made in _recipe_assets(partitions, merge):
             yield with_words(made, recipe.title, recipe.description)
     yield from _results(partitions)
+    yield from course_assets(catalog, merges)
     yield site_asset(partitions, _contest(partitions), name)
 
 
@@ -164,10 +173,10 @@ def _merges(catalog: Catalog, partitions: Partitions) -> list[MergeRecipe]:
     return [
         MergeRecipe(
             steps=steps,
-            base=catalog.base_of(steps.result),
+            base=catalog.base_opened(steps.result),
             grid=partitions.grid_of(steps.result),
             deps=partitions.inputs_of(steps, steps.result),
-            licences={name: model.licence for name, model in catalog.models.items()},
+            licences=catalog.licences,
             code_version=recipe_version(steps.result),
         )
         for steps in catalog.files.values()
@@ -179,10 +188,10 @@ def _steps(catalog: Catalog, partitions: Partitions) -> list[RecipeStep]:
         RecipeStep(
             recipe=steps.result.name,
             steps=steps.up_to(step),
-            base=catalog.base_of(steps.result),
+            base=catalog.base_opened(steps.result),
             sets=partitions.sets_of(steps.result) if steps.takes_experts(step) else None,
             deps=partitions.inputs_of(steps, step),
-            licences={name: model.licence for name, model in catalog.models.items()},
+            licences=catalog.licences,
             code_version=recipe_version(step),
         )
         for steps in catalog.files.values()
@@ -192,7 +201,7 @@ def _steps(catalog: Catalog, partitions: Partitions) -> list[RecipeStep]:
 
 def _recipe_assets(partitions: Partitions, merge: MergeRecipe) -> Iterator[Any]:
     catalog, condition = partitions.catalog, when_inputs_change()
-    if catalog.sets_of(merge.recipe):
+    if catalog.takes_experts(merge.recipe):
         sets, mapping = partitions.sets_of(merge.recipe), partitions.expert_to_sets(merge.recipe)
         yield build_merge_plan(merge.name, merge.base, sets, mapping, condition)
     if merge.recipe.is_searched and merge.recipe.suite in catalog.suite_digests:
@@ -285,6 +294,7 @@ def _ranked(recipe: Recipe, partitions: Partitions) -> RankedRecipe:
         recipe.gate,
         recipe.kept,
         recipe.accept_licence_conflicts,
+        not partitions.catalog.takes_experts(recipe),
     )
 
 

@@ -28,8 +28,24 @@ def recipe_version(recipe: Recipe) -> str:
             [dict(recipe.parameters), recipe.dtype, recipe.out_dtype],
             [_vocabulary_of(recipe), PLAN_VERSION],
             *([recipe.keep] if recipe.keep else ()),  # what was not written may have to be now
+            *_structure_of(recipe),
         ]
     )
+
+
+def _structure_of(recipe: Recipe) -> list[Any]:
+    """What a step of another structure says; nothing of merges, whose versions stay what they are.
+
+    Sums of a window's weights and a mixture's seed are there as they are written.
+    """
+    told: list[Any] = [] if recipe.router is None else [dict(recipe.router.written)]
+    kind = recipe.structure
+    if kind is not None:
+        step: Any = getattr(recipe, kind)
+        plain = isinstance(step, str)
+        said = step if plain else dataclasses.asdict(step)
+        told.append([kind, said, recipe.seed])
+    return told
 
 
 def _vocabulary_of(recipe: Recipe) -> list[Any]:

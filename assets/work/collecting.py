@@ -1,13 +1,14 @@
 """What competes on a suite: live models and candidates with their scores. Knows no Dagster."""
 
 import gc
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assets.work import names
+from assets.work.entries import run_and_step, step_name
 from assets.work.kept_rows import Broken, EarlierBoard
 from assets.work.partial_scores import PARTIAL, read_partial
 from assets.work.scoring import SCORES, open_scores
@@ -30,7 +31,19 @@ class RankedRecipe:
     `plain_average` marks the recipe that every other one has to beat. `keep` says which candidates
     are written (merge_ops.recipes): the champion is, unless it is `none`. `accepted_conflicts` are
     those of licences that the recipe accepts by name.
+    `structured` recipes merge no expert sets: their sets name what they are made of.
     """
+
+    def meets(self, entry: Entry, runs: Collection[str]) -> bool:
+        """Return whether the gate compares the recipe's candidates with a model.
+
+        It is an expert; or, where the recipe is structured, what it is made of, of a run each step.
+        """
+        run = entry.name.rpartition("@")[0]
+        if not self.structured:
+            return entry.kind == "expert" and run not in runs
+        members = {name for each, _ in self.points.values() for name in each.split("+")}
+        return entry.recipe is None and (entry.name in members or run in members)
 
     name: str
     suite: str
@@ -39,6 +52,7 @@ class RankedRecipe:
     gate: Mapping[str, Any] = field(default_factory=dict[str, Any])
     keep: str = "champion"
     accepted_conflicts: tuple[str, ...] = ()
+    structured: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,7 +60,8 @@ class Contest:
     """A contest is everything that competes: live models and recipes, on their suites.
 
     What is `broken` is no competitor that left: its rows stay, marked. `imported` are files of
-    scores from elsewhere, which are shown beside.
+    scores from elsewhere, which are shown beside. `runs` are the suites that steps of training
+    runs are scored on: they are single experts to the windows over them.
     """
 
     bases: Sequence[str]
@@ -55,6 +70,7 @@ class Contest:
     suites: Mapping[str, Path]
     broken: Broken = field(default_factory=Broken)
     imported: Mapping[str, Path] = field(default_factory=dict[str, Path])
+    runs: Mapping[str, Collection[str]] = field(default_factory=dict[str, Collection[str]])
 
     def recipe(self, name: str) -> RankedRecipe:
         """Find one recipe by name."""
@@ -137,13 +153,14 @@ def collect_entries(
     `keep` values of candidates stay, until the caller forgets them (`SuiteScores.forget_samples`).
     """
     read = known.read if known else frozenset[str]()
-    members = (*contest.bases, *contest.experts)
+    steps = scored_steps(store, contest, suite.name)
+    members = (*contest.bases, *contest.experts, *steps)
     models, damaged = live_models(store, members)
     scores = names.table_of(store, f"model_scores/{suite.name}", members)
     found = Collected([], 0, {**damaged, **scores.damaged})
     groups: tuple[tuple[Kind, Sequence[str]], ...] = (
         ("base", contest.bases),
-        ("expert", contest.experts),
+        ("expert", (*contest.experts, *steps)),
     )
     for kind, group in groups:
         for name in group:
@@ -162,6 +179,15 @@ def collect_entries(
             kept = RankedRecipe(name, suite.name, average, points)
             _add_candidates(store, kept, suite, read, found)
     return found
+
+
+def scored_steps(store: "ArtifactStore", contest: Contest, suite: str) -> list[str]:
+    """Return the steps of training runs that are scored on a suite, in the order of their runs."""
+    asked = [run for run, suites in contest.runs.items() if suite in suites]
+    if not asked:
+        return []
+    steps = [run_and_step(str(each)) for each in names.refs_of(store, names.RUN_STEP)]
+    return [step_name(run, step) for run, step in sorted(steps) if run in asked]
 
 
 def _add_candidates(

@@ -1,4 +1,4 @@
-"""What the catalog says of one model, in the form the assets use."""
+"""What the catalog says of one model, or of a training run, in the form the assets use."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -27,3 +27,42 @@ class UpstreamModel:
     faults: tuple[str, ...] = ()
     title: str | None = None
     max_size: int | None = None
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """A training run is one entry of `runs:` in models.yaml; each of its steps is a model.
+
+    `steps` says where they are: a folder with a sub-folder for each step, or a reference with
+    `{step}` in it. The other fields are those of every step, as `UpstreamModel` has them.
+    """
+
+    name: str
+    steps: str
+    licence: str | None = None
+    title: str | None = None
+    description: str | None = None
+    follow_links: bool = False
+    max_size: int | None = None
+
+    def model_of(self, step: int, reference: str) -> UpstreamModel:
+        """Return a step as a model: `NAME@STEP`, which lies at `reference`."""
+        return UpstreamModel(
+            name=step_name(self.name, step),
+            source=reference,
+            licence=self.licence,
+            store="full",
+            follow_links=self.follow_links,
+            max_size=self.max_size,
+        )
+
+
+def step_name(run: str, step: int) -> str:
+    """Return what the model of a run's step is called: `NAME@STEP`."""
+    return f"{run}@{step}"
+
+
+def run_and_step(name: str) -> tuple[str, int]:
+    """Return the run and the step of a model that `step_name` has named."""
+    run, _, step = name.rpartition("@")
+    return run, int(step)

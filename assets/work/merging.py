@@ -8,10 +8,12 @@ from assets.work import names
 from assets.work.emr_masking import EMR_MASKS, PublishedMasks, publish_masks
 from assets.work.loadability import refuse_unloadable
 from assets.work.manifests import licence_of, output_fields
+from assets.work.mixture_gates import gates_of_mixture
 from assets.work.pulling import open_models
 from assets.work.resume import carry_out
 from assets.work.reuse import with_reuse
 from assets.work.studying import known_signs
+from assets.work.training_runs import with_all_run_steps, with_runs
 from assets.work.virtual_checkpoints import (
     CHECKPOINT,
     check_place,
@@ -109,11 +111,13 @@ def merge_set(
         opened.recipe, opened.models, job.expert_set, job.points, job.asset, written
     )
     experts = job.expert_set.split("+") if job.expert_set else []
-    signs = known_signs(store, job.base, experts, opened.models) if experts else ()
+    plans = experts and job.steps.takes_experts(job.steps.result)
+    signs = known_signs(store, job.base, experts, opened.models) if plans else ()
     warnings = tuple(dict.fromkeys([*opened.warnings, *result.warnings, *signs]))
     used = {*opened.taken, *result.inputs}
     sources = [model for name, model in opened.sources.items() if name in used]
-    return replace(result, warnings=warnings, licence=licence_of(sources, job.licences))
+    licences = with_runs(job.licences, used)
+    return replace(result, warnings=warnings, licence=licence_of(sources, licences))
 
 
 @dataclass(frozen=True)
@@ -143,7 +147,9 @@ def open_set(
     does.
     """
     experts = job.expert_set.split("+") if job.expert_set else []
-    concrete = job.steps.for_experts(experts, job.base)
+    steps = with_all_run_steps(store, job.steps, job.points)
+    concrete = steps.for_experts(experts, job.base)
+    experts = experts if steps.takes_experts(steps.result) else []  # else names of what is made
     named = dict.fromkeys([*experts, *concrete.referenced_models])
     models = open_models(store, job.base, [name for name in named if name != job.base])
     merger, sources = _Merger(store, settings, progress), dict(models)
@@ -164,7 +170,8 @@ def point_at(store: "ArtifactStore", job: MergeJob, merged: MergedSet, run: str)
     The ref says what the job's catalog calls the models that went in, and what it says of them.
     """
     asset = str(job.asset)
-    licences = {name: job.licences.get(name) for name in merged.inputs}
+    of_all = with_runs(job.licences, merged.inputs)
+    licences = {name: of_all.get(name) for name in merged.inputs}
     said = {
         "models": dict(merged.inputs),
         **({"licences": licences} if any(licences.values()) else {}),
@@ -209,7 +216,9 @@ class _Merger:
         from merge_ops.plans import plan_merge
         from merge_ops.stream import arithmetic_kind, check_settings
 
-        whole = plan_merge(recipe, models, arithmetic=arithmetic_kind(self.settings.device))
+        kind = arithmetic_kind(self.settings.device)
+        gates = gates_of_mixture(self.store, self.settings, recipe, models)
+        whole = plan_merge(recipe, models, arithmetic=kind, gates=gates)
         wanted = [output for output in whole.outputs if output.coefficient in points]
         present = {
             output.coefficient: artifact

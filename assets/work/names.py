@@ -4,6 +4,7 @@
     <recipe>/merge_plan  <recipe>/merged_checkpoint  <recipe>/step/<name>  <recipe>/scores
     <recipe>/champion  <recipe>/search
     <recipe>/emr_masks          <recipe>/step/<name>/emr_masks
+    run_step  run_scores  <recipe>/window  <recipe>/step/<name>/window  <recipe>/course
 
 A name ends in what the asset is, because Dagster's graph shows the last part alone. Until commit
 42f52bf the kind came first (`merged_checkpoint/<recipe>`). What was named then is still read: a
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 MERGED_CHECKPOINT, STEP, SCORES, CHAMPION = "merged_checkpoint", "step", "scores", "champion"
 EMR_MASKS, MERGE_PLAN = "emr_masks", "merge_plan"
 CHECKED_SUITE, IMPORTED_SCORES, SEARCH = "checked_suite", "imported_scores", "search"
+RUN_STEP, RUN_SCORES, WINDOW, COURSE = "run_step", "run_scores", "window", "course"
 EARLIER = {
     "merged_checkpoint": MERGED_CHECKPOINT,
     "benchmark_scores": SCORES,
@@ -32,8 +34,8 @@ EARLIER_STEP = "merged_stage"
 """First part of a step's earlier name: `merged_stage/<recipe>/<name>`."""
 FIXED = (
     "upstream_model", "model", "task_vector", "merge_plan", "model_scores", "whole_model",
-    "leaderboard", "run_step", "statistics", "catalog_site", "trust_report", CHECKED_SUITE,
-    IMPORTED_SCORES,
+    "leaderboard", RUN_STEP, RUN_SCORES, "upstream_run_step", "gates", "statistics", "catalog_site",
+    "trust_report", CHECKED_SUITE, IMPORTED_SCORES,
 )  # fmt: skip
 """First parts that belong to no recipe, those of assets that are planned among them."""
 
@@ -75,6 +77,16 @@ def merge_plan(recipe: str) -> str:
     it, and is made once.
     """
     return f"{recipe}/{MERGE_PLAN}"
+
+
+def window(merged: str) -> str:
+    """Name the windows of `merged`, the name of a merged checkpoint or of a step."""
+    return f"{merged.removesuffix(f'/{MERGED_CHECKPOINT}')}/{WINDOW}"
+
+
+def course(recipe: str) -> str:
+    """Name the scores of a recipe's windows beside those of the steps, over the steps."""
+    return f"{recipe}/{COURSE}"
 
 
 def emr_masks(merged: str) -> str:

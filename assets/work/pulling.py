@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from assets.work.distributed import source_of_model
 from assets.work.entries import UpstreamModel
 from assets.work.packed_models import MODEL, PACKED, Saving, as_it_was, pull_packed, stored_model
 from assets.work.unpickling import copy_unpickled
@@ -45,7 +46,6 @@ def revisions(models: list[UpstreamModel], folder: Path) -> tuple[dict[str, str]
     `folder` is where relative sources start. A second look at unchanged folders reads no weight.
     """
     from resources.errors import ResourceError
-    from resources.upstream import open_model_source
 
     reached: dict[str, str] = {}
     faults: dict[str, str] = {}
@@ -53,7 +53,7 @@ def revisions(models: list[UpstreamModel], folder: Path) -> tuple[dict[str, str]
         if model.faults:
             continue
         try:
-            source = open_model_source(model.source, folder, follow_links=model.follow_links)
+            source = source_of_model(model, folder)
             reached[model.name] = source.revision()
         except ResourceError as error:
             faults[model.name] = str(error)
@@ -78,12 +78,12 @@ def pull_model(
     a pickle holds more than tensors; the name `model/<name>` then stays where it was.
     """
     from assets.work.reuse import digests_of
-    from resources.upstream import download_text, open_model_source
+    from resources.upstream import download_text
 
     if model.faults:
         raise CheckpointError(f"model '{model.name}' cannot be used: {'; '.join(model.faults)}")
     started = time.perf_counter()
-    source = open_model_source(model.source, folder, follow_links=model.follow_links)
+    source = source_of_model(model, folder)
     revision = source.revision()
     ref = store.ref(MODEL, model.name)
     known = ref is not None and ref.fields.get("revision") == revision and _kept_right(model, ref)
@@ -213,7 +213,7 @@ def _refuse(model: UpstreamModel, source: "ByteSource") -> None:
 def open_models(
     store: "ArtifactStore", base: str, experts: Sequence[str]
 ) -> dict[str, "Checkpoint"]:
-    """Open published models by name, from their headers: the base, and its experts.
+    """Open published models by name, from their headers: the base ("" for none), and its experts.
 
     An adapter is opened over the base. Raises MissingArtifactError, CheckpointError, and
     CompatibilityError for an adapter that does not fit.
@@ -223,7 +223,7 @@ def open_models(
     from resources.errors import MissingArtifactError
 
     opened: dict[str, Checkpoint] = {}
-    for name in (base, *experts):
+    for name in filter(None, (base, *experts)):
         artifact = stored_model(store, name)
         if artifact is None:
             raise MissingArtifactError(

@@ -263,7 +263,8 @@ def _judged(
         told = (f"{name}: {problem}" for name, problem in collected.damaged.items())
         return Held("; ".join(told), champion, fault=True)
     entries = clean(store, collected.entries)
-    experts = {entry.name: entry.scores for entry in entries if entry.kind == "expert"}
+    rivals = [entry for entry in entries if recipe.meets(entry, contest.runs)]
+    experts = {entry.name: entry.scores for entry in rivals}
     candidates = [entry for entry in choose(entries) if entry.recipe == recipe.name]
     if not candidates:
         why = why_none(store, collected.entries, recipe.name)

@@ -5,6 +5,7 @@ be told apart by colour-blind readers. `…_figure` returns the same picture as 
 before it is drawn.
 """
 
+from eval_ops.plots.course import course_plot
 from eval_ops.plots.heatmap import heatmap
 from eval_ops.plots.layer_norms import TensorNorm, layer_norm_plot
 from eval_ops.plots.leaderboard import leaderboard_plot
@@ -16,6 +17,7 @@ from eval_ops.plots.tradeoffs import front_plot, retention_plot
 __all__ = [
     "TensorNorm",
     "coefficient_plot",
+    "course_plot",
     "front_plot",
     "heatmap",
     "layer_norm_plot",

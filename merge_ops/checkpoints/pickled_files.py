@@ -76,6 +76,13 @@ class PickledFiles:
         """
         self._converted()
 
+    def close(self) -> None:
+        """Remove the converted weights before the process ends; they are converted anew if read."""
+        with self._lock:
+            if self._kept is not None:
+                self._kept.close()
+            self._here = self._kept = None
+
     def prove(self, hashed: Mapping[str, tuple[tuple[int, int, int, int, int], str]]) -> None:
         """Compare all reads of the converted files with what was hashed; call `fetch` before.
 

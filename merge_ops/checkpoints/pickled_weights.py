@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
-from merge_ops.checkpoints.dcp_folders import metadata_of
+from merge_ops.checkpoints.dcp_folders import folder_with_config, metadata_of
 from merge_ops.checkpoints.file_names import (
     INDEX,
     PICKLE_INDEX,
@@ -24,7 +24,14 @@ from merge_ops.checkpoints.file_names import (
 from merge_ops.checkpoints.pickled_files import PickledFiles
 from merge_ops.checkpoints.pickled_parts import PickledParts, PickleReader
 
-__all__ = ["PICKLES", "PickledFiles", "convert_folder", "is_pickled", "metadata_of"]
+__all__ = [
+    "PICKLES",
+    "PickledFiles",
+    "convert_folder",
+    "folder_with_config",
+    "is_pickled",
+    "metadata_of",
+]
 
 
 def is_pickled(files: Collection[str]) -> bool:

@@ -1,8 +1,8 @@
 """What is written: recipes, their steps and sections, and every fault in them."""
 
-from merge_ops.recipes import document
+from merge_ops.recipes import document, windows
 from merge_ops.recipes.reading import parse_recipe
-from merge_ops.recipes.recipe import ALL, ALL_PAIRS, Coefficient, Recipe, set_id
+from merge_ops.recipes.recipe import ALL, ALL_PAIRS, Coefficient, Recipe
 from merge_ops.recipes.recipe_check import check_recipe
 from merge_ops.recipes.steps import Steps, load_steps
 
@@ -16,5 +16,5 @@ __all__ = [
     "document",
     "load_steps",
     "parse_recipe",
-    "set_id",
+    "windows",
 ]

@@ -20,6 +20,8 @@ def recipe_document(recipe: Recipe, values: Parameters) -> dict[str, Any]:
     if recipe.window and recipe.window.found:  # the average that it is, which mergekit knows too
         recipe, values = fixed(recipe, values), {}
     document: dict[str, Any] = {"merge_method": recipe.merge_method}
+    if recipe.window and not recipe.window.found:
+        document = recipe.window.written  # whose steps are not known, and so no models
     if recipe.symmetry:
         document |= recipe.symmetry.written
     if recipe.conversion:
@@ -37,7 +39,7 @@ def recipe_document(recipe: Recipe, values: Parameters) -> dict[str, Any]:
     else:
         document |= _section(recipe.section)
     parameters = {**recipe.parameters, **values}
-    if parameters:
+    if parameters and not recipe.window:
         document["parameters"] = parameters
     if recipe.dtype:
         document["dtype"] = recipe.dtype

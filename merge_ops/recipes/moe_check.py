@@ -22,16 +22,24 @@ from merge_ops.recipes.moe_step import (
     MoeExpert,
     MoeStep,
 )
-from merge_ops.recipes.recipe import DTYPES, ModelEntry, Recipe
-from merge_ops.recipes.spelling import reference, reference_faults, whole_number
+from merge_ops.recipes.recipe import (
+    DTYPES,
+    KEEP_ALL,
+    KEEP_CHAMPION,
+    KEEPS,
+    ModelEntry,
+    Recipe,
+)
+from merge_ops.recipes.spelling import composed, reference, reference_faults, whole_number
 
 MOE_KEYS = (
     "base_model", "experts", "gate_mode", "shared_experts", "experts_per_token", "dtype",
     "architecture", "name", "title", "description", "seed", "verify", "accept_licence_conflicts",
+    "suite", "gate", "keep",
 )  # fmt: skip
 ARCHITECTURES = ("Mixtral", "DeepSeek MoE", "Qwen MoE", "Qwen3 MoE")
 """mergekit-moe's names of what comes out; a recipe gives one, or how it begins."""
-_OF_CATALOGS = ("suite", "gate", "keep", "sweep", "search", "soup")
+_OF_SETS = ("sweep", "search", "soup")
 _PROMPTS = ("positive_prompts", "negative_prompts")
 _SCALES = ("noise_scale", "residual_scale")
 
@@ -61,6 +69,9 @@ def moe_recipe(value: Mapping[str, Any], name: str, subject: str) -> Recipe:
         accept_licence_conflicts=tuple(document.get("accept_licence_conflicts") or ()),
         seed=document.get("seed") or 0,
         moe=step,
+        suite=composed(document.get("suite")),
+        gate=document.get("gate") or {},
+        keep=document.get("keep"),
         title=document.get("title"),
         description=document.get("description"),
     )
@@ -92,9 +103,9 @@ def _key_faults(document: Mapping[str, Any]) -> Iterator[Fault]:
     for key in document:
         if key in MOE_KEYS:
             continue
-        if key in _OF_CATALOGS:
-            problem = "is for catalogs, which make no mixtures of experts yet; leave it out, and"
-            yield Fault(key, f"{problem} write the mixture by `ronghe merge`")
+        if key in _OF_SETS:
+            problem = "is for merges; a mixture of experts has no parameters to choose: remove it"
+            yield Fault(key, problem)
             continue
         problem = "is no key of a mixture of experts (a file whose experts have `source_model`)."
         hint = did_you_mean(str(key), MOE_KEYS)
@@ -128,12 +139,33 @@ def _scalar_faults(document: Mapping[str, Any]) -> Iterator[Fault]:
         if document.get(key) is not None and not isinstance(document[key], kind):
             allowed = "text" if kind is str else "true or false"
             yield Fault(key, f"is {quoted(document[key])}; it must be {allowed}")
+    if document.get("suite") is not None and not (isinstance(document["suite"], str)):
+        yield Fault("suite", f"is {quoted(document['suite'])}; it must be the name of a suite")
+    if document.get("gate") is not None and not isinstance(document["gate"], dict):
+        yield Fault("gate", f"is {quoted(document['gate'])}; it must be a mapping")
+    yield from keep_faults(document, document.get("gate_mode") not in DRAWN_MODES)
     seed = document.get("seed")
     if seed is not None and (type(seed) is not int or seed < 0):
         yield Fault("seed", f"is {quoted(seed)}; it must be a whole number from 0 on")
     accepted = document.get("accept_licence_conflicts")
     if accepted is not None and not _are_texts(accepted):
         yield Fault("accept_licence_conflicts", "must be a list such as [gpl-3.0 + llama3.1]")
+
+
+def keep_faults(document: Mapping[str, Any], measured: bool) -> Iterator[Fault]:
+    """Yield what is wrong with `keep`: gates that were `measured` are no part of a manifest."""
+    keep = document.get("keep")
+    if keep is None:
+        return
+    if keep not in KEEPS:
+        hint = did_you_mean(str(keep), KEEPS)
+        yield Fault("keep", f"is {quoted(keep)}; it must be one of {', '.join(KEEPS)}.{hint}")
+    elif measured and keep != KEEP_ALL:
+        problem = f"is {keep!r}, and gates that are made of prompts are written with their model:"
+        yield Fault("keep", f"{problem} say `keep: {KEEP_ALL}`, or leave it out")
+    elif keep == KEEP_CHAMPION and document.get("suite") is None:
+        problem = "is 'champion', and a recipe without a suite never has one; add `suite:`, or say"
+        yield Fault("keep", f"{problem} `keep: all`, which is what holds without a suite")
 
 
 def named_architectures(value: object) -> tuple[str, ...]:

@@ -12,19 +12,19 @@ import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 from merge_ops.methods.parameters import REQUIRED, is_gradient
 from merge_ops.methods.registry import MergeMethod
 from merge_ops.recipes.expand_step import ExpandStep
 from merge_ops.recipes.moe_step import MoeStep
 from merge_ops.recipes.router_policy import RouterPolicy
+from merge_ops.recipes.sweep import Coefficient, Parameters, sweep_points
 from merge_ops.recipes.symmetry_step import SymmetryStep
 from merge_ops.recipes.vocabulary_policy import TokenizerPolicy
 from merge_ops.recipes.vocabulary_step import VocabularyStep
 from merge_ops.recipes.window_step import WindowStep
 
-Parameters = Mapping[str, Any]
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 ALL_PAIRS, ALL = "all-pairs", "all"
 SEARCHED = "searched"
@@ -33,6 +33,8 @@ SOUPS = ("greedy", "soce")  # how the members of a soup are chosen from its expe
 KEEP_CHAMPION, KEEP_ALL, KEEP_NONE = "champion", "all", "none"
 KEEPS = (KEEP_CHAMPION, KEEP_ALL, KEEP_NONE)
 """Which candidates of a recipe are written; the others are planned, and made when they are read."""
+STRUCTURES = ("moe", "window", "expand", "conversion", "symmetry", "vocabulary")
+"""Fields of steps that are no merge of an expert set: they make what they name into one model."""
 
 
 @dataclass(frozen=True)
@@ -84,14 +86,6 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Coefficient:
-    """A coefficient is one point of a sweep: its id, `density=0.3_lambda=1.0`, and its values."""
-
-    id: str
-    values: Parameters
-
-
-@dataclass(frozen=True)
 class Recipe:
     """A recipe is one checked document of a recipe file.
 
@@ -135,13 +129,27 @@ class Recipe:
     description: str | None = None
 
     @property
+    def structure(self) -> str | None:
+        """Return the field of the recipe's own kind of step (STRUCTURES), None for a merge."""
+        return next((each for each in STRUCTURES if getattr(self, each) is not None), None)
+
+    @property
     def kept(self) -> str:
         """Return which candidates are written: `champion`, `all` or `none`.
 
         Where the recipe does not say, it is `champion` with a suite. Without one there are no
-        scores, so nothing would ever ask for the bytes: all are written.
+        scores, so nothing would ever ask for the bytes: all are written. So it is where a manifest
+        cannot say all that the bytes are made from.
         """
+        if self.needs_writing:
+            return KEEP_ALL
         return self.keep or (KEEP_CHAMPION if self.suite else KEEP_ALL)
+
+    @property
+    def needs_writing(self) -> bool:
+        """Return whether more than recipe and models decides the bytes: gates, a secret key."""
+        keyed = self.symmetry is not None and self.symmetry.key is not None
+        return keyed or (self.moe is not None and self.moe.needs_prompts)
 
     @property
     def writes_all(self) -> bool:
@@ -185,16 +193,7 @@ class Recipe:
         """
         if self.is_searched:
             return (Coefficient(SEARCHED, {}),)
-        if not self.sweep:
-            return (Coefficient("default", {}),)
-        names = sorted(self.sweep)
-        points: list[Coefficient] = []
-        for values in itertools.product(*(self.sweep[name] for name in names)):
-            pairs = dict(zip(names, values, strict=True))
-            said = str if self.window else _value_text
-            text = "_".join(f"{name}={said(value)}" for name, value in pairs.items())
-            points.append(Coefficient(text, pairs))
-        return tuple(points)
+        return sweep_points(self.sweep, plain=self.window is not None)
 
     @property
     def on_task_vectors(self) -> bool:
@@ -319,11 +318,3 @@ class Recipe:
 def set_id(names: Sequence[str]) -> str:
     """Return the id of an expert set: its sorted names joined by `+`."""
     return "+".join(sorted(names))
-
-
-def _value_text(value: Any) -> str:
-    if isinstance(value, list):
-        return ":".join(_value_text(item) for item in cast(list[Any], value))
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(float(value)) if isinstance(value, int) else str(value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
@@ -19,7 +18,7 @@ from merge_ops.recipes.recipe import ALL, ALL_PAIRS, DTYPES, KEEP_CHAMPION, KEEP
 from merge_ops.recipes.router_policy import router_faults, router_policy
 from merge_ops.recipes.search_check import search_faults, shadowed, soup_faults
 from merge_ops.recipes.section_check import parameter_faults, section_faults, section_of
-from merge_ops.recipes.spelling import as_written_here, reference_faults
+from merge_ops.recipes.spelling import as_written_here, composed, reference_faults
 from merge_ops.recipes.symmetry_step import as_passthrough, symmetry_faults, symmetry_step
 from merge_ops.recipes.vocabulary_policy import policy_faults, policy_of
 from merge_ops.recipes.vocabulary_step import (
@@ -219,7 +218,7 @@ def _build(document: Mapping[str, Any], method: MergeMethod, name: str, subject:
         chat_template=document.get("chat_template"),
         experts=tuple(experts),
         sweep={key: tuple(values) for key, values in sweep.items()},
-        suite=_composed(document.get("suite")),
+        suite=composed(document.get("suite")),
         gate=document.get("gate") or {},
         search=document.get("search") or {},
         soup=document.get("soup"),
@@ -236,8 +235,3 @@ def _build(document: Mapping[str, Any], method: MergeMethod, name: str, subject:
         title=document.get("title"),
         description=document.get("description"),
     )
-
-
-def _composed(name: str | None) -> str | None:
-    """A name in Unicode's composed form, as the names of files are read."""
-    return unicodedata.normalize("NFC", name) if name else None

@@ -10,6 +10,7 @@ What has no such form is left as it is, for the checks to name.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
@@ -163,6 +164,11 @@ def _row(value: Any) -> Any:
 
 def _dtype(value: Any) -> Any:
     return value.removeprefix("torch.") if isinstance(value, str) else value
+
+
+def composed(name: str | None) -> str | None:
+    """Return a name in Unicode's composed form, as the names of files are read."""
+    return unicodedata.normalize("NFC", name) if name else None
 
 
 def whole_number(value: Any) -> Any:

@@ -29,6 +29,13 @@ class RunPlaces(Protocol):
         """
         ...
 
+    def revisions_of(self, repository: str) -> Collection[str] | None:
+        """Return the names of a hub repository's revisions, or None where they cannot be listed.
+
+        Raises ValueError where there is no such repository.
+        """
+        ...
+
     def unready(self, reference: str) -> str | None:
         """Return why a step has no whole weights, or None where it has, or nobody can tell yet."""
         ...
@@ -44,7 +51,7 @@ def with_found_steps(recipe: Recipe, places: RunPlaces) -> Recipe:
     if window is None or window.found:
         return recipe
     try:
-        known = _known(recipe, places)
+        known = steps_of_run(window.run, window.steps, places)
     except ValueError as error:
         raise RecipeError(recipe.subject, [Fault(WHERE, str(error))]) from error
     left: dict[int, str] = {}
@@ -84,17 +91,20 @@ def _refuse_unready(recipe: Recipe, places: RunPlaces) -> None:
         raise RecipeError(recipe.subject, faults)
 
 
-def _known(recipe: Recipe, places: RunPlaces) -> Mapping[int, str]:
-    """Every step of the run that can be told, with its reference."""
-    window = recipe.window
-    assert window is not None
-    if isinstance(window.run, tuple):
-        return steps_of_references(window.run, "the list")
-    if not isinstance(window.run, str):
-        return window.run
-    run = window.run
+def steps_of_run(
+    run: str | tuple[str, ...] | Mapping[int, str], named: tuple[int, ...], places: RunPlaces
+) -> Mapping[int, str]:
+    """Return every step of a run that can be told, with its reference.
+
+    `named` are the steps that are known where a place cannot be listed. Raises ValueError with what
+    is wrong with the run.
+    """
+    if isinstance(run, tuple):
+        return steps_of_references(run, "the list")
+    if not isinstance(run, str):
+        return run
     if STEP in run:
-        return _of_pattern(run, window.steps, places)
+        return _of_pattern(run, named, places)
     names = places.names_in(run)
     if names is None:
         problem = f"is '{run}', whose steps cannot be listed; write where their number stands, as"
@@ -113,8 +123,11 @@ def _of_pattern(pattern: str, steps: tuple[int, ...], places: RunPlaces) -> Mapp
     before, _, behind = pattern.partition(STEP)
     folder, slash, start = before.rpartition("/")
     end, deeper, below = behind.partition("/")
-    listed = None
-    if "@" not in start:
+    if "@" in start:
+        repository, _, start = f"{folder}{slash}{start}".partition("@")
+        folder, slash = repository, "@"
+        listed = None if steps else places.revisions_of(repository)
+    else:
         listed = places.names_in(folder if slash and folder else (slash or "."))
     if listed is None:
         if not steps:

@@ -50,6 +50,23 @@ class WindowStep:
     unfinished: str = REFUSE
     found: tuple[tuple[int, str], ...] = ()
 
+    @property
+    def written(self) -> dict[str, Any]:
+        """Return the step as a recipe says it."""
+        told: dict[str, Any] = {"run": self.run}
+        if isinstance(self.run, tuple):
+            told["run"] = list(self.run)
+        elif not isinstance(self.run, str):
+            told["run"] = dict(self.run)
+        told |= {"last": self.last} if self.last is not None else {}
+        told |= {"steps": list(self.steps)} if self.steps else {}
+        told |= {"every": self.every} if self.every is not None else {}
+        weights = self.weights if isinstance(self.weights, str) else list(self.weights)
+        told |= {"weights": weights} if weights != UNIFORM else {}
+        told |= {"beta": self.beta} if self.beta is not None else {}
+        told |= {"unfinished": self.unfinished} if self.unfinished != REFUSE else {}
+        return {WINDOW: told}
+
     def at(self, values: Mapping[str, Any]) -> WindowStep:
         """Return the window of one coefficient, whose values stand before its own."""
         own = {key: value for key, value in values.items() if key in SWEPT}

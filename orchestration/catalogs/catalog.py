@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from assets.work.entries import UpstreamModel
+from assets.work.entries import TrainingRun, UpstreamModel
 from merge_ops.errors import Fault, FaultsError
 from merge_ops.recipes import Recipe, Steps
 
@@ -61,6 +61,7 @@ class Catalog:
     for people.
     `imported` are files of scores from elsewhere, by name, each with its digest.
     `declared_name` is what models.yaml calls the catalog, if it does (catalog_name.py).
+    `runs` are the training runs whose steps are models.
     """
 
     folder: Path
@@ -76,11 +77,17 @@ class Catalog:
     )
     imported: Mapping[str, tuple[Path, str]] = field(default_factory=dict[str, tuple[Path, str]])
     suite_words: Mapping[str, SuiteWords] = field(default_factory=dict[str, "SuiteWords"])
+    runs: Mapping[str, TrainingRun] = field(default_factory=dict[str, TrainingRun])
 
     @cached_property
     def recipes(self) -> Mapping[str, Recipe]:
         """Each file is for one recipe: its only one, or its last."""
         return {name: steps.result for name, steps in self.files.items()}
+
+    @cached_property
+    def licences(self) -> Mapping[str, str | None]:
+        """What the catalog says of the licence of each model, and of each training run."""
+        return {name: each.licence for name, each in (*self.models.items(), *self.runs.items())}
 
     @cached_property
     def bases(self) -> tuple[str, ...]:
@@ -99,17 +106,47 @@ class Catalog:
     def base_of(self, recipe: Recipe) -> str:
         """Return the base model whose experts a file merges; of its recipes, give the result.
 
-        It is the one that any of them names, itself or by an expert, or the catalog's only one.
+        It is the one that any of them names, itself or by an expert, or the catalog's only one; ""
+        where the catalog has none.
         """
         steps = self.files[recipe.name]
         names = [*(each.base_model for each in steps.recipes), *steps.referenced_models]
         named = [self.models[name].base or name for name in names if name and name in self.models]
-        return named[0] if named else self.bases[0]
+        return named[0] if named else next(iter(self.bases), "")
+
+    def base_opened(self, recipe: Recipe) -> str:
+        """Return the base that a file needs beside what it names: of experts, and of adapters.
+
+        "" where it needs none: steps of another structure open what they name and no more.
+        """
+        steps = self.files[recipe.name]
+        named = [self.models[name] for name in steps.referenced_models if name in self.models]
+        adapters = any(model.kind == "lora" for model in named)
+        structured = any(each.structure for each in steps.recipes)
+        if structured and not adapters and not self.takes_experts(recipe):
+            return ""
+        return self.base_of(recipe)
 
     def sets_of(self, recipe: Recipe) -> tuple[str, ...]:
-        """Return the ids of the expert sets that a file is merged for, sorted."""
+        """Return the ids of the expert sets that a file is merged for, sorted.
+
+        A file without `experts`, of windows or other structure, has one: what it is made of.
+        """
         takers = [each for each in self.files[recipe.name].recipes if each.experts]
-        return self.sets_asked(takers[0], self.base_of(recipe)) if takers else ()
+        if takers:
+            return self.sets_asked(takers[0], self.base_of(recipe))
+        return (self._made_of(self.files[recipe.name]),)
+
+    def _made_of(self, steps: Steps) -> str:
+        """What a file names, as an id: models and runs, without a base that others stand beside."""
+        runs = [str(each.window.run) for each in steps.recipes if each.window]
+        models = [name for name in steps.referenced_models if name in self.models]
+        experts = [name for name in models if self.models[name].base is not None]
+        return "+".join(sorted({*runs, *(experts if experts or runs else models)}))
+
+    def takes_experts(self, recipe: Recipe) -> bool:
+        """Return whether any document of a file takes experts, so that its sets have plans."""
+        return any(each.experts for each in self.files[recipe.name].recipes)
 
     def sets_asked(self, document: Recipe, base: str) -> tuple[str, ...]:
         """Return the ids of the expert sets that one document asks for, sorted."""
@@ -126,6 +163,19 @@ class Catalog:
         if len(of_recipes) == 1:
             return of_recipes.pop()
         return tuple(sorted(set().union(*of_recipes)))
+
+    @cached_property
+    def suites_of_runs(self) -> Mapping[str, tuple[str, ...]]:
+        """Names of the suites that the steps of each training run are scored on.
+
+        They are those of recipes that have windows over the run.
+        """
+        found: dict[str, dict[str, None]] = {}
+        for steps in self.files.values():
+            for document in steps.recipes:
+                if document.window is not None and steps.result.suite is not None:
+                    found.setdefault(str(document.window.run), {})[steps.result.suite] = None
+        return {run: tuple(sorted(suites)) for run, suites in sorted(found.items())}
 
     def suite_of(self, recipe: Recipe) -> Path | None:
         """Return the suite file that a recipe is scored on."""

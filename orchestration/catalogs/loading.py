@@ -72,7 +72,7 @@ def load_catalog(folder: Path) -> Catalog:
     models = dict(sorted(file.models.items()))
     catalog = Catalog(
         folder, models, files, suites, file.declared_name, by_id, digests, of_tasks, benchmarks,
-        imported_files(folder, broken), words,
+        imported_files(folder, broken), words, dict(sorted(file.runs.items())),
     )  # fmt: skip
     for name, steps in list(files.items()):
         if faults := _recipe_faults(catalog, steps):

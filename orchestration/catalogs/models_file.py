@@ -15,15 +15,16 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from assets.work.entries import UpstreamModel
+from assets.work.entries import TrainingRun, UpstreamModel
 from merge_ops.checkpoints.bounded_yaml import DocumentError, read_documents
 from merge_ops.errors import Fault, did_you_mean, quoted
 from orchestration.catalogs.catalog import BrokenPart, CatalogError
 from orchestration.catalogs.names import BANNED, alike, name_rule, secret_fault
+from orchestration.catalogs.runs_section import read_runs
 from orchestration.options import OptionError, size
 from orchestration.settings import catalog_name_fault
 
-KEYS = ("name", "models")
+KEYS = ("name", "models", "runs")
 
 MAX_FAULTS = 50
 """Faults of one entry that are told."""
@@ -72,6 +73,8 @@ class ModelsFile:
     """
 
     declared_name: str | None = None
+    runs: dict[str, TrainingRun] = field(default_factory=dict[str, TrainingRun])
+    broken_runs: list[BrokenPart] = field(default_factory=list[BrokenPart])
     models: dict[str, UpstreamModel] = field(default_factory=dict[str, UpstreamModel])
     unreadable: list[Fault] = field(default_factory=list[Fault])
     faults: dict[str, list[Fault]] = field(default_factory=lambda: defaultdict(list))
@@ -82,6 +85,7 @@ class ModelsFile:
         for name, faults in self.faults.items():
             kind = "model" if name in self.models else "file"
             yield BrokenPart(kind, name, tuple(faults))
+        yield from self.broken_runs
 
 
 def load_models(path: Path) -> ModelsFile:
@@ -118,6 +122,8 @@ def load_models(path: Path) -> ModelsFile:
             base = _likely_base(file.models, name)
             broken = tuple(map(str, faults))
             file.models[name] = dataclasses.replace(file.models[name], base=base, faults=broken)
+    section = read_runs(document, file.models)
+    file.runs, file.broken_runs = section.runs, section.broken
     return file
 
 

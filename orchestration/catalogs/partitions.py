@@ -24,9 +24,13 @@ EXPERTS, COEFFICIENT = "experts", "coefficient"
 
 @dataclass(frozen=True)
 class Partitions:
-    """Partitions definitions of a catalog; equal definitions are one object."""
+    """Partitions definitions of a catalog; equal definitions are one object.
+
+    `name` is what the catalog is called: partitions that come by and by belong to it alone.
+    """
 
     catalog: Catalog
+    name: str = ""
 
     @cached_property
     def models(self) -> dg.StaticPartitionsDefinition:
@@ -37,6 +41,11 @@ class Partitions:
     def experts(self) -> dg.StaticPartitionsDefinition:
         """One partition for each expert."""
         return KeyedOnce(self.catalog.experts)
+
+    @cached_property
+    def run_steps(self) -> dg.DynamicPartitionsDefinition:
+        """One partition for each step of a training run that was found: `RUN@STEP`."""
+        return dg.DynamicPartitionsDefinition(name=f"steps of the training runs of {self.name}")
 
     def sets_of(self, recipe: Recipe) -> dg.StaticPartitionsDefinition:
         """Define one partition for each expert set of one recipe."""
@@ -96,15 +105,34 @@ class Partitions:
         keys = [dg.AssetKey.from_user_string(names.step(result.name, each.name)) for each in used]
         if step.experts and not any(map(steps.takes_experts, used)):
             keys.append(dg.AssetKey.from_user_string(names.merge_plan(result.name)))
-        base = self.catalog.base_of(result)
+        base = self.catalog.base_opened(result)
         named = {name for name in step.referenced_models if name in self.catalog.models}
         # The base opens adapters; where there are expert sets it comes with their plans.
-        named = named - {base} if steps.takes_experts(step) else named | {base}
+        named = named - {base} if steps.takes_experts(step) else named | ({base} - {""})
         deps = [dg.AssetDep(key) for key in keys]
         if named:
             mapping = dg.SpecificPartitionsPartitionMapping(sorted(named))
             deps.append(dg.AssetDep("model", partition_mapping=mapping))
+        if step.window is not None:
+            deps.append(self._window_of(steps, step))
         return deps
+
+    def windows_of(self, steps: Steps, step: Recipe) -> dg.PartitionsDefinition:
+        """Define the windows of one step: the result's grid, or the one window of an earlier step.
+
+        That is a partition too: Dagster runs an asset in one go with an input of equal partitions,
+        and what a window is made into must not run where the window stays what it is.
+        """
+        return self.grid_of(step) if step is steps.result else self._definition_of((step.name,))
+
+    def _window_of(self, steps: Steps, step: Recipe) -> dg.AssetDep:
+        made = steps.result.name
+        if step is steps.result:
+            key = names.window(names.merged_checkpoint(made))
+            return dg.AssetDep(key.split("/"), partition_mapping=self.same_point())
+        key, alone = names.window(names.step(made, step.name)), [step.name]
+        mapping = dg.SpecificPartitionsPartitionMapping(alone)
+        return dg.AssetDep(key.split("/"), partition_mapping=mapping)
 
     @staticmethod
     def same_point() -> dg.MultiPartitionMapping:

@@ -11,6 +11,7 @@ from merge_ops.errors import Fault, did_you_mean
 from merge_ops.recipes import ALL, ALL_PAIRS, Recipe, Steps
 from orchestration.catalogs.catalog import Catalog
 from orchestration.catalogs.names import BANNED, RECIPE_NAME, name_rule
+from orchestration.catalogs.structure_faults import structure_faults
 
 LEAST_EXPERTS, LEAST_BENCHMARKS = 3, 2
 """What correlations of benchmarks over experts are worked out from (eval_ops.scores.soups)."""
@@ -19,39 +20,15 @@ LEAST_EXPERTS, LEAST_BENCHMARKS = 3, 2
 def recipe_faults(catalog: Catalog, steps: Steps) -> Iterator[Fault]:
     """Yield every fault of one file of `recipes/`."""
     recipe, file = steps.result, f"recipes/{steps.result.name}.yaml"
-    mixture = next((each for each in steps.recipes if each.moe), None)
-    if mixture is not None:
-        problem = "has a `source_model`: mixtures of experts are for `ronghe merge`, and a catalog"
-        yield Fault(f"{file}: experts", f"{problem} takes what came out as a model")
-        return
-    windows = [each for each in steps.recipes if each.window is not None]
-    if windows:
-        place = f"{file}: document {windows[0].name}" if steps.earlier else file
-        problem = "is for `ronghe merge`, which finds the steps of a run: merge the window with it"
-        yield Fault(f"{place}: window", f"{problem}, and list what came out in models.yaml")
-        return
     takers = [each for each in steps.recipes if each.experts]
-    if not takers:
+    if not takers and not any(each.structure for each in steps.recipes):
         where = " in every document" if steps.earlier else ""
         problem = f"is missing{where}; allowed: {ALL_PAIRS}, {ALL}, lists of names"
         yield Fault(f"{file}: experts", problem)
     yield from _step_name_faults(catalog, steps, file)
     for document in steps.recipes:
         place = f"{file}: document {document.name}" if steps.earlier else file
-        if document.symmetry is not None:
-            problem = "is for `ronghe merge`: a catalog keeps no key, and takes what came out"
-            yield Fault(f"{place}: {document.symmetry.kind}", problem)
-        if document.conversion is not None:
-            problem = "is for `ronghe merge`: name what came out in models.yaml"
-            yield Fault(f"{place}: convert", problem)
-        if document.expand is not None:
-            problem = (
-                "is for `ronghe merge`: make the deeper model there and list it in models.yaml"
-            )
-            yield Fault(f"{place}: expand", problem)
-        if document.vocabulary is not None:
-            problem = "is for `ronghe merge`: list what came out in models.yaml"
-            yield Fault(f"{place}: vocabulary", problem)
+        yield from structure_faults(catalog, steps, document, place)
         for name in document.missing_parameters:
             problem = f"has no value, and {document.merge_method} requires it"
             yield Fault(f"{place}: parameters.{name}", problem)
@@ -61,7 +38,8 @@ def recipe_faults(catalog: Catalog, steps: Steps) -> Iterator[Fault]:
         base = catalog.base_of(recipe)
         for document in steps.recipes:
             place = f"{file}: document {document.name}" if steps.earlier else file
-            yield from _name_faults(catalog, steps, document, base, place)
+            if document.structure is None:
+                yield from _name_faults(catalog, steps, document, base, place)
             yield from _router_faults(catalog, document, base, place)
         yield from _set_faults(catalog, takers, base, file)
     for coefficient in recipe.coefficients():
@@ -115,7 +93,8 @@ def _base_faults(catalog: Catalog, steps: Steps, file: str) -> Iterator[Fault]:
     """There is one base model whose experts the file merges, and it can be told which."""
     made, known = {each.name for each in steps.earlier}, ", ".join(catalog.bases) or "none"
     named: dict[str, None] = {}
-    for document in steps.recipes:
+    merges = [each for each in steps.recipes if each.structure is None]
+    for document in merges:
         place = f"{file}: document {document.name}" if steps.earlier else file
         base = document.base_model
         if base is not None and base not in made:
@@ -130,8 +109,16 @@ def _base_faults(catalog: Catalog, steps: Steps, file: str) -> Iterator[Fault]:
     if len(named) > 1:
         problem = f"has experts of several base models, and a file has one: {', '.join(named)}"
         yield Fault(f"{file}: base_model", problem)
-    elif not named and len(catalog.bases) != 1:
+    elif merges and not named and len(catalog.bases) != 1 and _names_models(catalog, merges):
         yield Fault(f"{file}: base_model", f"is missing; the catalog's base models: {known}")
+
+
+def _names_models(catalog: Catalog, merges: Iterable[Recipe]) -> bool:
+    """Whether merges take experts, or models of the catalog, and not results of steps alone."""
+    return any(
+        each.experts or any(name in catalog.models for name in each.referenced_models)
+        for each in merges
+    )
 
 
 def _name_faults(

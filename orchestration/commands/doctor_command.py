@@ -25,6 +25,8 @@ def doctor(as_json: bool = False) -> None:
         print(json.dumps([each.to_json() for each in about], ensure_ascii=False))  # noqa: T201
         return
     print_table(make_console(), "this machine", COLUMNS, [each.row for each in about])
+    from dagster import partition_loading_context
+
     from orchestration.definitions import build_definitions
     from orchestration.refreshing.refresh import open_instance
     from orchestration.refreshing.store_state import compare, remembered
@@ -32,7 +34,7 @@ def doctor(as_json: bool = False) -> None:
     settings = named_settings(load_settings())
     console, store = make_console(), open_store(settings)
     graph = build_definitions(settings).resolve_asset_graph()
-    with open_instance(settings) as instance:
+    with open_instance(settings) as instance, partition_loading_context(None, instance):
         state = compare(instance, graph, store, settings.dagster_home)
         before = remembered(instance)
     count, owner = store.upkeep.earlier()

@@ -21,10 +21,15 @@ class KnownPlaces:
             with os.scandir(path) as entries:
                 return [each.name for each in entries if each.is_dir()]
         if folder.startswith("s3://"):
-            return _in_bucket(folder)
+            from assets.work.run_places import in_bucket
+
+            return in_bucket(folder)
         if "://" in folder:
             return None
         raise ValueError(f"is '{folder}', and there is no folder {path.absolute()}")
+
+    def revisions_of(self, repository: str) -> Collection[str] | None:
+        """None: a plan asks no hub; a catalog's `runs:` does (assets/work/run_places.py)."""
 
     def unready(self, reference: str) -> str | None:
         """Why a step that lies here has no whole weights; nothing of one that is far away."""
@@ -32,17 +37,3 @@ class KnownPlaces:
 
         path = local_path(reference)
         return unreadable(path) if is_there(path) and "+" not in reference else None
-
-
-def _in_bucket(uri: str) -> Collection[str]:
-    """The folders directly below a prefix that hold something."""
-    from resources.errors import ResourceError
-    from resources.places import open_place
-
-    try:
-        keys = [entry.key for entry in open_place(uri).walk("")]
-    except (ResourceError, FileNotFoundError) as error:
-        raise ValueError(f"is '{uri}', which cannot be listed: {error}") from error
-    if not keys:
-        raise ValueError(f"is '{uri}', and nothing is there")
-    return {key.partition("/")[0] for key in keys if "/" in key}

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.dagster_internals import DagsterSqliteStorage, InstanceRef
+from assets.dagster_internals import DagsterSqliteStorage, InstanceRef, KnownPartitions
 from assets.progress_log import listening
+from assets.work import names
 from orchestration import interruption
 from orchestration.automation import OBSERVE_JOB, UPSTREAM
 from orchestration.catalogs.catalog_name import named_settings
@@ -31,6 +32,7 @@ from orchestration.refreshing.store_state import what_the_store_lacks
 from orchestration.retention import forget_old_looks
 from orchestration.run_plans import RunPlan
 from orchestration.settings import Settings, check_dagster_home
+from orchestration.training_runs import OBSERVE_RUNS_JOB, UPSTREAM_STEP
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -109,8 +111,10 @@ def _at_work(
     with only_refresh(instance, home):
         log = RunLog(home / "logs" / "refresh.log")
         progress = RefreshProgress(console)
-        work = _Refresh(instance, definitions, log, progress, run_tags(home), settings)
-        with log.everything(), progress, listening(progress.move), signals_end_the_refresh():
+        with dg.partition_loading_context(dynamic_partitions_store=instance):
+            work = _Refresh(instance, definitions, log, progress, run_tags(home), settings)
+        steps = dg.partition_loading_context(dynamic_partitions_store=instance)
+        with log.everything(), progress, listening(progress.move), signals_end_the_refresh(), steps:
             yield work
 
 
@@ -146,6 +150,13 @@ class _Refresh:
     def run(self) -> RefreshReport:
         started = time.perf_counter()
         self._observe()
+        with dg.partition_loading_context(dynamic_partitions_store=KnownPartitions(self._instance)):
+            self._bring_up_to_date()
+        self._report.seconds = time.perf_counter() - started
+        return self._report
+
+    def _bring_up_to_date(self) -> None:
+        """Ask the conditions, and run what they ask for, until they ask for nothing."""
         cursor, pending = load_cursor(self._instance), Pending(self._graph)
         waiting = load_waiting(self._instance, self._graph)
         pending.add(waiting)
@@ -171,8 +182,6 @@ class _Refresh:
             if not plans:
                 break
         self._stand(pending)
-        self._report.seconds = time.perf_counter() - started
-        return self._report
 
     def look_ahead(self) -> tuple[Standing, RefreshReport]:
         """Observe, ask the conditions once, and follow what they ask for down the graph."""
@@ -212,8 +221,16 @@ class _Refresh:
 
     def _observe(self) -> None:
         self.progress.say("looking at the upstream models")
-        forget_old_looks(self._instance, OBSERVE_JOB, UPSTREAM)
-        job = self._definitions.resolve_job_def(OBSERVE_JOB).with_logger_defs(self._log.loggers)
+        self._look(OBSERVE_JOB, UPSTREAM)
+        if (count := self._report.counts.get(names.RUN_STEP)) is not None:
+            self.progress.say("looking at the training runs")
+            self._look(OBSERVE_RUNS_JOB, UPSTREAM_STEP)
+            count.live = self._live(dg.AssetKey(names.RUN_STEP))
+
+    def _look(self, job_name: str, key: dg.AssetKey) -> None:
+        forget_old_looks(self._instance, job_name, key)
+        asset = key.to_user_string()
+        job = self._definitions.resolve_job_def(job_name).with_logger_defs(self._log.loggers)
         result = job.execute_in_process(
             WITH_OUR_LOGGER, instance=self._instance, tags=self._tags, raise_on_error=False
         )
@@ -221,12 +238,12 @@ class _Refresh:
         self._report.runs += 1
         self._report.failures += self._log.errors.take()
         if not result.success:
-            self._report.failures += failures_of(result, "upstream_model")
+            self._report.failures += failures_of(result, asset)
 
     def _execute(self, plan: RunPlan) -> dict[dg.AssetKey, set[str | None]]:
         """Run a plan; returns what has to be tried again another time."""
-        names = ", ".join(key.to_user_string() for key in plan.assets)
-        self.progress.say(f"{names} {_short(plan)}")
+        told = ", ".join(key.to_user_string() for key in plan.assets)
+        self.progress.say(f"{told} {_short(plan)}")
         result = self._job.execute_in_process(
             WITH_OUR_LOGGER,
             instance=self._instance,
@@ -239,7 +256,7 @@ class _Refresh:
         self._report.runs += 1
         self._report.notes += [told for told, serious in found_by_checks(result) if not serious]
         if not (result.success and _all_passed(result)):
-            self._report.failures += failures_of(result, f"{names} {_short(plan)}".strip())
+            self._report.failures += failures_of(result, f"{told} {_short(plan)}".strip())
         self._report.failures += self._log.errors.take()
         return {key: self._count(result, key, plan.partitions) for key in plan.assets}
 

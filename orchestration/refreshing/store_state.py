@@ -85,7 +85,8 @@ def compare(
         whole = {each for each, (kind, digest) in refs.items() if digest in there[kind]}
         made, live = _made(instance, graph, key)
         lacking = (made & refs.keys()) - whole
-        if names.kind_of(asset) != names.CHAMPION or _is_named(instance, key):
+        named = names.kind_of(asset) != names.CHAMPION or _is_named(instance, key)
+        if named and asset != names.RUN_SCORES:  # of which those that no suite asks have no name
             absent = made - refs.keys()  # or damaged, which is told and not made again
             lacking |= {each for each in absent if store.upkeep.key_of(asset, each) not in damaged}
         if asset == "model":

@@ -37,6 +37,10 @@ class FarModel(Protocol):
         """Return what changes when the model does, and pin it for all that follows."""
         ...
 
+    def revisions(self) -> list[str] | None:
+        """Return the names of the branches and tags beside it; None where they are not listed."""
+        ...
+
     def resolved(self) -> str:
         """Return the URI that names exactly what is pinned, such as hf://owner/name@commit."""
         ...

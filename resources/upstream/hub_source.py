@@ -83,6 +83,17 @@ class HubModel:
                 self._pinned = self._snapshot(self._revision, [], offline=True).name
         return self._pinned
 
+    def revisions(self) -> list[str] | None:
+        """Return the names of the repository's branches and tags, by one request.
+
+        Raises ModelSourceError where it is not there, or cannot be asked.
+        """
+        from huggingface_hub import HfApi
+
+        with self._clear_errors():
+            refs = HfApi(endpoint=hub_endpoint()).list_repo_refs(self.name)
+        return [each.name for each in (*refs.branches, *refs.tags)]
+
     def resolved(self) -> str:
         """Return `hf://owner/name@commit`."""
         return f"hf://{self.name}@{self._pinned or self.revision()}"

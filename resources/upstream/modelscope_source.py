@@ -95,6 +95,9 @@ class ModelScopeModel:
         self._pinned = self._commit(listed, latest)
         return self._pinned
 
+    def revisions(self) -> list[str] | None:
+        """Return None: they are not listed."""
+
     def resolved(self) -> str:
         """Return `modelscope://owner/name@commit`."""
         pinned = self._pinned or self.revision()

@@ -56,6 +56,9 @@ class S3Model:
         self._pinned = self._list()
         return self._digest()
 
+    def revisions(self) -> list[str] | None:
+        """Return None: they are not listed."""
+
     def resolved(self) -> str:
         """Return the model's URI: a bucket has no commits that one could name."""
         return self.location

@@ -94,7 +94,7 @@ def running_hub_of(
             path, part = unquote(parts.path), self.headers.get("Range", "")
             hub.requests.append((self.command, path, part))
             asked = re.fullmatch(
-                r"/(?:api/models/(?P<api>[\w.-]+(?:/[\w.-]+)?)(?:/(?P<what>tree|revision)/(?P<at>[^/]+))?"
+                r"/(?:api/models/(?P<api>[\w.-]+(?:/[\w.-]+)?)(?:/(?P<what>tree|revision)/(?P<at>[^/]+)|/(?P<refs>refs))?"
                 r"|(?P<name>[\w.-]+(?:/[\w.-]+)?)/resolve/(?P<revision>[^/]+)/(?P<file>.+))",
                 path,
             )
@@ -104,6 +104,14 @@ def running_hub_of(
                 return
             if name in gated:
                 self._send(403, b"", {"X-Error-Code": "GatedRepo"}, with_body)
+                return
+            if asked["refs"]:
+                refs = [
+                    {"name": branch, "ref": f"refs/heads/{branch}", "targetCommit": commit}
+                    for branch, commit in commits[name].items()
+                ]
+                told = {"branches": refs, "converts": [], "tags": []}
+                self._send(200, _json(told), {}, with_body)
                 return
             version = found(name, asked["at"] or asked["revision"] or "main")
             if version is None:

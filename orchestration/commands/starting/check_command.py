@@ -5,6 +5,8 @@ First what the catalog's files say. Then the models: those that are here by thei
 sets that together hold each of its experts once.
 """
 
+import dataclasses
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -136,11 +138,21 @@ def _plan(
 
     base = catalog.base_of(steps.result)
     told: set[Caution] = set()
-    for experts in covering(catalog.sets_of(steps.result), opened):
-        concrete = steps.for_experts(experts, base)
+    opened = dict(opened)
+    alone: list[tuple[str, ...]] = [()]  # what takes no experts is planned once
+    sets = catalog.sets_of(steps.result)
+    asked = covering(sets, opened) if catalog.takes_experts(steps.result) else alone
+    for variant, experts in itertools.product(_windows_alone(steps), asked):
+        try:
+            concrete = _with_run_steps(catalog, variant, opened).for_experts(experts, base)
+        except RongheError as error:
+            found.fault(f"recipe {name}", error)
+            continue
+        if any(each.window and not each.window.found for each in concrete.recipes):
+            continue
         if not set(concrete.referenced_models) <= opened.keys():
             continue
-        part = f"recipe {name} [{'+'.join(experts)}]"
+        part = f"recipe {name} [{'+'.join(experts)}]" if experts else f"recipe {name}"
         try:
             plans = plan_steps(concrete, opened).plans
         except RongheError as error:
@@ -151,6 +163,44 @@ def _plan(
             if caution not in told:
                 told.add(caution)
                 found.cautions.append((part, str(caution)))
+
+
+def _windows_alone(steps: "Steps") -> "Iterator[Steps]":
+    """Each window of a sweep by itself, as a catalog makes them; other steps as they are."""
+    result = steps.result
+    for point in result.coefficients() if result.window is not None else ():
+        sweep = {key: (value,) for key, value in point.values.items()}
+        yield steps.with_result(dataclasses.replace(result, sweep=sweep))
+    if result.window is None:
+        yield steps
+
+
+def _with_run_steps(catalog: "Catalog", steps: "Steps", opened: "dict[str, Checkpoint]") -> "Steps":
+    """Windows with those steps of their runs that lie here, which are opened; others as they are.
+
+    Raises RecipeError where a run lacks what a window asks for, and what opening raises.
+    """
+    from assets.work.entries import run_and_step
+    from assets.work.training_runs import find_steps
+    from merge_ops.recipes import Steps
+    from merge_ops.recipes.windows import with_steps
+
+    recipes = list(steps.recipes)
+    for place, recipe in enumerate(recipes):
+        if recipe.window is None:
+            continue
+        run = catalog.runs[str(recipe.window.run)]
+        found = find_steps({run.name: run}, catalog.folder)
+        known = {run_and_step(name)[1]: name for name in found.steps}
+        if not known:
+            continue
+        recipes[place] = with_steps(recipe, known)
+        for step in recipes[place].merged_models:
+            model = run.model_of(run_and_step(step)[1], found.steps[step])
+            checkpoint = _open(catalog.folder, model, False, opened)
+            if checkpoint is not None:
+                opened[step] = checkpoint
+    return Steps(tuple(recipes))
 
 
 def covering(sets: Iterable[str], opened: Iterable[str]) -> Iterator[tuple[str, ...]]:

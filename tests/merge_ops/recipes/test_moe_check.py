@@ -34,7 +34,9 @@ def test_a_recipe_survives_being_written_and_losing_its_names():
 
 FAULTS = {
     "gatemode is no key of a mixture .* Did you mean 'gate_mode'": {"gatemode": "random"},
-    "suite is for catalogs, which make no mixtures": {"suite": "quick"},
+    "sweep is for merges; a mixture of experts has no parameters": {"sweep": {"weight": [1.0]}},
+    "suite is 1; it must be the name of a suite": {"suite": 1},
+    "keep is 'champion', and gates that are made of prompts are written": {"keep": "champion"},
     "base_model is missing; it gives attention": {"base_model": None},
     "gate_mode is 'hiden'; it must be one of .* Did you mean 'hidden'": {"gate_mode": "hiden"},
     "dtype is 'float8'; it must be one of float32": {"dtype": "float8"},

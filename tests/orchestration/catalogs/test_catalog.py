@@ -142,11 +142,6 @@ def test_a_recipe_without_sets_is_refused(catalog: Path) -> None:
     refused(catalog, "gives no expert set that slerp can merge")
 
 
-def test_a_window_is_refused_with_the_way_out(catalog: Path) -> None:
-    write_recipe(catalog, "tail", {"window": {"run": "./run", "last": 4}})
-    refused(catalog, "window is for `ronghe merge`.* and list what came out in models.yaml")
-
-
 def test_a_recipe_file_names_assets(catalog: Path) -> None:
     write_recipe(catalog, "task-arithmetic", TASK_ARITHMETIC)
     refused(catalog, "may hold letters, digits and '_'")

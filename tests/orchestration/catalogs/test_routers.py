@@ -44,12 +44,8 @@ def test_what_every_set_has_is_taken(catalog: Path) -> None:
             r"router is 'base', and linear with `experts` has none; write `router: expert:NAME`",
         ),
         (
-            {"convert": "llama", "models": [{"model": "e1"}]},
-            r"convert is for `ronghe merge`: name what came out in models.yaml",
-        ),
-        (
-            {"vocabulary": {"extend": ["茯苓"]}, "models": [{"model": "e1"}]},
-            r"vocabulary is for `ronghe merge`: list what came out in models.yaml",
+            {"vocabulary": {"extend": "tokens.json"}, "models": [{"model": "e1"}]},
+            r"vocabulary.extend is the file 'tokens.json', which no store keeps",
         ),
     ],
 )
