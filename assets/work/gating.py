@@ -94,7 +94,7 @@ def gates_of(
 
     measured = Measured(dict(enumerate(map(unpacked, answer["gates"]))), mode, key, False)
     write_gates(kept, measured.gates, measured.metadata)
-    _remove_oldest(kept.parent)
+    remove_oldest(kept.parent)
     return measured
 
 
@@ -186,8 +186,8 @@ def _read(path: Path, key: str, experts: int) -> "Mapping[int, NDArray[np.float3
         return None
 
 
-def _remove_oldest(folder: Path) -> None:
-    """Remove all but the last MOST_KEPT files; another process may do the same."""
+def remove_oldest(folder: Path) -> None:
+    """Remove all but the last MOST_KEPT files of a folder; another process may do the same."""
     ages: list[tuple[int, Path]] = []
     for path in folder.glob("*.safetensors"):
         with suppress(FileNotFoundError):

@@ -11,7 +11,7 @@ from eval_ops.running.served_model import make_served
 from eval_ops.running.watched_model import make_watched
 
 if TYPE_CHECKING:  # a module, imported when it is asked for
-    from eval_ops.running import gates
+    from eval_ops.running import gates, moe_saliency
 
 __all__ = [
     "AskedTokenizer",
@@ -22,6 +22,7 @@ __all__ = [
     "make_lean",
     "make_served",
     "make_watched",
+    "moe_saliency",
     "pinned",
     "set_threads",
 ]

@@ -17,6 +17,7 @@ from typing import Any, cast
 from merge_ops.methods.parameters import REQUIRED, is_gradient
 from merge_ops.methods.registry import MergeMethod
 from merge_ops.recipes.expand_step import ExpandStep
+from merge_ops.recipes.moe_fewer import FewerStep
 from merge_ops.recipes.moe_step import MoeStep
 from merge_ops.recipes.router_policy import RouterPolicy
 from merge_ops.recipes.symmetry_step import SymmetryStep
@@ -129,6 +130,7 @@ class Recipe:
     moe: MoeStep | None = None
     window: WindowStep | None = None
     expand: ExpandStep | None = None
+    fewer: FewerStep | None = None
     title: str | None = None
     description: str | None = None
 

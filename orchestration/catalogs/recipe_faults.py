@@ -49,6 +49,9 @@ def recipe_faults(catalog: Catalog, steps: Steps) -> Iterator[Fault]:
                 "is for `ronghe merge`: make the deeper model there and list it in models.yaml"
             )
             yield Fault(f"{place}: expand", problem)
+        if document.fewer is not None:
+            problem = "is for `ronghe merge`: make the smaller mixture there and list it in"
+            yield Fault(f"{place}: moe", f"{problem} models.yaml")
         for name in document.missing_parameters:
             problem = f"has no value, and {document.merge_method} requires it"
             yield Fault(f"{place}: parameters.{name}", problem)

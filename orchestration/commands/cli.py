@@ -258,6 +258,39 @@ def gates(
     run_gates(config, GateOptions(out, picture, mode, device, threads, as_json, strict))
 
 
+@app.command(
+    epilog="Example:  ronghe moe-saliency ./mixtral texts.jsonl --out saliency.safetensors"
+)
+def moe_saliency(
+    model: Annotated[
+        str, typer.Argument(help="A mixture of experts: a folder, or owner/name of the Hub.")
+    ],
+    texts: Annotated[
+        Path, typer.Argument(help="Calibration texts: one a line, or .jsonl with `text`.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="Write the statistics to this file.")] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Draw the saliency: a PNG, layers by moe_experts.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu or cuda.", show_default="auto")
+    ] = None,
+    threads: Annotated[
+        str | None, typer.Option(help="Worker threads; 0: one a core.", show_default="0")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the numbers of every layer as JSON.")
+    ] = False,
+) -> None:
+    """Measure what each moe_expert of MODEL does on TEXTS, for a `moe:` step that keeps fewer.
+
+    Statistics of the same model and texts are measured once and kept.
+    """
+    from orchestration.commands.saliency_command import SaliencyOptions, run_saliency
+
+    run_saliency(model, texts, SaliencyOptions(out, picture, device, threads, as_json))
+
+
 app.add_typer(comparison_app)
 app.add_typer(starting_app)
 app.add_typer(provenance_app)

@@ -83,7 +83,7 @@ def test_the_last_measured_files_stay(tmp_path: Path, monkeypatch: pytest.Monkey
         path = tmp_path / f"{number}.safetensors"
         write_gates(path, {0: np.ones((1, 2), np.float32)}, {"mode": "hidden", "key": "k"})
         os.utime(path, ns=(0, number))
-    gating._remove_oldest(tmp_path)
+    gating.remove_oldest(tmp_path)
     assert sorted(path.name for path in tmp_path.glob("*.safetensors")) == [
         "2.safetensors",
         "3.safetensors",
