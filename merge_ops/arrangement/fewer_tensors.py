@@ -1,6 +1,7 @@
 """Tensors of merged moe_experts, computed while they are read: means of matrices, and of rows.
 
-Sums run in float64 and are rounded once, so that the mean of equal tensors is that tensor.
+Sums run in float64 and are rounded once, so that the mean of equal tensors is that tensor. Each
+product is rounded before it is added (no fused multiply-add), so that bits are the same everywhere.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class MeanTensor:
         total = torch.zeros_like(into, dtype=torch.float64)
         for member, share in zip(self.members, self.shares, strict=True):
             member.fill(fetch, start, into)
-            total.add_(into.double(), alpha=share)
+            total.add_(into.double().mul_(share))
         into.copy_(total)
 
 
@@ -131,7 +132,7 @@ class RouterRows:
             total = torch.zeros_like(target, dtype=torch.float64)
             for member, share in self.groups[row]:
                 self.own.fill(fetch, member * self.own.shape[1] + skipped, target)
-                total.add_(target.double(), alpha=share)
+                total.add_(target.double().mul_(share))
             target.copy_(total)
 
     def _rows(self, start: int, into: Tensor) -> Iterator[tuple[int, int, Tensor]]:
