@@ -277,7 +277,8 @@ def _cautions(
         if step.router != ALL:
             problem = f"keeps {keep} rows of {statistics.experts} in each router, so tokens choose"
             problem += " otherwise even where merged moe_experts were equal"
-            yield Caution(model.name, problem, "`router: all` keeps every row, and every file size")
+            advice = "`router: all` keeps every row, and makes no file smaller"
+            yield Caution(model.name, problem, advice)
         return
     shares = {layer: kept_share(statistics.layers[layer], groups[layer]) for layer in groups}
     worst = min(shares, key=lambda layer: (shares[layer], layer))
