@@ -58,7 +58,7 @@ def _shared(members: list[int], tokens: NDArray[np.float64]) -> Group:
     """The members with their shares, the most used one first."""
     used = np.array([tokens[each] for each in members], dtype=np.float64)
     shares = used / used.sum() if used.sum() > 0 else np.full(len(members), 1 / len(members))
-    order = np.argsort(-used, kind="stable")
+    order: list[int] = np.argsort(-used, kind="stable").tolist()
     return tuple((members[at], float(shares[at])) for at in order)
 
 
