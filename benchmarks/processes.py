@@ -35,6 +35,8 @@ with open(sys.argv[1], "wb") as out:
 class Run:
     """One process: seconds of wall clock and of CPU, MiB of peak memory, all and anonymous.
 
+    `anonymous` is the sum over the process and its children at one time, `peak` that of the
+    largest of them.
     `read` is the MB (10⁶ bytes) it asked the kernel for by read calls, cached or not, its children
     included; what it maps does not count.
     """
@@ -64,7 +66,8 @@ def measure(command: Sequence[str], **variables: str) -> Run:
         )
         anonymous = 0.0
         while not os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG):
-            anonymous = max(anonymous, proc_figure(process.pid, "status", "RssAnon:") / 1024)
+            held = sum(proc_figure(pid, "status", "RssAnon:") for pid in with_children(process.pid))
+            anonymous = max(anonymous, held / 1024)
             time.sleep(0.01)
         wall = time.perf_counter() - started
         read = proc_figure(process.pid, "io", "rchar:") / 1e6  # a zombie still has its counts
@@ -76,6 +79,18 @@ def measure(command: Sequence[str], **variables: str) -> Run:
             raise RunFailedError(f"{shlex.join(command)}\nended with {process.returncode}\n{told}")
     cpu = usage.ru_utime + usage.ru_stime
     return Run(wall, cpu, usage.ru_maxrss / 1024, anonymous, read)
+
+
+def with_children(pid: int) -> list[int]:
+    """A process and all that it started, as far as they are there."""
+    found = [pid]
+    for each in found:  # grows on the way
+        try:
+            listed = Path(f"/proc/{each}/task/{each}/children").read_text(encoding="ascii").split()
+        except OSError:
+            continue
+        found += map(int, listed)
+    return found
 
 
 def proc_figure(pid: int, file: str, key: str) -> int:

@@ -6,6 +6,7 @@ What is kept is checked when it is read; what is damaged is measured again.
 """
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,7 @@ def gates_of(
 
     measured = Measured(dict(enumerate(map(unpacked, answer["gates"]))), mode, key, False)
     write_gates(kept, measured.gates, measured.metadata)
-    _remove_oldest(kept.parent)
+    remove_oldest(kept.parent)
     return measured
 
 
@@ -103,17 +104,24 @@ def embedded_gates(
 ) -> "Mapping[int, NDArray[np.float32]]":
     """Return the gates that the base's embeddings give, as mode cheap_embed. Raises EvalError.
 
-    The child loads the tokenizer and reads some rows; no model is run and nothing is kept.
+    A child without torch finds the tokens while torch is imported here; then their rows are read.
+    No model is run and nothing is kept.
     """
-    from eval_ops.running.gates import unpacked
+    from eval_ops.running.embedded_gates import embed_gates
 
     asked = {
         "prompts": _as_json(prompts),
         "tokenizer_seconds": TOKENIZER_SECONDS,
     }
-    doing = f"reads the embeddings of prompts in {base.called}"
-    answer = ask_child(_EMBEDDED, base.folder, asked, doing, shown=base.called)
-    return dict(enumerate(map(unpacked, answer["gates"])))
+    doing = f"finds the tokens of prompts by the tokenizer of {base.called}"
+    with ThreadPoolExecutor(1) as pool:
+        pending = pool.submit(
+            ask_child, _EMBEDDED, base.folder, asked, doing, shown=base.called, only_tokens=True
+        )
+        import torch  # noqa: F401
+
+        tokens = pending.result()["tokens"]
+    return dict(enumerate(embed_gates(base.folder, tokens)))
 
 
 def routes_of(
@@ -186,8 +194,8 @@ def _read(path: Path, key: str, experts: int) -> "Mapping[int, NDArray[np.float3
         return None
 
 
-def _remove_oldest(folder: Path) -> None:
-    """Remove all but the last MOST_KEPT files; another process may do the same."""
+def remove_oldest(folder: Path) -> None:
+    """Remove all but the last MOST_KEPT files of a folder; another process may do the same."""
     ages: list[tuple[int, Path]] = []
     for path in folder.glob("*.safetensors"):
         with suppress(FileNotFoundError):

@@ -10,6 +10,7 @@ from eval_ops.plots.heatmap import heatmap
 from eval_ops.plots.layer_norms import TensorNorm, layer_norm_plot
 from eval_ops.plots.leaderboard import leaderboard_plot
 from eval_ops.plots.routing import routing_plot
+from eval_ops.plots.saliency import saliency_plot
 from eval_ops.plots.study import study_plot
 from eval_ops.plots.sweep import coefficient_plot
 from eval_ops.plots.tradeoffs import front_plot, retention_plot
@@ -24,5 +25,6 @@ __all__ = [
     "leaderboard_plot",
     "retention_plot",
     "routing_plot",
+    "saliency_plot",
     "study_plot",
 ]

@@ -6,22 +6,21 @@ from eval_ops.running.answer_counter import Progress
 from eval_ops.running.asked_tokenizer import AskedTokenizer
 from eval_ops.running.lean_model import make_lean
 from eval_ops.running.live_model import LiveModel, Loaded
-from eval_ops.running.pinning import pinned, set_threads
 from eval_ops.running.served_model import make_served
 from eval_ops.running.watched_model import make_watched
 
 if TYPE_CHECKING:  # a module, imported when it is asked for
-    from eval_ops.running import gates
+    from eval_ops.running import embedded_gates, gates, moe_saliency
 
 __all__ = [
     "AskedTokenizer",
     "LiveModel",
     "Loaded",
     "Progress",
+    "embedded_gates",
     "gates",
     "make_lean",
     "make_served",
     "make_watched",
-    "pinned",
-    "set_threads",
+    "moe_saliency",
 ]

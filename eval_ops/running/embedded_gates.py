@@ -4,6 +4,9 @@ A row is the sum of the embeddings of all tokens of an expert's prompts, divided
 that of the negative prompts, divided by its length again; it is the same in every layer. mergekit
 (LGPL; reimplemented from its formula) multiplies one-hot vectors by the whole embedding; here the
 rows of the tokens that occur are read, and no others. Sums run over padded prompts in its order.
+
+The tokenizer is a stranger's program, so the limited child asks it for the tokens (`answer`), and
+needs no torch for that; rows are read and added by whoever has the tokens (`embed_gates`).
 """
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -16,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from eval_ops.errors import PromptsError
 from eval_ops.running.foreign_work import limit_tokenizers, limited
-from eval_ops.running.gates import SHORTEST, Prompts, packed
+from eval_ops.running.gates import SHORTEST, Prompts
 from eval_ops.running.live_model import load_tokenizer
 
 if TYPE_CHECKING:
@@ -25,40 +28,54 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CHEAP_EMBED = "cheap_embed"
+TokenLists = tuple[Sequence[Sequence[int]], Sequence[Sequence[int]]]
+"""The tokens of the positive and of the negative prompts of one moe_expert, prompt by prompt."""
 EMBEDDING = "model.embed_tokens.weight"
 _INDEX = "model.safetensors.index.json"
 
 
 def answer(request: Mapping[str, Any], tell: Callable[[Any], None]) -> dict[str, Any]:
-    """Return the gates of `prompts` from the embeddings of the base in `folder`, layer by layer.
+    """Return the tokens of `prompts` by the tokenizer of the base in `folder`.
 
-    It is what a limited child is asked. Raises what `embed_gates` raises.
+    It is what a limited child is asked. Raises what `tokens_of` raises.
     """
     limit_tokenizers(int(request["tokenizer_seconds"]))
     prompts = [(each["positive"], each["negative"]) for each in request["prompts"]]
-    return {"gates": [packed(each) for each in embed_gates(Path(request["folder"]), prompts)]}
+    return {"tokens": tokens_of(Path(request["folder"]), prompts)}
 
 
-def embed_gates(folder: Path, prompts: Sequence[Prompts]) -> "list[NDArray[np.float32]]":
+def tokens_of(folder: Path, prompts: Sequence[Prompts]) -> list[TokenLists]:
+    """Return the tokens of each prompt, for each moe_expert the positive and the negative ones.
+
+    Raises PromptsError for texts without tokens.
+    """
+    tokenizer: Any = load_tokenizer(folder)
+    begin = tokenizer.bos_token or ""
+    return [
+        (
+            _tokens(tokenizer, begin, positive, folder),
+            _tokens(tokenizer, begin, negative, folder) if negative else [],
+        )
+        for positive, negative in prompts
+    ]
+
+
+def embed_gates(folder: Path, tokens: Sequence[TokenLists]) -> "list[NDArray[np.float32]]":
     """Return one matrix of rows for each layer of the base in `folder`, (moe_experts, hidden).
 
-    Raises PromptsError for texts without tokens, and for a folder without such an embedding.
+    `tokens` are those of `tokens_of`. Raises PromptsError for a folder without such an embedding.
     """
     import torch
 
     layers = int(
         json.loads((folder / "config.json").read_text(encoding="utf-8"))["num_hidden_layers"]
     )
-    tokenizer: Any = load_tokenizer(folder)
-    begin = tokenizer.bos_token or ""
     rows: list[Tensor] = []
     with torch.inference_mode(), _Rows(folder) as embedding:
-        for positive, negative in prompts:
-            gate = _embedded(_tokens(tokenizer, begin, positive, folder), embedding, layers)
+        for positive, negative in tokens:
+            gate = _embedded(positive, embedding, layers)
             if negative:
-                gate = gate - _embedded(
-                    _tokens(tokenizer, begin, negative, folder), embedding, layers
-                )
+                gate = gate - _embedded(negative, embedding, layers)
             rows.append(gate / gate.norm(p=2, dim=-1, keepdim=True).clamp(min=SHORTEST))
         stacked = torch.stack(rows, dim=0).permute(1, 0, 2)
         return [each.contiguous().numpy().copy() for each in stacked]
@@ -126,7 +143,7 @@ class _Rows:
         import torch
 
         rows = int(self._whole.get_shape()[0])
-        if max(tokens) >= rows:
+        if not 0 <= min(tokens) <= max(tokens) < rows:
             problem = f"token {max(tokens)} of a prompt has no row among the {rows} of {EMBEDDING}"
             raise PromptsError(str(self._folder), [problem])
         read = {token: self._whole[token : token + 1] for token in set(tokens)}

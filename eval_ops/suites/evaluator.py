@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval_ops.running import LiveModel, Progress, pinned, set_threads
+from eval_ops.running import LiveModel, Progress
+from eval_ops.running.pinning import pinned, set_threads
 from eval_ops.scores import Sample, Score, SuiteScores, summarize
 from eval_ops.suites import harness
 from eval_ops.suites.asked_items import AskedItems

@@ -1,5 +1,6 @@
-"""The file format of statistics that were measured on texts: gates of a mixture of experts."""
+"""File formats of what was measured on texts: gates of a mixture, statistics of its moe_experts."""
 
+from merge_ops.calibration import moe_statistics
 from merge_ops.calibration.degenerate import gate_cautions
 from merge_ops.calibration.gates import (
     FORMAT,
@@ -18,6 +19,7 @@ __all__ = [
     "gate_key",
     "gates_digest",
     "metadata_of",
+    "moe_statistics",
     "read_gates",
     "write_gates",
 ]

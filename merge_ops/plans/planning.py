@@ -22,6 +22,7 @@ from merge_ops.errors import CompatibilityError, Fault, RecipeError
 from merge_ops.plans.compatibility import check_compatible, check_layouts, check_weights
 from merge_ops.plans.converted_models import with_conversion
 from merge_ops.plans.ending_agreement import ending_cautions
+from merge_ops.plans.fewer_models import with_fewer
 from merge_ops.plans.float_islands import island_cautions
 from merge_ops.plans.integer_agreement import integer_faults
 from merge_ops.plans.layer_rules import rule_faults
@@ -76,6 +77,7 @@ def plan_merge(
 
         mixture = moe_models(recipe, recipe.moe, checkpoints, gates)
         checkpoints = {recipe.moe.base_model: mixture.model}
+    checkpoints, smaller = with_fewer(recipe, checkpoints)
     recipe, told = with_expansion(recipe, checkpoints)
     donor = donor_of(recipe, checkpoints)
     weighed = [donor, *(checkpoints[name] for name in recipe.merged_models)]
@@ -88,7 +90,7 @@ def plan_merge(
     others = [each for each in others if each is not donor]
     vocabularies = "merged" if recipe.tokenizer else "equal"
     cautions = [caution for each in (donor, *others) for caution in each.cautions]
-    cautions += [*relaid, *arrangement.cautions, *told]
+    cautions += [*relaid, *arrangement.cautions, *told, *smaller]
     cautions += mixture.cautions if mixture else ()
     same = all(any(each is other for other in weighed) for each in others)
     cautions += check_compatible(donor, others, vocabularies, recipe.merges_whole_models, same)

@@ -32,6 +32,8 @@ def recipe_document(recipe: Recipe, values: Parameters) -> dict[str, Any]:
         document |= recipe.expand.written
     if recipe.vocabulary:
         document |= recipe.vocabulary.written
+    if recipe.fewer:
+        document |= recipe.fewer.written
     if recipe.base_model:
         document["base_model"] = recipe.base_model
     if recipe.modules:

@@ -12,7 +12,7 @@ RECIPE_KEYS = (
     "name", "title", "description", "merge_method", "base_model", "models", "slices", "modules",
     "parameters", "dtype", "out_dtype", "tokenizer", "tokenizer_source", "chat_template", "experts",
     "sweep", "suite", "gate", "keep", "search", "seed", "soup", "verify",
-    "accept_licence_conflicts", "protect", "align", "router", "convert", "window", "expand",
+    "accept_licence_conflicts", "protect", "align", "router", "convert", "window", "expand", "moe",
     "vocabulary",
 )  # fmt: skip
 MODEL_KEYS = ("model", "parameters")

@@ -17,6 +17,7 @@ from typing import Any
 from merge_ops.methods.parameters import REQUIRED, is_gradient
 from merge_ops.methods.registry import MergeMethod
 from merge_ops.recipes.expand_step import ExpandStep
+from merge_ops.recipes.moe_fewer import FewerStep
 from merge_ops.recipes.moe_step import MoeStep
 from merge_ops.recipes.router_policy import RouterPolicy
 from merge_ops.recipes.sweep import Coefficient, Parameters, sweep_points
@@ -33,7 +34,7 @@ SOUPS = ("greedy", "soce")  # how the members of a soup are chosen from its expe
 KEEP_CHAMPION, KEEP_ALL, KEEP_NONE = "champion", "all", "none"
 KEEPS = (KEEP_CHAMPION, KEEP_ALL, KEEP_NONE)
 """Which candidates of a recipe are written; the others are planned, and made when they are read."""
-STRUCTURES = ("moe", "window", "expand", "conversion", "symmetry", "vocabulary")
+STRUCTURES = ("moe", "window", "expand", "conversion", "symmetry", "vocabulary", "fewer")
 """Fields of steps that are no merge of an expert set: they make what they name into one model."""
 
 
@@ -125,6 +126,7 @@ class Recipe:
     window: WindowStep | None = None
     expand: ExpandStep | None = None
     vocabulary: VocabularyStep | None = None
+    fewer: FewerStep | None = None
     title: str | None = None
     description: str | None = None
 

@@ -13,6 +13,7 @@ from merge_ops.recipes.expand_step import expand_as_passthrough, expand_faults, 
 from merge_ops.recipes.foreign_files import foreign_file
 from merge_ops.recipes.misplaced import RECIPE_KEYS, unknown_key, unknown_parameter
 from merge_ops.recipes.moe_check import moe_recipe
+from merge_ops.recipes.moe_fewer import fewer_as_passthrough, fewer_faults, fewer_step
 from merge_ops.recipes.moe_step import is_moe
 from merge_ops.recipes.recipe import ALL, ALL_PAIRS, DTYPES, KEEP_CHAMPION, KEEPS, SOUPS, Recipe
 from merge_ops.recipes.router_policy import router_faults, router_policy
@@ -51,8 +52,10 @@ def check_recipe(value: Any, name: str, subject: str) -> Recipe:
         *window_faults(document),
         *expand_faults(document),
         *vocabulary_faults(document),
+        *fewer_faults(document),
     ]
-    document = vocabulary_as_passthrough(expand_as_passthrough(as_passthrough(document)))
+    document = expand_as_passthrough(as_passthrough(document))
+    document = fewer_as_passthrough(vocabulary_as_passthrough(document))
     document = as_linear(with_method(document))
     method_name = document.get("merge_method")
     if not isinstance(method_name, str):
@@ -232,6 +235,7 @@ def _build(document: Mapping[str, Any], method: MergeMethod, name: str, subject:
         window=window_step(document),
         expand=expand_step(document),
         vocabulary=vocabulary_step(document),
+        fewer=fewer_step(document),
         title=document.get("title"),
         description=document.get("description"),
     )

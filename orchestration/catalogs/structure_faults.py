@@ -83,9 +83,16 @@ def _vocabulary_faults(catalog: Catalog, document: Recipe, place: str) -> Iterat
         yield Fault(f"{place}: vocabulary.{step.kind}", f"{problem} {way}")
 
 
+def _fewer_faults(catalog: Catalog, document: Recipe, place: str) -> Iterator[Fault]:
+    """Statistics are a file of one machine."""
+    problem = "is for `ronghe merge`, for no store keeps its statistics: make the smaller mixture"
+    yield Fault(f"{place}: moe", f"{problem} there, and list it in models.yaml")
+
+
 _OF_KINDS: Mapping[str, Callable[[Catalog, Recipe, str], Iterator[Fault]]] = {
     "window": _window_faults,
     "symmetry": _symmetry_faults,
     "vocabulary": _vocabulary_faults,
+    "fewer": _fewer_faults,
 }
 """What kinds of steps need beyond models that are there."""

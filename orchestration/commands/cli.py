@@ -12,6 +12,7 @@ from typer.core import TyperCommand
 from orchestration.commands.artifact_commands import app as artifact_app
 from orchestration.commands.catalog_commands import app as catalog_app
 from orchestration.commands.comparison_commands import app as comparison_app
+from orchestration.commands.mixture_commands import app as mixture_app
 from orchestration.commands.provenance_commands import app as provenance_app
 from orchestration.commands.starting.commands import app as starting_app
 from orchestration.commands.upkeep_commands import app as upkeep_app
@@ -227,37 +228,7 @@ def restore_expert(
     run_restoration(expert, out, merged, base, masks)
 
 
-@app.command(epilog="Example:  ronghe gates moe.yaml --picture routing.png")
-def gates(
-    config: Annotated[Path, typer.Argument(help="A mergekit-moe file.", show_default=False)],
-    out: Annotated[Path | None, typer.Option(help="Write the gates to this file.")] = None,
-    picture: Annotated[
-        Path | None, typer.Option(help="Draw where prompts go: a PNG, prompts by experts.")
-    ] = None,
-    mode: Annotated[
-        str | None,
-        typer.Option(help="hidden, hidden_avg or router_input, instead of the file's gate_mode."),
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="auto, cpu or cuda.", show_default="auto")
-    ] = None,
-    threads: Annotated[
-        str | None, typer.Option(help="Worker threads; 0: one a core.", show_default="0")
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the shares of every prompt and layer as JSON.")
-    ] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Warnings are errors.")] = False,
-) -> None:
-    """Measure the gates of CONFIG on its base, and show to which experts its prompts go.
-
-    Gates of the same base, prompts and mode are measured once and kept.
-    """
-    from orchestration.commands.gates_command import GateOptions, run_gates
-
-    run_gates(config, GateOptions(out, picture, mode, device, threads, as_json, strict))
-
-
+app.add_typer(mixture_app)
 app.add_typer(comparison_app)
 app.add_typer(starting_app)
 app.add_typer(provenance_app)

@@ -105,7 +105,8 @@ def _with_gates(
     """The plans with the gates of mixtures of experts, which were measured or drawn."""
     from orchestration.commands.moe_gates import measured_gates
 
-    gates = measured_gates(console, steps, how)
+    with _lasting_objects():
+        gates = measured_gates(console, steps, how)
     planned = plan_steps(steps, opened, shard_bytes, arithmetic_kind(how.device), gates)
     found = [each for each in cautions_of(planned.plans) if each.where.startswith("gates")]
     if strict:

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval_ops.running import LiveModel, Loaded, pinned
+from eval_ops.running import LiveModel, Loaded
 from eval_ops.running.foreign_work import limit_tokenizers, limited
+from eval_ops.running.pinning import pinned
 from eval_ops.suites.valuing.judging import HIGHEST, grade_in
 
 LEAD = "\nRating: [["

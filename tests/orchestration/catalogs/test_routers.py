@@ -47,6 +47,13 @@ def test_what_every_set_has_is_taken(catalog: Path) -> None:
             {"vocabulary": {"extend": "tokens.json"}, "models": [{"model": "e1"}]},
             r"vocabulary.extend is the file 'tokens.json', which no store keeps",
         ),
+        (
+            {
+                "moe": {"keep": 2, "method": "reap", "statistics": "s"},
+                "models": [{"model": "e1"}],
+            },
+            r"moe is for `ronghe merge`: make the smaller mixture there and list it in models.yaml",
+        ),
     ],
 )
 def test_what_a_set_lacks_is_a_fault(catalog: Path, recipe: dict[str, object], fault: str) -> None:

@@ -13,6 +13,7 @@ from assets.work.gating import Running, gates_of, routes_of
 from eval_ops.errors import CheckpointLoadError, PromptsError
 from eval_ops.running.gates import measure_gates
 from merge_ops.calibration import Prompts, metadata_of, read_gates, write_gates
+from merge_ops.calibration.moe_statistics import read_moe_statistics
 from merge_ops.errors import (
     ChangedInputError,
     CompatibilityError,
@@ -23,7 +24,11 @@ from merge_ops.errors import (
 from orchestration.commands import gates_command
 from orchestration.commands.gates_command import GateOptions, base_of, run_gates
 from orchestration.commands.moe_prompts import read_moe_prompts
+from orchestration.commands.saliency_command import SaliencyOptions, run_saliency
 from tests.eval_ops.conftest import _write_checkpoint
+from tests.merging import merge_in_process
+from tests.moe_models import logits
+from tests.moe_saliency import TEXTS, write_mixture, write_statistics
 
 PROMPTS = [Prompts(("mint cools",), ("qi",)), Prompts(("ginger warms", "rhubarb."))]
 MOE = """
@@ -83,7 +88,7 @@ def test_the_last_measured_files_stay(tmp_path: Path, monkeypatch: pytest.Monkey
         path = tmp_path / f"{number}.safetensors"
         write_gates(path, {0: np.ones((1, 2), np.float32)}, {"mode": "hidden", "key": "k"})
         os.utime(path, ns=(0, number))
-    gating._remove_oldest(tmp_path)
+    gating.remove_oldest(tmp_path)
     assert sorted(path.name for path in tmp_path.glob("*.safetensors")) == [
         "2.safetensors",
         "3.safetensors",
@@ -168,3 +173,35 @@ def test_the_file_is_a_recipe_of_a_mixture(tmp_path: Path) -> None:
     path.write_text("merge_method: linear\nmodels: [{model: a, parameters: {weight: 1}}]\n")
     with pytest.raises(RecipeError, match="is no mergekit-moe file, which has `base_model`"):
         read_moe_prompts(path)
+
+
+def test_moe_experts_are_measured_in_the_same_child_and_fewer_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    model, texts = write_mixture(tmp_path / "mixtral", "mixtral"), tmp_path / "texts.txt"
+    texts.write_text("\n".join(TEXTS))
+    out, picture = tmp_path / "made" / "s.safetensors", tmp_path / "made" / "s.png"
+    run_saliency("mixtral", texts, SaliencyOptions(out, picture, "cpu", "1"))
+    printed = capsys.readouterr().out
+    assert "2 layers of 6 moe_experts, 2 a token; " in printed
+    assert "most used (of tokens)" in printed
+    wanted = write_statistics(tmp_path / "wanted", model)
+    assert read_moe_statistics(out).digest == wanted.digest
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    run_saliency("mixtral", texts, SaliencyOptions(as_json=True))
+    told = json.loads(capsys.readouterr().out)
+    assert told["layers"][0]["saliency"] == wanted.layers[0].saliency.tolist()
+    run_saliency("mixtral", texts, SaliencyOptions())
+    assert "mixtral was measured on these texts before" in capsys.readouterr().out
+    recipe = tmp_path / "less.yaml"
+    recipe.write_text(
+        "moe: {keep: 0.5, method: reap, statistics: made/s.safetensors}\n"
+        "models: [{model: mixtral}]\n"
+    )
+    assert logits(merge_in_process(recipe, tmp_path / "less")).isfinite().all()
+    with pytest.raises(SettingsError, match=r"--out is .*which is a folder; name a file"):
+        run_saliency("mixtral", texts, SaliencyOptions(tmp_path))
+    with pytest.raises(SettingsError, match=r"MODEL is 'mixtral\+b', an adapter on a base; merge"):
+        run_saliency("mixtral+b", texts, SaliencyOptions())

@@ -1,0 +1,1 @@
+"""A tiny mixture of eight moe_experts that is trained, and what is left of it with fewer."""

@@ -1,0 +1,148 @@
+"""Steps that leave fewer moe_experts in each layer of a mixture: `moe:`.
+
+    moe: {keep: 4, method: reap, statistics: saliency.safetensors}    models: [{model: ./mixtral}]
+    moe: {keep: 0.5, method: hc_smoe, statistics: …, router: mean}
+
+`reap` and `frequency` leave moe_experts out, `hc_smoe` and `m_smoe` merge groups of them. What each
+did on calibration texts stands in a file that `ronghe moe-saliency` wrote.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from merge_ops.errors import Fault, did_you_mean, quoted
+
+MOE, METHOD = "moe", "passthrough"
+PRUNING, MERGING = ("reap", "frequency"), ("hc_smoe", "m_smoe")
+METHODS = (*PRUNING, *MERGING)
+FIRST, MEAN, ALL = "first", "mean", "all"
+ROUTERS = (FIRST, MEAN, ALL)
+_KEYS = ("keep", "method", "statistics", "experts_per_token", "router")
+_OF_MERGES = ("slices", "modules", "sweep", "search", "soup", "parameters", "experts", "tokenizer",
+              "tokenizer_source", "base_model", "protect", "align", "router", "convert", "window",
+              "expand", "dtype", "out_dtype")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FewerStep:
+    """A step of fewer moe_experts keeps some in each layer, chosen by a method from statistics.
+
+    `keep` is a number (int) or a share (float below 1). `router` says what becomes of the rows of
+    those that are merged: the row of the most used one stays (`first`), the weighted mean of all
+    (`mean`), or every row stays and the members of a group become equal (`all`).
+    """
+
+    keep: int | float
+    method: str
+    statistics: str
+    experts_per_token: int | None = None
+    router: str = FIRST
+
+    @property
+    def merges(self) -> bool:
+        """Return whether groups of moe_experts are merged, and none is left out."""
+        return self.method in MERGING
+
+    def number_of(self, experts: int) -> int:
+        """Return how many of `experts` moe_experts are kept; a share is rounded up."""
+        if isinstance(self.keep, int):
+            return self.keep
+        return math.ceil(round(self.keep * experts, 9))
+
+    @property
+    def written(self) -> dict[str, Any]:
+        """Return the step as a recipe says it."""
+        table: dict[str, Any] = {
+            "keep": self.keep,
+            "method": self.method,
+            "statistics": self.statistics,
+        }
+        if self.experts_per_token is not None:
+            table["experts_per_token"] = self.experts_per_token
+        if self.merges:
+            table["router"] = self.router
+        return {MOE: table}
+
+
+def fewer_as_passthrough(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a document with the method that such a step has; others stay as they are."""
+    return {"merge_method": METHOD, **document} if MOE in document else dict(document)
+
+
+def fewer_faults(document: Mapping[str, Any]) -> Iterator[Fault]:
+    """Yield what is wrong with `moe`, told from the document alone."""
+    if MOE not in document:
+        return
+    if document.get("merge_method") not in (None, METHOD):
+        problem = f"is {document['merge_method']!r}; a step that has `{MOE}` merges nothing else"
+        yield Fault("merge_method", f"{problem}: leave it out")
+    for other in _OF_MERGES:
+        if other in document:
+            hint = f"; write it below `{MOE}`" if other == "router" else ""
+            problem = f"has no place beside `{MOE}`, which changes one mixture{hint}"
+            yield Fault(other, problem)
+    models = document.get("models")
+    listed = cast("list[Any]", models) if isinstance(models, list) else []
+    if len(listed) != 1:
+        yield Fault("models", f"must list just the one model that `{MOE}` is for")
+    elif isinstance(listed[0], dict) and "parameters" in listed[0]:
+        yield Fault("models[0].parameters", f"has no place beside `{MOE}`")
+    value = document[MOE]
+    if not isinstance(value, dict):
+        example = "{keep: 4, method: reap, statistics: FILE}"
+        yield Fault(MOE, f"is {quoted(value)}; it must be a mapping such as `{example}`")
+        return
+    yield from _table_faults(cast("dict[Any, Any]", value))
+
+
+def _table_faults(table: Mapping[Any, Any]) -> Iterator[Fault]:
+    for name in table:
+        if name not in _KEYS:
+            hint = did_you_mean(str(name), _KEYS)
+            yield Fault(f"{MOE}.{name}", f"is unknown; allowed: {', '.join(_KEYS)}.{hint}")
+    keep = table.get("keep")
+    whole = type(keep) is int and keep >= 1
+    if not whole and not (type(keep) is float and 0 < keep < 1):
+        told = f"is {quoted(keep)}" if "keep" in table else "is missing"
+        problem = f"{told}; it must be a whole number from 1 on, the moe_experts of each layer, or"
+        yield Fault(f"{MOE}.keep", f"{problem} a share of them between 0 and 1")
+    method = table.get("method")
+    if method not in METHODS:
+        told = f"is {quoted(method)}" if "method" in table else "is missing"
+        hint = did_you_mean(str(method), METHODS)
+        yield Fault(f"{MOE}.method", f"{told}; allowed: {', '.join(METHODS)}.{hint}")
+    statistics = table.get("statistics")
+    if not isinstance(statistics, str) or not statistics.strip():
+        told = f"is {quoted(statistics)}" if "statistics" in table else "is missing"
+        problem = f"{told}; it must name a file that `ronghe moe-saliency MODEL TEXTS --out FILE`"
+        yield Fault(f"{MOE}.statistics", f"{problem} wrote")
+    chosen = table.get("experts_per_token")
+    if chosen is not None and (type(chosen) is not int or chosen < 1):
+        problem = f"is {quoted(chosen)}; it must be a whole number from 1 on"
+        yield Fault(f"{MOE}.experts_per_token", problem)
+    router = table.get("router")
+    if router is not None and router not in ROUTERS:
+        hint = did_you_mean(str(router), ROUTERS)
+        problem = f"is {quoted(router)}; allowed: {', '.join(ROUTERS)}.{hint}"
+        yield Fault(f"{MOE}.router", problem)
+    elif router is not None and method in PRUNING:
+        problem = f"has no effect on {method}, which leaves rows out; remove it"
+        yield Fault(f"{MOE}.router", problem)
+
+
+def fewer_step(document: Mapping[str, Any]) -> FewerStep | None:
+    """Return the step of a document without faults; None where it is another one."""
+    if MOE not in document:
+        return None
+    table = cast("dict[str, Any]", document[MOE])
+    return FewerStep(
+        table["keep"],
+        table["method"],
+        table["statistics"],
+        table.get("experts_per_token"),
+        table.get("router") or FIRST,
+    )
