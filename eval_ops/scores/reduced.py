@@ -11,7 +11,7 @@ the choice of items nor in the regression (`held_back`), and goes into every int
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any, Literal
 
@@ -185,7 +185,8 @@ def held_back(
     Each model but the `rival` is a candidate, once. `groups` maps models to what is left out with
     them (their expert set or recipe), by default nothing. The decision by all items and the one by
     the reduced set are both of the difference to the rival, as its interval says; the reduced one's
-    is wider by the error that was found within the known models.
+    is wider by the error that was found within the known models, and its standard error is
+    estimated too.
     """
     others = [name for name in matrix.models if name != rival]
     whole = _whole_decisions(matrix, rival, confidence)
@@ -202,12 +203,13 @@ def held_back(
             spread = _spread(known, rival, reduced, seed)
             left_out = matrix.of_models([rival, *fold])
             estimated = estimator.means(left_out)
-            unsure = max(whole[name][1] for name in known.models)  # theirs is not known yet
+            unsure = _stderrs(known, left_out, rival, estimator)
             exact = left_out.means()
             for row, name in enumerate(fold, start=1):
                 difference = float(estimated[row] - exact[0])
                 errors.append(difference - float(exact[row] - exact[0]))
-                verdict = _verdict(difference, float(np.hypot(unsure, spread)), confidence)
+                stderr = float(np.hypot(unsure[row], spread))
+                verdict = _verdict(difference, stderr, confidence)
                 _count(counts, verdict, whole[name][0])
         error = float(np.sqrt(np.mean(np.square(errors))))
         found.append(HeldBack(size, float(np.mean(used)), error, len(others), **counts))
@@ -257,6 +259,29 @@ def _stderr(matrix: ScoreMatrix, difference: Values) -> float:
         part = difference[matrix.where(benchmark)]
         variance += float(part.var(ddof=1)) / len(part) if len(part) > 1 else 0.25
     return float(np.sqrt(variance)) / len(matrix.benchmarks)
+
+
+def _stderrs(known: ScoreMatrix, left_out: ScoreMatrix, rival: str, estimator: Estimator) -> Values:
+    """The standard errors that all items would give models' differences to the rival, estimated.
+
+    Squared differences are estimated from those on the reduced set, as means are; none is taken
+    for smaller than the smallest that is known.
+    """
+    reduced = estimator.reduced
+
+    def squares(matrix: ScoreMatrix) -> ScoreMatrix:
+        base = matrix.values[matrix.model(rival)]
+        return replace(matrix, values=np.square(matrix.values - base))
+
+    squared = fit(squares(known), reduced).benchmark_means(squares(left_out))
+    base = left_out.benchmark_means()[left_out.model(rival)]
+    variance = squared - np.square(estimator.benchmark_means(left_out) - base)
+    counts = np.array([len(known.where(name)) for name in known.benchmarks])
+    of_mean = np.where(counts > 1, np.maximum(variance, 0) / np.maximum(counts - 1, 1), 0.25)
+    found = np.sqrt(of_mean.sum(axis=1)) / len(counts)
+    base = known.values[known.model(rival)]
+    least = [_stderr(known, row - base) for row in known.values]
+    return np.maximum(found, min((each for each in least if each > 0), default=0.0))
 
 
 def _verdict(difference: float, stderr: float, confidence: float) -> Verdict:
