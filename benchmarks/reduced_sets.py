@@ -12,11 +12,12 @@ import sys
 
 from assets.work.store_matrix import store_matrix
 from assets.work.suite_files import load_suite
-from eval_ops.scores.reduced import HeldBack, held_back
+from eval_ops.scores.held_back import HeldBack, held_back
 from orchestration.commands.catalog_store import open_store
 from orchestration.commands.champion_commands import contest_of
 from orchestration.settings import load_settings
 
+CHOICES = ("stratified", "item response", "random")
 SHARES = (1.0, 0.5, 0.2, 0.1, 0.05)
 RANKS = (0.02, 0.1, 0.25, 0.5, 0.75)
 """Of candidates that stand for incumbents: 0 is the best."""
@@ -42,7 +43,7 @@ def main() -> None:
         print(f"suite {suite}: {len(test.items)} test items, {len(test.models)} models", flush=True)
         print("| choice | items | of all | agreement (95 %) | false | missed | reversed | error |")
         print("|---|---:|---:|---:|---:|---:|---:|---:|")
-        for choice in ("stratified", "random"):
+        for choice in CHOICES:
             for share in SHARES:
                 size = max(len(test.benchmarks), round(share * len(test.items)))
                 runs = [held_back(test, rival, [size], choice, groups)[0] for rival in rivals]
