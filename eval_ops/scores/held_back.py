@@ -142,6 +142,8 @@ def _stderrs(known: ScoreMatrix, left_out: ScoreMatrix, rival: str, estimator: E
     counts = np.array([len(known.where(name)) for name in known.benchmarks])
     of_mean = np.where(counts > 1, np.maximum(variance, 0) / np.maximum(counts - 1, 1), 0.25)
     found = np.sqrt(of_mean.sum(axis=1)) / len(counts)
+    if len(reduced.items) == len(known.items):  # these are the standard errors themselves
+        return found
     base = known.values[known.model(rival)]
     least = [_stderr(known, row - base) for row in known.values]
     return np.maximum(found, min((each for each in least if each > 0), default=0.0))
