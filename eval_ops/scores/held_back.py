@@ -15,8 +15,8 @@ from eval_ops.scores.intervals import wilson
 from eval_ops.scores.item_response import fit_responses
 from eval_ops.scores.matrix import ScoreMatrix, Values
 from eval_ops.scores.reduced import (
+    AnyEstimator,
     Choice,
-    Estimator,
     ReducedSet,
     ResponseEstimator,
     choose_items,
@@ -124,7 +124,9 @@ def _stderr(matrix: ScoreMatrix, difference: Values) -> float:
     return float(np.sqrt(variance)) / len(matrix.benchmarks)
 
 
-def _stderrs(known: ScoreMatrix, left_out: ScoreMatrix, rival: str, estimator: Estimator) -> Values:
+def _stderrs(
+    known: ScoreMatrix, left_out: ScoreMatrix, rival: str, estimator: AnyEstimator
+) -> Values:
     """The standard errors that all items would give models' differences to the rival, estimated.
 
     Squared differences are estimated from those on the reduced set, as means are; none is taken
@@ -156,9 +158,7 @@ def _verdict(difference: float, stderr: float, confidence: float) -> Verdict:
     return "worse" if difference + half < 0 else "undecided"
 
 
-def _fitted(
-    known: ScoreMatrix, reduced: ReducedSet, choice: Choice
-) -> Estimator | ResponseEstimator:
+def _fitted(known: ScoreMatrix, reduced: ReducedSet, choice: Choice) -> AnyEstimator:
     """What estimates means: regression, or item response models where they chose the items."""
     if choice == "item response":
         return ResponseEstimator(reduced, fit_responses(known))

@@ -10,6 +10,7 @@ arXiv 2402.14992). It is what `reduced` is compared with (benchmarks/reduced_set
 """
 
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ def fit_responses(matrix: ScoreMatrix) -> ItemResponses:
 
 def _fit(values: Values) -> tuple[Values, Values, Values]:
     """Slopes, difficulties and abilities of one benchmark's answers, [models, items]."""
-    from scipy.optimize import minimize
+    minimize: Any = import_module("scipy.optimize").minimize
 
     models, items = values.shape
     share = np.clip(values.mean(axis=1), 0.02, 0.98)

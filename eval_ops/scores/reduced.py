@@ -141,6 +141,9 @@ class ResponseEstimator:
         return estimated_means(self.responses, matrix, places_of(matrix, self.reduced))
 
 
+AnyEstimator = Estimator | ResponseEstimator
+
+
 def fit(matrix: ScoreMatrix, reduced: ReducedSet) -> Estimator:
     """Fit the estimator on known models: ridge regression towards the reduced benchmark's mean."""
     places = places_of(matrix, reduced)
