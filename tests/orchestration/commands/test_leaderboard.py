@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
+from assets.work.published_evidence import publish_evidence
 from merge_ops.errors import SettingsError
 from orchestration.commands import leaderboard_table
 from orchestration.commands.console import PlainConsole
 from orchestration.commands.evidence_tables import print_evidence
+from orchestration.commands.leaderboard_command import BoardOptions, leaderboard
 from orchestration.commands.leaderboard_table import as_csv, as_json, sorted_rows, tables
+from tests.assets.work.made_up_store import ScoredStore
 
 QWEN = ("Qwen2.5-7B-Instruct", "Qwen2.5-Coder-7B-Instruct", "Qwen2.5-Math-7B-Instruct")
 BENCHMARKS = ("herb_class", "idiom_meaning", "times_table")
@@ -214,3 +217,20 @@ def test_the_luck_of_the_best_is_always_told_and_the_rest_when_asked() -> None:
         assert words in text
     assert told(False, {**EVIDENCE, "luck": None}) == told(False, None) == ""
     assert "q: no evidence was published with this leaderboard" in told(True, None)
+
+
+def test_evidence_is_that_of_this_leaderboard(
+    made: ScoredStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    board = made.store.resolve("leaderboard")
+    assert board is not None
+    publish_evidence(made.store, board.digest, {"one": EVIDENCE})
+    leaderboard(BoardOptions())
+    assert "the luck of the best: The best of 3 has 90.0\n" in capsys.readouterr().out
+    leaderboard(BoardOptions(form="json", evidence=True))
+    assert json.loads(capsys.readouterr().out) == {"one": EVIDENCE}
+    with pytest.raises(SettingsError, match="--evidence goes with --json or the table"):
+        leaderboard(BoardOptions(form="csv", evidence=True))
+    publish_evidence(made.store, "0" * 64, {"one": EVIDENCE})
+    leaderboard(BoardOptions())
+    assert "luck" not in capsys.readouterr().out
