@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # What tests compute is tiny: slower on two threads, and much slower on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Limited children of all processes of this run are forks of one template (child_forks.py).
+os.environ.setdefault("TESTS_OF_RONGHE", f"{os.getpid()}.{uuid.uuid4().hex}")
 
 
 # Whoever starts the tests in the background, or by nohup, has these signals ignored, and so would
@@ -51,6 +53,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest files first, in the order above; the order within a file stays."""
     places = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def forked_children() -> None:
+    """Have limited children start in milliseconds."""
+    from tests.child_forks import fork_children
+
+    fork_children()
 
 
 @pytest.fixture(scope="session")

@@ -174,18 +174,10 @@ class _Running:
         self._printed = home / "printed"
         lifeline, self._lifeline = os.pipe()  # its other end falls with this process
         given = {**settings, "limits": dict(limits), "root": str(ROOT), "lifeline": lifeline}
+        known = {**_environment(home, settings["cuda"]), **environment}
         try:
             with self._printed.open("ab") as printed:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-I", "-X", "utf8", str(PROGRAM), json.dumps(given)],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=printed,
-                    env={**_environment(home, settings["cuda"]), **environment},
-                    cwd=home,
-                    pass_fds=(lifeline,),
-                    start_new_session=True,
-                )
+                self._process = start_program(given, printed, known, home)
         except BaseException:
             os.close(self._lifeline)
             self._folder.close()
@@ -249,6 +241,25 @@ class _Running:
         self._process.communicate()
         os.close(self._lifeline)
         self._folder.close()
+
+
+def start_program(
+    given: Mapping[str, Any], printed: IO[bytes], environment: Mapping[str, str], home: Path
+) -> subprocess.Popen[bytes]:
+    """Start the child's program in `home` with this environment; the tests fork it instead.
+
+    What it prints goes to `printed`; of `given`, `lifeline` is the one file that it inherits.
+    """
+    return subprocess.Popen(
+        [sys.executable, "-I", "-X", "utf8", str(PROGRAM), json.dumps(given)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=printed,
+        env=dict(environment),
+        cwd=home,
+        pass_fds=(given["lifeline"],),
+        start_new_session=True,
+    )
 
 
 def _environment(home: Path, cuda: bool) -> dict[str, str]:

@@ -2,13 +2,13 @@
 
 import json
 import os
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from string import Template
+from string import Template as Text
 from textwrap import dedent
 
+from tests.child_forks import Template, run_script
 from tests.merging import ROOT
 from tests.waiting import HANG_SECONDS
 
@@ -16,6 +16,8 @@ PYTHON = ROOT / ".venv-oracle/bin/python"
 SCRIPT = ROOT / "tests/oracle/run_mergekit.py"
 PEFT_SCRIPT = ROOT / "tests/oracle/run_peft.py"
 DIFFUSERS_SCRIPT = ROOT / "tests/oracle/run_diffusers.py"
+IMPORTS = ("torch", "transformers", "peft", "mergekit.merge", "mergekit.scripts.moe")
+"""What takes seconds to import; the oracle's processes are forks of one that has done so."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class DiffusersCase:
 def write_config(path: Path, text: str, models: dict[str, Path]) -> Path:
     """Writes a case's YAML with `$base`, `$one` … replaced by folders; returns `path`."""
     folders = {name: str(folder) for name, folder in models.items()}
-    path.write_text(Template(dedent(text)).substitute(folders), encoding="utf-8")
+    path.write_text(Text(dedent(text)).substitute(folders), encoding="utf-8")
     return path
 
 
@@ -98,13 +100,11 @@ def run_in_oracle(
         )
     asked, told = work / "cases.json", work / "outcomes.json"
     asked.write_text(json.dumps(cases, default=str), encoding="utf-8")
-    result = subprocess.run(
-        [str(PYTHON), str(script), str(asked), str(told)],
-        env=os.environ | {"HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=HANG_SECONDS,
-        check=False,
+    result = run_script(
+        Template(str(PYTHON), IMPORTS),
+        [script, asked, told],
+        os.environ | {"HF_HUB_OFFLINE": "1"},
+        HANG_SECONDS,
     )
     if result.returncode:
         raise RuntimeError(f"the oracle stopped: {result.stderr[-2000:]}")
