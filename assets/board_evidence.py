@@ -10,6 +10,7 @@ import numpy as np
 
 from assets.display import drawn, table
 from assets.work.collecting import Contest
+from assets.work.published_evidence import MOST_FRONTS, findings_of, publish_evidence
 from assets.work.ranking import LEADERBOARD, Leaderboard
 from assets.work.store_matrix import BoardEvidence, evidence_of
 
@@ -17,23 +18,27 @@ if TYPE_CHECKING:
     from eval_ops.scores.answers import RoutingTable
     from resources.store import ArtifactStore
 
-MOST_FRONTS = 3
-"""Pictures of pairs of benchmarks; each is some 40 kB in Dagster, for ever."""
-
 
 def evidence(
-    log: dg.DagsterLogManager, store: "ArtifactStore", contest: Contest, board: Leaderboard
+    log: dg.DagsterLogManager,
+    store: "ArtifactStore",
+    contest: Contest,
+    board: Leaderboard,
+    run: str | None = None,
 ) -> dict[str, Any]:
     """Show what routing would buy, what merges keep and break, and what they trade.
 
-    It never stops a ranking: what cannot be worked out is said in its place.
+    It is published too, for `ronghe leaderboard`. It never stops a ranking: what cannot be worked
+    out is said in its place.
     """
     shown: dict[str, Any] = {}
+    findings: dict[str, dict[str, Any]] = {}
     for suite, rows in board.tables.items():
         if not rows:
             continue
         try:
             found = evidence_of(store, contest, suite)
+            findings[suite] = findings_of(found)
         except Exception as error:  # numbers beside the table; the table is what counts
             shown[f"{suite}: merge or route"] = f"not known ({type(error).__name__}: {error})"
             continue
@@ -44,6 +49,7 @@ def evidence(
         shown.update(_kept(log, suite, found))
         for name, picture in _fronts(suite, found):
             shown[name] = drawn(log, LEADERBOARD, picture)
+    publish_evidence(store, board.artifact.digest, findings, run)
     return shown
 
 

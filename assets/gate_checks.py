@@ -1,8 +1,11 @@
 """The gate's checks on `<recipe>/champion`, by name and with their numbers.
 
 A check that fails keeps a candidate from becoming champion, where the recipe's gate says that it
-blocks (all do, by default). The champion itself is as good as before, so the check warns: what is
-downstream of the champion goes on with it. Where nothing was judged every check says so.
+blocks (all do, by default). Where something is wrong with the candidate, Dagster shows such a check
+as failed (ERROR); a candidate that is not shown to be better is no fault, and a check that blocks
+nothing only tells (WARN). What is blocked is the promotion: the champion itself is as good as
+before, so what is downstream of it goes on, and the run does not fail. Where nothing was judged
+every check says so.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -19,6 +22,9 @@ NOT_JUDGED = "not judged"
 """Metadata of checks that had nothing to look at; another check tells why, once."""
 NAMES = ("mean_is_better", "no_benchmark_lost", "enough_items", "answers_are_finite")
 """Those of eval_ops.scores.decision, which definitions do not import: it brings numpy (a test)."""
+
+UNDECIDED = "mean_is_better"
+"""Fails in the ordinary course of things: most candidates are no better than the champion."""
 
 
 def gate_results(promotion: "Promotion | Held | None") -> list[dg.AssetCheckResult]:
@@ -48,11 +54,14 @@ def _not_judged(name: str, why: str) -> dg.AssetCheckResult:
 
 def _result(check: "GateCheck") -> dg.AssetCheckResult:
     shown = {key: _shown(value) for key, value in check.numbers.items()}
+    if not check.judged:
+        return _not_judged(check.name, check.told)
     says = {"told": check.told} if check.passed else {"problems": check.told}
+    wrong = check.blocking and check.name != UNDECIDED
     return dg.AssetCheckResult(
         check_name=check.name,
         passed=check.passed,
-        severity=dg.AssetCheckSeverity.WARN,
+        severity=dg.AssetCheckSeverity.ERROR if wrong else dg.AssetCheckSeverity.WARN,
         metadata={**says, "blocking": check.blocking, **shown},
     )
 

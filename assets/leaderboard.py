@@ -45,12 +45,13 @@ def build_leaderboard(
     def leaderboard(
         context: dg.AssetExecutionContext, settings: RunSettings
     ) -> dg.MaterializeResult:
-        board = rank(settings.store(), contest, context.run.run_id)
+        run = context.run.run_id
+        board = rank(settings.store(), contest, run)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(board.artifact.digest),
             metadata={
                 **_metadata(context.log, board),
-                **_evidence(context.log, settings.store(), contest, board),
+                **_evidence(context.log, settings.store(), contest, board, run),
             },
             check_results=[_check(board)],
         )

@@ -43,7 +43,20 @@ def suites(work: Path, arguments: argparse.Namespace) -> dict[str, Path]:
             content["only"] = arguments.benchmarks
         found[name] = work / f"{name}.yaml"
         found[name].write_text(json.dumps(content), encoding="utf-8")
-    return {**found, "quickstart": ROOT / QUICKSTART}
+    found["quickstart"] = work / "quickstart.yaml"
+    content = _absolute(arguments.quickstart.resolve())
+    found["quickstart"].write_text(json.dumps({**content, "limit": arguments.limit}))
+    return found
+
+
+def _absolute(path: Path) -> dict[str, Any]:
+    """A suite's file with its items' paths as they are from anywhere."""
+    import yaml
+
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for benchmark in content["benchmarks"]:
+        benchmark["items"] = str(path.parent / benchmark["items"])
+    return content
 
 
 def score(model: Path, path: Path, threads: int) -> tuple[list[list[str]], float, int]:
@@ -80,6 +93,8 @@ def main() -> None:
     parser.add_argument("--benchmarks", nargs="*", help="names of benchmarks, with --only")
     parser.add_argument("--threads", type=int, default=0, help="0 leaves their number to torch")
     parser.add_argument("--work", type=Path, required=True, help="a folder for the suites' files")
+    own = ROOT / QUICKSTART
+    parser.add_argument("--quickstart", type=Path, default=own, help="its suite, beside its items")
     parser.add_argument("--json", type=Path, help="write the rows there too")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)

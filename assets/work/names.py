@@ -35,7 +35,7 @@ EARLIER_STEP = "merged_stage"
 FIXED = (
     "upstream_model", "model", "task_vector", "merge_plan", "model_scores", "whole_model",
     "leaderboard", RUN_STEP, RUN_SCORES, "upstream_run_step", "gates", "statistics", "catalog_site",
-    "trust_report", CHECKED_SUITE, IMPORTED_SCORES,
+    "trust_report", CHECKED_SUITE, IMPORTED_SCORES, "leaderboard_evidence",
 )  # fmt: skip
 """First parts that belong to no recipe, those of assets that are planned among them."""
 

@@ -244,7 +244,7 @@ def promote(
     with collector_paused():
         collected = collect_entries(store, contest, suite, [recipe], known, keep=MOST_VALUES)
     try:
-        return _judged(store, recipe, collected, champion, scoring, stream)
+        return _judged(store, recipe, contest.runs, collected, champion, scoring, stream)
     finally:
         for entry in collected.entries:
             entry.scores.forget_samples()
@@ -253,6 +253,7 @@ def promote(
 def _judged(
     store: "ArtifactStore",
     recipe: RankedRecipe,
+    runs: Mapping[str, str],
     collected: Collected,
     champion: "Artifact | None",
     scoring: Scoring,
@@ -263,7 +264,7 @@ def _judged(
         told = (f"{name}: {problem}" for name, problem in collected.damaged.items())
         return Held("; ".join(told), champion, fault=True)
     entries = clean(store, collected.entries)
-    rivals = [entry for entry in entries if recipe.meets(entry, contest.runs)]
+    rivals = [entry for entry in entries if recipe.meets(entry, runs)]
     experts = {entry.name: entry.scores for entry in rivals}
     candidates = [entry for entry in choose(entries) if entry.recipe == recipe.name]
     if not candidates:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from assets.work.collecting import Contest, collect_entries
+from assets.work.collecting import Collected, Contest, collect_entries
 from assets.work.suite_files import load_suite
 from eval_ops.errors import PairingError
 from eval_ops.scores.answers import ItemKey, ScoreMatrix, score_matrix
@@ -32,14 +32,14 @@ def store_matrix(
     Of each recipe and expert set the chosen coefficient is there, with `most` None every one.
     Raises PairingError where nothing is scored.
     """
-    return _matrix_of(_scored(store, contest, suite), most)
+    return _matrix_of(_scored(store, contest, suite).entries, most)
 
 
-def _scored(store: "ArtifactStore", contest: Contest, suite: "Suite") -> list[Entry]:
-    entries = collect_entries(store, contest, suite).entries
-    if not entries:
+def _scored(store: "ArtifactStore", contest: Contest, suite: "Suite") -> Collected:
+    found = collect_entries(store, contest, suite)
+    if not found.entries:
         raise PairingError(f"nothing is scored on suite '{suite.name}' yet; run `ronghe refresh`")
-    return entries
+    return found
 
 
 def _matrix_of(entries: list[Entry], most: int | None) -> tuple[ScoreMatrix, list[Entry]]:
@@ -59,8 +59,11 @@ def _by_validation(entry: Entry) -> float:
     return -entry.scores.mean("validation").value
 
 
-def _luck_of(entries: Sequence[Entry]) -> Optimism | None:
-    """How much the best of all candidates flatters itself; None where there are not two."""
+def _luck_of(entries: Sequence[Entry], left: int) -> Optimism | None:
+    """How much the best of all candidates flatters itself; None where there are not two.
+
+    `left` were tried too and left early: they count among the tried, and were never near the best.
+    """
     merged = sorted((entry for entry in entries if entry.experts), key=_by_validation)
     if len(merged) < 2:
         return None
@@ -68,7 +71,7 @@ def _luck_of(entries: Sequence[Entry]) -> Optimism | None:
     found = optimism([entry.scores for entry in best])
     for entry in best:
         entry.scores.forget_samples()
-    return replace(found, candidates=len(merged))
+    return replace(found, candidates=len(merged) + left)
 
 
 def item_texts(suite: "Suite") -> dict[ItemKey, str]:
@@ -104,9 +107,9 @@ def evidence_of(store: "ArtifactStore", contest: Contest, suite_name: str) -> Bo
     from eval_ops.scores.answers import interference, retention, routing_table
 
     suite = load_suite(contest.suites[suite_name])
-    every = _scored(store, contest, suite)
-    matrix, entries = _matrix_of(every, MOST_MODELS)
-    luck = _luck_of(every)
+    collected = _scored(store, contest, suite)
+    matrix, entries = _matrix_of(collected.entries, MOST_MODELS)
+    luck = _luck_of(collected.entries, len(collected.left))
     test, routing = matrix.split("test"), routing_table(matrix, item_texts(suite))
     bases = [entry.name for entry in entries if entry.kind == "base"]
     if len(contest.bases) != 1 or not bases:

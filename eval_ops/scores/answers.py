@@ -1,14 +1,16 @@
 """What follows from all answers together: the names that other packages use.
 
 `score_matrix` makes the matrix of a suite; `routing_table` says what routing would buy,
-`retention` and `interference` what merges keep and break, `mean_lengths` how much models write;
-`greedy_soup` and `category_soup` choose what to average, `screen_of` what to ask first.
+`retention` and `interference` what merges keep and break, `front` what nothing beats,
+`mean_lengths` how much models write; `greedy_soup` and `category_soup` choose what to average,
+`screen_of` what to ask first.
 """
 
 from eval_ops.scores.matrix import ItemKey, ScoreMatrix, score_matrix
 from eval_ops.scores.retention import (
     Interference,
     Retention,
+    front,
     interference,
     mean_lengths,
     retention,
@@ -25,6 +27,7 @@ __all__ = [
     "ScoreMatrix",
     "Screen",
     "category_soup",
+    "front",
     "greedy_soup",
     "interference",
     "mean_lengths",

@@ -37,13 +37,17 @@ class BenchmarkCheck:
 
 @dataclass(frozen=True)
 class GateCheck:
-    """One check of the gate, by name, with the numbers that it looked at and what they say."""
+    """One check of the gate, by name, with the numbers that it looked at and what they say.
+
+    It is not `judged`, and not passed, where another check left it nothing to look at.
+    """
 
     name: CheckName
     passed: bool
     blocking: bool
     told: str
     numbers: Mapping[str, Any]
+    judged: bool = True
 
 
 @dataclass(frozen=True)

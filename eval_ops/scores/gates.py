@@ -171,8 +171,9 @@ def _refused(
     nothing = Comparison("undecided", math.nan, math.nan, math.nan, gate.confidence, 0)
     untold = "not looked at: answers are not finite"
     checks = tuple(
-        _gate_check(name, False, gate, told if name == "answers_are_finite" else untold, {})
+        GateCheck(name, False, gate.blocks(name), told if judged else untold, {}, judged)
         for name in CHECK_NAMES
+        for judged in [name == "answers_are_finite"]
     )
     mean = candidate.mean().value, rival.mean().value
     return Decision(False, (told,), opponent, *mean, nothing, (), checks)

@@ -10,25 +10,26 @@ What the estimate costs is never assumed: it is measured on candidates that took
 the choice of items nor in the regression (`held_back`), and goes into every interval.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eval_ops.errors import PairingError
-from eval_ops.scores.comparison import Verdict
-from eval_ops.scores.intervals import wilson
+from eval_ops.scores.item_response import (
+    ItemResponses,
+    estimated_means,
+    fit_responses,
+    most_informative,
+)
 from eval_ops.scores.matrix import Indices, ItemKey, ScoreMatrix, Values
 
 LEAST_MODELS = 6
 """Known models below which nothing can be said of how items tell models apart."""
 RIDGE = 1.0
-FOLDS = 5
-COUNTED: tuple[str, ...] = ("agreed", "promoted", "false", "missed", "reversed")
-Choice = Literal["stratified", "random"]
+Choice = Literal["stratified", "random", "item response"]
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,8 @@ def choose_items(
 ) -> ReducedSet:
     """Choose about `size` items of a matrix, each benchmark's share of them, one at least each.
 
-    `random` is the choice to compare with. Raises PairingError for fewer than 6 models, or a size
-    below the number of benchmarks.
+    `random` and `item response` (item_response) are choices to compare with. Raises PairingError
+    for fewer than 6 models, or a size below the number of benchmarks.
     """
     names = matrix.benchmarks
     if len(matrix.models) < LEAST_MODELS or size < len(names):
@@ -82,8 +83,12 @@ def choose_items(
     draw = np.random.default_rng(seed)
     chosen: list[int] = []
     counts = _shares_of(size, [len(matrix.where(benchmark)) for benchmark in names])
-    for benchmark, count in zip(names, counts, strict=True):
+    responses = fit_responses(matrix) if choice == "item response" else None
+    for column, (benchmark, count) in enumerate(zip(names, counts, strict=True)):
         places = matrix.where(benchmark)
+        if responses is not None:
+            chosen += most_informative(responses, places, column, count)
+            continue
         if choice == "random":
             chosen += draw.choice(places, count, replace=False).tolist()
             continue
@@ -120,6 +125,25 @@ class Estimator:
         return np.clip(known @ self.weights, 0.0, 1.0)
 
 
+@dataclass(frozen=True, eq=False)
+class ResponseEstimator:
+    """Estimates means as `Estimator` does, from item response models (item_response)."""
+
+    reduced: ReducedSet
+    responses: ItemResponses
+
+    def means(self, matrix: ScoreMatrix) -> Values:
+        """Return each model's estimated mean over benchmarks, shape [models]."""
+        return self.benchmark_means(matrix).mean(axis=1)
+
+    def benchmark_means(self, matrix: ScoreMatrix) -> Values:
+        """Return estimated means [models, benchmarks]."""
+        return estimated_means(self.responses, matrix, places_of(matrix, self.reduced))
+
+
+AnyEstimator = Estimator | ResponseEstimator
+
+
 def fit(matrix: ScoreMatrix, reduced: ReducedSet) -> Estimator:
     """Fit the estimator on known models: ridge regression towards the reduced benchmark's mean."""
     places = places_of(matrix, reduced)
@@ -139,79 +163,6 @@ def fit(matrix: ScoreMatrix, reduced: ReducedSet) -> Estimator:
         weights[inside, column] = prior + learned
         weights[-1, column] = float(left.mean() - answers.mean(axis=0) @ learned)
     return Estimator(reduced, names, weights)
-
-
-@dataclass(frozen=True)
-class HeldBack:
-    """What a reduced set of one size costs, measured on candidates that took no part.
-
-    `items` is the mean size over folds, `error` the root mean square of estimated − whole
-    differences to the rival. Of `decisions` (candidates against the rival) `agreed` are the same as
-    with all items; `promoted` are those that all items promote. `false` were promoted by the
-    reduced set alone, `missed` by all items alone, `reversed` better by one and worse by the other.
-    """
-
-    size: int
-    items: float
-    error: float
-    decisions: int
-    agreed: int
-    promoted: int
-    false: int
-    missed: int
-    reversed: int
-
-    @property
-    def agreement(self) -> float:
-        """The share of decisions that are the same."""
-        return self.agreed / self.decisions
-
-    def interval(self, confidence: float = 0.95) -> tuple[float, float]:
-        """Return Wilson's interval of the agreement."""
-        return wilson(self.agreement, self.decisions, confidence)
-
-
-def held_back(
-    matrix: ScoreMatrix,
-    rival: str,
-    sizes: Sequence[int],
-    choice: Choice = "stratified",
-    groups: Mapping[str, str] | None = None,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> list[HeldBack]:
-    """Measure what reduced sets cost: candidates are left out in turns, with all of their group.
-
-    Each model but the `rival` is a candidate, once. `groups` maps models to what is left out with
-    them (their expert set or recipe), by default nothing. The decision by all items and the one by
-    the reduced set are both of the difference to the rival, as its interval says; the reduced one's
-    is wider by the error that was found within the known models.
-    """
-    others = [name for name in matrix.models if name != rival]
-    whole = _whole_decisions(matrix, rival, confidence)
-    found: list[HeldBack] = []
-    for size in sizes:
-        errors: list[float] = []
-        counts: dict[str, int] = dict.fromkeys(COUNTED, 0)
-        used: list[int] = []
-        for fold in _folds(others, groups, seed):
-            known = matrix.of_models([name for name in matrix.models if name not in fold])
-            reduced = choose_items(known, size, choice, seed)
-            used.append(len(reduced.items))
-            estimator = fit(known, reduced)
-            spread = _spread(known, rival, reduced, seed)
-            left_out = matrix.of_models([rival, *fold])
-            estimated = estimator.means(left_out)
-            unsure = max(whole[name][1] for name in known.models)  # theirs is not known yet
-            exact = left_out.means()
-            for row, name in enumerate(fold, start=1):
-                difference = float(estimated[row] - exact[0])
-                errors.append(difference - float(exact[row] - exact[0]))
-                verdict = _verdict(difference, float(np.hypot(unsure, spread)), confidence)
-                _count(counts, verdict, whole[name][0])
-        error = float(np.sqrt(np.mean(np.square(errors))))
-        found.append(HeldBack(size, float(np.mean(used)), error, len(others), **counts))
-    return found
 
 
 def places_of(matrix: ScoreMatrix, reduced: ReducedSet) -> Indices:
@@ -235,64 +186,6 @@ def _shares_of(size: int, there: Sequence[int]) -> list[int]:
         counts[place] = min(there[place], max(1, round(left / (len(there) - done))))
         left -= counts[place]
     return counts
-
-
-def _whole_decisions(
-    matrix: ScoreMatrix, rival: str, confidence: float
-) -> dict[str, tuple[Verdict, float]]:
-    """The verdict of each model against the rival by all items, and its standard error."""
-    base, weights = matrix.values[matrix.model(rival)], matrix.weights()
-    found: dict[str, tuple[Verdict, float]] = {}
-    for row, name in enumerate(matrix.models):
-        difference = matrix.values[row] - base
-        stderr = _stderr(matrix, difference)
-        found[name] = _verdict(float(difference @ weights), stderr, confidence), stderr
-    return found
-
-
-def _stderr(matrix: ScoreMatrix, difference: Values) -> float:
-    """The standard error of the mean over benchmarks of item differences."""
-    variance = 0.0
-    for benchmark in matrix.benchmarks:
-        part = difference[matrix.where(benchmark)]
-        variance += float(part.var(ddof=1)) / len(part) if len(part) > 1 else 0.25
-    return float(np.sqrt(variance)) / len(matrix.benchmarks)
-
-
-def _verdict(difference: float, stderr: float, confidence: float) -> Verdict:
-    half = NormalDist().inv_cdf(0.5 + confidence / 2) * stderr
-    if difference - half > 0:
-        return "better"
-    return "worse" if difference + half < 0 else "undecided"
-
-
-def _spread(known: ScoreMatrix, rival: str, reduced: ReducedSet, seed: int) -> float:
-    """The error to expect, from the known models alone: each estimated by the others."""
-    errors: list[float] = []
-    for fold in _folds([name for name in known.models if name != rival], None, seed):
-        inside = known.of_models([name for name in known.models if name not in fold])
-        left_out = known.of_models(fold)
-        errors += (fit(inside, reduced).means(left_out) - left_out.means()).tolist()
-    return float(np.sqrt(np.mean(np.square(errors))))
-
-
-def _folds(
-    names: Sequence[str], groups: Mapping[str, str] | None, seed: int
-) -> Iterator[list[str]]:
-    """Lists of names that are left out together; all of a group are in one."""
-    of = {name: (groups or {}).get(name, name) for name in names}
-    order = np.random.default_rng(seed).permutation(sorted(set(of.values())))
-    for part in np.array_split(order, min(FOLDS, len(order))):
-        inside = set(part.tolist())
-        yield [name for name in names if of[name] in inside]
-
-
-def _count(counts: dict[str, int], reduced: Verdict, whole: Verdict) -> None:
-    counts["agreed"] += (reduced == "better") == (whole == "better")
-    counts["promoted"] += whole == "better"
-    counts["false"] += reduced == "better" and whole != "better"
-    counts["missed"] += whole == "better" and reduced != "better"
-    counts["reversed"] += {reduced, whole} == {"better", "worse"}
 
 
 def _correlations(values: Values, rest: Values) -> NDArray[np.float64]:

@@ -13,8 +13,9 @@ from statistics import NormalDist
 import numpy as np
 
 from eval_ops.errors import PairingError
+from eval_ops.scores.held_back import held_back
 from eval_ops.scores.matrix import ItemKey, ScoreMatrix
-from eval_ops.scores.reduced import LEAST_MODELS, Estimator, choose_items, fit, held_back
+from eval_ops.scores.reduced import LEAST_MODELS, Estimator, choose_items, fit
 
 LEAST_KNOWN = 2 * LEAST_MODELS
 """Known models below which the error of an estimate cannot be measured: folds leave a fifth out."""

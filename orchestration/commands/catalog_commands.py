@@ -104,12 +104,17 @@ def leaderboard(
     suite: Annotated[str | None, typer.Option(help="Only this suite.")] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print all numbers as CSV.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print all numbers as JSON.")] = False,
+    evidence: Annotated[
+        bool,
+        typer.Option("--evidence", help="Also what merges keep and break, and what nothing beats."),
+    ] = False,
 ) -> None:
     """Print the leaderboard, where the artifacts are, and what to do next."""
     from orchestration.commands.leaderboard_command import BoardOptions
     from orchestration.commands.leaderboard_command import leaderboard as run
 
-    run(BoardOptions(top, sort, suite, "csv" if as_csv else "json" if as_json else "table"))
+    form = "csv" if as_csv else "json" if as_json else "table"
+    run(BoardOptions(top, sort, suite, form, evidence))
 
 
 @app.command()

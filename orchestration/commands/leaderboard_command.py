@@ -1,5 +1,6 @@
 """`ronghe leaderboard`: every live model and candidate, side by side, and what to do next."""
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,10 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from assets.work import names
 from assets.work.champion_history import champion_state
 from assets.work.imports import IMPORTED_FILE
+from assets.work.published_evidence import read_evidence
 from merge_ops.errors import Fault, SettingsError, did_you_mean
 from orchestration.catalogs.titles import read_titles
 from orchestration.commands.catalog_store import open_store
 from orchestration.commands.console import PlainConsole, marked, say
+from orchestration.commands.evidence_tables import print_evidence
 from orchestration.commands.leaderboard_table import as_csv, as_json, sorted_rows, tables
 from orchestration.settings import load_settings
 
@@ -25,12 +28,16 @@ PLAIN_WIDTH = 158
 
 @dataclass(frozen=True)
 class BoardOptions:
-    """Options say which rows are shown, in which order and form. `top` None is all of them."""
+    """Options say which rows are shown, in which order and form. `top` None is all of them.
+
+    With `evidence` what follows from all answers is shown too.
+    """
 
     top: int | None = None
     sort: str = "mean"
     suite: str | None = None
     form: Literal["table", "csv", "json"] = "table"
+    evidence: bool = False
 
 
 def leaderboard(options: BoardOptions | None = None) -> None:
@@ -44,11 +51,14 @@ def leaderboard(options: BoardOptions | None = None) -> None:
         PlainConsole(stderr=options.form != "table").print(note, soft_wrap=True)
         raise SystemExit(1)
     suites = _suites(artifact, options)
+    if options.evidence and options.form != "table":
+        _write_evidence(store, artifact, options)
+        return
     shown = {suite: rows[: options.top] for suite, rows in suites.items()}
     if options.form != "table":
         sys.stdout.write(as_csv(shown) if options.form == "csv" else as_json(shown))
         return
-    champions = _champions(store, suites)
+    champions, evidence = _champions(store, suites), _evidence(store, artifact)
     for suite, rows in shown.items():
         for table in tables(f"leaderboard: {suite}", rows, console.width, champions):
             console.print(table, soft_wrap=True)
@@ -57,6 +67,7 @@ def leaderboard(options: BoardOptions | None = None) -> None:
             say(console, f"{hidden} more rows are not shown.")
         for reason in dict.fromkeys(row["stale"] for row in rows if row.get("stale")):
             say(console, f"old rows, of the last sound look: {reason}", "red")
+        print_evidence(console, suite, evidence.get(suite), options.evidence)
     note = "Points of test items (95 % interval); coefficients were chosen on validation items."
     say(console, f"{note} A verdict is of paired tests on the same items.")
     _print_titles(console, settings.catalog, shown)
@@ -80,6 +91,27 @@ def _print_titles(
         say(console, "")
         for name, title in known.items():
             say(console, f"{name}: {title}")
+
+
+def _evidence(store: "ArtifactStore", artifact: "Artifact") -> dict[str, Any]:
+    """What follows from all answers, by suite, as it was published with the leaderboard."""
+    from resources.errors import DamagedArtifactError
+
+    try:
+        return read_evidence(store, artifact.digest)
+    except DamagedArtifactError as error:
+        PlainConsole(stderr=True).print(f"the evidence beside the leaderboard: {error}")
+        return {}
+
+
+def _write_evidence(store: "ArtifactStore", artifact: "Artifact", options: BoardOptions) -> None:
+    """Write the evidence of the suites that are asked for as JSON. Raises SettingsError for CSV."""
+    if options.form == "csv":
+        problem = "goes with --json or the table; it is no table of rows"
+        raise SettingsError("ronghe leaderboard", [Fault("--evidence", problem)])
+    found = _evidence(store, artifact)
+    wanted = {k: each for k, each in found.items() if options.suite in (None, k)}
+    sys.stdout.write(json.dumps(wanted, ensure_ascii=True, indent=1) + "\n")
 
 
 def _print_imported(console: PlainConsole, artifact: "Artifact") -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from assets.batches import FAILED
-from assets.gate_checks import NOT_JUDGED
+from assets.gate_checks import NAMES, NOT_JUDGED
 
 
 def failures_of(result: dg.ExecuteInProcessResult, where: str) -> list[str]:
@@ -33,9 +33,15 @@ def found_by_checks(result: dg.ExecuteInProcessResult) -> Iterator[tuple[str, bo
         if each.partition is None and each.asset_key in by_partition:
             continue
         partition, serious = f" [{each.partition}]" if each.partition else "", is_fault(each)
-        what = f"check {each.check_name} {'failed' if serious else 'warns'}"
+        what = f"check {each.check_name} {_how(each, serious)}"
         told = f"{each.asset_key.to_user_string()}{partition}: {what}: {_problems(each)}"
         yield told, serious
+
+
+def _how(evaluation: dg.AssetCheckEvaluation, serious: bool) -> str:
+    if evaluation.check_name in NAMES and evaluation.severity == dg.AssetCheckSeverity.ERROR:
+        return "failed, and the champion stays"
+    return "failed" if serious else "warns"
 
 
 def _of_step(event: dg.DagsterEvent, where: str, failure: Any) -> list[str]:
@@ -69,5 +75,11 @@ def _cause(error: Any) -> str:
 
 
 def is_fault(evaluation: dg.AssetCheckEvaluation) -> bool:
-    """Whether a check says that something is wrong; one that only warns is a note."""
-    return not evaluation.passed and evaluation.severity == dg.AssetCheckSeverity.ERROR
+    """Whether a check says that something is wrong; one that only warns is a note.
+
+    So is a check of the gate: it has judged, the champion is as good as before, and to ask again
+    would change nothing.
+    """
+    if evaluation.passed or evaluation.check_name in NAMES:
+        return False
+    return evaluation.severity == dg.AssetCheckSeverity.ERROR

@@ -1,7 +1,9 @@
 """The gate's checks on a champion, in Dagster: by name, with their numbers, and what they keep."""
 
+import math
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,15 @@ from assets.gate_checks import NAMES, NOT_JUDGED, gate_results
 from assets.run_settings import RunSettings
 from assets.work import names
 from assets.work.racing import Contender, challenge_champion, race, values_of
-from assets.work.ranking import Held
+from assets.work.ranking import Held, Promotion
 from assets.work.suite_power import smallest_differences
 from eval_ops.scores import SuiteScores
 from eval_ops.scores.course import Item
 from eval_ops.scores.decision import CHECK_NAMES
-from eval_ops.scores.gates import Gate
+from eval_ops.scores.gates import Gate, decide
+from eval_ops.scores.leaderboard import Entry
 from eval_ops.scores.scores import Sample, summarize
+from orchestration.refreshing.failed_steps import is_fault
 from tests.assets.work.made_up_store import ScoredStore
 
 
@@ -123,6 +127,61 @@ def made(skill: float, seed: int) -> SuiteScores:
         for score in summarize([s for s in samples if s.benchmark == name], "acc", "1")
     )
     return SuiteScores("two", "d" * 64, scores, tuple(samples))
+
+
+def judged(candidate: SuiteScores, gate: Gate) -> dict[str, dg.AssetCheckResult]:
+    """What Dagster is told of a candidate that the gate refuses, beside two equal experts."""
+    expert = made(0.5, 1)
+    decision = decide(candidate, {"e": expert}, expert, gate)
+    assert not decision.promote
+    entry = Entry("candidate", "ties", candidate)
+    results = gate_results(Promotion(entry, decision, None, False, decision.reasons))
+    return {str(each.check_name): each for each in results}
+
+
+def test_a_poisoned_candidate_is_shown_as_failed_and_an_undecided_one_as_a_warning() -> None:
+    samples = [replace(each, value=float(each.benchmark == "a")) for each in made(0.5, 1).samples]
+    poisoned = replace(
+        made(0.5, 1),
+        samples=tuple(samples),
+        scores=tuple(
+            score
+            for name in ("a", "b")
+            for score in summarize([s for s in samples if s.benchmark == name], "acc", "1")
+        ),
+    )
+    found = judged(poisoned, Gate())
+    lost = found["no_benchmark_lost"]
+    assert (lost.passed, lost.severity) == (False, dg.AssetCheckSeverity.ERROR)
+    assert (lost.metadata or {})["blocking"].value is True
+    assert found["mean_is_better"].severity == dg.AssetCheckSeverity.WARN
+    # What does not block only tells, whatever it found.
+    lenient = judged(poisoned, Gate(blocking=["mean_is_better"]))["no_benchmark_lost"]
+    assert (lenient.passed, lenient.severity) == (False, dg.AssetCheckSeverity.WARN)
+    few = judged(made(0.5, 2), Gate(minimum_samples=100))["enough_items"]
+    assert (few.passed, few.severity) == (False, dg.AssetCheckSeverity.ERROR)
+
+
+def test_of_a_candidate_with_nan_one_check_fails_and_the_others_judge_nothing() -> None:
+    sound = made(0.9, 3)
+    broken = (replace(sound.samples[-1], value=math.nan), *sound.samples[:-1])
+    found = judged(replace(sound, samples=broken), Gate(blocking=[]))
+    finite = found.pop("answers_are_finite")
+    assert (finite.passed, finite.severity) == (False, dg.AssetCheckSeverity.ERROR)
+    for each in found.values():
+        assert (each.passed, each.severity) == (False, dg.AssetCheckSeverity.WARN)
+        assert (each.metadata or {})[NOT_JUDGED].value is True
+
+
+def test_a_gate_that_refuses_is_no_fault_of_a_refresh() -> None:
+    asset = dg.AssetKey(["ties", "champion"])
+
+    def fault(check: str) -> bool:
+        severity = dg.AssetCheckSeverity.ERROR
+        return is_fault(dg.AssetCheckEvaluation(asset, check, False, {}, severity=severity))
+
+    assert not any(map(fault, NAMES))
+    assert fault("could_be_judged")
 
 
 def contender(scores: SuiteScores) -> Contender:

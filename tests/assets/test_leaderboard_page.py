@@ -8,6 +8,13 @@ import pytest
 from assets import leaderboard
 from assets.leaderboard import DASH, JOINER, build_leaderboard
 from assets.run_settings import RunSettings
+from assets.work import names
+from assets.work.published_evidence import findings_of, read_evidence
+from assets.work.ranking import LEADERBOARD
+from assets.work.store_matrix import BoardEvidence
+from eval_ops.scores.matrix import score_matrix
+from eval_ops.scores.routing import RoutingTable
+from eval_ops.scores.scores import Sample, SuiteScores, summarize
 from tests.assets.work.made_up_store import ScoredStore
 
 
@@ -30,3 +37,38 @@ def test_intervals_are_not_broken_and_hidden_rows_are_counted(
     assert f"90.0 (69.9{DASH}{JOINER}97.2)" in rows[2]
     assert text.count(DASH) == text.count(f"{DASH}{JOINER}")
     assert {"one: plot", "one: retention, drawn"} <= set(event.metadata)
+    board = names.resolve(made.store, LEADERBOARD)
+    assert board is not None
+    found = read_evidence(made.store, board.digest)["one"]
+    assert found["luck"] is None  # there is one candidate
+    (interference,) = found["interference"]
+    assert interference["merge"] == "ties e1+e2 x=0"
+    assert {each["expert"] for each in found["retention"]} == {"e1", "e2"}
+    assert found["fronts"] == []  # one benchmark, and nothing written
+    assert read_evidence(made.store, "0" * 64) == {}  # of another leaderboard
+
+
+def test_fronts_are_published_with_their_values(tmp_path: Path) -> None:
+    samples = {
+        name: [
+            Sample(b, "test", f"{b}{n}", float(n < right), length=length)
+            for b, right in (("a", a), ("b", b_right))
+            for n in range(4)
+        ]
+        for name, a, b_right, length in (("x", 4, 1, 30), ("y", 1, 3, 10), ("z", 1, 1, 20))
+    }
+    matrix = score_matrix(
+        {
+            name: SuiteScores("two", "d" * 64, summarize(each[:4], "acc", "1"), tuple(each))
+            for name, each in samples.items()
+        }
+    )
+    routing = RoutingTable((), "x", 0.0, 0.0, "merge", {}, 0.95)
+    pair, lengths = findings_of(BoardEvidence(routing, matrix))["fronts"]
+    assert (pair["goals"], pair["units"]) == (["a", "b"], ["share", "share"])
+    assert pair["front"] == [
+        {"model": "x", "values": [1.0, 0.25]},
+        {"model": "y", "values": [0.25, 0.75]},
+    ]
+    assert lengths["units"] == ["tokens", "share"]
+    assert [each["model"] for each in lengths["front"]] == ["y", "x"]

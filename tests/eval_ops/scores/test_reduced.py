@@ -4,15 +4,9 @@ import numpy as np
 import pytest
 
 from eval_ops.errors import PairingError
+from eval_ops.scores.held_back import HeldBack, held_back
 from eval_ops.scores.matrix import ScoreMatrix, score_matrix
-from eval_ops.scores.reduced import (
-    HeldBack,
-    choose_items,
-    fit,
-    held_back,
-    item_statistics,
-    places_of,
-)
+from eval_ops.scores.reduced import choose_items, fit, item_statistics, places_of
 from tests.eval_ops.scores.answer_tables import answered, plain, scores_from
 
 SKILLS = {f"m{n:02}": {"a": 0.1 + 0.028 * n, "b": 0.9 - 0.025 * n * (n % 3)} for n in range(30)}

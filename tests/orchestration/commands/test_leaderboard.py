@@ -10,10 +10,14 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
+from assets.work.published_evidence import publish_evidence
 from merge_ops.errors import SettingsError
 from orchestration.commands import leaderboard_table
 from orchestration.commands.console import PlainConsole
+from orchestration.commands.evidence_tables import print_evidence
+from orchestration.commands.leaderboard_command import BoardOptions, leaderboard
 from orchestration.commands.leaderboard_table import as_csv, as_json, sorted_rows, tables
+from tests.assets.work.made_up_store import ScoredStore
 
 QWEN = ("Qwen2.5-7B-Instruct", "Qwen2.5-Coder-7B-Instruct", "Qwen2.5-Math-7B-Instruct")
 BENCHMARKS = ("herb_class", "idiom_meaning", "times_table")
@@ -171,3 +175,62 @@ def test_500_rows_are_laid_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
     text = printed([row(mean=0.9 - number / 1000) for number in range(500)], 100)
     assert calls == 500
     assert re.search(r"^500 ", text.replace(" 500", "500"), re.MULTILINE)
+
+
+EVIDENCE: dict[str, Any] = {
+    "luck": {"candidates": 3, "apparent": 0.9, "bias": 0.012, "told": "The best of 3 has 90.0"},
+    "advice": "merge",
+    "retention": [
+        {
+            "merge": "ties a+b", "expert": expert, "benchmarks": ["q"], "gain": 0.4,
+            "share": share, "low": low, "high": high, "learned": 12, "lost": 2,
+        }
+        for expert, share, low, high in (("a", 0.88, 0.79, 0.96), ("b", None, None, None))
+    ],
+    "interference": [
+        {"merge": "ties a+b", "sure": 20, "broken": 1, "low": 0.009, "high": 0.236, "new": 4}
+    ],
+    "fronts": [
+        {
+            "goals": ["tokens of an answer", "mean"], "units": ["tokens", "share"],
+            "front": [{"model": "a", "values": [12.25, 0.5]}],
+        }
+    ],
+}  # fmt: skip
+
+
+def told(whole: bool, found: dict[str, Any] | None = EVIDENCE) -> str:
+    console = PlainConsole()
+    console.width = 158
+    with console.capture() as capture:
+        print_evidence(console, "q", found, whole)
+    return capture.get()
+
+
+def test_the_luck_of_the_best_is_always_told_and_the_rest_when_asked() -> None:
+    assert told(False) == "the luck of the best: The best of 3 has 90.0\n"
+    text = told(True)
+    for words in (
+        "merge or route: merge", "88 (79 to 96)", "no gain", "5 (1 to 24)", "12.2", "50.0",
+        "nothing beats these in tokens of an answer and mean: q",
+    ):  # fmt: skip
+        assert words in text
+    assert told(False, {**EVIDENCE, "luck": None}) == told(False, None) == ""
+    assert "q: no evidence was published with this leaderboard" in told(True, None)
+
+
+def test_evidence_is_that_of_this_leaderboard(
+    made: ScoredStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    board = made.store.resolve("leaderboard")
+    assert board is not None
+    publish_evidence(made.store, board.digest, {"one": EVIDENCE})
+    leaderboard(BoardOptions())
+    assert "the luck of the best: The best of 3 has 90.0\n" in capsys.readouterr().out
+    leaderboard(BoardOptions(form="json", evidence=True))
+    assert json.loads(capsys.readouterr().out) == {"one": EVIDENCE}
+    with pytest.raises(SettingsError, match="--evidence goes with --json or the table"):
+        leaderboard(BoardOptions(form="csv", evidence=True))
+    publish_evidence(made.store, "0" * 64, {"one": EVIDENCE})
+    leaderboard(BoardOptions())
+    assert "luck" not in capsys.readouterr().out
