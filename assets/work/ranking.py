@@ -253,7 +253,7 @@ def promote(
 def _judged(
     store: "ArtifactStore",
     recipe: RankedRecipe,
-    runs: Mapping[str, str],
+    runs: Mapping[str, Collection[str]],
     collected: Collected,
     champion: "Artifact | None",
     scoring: Scoring,
