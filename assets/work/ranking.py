@@ -1,6 +1,6 @@
 """From scores in the store to the leaderboard and to champions. Knows no Dagster."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
