@@ -29,7 +29,7 @@ from merge_ops.children.model_view import HIDDEN
 
 PROGRAM = Path(__file__).with_name("child_template.py")
 OWNER = "TESTS_OF_RONGHE"
-"""The process whose end ends the templates, and a name of its own; forked commands inherit it."""
+"""The process whose end ends the templates, and their folder; every process of the tests has it."""
 IMPORTS = (
     "accelerate", "safetensors.torch", "torch", "transformers", "transformers.modeling_utils",
     "transformers.models.auto.modeling_auto", "transformers.models.llama.modeling_llama",
@@ -113,14 +113,13 @@ class Template:
 
     def socket(self) -> Path:
         """Return where it listens; it is started where it is not there."""
-        owner = os.environ[OWNER]
-        name = hashlib.sha256(repr((owner, self)).encode()).hexdigest()[:16]
-        place = Path(tempfile.gettempdir()) / f"ronghe-tests-{os.getuid()}-{name}"
+        owner, folder = os.environ[OWNER].split(":", 1)
+        place = Path(folder) / hashlib.sha256(repr(self).encode()).hexdigest()[:16]
         if not place.exists():
             with place.with_suffix(".lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 if not place.exists():
-                    self._start(place, int(owner.split(".")[0]))
+                    self._start(place, int(owner))
         return place
 
     def _start(self, place: Path, owner: int) -> None:

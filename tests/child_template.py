@@ -121,8 +121,8 @@ def main(argument: str) -> None:
             for each in files:
                 os.close(each)
             connection.sendall(f"{process}\n".encode())
-    for ending in ("", ".lock", ".log"):
-        os.unlink(settings["socket"] + ending)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(settings["socket"])
 
 
 if __name__ == "__main__":

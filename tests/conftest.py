@@ -1,7 +1,9 @@
 """Fixtures that several packages' tests share. What a fixture needs is imported when it is used."""
 
 import os
+import shutil
 import signal
+import tempfile
 import threading
 import uuid
 from collections.abc import Iterator
@@ -18,8 +20,19 @@ if TYPE_CHECKING:
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # What tests compute is tiny: slower on two threads, and much slower on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Limited children of all processes of this run are forks of one template (child_forks.py).
-os.environ.setdefault("TESTS_OF_RONGHE", f"{os.getpid()}.{uuid.uuid4().hex}")
+# Limited children of all processes of this run are forks of one template (child_forks.py). The path
+# of its socket must be short.
+OWNER = "TESTS_OF_RONGHE"
+if OWNER not in os.environ:
+    short = "/tmp" if os.access("/tmp", os.W_OK) else None
+    os.environ[OWNER] = f"{os.getpid()}:{tempfile.mkdtemp(prefix='ronghe-tests-', dir=short)}"
+
+
+def pytest_unconfigure() -> None:
+    """Remove the folder of the templates, which end with the process that began the tests."""
+    owner, folder = os.environ[OWNER].split(":", 1)
+    if int(owner) == os.getpid():
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 # Whoever starts the tests in the background, or by nohup, has these signals ignored, and so would
