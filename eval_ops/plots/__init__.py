@@ -7,7 +7,7 @@ before it is drawn.
 
 from eval_ops.plots.course import course_plot
 from eval_ops.plots.heatmap import heatmap
-from eval_ops.plots.layer_norms import TensorNorm, layer_norm_plot
+from eval_ops.plots.layer_norms import layer_norm_plot
 from eval_ops.plots.leaderboard import leaderboard_plot
 from eval_ops.plots.routing import routing_plot
 from eval_ops.plots.saliency import saliency_plot
@@ -16,7 +16,6 @@ from eval_ops.plots.sweep import coefficient_plot
 from eval_ops.plots.tradeoffs import front_plot, retention_plot
 
 __all__ = [
-    "TensorNorm",
     "coefficient_plot",
     "course_plot",
     "front_plot",
