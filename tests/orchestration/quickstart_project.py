@@ -28,7 +28,8 @@ SET = "+".join(sorted(EXPERTS))
 
 def make_quickstart(root: Path, store: str) -> TinyProject:
     """Train the models and copy the catalog, without its recipes."""
-    prepare(root / ".ronghe", recipe=FEW_STEPS, workers=1)  # importing torch takes longer than training
+    # One process: importing torch takes longer than these steps.
+    prepare(root / ".ronghe", recipe=FEW_STEPS, workers=1)
     for file in (root / ".ronghe" / "suites").iterdir():
         lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
         splits = [[each for each in lines if json.loads(each)["split"] == name] for name in SPLITS]
