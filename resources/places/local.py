@@ -31,6 +31,8 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 class LocalPlace:
     """Objects as files below `root`."""
 
+    readers = 4  # small files are read as fast by one thread; a folder may be another machine's
+
     def __init__(self, root: Path) -> None:
         self.root = root
         self.uri = root.as_uri()

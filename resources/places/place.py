@@ -64,6 +64,8 @@ class Place(Protocol):
     """What the store is built on. Every method raises a `StoreError` when the place fails."""
 
     uri: str
+    readers: int
+    """How many threads hide the way to small objects; more only wait for one another."""
 
     def read(self, key: str) -> tuple[bytes, str] | None:
         """Return an object's bytes and the tag `replace` wants, or None when there is none."""

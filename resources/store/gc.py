@@ -19,7 +19,6 @@ from resources.reading.records import Progress
 from resources.store.artifact import parse_manifest
 from resources.store.names import ARTIFACTS, ASIDE, ATTEMPTS, CLAIM_SUFFIX, MANIFEST, MARKER_SUFFIX
 
-_READERS = 16
 _ATTEMPT = re.compile(rb'"attempt": ?"([0-9a-f]{32})"')
 MOMENT = 3600.0  # seconds; no small write, with all its retries, takes longer
 
@@ -124,7 +123,7 @@ def _named_attempts(place: Place) -> set[str]:
         return set(_ATTEMPT.findall(found[0])) if found else set()
 
     aside = [entry.key for entry in place.walk(ASIDE) if entry.key.endswith("/" + MANIFEST)]
-    with ThreadPoolExecutor(_READERS, "gc") as pool:
+    with ThreadPoolExecutor(place.readers, "gc") as pool:
         kept = {each.decode() for found in pool.map(set_aside, aside) for each in found}
         return kept | set(pool.map(attempt, keys))
 

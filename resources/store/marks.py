@@ -22,7 +22,6 @@ from resources.store.clock import StoreClock
 from resources.store.identity import ensure_identity
 from resources.store.names import WITHDRAWN, mark_key, refuse_secrets
 from resources.store.people import this_person
-from resources.store.refs import READERS
 
 _FORMAT = 1
 _TRIES = 60
@@ -90,7 +89,7 @@ class Marks:
         listed = list(digests)
         if not listed:
             return []
-        with ThreadPoolExecutor(READERS, "marks") as pool:
+        with ThreadPoolExecutor(self._place.readers, "marks") as pool:
             return list(pool.map(self._current, listed))
 
     def _current(self, digest: str) -> Mark | None:

@@ -37,8 +37,7 @@ Found = TypeVar("Found")
 
 _FORMAT = 1
 _TRIES = 60
-READERS = 16  # of an asset's refs at once: what hides the way to a far server
-STRETCH = 64  # the most refs that one of them reads one after the other
+STRETCH = 64  # the most refs that one thread reads one after the other
 VACANT = "vacant"
 """A field of a change after which a name points to nothing."""
 _OWN = ("id", "kind", "digest", "at", "run", "by")
@@ -178,7 +177,7 @@ def read_refs(place: Place, catalog: str | None, asset: str) -> RefTable:
         except DamagedArtifactError as error:
             return error
 
-    for key, ref in zip(keys, read_at_once(read, keys, "refs"), strict=True):
+    for key, ref in zip(keys, read_at_once(place, read, keys), strict=True):
         if isinstance(ref, DamagedArtifactError):
             damaged[partition_of(key)] = ref
         elif ref is not None:
@@ -186,19 +185,19 @@ def read_refs(place: Place, catalog: str | None, asset: str) -> RefTable:
     return RefTable(refs, damaged)
 
 
-def read_at_once(read: Callable[[Key], Found], keys: Sequence[Key], name: str) -> list[Found]:
-    """Return what `read` gives for each key, in order, by READERS threads with this name.
+def read_at_once(place: Place, read: Callable[[Key], Found], keys: Sequence[Key]) -> list[Found]:
+    """Return what `read` gives for each key, in order, by as many threads as help at a place.
 
     Handing one small read to a thread costs as much as the read, so many are handed over in
     stretches; few are still read at once, each by a thread of its own.
     """
-    length = max(1, min(STRETCH, len(keys) // (4 * READERS)))
+    length = max(1, min(STRETCH, len(keys) // (4 * place.readers)))
     stretches = [keys[start : start + length] for start in range(0, len(keys), length)]
 
     def read_stretch(stretch: Sequence[Key]) -> list[Found]:
         return [read(key) for key in stretch]
 
-    with ThreadPoolExecutor(READERS, name) as pool:
+    with ThreadPoolExecutor(place.readers, "refs") as pool:
         return [*chain.from_iterable(pool.map(read_stretch, stretches))]
 
 

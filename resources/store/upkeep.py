@@ -113,7 +113,7 @@ class Upkeep:
     ) -> list[StoredRef]:
         """Read refs by catalog and key, and those without a catalog, at once."""
         pairs = [*keys, *((None, key) for key in earlier)]
-        return read_at_once(lambda pair: self.read_ref(*pair), pairs, "refs")
+        return read_at_once(self._place, lambda pair: self.read_ref(*pair), pairs)
 
     def read_ref(self, catalog: str | None, key: str) -> StoredRef:
         """Read one ref where it lies; a fault is told, not raised."""
@@ -154,7 +154,7 @@ class Upkeep:
                 return error
 
         listed = list(names)
-        pairs = zip(listed, read_at_once(read, listed, "manifests"), strict=True)
+        pairs = zip(listed, read_at_once(self._place, read, listed), strict=True)
         return {name: manifest for name, manifest in pairs if manifest is not None}
 
     def note_faults(self) -> list[tuple[str, str]]:

@@ -26,6 +26,8 @@ class S3Place:
     The first use makes contact and says clearly if it fails.
     """
 
+    readers = 16
+
     def __init__(self, bucket: str, prefix: str, role: Role = ARTIFACT_STORE) -> None:
         self.bucket = Bucket(bucket, prefix, role)
         self.uri = self.bucket.uri

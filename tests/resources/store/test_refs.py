@@ -13,7 +13,6 @@ from resources.errors import (
 )
 from resources.places import Entry
 from resources.store.artifact_store import ArtifactStore
-from resources.store.refs import READERS
 
 ODD = [
     None, "plain", "herbs+idioms|density=0.3_lambda=1.0", "a/b", "..", ".", "@", "", "a b", "%2B",
@@ -108,10 +107,11 @@ def test_all_refs_of_an_asset_are_one_listing_and_reads_at_once(
     store: ArtifactStore, digests: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A read waits here until as many others are under way as there shall be."""
-    count = 4 * READERS
+    readers = store.place.readers
+    count = 4 * readers
     for number in range(count):
         store.point("scores", f"set-{number}", "checkpoint", digests[0], number=number)
-    place, together, asked = store.place, threading.Barrier(READERS), Counter[str]()
+    place, together, asked = store.place, threading.Barrier(readers), Counter[str]()
     read, children = place.read, place.children
 
     def read_with_others(key: str) -> tuple[bytes, str] | None:
