@@ -22,21 +22,23 @@ from tests.dense_models import PROMPTS, unfused, write_dense_family
 from tests.merging import ROOT
 from tests.oracle.oracle_environment import run_in_oracle
 
-CASES = {  # name: kind, gate mode, with a shared expert, further keys
-    "mixtral of llama": ("llama", "cheap_embed", None, {}),
-    "mixtral of mistral": ("mistral", "hidden", None, {}),
-    "qwen2 of qwen2": ("qwen2", "cheap_embed", "prompts", {}),
-    "qwen2 of llama": ("llama", "hidden_avg", "prompts", {"architecture": "qwen"}),
-    "qwen3": ("qwen3", "cheap_embed", None, {"dtype": "bfloat16"}),
-    "deepseek": ("llama", "cheap_embed", "no prompts", {"architecture": "deepseek"}),
-    "random": ("llama", "random", None, {"experts_per_token": 1}),
+FAMILIES = {  # name: kind, with a shared expert, further keys
+    "mixtral of llama": ("llama", None, {}),
+    "mixtral of mistral": ("mistral", None, {"experts_per_token": 1}),
+    "qwen2 of qwen2": ("qwen2", "prompts", {}),
+    "qwen2 of llama": ("llama", "prompts", {"architecture": "qwen"}),
+    "qwen3": ("qwen3", None, {"dtype": "bfloat16"}),
+    "deepseek": ("llama", "no prompts", {"architecture": "deepseek"}),
 }
-LATE = ("hidden", "hidden_avg")  # mergekit's run in bfloat16
+MODES = ("hidden", "hidden_avg", "hidden_last", "cheap_embed", "random", "uniform_random")
+CASES = {f"{family}, {mode}": (family, mode) for family in FAMILIES for mode in MODES}
+LATE = ("hidden", "hidden_avg", "hidden_last")  # mergekit's run in bfloat16
 COPIED = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache")
 
 
 def document(root: Path, name: str) -> dict:
-    kind, mode, shared, keys = CASES[name]
+    family, mode = CASES[name]
+    kind, shared, keys = FAMILIES[family]
     # one prompt an expert: mergekit counts pads in hidden_avg
     experts = [
         {"source_model": str(root / kind / str(n + 1)), "positive_prompts": [prompt]}
@@ -87,13 +89,14 @@ def own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_tensors_and_config_are_mergekits(folders, name):
     root, outcomes = folders
     assert outcomes[name] is None
-    kind, mode, _, _ = CASES[name]
+    family, mode = CASES[name]
+    kind = FAMILIES[family][0]
     plan = made(root / f"{name}.yaml", root / f"ours-{name}")
     ours, theirs = read_tensors(root / f"ours-{name}"), unfused(root / f"theirs-{name}")
     assert ours.keys() == theirs.keys()
     for tensor, value in theirs.items():
         gate = "gate.weight" in tensor
-        if gate and mode == "random":
+        if gate and mode in ("random", "uniform_random"):
             assert ours[tensor].shape == value.shape
         elif gate and mode in LATE:
             rows = torch.nn.functional.cosine_similarity(ours[tensor].float(), value.float(), dim=1)
