@@ -23,7 +23,7 @@ import os, sys, time
 from merge_ops.stream import stream
 plain = stream.BlockStream._merge_block
 def slow(self, *arguments):
-    print("merging", flush=True)
+    os.write(1, b"merging\\n")  # at once: two threads come here
     time.sleep(float(os.environ["PAUSE"]))
     return plain(self, *arguments)
 stream.BlockStream._merge_block = slow
@@ -53,7 +53,10 @@ def merge(recipe: Path, out: Path, temporary: Path, pause: float = 2) -> "subpro
         text=True,
     )
     assert process.stdout is not None
-    assert process.stdout.readline() == "merging\n", process.communicate()
+    told = process.stdout.readline()
+    if told != "merging\n":
+        process.kill()
+        raise AssertionError((told, *process.communicate()))
     return process
 
 
