@@ -31,11 +31,9 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 class LocalPlace:
     """Objects as files below `root`."""
 
-    readers = 4  # small files are read as fast by one thread; a folder may be another machine's
-
     def __init__(self, root: Path) -> None:
-        self.root = root
-        self.uri = root.as_uri()
+        self.readers = 4  # of a machine's own folder one would do; it may be another machine's
+        self.root, self.uri = root, root.as_uri()
         self._prefix = f"{root}/"  # joining paths costs as much as reading a small file
 
     def read(self, key: str) -> tuple[bytes, str] | None:
