@@ -27,15 +27,9 @@ def when_inputs_change() -> dg.AutomationCondition:
     check wait.
     """
     conditions = dg.AutomationCondition
-    touched = (
-        (conditions.newly_missing() | conditions.any_deps_updated())
-        .since_last_handled()
-        .replace("newly_updated", conditions.data_version_changed())
-        .replace("initial_evaluation", conditions.newly_requested())
-    )
     return (
         conditions.in_latest_time_window()
-        & (touched | _other_code())
+        & (_touched() | _other_code())
         & ~conditions.any_deps_missing()
         & ~conditions.any_deps_in_progress()
         & ~conditions.in_progress()
@@ -70,18 +64,23 @@ def when_steps_come() -> dg.AutomationCondition:
     holds it up no more than one that is not there.
     """
     conditions = dg.AutomationCondition
-    touched = (
+    return (
+        conditions.in_latest_time_window()
+        & (_touched() | _other_code())
+        & ~conditions.any_deps_in_progress()
+        & ~conditions.in_progress()
+    ).with_label("when_steps_come")
+
+
+def _touched() -> dg.AutomationCondition:
+    """True from when a partition is new, or an input has other data, until it is handled."""
+    conditions = dg.AutomationCondition
+    return (
         (conditions.newly_missing() | conditions.any_deps_updated())
         .since_last_handled()
         .replace("newly_updated", conditions.data_version_changed())
         .replace("initial_evaluation", conditions.newly_requested())
     )
-    return (
-        conditions.in_latest_time_window()
-        & (touched | _other_code())
-        & ~conditions.any_deps_in_progress()
-        & ~conditions.in_progress()
-    ).with_label("when_steps_come")
 
 
 def _other_code() -> dg.AutomationCondition:

@@ -34,6 +34,15 @@ class RankedRecipe:
     `structured` recipes merge no expert sets: their sets name what they are made of.
     """
 
+    name: str
+    suite: str
+    plain_average: bool
+    points: Mapping[str, tuple[str, str]]
+    gate: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    keep: str = "champion"
+    accepted_conflicts: tuple[str, ...] = ()
+    structured: bool = False
+
     def meets(self, entry: Entry, runs: Collection[str]) -> bool:
         """Return whether the gate compares the recipe's candidates with a model.
 
@@ -44,15 +53,6 @@ class RankedRecipe:
             return entry.kind == "expert" and run not in runs
         members = {name for each, _ in self.points.values() for name in each.split("+")}
         return entry.recipe is None and (entry.name in members or run in members)
-
-    name: str
-    suite: str
-    plain_average: bool
-    points: Mapping[str, tuple[str, str]]
-    gate: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    keep: str = "champion"
-    accepted_conflicts: tuple[str, ...] = ()
-    structured: bool = False
 
 
 @dataclass(frozen=True)

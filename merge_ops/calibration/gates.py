@@ -11,29 +11,19 @@ Rows are what `gate.weight` of a router is made of. They are measured where mode
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 import blake3
 import numpy as np
 
-from merge_ops.checkpoints.byte_sources import ByteSource, FolderSource, read_file
-from merge_ops.checkpoints.file_bounds import HEADER
-from merge_ops.checkpoints.header import TensorEntry, read_header
-from merge_ops.checkpoints.layout import OutputTensor, header_of
-from merge_ops.checkpoints.strict_json import load_json
-from merge_ops.errors import (
-    CheckpointError,
-    Fault,
-    MissingModelError,
-    OutputError,
-    StatisticsError,
-    quoted,
-)
-from merge_ops.working_folders import working_folder
+from merge_ops.calibration.number_files import FileKind
+from merge_ops.checkpoints.byte_sources import FolderSource, read_file
+from merge_ops.checkpoints.header import TensorEntry
+from merge_ops.checkpoints.layout import OutputTensor
+from merge_ops.errors import Fault, StatisticsError, quoted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,6 +36,7 @@ KEY_VERSION = 1
 """Raised when the same base, prompts and mode give other gates."""
 MOST_BYTES = 1 << 30
 """Of a file: 100 layers of 256 moe_experts with 8192 entries a row take 0.8 of it."""
+_KIND = FileKind("gates", "`ronghe gates` writes a file of gates", MOST_BYTES)
 _NAME = re.compile(r"layers\.(0|[1-9][0-9]{0,4})\.gate")
 
 
@@ -94,19 +85,8 @@ def write_gates(path: Path, gates: Gates, metadata: Mapping[str, str]) -> None:
         OutputTensor(f"layers.{layer}.gate", "F32", gates[layer].shape) for layer in sorted(gates)
     ]
     told = {**metadata, "format": FORMAT, "content": gates_digest(gates)}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with working_folder(path.parent) as folder:
-            made = folder / path.name
-            with made.open("xb") as file:
-                file.write(header_of(tensors, dict(sorted(told.items()))))
-                for layer in sorted(gates):
-                    file.write(np.ascontiguousarray(gates[layer], dtype="<f4").tobytes())
-                file.flush()
-                os.fsync(file.fileno())
-            made.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path}: gates cannot be written ({error.strerror})") from error
+    rows = (np.ascontiguousarray(gates[layer], dtype="<f4").tobytes() for layer in sorted(gates))
+    _KIND.write(path, tensors, told, rows)
 
 
 def read_gates(
@@ -124,7 +104,7 @@ def read_gates(
     StatisticsError with every fault of a file that holds something else.
     """
     source = FolderSource(path.parent, path.name)
-    entries, told = _head(path, source)
+    entries, told = _KIND.head(path, source)
     faults = _entry_faults(entries, layers, experts, hidden)
     faults += _told_faults(told, key)
     if faults:
@@ -137,11 +117,8 @@ def read_gates(
     faults = _faults_of(gates)
     if faults:
         raise StatisticsError(str(path), faults)
-    if "content" in told and told["content"] != gates_digest(gates):
-        raise CheckpointError(
-            f"{path}: its numbers are not those that were written (the digest differs); the file is"
-            " damaged: remove it and measure the gates again"
-        )
+    if "content" in told:
+        _KIND.check_content(path, told["content"], gates_digest(gates))
     return gates
 
 
@@ -150,32 +127,11 @@ def metadata_of(path: Path) -> Mapping[str, str]:
 
     Raises as `read_gates` does.
     """
-    _, told = _head(path, FolderSource(path.parent, path.name))
+    _, told = _KIND.head(path, FolderSource(path.parent, path.name))
     faults = _told_faults(told, None)
     if faults:
         raise StatisticsError(str(path), faults)
     return told
-
-
-def _head(path: Path, source: ByteSource) -> tuple[dict[str, TensorEntry], dict[str, str]]:
-    """The tensors of the file, and its metadata."""
-    size = source.sizes().get(path.name)
-    if size is None:
-        raise MissingModelError(f"{path} is not there; `ronghe gates` writes a file of gates")
-    if size > MOST_BYTES:
-        raise CheckpointError(
-            f"{path}: has {size} bytes; a file of gates has at most {MOST_BYTES}, so this is"
-            " something else"
-        )
-
-    def read(offset: int, length: int) -> bytes:
-        return read_file(source, path.name, offset, length)
-
-    entries = read_header(str(path), path.name, size, read)
-    header: Any = load_json(read(8, int.from_bytes(read(0, 8), "little")), bound=HEADER)
-    found = cast("dict[str, Any]", header).get("__metadata__")
-    told = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
-    return entries, {name: value for name, value in told.items() if isinstance(value, str)}
 
 
 def _layer(name: str) -> int:

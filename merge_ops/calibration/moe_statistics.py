@@ -16,30 +16,20 @@ E moe_experts; l is the number of each layer that has some. They are measured wh
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import blake3
 import numpy as np
 
-from merge_ops.checkpoints.byte_sources import ByteSource, FolderSource, read_file
-from merge_ops.checkpoints.file_bounds import HEADER
-from merge_ops.checkpoints.header import TensorEntry, read_header
-from merge_ops.checkpoints.layout import OutputTensor, header_of
-from merge_ops.checkpoints.strict_json import load_json
-from merge_ops.errors import (
-    CheckpointError,
-    Fault,
-    MissingModelError,
-    OutputError,
-    StatisticsError,
-    quoted,
-)
-from merge_ops.working_folders import working_folder
+from merge_ops.calibration.number_files import FileKind
+from merge_ops.checkpoints.byte_sources import FolderSource, read_file
+from merge_ops.checkpoints.header import TensorEntry
+from merge_ops.checkpoints.layout import OutputTensor
+from merge_ops.errors import Fault, StatisticsError, quoted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,6 +39,7 @@ KEY_VERSION = 1
 """Raised when the same model and texts give other statistics."""
 MOST_BYTES = 1 << 30
 """Of a file: 100 layers of 512 moe_experts take 0.4 of it."""
+_KIND = FileKind("statistics", "`ronghe moe-saliency` writes such a file", MOST_BYTES)
 VECTORS, MATRICES = ("tokens", "weights", "saliency"), ("distances", "similarity")
 PARTS = (*VECTORS, *MATRICES)
 _NAME = re.compile(rf"layers\.(0|[1-9][0-9]{{0,4}})\.({'|'.join(PARTS)})")
@@ -125,20 +116,7 @@ def write_moe_statistics(path: Path, statistics: MoeStatistics) -> None:
         "chosen": str(statistics.chosen),
         "content": statistics.digest,
     }
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with working_folder(path.parent) as folder:
-            made = folder / path.name
-            with made.open("xb") as file:
-                file.write(header_of(tensors, dict(sorted(told.items()))))
-                for each in names:
-                    file.write(arrays[each].tobytes())
-                file.flush()
-                os.fsync(file.fileno())
-            made.replace(path)
-    except OSError as error:
-        problem = f"{path}: statistics cannot be written ({error.strerror})"
-        raise OutputError(problem) from error
+    _KIND.write(path, tensors, told, (arrays[each].tobytes() for each in names))
 
 
 def read_moe_statistics(path: Path, key: str | None = None) -> MoeStatistics:
@@ -149,7 +127,7 @@ def read_moe_statistics(path: Path, key: str | None = None) -> MoeStatistics:
     something else.
     """
     source = FolderSource(path.parent, path.name)
-    entries, told = _head(path, source)
+    entries, told = _KIND.head(path, source)
     faults = _told_faults(told, key)
     if not faults:
         faults = _entry_faults(entries)
@@ -169,37 +147,12 @@ def read_moe_statistics(path: Path, key: str | None = None) -> MoeStatistics:
     faults = _number_faults(layers)
     if faults:
         raise StatisticsError(str(path), faults)
-    if told["content"] != read.digest:
-        raise CheckpointError(
-            f"{path}: its numbers are not those that were written (the digest differs); the file is"
-            " damaged: remove it and measure the statistics again"
-        )
+    _KIND.check_content(path, told["content"], read.digest)
     return read
 
 
 def _array(layer: LayerStatistics, part: str) -> NDArray[np.float64]:
     return np.ascontiguousarray(getattr(layer, part), dtype="<f8")
-
-
-def _head(path: Path, source: ByteSource) -> tuple[dict[str, TensorEntry], dict[str, str]]:
-    """The tensors of the file, and its metadata."""
-    size = source.sizes().get(path.name)
-    if size is None:
-        raise MissingModelError(f"{path} is not there; `ronghe moe-saliency` writes such a file")
-    if size > MOST_BYTES:
-        raise CheckpointError(
-            f"{path}: has {size} bytes; a file of statistics has at most {MOST_BYTES}, so this is"
-            " something else"
-        )
-
-    def read(offset: int, length: int) -> bytes:
-        return read_file(source, path.name, offset, length)
-
-    entries = read_header(str(path), path.name, size, read)
-    header: Any = load_json(read(8, int.from_bytes(read(0, 8), "little")), bound=HEADER)
-    found = cast("dict[str, Any]", header).get("__metadata__")
-    told = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
-    return entries, {name: value for name, value in told.items() if isinstance(value, str)}
 
 
 def _place(name: str) -> tuple[int, str]:

@@ -12,7 +12,6 @@ import random
 import time
 import uuid
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,6 +21,7 @@ from resources.store.clock import StoreClock
 from resources.store.identity import ensure_identity
 from resources.store.names import WITHDRAWN, mark_key, refuse_secrets
 from resources.store.people import this_person
+from resources.store.refs import read_at_once
 
 _FORMAT = 1
 _TRIES = 60
@@ -86,11 +86,7 @@ class Marks:
         return {mark.digest: mark for mark in marks if mark is not None and mark.withdrawn}
 
     def _last(self, digests: Iterable[str]) -> list[Mark | None]:
-        listed = list(digests)
-        if not listed:
-            return []
-        with ThreadPoolExecutor(self._place.readers, "marks") as pool:
-            return list(pool.map(self._current, listed))
+        return read_at_once(self._place, self._current, list(digests))
 
     def _current(self, digest: str) -> Mark | None:
         try:
