@@ -107,15 +107,17 @@ def observe_job() -> "UnresolvedAssetJobDefinition":
     )
 
 
-def observe_schedule(job: "UnresolvedAssetJobDefinition") -> dg.ScheduleDefinition:
+def observe_schedule(
+    job: "UnresolvedAssetJobDefinition", observed: dg.AssetKey
+) -> dg.ScheduleDefinition:
     """Observe every few minutes, by default, and forget the looks of long ago."""
 
     def look_again(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
-        forget_old_looks(context.instance, OBSERVE_JOB, UPSTREAM)
+        forget_old_looks(context.instance, job.name, observed)
         return dg.RunRequest()
 
     return dg.ScheduleDefinition(
-        name="observe_upstream_models_schedule",
+        name=f"{job.name}_schedule",
         job=job,
         cron_schedule=OBSERVE_EVERY,
         execution_fn=look_again,

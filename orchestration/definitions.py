@@ -31,6 +31,7 @@ from assets.work.kept_rows import Broken
 from merge_ops.recipes import Recipe
 from orchestration.announcements import announce
 from orchestration.automation import (
+    UPSTREAM,
     observe_job,
     observe_schedule,
     when_any_input_changes,
@@ -80,7 +81,7 @@ def build_definitions(settings: Settings, tell: bool = False) -> dg.Definitions:
             assets=list(_assets(partitions, merges, steps, name)),
             asset_checks=[build_checkpoint_check(*each) for each in checked],
             jobs=[job, *watched.jobs],
-            schedules=[observe_schedule(job), *watched.schedules],
+            schedules=[observe_schedule(job, UPSTREAM), *watched.schedules],
             sensors=[RefreshSensor(), *watched.sensors],
             resources={"settings": run_settings(settings)},
             executor=step_executor(settings),

@@ -18,14 +18,13 @@ from assets.training_runs import UPSTREAM, build_run_step, build_upstream_run_st
 from assets.work import names
 from assets.work.training_runs import find_steps
 from orchestration.automation import (
-    OBSERVE_EVERY,
+    observe_schedule,
     when_any_input_changes,
     when_inputs_change,
     when_steps_come,
 )
 from orchestration.catalogs import Catalog, Partitions
 from orchestration.recipe_versions import digest_of
-from orchestration.retention import forget_old_looks
 from resources.compute import gpu_op_tags
 
 if TYPE_CHECKING:
@@ -104,23 +103,7 @@ def training_run_definitions(partitions: Partitions) -> Watched:
         selection=dg.AssetSelection.assets(UPSTREAM_STEP),
         description="Look whether training runs have new steps, or any step changed.",
     )
-    return Watched([job], [_schedule(job)], [_sensor(partitions, job)])
-
-
-def _schedule(job: "UnresolvedAssetJobDefinition") -> dg.ScheduleDefinition:
-    """Look for steps that changed, as at upstream models, and forget the looks of long ago."""
-
-    def look_again(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
-        forget_old_looks(context.instance, OBSERVE_RUNS_JOB, UPSTREAM_STEP)
-        return dg.RunRequest()
-
-    return dg.ScheduleDefinition(
-        name=f"{OBSERVE_RUNS_JOB}_schedule",
-        job=job,
-        cron_schedule=OBSERVE_EVERY,
-        execution_fn=look_again,
-        default_status=dg.DefaultScheduleStatus.RUNNING,
-    )
+    return Watched([job], [observe_schedule(job, UPSTREAM_STEP)], [_sensor(partitions, job)])
 
 
 def _sensor(partitions: Partitions, job: "UnresolvedAssetJobDefinition") -> dg.SensorDefinition:

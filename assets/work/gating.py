@@ -76,11 +76,11 @@ def gates_of(
     `prompts` has (positive, negative) of each moe_expert in the order of the rows. Gates
     are kept in `cache`, or in ~/.cache/ronghe/gates. Raises EvalError.
     """
-    from eval_ops.running.gates import check_prompts, tokenizer_digest
+    from eval_ops.running.gates import check_prompts
 
-    mode = "hidden" if mode == "hidden_last" else mode  # two names of one
+    mode = _named_once(mode)
     check_prompts(prompts, mode)
-    key = gate_key(base.digest, tokenizer_digest(base.folder), prompts, mode)
+    key = key_of_gates(base, prompts, mode)
     kept = (cache or Path.home() / ".cache" / "ronghe" / "gates") / f"{key}.safetensors"
     known = _read(kept, key, len(prompts))
     if known is not None:
@@ -97,6 +97,19 @@ def gates_of(
     write_gates(kept, measured.gates, measured.metadata)
     remove_oldest(kept.parent)
     return measured
+
+
+def key_of_gates(
+    base: Base, prompts: Sequence[tuple[Sequence[str], Sequence[str]]], mode: str
+) -> str:
+    """Return the digest of what gates of a base are measured from, under any name of the mode."""
+    from eval_ops.running.gates import tokenizer_digest
+
+    return gate_key(base.digest, tokenizer_digest(base.folder), prompts, _named_once(mode))
+
+
+def _named_once(mode: str) -> str:
+    return "hidden" if mode == "hidden_last" else mode  # two names of one
 
 
 def embedded_gates(

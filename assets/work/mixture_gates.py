@@ -39,9 +39,8 @@ def gates_of_mixture(
     step = recipe.moe
     if step is None or not step.needs_prompts:
         return None
-    from assets.work.gating import Base, Running, embedded_gates, gates_of
-    from eval_ops.running.gates import tokenizer_digest
-    from merge_ops.calibration import Prompts, gate_key
+    from assets.work.gating import Base, Running, embedded_gates, gates_of, key_of_gates
+    from merge_ops.calibration import Prompts
     from merge_ops.stream import choose_device
 
     model = models[step.base_model]
@@ -53,12 +52,11 @@ def gates_of_mixture(
     prompts = [Prompts(*each) for each in step.prompts]
     if step.only_embeds:
         return embedded_gates(base, prompts)
-    mode = "hidden" if step.gate_mode == "hidden_last" else step.gate_mode  # two names of one
-    key = gate_key(base.digest, tokenizer_digest(folder), prompts, mode)
+    key = key_of_gates(base, prompts, step.gate_mode)
     known = _known(store, key, len(prompts))
     if known is None:
         running = Running(choose_device(settings.device), settings.threads)
-        measured = gates_of(base, prompts, mode, running)
+        measured = gates_of(base, prompts, step.gate_mode, running)
         known = _publish(store, key, measured)
     return known
 

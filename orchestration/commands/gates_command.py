@@ -49,7 +49,7 @@ def run_gates(recipe: Path, options: GateOptions) -> None:
     for module in ("torch", "transformers"):
         require(module)
     for option, path in (("--out", options.out), ("--picture", options.picture)):
-        _check_place(option, path)
+        check_place(COMMAND, option, path)
     read = read_moe_prompts(recipe)
     how = how_to_compute(COMMAND, options.threads, options.device)
     base = base_of(str(recipe), read.base)
@@ -231,7 +231,11 @@ def _write_picture(path: Path, report: Report) -> None:
     from eval_ops.plots import routing_plot
 
     texts = [text for _, text in report.texts]
-    drawn = routing_plot(texts, report.labels, report.means.tolist())
+    write_png(path, routing_plot(texts, report.labels, report.means.tolist()))
+
+
+def write_png(path: Path, drawn: bytes) -> None:
+    """Write a picture that was asked for. Raises OutputError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(drawn)
@@ -239,11 +243,11 @@ def _write_picture(path: Path, report: Report) -> None:
         raise OutputError(f"{path}: the picture cannot be written ({error.strerror})") from error
 
 
-def _check_place(option: str, path: Path | None) -> None:
-    """Before minutes of work: is there a folder with that name?"""
+def check_place(command: str, option: str, path: Path | None) -> None:
+    """Raise SettingsError, before minutes of work, where a folder has the name of a file."""
     if path is not None and path.is_dir():
         problem = f"is {path}, which is a folder; name a file"
-        raise SettingsError(COMMAND, [Fault(option, problem)])
+        raise SettingsError(command, [Fault(option, problem)])
 
 
 def _errors() -> "Console":

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from assets.work.gating import Base
 from assets.work.moe_measuring import moe_statistics_of
 from merge_ops.calibration.moe_statistics import MoeStatistics, write_moe_statistics
-from merge_ops.errors import ChangedInputError, Fault, OutputError, SettingsError
+from merge_ops.errors import ChangedInputError, Fault, SettingsError
 from orchestration.commands.calibration_texts import read_texts
 from orchestration.commands.console import PlainConsole, progress_bar, say
 from orchestration.commands.extras import require
-from orchestration.commands.gates_command import running_on
+from orchestration.commands.gates_command import check_place, running_on, write_png
 from orchestration.commands.input_digests import content_digest
 from orchestration.commands.local_models import find_places, folders_of, path_of
 from orchestration.commands.store_tables import make_list_console, print_table
@@ -40,9 +40,7 @@ def run_saliency(reference: str, texts: Path, options: SaliencyOptions) -> None:
     for module in ("torch", "transformers"):
         require(module)
     for option, path in (("--out", options.out), ("--picture", options.picture)):
-        if path is not None and path.is_dir():
-            problem = f"is {path}, which is a folder; name a file"
-            raise SettingsError(COMMAND, [Fault(option, problem)])
+        check_place(COMMAND, option, path)
     read = read_texts(texts)
     how = how_to_compute(COMMAND, options.threads, options.device)
     model = _mixture(reference)
@@ -133,9 +131,4 @@ def _write_picture(path: Path, found: MoeStatistics) -> None:
     from eval_ops.plots import saliency_plot
 
     values = [each.saliency.tolist() for each in found.layers.values()]
-    drawn = saliency_plot(list(found.layers), values)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(drawn)
-    except OSError as error:
-        raise OutputError(f"{path}: the picture cannot be written ({error.strerror})") from error
+    write_png(path, saliency_plot(list(found.layers), values))
