@@ -129,7 +129,7 @@ def test_the_schedule_forgets_before_it_asks_for_a_look(
         look(upstream, instance)
     job = dg.define_asset_job(OBSERVE_JOB, selection=dg.AssetSelection.assets(UPSTREAM))
     context = dg.build_schedule_context(instance=instance)
-    tick = schedule_of(job).evaluate_tick(context)
+    tick = schedule_of(job, UPSTREAM).evaluate_tick(context)
     assert tick.run_requests is not None
     assert len(tick.run_requests) == 1
     assert instance.get_runs_count() == 1
