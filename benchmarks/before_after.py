@@ -64,7 +64,7 @@ def by_both_turns(tasks: Mapping[str, Task], repeats: int, label: str) -> dict[s
     What a machine does after a merge (writing back pages, slowing down) falls on whoever is second.
     """
     first = by_turns(tasks, repeats, label)
-    second = by_turns(dict(reversed(tasks.items())), repeats, label)
+    second = by_turns({name: tasks[name] for name in reversed(list(tasks))}, repeats, label)
     return {name: [*first[name], *second[name]] for name in tasks}
 
 

@@ -13,9 +13,13 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch.nn.functional import cross_entropy
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM
 
 LENGTH, BATCH = 64, 16
 BASE_STEPS, EXPERT_STEPS = 160, 60
@@ -91,7 +95,7 @@ def trained_further(folder: Path, ids: torch.Tensor, steps: int, seed: int, out:
 
 def _train(
     start: Path | None, texts: list[torch.Tensor], steps: int, rate: float, seed: int
-) -> torch.nn.Module:
+) -> LlamaForCausalLM:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(seed)

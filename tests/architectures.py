@@ -12,12 +12,15 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
 from tests.remote_code import tiny_unet
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 REMOTE = Path(__file__).parent / "remote_code" / "modeling_named_decoder.py"
 SIZES = {
@@ -55,7 +58,7 @@ class Architecture:
         model = getattr(transformers, self.model_class)(config)
         return redrawn(model, seed)
 
-    def save(self, model: torch.nn.Module, folder: Path) -> None:
+    def save(self, model: PreTrainedModel, folder: Path) -> None:
         """Save a model as its own library saves it."""
         model.save_pretrained(folder)
 
@@ -93,7 +96,7 @@ class RemoteArchitecture(Architecture):
         model = code.NamedDecoder(code.NamedDecoderConfig(**self.settings))
         return redrawn(model, seed)
 
-    def save(self, model: torch.nn.Module, folder: Path) -> None:
+    def save(self, model: PreTrainedModel, folder: Path) -> None:
         model.save_pretrained(folder)
         shutil.copy(REMOTE, folder / REMOTE.name)
         config = json.loads((folder / "config.json").read_text())
@@ -127,7 +130,7 @@ class UNet(Architecture):
         torch.manual_seed(seed)
         return redrawn(tiny_unet.TinyUNet(), seed)
 
-    def save(self, model: torch.nn.Module, folder: Path) -> None:
+    def save(self, model: PreTrainedModel, folder: Path) -> None:
         folder.mkdir(parents=True)
         tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
         save_file(tensors, folder / "diffusion_pytorch_model.safetensors", {"format": "pt"})

@@ -34,7 +34,7 @@ class EncodedRows:
 
 def encode_rows(rows: Sequence[Row], tokenizer: Qwen2Tokenizer) -> EncodedRows:
     """Encode question and answer of each row, closed by the end token."""
-    end = tokenizer.eos_token_id
+    end = int(tokenizer.eos_token_id)
     pairs = [(tokenizer.encode(q), [*tokenizer.encode(a), end]) for q, a in rows]
     lengths = torch.tensor([len(q) + len(a) - 1 for q, a in pairs])
     inputs = torch.full((len(rows), int(lengths.max())), end)

@@ -12,6 +12,7 @@ the config of the pipeline `model`. OUTCOMES.json maps each name to null, or to 
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -94,15 +95,13 @@ def _bake(model: torch.nn.Module) -> None:
     """Put every adapter of a model into its weights, in place of the layers that PEFT wrapped."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    wrapped = [(name, each) for name, each in model.named_modules() if _wraps(each, BaseTunerLayer)]
-    for name, layer in wrapped:
+    modules: list[tuple[str, Any]] = list(model.named_modules())
+    for name, layer in modules:
+        if not isinstance(layer, BaseTunerLayer):
+            continue
         layer.merge()
         parent, _, last = name.rpartition(".")
         setattr(model.get_submodule(parent), last, layer.get_base_layer())
-
-
-def _wraps(module: torch.nn.Module, kind: type) -> bool:
-    return isinstance(module, kind)
 
 
 def rename(case: dict[str, str]) -> None:

@@ -228,8 +228,8 @@ def test_peft_loads_what_is_extracted(merges: Merges) -> None:
     tensors = expert_tensors(read_tensors(base), 3)
     tuned = write_checkpoint(merges.work / "tuned", tensors, QWEN2)
     adapter, out = merges.work / "adapters" / "extracted", merges.work / "peft" / "extracted"
-    pair = [open_checkpoint(str(each), FolderSource(each)) for each in (base, tuned)]
-    extract(plan_extraction(*pair, ExtractionSettings(rank=48)), FolderSink(adapter))
+    first, second = (open_checkpoint(str(each), FolderSource(each)) for each in (base, tuned))
+    extract(plan_extraction(first, second, ExtractionSettings(rank=48)), FolderSink(adapter))
     case = PeftCase("extracted", base, adapter, out)
     assert merge_with_peft(merges.work, [case]) == {"extracted": None}
     theirs = read_tensors(out)

@@ -49,7 +49,8 @@ def ties(base: torch.Tensor, experts: Sequence[torch.Tensor]) -> torch.Tensor:
     weighted = torch.stack([w * (x - base) for w, x in zip(WEIGHTS, experts, strict=True)])
     sign = torch.where(weighted.sum(0) >= 0, 1.0, -1.0)
     agrees = (weighted.sign() == sign).double()
-    share = sum(w * mask for w, mask in zip(WEIGHTS, agrees, strict=True))
+    shares = [w * mask for w, mask in zip(WEIGHTS, agrees, strict=True)]
+    share = sum(shares, torch.zeros(()))
     return base + (weighted * agrees).sum(0) / torch.where(share == 0, 1.0, share)
 
 
@@ -124,7 +125,7 @@ def sce(base: torch.Tensor, experts: Sequence[torch.Tensor]) -> torch.Tensor:
     deltas = [x - base for x in experts]
     squares = [delta.square().mean() for delta in deltas]
     shares = [square / sum(squares) for square in squares]
-    sign = torch.where(sum(deltas) >= 0, 1.0, -1.0)
+    sign = torch.where(sum(deltas, torch.zeros(())) >= 0, 1.0, -1.0)
     agrees = [(delta.sign() == sign).double() for delta in deltas]
     merged = sum(s * d * a for s, d, a in zip(shares, deltas, agrees, strict=True))
     divisor = sum(s * a for s, a in zip(shares, agrees, strict=True))

@@ -176,8 +176,8 @@ def test_a_recipe_of_the_catalog_publishes_masks_beside_its_checkpoints(
     base = store.resolve("model", "base")
     assert shared is not None
     assert base is not None
-    checkpoints = [open_checkpoint(each.digest, each.source()) for each in (base, shared)]
-    restore(*checkpoints, open_masks(artifact.source()), "e1", FolderSink(tmp_path / "one"))
+    below, merged = (open_checkpoint(each.digest, each.source()) for each in (base, shared))
+    restore(below, merged, open_masks(artifact.source()), "e1", FolderSink(tmp_path / "one"))
     origin = factory.read_tensors(tmp_path / "upstream" / "base")
     tuned = factory.read_tensors(tmp_path / "upstream" / "e1")
     found = factory.read_tensors(tmp_path / "one")

@@ -1,5 +1,7 @@
 """A small UNet whose tensors are named as diffusers names those of Stable Diffusion XL."""
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn.functional import group_norm, interpolate, scaled_dot_product_attention, silu
@@ -46,6 +48,8 @@ class Attention(nn.Module):
 
 class TransformerBlock(nn.Module):
     """Attention to itself, to the text, and a gated feed-forward network."""
+
+    ff: Any
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -105,6 +109,8 @@ class Block(nn.Module):
 
 class TinyUNet(nn.Module):
     """A UNet of two blocks down, a middle and two blocks up."""
+
+    time_embedding: Any
 
     def __init__(self) -> None:
         super().__init__()

@@ -24,7 +24,9 @@ ROWS = {word: row for row, word in enumerate(folders.WORDS)}
 def test_every_form_gives_the_same_rows(tmp_path, file):
     found = folders.model(tmp_path / "m", {file: folders.FORMS[file]()})
     assert vocabulary_files(found) == (file,)
-    rows = dict(vocabulary(found))
+    read = vocabulary(found)
+    assert read is not None
+    rows = dict(read)
     if file in ("qwen.tiktoken", "tiktoken.model", "tekken.json"):
         # as byte-level tokenizers spell it: the bytes e8 8c af e8 8b 93
         assert rows.pop("èĮ¯èĭĵ") == 7

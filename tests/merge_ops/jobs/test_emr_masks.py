@@ -57,7 +57,7 @@ def formula(family):
     before, after = [0.0] * len(tuned), [0.0] * len(tuned)
     for name, origin in base.items():
         deltas = [(each[name] - origin).double() for each in tuned]
-        sign = torch.where(sum(deltas) >= 0, 1.0, -1.0)
+        sign = torch.where(sum(deltas, torch.zeros(())) >= 0, 1.0, -1.0)
         merged[name] = sign * torch.stack([(d * sign).clamp(min=0) for d in deltas]).amax(dim=0)
         for number, delta in enumerate(deltas):
             masks[number][name] = delta * merged[name] > 0

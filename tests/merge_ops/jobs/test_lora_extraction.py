@@ -39,8 +39,8 @@ def low_rank_expert(folder, rank):
 
 
 def extracted(base, tuned, out, **settings):
-    pair = [open_checkpoint(str(each), FolderSource(each)) for each in (base, tuned)]
-    return extract(plan_extraction(*pair, ExtractionSettings(**settings)), FolderSink(out))
+    first, second = (open_checkpoint(str(each), FolderSource(each)) for each in (base, tuned))
+    return extract(plan_extraction(first, second, ExtractionSettings(**settings)), FolderSink(out))
 
 
 def restored(base, adapter, tmp_path):

@@ -32,7 +32,8 @@ def test_statistics_of_two_spellings_are_those_of_one(tmp_path):
 
 
 def test_an_adapter_takes_the_names_with_the_prefix(tmp_path):
-    plan = plan_extraction(*spelled(tmp_path, "transformer."), ExtractionSettings(rank=2))
+    base, expert = spelled(tmp_path, "transformer.")
+    plan = plan_extraction(base, expert, ExtractionSettings(rank=2))
     assert all(module.startswith("transformer.model.layers.") for module in plan.ranks)
 
 

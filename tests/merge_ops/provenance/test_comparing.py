@@ -30,8 +30,8 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def compare(a: Path, b: Path, base: Path | None = None) -> CheckpointDifference:
-    models = [open_checkpoint(str(each)) for each in (a, b)]
-    return compare_checkpoints(*models, open_checkpoint(str(base)) if base else None)
+    first, second = open_checkpoint(str(a)), open_checkpoint(str(b))
+    return compare_checkpoints(first, second, open_checkpoint(str(base)) if base else None)
 
 
 def test_a_model_is_the_same_as_itself(family: Path):
