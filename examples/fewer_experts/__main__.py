@@ -26,6 +26,9 @@ CALIBRATION, TEXTS = "recipes.md", 48
 STEPS: tuple[dict[str, Any], ...] = (
     *({"keep": keep, "method": method} for keep in (6, 4) for method in ("reap", "frequency")),
     *({"keep": keep, "method": method} for keep in (6, 4) for method in ("hc_smoe", "m_smoe")),
+    {"keep": 6, "method": "m_smoe", "neurons": "as_they_are"},
+    {"keep": 4, "method": "m_smoe", "neurons": "as_they_are"},
+    {"keep": 4, "method": "hc_smoe", "neurons": "matched"},
     {"keep": 4, "method": "hc_smoe", "router": "mean"},
     {"keep": 4, "method": "hc_smoe", "router": "all"},
     {"keep": 4, "method": "reap", "experts_per_token": 1},
