@@ -80,20 +80,6 @@ class DistributedModel:
 
         Raises CheckpointError where the index is damaged, or the config lacks.
         """
+        from assets.work.far_steps import copy_distributed
+
         copy_distributed(self.folder, sink, progress)
-
-
-def copy_distributed(folder: Path, sink: "FileSink", progress: "Progress | None" = None) -> None:
-    """Write a folder's distributed checkpoint as safetensors, with config and tokenizer.
-
-    Raises CheckpointError where the index is damaged, or the config lacks.
-    """
-    from merge_ops.checkpoints.pickled_weights import PickledFiles
-    from resources.upstream import FolderModel
-
-    files = PickledFiles(folder)
-    try:
-        files.fetch()
-        FolderModel(files.path).copy_to(sink, progress)
-    finally:
-        files.close()  # of a run there are many

@@ -57,6 +57,22 @@ def distributed_in_bucket(uri: str) -> "ModelSource | None":
     return None if index is None else FarDistributedModel(uri, place, listed, index)
 
 
+def copy_distributed(folder: Path, sink: "FileSink", progress: "Progress | None" = None) -> None:
+    """Write a folder's distributed checkpoint as safetensors, with config and tokenizer.
+
+    Raises CheckpointError where the index is damaged, or the config lacks.
+    """
+    from merge_ops.checkpoints.pickled_weights import PickledFiles
+    from resources.upstream import FolderModel
+
+    files = PickledFiles(folder)
+    try:
+        files.fetch()
+        FolderModel(files.path).copy_to(sink, progress)
+    finally:
+        files.close()  # of a run there are many
+
+
 class FarDistributedModel:
     """A distributed checkpoint below a prefix of a bucket, with its `entries` by their keys there.
 
@@ -90,7 +106,6 @@ class FarDistributedModel:
         Raises ResourceError where an object cannot be read or is another one than was listed,
         CheckpointError where the index is damaged, or the config lacks.
         """
-        from assets.work.distributed import copy_distributed
         from merge_ops.children import OwnFolder
 
         with OwnFolder() as run:

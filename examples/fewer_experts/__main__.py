@@ -78,7 +78,7 @@ def row(words: str, folder: Path, before: list[float]) -> None:
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     after = losses(folder)
     mean, low, high = difference(after, before)
-    told = f"{mean:+.3f} ({low:+.3f} to {high:+.3f})" if after is not before else ""
+    told = f"{mean:+.3f} ({low:+.3f} to {high:+.3f})" if after != before else ""
     loss = statistics.fmean(after)
     print(
         f"| {words} | {size / 1e6:.2f} | {speed(folder):,.0f} | {loss:.3f} | {told} |", flush=True
