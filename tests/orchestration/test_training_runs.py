@@ -131,7 +131,7 @@ def test_the_sensor_adds_whole_new_steps_and_asks_for_a_look(
 def test_a_catalog_of_one_run_in_a_bucket_and_no_models(
     s3_root: str, tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    """Steps are prefixes on a real server: the sensor finds a new one, and its window follows."""
+    """Steps are prefixes on a real server: the sensor finds a new one, and the window takes it."""
     project = make_project(tmp_path, {"tail": {"window": {"run": "pretrain", "last": 2}}}, 0)
     document = {"runs": [{"name": "pretrain", "steps": f"{s3_root}/run/checkpoint-{{step}}"}]}
     (project.catalog / "models.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
@@ -144,19 +144,21 @@ def test_a_catalog_of_one_run_in_a_bucket_and_no_models(
 
     save(100)
     save(200)
-    first = run(project, instance)
-    assert first["run_step"] == {"pretrain@100", "pretrain@200"}
-    assert first["tail/merged_checkpoint"] == {"default|pretrain"}
-    save(300)
     catalog = load_catalog(project.catalog)
-    asked: Any = look_for_steps(instance, catalog, Partitions(catalog, "tiny").run_steps)
+    definition = Partitions(catalog, "tiny").run_steps
+    asked: Any = look_for_steps(instance, catalog, definition)
     (added,) = asked.dynamic_partitions_requests
-    assert added.partition_keys == ["pretrain@300"]
-    changed = run(project, instance)
-    assert changed["run_step"] == {"pretrain@300"}
-    made = resolve(project.opened_store(), "tail/window", "default|pretrain")
-    assert made is not None
-    assert [each["step"] for each in made.read_json("window.json")] == [200, 300]
+    assert added.partition_keys == ["pretrain@100", "pretrain@200"]
+    instance.add_dynamic_partitions(str(definition.name), added.partition_keys)
+    save(300)
+    asked = look_for_steps(instance, catalog, definition)
+    assert asked.dynamic_partitions_requests[0].partition_keys == ["pretrain@300"]
+    made = run(project, instance)
+    assert made["run_step"] == {f"pretrain@{step}" for step in (100, 200, 300)}
+    assert made["tail/merged_checkpoint"] == {"default|pretrain"}
+    window = resolve(project.opened_store(), "tail/window", "default|pretrain")
+    assert window is not None
+    assert [each["step"] for each in window.read_json("window.json")] == [200, 300]
 
 
 def test_windows_that_other_documents_use_and_steps_that_change_or_go(
