@@ -32,8 +32,8 @@ def build_upstream_model(
         for name, fault in faults.items():
             told = f"{fault}{kept_note(settings.store(), name)}"
             tell(context.log, f"upstream model '{name}': {shown(told, lines=True)}")
-        if not revision_of:
-            message = "; ".join(faults.values()) or "the catalog lists no model"
+        if models and not revision_of:  # a catalog may have training runs alone
+            message = "; ".join(faults.values()) or "every entry of the catalog is broken"
             raise dg.Failure(f"no upstream model can be reached: {message}", allow_retries=False)
         return dg.DataVersionsByPartition(revision_of)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def source_of_model(model: UpstreamModel, folder: Path) -> "ModelSource":
-    """Open the place that a model comes from; of a local distributed checkpoint its tensors.
+    """Open the place that a model comes from; of a distributed checkpoint its tensors.
 
     `folder` is the catalog's. Raises what `open_model_source` raises.
     """
@@ -29,6 +29,10 @@ def source_of_model(model: UpstreamModel, folder: Path) -> "ModelSource":
         index = metadata_of(source.folder)
         if index is not None:
             return DistributedModel(source.folder, index)
+    if model.kind == "full" and model.source.startswith("s3://"):
+        from assets.work.far_steps import distributed_in_bucket
+
+        return distributed_in_bucket(model.source) or source
     return source
 
 
@@ -76,12 +80,6 @@ class DistributedModel:
 
         Raises CheckpointError where the index is damaged, or the config lacks.
         """
-        from merge_ops.checkpoints.pickled_weights import PickledFiles
-        from resources.upstream import FolderModel
+        from assets.work.far_steps import copy_distributed
 
-        files = PickledFiles(self.folder)
-        try:
-            files.fetch()
-            FolderModel(files.path).copy_to(sink, progress)
-        finally:
-            files.close()  # of a run there are many
+        copy_distributed(self.folder, sink, progress)

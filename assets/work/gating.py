@@ -6,19 +6,19 @@ What is kept is checked when it is read; what is damaged is measured again.
 """
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assets.work.asking_child import TOKENIZER_SECONDS, ask_child
-from merge_ops.calibration import gate_key, read_gates, write_gates
+from merge_ops.calibration import embed_gates, gate_key, read_gates, write_gates
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from merge_ops.checkpoints import Checkpoint
     from merge_ops.progress import Progress
 
 MOST_KEPT = 64
@@ -28,7 +28,7 @@ WAY_OUT = (
     " mode cheap_embed need no model that runs"
 )
 _MODULE = "eval_ops.running.gates_child"
-_EMBEDDED = "eval_ops.running.embedded_gates"
+_TOKENS = "eval_ops.running.prompt_tokens"
 
 
 @dataclass(frozen=True)
@@ -113,28 +113,23 @@ def _named_once(mode: str) -> str:
 
 
 def embedded_gates(
-    base: Base, prompts: Sequence[tuple[Sequence[str], Sequence[str]]]
+    base: Base, model: "Checkpoint", prompts: Sequence[tuple[Sequence[str], Sequence[str]]]
 ) -> "Mapping[int, NDArray[np.float32]]":
-    """Return the gates that the base's embeddings give, as mode cheap_embed. Raises EvalError.
+    """Return the gates that the base's embeddings give, as mode cheap_embed.
 
-    A child without torch finds the tokens while torch is imported here; then their rows are read.
-    No model is run and nothing is kept.
+    `model` is the base's headers. A child finds the tokens, and their rows are read here, neither
+    with torch. No model is run and nothing is kept. Raises EvalError, and StatisticsError for a
+    model without such embeddings.
     """
-    from eval_ops.running.embedded_gates import embed_gates
-
     asked = {
         "prompts": _as_json(prompts),
         "tokenizer_seconds": TOKENIZER_SECONDS,
     }
     doing = f"finds the tokens of prompts by the tokenizer of {base.called}"
-    with ThreadPoolExecutor(1) as pool:
-        pending = pool.submit(
-            ask_child, _EMBEDDED, base.folder, asked, doing, shown=base.called, only_tokens=True
-        )
-        import torch  # noqa: F401
-
-        tokens = pending.result()["tokens"]
-    return dict(enumerate(embed_gates(base.folder, tokens)))
+    tokens = ask_child(_TOKENS, base.folder, asked, doing, shown=base.called, only_tokens=True)[
+        "tokens"
+    ]
+    return embed_gates(model, tokens)
 
 
 def routes_of(

@@ -34,7 +34,8 @@ def gates_of_mixture(
 ) -> "Gates | None":
     """Return the gates of a recipe that makes a mixture out of prompts; None for all others.
 
-    Raises EvalError where the base cannot be run, RecipeError where it is an adapter.
+    Raises EvalError where the base cannot be run, RecipeError where it is an adapter,
+    StatisticsError where gates are made of embeddings that it lacks.
     """
     step = recipe.moe
     if step is None or not step.needs_prompts:
@@ -51,7 +52,7 @@ def gates_of_mixture(
     base = Base(folder, f"model {step.base_model}", model.digest)
     prompts = [Prompts(*each) for each in step.prompts]
     if step.only_embeds:
-        return embedded_gates(base, prompts)
+        return embedded_gates(base, model, prompts)
     key = key_of_gates(base, prompts, step.gate_mode)
     known = _known(store, key, len(prompts))
     if known is None:

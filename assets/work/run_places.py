@@ -38,11 +38,15 @@ class RunFolders:
         return revisions_of(repository) if repository.startswith("hf://") else None
 
     def unready(self, reference: str) -> str | None:
-        """Return why a step that lies here has no whole weights; nothing of one far away."""
+        """Return why a step here or in a bucket has no whole weights; nothing of a revision."""
         from merge_ops.checkpoints import FolderSource
         from merge_ops.checkpoints.folder_verdict import read_folder
         from merge_ops.checkpoints.pickled_weights import metadata_of
 
+        if reference.startswith("s3://"):
+            from assets.work.far_steps import unready_in_bucket
+
+            return unready_in_bucket(reference)
         path = self._local(reference)
         if path is None or metadata_of(path) is not None:
             return None

@@ -10,14 +10,13 @@ from eval_ops.running.served_model import make_served
 from eval_ops.running.watched_model import make_watched
 
 if TYPE_CHECKING:  # a module, imported when it is asked for
-    from eval_ops.running import embedded_gates, gates, moe_saliency
+    from eval_ops.running import gates, moe_saliency
 
 __all__ = [
     "AskedTokenizer",
     "LiveModel",
     "Loaded",
     "Progress",
-    "embedded_gates",
     "gates",
     "make_lean",
     "make_served",

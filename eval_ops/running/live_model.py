@@ -204,7 +204,7 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
     tokenizer_class: Any = AutoTokenizer
-    with limited(_letters(folder)):
+    with limited(tokenizer_bytes(folder)):
         return tokenizer_class.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
@@ -233,8 +233,8 @@ def _count_tensors(folder: Path) -> int:
     return count
 
 
-def _letters(folder: Path) -> int:
-    """Bytes of the files that make the tokenizer."""
+def tokenizer_bytes(folder: Path) -> int:
+    """Return the bytes of the files that make the tokenizer."""
     names = {path for pattern in IDENTITY_FILES[2:] for path in folder.glob(pattern)}
     return sum(path.stat().st_size for path in names)
 

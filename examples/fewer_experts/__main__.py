@@ -26,6 +26,9 @@ CALIBRATION, TEXTS = "recipes.md", 48
 STEPS: tuple[dict[str, Any], ...] = (
     *({"keep": keep, "method": method} for keep in (6, 4) for method in ("reap", "frequency")),
     *({"keep": keep, "method": method} for keep in (6, 4) for method in ("hc_smoe", "m_smoe")),
+    {"keep": 6, "method": "m_smoe", "neurons": "as_they_are"},
+    {"keep": 4, "method": "m_smoe", "neurons": "as_they_are"},
+    {"keep": 4, "method": "hc_smoe", "neurons": "matched"},
     {"keep": 4, "method": "hc_smoe", "router": "mean"},
     {"keep": 4, "method": "hc_smoe", "router": "all"},
     {"keep": 4, "method": "reap", "experts_per_token": 1},
@@ -75,7 +78,7 @@ def row(words: str, folder: Path, before: list[float]) -> None:
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     after = losses(folder)
     mean, low, high = difference(after, before)
-    told = f"{mean:+.3f} ({low:+.3f} to {high:+.3f})" if after is not before else ""
+    told = f"{mean:+.3f} ({low:+.3f} to {high:+.3f})" if after != before else ""
     loss = statistics.fmean(after)
     print(
         f"| {words} | {size / 1e6:.2f} | {speed(folder):,.0f} | {loss:.3f} | {told} |", flush=True

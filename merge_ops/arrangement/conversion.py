@@ -15,16 +15,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+
 from merge_ops.arrangement.layouts import axis_faults, laid_out, layouts_in
 from merge_ops.checkpoints.buffers import is_buffer
 from merge_ops.checkpoints.byte_sources import read_file
-from merge_ops.checkpoints.checkpoint import Checkpoint, DigestOf, Fetch, Stored, TensorSource
+from merge_ops.checkpoints.checkpoint import Checkpoint, DigestOf, Numbers, Stored, TensorSource
 from merge_ops.checkpoints.header import ITEM_SIZES, TensorEntry
 from merge_ops.errors import Fault
 from merge_ops.sources.fused_layouts import LAYOUTS, layout_of
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from numpy.typing import NDArray
 
 SOURCES = ("llama", "mistral", "qwen2", "mixtral", "phi3")
 _CLASSES = {
@@ -57,7 +59,7 @@ _LAYER = re.compile(r"(?P<at>.*layers\.\d+)\.self_attn\.q_proj\.weight")
 
 
 @dataclass(frozen=True)
-class Zeros:
+class Zeros(Numbers):
     """A tensor of zeros, which a class has and a model does without."""
 
     model: str
@@ -78,9 +80,9 @@ class Zeros:
         """Return that it is zeros of this dtype and shape."""
         return ["zeros", self.dtype, list(self.shape)]
 
-    def fill(self, fetch: Fetch, start: int, into: Tensor) -> None:
-        """Fill `into` with zeros."""
-        into.zero_()
+    def numbers(self, start: int, count: int) -> NDArray[np.float32]:
+        """Return zeros, shape (count,)."""
+        return np.zeros(count, dtype=np.float32)
 
 
 def conversion_faults(model: Checkpoint, target: str) -> Iterator[Fault]:

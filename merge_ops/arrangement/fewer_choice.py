@@ -8,7 +8,8 @@ hc_smoe     clusters by average linkage over distances of mean outputs, each mer
 m_smoe      the most used stay, and every other one joins that whose router logits are most like its
             own; each group is merged by its tokens (Li et al. 2023, 2310.01334). The paper shares
             its groups out over all layers, which no config can say; here each layer has as many.
-            Neurons are not matched before the mean, as in its code for Mixtral.
+            Neurons are matched before the mean (matched_neurons.py), as in the paper; its code for
+            Mixtral leaves that out.
 """
 
 from __future__ import annotations

@@ -9,12 +9,14 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from math import prod
 from typing import Any
 
 from merge_ops.arrangement.fewer_choice import Group, groups_of, kept_share
 from merge_ops.arrangement.fewer_tensors import MeanTensor, RouterRows
 from merge_ops.arrangement.layouts import FUSED, axis_faults, laid_out, layouts_in
+from merge_ops.arrangement.matched_neurons import MatchedNeurons
 from merge_ops.calibration.degenerate import spans
 from merge_ops.calibration.moe_statistics import MoeStatistics
 from merge_ops.checkpoints.checkpoint import Checkpoint, Stored, TensorSource, source_of
@@ -37,13 +39,17 @@ _PARTS = 3  # gate, up and down
 
 @dataclasses.dataclass(frozen=True)
 class _Mixture:
-    """A model one by one: by layer the router, and the names by moe_expert and part."""
+    """A model one by one: by layer the router, and the names by moe_expert and part.
+
+    With `neurons` members of a group are brought into one order before they are merged.
+    """
 
     model: Checkpoint
     layout: FusedLayout
     fused: bool
     routers: Mapping[int, str]
     names: Mapping[int, Mapping[tuple[int, str], str]]
+    neurons: MatchedNeurons | None = None
 
     @property
     def experts(self) -> int:
@@ -65,6 +71,8 @@ def fewer(
     if faults:
         return model, (), faults
     keep = step.number_of(mixture.experts)
+    if step.matches_neurons:
+        mixture = dataclasses.replace(mixture, neurons=MatchedNeurons(mixture.layout.parts))
     groups = {
         layer: groups_of(statistics.layers[layer], keep, step.method) for layer in mixture.names
     }
@@ -174,7 +182,7 @@ def _made(
         gone.update(names.values())
         for slot, group in enumerate(groups[layer]):
             for part in mixture.layout.parts:
-                changed[names[slot, part]] = _merged(mixture.model, names, group, part)
+                changed[names[slot, part]] = _merged(mixture, names, group, part)
         rows = groups[layer]
         if step.merges and step.router != MEAN:
             rows = tuple(((group[0][0], 1.0),) for group in rows)
@@ -194,7 +202,7 @@ def _tied(
     for layer, names in mixture.names.items():
         for group in groups[layer]:
             for part in mixture.layout.parts if len(group) > 1 else ():
-                source = _merged(mixture.model, names, group, part)
+                source = _merged(mixture, names, group, part)
                 changed |= {names[member, part]: source for member, _ in group}
         router = mixture.routers[layer]
         rows: tuple[Group, ...] = tuple(((each, 1.0),) for each in range(mixture.experts))
@@ -203,14 +211,20 @@ def _tied(
 
 
 def _merged(
-    model: Checkpoint, names: Mapping[tuple[int, str], str], group: Group, part: str
+    mixture: _Mixture, names: Mapping[tuple[int, str], str], group: Group, part: str
 ) -> TensorSource:
     """What a group of moe_experts becomes: a member with all of the share is read as it lies."""
+    read = partial(_source, mixture.model)
     counted = [(member, share) for member, share in group if share > 0]
-    sources = tuple(_source(model, names[member, part]) for member, _ in counted)
+    first = counted[0][0]
     if len(counted) == 1:
-        return sources[0]
-    return MeanTensor(sources, tuple(share for _, share in counted))
+        return read(names[first, part])
+    if mixture.neurons is None:
+        sources = [read(names[member, part]) for member, _ in counted]
+    else:
+        ordered = mixture.neurons.ordered
+        sources = [ordered(read, names, (first, member), part) for member, _ in counted]
+    return MeanTensor(tuple(sources), tuple(share for _, share in counted))
 
 
 def _router(

@@ -2,6 +2,7 @@
 
 from merge_ops.calibration import moe_statistics
 from merge_ops.calibration.degenerate import gate_cautions
+from merge_ops.calibration.embedded_gates import embed_gates
 from merge_ops.calibration.gates import (
     FORMAT,
     Prompts,
@@ -15,6 +16,7 @@ from merge_ops.calibration.gates import (
 __all__ = [
     "FORMAT",
     "Prompts",
+    "embed_gates",
     "gate_cautions",
     "gate_key",
     "gates_digest",

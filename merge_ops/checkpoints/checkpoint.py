@@ -26,6 +26,8 @@ from merge_ops.checkpoints.tied_copies import find_copies
 from merge_ops.errors import Caution
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
 SINGLE_FILE = "model.safetensors"
@@ -77,6 +79,23 @@ class TensorSource(Protocol):
     def fill(self, fetch: Fetch, start: int, into: Tensor) -> None:
         """Write elements [start, start + n) to `into`, flat float32 of n elements."""
         ...
+
+
+class Numbers:
+    """Numbers are a tensor source that nothing is read for, and that needs no torch.
+
+    It gives its elements by `numbers`; `fill` is for those who have a tensor already.
+    """
+
+    def numbers(self, start: int, count: int) -> NDArray[np.float32]:
+        """Return elements [start, start + count), shape (count,)."""
+        raise NotImplementedError
+
+    def fill(self, fetch: Fetch, start: int, into: Tensor) -> None:
+        """Write elements [start, start + n) to `into`, flat float32 of n elements."""
+        import torch
+
+        into.copy_(torch.tensor(self.numbers(start, into.numel())))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from merge_ops.checkpoints.file_names import loose_pickles
@@ -9,7 +10,7 @@ from merge_ops.errors import CheckpointError
 
 METADATA = ".metadata"
 CONFIG = "config.json"
-_OF_ACCELERATE = "pytorch_model_fsdp_0"
+OF_ACCELERATE = "pytorch_model_fsdp_0"
 
 
 def metadata_of(folder: Path) -> str | None:
@@ -18,13 +19,26 @@ def metadata_of(folder: Path) -> str | None:
     It lies at the top, or in the sub-folder that accelerate makes for the model. None where there
     is none, or weights that are whole stand beside it.
     """
-    for name in (METADATA, f"{_OF_ACCELERATE}/{METADATA}"):
+    for name in (METADATA, f"{OF_ACCELERATE}/{METADATA}"):
         index = folder / name
         if not index.is_file() or not any(index.parent.glob("*.distcp")):
             continue
-        files = [each.name for each in folder.iterdir()]
-        whole = any(each.endswith(".safetensors") for each in files) or loose_pickles(files)
-        return None if whole else name
+        inner = [each.relative_to(folder).as_posix() for each in index.parent.iterdir()]
+        return index_among([*(each.name for each in folder.iterdir()), *inner])
+    return None
+
+
+def index_among(files: Iterable[str]) -> str | None:
+    """Return the same of relative POSIX paths, of a place that may be no folder here."""
+    listed = set(files)
+    above = [each for each in listed if "/" not in each]
+    if any(each.endswith(".safetensors") for each in above) or loose_pickles(above):
+        return None
+    for name in (METADATA, f"{OF_ACCELERATE}/{METADATA}"):
+        parent, _, _ = name.rpartition("/")
+        beside = (each.rpartition("/") for each in listed if each.endswith(".distcp"))
+        if name in listed and any(at == parent for at, _, _ in beside):
+            return name
     return None
 
 

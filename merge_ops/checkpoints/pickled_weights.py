@@ -11,7 +11,12 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
-from merge_ops.checkpoints.dcp_folders import folder_with_config, metadata_of
+from merge_ops.checkpoints.dcp_folders import (
+    OF_ACCELERATE,
+    folder_with_config,
+    index_among,
+    metadata_of,
+)
 from merge_ops.checkpoints.file_names import (
     INDEX,
     PICKLE_INDEX,
@@ -25,10 +30,13 @@ from merge_ops.checkpoints.pickled_files import PickledFiles
 from merge_ops.checkpoints.pickled_parts import PickledParts, PickleReader
 
 __all__ = [
+    "OF_ACCELERATE",
     "PICKLES",
+    "WEIGHTS",
     "PickledFiles",
     "convert_folder",
     "folder_with_config",
+    "index_among",
     "is_pickled",
     "metadata_of",
 ]

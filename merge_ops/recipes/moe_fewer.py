@@ -21,7 +21,9 @@ PRUNING, MERGING = ("reap", "frequency"), ("hc_smoe", "m_smoe")
 METHODS = (*PRUNING, *MERGING)
 FIRST, MEAN, ALL = "first", "mean", "all"
 ROUTERS = (FIRST, MEAN, ALL)
-_KEYS = ("keep", "method", "statistics", "experts_per_token", "router")
+MATCHED, AS_THEY_ARE = NEURONS = ("matched", "as_they_are")
+USUAL_NEURONS = {"m_smoe": MATCHED}
+_KEYS = ("keep", "method", "statistics", "experts_per_token", "router", "neurons")
 _OF_MERGES = ("slices", "modules", "sweep", "search", "soup", "parameters", "experts", "tokenizer",
               "tokenizer_source", "base_model", "protect", "align", "router", "convert", "window",
               "expand", "dtype", "out_dtype")  # fmt: skip
@@ -33,7 +35,8 @@ class FewerStep:
 
     `keep` is a number (int) or a share (float below 1). `router` says what becomes of the rows of
     those that are merged: the row of the most used one stays (`first`), the weighted mean of all
-    (`mean`), or every row stays and the members of a group become equal (`all`).
+    (`mean`), or every row stays and the members of a group become equal (`all`). `neurons` says
+    whether they are brought into one order first.
     """
 
     keep: int | float
@@ -41,6 +44,12 @@ class FewerStep:
     statistics: str
     experts_per_token: int | None = None
     router: str = FIRST
+    neurons: str = AS_THEY_ARE
+
+    @property
+    def matches_neurons(self) -> bool:
+        """Return whether members of a group are brought into one order before they are merged."""
+        return self.neurons == MATCHED
 
     @property
     def merges(self) -> bool:
@@ -65,6 +74,7 @@ class FewerStep:
             table["experts_per_token"] = self.experts_per_token
         if self.merges:
             table["router"] = self.router
+            table["neurons"] = self.neurons
         return {MOE: table}
 
 
@@ -124,6 +134,7 @@ def _table_faults(table: Mapping[Any, Any]) -> Iterator[Fault]:
     if chosen is not None and (type(chosen) is not int or chosen < 1):
         problem = f"is {quoted(chosen)}; it must be a whole number from 1 on"
         yield Fault(f"{MOE}.experts_per_token", problem)
+    yield from _neuron_faults(table)
     router = table.get("router")
     if router is not None and router not in ROUTERS:
         hint = did_you_mean(str(router), ROUTERS)
@@ -132,6 +143,17 @@ def _table_faults(table: Mapping[Any, Any]) -> Iterator[Fault]:
     elif router is not None and method in PRUNING:
         problem = f"has no effect on {method}, which leaves rows out; remove it"
         yield Fault(f"{MOE}.router", problem)
+
+
+def _neuron_faults(table: Mapping[Any, Any]) -> Iterator[Fault]:
+    asked, method = table.get("neurons"), table.get("method")
+    if asked is not None and asked not in NEURONS:
+        hint = did_you_mean(str(asked), NEURONS)
+        problem = f"is {quoted(asked)}; allowed: {', '.join(NEURONS)}.{hint}"
+        yield Fault(f"{MOE}.neurons", problem)
+    elif asked is not None and method in PRUNING:
+        problem = f"has no effect on {method}, which merges nothing; remove it"
+        yield Fault(f"{MOE}.neurons", problem)
 
 
 def fewer_step(document: Mapping[str, Any]) -> FewerStep | None:
@@ -145,4 +167,5 @@ def fewer_step(document: Mapping[str, Any]) -> FewerStep | None:
         table["statistics"],
         table.get("experts_per_token"),
         table.get("router") or FIRST,
+        neurons=table.get("neurons") or USUAL_NEURONS.get(table["method"], AS_THEY_ARE),
     )

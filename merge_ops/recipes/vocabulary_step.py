@@ -8,7 +8,7 @@
 `extend` puts new tokens behind those of the model, as Chinese-LLaMA did (2304.08177): those of
 another model, of a tokenizer.json or a SentencePiece model, or a list of them. `transplant` gives
 the model the vocabulary of a donor, as mergekit-tokensurgeon does; rows of tokens that it lacks are
-approximated (`omp`: 2506.06607).
+approximated (`omp`: 2506.06607; the others by measures/interpolation.py, or from parts).
 """
 
 from __future__ import annotations
@@ -18,14 +18,32 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 from merge_ops.errors import Fault, did_you_mean
+from merge_ops.measures.interpolation import DISTANCES, SCHEMES
 from merge_ops.recipes.spelling import reference, reference_faults
 from merge_ops.recipes.vocabulary_policy import MAX_MULTIPLE
 
 VOCABULARY, METHOD = "vocabulary", "passthrough"
 EXTEND, TRANSPLANT = "extend", "transplant"
 SUBWORD_MEAN, MEAN, ZERO, OMP = "subword_mean", "mean", "zero", "omp"
+SUBWORD_WEIGHTED, SUBWORD_ENDS = "subword_weighted_mean", "subword_first_last"
+COMMON_INTERPOLATION, LANDMARK_PCA = "common_interpolation", "landmark_pca"
 NEW_ROWS = (SUBWORD_MEAN, MEAN, ZERO)
-APPROXIMATIONS = (OMP, SUBWORD_MEAN, MEAN, ZERO)
+BY_ROWS = (OMP, COMMON_INTERPOLATION, LANDMARK_PCA)
+"""Approximations of a row by rows of tokens that both models have."""
+BY_PARTS = (SUBWORD_MEAN, SUBWORD_WEIGHTED, SUBWORD_ENDS)
+"""Approximations of a row by the rows of the parts of its token's text."""
+APPROXIMATIONS = (*BY_ROWS, *BY_PARTS, MEAN, ZERO)
+REFUSED = {
+    "subword": f"is mergekit's name of several; write one of {', '.join(BY_PARTS)}",
+    "subword_sum": "gives rows that are as many times too long as a token has parts; write"
+    f" {SUBWORD_MEAN}",
+    "randn": f"draws rows that know nothing of their tokens; {MEAN} is a better start",
+    "john_hewitt": f"draws rows around the mean of all; {MEAN} is that mean, without the noise",
+    "stb": f"ends with an error in mergekit 0.1.5, so there is no result to be equal to; use {OMP}",
+    "mp_rope": "turns pairs of embedding entries by a position, which is a rotation of queries and"
+    f" keys, not of embeddings; it ends with an error in mergekit 0.1.5. Use {OMP}",
+}
+"""Approximations of mergekit-tokensurgeon that are not made here, and why."""
 CHINESE = "chinese"
 MOST_LISTED, MOST_LETTERS = 100_000, 200
 """Tokens of a list, and letters of one of them; trained tokens have up to 100."""
@@ -34,7 +52,14 @@ MOST_ATOMS = 1024
 FILES = (".json", ".model", ".spm")
 _KEYS = {
     EXTEND: (EXTEND, "new_rows", "only", "pad_to_multiple_of"),
-    TRANSPLANT: (TRANSPLANT, "approximation", "k", "pad_to_multiple_of"),
+    TRANSPLANT: (
+        TRANSPLANT,
+        "approximation",
+        "k",
+        "weight_scheme",
+        "distance",
+        "pad_to_multiple_of",
+    ),
 }
 _OF_MERGES = ("slices", "modules", "sweep", "search", "soup", "parameters", "experts", "tokenizer",
               "tokenizer_source", "base_model", "protect", "align", "convert", "expand", "router",
@@ -47,7 +72,8 @@ class VocabularyStep:
     """A vocabulary step says where new tokens come from, and where their rows do.
 
     `source` is the name of a model, or a file with one of the endings in FILES; it is None where
-    `tokens` lists them. `rows` is one of NEW_ROWS, or of APPROXIMATIONS for a transplant.
+    `tokens` lists them. `rows` is one of NEW_ROWS, or of APPROXIMATIONS for a transplant; `scheme`
+    and `distance` belong to interpolation.
     """
 
     kind: Literal["extend", "transplant"]
@@ -57,6 +83,8 @@ class VocabularyStep:
     only: str | None = None
     pad_to_multiple_of: int | None = None
     k: int = 64
+    scheme: str = SCHEMES[0]
+    distance: str = DISTANCES[0]
 
     @property
     def model(self) -> str | None:
@@ -70,7 +98,11 @@ class VocabularyStep:
         if self.kind == EXTEND:
             table |= {"new_rows": self.rows, **({"only": self.only} if self.only else {})}
         else:
-            table |= {"approximation": self.rows, **({"k": self.k} if self.rows == OMP else {})}
+            table["approximation"] = self.rows
+            if self.rows in (OMP, COMMON_INTERPOLATION):
+                table["k"] = self.k
+            if self.rows == COMMON_INTERPOLATION:
+                table |= {"weight_scheme": self.scheme, "distance": self.distance}
         if self.pad_to_multiple_of:
             table["pad_to_multiple_of"] = self.pad_to_multiple_of
         return {VOCABULARY: table}
@@ -137,8 +169,15 @@ def _table_faults(kind: str, table: Mapping[Any, Any]) -> Iterator[Fault]:
     yield from _word_faults(table, "only", (CHINESE,))
     if "only" in table and isinstance(table[kind], list):
         yield Fault(f"{VOCABULARY}.only", "has no effect on a list; leave out what is not meant")
-    if "k" in table and table.get("approximation", OMP) != OMP:
-        yield Fault(f"{VOCABULARY}.k", f"has no effect without `approximation: {OMP}`; remove it")
+    asked = table.get("approximation", OMP)
+    for name, users in (("k", (OMP, COMMON_INTERPOLATION)),
+                        ("weight_scheme", (COMMON_INTERPOLATION,)),
+                        ("distance", (COMMON_INTERPOLATION,))):  # fmt: skip
+        if name in table and name in allowed and asked not in users:
+            told = " or ".join(f"`approximation: {each}`" for each in users)
+            yield Fault(f"{VOCABULARY}.{name}", f"has no effect without {told}; remove it")
+    yield from _word_faults(table, "weight_scheme", SCHEMES)
+    yield from _word_faults(table, "distance", DISTANCES)
     for name, most in (("pad_to_multiple_of", MAX_MULTIPLE), ("k", MOST_ATOMS)):
         value = table.get(name)
         if name in allowed and name in table and (type(value) is not int or not 1 <= value <= most):
@@ -147,7 +186,9 @@ def _table_faults(kind: str, table: Mapping[Any, Any]) -> Iterator[Fault]:
 
 
 def _word_faults(table: Mapping[Any, Any], name: str, known: Sequence[str]) -> Iterator[Fault]:
-    if name in table and table[name] not in tuple(known):
+    if name == "approximation" and (why := REFUSED.get(str(table.get(name)))):
+        yield Fault(f"{VOCABULARY}.{name}", f"is {table[name]!r}, which {why}")
+    elif name in table and table[name] not in tuple(known):
         hint = did_you_mean(str(table[name]), known)
         problem = f"is {table[name]!r}; it must be one of {', '.join(known)}.{hint}"
         yield Fault(f"{VOCABULARY}.{name}", problem)
@@ -192,7 +233,13 @@ def vocabulary_step(document: Mapping[str, Any]) -> VocabularyStep | None:
         source, rows = str(reference(table[TRANSPLANT])), table.get("approximation", OMP)
         multiple = table.get("pad_to_multiple_of")
         return VocabularyStep(
-            TRANSPLANT, source, rows=rows, pad_to_multiple_of=multiple, k=table.get("k", 64)
+            TRANSPLANT,
+            source,
+            rows=rows,
+            pad_to_multiple_of=multiple,
+            k=table.get("k", 64),
+            scheme=table.get("weight_scheme", SCHEMES[0]),
+            distance=table.get("distance", DISTANCES[0]),
         )
     value = table[EXTEND]
     listed = tuple(cast("list[str]", value)) if isinstance(value, list) else ()

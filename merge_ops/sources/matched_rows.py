@@ -1,7 +1,9 @@
 """Rows for a donor's vocabulary: a model's own rows, and sums of them where it lacks the token.
 
 What a token's row is in the donor as a sum of rows of tokens that both have, it is here as the same
-sum of the model's rows of these tokens (2506.06607; measures/matching_pursuit.py).
+sum of the model's rows of these tokens: by orthogonal matching pursuit (2506.06607;
+measures/matching_pursuit.py), or of the nearest ones (measures/interpolation.py). Or the donor's
+row is turned as the donor's rows of these tokens are turned onto the model's (`landmark_pca`).
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ import numpy as np
 from merge_ops.checkpoints.checkpoint import DigestOf, Fetch, Stored, TensorSource
 from merge_ops.errors import NonFiniteError
 from merge_ops.kernels.linear_algebra import linear_algebra_kind
+from merge_ops.measures import interpolation
+from merge_ops.measures.interpolation import Rotation, atoms_looked_at, nearest_shares
 from merge_ops.measures.matching_pursuit import VERSION, matching_pursuit, targets_at_once
 from merge_ops.sources.gathered_rows import GatheredRows, RowMap
 
@@ -28,6 +32,18 @@ if TYPE_CHECKING:
 
 _READ = 1 << 22  # elements of rows that are read at once
 _MOST_THREADS = 16  # each holds a batch, of some 200 MiB
+
+
+OMP, COMMON_INTERPOLATION, LANDMARK_PCA = "omp", "common_interpolation", "landmark_pca"
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way is how a row is made: one of the kinds above, and for interpolation how it weighs."""
+
+    kind: str = OMP
+    scheme: str = interpolation.DISTANCE_PROPORTIONAL
+    distance: str = interpolation.EUCLIDEAN
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +60,7 @@ class Matching:
     ours: NDArray[np.int32]
     theirs: NDArray[np.int32]
     k: int
+    way: Way = Way()
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
@@ -53,6 +70,9 @@ class Matching:
         for rows in (self.made, self.wanted, self.ours, self.theirs):
             hasher.update(f"{len(rows)}\0".encode() + rows.astype("<i4").tobytes())
         hasher.update(str(self.k).encode())
+        if self.way != Way():
+            told = [self.way.kind, self.way.scheme, self.way.distance, interpolation.VERSION]
+            hasher.update(repr(told).encode())
         return hasher.hexdigest()
 
     def held(self, width: int, donor_width: int, tensors: int) -> int:
@@ -128,10 +148,20 @@ class MatchedRows:
         targets = _gather(self.donor, self.matching.wanted, fetch, like)
         ours = _gather(self.known.own, self.matching.ours, fetch, like)
         rows = torch.empty((len(targets), ours.shape[1]), dtype=torch.float32)
-        step = targets_at_once(self.matching.k, atoms.shape[1])
+        way, k = self.matching.way, self.matching.k
+        rotation = Rotation(atoms, ours) if way.kind == LANDMARK_PCA else None
+        held = atoms_looked_at(k) if way.kind == COMMON_INTERPOLATION else k
+        step = targets_at_once(held, atoms.shape[1])
 
         def make(first: int) -> None:
-            chosen, shares = matching_pursuit(targets[first : first + step], atoms, self.matching.k)
+            wanted = targets[first : first + step]
+            if rotation is not None:
+                rows[first : first + step] = rotation(wanted).float()
+                return
+            if way.kind == OMP:
+                chosen, shares = matching_pursuit(wanted, atoms, k)
+            else:
+                chosen, shares = nearest_shares(wanted, atoms, k, way.scheme, way.distance)
             sums = torch.zeros((len(chosen), ours.shape[1]), dtype=torch.float64)
             for position in range(chosen.shape[1]):
                 sums.addcmul_(shares[:, position, None], ours[chosen[:, position]].double())

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import blake3
 import numpy as np
 
-from merge_ops.checkpoints.checkpoint import DigestOf, Fetch, Stored, TensorSource
+from merge_ops.checkpoints.checkpoint import DigestOf, Fetch, Numbers, Stored, TensorSource
 from merge_ops.kernels.elementary import logarithm, sines_and_cosines
 from merge_ops.measures.randomness import stream_key
 
@@ -28,7 +28,7 @@ _WORDS = 4  # of 64 bits, for each count of Philox
 
 
 @dataclass(frozen=True, eq=False)
-class GivenRows:
+class GivenRows(Numbers):
     """Given rows are numbers that a plan holds: measured gates, (moe_experts, hidden)."""
 
     model: str
@@ -58,9 +58,9 @@ class GivenRows:
         """Return a digest that covers every number."""
         return ["gates", list(self.shape), self._digest]
 
-    def fill(self, fetch: Fetch, start: int, into: Tensor) -> None:
-        """Copy elements [start, start + n) into `into`, flat float32 of n elements."""
-        _put(self.values.reshape(-1)[start : start + into.numel()], into)
+    def numbers(self, start: int, count: int) -> NDArray[np.float32]:
+        """Return elements [start, start + count), shape (count,)."""
+        return np.array(self.values.reshape(-1)[start : start + count])
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 
 from merge_ops.checkpoints.buffers import is_buffer
 from merge_ops.checkpoints.byte_sources import FolderSource
-from merge_ops.checkpoints.checkpoint import Stored, TensorSource
+from merge_ops.checkpoints.checkpoint import Numbers, Stored, TensorSource
 from merge_ops.checkpoints.header import ITEM_SIZES
 from merge_ops.errors import CheckpointError, NonFiniteError
 from merge_ops.kernels.arithmetic import Arithmetic
@@ -177,6 +177,11 @@ class BlockReader:
         size = ITEM_SIZES[source.dtype]
         buffers = self._buffers(slot, count, size)
         values = buffers.values[:count]
+        if isinstance(source, Numbers):
+            for number, start in enumerate(starts):
+                part = self._arithmetic.from_host(source.numbers(start, length))
+                values[number * length : (number + 1) * length] = part
+            return values, self._arithmetic.subtract(values, base, checked)
         if not isinstance(source, Stored):
             into = self._arithmetic.tensor(values)
             for number, start in enumerate(starts):

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from merge_ops.checkpoints.checkpoint import Stored
+from merge_ops.checkpoints.checkpoint import Numbers, Stored
 from merge_ops.errors import DeviceError
 from merge_ops.kernels.arithmetic import Arithmetic
 from merge_ops.kernels.library import library
@@ -156,4 +156,4 @@ def needs_torch(plan: Plan) -> bool:
     if not all(map(plan.method.works_on_arrays, spans)):
         return True
     kinds = {type(source) for step in steps for source in step.sources}
-    return not all(issubclass(each, Stored) for each in kinds)
+    return not all(issubclass(each, (Stored, Numbers)) for each in kinds)

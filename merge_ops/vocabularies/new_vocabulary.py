@@ -18,8 +18,9 @@ from merge_ops.checkpoints.ties import excluded, find_source, tied_tensors
 from merge_ops.errors import Caution, CompatibilityError, Fault
 from merge_ops.recipes.recipe import Recipe
 from merge_ops.recipes.vocabulary_step import (
+    BY_PARTS,
+    BY_ROWS,
     MEAN,
-    OMP,
     SUBWORD_MEAN,
     TRANSPLANT,
     ZERO,
@@ -27,7 +28,7 @@ from merge_ops.recipes.vocabulary_step import (
 )
 from merge_ops.sources import gathered_rows
 from merge_ops.sources.gathered_rows import AVERAGE, GatheredRows, RowMap
-from merge_ops.sources.matched_rows import MatchedRows, Matching
+from merge_ops.sources.matched_rows import MatchedRows, Matching, Way
 from merge_ops.vocabularies.chat_templates import resolve_template
 from merge_ops.vocabularies.extension import extended
 from merge_ops.vocabularies.merged_vocabulary import unknown_vocabulary_tensors
@@ -36,7 +37,13 @@ from merge_ops.vocabularies.output_tokenizer import OutputTokenizer
 from merge_ops.vocabularies.special_ids import GENERATION, ids_of_tokenizer, with_ids
 from merge_ops.vocabularies.tokenizer_files import tokenizer_files
 from merge_ops.vocabularies.tokenizers import read_tokenizer
-from merge_ops.vocabularies.transplant import read_spelling, shared_tokens, subword_parts
+from merge_ops.vocabularies.transplant import (
+    counted_parts,
+    few_in_common,
+    read_spelling,
+    shared_tokens,
+    subword_parts,
+)
 
 _LITTLE = 64 << 20  # bytes that need no word
 SUBJECT = "vocabulary"
@@ -108,20 +115,22 @@ def _transplanted(
     origin, row = np.full(count, gathered_rows.MEAN, np.int32), np.zeros(count, np.int32)
     shared = np.fromiter(found.shared, np.int32), np.fromiter(found.shared.values(), np.int32)
     origin[shared[0]], row[shared[0]] = 0, shared[1]
-    averages: dict[int, list[tuple[int, int]]] = {}
-    if step.rows in (ZERO, OMP):
+    parts: dict[int, list[int]] = {}
+    if step.rows in (ZERO, *BY_ROWS):
         origin[lacking] = gathered_rows.ZERO
-    elif step.rows == SUBWORD_MEAN and lacking:
-        parts = subword_parts(ours, theirs, list(found.lacking.values()))
-        for number, ids in zip(lacking, parts, strict=True):
-            if ids:
-                origin[number], averages[number] = AVERAGE, [(0, each) for each in ids]
-    known = RowMap(origin, row, averages)
-    sources: dict[str, TensorSource] = {name: _gathered(model, name, known) for name in names}
+    elif step.rows in BY_PARTS and lacking:
+        cut = subword_parts(ours, theirs, list(found.lacking.values()))
+        parts = {number: ids for number, ids in zip(lacking, cut, strict=True) if ids}
+        origin[list(parts)] = AVERAGE
+    sources: dict[str, TensorSource] = {}
+    for name in names:
+        counted = {at: counted_parts(ids, step.rows, is_head(name)) for at, ids in parts.items()}
+        sources[name] = _gathered(model, name, RowMap(origin, row, counted))
     cautions: tuple[Caution, ...] = ()
-    if step.rows == OMP and lacking:
+    if step.rows in BY_ROWS and lacking:
         made = np.array(lacking, np.int32)
-        matching = Matching(made, made, shared[1], shared[0], step.k)
+        way = Way(step.rows, step.scheme, step.distance)
+        matching = Matching(made, made, shared[1], shared[0], step.k, way)
         sources, cautions = _matched(step, model, sources, donor, donor_names, matching)
     files = tokenizer_files(donor, None, template)
     config_ids, generation_ids = (
@@ -159,18 +168,12 @@ def _matched(
         assert isinstance(gathered, GatheredRows)
         sources[name] = MatchedRows(gathered, other, matching)
         held = max(held, matching.held(gathered.shape[1], other.shape[1], len(known)))
-    most = min(len(matching.theirs), embedding.shape[1])
-    if step.k > most:
-        problem = f"is {step.k}; '{donor.name}' and '{model.name}' have {len(matching.theirs)}"
-        problem += f" tokens in common, with rows of {embedding.shape[1]}: at most {most} rows say"
-        faults.append(Fault("vocabulary.k", f"{problem} more than fewer do"))
+    faults += few_in_common(step, model, donor, len(matching.theirs), embedding.shape[1])
     if faults:
         raise CompatibilityError(SUBJECT, faults)
     if held < _LITTLE:
         return sources, ()
-    problem = (
-        f"gets {len(matching.made):,} rows of {donor.name}'s tokens by matching pursuit, which"
-    )
+    problem = f"gets {len(matching.made):,} rows of {donor.name}'s tokens by {step.rows}, which"
     problem += f" holds {held / (1 << 30):.1f} GiB of embeddings beside what a merge holds"
     advice = f"`approximation: {SUBWORD_MEAN}` takes no such memory, nor the time"
     return sources, (Caution(model.name, problem, advice),)

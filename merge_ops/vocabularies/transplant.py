@@ -12,6 +12,15 @@ from dataclasses import dataclass
 
 from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.errors import CompatibilityError, Fault
+from merge_ops.measures.interpolation import SCHEMES
+from merge_ops.recipes.vocabulary_step import (
+    COMMON_INTERPOLATION,
+    LANDMARK_PCA,
+    SUBWORD_ENDS,
+    SUBWORD_MEAN,
+    SUBWORD_WEIGHTED,
+    VocabularyStep,
+)
 from merge_ops.vocabularies.special_ids import named_token
 from merge_ops.vocabularies.token_texts import (
     Spelling,
@@ -153,3 +162,36 @@ def subword_parts(
     with TokenizerChild(ours.model.name) as child:
         parts = child.known_parts(ours.tokenizer, ways)
     return [known.get(position, ids) for position, ids in enumerate(parts)]
+
+
+def counted_parts(ids: Sequence[int], rows: str, of_head: bool) -> list[tuple[int, int]]:
+    """Return the parts of a token whose mean its row is, (model, row), each as often as it counts.
+
+    An embedding tells most by the last part, after which a text goes on, and a head by the first,
+    which is what a model expects there.
+    """
+    if rows == SUBWORD_ENDS:
+        ids = ids[:1] if of_head else ids[-1:]
+    if rows != SUBWORD_WEIGHTED:
+        return [(0, each) for each in ids]
+    times = range(len(ids), 0, -1) if of_head else range(1, len(ids) + 1)
+    return [(0, each) for each, count in zip(ids, times, strict=True) for _ in range(count)]
+
+
+def few_in_common(
+    step: VocabularyStep, model: Checkpoint, donor: Checkpoint, common: int, width: int
+) -> list[Fault]:
+    """Return what is asked of more tokens in common than there are, or than `width` can tell."""
+    told = f"'{donor.name}' and '{model.name}' have {common} tokens in common"
+    if step.rows == LANDMARK_PCA:
+        if common > width:
+            return []
+        problem = f"is {LANDMARK_PCA}; {told}, and more than the width of rows ({width}) decide"
+        advice = f"where they turn; use `approximation: {SUBWORD_MEAN}`"
+        return [Fault("vocabulary.approximation", f"{problem} {advice}")]
+    free = step.rows == COMMON_INTERPOLATION and step.scheme == SCHEMES[0]
+    most = common if free else min(common, width)
+    if step.k <= most:
+        return []
+    problem = f"is {step.k}; {told}, with rows of {width}: at most {most} rows say"
+    return [Fault("vocabulary.k", f"{problem} more than fewer do")]

@@ -57,10 +57,10 @@ LIKE_YAML = (".yml", ".yaml")
 def load_catalog(folder: Path) -> Catalog:
     """Read and check a catalog's folder. What is broken is in `broken`; the rest is there.
 
-    Raises CatalogError, with every fault, only where no model can be told from models.yaml.
+    Raises CatalogError, with every fault, only where no model or run can be told from models.yaml.
     """
     file = load_models(folder / "models.yaml")
-    if file.unreadable or not file.models:
+    if file.unreadable or not (file.models or file.runs):
         faults = [*file.unreadable, *(f for found in file.faults.values() for f in found)]
         raise CatalogError(f"catalog {folder}", faults)
     broken = list(file.broken)

@@ -128,7 +128,7 @@ def load_models(path: Path) -> ModelsFile:
 
 
 def _document(path: Path, faults: list[Fault]) -> dict[str, Any]:
-    """The file's mapping, which holds a list `models`; an empty one where there are faults."""
+    """The file's mapping, with a list `models`, or `runs`; an empty one where there are faults."""
     try:
         documents = read_documents(path)
     except FileNotFoundError:
@@ -142,15 +142,18 @@ def _document(path: Path, faults: list[Fault]) -> dict[str, Any]:
             faults.append(Fault(where, problem))
         return {}
     document = documents[0] if len(documents) == 1 else None
-    if not isinstance(document, dict) or not isinstance(document.get("models"), list):
-        faults.append(Fault("models.yaml", "must hold `models:`, a list of {name, source, base}"))
+    runs = isinstance(document, dict) and bool(document.get("runs"))
+    listed = isinstance(document, dict) and isinstance(document.get("models"), list)
+    if not isinstance(document, dict) or not (listed or (runs and "models" not in document)):
+        problem = "must hold `models:`, a list of {name, source, base}, or `runs:`, or both"
+        faults.append(Fault("models.yaml", problem))
         return {}
     for key in document:
         if key not in KEYS:
             hint = did_you_mean(str(key), list(KEYS))
             known = ", ".join(KEYS)
             faults.append(Fault(f"models.yaml: {key}", f"is no known key.{hint} Known: {known}"))
-    if not document["models"]:
+    if not document.get("models") and not runs:
         faults.append(Fault("models.yaml", "lists no model"))
     return document
 

@@ -106,7 +106,7 @@ def _with_gates(
     from orchestration.commands.moe_gates import measured_gates
 
     with _lasting_objects():
-        gates = measured_gates(console, steps, how)
+        gates = measured_gates(console, steps, how, opened)
     planned = plan_steps(steps, opened, shard_bytes, arithmetic_kind(how.device), gates)
     found = [each for each in cautions_of(planned.plans) if each.where.startswith("gates")]
     if strict:

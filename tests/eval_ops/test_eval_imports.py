@@ -42,7 +42,7 @@ def test_what_is_asked_for_is_seen() -> None:
     assert loaded_after("safetensors") == ["safetensors"]
 
 
-MODULES = ("embedded_gates", "gates", "moe_saliency")
+MODULES = ("gates", "moe_saliency")
 
 
 @pytest.mark.parametrize("room", ROOMS)

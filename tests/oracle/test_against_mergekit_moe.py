@@ -59,7 +59,7 @@ def document(root: Path, name: str) -> dict:
 def made(config: Path, out: Path) -> Plan:
     steps = load_steps(config)
     opened = open_models(str(config), steps.referenced_models)
-    gates = measured_gates(PlainConsole(stderr=True), steps, how_to_compute("ronghe merge"))
+    gates = measured_gates(PlainConsole(stderr=True), steps, how_to_compute("ronghe merge"), opened)
     plan = plan_steps(steps, opened, gates=gates).result
     merge(plan, {"default": FolderSink(out)}, StreamSettings(threads=2, device="cpu"))
     return plan

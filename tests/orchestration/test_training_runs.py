@@ -14,6 +14,7 @@ from merge_ops.stream import StreamSettings
 from orchestration.catalogs import Partitions, load_catalog
 from orchestration.refreshing.refresh import refresh
 from orchestration.training_runs import look_for_steps
+from resources.places import open_place
 from tests import checkpoint_factory as factory
 from tests.orchestration.tiny_project import SHAPE, TinyProject, make_project
 
@@ -125,6 +126,39 @@ def test_the_sensor_adds_whole_new_steps_and_asks_for_a_look(
     save_step(tmp_path / "run", 1200)
     asked = look_for_steps(instance, catalog, definition)
     assert asked.dynamic_partitions_requests[0].partition_keys == ["pretrain@1200"]
+
+
+def test_a_catalog_of_one_run_in_a_bucket_and_no_models(
+    s3_root: str, tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    """Steps are prefixes on a real server: the sensor finds a new one, and the window takes it."""
+    project = make_project(tmp_path, {"tail": {"window": {"run": "pretrain", "last": 2}}}, 0)
+    document = {"runs": [{"name": "pretrain", "steps": f"{s3_root}/run/checkpoint-{{step}}"}]}
+    (project.catalog / "models.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
+
+    def save(step: int) -> None:
+        save_step(tmp_path / "run", step)
+        place = open_place(f"{s3_root}/run/checkpoint-{step}")
+        for path in (tmp_path / "run" / f"checkpoint-{step}").iterdir():
+            place.put(path.name, path.read_bytes())
+
+    save(100)
+    save(200)
+    catalog = load_catalog(project.catalog)
+    definition = Partitions(catalog, "tiny").run_steps
+    asked: Any = look_for_steps(instance, catalog, definition)
+    (added,) = asked.dynamic_partitions_requests
+    assert added.partition_keys == ["pretrain@100", "pretrain@200"]
+    instance.add_dynamic_partitions(str(definition.name), added.partition_keys)
+    save(300)
+    asked = look_for_steps(instance, catalog, definition)
+    assert asked.dynamic_partitions_requests[0].partition_keys == ["pretrain@300"]
+    made = run(project, instance)
+    assert made["run_step"] == {f"pretrain@{step}" for step in (100, 200, 300)}
+    assert made["tail/merged_checkpoint"] == {"default|pretrain"}
+    window = resolve(project.opened_store(), "tail/window", "default|pretrain")
+    assert window is not None
+    assert [each["step"] for each in window.read_json("window.json")] == [200, 300]
 
 
 def test_windows_that_other_documents_use_and_steps_that_change_or_go(

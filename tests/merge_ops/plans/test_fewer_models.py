@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +208,53 @@ def test_twins_merged_with_half_as_many_chosen_are_the_model_before(
     assert torch.allclose(logits(out), logits(root / kind), atol=2e-6)
 
 
+def shuffled(folder: Path, kind: str) -> Path:
+    """Twins whose second ones hold their neurons in another order."""
+    tensors = tensors_of(folder)
+    for layer in range(2):
+        for number in range(6, 12):
+            generator = torch.Generator().manual_seed(100 * layer + number)
+            at = f"model.layers.{layer}.{'block_sparse_moe' if kind == 'mixtral' else 'mlp'}"
+            gate, up, down = (
+                f"{at}.experts.{number}.{part}.weight"
+                for part in PARTS.get(kind, ("gate_proj", "up_proj", "down_proj"))
+            )
+            if gate not in tensors:
+                continue
+            order = torch.randperm(len(tensors[gate]), generator=generator)
+            tensors |= {name: tensors[name][order].clone() for name in (gate, up)}
+            tensors[down] = tensors[down][:, order].clone()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+@pytest.mark.parametrize("method", ["m_smoe", "hc_smoe"])
+def test_permuted_copies_are_one_moe_expert_again(
+    root: Path, tmp_path: Path, kind: str, method: str
+) -> None:
+    """Matched neurons give the very bytes; as they are, the mean is another function."""
+    twins = shuffled(doubled(root, kind, tmp_path / "twins"), kind)
+    statistics = write_statistics(tmp_path / "s", twins)
+    layers = {  # as m_smoe keeps the most used, these are the first of each pair
+        layer: replace(each, tokens=each.tokens + 1000 * (np.arange(12) < 6))
+        for layer, each in statistics.layers.items()
+    }
+    write_moe_statistics(tmp_path / "s", replace(statistics, layers=layers))
+    table = {"method": method, "keep": 0.5, "experts_per_token": 2}
+    asked = {} if method == "m_smoe" else {"neurons": "matched"}
+    out = made(tmp_path, twins, tmp_path / "s", **table, **asked)
+    before, after = tensors_of(twins), tensors_of(out)
+    for layer in [0, 1] if kind != "qwen3_moe" else [1]:
+        originals = [expert(before, kind, layer, number) for number in range(12)]
+        for slot in range(6):
+            own = expert(after, kind, layer, slot)
+            assert any(all(map(torch.equal, own, each)) for each in originals)
+    assert torch.allclose(logits(out), logits(root / kind), atol=2e-6)
+    other = made(tmp_path, twins, tmp_path / "s", **table, neurons="as_they_are")
+    assert not torch.allclose(logits(other), logits(root / kind), atol=1e-3)
+
+
 def test_tied_slots_keep_every_row_and_equal_experts_their_function(
     root: Path, tmp_path: Path
 ) -> None:
@@ -259,11 +307,12 @@ def test_the_digest_follows_the_choice_and_not_the_file(root: Path, tmp_path: Pa
         digest("e", copy, method="m_smoe"),
         digest("f", copy, method="m_smoe", router="mean"),
         digest("g", copy, method="m_smoe", router="all"),
+        digest("i", copy, method="m_smoe", neurons="as_they_are"),
         digest("h", copy, experts_per_token=1),
     }
-    assert len(others | {one}) == 6
+    assert len(others | {one}) == 7
     with pytest.raises(StatisticsError, match=r"were measured on a model with the digest \w{16}…"):
-        digest("i", root / "fused.st")
+        digest("j", root / "fused.st")
 
 
 def test_what_does_not_fit_is_told_before_a_weight_is_read(root: Path, tmp_path: Path) -> None:

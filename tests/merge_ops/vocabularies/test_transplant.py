@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from merge_ops.checkpoints.byte_sources import FolderSource
 from merge_ops.checkpoints.opening import open_checkpoint
-from merge_ops.errors import CompatibilityError, NonFiniteError
+from merge_ops.errors import CompatibilityError, NonFiniteError, RecipeError
 from merge_ops.jobs.assembly import merge
 from merge_ops.plans.plan_json import plan_json
 from merge_ops.plans.planning import plan_merge
@@ -142,6 +142,57 @@ def test_zero_and_mean(folders, tmp_path, keys, value):
     kept = made[[number for token, number in theirs.items() if token in ours]]
     wanted = torch.zeros(64) if value == 0.0 else kept.double().mean(dim=0).float()
     torch.testing.assert_close(made[theirs[lacking]], wanted, rtol=0, atol=1e-7)
+
+
+def test_rows_that_the_donor_turned_are_turned_back(folders, tmp_path):
+    turned = write(tmp_path / "turned", OTHER, 7)
+    tensors = factory.read_tensors(turned)
+    ours, theirs = vocabularies(folders["model"], turned)
+    turn = torch.linalg.qr(torch.randn(64, 64, generator=torch.Generator().manual_seed(1))).Q
+    lacking = [number for token, number in theirs.items() if token not in ours]
+    for name in (EMBEDDING, HEAD):
+        own = factory.read_tensors(folders["model"])[name]
+        tensors[name] = torch.randn(tensors[name].shape, generator=torch.Generator().manual_seed(2))
+        for token, number in theirs.items():
+            if token in ours:
+                tensors[name][number] = own[ours[token]] @ turn + 0.5
+    factory.rewrite_weights(turned, tensors)
+    found = {**folders, "turned": turned}
+    keys = "approximation: landmark_pca"
+    out = merged(tmp_path / "out", keys, found, donor="turned", threads=3)
+    made = factory.read_tensors(out)[EMBEDDING][lacking]
+    wanted = (tensors[EMBEDDING][lacking] - 0.5) @ turn.T
+    torch.testing.assert_close(made, wanted, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    ["k: 33", "approximation: common_interpolation, k: 400",
+     "approximation: common_interpolation, weight_scheme: barycentric, k: 33"],
+)  # fmt: skip
+def test_more_than_the_common_tokens_can_tell_is_refused(folders, keys):
+    with pytest.raises(CompatibilityError, match=r"vocabulary\.k is \d+; .* tokens in common"):
+        planned(keys, folders)
+    planned("approximation: common_interpolation, k: 100", folders)  # more than 32 columns
+
+
+@pytest.mark.parametrize(
+    ("keys", "name", "told"),
+    [
+        ("approximation: randn", "approximation", "draws rows that know nothing"),
+        ("approximation: john_hewitt", "approximation", "mean is that mean"),
+        ("approximation: stb", "approximation", "ends with an error in mergekit"),
+        ("approximation: mp_rope", "approximation", "a rotation of queries and keys"),
+        ("approximation: subword", "approximation", "is mergekit's name of several"),
+        ("approximation: subword_sum", "approximation", "as many times too long"),
+        ("weight_scheme: barycentric", "weight_scheme", "no effect without `approximation: common"),
+        ("approximation: common_interpolation, distance: cosin", "distance", "Did you mean"),
+        ("approximation: landmark_pca, k: 3", "k", "no effect without"),
+    ],
+)
+def test_ways_that_are_not_taken_are_refused_with_the_reason(folders, keys, name, told):
+    with pytest.raises(RecipeError, match=rf"vocabulary\.{name} .*{told}"):
+        planned(keys, folders)
 
 
 def test_the_plan_tells_what_is_shared(folders):
