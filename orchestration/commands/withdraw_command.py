@@ -10,8 +10,8 @@ from orchestration.announcements import announce
 from orchestration.catalogs.catalog_name import named_settings
 from orchestration.commands.catalog_store import open_store
 from orchestration.commands.champion_commands import checked_reason, stream_of, tell_dagster
-from orchestration.commands.console import PlainConsole, marked, say
-from orchestration.commands.list_command import print_json, quoted
+from orchestration.commands.console import PlainConsole, marked, print_json, say
+from orchestration.commands.list_command import quoted
 from orchestration.commands.site_command import renew_site
 from orchestration.commands.store_tables import make_list_console
 from orchestration.settings import Settings, load_settings

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from merge_ops.errors import Fault, SettingsError, did_you_mean
-from orchestration.commands.console import PlainConsole, say
-from orchestration.commands.list_command import print_json
+from orchestration.commands.console import PlainConsole, print_json, say
 from orchestration.commands.starting import first_catalog as texts
 from orchestration.commands.starting.models_text import with_entries, write_over
 from orchestration.commands.starting.new_models import (
