@@ -32,7 +32,6 @@ check
 doctor
 refresh --dry-run
 refresh
-refresh
 adopt-refs --dry-run
 ls
 ls --kind all
