@@ -104,7 +104,7 @@
     if (test.mean) drawn.push([R.t('mean'), test.mean, true]);
     return [R.el('h3', {}, suite.name),
       R.scroll('scores', R.table([['benchmark'], ['test_items', 'number'], ['items', 'number'], ['validation_items', 'number']], rows)),
-      drawn.length > 0 && R.scroll('scores', R.intervals(R.t('scores') + ': ' + suite.name, drawn))];
+      drawn.length > 0 && R.scroll('scores_drawn', R.intervals(R.t('scores') + ': ' + suite.name, drawn))];
   }
 
   function how(shell, python) {

@@ -173,8 +173,11 @@ def test_the_language_changes_and_the_place_stays(
     assert page.evaluate("document.getElementById('search').value") == "e1"
     show(page, site, "changes.html")  # it is remembered
     assert "本目录中的变更" in page.text()
+    assert "显著高于最佳单个专家“e1”" in page.text()  # our own reasons too
+    assert "is significantly above" not in page.text()
     page.evaluate("document.getElementById('language').click()")
     assert "What changed in this catalog" in page.text()
+    assert "is significantly above that of the best single expert 'e1'" in page.text()
 
 
 def test_two_candidates_are_paired_as_python_pairs_them(
@@ -243,8 +246,10 @@ def test_nothing_serious_is_found_by_axe(
     axe = script.read_text("utf-8")
     scored, view, site = hostile
     found: list[str] = []
-    for where in places(scored, view):
+    for number, where in enumerate(places(scored, view)):
         show(page, site, where)
+        if number % 2:  # every other page in Chinese
+            page.evaluate("window.Ronghe?.setLanguage('zh')")
         page.evaluate(f"(() => {{ {axe}; return 1; }})()")
         page.evaluate("axe.run().then(each => { window.told = each; })")
         page.wait_until("window.told !== undefined")
@@ -254,6 +259,7 @@ def test_nothing_serious_is_found_by_axe(
         )
         assert page.evaluate("window.told.passes.length") > 10
         found += [f"{where}: {each}" for each in told if each[0] in ("serious", "critical")]
+    page.evaluate("localStorage.removeItem('ronghe-language')")
     assert found == []
 
 
