@@ -209,18 +209,21 @@
       section('scores', suite && record.test ? scoreTable(suite, record.test, record.validation) : R.say('p', 'no_scores', undefined, { class: 'note' })),
       section('ancestry', R.scroll('ancestry', await graphOfCheckpoint(index, record, of, values)),
         R.el('details', {}, R.say('summary', 'as_table'), R.table([['name'], ['weight'], ['digest']], Object.entries(record.models).map(([name, digest]) =>
-          [R.link(name, R.to('model', name)), R.weight(of, values, name) || '–', R.el('code', {}, digest)])))),
+          [known(index, name) ? R.link(name, R.to('model', name)) : name, R.weight(of, values, name) || '–', R.el('code', {}, digest)])))),
       section('parameters', R.table([['name'], ['value']], R.flat(values).map(([name, value]) => [R.el('code', {}, name), value]))),
       section('warnings', record.warnings.length > 0 && R.el('ul', {}, record.warnings.map((warning) => R.el('li', {}, warning)))),
       section('how_to_use', how(record.digest.slice(0, 12), '')),
       section('recipe_file', of && of.text && code(of.text)));
   }
 
+  /* Steps of training runs, and of recipes, have no pages of their own. */
+  const known = (index, name) => index.models.some(([own]) => own === name);
+
   async function graphOfCheckpoint(index, record, of, values) {
     const names = Object.keys(record.models);
     const models = await Promise.all(names.map((name) => R.model(name).catch(() => null)));
     const bases = new Set(models.filter((each) => each && names.includes(each.base)).map((each) => each.base));
-    const node = (name, column) => ({ id: 'm ' + name, label: name, note: record.models[name].slice(0, 12), href: R.to('model', name), column });
+    const node = (name, column) => ({ id: 'm ' + name, label: name, note: record.models[name].slice(0, 12), href: known(index, name) ? R.to('model', name) : undefined, column });
     const wide = bases.size > 0 && bases.size < names.length;
     const nodes = names.map((name) => node(name, bases.has(name) || !wide ? 0 : 1));
     const end = wide ? 2 : 1;
