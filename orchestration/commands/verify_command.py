@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from assets.work.damage import MODELS, need_fault, plan_repair
-from assets.work.stored_names import resolve_name
+from assets.work.stored_names import HEX, resolve_name
 from merge_ops.errors import Fault, SettingsError, did_you_mean
 from orchestration.commands.catalog_store import open_store
 from orchestration.commands.console import print_json, progress_bar
@@ -130,7 +130,7 @@ def _hashed(store: ArtifactStore, kind: str, digest: str, bar: "Progress") -> tu
 
 
 def _refs(store: ArtifactStore, there: set[Name]) -> list[tuple[str, str, str, str]]:
-    """What is wrong with refs of every catalog, and with the store's own notes."""
+    """What is wrong with refs of every catalog, with marks, and with the store's own notes."""
     rows: list[tuple[str, str, str, str]] = []
     for stored in store.upkeep.all_refs():
         catalog = stored.catalog or "–"
@@ -139,6 +139,7 @@ def _refs(store: ArtifactStore, there: set[Name]) -> list[tuple[str, str, str, s
         elif (stored.ref.kind, stored.ref.digest) not in there:
             problem = f"points to {stored.ref.kind} {stored.ref.digest}, which is not there"
             rows.append((catalog, stored.ref.asset, stored.ref.partition or "–", problem))
+    rows += [("–", key, "", f"counts as withdrawn: {e}") for key, e in store.marks.unreadable()]
     return [*rows, *(("–", key, "", problem) for key, problem in store.upkeep.note_faults())]
 
 
@@ -190,13 +191,29 @@ def _chosen(
     known = [name for name in names if kind is None or name[0] == kind]
     chosen: set[Name] = set()
     for text in named:
-        matches = {name for name in known if len(text) >= LEAST and name[1].startswith(text)}
-        if not matches:
-            named_so = resolve_name(store, text)
-            matches = {(named_so.kind, named_so.digest)} & set(known)
-        if not matches:
-            faults.append(Fault("NAME", f"is {text!r}, which is nothing of kind {kind}"))
-        chosen |= matches
+        found = _named(store, known, text)
+        if not found:
+            of = f" of kind {kind}" if kind else ""
+            few = f"; give at least {LEAST} characters of a digest"
+            none = f"; {store.uri} has no such artifact{of}"
+            faults.append(Fault("NAME", f"is {text!r}{few if len(text) < LEAST else none}"))
+        chosen |= found
     if faults:
         raise SettingsError("ronghe verify", faults)
     return [name for name in known if not named or name in chosen]
+
+
+def _named(store: ArtifactStore, known: Sequence[Name], text: str) -> set[Name]:
+    """What a digest's first characters or a name of the catalog stand for, among what is known."""
+    from resources.errors import MissingArtifactError
+
+    matches = {name for name in known if len(text) >= LEAST and name[1].startswith(text)}
+    if matches:
+        return matches
+    try:
+        found = resolve_name(store, text)
+    except MissingArtifactError:
+        if set(text) <= HEX:
+            return set()
+        raise
+    return {(found.kind, found.digest)} & set(known)
