@@ -16,9 +16,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 def verify(
     digests: Annotated[
         list[str] | None,
-        typer.Argument(
-            help="Only these: names as `ronghe ls` prints them, or digests' beginnings."
-        ),
+        typer.Argument(help="Only these: names, digests, or a digest's first characters."),
     ] = None,
     kind: Annotated[
         str | None, typer.Option(help="Only artifacts of this kind, such as checkpoint.")
