@@ -73,7 +73,8 @@ def run_init(folder: Path, beginning: Beginning, as_json: bool = False) -> None:
     if as_json:
         wrote = [str(catalog / place) for place in sorted(files)]
         print_json({"catalog": str(catalog), "wrote": wrote, **_told(models, faulty)})
-    say(console, texts.next_steps(str(folder), suite, beginning.language).rstrip("\n"))
+    for line in texts.next_steps(str(folder), suite, beginning.language).rstrip("\n").split("\n"):
+        say(console, line)
     if faulty:
         raise SystemExit(1)
 
