@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from assets.site.answer_views import answer_views
 from assets.site.boards import board, board_rows, load_suites, suite_view, suites_of_rows
 from assets.site.changes import Failure, changes_of
+from assets.site.composition_views import composition_views
 from assets.site.facts import CatalogFacts
 from assets.site.licence_views import licence_views
 from assets.site.model_views import model_views
@@ -22,6 +23,7 @@ from assets.site.view import (
     BoardRow,
     CatalogView,
     CheckpointView,
+    CompositionView,
     ModelView,
     RecipeView,
     SplitScores,
@@ -86,12 +88,15 @@ def collect_view(
     checkpoints: list[CheckpointView] = []
     recipes: list[RecipeView] = []
     studies: list[StudyView] = []
+    compositions: list[CompositionView] = []
     for name, recipe in facts.recipes.items():
         suite = digests.get(recipe.suite)
         made = checkpoint_views(store, name, recipe, suite, seen, problems)
         checkpoints += made
         recipes.append(recipe_view(store, name, recipe, len(made), problems))
-        studies += study_views(store, name, recipe, problems)
+        searched = study_views(store, name, recipe, problems)
+        studies += searched
+        compositions += composition_views(store, name, recipe, searched)
     recipes += broken_recipes(facts)
     marks = withdrawals(store)
     resting = _resting(store, marks, [*models, *checkpoints])
@@ -115,6 +120,7 @@ def collect_view(
         recipes=tuple(recipes),
         checkpoints=tuple(checkpoints),
         studies=tuple(studies),
+        compositions=tuple(compositions),
         changes=changes,
         hidden=hidden,
         licences=licences,

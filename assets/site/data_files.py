@@ -73,6 +73,7 @@ def _records(view: CatalogView) -> dict[str, list[dict[str, Any]]]:
         "recipes": [_plain(each) for each in view.recipes],
         "checkpoints": [_plain(each) for each in view.checkpoints],
         "studies": [_plain(each) for each in view.studies],
+        "compositions": [_plain(each) for each in view.compositions],
     }
 
 
@@ -84,6 +85,8 @@ def _plain(record: Any) -> dict[str, Any]:
 def _value(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
+    if isinstance(value, tuple) and value and is_dataclass(value[0]):
+        return [asdict(each) for each in value]
     if isinstance(value, Mapping):
         return {key: _value(each) for key, each in value.items()}
     return value
@@ -121,6 +124,10 @@ def _index(view: CatalogView, places: Mapping[str, list[int]]) -> dict[str, Any]
             [each.recipe, each.experts, place]
             for each, place in zip(view.studies, places["studies"], strict=True)
         ],
+        "compositions": [
+            [each.recipe, each.experts, place]
+            for each, place in zip(view.compositions, places["compositions"], strict=True)
+        ],
     }
 
 
@@ -143,6 +150,7 @@ def _site(view: CatalogView) -> dict[str, Any]:
             "recipes": len(view.recipes),
             "checkpoints": len(view.checkpoints),
             "studies": len(view.studies),
+            "compositions": len(view.compositions),
         },
     }
 

@@ -7,7 +7,7 @@ from assets.work.collecting import Contest
 from assets.work.entries import UpstreamModel
 from merge_ops.recipes import Steps
 
-SITE_VERSION = 2
+SITE_VERSION = 3
 """Raised when the same catalog and store would give other pages: the site is rendered again."""
 
 

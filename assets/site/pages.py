@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from assets.site.changes import KINDS
 from assets.site.data_files import data_files, packed
+from assets.site.reasons import reasons
 from assets.site.texts import TEXTS
 from assets.site.view import CatalogView, Change
 
@@ -49,7 +50,7 @@ def site_files(view: CatalogView) -> Iterator[tuple[str, bytes]]:
     for path, data in static_files():
         yield path, data
     yield from data_files(view)
-    name, data = packed("texts", TEXTS)
+    name, data = packed("texts", {**TEXTS, "reasons": reasons()})
     yield name, data
 
 

@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from assets.site.composition_views import course_view
 from assets.site.facts import CatalogFacts, RecipeFacts
 from assets.site.scores_seen import SeenScores, rounded
 from assets.site.view import (
@@ -118,6 +119,7 @@ def recipe_view(
         cosines=_cosines(store, sets, problems),
         title=result.title or "",
         description=result.description or "",
+        course=course_view(store, name, recipe, problems),
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from assets.site.pages import environment, moment
+from assets.site.reasons import in_chinese
 from assets.site.texts import TEXTS
 from assets.site.view import BoardRow, CatalogView, Change, LicenceView, RecipeView
 
@@ -51,6 +52,7 @@ def report_html(view: CatalogView, options: ReportOptions) -> str:
         options=options,
         policy=POLICY,
         w=words,
+        own=in_chinese if options.language == "zh" else str,
         as_of=as_of(view),
         crowned=crowned(view, options),
         boards=[

@@ -169,12 +169,56 @@ class ChampionView:
 
 
 @dataclass(frozen=True)
+class CourseView:
+    """Scores over the steps of a training run: of the steps themselves, and of windows over them.
+
+    A point is (newest step, mean, low, high); `merged` goes by coefficient.
+    """
+
+    run: str
+    raw: Rows
+    merged: tuple[tuple[str, Rows], ...]
+
+
+@dataclass(frozen=True)
+class PartView:
+    """A part of a composition: a step, what kind of step that is, and what it made of one set.
+
+    `sources` are models and earlier steps, by name; `weights` are those of a soup's members. The
+    digest is empty where nothing is made yet.
+    """
+
+    name: str
+    kind: str
+    method: str
+    sources: tuple[str, ...]
+    weights: tuple[tuple[str, float], ...] = ()
+    digest: str = ""
+    at: str = ""
+    by: str = ""
+
+
+@dataclass(frozen=True)
+class CompositionView:
+    """What a recipe makes of one expert set in several steps, or as mixture, soup or window.
+
+    `parts` are in the order of the file, the result last; `made` are its points with digests.
+    """
+
+    recipe: str
+    experts: str
+    parts: tuple[PartView, ...]
+    made: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
 class RecipeView:
     """A recipe: its file as a document, its points, and its champion.
 
     `documents` are its steps, the last one its result. `coefficients` are the ids of its points
     with the values that each stands for. `cosines` tell for expert sets how task vectors relate:
-    names, rows of the matrix, such rows by layer. `title` and `description` are for people.
+    names, rows of the matrix, such rows by layer. `title` and `description` are for people. A
+    `course` has a recipe of windows over a training run.
     """
 
     name: str
@@ -191,6 +235,7 @@ class RecipeView:
     broken: str = ""
     title: str = ""
     description: str = ""
+    course: CourseView | None = None
 
 
 @dataclass(frozen=True)
@@ -263,6 +308,7 @@ class CatalogView:
     recipes: tuple[RecipeView, ...] = ()
     checkpoints: tuple[CheckpointView, ...] = ()
     studies: tuple[StudyView, ...] = ()
+    compositions: tuple[CompositionView, ...] = ()
     changes: tuple[Change, ...] = ()
     hidden: int = 0
     licences: tuple[LicenceView, ...] = ()

@@ -131,7 +131,8 @@ def plan_repair(
 
     `bad` artifacts go, each for a reason; of them, what was made from `wrong` ones goes too, and
     refs that cannot be read, and those that point to nothing. A champion's ref stays where another
-    ref has its checkpoint made again. What a later release wrote stays.
+    ref has its checkpoint made again. What a later release wrote stays, and so do marks of
+    withdrawals that cannot be read: without one of them what was withdrawn would be used again.
     """
     upkeep, repair = store.upkeep, Repair()
     repair.artifacts = sorted(bad)
@@ -150,6 +151,7 @@ def plan_repair(
         elif stored.ref is None or not _stays(stored.ref, there, again):
             repair.keys.append(stored.key)
     repair.keys += [key for key, _ in upkeep.note_faults()]
+    repair.left += [str(fault) for _, fault in store.marks.unreadable()]
     repair.keys += [upkeep.manifest_key(*name) for name in sorted(gone)]
     return repair
 

@@ -1,5 +1,6 @@
 """What a catalog has in a store, name by name, for people. Knows no Dagster."""
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -97,7 +98,15 @@ def list_names(
         for ref in chosen
     ]
     order = {kind: place for place, kind in enumerate(MADE)}
-    return sorted(listed, key=lambda each: (order.get(each.kind, len(order)), each.name))
+    return sorted(
+        listed, key=lambda each: (order.get(each.kind, len(order)), _by_number(each.name))
+    )
+
+
+def _by_number(name: str) -> list[tuple[int, str]]:
+    """A key of order in which `run@200` stands before `run@1000`."""
+    parts = re.split(r"(\d{1,18})", name)
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in parts]
 
 
 def _asset(ref: "Ref") -> str:

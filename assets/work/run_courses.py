@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     Points = list[tuple[int, Mean]]
 
 FILE, PICTURE = "course.json", "course.png"
+RAW = "the step itself"
+"""What rows call the raw steps, beside the coefficients of windows."""
 VERSION = 1
 """Raised where the same scores would give another course."""
 
@@ -50,7 +52,7 @@ class Course:
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a row for each step and window, rising by step, in percent with 95 % intervals."""
-        named = [("the step itself", self.raw), *self.merged.items()]
+        named = [(RAW, self.raw), *self.merged.items()]
         rows = [
             {
                 "newest step": step,

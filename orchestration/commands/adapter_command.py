@@ -15,7 +15,7 @@ from merge_ops.jobs.adapter_average import plan_average, write_average
 from merge_ops.recipes import Recipe, load_steps
 from merge_ops.sources import Adapter, read_adapter
 from merge_ops.stream import torch_threads
-from orchestration.commands.console import PlainConsole, progress_bar
+from orchestration.commands.console import PlainConsole, print_json, progress_bar
 from orchestration.commands.input_digests import check_unchanged, hash_model
 from orchestration.commands.local_models import (
     find_places,
@@ -28,7 +28,11 @@ from orchestration.settings import how_to_compute
 
 
 def run_adapter_average(
-    config: Path, out: Path, factor_wise: bool, follow_links: bool = False
+    config: Path,
+    out: Path,
+    factor_wise: bool,
+    follow_links: bool = False,
+    as_json: bool = False,
 ) -> None:
     """Write the averaged adapter into `out`, all of it or nothing."""
     how = how_to_compute("ronghe merge-adapters")
@@ -43,6 +47,9 @@ def run_adapter_average(
         task = bar.add_task("averaging", total=len(plan.tensors))
         write_average(plan, FolderSink(stage), lambda done, _: bar.update(task, completed=done))
         check_unchanged(each.checkpoint.source for each in adapters)
+    if as_json:
+        print_json({"out": str(out), "ranks": dict(plan.ranks), "bytes": plan.nbytes})
+        return
     ranks = sorted(set(plan.ranks.values()))
     told = str(ranks[0]) if len(ranks) == 1 else f"{ranks[0]} to {ranks[-1]}"
     console.print(

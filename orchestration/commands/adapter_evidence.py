@@ -1,6 +1,5 @@
 """Is an adapter in a checkpoint? Its own tensors are asked, first byte by byte, then by weight."""
 
-import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -8,7 +7,7 @@ from merge_ops.checkpoints import Checkpoint
 from merge_ops.errors import CheckpointError
 from merge_ops.stream import StreamSettings
 from orchestration.commands.compared_models import open_compared
-from orchestration.commands.console import PlainConsole, say
+from orchestration.commands.console import PlainConsole, print_json, say
 
 if TYPE_CHECKING:
     from merge_ops.provenance.inspecting import CandidateEvidence
@@ -48,7 +47,7 @@ def show_adapter_evidence(
     exact = difference.same_tensors
     if as_json:
         document = {"fused_exactly": exact, "tensors": len(changed), **found.to_json()}
-        print(json.dumps(document, ensure_ascii=False, indent=2))  # noqa: T201
+        print_json(document)
     else:
         _print(checkpoint, adapter, exact, len(changed), evidence)
     return exact or evidence.answer == "in it"

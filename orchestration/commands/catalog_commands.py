@@ -54,11 +54,12 @@ def score(
     ] = None,
     concurrent: Annotated[int, typer.Option(min=1, help="Requests at a time.")] = 1,
     max_length: Annotated[int, typer.Option(min=2, help="The most tokens it reads.")] = 4096,
+    as_json: AsJson = False,
 ) -> None:
     """Score a model that is served already, by vLLM or another OpenAI-compatible server."""
     from orchestration.commands.score_command import run_score
 
-    run_score(suite, endpoint, model, tokenizer, csv, concurrent, max_length)
+    run_score(suite, endpoint, model, tokenizer, csv, concurrent, max_length, as_json)
 
 
 @app.command()
@@ -66,11 +67,12 @@ def refresh(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be made, its GB and minutes.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Observe the upstream models and re-merge and re-score what any change touches."""
     from orchestration.commands import refresh_command as commands
 
-    (commands.refresh_dry_run if dry_run else commands.refresh)()
+    (commands.refresh_dry_run if dry_run else commands.refresh)(as_json)
 
 
 @app.command()

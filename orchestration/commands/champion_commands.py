@@ -18,8 +18,7 @@ from merge_ops.errors import Fault, SettingsError, did_you_mean
 from orchestration.announcements import announce
 from orchestration.catalogs.catalog_name import named_settings
 from orchestration.commands.catalog_store import open_store
-from orchestration.commands.console import PlainConsole, marked, say
-from orchestration.commands.list_command import print_json
+from orchestration.commands.console import PlainConsole, marked, print_json, say
 from orchestration.commands.site_command import renew_site
 from orchestration.commands.store_tables import SHORT, make_console, print_table
 from orchestration.settings import Settings, load_settings

@@ -63,6 +63,8 @@ FollowLinks = Annotated[
     typer.Option("--follow-links", help="Read links out of a model's folder: in your own folders."),
 ]
 
+AsJson = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
+
 
 class _MergeCommand(TyperCommand):
     """`ronghe merge` takes the options of mergekit-yaml beside its own."""
@@ -107,6 +109,7 @@ def merge(
         bool, typer.Option("--no-verify", help="Do not ask transformers whether OUT loads.")
     ] = False,
     follow_links: FollowLinks = False,
+    as_json: AsJson = False,
     block: Annotated[int, typer.Option(hidden=True)] = 0,
 ) -> None:
     """Merge CONFIG into OUT. A `sweep` writes OUT/<coefficient>/ for every point.
@@ -119,7 +122,7 @@ def merge(
 
     settings = MergeOptions(threads, device, memory, shard_size, block or None, masks)
     settings = replace(settings, force=force, seed=seed, strict=strict, verify=not no_verify)
-    settings = replace(settings, follow_links=follow_links)
+    settings = replace(settings, follow_links=follow_links, as_json=as_json)
     run_merge(config, out, settings)
 
 
@@ -188,6 +191,7 @@ def extract_lora(
         list[str] | None, typer.Option(help="No tensors that match this regular expression.")
     ] = None,
     follow_links: FollowLinks = False,
+    as_json: AsJson = False,
 ) -> None:
     """Extract a LoRA adapter from FINETUNED by truncated SVD, for PEFT or as `base+adapter`."""
     from merge_ops.jobs.extraction_plan import ExtractionSettings
@@ -196,7 +200,7 @@ def extract_lora(
 
     most = read("ronghe extract-lora", "--rank", rank, lambda text: whole(text, 1, 1_000_000))
     kept = ExtractionSettings(most, distribute_scale, tuple(include or ()), tuple(exclude or ()))
-    run_extraction(finetuned, base, out, kept, follow_links)
+    run_extraction(finetuned, base, out, kept, follow_links, as_json)
 
 
 @app.command()
@@ -207,11 +211,12 @@ def merge_adapters(
         bool, typer.Option("--factor-wise", help="Average A and B each for itself (not exact).")
     ] = False,
     follow_links: FollowLinks = False,
+    as_json: AsJson = False,
 ) -> None:
     """Average the LoRA adapters that CONFIG lists as models into one adapter, exactly."""
     from orchestration.commands.adapter_command import run_adapter_average
 
-    run_adapter_average(config, out, factor_wise, follow_links)
+    run_adapter_average(config, out, factor_wise, follow_links, as_json)
 
 
 @app.command()
@@ -221,11 +226,12 @@ def restore_expert(
     merged: Annotated[str, typer.Option(help="What emr made, with lambda 1.")],
     base: Annotated[str, typer.Option(help="The base model of that merge.")],
     masks: Annotated[Path, typer.Option(help="The folder of its masks (`merge --masks`).")],
+    as_json: AsJson = False,
 ) -> None:
     """Restore one EXPERT of a merge by emr from the shared checkpoint, its mask and its scale."""
     from orchestration.commands.emr_command import run_restoration
 
-    run_restoration(expert, out, merged, base, masks)
+    run_restoration(expert, out, merged, base, masks, as_json)
 
 
 app.add_typer(mixture_app)

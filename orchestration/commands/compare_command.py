@@ -8,8 +8,7 @@ from assets.work.suite_files import load_suite
 from merge_ops.errors import Fault, SettingsError, did_you_mean
 from orchestration.commands import champion_commands
 from orchestration.commands.catalog_store import open_store
-from orchestration.commands.console import PlainConsole, say
-from orchestration.commands.list_command import print_json
+from orchestration.commands.console import PlainConsole, print_json, say
 from orchestration.commands.store_tables import SHORT, make_console, print_table
 from orchestration.settings import load_settings
 

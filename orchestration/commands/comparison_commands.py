@@ -58,11 +58,12 @@ def protection_key(
     no_scales: Annotated[
         bool, typer.Option("--no-scales", help="Orders and signs alone: for float16.")
     ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
     """Write a new key for `protect:` steps, which keep a model's function and hide its weights."""
     from orchestration.commands.protection_command import write_key
 
-    write_key(path, kinds or [], not no_scales)
+    write_key(path, kinds or [], not no_scales, as_json)
 
 
 @app.command(epilog="Example:  ronghe verify-merge ./merged --recipe recipe.yaml")

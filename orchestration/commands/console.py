@@ -4,14 +4,17 @@ Names of files, tensors and models come from strangers. Here no text is markup, 
 character (escape sequences, changes of direction, bells) is printed as it is written in a string.
 """
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
 from merge_ops.errors import shown
+from orchestration.settings import first_set
 
 if TYPE_CHECKING:  # a plan draws no bar, and its start is counted
     from rich.progress import Progress, ProgressColumn
@@ -20,13 +23,13 @@ if TYPE_CHECKING:  # a plan draws no bar, and its start is counted
 class PlainConsole(Console):
     """A plain console takes no text as markup and prints control characters as escapes.
 
-    Colours are given by `style` or by a `rich.text.Text`. `width` is of an output that is no
-    terminal.
+    Colours are given by `style` or by a `rich.text.Text`. Where the output is no terminal it has
+    `least_width` columns or more, or those of COLUMNS.
     """
 
     def __init__(self, stderr: bool = False, least_width: int = 0) -> None:
         super().__init__(stderr=stderr, markup=False, highlight=False, emoji=False)
-        if not self.is_terminal and self.width < least_width:
+        if not self.is_terminal and self.width < least_width and not first_set(("COLUMNS",)):
             self.width = least_width
 
     def render(
@@ -44,6 +47,36 @@ def say(console: Console, text: object, style: str = "") -> None:
     """Print one line as it is: it is not broken where the terminal ends, nor where a name says."""
     line = text if isinstance(text, Text) else Text(shown(text), style)
     console.print(line, soft_wrap=True)
+
+
+def print_json(document: Any) -> None:
+    """Print plain data as JSON on the standard output, and nothing else.
+
+    Characters that are none of ASCII stay as they are, but for those that a terminal obeys or
+    cannot write. A number that is none, or endless, is null: JSON has neither.
+    """
+    import typer
+
+    text = json.dumps(_finite(document), ensure_ascii=False, indent=2, allow_nan=False)
+    typer.echo(
+        "\n".join(each if each.isprintable() else _obeyed(each) for each in text.split("\n"))
+    )
+
+
+def _obeyed(line: str) -> str:
+    return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in line)
+
+
+def _finite(document: Any) -> Any:
+    """The same data with null for each number that JSON cannot write."""
+    if isinstance(document, float):
+        return document if math.isfinite(document) else None
+    if isinstance(document, Mapping):
+        given = cast("Mapping[Any, Any]", document)
+        return {key: _finite(each) for key, each in given.items()}
+    if isinstance(document, list | tuple):
+        return [_finite(each) for each in cast("list[Any]", document)]
+    return document
 
 
 def marked(mark: str, style: str, text: object) -> Text:

@@ -1,6 +1,5 @@
 """`ronghe diff`: two checkpoints side by side, in words or as JSON."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from rich.table import Table
 from merge_ops.errors import shown
 from merge_ops.stream import StreamSettings
 from orchestration.commands.compared_models import open_compared
-from orchestration.commands.console import PlainConsole, progress_bar, say
+from orchestration.commands.console import PlainConsole, print_json, progress_bar, say
 from orchestration.settings import how_to_compute
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ def run_diff(first: str, second: str, options: DiffOptions) -> None:
             lambda done, total: bar.update(task, completed=done, total=total),
         )
     if options.as_json:
-        print(json.dumps(found.to_json(), ensure_ascii=False, indent=2))  # noqa: T201
+        print_json(found.to_json())
     else:
         _print(found)
     if not found.same:

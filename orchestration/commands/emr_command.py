@@ -7,7 +7,7 @@ from rich.console import Console
 
 from merge_ops.checkpoints import FolderSink, FolderSource
 from merge_ops.errors import Fault, SettingsError
-from orchestration.commands.console import PlainConsole, progress_bar
+from orchestration.commands.console import PlainConsole, print_json, progress_bar
 from orchestration.commands.input_digests import check_unchanged, prove_models
 from orchestration.commands.local_models import open_models
 from orchestration.commands.output_folder import check_output, staged
@@ -53,7 +53,9 @@ def write_masks_into(console: Console, plan: "Plan", masks: Path) -> None:
         console.print(f"scale of {expert.name}: {scale:.6g}", soft_wrap=True)
 
 
-def run_restoration(expert: str, out: Path, merged: str, base: str, masks: Path) -> None:
+def run_restoration(
+    expert: str, out: Path, merged: str, base: str, masks: Path, as_json: bool = False
+) -> None:
     """Write one expert's approximation into `out`, all of it or nothing."""
     from merge_ops.jobs.emr_masks import open_masks, restore
 
@@ -75,6 +77,9 @@ def run_restoration(expert: str, out: Path, merged: str, base: str, masks: Path)
             lambda done, whole: bar.update(task, completed=done, total=whole),
         )
         check_unchanged([*digests, mask_source])
+    if as_json:
+        print_json({"expert": _name_in(mask_file.experts, expert), "out": str(out)})
+        return
     console.print(f"{expert} in {out}, as far as emr keeps it", soft_wrap=True)
 
 

@@ -10,8 +10,7 @@ from assets.work.sharing.outgoing import Outgoing, check_outgoing, outgoing_file
 from assets.work.stored_names import Named, names_of, open_named, resolve_name
 from orchestration.catalogs.titles import read_titles
 from orchestration.commands.catalog_store import open_store
-from orchestration.commands.console import PlainConsole, marked, progress_bar, say
-from orchestration.commands.list_command import print_json
+from orchestration.commands.console import PlainConsole, marked, print_json, progress_bar, say
 from orchestration.commands.output_folder import check_output, check_space, staged
 from orchestration.commands.path_command import written
 from orchestration.commands.store_tables import SHORT, make_list_console, print_table, size_text

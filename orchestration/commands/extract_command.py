@@ -10,7 +10,7 @@ from merge_ops.errors import shown
 from merge_ops.jobs.extraction_plan import ExtractionSettings, plan_extraction
 from merge_ops.jobs.lora_extraction import ExtractionReport, extract
 from merge_ops.stream import torch_threads
-from orchestration.commands.console import PlainConsole, progress_bar
+from orchestration.commands.console import PlainConsole, print_json, progress_bar
 from orchestration.commands.input_digests import check_unchanged, prove_models
 from orchestration.commands.local_models import open_models
 from orchestration.commands.output_folder import check_output, staged
@@ -18,7 +18,12 @@ from orchestration.settings import how_to_compute
 
 
 def run_extraction(
-    tuned: str, base: str, out: Path, settings: ExtractionSettings, follow_links: bool = False
+    tuned: str,
+    base: str,
+    out: Path,
+    settings: ExtractionSettings,
+    follow_links: bool = False,
+    as_json: bool = False,
 ) -> None:
     """Write an adapter into `out`, all of it or nothing, and print how near it comes."""
     how = how_to_compute("ronghe extract-lora")
@@ -33,6 +38,9 @@ def run_extraction(
         sink = FolderSink(stage)
         report = extract(plan, sink, lambda done, _: bar.update(task, completed=done))
         check_unchanged(digests)
+    if as_json:
+        print_json({"out": str(out), **report.to_json()})
+        return
     _print_report(PlainConsole(), report)
 
 

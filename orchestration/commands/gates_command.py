@@ -1,6 +1,5 @@
 """`ronghe gates`: gates of a mixture's routers, measured on its base, and where prompts go."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from assets.work.gating import Base, Measured, Running, gates_of, routes_of
 from merge_ops.calibration import gate_cautions, write_gates
 from merge_ops.errors import ChangedInputError, Fault, OutputError, SettingsError
 from orchestration.commands.cautions import refuse_cautions, show_cautions
-from orchestration.commands.console import progress_bar, say
+from orchestration.commands.console import print_json, progress_bar, say
 from orchestration.commands.extras import require
 from orchestration.commands.input_digests import content_digest
 from orchestration.commands.local_models import find_places, folders_of, path_of
@@ -82,8 +81,7 @@ def run_gates(recipe: Path, options: GateOptions) -> None:
     if options.as_json:
         told = {"mode": measured.mode, "key": measured.key, **report.to_json()}
         told["cautions"] = [str(each) for each in cautions]
-        notes_out = make_list_console()
-        notes_out.print_json(json.dumps(told, ensure_ascii=False))
+        print_json(told)
         return
     _show(notes, report, measured)
     show_cautions(notes, cautions)

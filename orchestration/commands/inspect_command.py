@@ -1,6 +1,5 @@
 """`ronghe inspect`: what a folder is, in words or as JSON, without Dagster, torch or a store."""
 
-import json
 from dataclasses import replace
 from os.path import isfile as is_file
 from pathlib import Path
@@ -13,7 +12,7 @@ from merge_ops.checkpoints import ByteSource, FolderSource
 from merge_ops.checkpoints.folder_facts import further_faults, model_facts
 from merge_ops.checkpoints.folder_verdict import KINDS, FolderReading, FolderVerdict, read_folder
 from merge_ops.errors import RongheError, shown
-from orchestration.commands.console import PlainConsole, marked, say
+from orchestration.commands.console import PlainConsole, marked, print_json, say
 
 _SHOWN = 8
 
@@ -29,7 +28,7 @@ def show_folder(path: Path, as_json: bool, follow_links: bool = False) -> None:
     facts = model_facts(source, reading)
     if as_json:
         document = {**verdict.to_json(), "model": facts.to_json() if facts else None}
-        print(json.dumps(document, indent=2))  # noqa: T201
+        print_json(document)
     else:
         _print(verdict, reading, facts.to_json() if facts else {})
     if not verdict.mergeable:

@@ -1,6 +1,5 @@
 """`ronghe leaderboard`: every live model and candidate, side by side, and what to do next."""
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from assets.work.published_evidence import read_evidence
 from merge_ops.errors import Fault, SettingsError, did_you_mean
 from orchestration.catalogs.titles import read_titles
 from orchestration.commands.catalog_store import open_store
-from orchestration.commands.console import PlainConsole, marked, say
+from orchestration.commands.console import PlainConsole, marked, print_json, say
 from orchestration.commands.evidence_tables import print_evidence
 from orchestration.commands.leaderboard_table import as_csv, as_json, sorted_rows, tables
 from orchestration.settings import load_settings
@@ -111,7 +110,7 @@ def _write_evidence(store: "ArtifactStore", artifact: "Artifact", options: Board
         raise SettingsError("ronghe leaderboard", [Fault("--evidence", problem)])
     found = _evidence(store, artifact)
     wanted = {k: each for k, each in found.items() if options.suite in (None, k)}
-    sys.stdout.write(json.dumps(wanted, ensure_ascii=True, indent=1) + "\n")
+    print_json(wanted)
 
 
 def _print_imported(console: PlainConsole, artifact: "Artifact") -> None:

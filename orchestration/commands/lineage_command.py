@@ -1,6 +1,5 @@
 """`ronghe lineage` and `ronghe impact`: what a checkpoint is made of, what a model went into."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from assets.work.manifests import COST
 from assets.work.store_cards import scores_of
 from merge_ops.provenance.licences import NO_ADVICE
 from orchestration.commands.catalog_store import open_store
-from orchestration.commands.console import PlainConsole, marked, say
+from orchestration.commands.console import PlainConsole, marked, print_json, say
 from orchestration.commands.store_tables import make_console, print_table, size_text
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ def show_lineage(name: str, as_json: bool) -> None:
             "cost": manifest.get(COST),
             "scores": scores,
         }
-        print(json.dumps(document, indent=2, ensure_ascii=False))  # noqa: T201
+        print_json(document)
         return
     console = make_console()
     for line in tree_lines(standing.ancestry):
@@ -59,7 +58,7 @@ def show_impact(model: str, as_json: bool) -> None:
     found = impact(store, model)
     if as_json:
         listed = [asdict(each) for each in found]
-        print(json.dumps({"of": model, "descendants": listed}, indent=2, ensure_ascii=False))  # noqa: T201
+        print_json({"of": model, "descendants": listed})
         return
     console = make_console()
     if not found:

@@ -1,14 +1,13 @@
 """`ronghe ls` and `ronghe show`: what the catalog has in its store, and one of it."""
 
-import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from assets.work.listing import MADE, Listed, list_names
 from assets.work.withdrawal import told
 from merge_ops.errors import Fault, SettingsError, did_you_mean
 from orchestration.commands.catalog_store import open_store
-from orchestration.commands.console import PlainConsole, marked, say
+from orchestration.commands.console import PlainConsole, marked, print_json, say
 from orchestration.commands.store_tables import SHORT, make_list_console, size_text
 
 if TYPE_CHECKING:
@@ -82,13 +81,6 @@ def run_show(name: str, as_json: bool = False) -> None:
         say(console, marked("withdrawn:", "red", told(view.withdrawn)))
     say(console, "Load it:    ronghe path " + quoted(name))
     say(console, "As a folder: ronghe pull " + quoted(name) + " OUT")
-
-
-def print_json(document: Any) -> None:
-    """Print plain data as JSON, with each character that is none of ASCII as it is."""
-    import typer
-
-    typer.echo(json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False))
 
 
 def quoted(name: str) -> str:

@@ -6,8 +6,7 @@ from assets.work.virtual_checkpoints import bytes_of, materialize
 from merge_ops.errors import Fault, SettingsError
 from merge_ops.stream import StreamSettings
 from orchestration.commands.catalog_store import open_store
-from orchestration.commands.console import PlainConsole, progress_bar
-from orchestration.commands.list_command import print_json
+from orchestration.commands.console import PlainConsole, print_json, progress_bar
 from orchestration.commands.store_tables import size_text
 from orchestration.settings import load_settings
 from resources.store import Artifact, ArtifactStore

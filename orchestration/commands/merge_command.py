@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -15,7 +15,7 @@ from merge_ops.plans import Plan, StepPlans, plan_steps
 from merge_ops.recipes import Steps
 from merge_ops.stream import StreamSettings, arithmetic_kind, can_do_without_torch, check_settings
 from orchestration.commands.cautions import cautions_of, refuse_cautions, show_cautions
-from orchestration.commands.console import PlainConsole, progress_bar
+from orchestration.commands.console import PlainConsole, print_json, progress_bar
 from orchestration.commands.extras import require
 from orchestration.commands.input_digests import check_unchanged, places_of, prove_models
 from orchestration.commands.local_models import (
@@ -52,6 +52,7 @@ class MergeOptions:
     strict: bool = False
     verify: bool = True
     follow_links: bool = False
+    as_json: bool = False
 
 
 def run_merge(config: Path, out: Path, options: MergeOptions) -> None:
@@ -144,10 +145,34 @@ def _write(
             from orchestration.commands.emr_command import write_masks_into
 
             write_masks_into(console, plan, options.masks)
+    if options.as_json:
+        print_json(_document(out, plans, report))
+        return
     console.print(
         f"{len(folders)} checkpoint(s) in {out}: {report.bytes_written / 1e6:,.1f} MB written in"
         f" {report.seconds:.1f} s ({report.megabytes_per_second:,.0f} MB/s read and written)"
     )
+
+
+def _document(out: Path, plans: StepPlans, report: "MergeReport") -> dict[str, Any]:
+    """What was written, as plain data."""
+    result = plans.result
+    return {
+        "recipe": result.recipe.name,
+        "method": result.method.name,
+        "checkpoints": [
+            {
+                "coefficient": each.coefficient,
+                "folder": str(out / each.coefficient if result.recipe.sweep else out),
+                "plan": each.digest,
+            }
+            for each in result.outputs
+        ],
+        "warnings": [str(each) for each in cautions_of(plans.plans)],
+        "bytes_read": report.bytes_read,
+        "bytes_written": report.bytes_written,
+        "seconds": report.seconds,
+    }
 
 
 def _with_digests(planned: StepPlans, opened: Mapping[str, Checkpoint], device: str) -> StepPlans:

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 from assets.work.stored_names import Named, open_named, resolve_name
 from assets.work.withdrawal import rests_on, told
 from orchestration.commands.catalog_store import open_store
-from orchestration.commands.console import PlainConsole, marked, progress_bar, say
-from orchestration.commands.list_command import print_json
+from orchestration.commands.console import PlainConsole, marked, print_json, progress_bar, say
 from resources.store import Artifact, ArtifactStore
 
 if TYPE_CHECKING:

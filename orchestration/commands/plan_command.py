@@ -1,6 +1,5 @@
 """`ronghe plan`: what merging one mergekit-style file would do, without Dagster or a store."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from merge_ops.plans import Plan, plan_steps
 from merge_ops.plans.plan import GRADIENTS
 from merge_ops.recipes import Steps, load_steps
 from orchestration.commands.cautions import cautions_of, refuse_cautions, show_cautions
-from orchestration.commands.console import PlainConsole, say
+from orchestration.commands.console import PlainConsole, print_json, say
 from orchestration.commands.local_models import Download, open_models
 from orchestration.commands.plan_tables import parameter_table, window_lines
 from orchestration.commands.run_places import KnownPlaces
@@ -45,7 +44,7 @@ def show_plan(
 
         *earlier, result = [plan_json(plan) for plan in plans]
         document = {**result, "earlier_steps": earlier} if earlier else result
-        console.print_json(json.dumps(document, ensure_ascii=False))
+        print_json(document)
     else:
         for plan in plans:
             _print_plan(console, plan)

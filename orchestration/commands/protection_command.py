@@ -7,10 +7,10 @@ from pathlib import Path
 
 from merge_ops.errors import OutputError
 from merge_ops.symmetries.keys import KINDS, new_key
-from orchestration.commands.console import PlainConsole, say
+from orchestration.commands.console import PlainConsole, print_json, say
 
 
-def write_key(path: Path, kinds: Sequence[str], scaled: bool) -> None:
+def write_key(path: Path, kinds: Sequence[str], scaled: bool, as_json: bool = False) -> None:
     """Write a new key; a file that is there is never overwritten. Raises OutputError."""
     key = new_key(kinds or tuple(KINDS), scaled)
     try:
@@ -22,6 +22,9 @@ def write_key(path: Path, kinds: Sequence[str], scaled: bool) -> None:
         raise OutputError(f"{path} cannot be written ({error.strerror})") from error
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(json.dumps(key.to_json(), indent=2) + "\n")
+    if as_json:
+        print_json({"path": str(path), "kinds": key.kinds, "digest": key.digest})
+        return
     console = PlainConsole()
     say(console, f"{path}: a key for {', '.join(key.kinds)}, {key.digest[:12]}")
     say(console, "Keep it secret and keep a copy: with it the protection is undone bit for bit")

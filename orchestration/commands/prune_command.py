@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from assets.work.pruning import parse_keep, prune
 from orchestration.commands.catalog_store import open_store
-from orchestration.commands.console import say
-from orchestration.commands.list_command import print_json
+from orchestration.commands.console import print_json, say
 from orchestration.commands.store_tables import SHORT, make_console, print_table, size_text
 from orchestration.settings import load_settings
 

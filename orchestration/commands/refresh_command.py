@@ -1,10 +1,11 @@
 """`ronghe refresh`: what it prints. The command line registers it."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from assets.work import names
-from orchestration.commands.console import PlainConsole
+from orchestration.commands.console import PlainConsole, print_json
 from orchestration.commands.leaderboard_command import PLAIN_WIDTH
 from orchestration.commands.leaderboard_command import leaderboard as leaderboard
 from orchestration.commands.store_tables import print_table, size_text
@@ -33,37 +34,36 @@ COLUMNS = ("made", "up to date")
 """Columns that are shown even where they hold nothing but zeros."""
 
 
-def refresh() -> None:
+def refresh(as_json: bool = False) -> None:
     """Observe the upstream models and run what any change touches, in this process."""
     from orchestration.refreshing.refresh import open_instance
     from orchestration.refreshing.refresh import refresh as run
 
-    console, settings = _console(), load_settings()
+    console, settings = _console(as_json), load_settings()
     print_smallest_differences(console, settings)
     with open_instance(settings) as instance:
         report = run(instance, settings, console)
-    _print_counts(console, report)
-    for note in report.notes:
-        console.print(f"note: {note}", soft_wrap=True)
-    for failure in by_cause(report.failures):
-        text = f"failed: {failure}"
-        console.print(text, style="red", soft_wrap=True)
-    if report.failures:
-        log = settings.dagster_home / "logs" / "refresh.log"
-        note = f"What failed is tried again by the next refresh. The whole log: {log}"
-        console.print(note, soft_wrap=True)
-    _print_late(console, report)
+    log = settings.dagster_home / "logs" / "refresh.log"
+    if as_json:
+        print_json({**_document(report), "log": str(log)})
+    else:
+        _print_counts(console, report)
+        _print_notes(console, report)
+        if report.failures:
+            note = f"What failed is tried again by the next refresh. The whole log: {log}"
+            console.print(note, soft_wrap=True)
+        _print_late(console, report)
     if report.failures or report.late:
         raise SystemExit(1)
 
 
-def refresh_dry_run() -> None:
+def refresh_dry_run(as_json: bool = False) -> None:
     """Say what a refresh would make, how large it is and how long it takes; make nothing."""
     from orchestration.catalogs import load_catalog
     from orchestration.refreshing.forecast import forecast
     from orchestration.refreshing.refresh import look_ahead, open_instance
 
-    console, settings = _console(), load_settings()
+    console, settings = _console(as_json), load_settings()
     with open_instance(settings) as instance:
         standing, report = look_ahead(instance, settings, console)
         recipes = load_catalog(settings.catalog).recipes
@@ -71,13 +71,49 @@ def refresh_dry_run() -> None:
             names.merged_checkpoint(name) for name, each in recipes.items() if each.kept != "all"
         }
         found = forecast(instance, standing, virtual)
-    _print_forecast(console, found)
+    if as_json:
+        rows = [asdict(each) for each in _in_order(found)]
+        print_json({"assets": rows, "notes": report.notes, "failures": by_cause(report.failures)})
+    else:
+        _print_forecast(console, found)
+        _print_notes(console, report)
+    if report.failures:
+        raise SystemExit(1)
+
+
+def _print_notes(console: "Console", report: "RefreshReport") -> None:
     for note in report.notes:
         console.print(f"note: {note}", soft_wrap=True)
     for failure in by_cause(report.failures):
         console.print(f"failed: {failure}", style="red", soft_wrap=True)
-    if report.failures:
-        raise SystemExit(1)
+
+
+def _document(report: "RefreshReport") -> dict[str, Any]:
+    """What was done and what is left, as plain data."""
+    counted = sorted(report.counts.items(), key=lambda item: _order(item[0]))
+    return {
+        "assets": {
+            asset: {_key(name): number(count) for name, number in STANDING.items()}
+            for asset, count in counted
+        },
+        "expert_sets_merged": _sets_merged(report),
+        "partitions_made": report.rerun,
+        "dagster_runs": report.runs,
+        "seconds": report.seconds,
+        "notes": report.notes,
+        "failures": by_cause(report.failures),
+        "late": report.late,
+        "daemon": report.daemon,
+        "other_runs": report.others,
+    }
+
+
+def _key(column: str) -> str:
+    return column.replace(" ", "_")
+
+
+def _in_order(found: "Sequence[Forecast]") -> "list[Forecast]":
+    return sorted(found, key=lambda each: _order(each.asset))
 
 
 def _print_forecast(console: "Console", found: "Sequence[Forecast]") -> None:
@@ -88,7 +124,7 @@ def _print_forecast(console: "Console", found: "Sequence[Forecast]") -> None:
             "not known" if each.nbytes is None else size_text(each.nbytes),
             "not known" if each.seconds is None else _minutes(each.seconds),
         )
-        for each in sorted(found, key=lambda each: _order(each.asset))
+        for each in _in_order(found)
     ]
     if not rows:
         console.print("everything is up to date: a refresh would make nothing")
@@ -135,37 +171,43 @@ def _places(places: Sequence[str]) -> str:
     return f"{', '.join(places[:MOST_PLACES])}{f' and {more} more' if more > 0 else ''}: "
 
 
-def _console() -> PlainConsole:
-    """A console; where the output is no terminal, as wide as the leaderboard's."""
-    return PlainConsole(least_width=PLAIN_WIDTH)
+def _console(as_json: bool) -> PlainConsole:
+    """A console; where the output is no terminal, as wide as the leaderboard's.
+
+    Where the standard output is for JSON, it writes on the other one.
+    """
+    return PlainConsole(stderr=as_json, least_width=PLAIN_WIDTH)
+
+
+STANDING: "Mapping[str, Callable[[AssetCount], int]]" = {
+    "made": lambda count: len(count.rerun - count.failed),
+    "up to date": lambda count: count.up_to_date,
+    "stale": lambda count: len(count.stale),
+    "missing": lambda count: len(count.missing),
+    "running elsewhere": lambda count: len(count.elsewhere),
+    "failed": lambda count: len(count.failed),
+}
+"""How many partitions of an asset stand how."""
 
 
 def _print_counts(console: "Console", report: "RefreshReport") -> None:
     """Print how the partitions of each asset stand; columns of zeros alone are left out."""
     from rich.table import Table
 
-    columns = {
-        "made": lambda count: len(count.rerun - count.failed),
-        "up to date": lambda count: count.up_to_date,
-        "stale": lambda count: len(count.stale),
-        "missing": lambda count: len(count.missing),
-        "running elsewhere": lambda count: len(count.elsewhere),
-        "failed": lambda count: len(count.failed),
-    }
     rows = sorted(report.counts.items(), key=lambda item: _order(item[0]))
-    shown = [c for c in columns if c in COLUMNS or any(columns[c](count) for _, count in rows)]
+    shown = [c for c in STANDING if c in COLUMNS or any(STANDING[c](count) for _, count in rows)]
     table = Table(title="partitions", title_justify="left")
     for column in ("asset", *shown):
         table.add_column(column, justify="left" if column == "asset" else "right")
     for asset, count in rows:
-        table.add_row(asset, *(str(columns[column](count)) for column in shown))
+        table.add_row(asset, *(str(STANDING[column](count)) for column in shown))
     console.print(table)
     for kind, title in ((names.MERGED_CHECKPOINT, "merged checkpoints"), (names.SCORES, "scores")):
         counts = _counts_of(report, kind)
-        told = [(sum(map(columns[column], counts)), column) for column in shown]
+        told = [(sum(map(STANDING[column], counts)), column) for column in shown]
         words = [f"{number} {column}" for number, column in told if number or column in COLUMNS]
         console.print(f"{title}: {', '.join(words)}")
-    console.print(_sets_sentence(report))
+    console.print(f"expert sets merged: {', '.join(_sets_merged(report)) or 'none'}")
     console.print(f"{report.rerun} partitions in {report.runs} runs, {report.seconds:.1f} s")
 
 
@@ -199,8 +241,7 @@ def _counts_of(report: "RefreshReport", kind: str) -> "list[AssetCount]":
     return [count for asset, count in report.counts.items() if names.kind_of(asset) == kind]
 
 
-def _sets_sentence(report: "RefreshReport") -> str:
+def _sets_merged(report: "RefreshReport") -> list[str]:
     """Which expert sets were merged again."""
     grids = _counts_of(report, names.MERGED_CHECKPOINT)
-    sets = sorted({str(key).split("|")[1] for count in grids for key in count.rerun})
-    return f"expert sets merged: {', '.join(sets) or 'none'}"
+    return sorted({str(key).split("|")[1] for count in grids for key in count.rerun})

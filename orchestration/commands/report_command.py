@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from merge_ops.errors import Fault, OutputError, SettingsError, did_you_mean
-from orchestration.commands.console import say
-from orchestration.commands.list_command import print_json
+from orchestration.commands.console import print_json, say
 from orchestration.commands.site_command import collect_site
 from orchestration.commands.store_tables import make_console, size_text
 from orchestration.options import one_of, read

@@ -1,6 +1,5 @@
 """`ronghe reproduce`: a checkpoint is planned and merged again, and its bytes are compared."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from merge_ops.errors import (
 )
 from merge_ops.provenance.hub_card import CARD_FILE, Part, Reproduction, from_card
 from orchestration.commands.catalog_store import open_store
-from orchestration.commands.console import PlainConsole, marked, progress_bar, say
+from orchestration.commands.console import PlainConsole, marked, print_json, progress_bar, say
 from orchestration.commands.input_digests import content_digest, prove_models
 from orchestration.commands.local_models import open_models
 from orchestration.options import read, size
@@ -238,7 +237,7 @@ def _report(remade: "Remade", as_json: bool) -> None:
             "different": list(remade.different),
             "files": dict(remade.files),
         }
-        print(json.dumps(document, indent=2, ensure_ascii=False))  # noqa: T201
+        print_json(document)
         return
     console, short = PlainConsole(), remade.digest[:12]
     if remade.same:

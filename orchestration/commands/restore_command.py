@@ -10,8 +10,7 @@ from merge_ops.checkpoints import FolderSink
 from merge_ops.jobs.restoring import copy_files
 from orchestration.catalogs.titles import read_titles
 from orchestration.commands.catalog_store import open_store
-from orchestration.commands.console import PlainConsole, progress_bar
-from orchestration.commands.list_command import print_json
+from orchestration.commands.console import PlainConsole, print_json, progress_bar
 from orchestration.commands.output_folder import check_output, check_space, staged
 from orchestration.commands.path_command import warn_of_withdrawal, written
 from orchestration.settings import load_settings

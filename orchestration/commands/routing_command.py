@@ -8,8 +8,7 @@ from eval_ops.errors import PairingError
 from merge_ops.errors import Fault, SettingsError, did_you_mean
 from orchestration.commands.catalog_store import open_store
 from orchestration.commands.champion_commands import contest_of
-from orchestration.commands.console import say
-from orchestration.commands.list_command import print_json
+from orchestration.commands.console import print_json, say
 from orchestration.commands.store_tables import make_console, print_table
 from orchestration.settings import load_settings
 

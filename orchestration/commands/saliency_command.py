@@ -1,6 +1,5 @@
 """`ronghe moe-saliency`: what each moe_expert of a mixture does on calibration texts."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from assets.work.moe_measuring import moe_statistics_of
 from merge_ops.calibration.moe_statistics import MoeStatistics, write_moe_statistics
 from merge_ops.errors import ChangedInputError, Fault, SettingsError
 from orchestration.commands.calibration_texts import read_texts
-from orchestration.commands.console import PlainConsole, progress_bar, say
+from orchestration.commands.console import PlainConsole, print_json, progress_bar, say
 from orchestration.commands.extras import require
 from orchestration.commands.gates_command import check_place, running_on, write_png
 from orchestration.commands.input_digests import content_digest
@@ -61,7 +60,7 @@ def run_saliency(reference: str, texts: Path, options: SaliencyOptions) -> None:
     if options.picture is not None:
         _write_picture(options.picture, found)
     if options.as_json:
-        make_list_console().print_json(json.dumps(_plain(found)))
+        print_json(_plain(found))
         return
     console = make_list_console()
     if memoized:

@@ -1,11 +1,12 @@
 """`ronghe score`: a suite put to a model that somebody serves already."""
 
 import csv
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from merge_ops.errors import Fault, SettingsError
-from orchestration.commands.console import PlainConsole, progress_bar
+from orchestration.commands.console import PlainConsole, print_json, progress_bar
 from orchestration.commands.store_tables import make_console, print_table
 from orchestration.settings import load_settings
 
@@ -23,6 +24,7 @@ def run_score(
     table: Path | None,
     concurrent: int,
     max_length: int,
+    as_json: bool = False,
 ) -> None:
     """Score a served model, and show its scores; with `table` write them as CSV too.
 
@@ -60,7 +62,11 @@ def run_score(
         settings = load_settings()
         device = choose_device(settings.device)
         scores = with_later_scores(checked, scores, device, settings.threads)
-    _show(scores, f"{model} at {url}, suite {checked.name}")
+    if as_json:
+        rows = [asdict(each) for each in scores.scores]
+        print_json({"model": model, "endpoint": url, "suite": checked.name, "scores": rows})
+    else:
+        _show(scores, f"{model} at {url}, suite {checked.name}")
     if table is not None:
         _write(scores, model, table)
 

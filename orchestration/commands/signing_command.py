@@ -9,9 +9,9 @@ from assets.work.stored_names import LOADABLE, Named, open_named, resolve_name
 from assets.work.withdrawal import read_each
 from merge_ops.errors import Fault, SettingsError
 from orchestration.commands.catalog_store import open_store
-from orchestration.commands.console import PlainConsole, progress_bar, say
+from orchestration.commands.console import PlainConsole, print_json, progress_bar, say
 from orchestration.commands.extras import require
-from orchestration.commands.list_command import print_json, quoted
+from orchestration.commands.list_command import quoted
 from orchestration.commands.path_command import warn_of_withdrawal, written
 from orchestration.commands.store_tables import SHORT, make_console, print_table
 from resources.store import Artifact, ArtifactStore

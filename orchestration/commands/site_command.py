@@ -1,13 +1,12 @@
 """`ronghe site`: the catalog as static pages, in the store or in a folder."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from merge_ops.errors import OutputError
 from orchestration.catalogs.catalog_name import named_settings
 from orchestration.commands.catalog_store import open_store
-from orchestration.commands.console import say
+from orchestration.commands.console import print_json, say
 from orchestration.commands.store_tables import make_console, size_text
 from orchestration.settings import Settings, load_settings
 
@@ -40,7 +39,7 @@ def run_site(out: Path | None, as_json: bool) -> None:
             "unchanged": site.memoized,
             "problems": dict(site.view.problems),
         }
-        print(json.dumps(told, ensure_ascii=False))  # noqa: T201
+        print_json(told)
         return
     console = make_console()
     say(console, f"catalog site  {first}")

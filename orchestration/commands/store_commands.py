@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 from assets.work.names import present_name, refs_of
 from merge_ops.errors import Fault, SettingsError, did_you_mean
 from orchestration.commands.catalog_store import open_store
-from orchestration.commands.console import progress_bar
-from orchestration.commands.list_command import print_json
+from orchestration.commands.console import print_json, progress_bar
 from orchestration.commands.store_tables import (
     SHORT,
     make_console,

@@ -1,6 +1,5 @@
 """`ronghe inspect SUSPECT --against MODELS`: is one of these models in it, and how sure is that?"""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ from merge_ops.errors import Fault, SettingsError, shown
 from merge_ops.progress import Progress
 from merge_ops.stream import StreamSettings
 from orchestration.commands.compared_models import open_compared
-from orchestration.commands.console import PlainConsole, progress_bar, say
+from orchestration.commands.console import PlainConsole, print_json, progress_bar, say
 from orchestration.commands.extras import require
 from orchestration.settings import how_to_compute
 
@@ -65,7 +64,7 @@ def show_suspect(suspect: str, suspicion: Suspicion) -> None:
             counted,
         )
     if suspicion.as_json:
-        print(json.dumps(found.to_json(), ensure_ascii=False, indent=2))  # noqa: T201
+        print_json(found.to_json())
     else:
         _print(found)
     if any(each.answer == "in it" for each in found.candidates):

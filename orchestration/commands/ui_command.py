@@ -10,8 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from merge_ops.errors import Fault, SettingsError
-from orchestration.commands.console import PlainConsole, say
-from orchestration.commands.list_command import print_json
+from orchestration.commands.console import PlainConsole, print_json, say
 from orchestration.commands.page_guard import LOOPBACK, PageGuard
 from orchestration.refreshing.refresh import prepare_home
 from orchestration.settings import load_settings, share_dagster_home

@@ -15,7 +15,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 @app.command()
 def verify(
     digests: Annotated[
-        list[str] | None, typer.Argument(help="Only these, by digest or its first characters.")
+        list[str] | None,
+        typer.Argument(help="Only these: names, digests, or a digest's first characters."),
     ] = None,
     kind: Annotated[
         str | None, typer.Option(help="Only artifacts of this kind, such as checkpoint.")
@@ -49,9 +50,7 @@ def verify(
 
 @app.command()
 def doctor(
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print what the machine has and lacks as JSON.")
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say what this machine lacks, and compare Dagster and the store. Exit status 1 if they differ.
 

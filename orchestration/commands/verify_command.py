@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from assets.work.damage import MODELS, need_fault, plan_repair
+from assets.work.stored_names import HEX, resolve_name
 from merge_ops.errors import Fault, SettingsError, did_you_mean
 from orchestration.commands.catalog_store import open_store
-from orchestration.commands.console import progress_bar
-from orchestration.commands.list_command import print_json
+from orchestration.commands.console import print_json, progress_bar
 from orchestration.commands.store_tables import (
     LEAST,
     SHORT,
@@ -25,7 +25,7 @@ Name = tuple[str, str]
 
 
 def verify(
-    digests: Sequence[str],
+    named: Sequence[str],
     kind: str | None,
     repair: bool = False,
     made: bool = False,
@@ -33,21 +33,22 @@ def verify(
 ) -> None:
     """Hash the chosen artifacts again, all by default, and look at refs and notes beside them.
 
-    With `repair`, what is bad is set aside. With `made`, what was made from the chosen artifacts
-    is set aside too, sound or not. Status 1 when something is not as published, and stays so.
-    Raises SettingsError for an artifact that is not there.
+    `named` are names of the catalog, digests, or their first characters. With `repair`, what is
+    bad is set aside. With `made`, what was made from the chosen artifacts is set aside too, sound
+    or not. Status 1 when something is not as published, and stays so. Raises SettingsError for an
+    artifact that is not there, MissingArtifactError for a name that stands for nothing.
     """
     console, store = make_console(), open_store()
     console.quiet = as_json
-    if made and not (digests and repair):
+    if made and not (named and repair):
         problem = "needs --repair, and the digests of what everything else was made from"
         raise SettingsError("ronghe verify", [Fault("--made-from", problem)])
     names = store.upkeep.manifests()
-    chosen = _chosen(store, names, digests, kind)
+    chosen = _chosen(store, names, named, kind)
     manifests = store.upkeep.read_manifests(names if repair else chosen)
     bad, wrong, later, nbytes = _look(console, store, chosen, manifests)
     rows = [(*name, problem) for name, problem in sorted({**bad, **later}.items())]
-    refs = [] if digests or kind else _refs(store, set(names))
+    refs = [] if named or kind else _refs(store, set(names))
     if rows:
         print_table(console, "not as published", ("kind", "digest", "problem"), rows)
     if refs:
@@ -129,7 +130,7 @@ def _hashed(store: ArtifactStore, kind: str, digest: str, bar: "Progress") -> tu
 
 
 def _refs(store: ArtifactStore, there: set[Name]) -> list[tuple[str, str, str, str]]:
-    """What is wrong with refs of every catalog, and with the store's own notes."""
+    """What is wrong with refs of every catalog, with marks, and with the store's own notes."""
     rows: list[tuple[str, str, str, str]] = []
     for stored in store.upkeep.all_refs():
         catalog = stored.catalog or "–"
@@ -138,6 +139,7 @@ def _refs(store: ArtifactStore, there: set[Name]) -> list[tuple[str, str, str, s
         elif (stored.ref.kind, stored.ref.digest) not in there:
             problem = f"points to {stored.ref.kind} {stored.ref.digest}, which is not there"
             rows.append((catalog, stored.ref.asset, stored.ref.partition or "–", problem))
+    rows += [("–", key, "", f"counts as withdrawn: {e}") for key, e in store.marks.unreadable()]
     return [*rows, *(("–", key, "", problem) for key, problem in store.upkeep.note_faults())]
 
 
@@ -173,9 +175,13 @@ def _repair(
 
 
 def _chosen(
-    store: ArtifactStore, names: Sequence[Name], digests: Sequence[str], kind: str | None
+    store: ArtifactStore, names: Sequence[Name], named: Sequence[str], kind: str | None
 ) -> list[Name]:
-    """(kind, digest) of every artifact asked for. Raises SettingsError for what is not there."""
+    """(kind, digest) of every artifact asked for.
+
+    Raises SettingsError for a kind or digests that are not there, MissingArtifactError for a name
+    that stands for nothing.
+    """
     kinds = sorted({each for each, _ in names})
     faults: list[Fault] = []
     if kind is not None and kind not in kinds:
@@ -183,14 +189,31 @@ def _chosen(
         there = ", ".join(kinds) or "nothing"
         faults.append(Fault("--kind", f"is {kind!r}.{hint} {store.uri} holds {there}"))
     known = [name for name in names if kind is None or name[0] == kind]
-    for digest in digests:
-        matches = [pair for pair in known if pair[1].startswith(digest)]
-        if len(digest) < LEAST:
-            problem = f"is {digest!r}; give at least {LEAST} characters of a digest"
-            faults.append(Fault("DIGEST", problem))
-        elif not matches:
+    chosen: set[Name] = set()
+    for text in named:
+        found = _named(store, known, text)
+        if not found:
             of = f" of kind {kind}" if kind else ""
-            faults.append(Fault("DIGEST", f"is {digest!r}; {store.uri} has no such artifact{of}"))
+            few = f"; give at least {LEAST} characters of a digest"
+            none = f"; {store.uri} has no such artifact{of}"
+            faults.append(Fault("NAME", f"is {text!r}{few if len(text) < LEAST else none}"))
+        chosen |= found
     if faults:
         raise SettingsError("ronghe verify", faults)
-    return [pair for pair in known if not digests or pair[1].startswith(tuple(digests))]
+    return [name for name in known if not named or name in chosen]
+
+
+def _named(store: ArtifactStore, known: Sequence[Name], text: str) -> set[Name]:
+    """What a digest's first characters or a name of the catalog stand for, among what is known."""
+    from resources.errors import MissingArtifactError
+
+    matches = {name for name in known if len(text) >= LEAST and name[1].startswith(text)}
+    if matches:
+        return matches
+    try:
+        found = resolve_name(store, text)
+    except MissingArtifactError:
+        if set(text) <= HEX:
+            return set()
+        raise
+    return {(found.kind, found.digest)} & set(known)

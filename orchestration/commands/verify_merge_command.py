@@ -1,6 +1,5 @@
 """`ronghe verify-merge`: is a checkpoint what a recipe gives, and is an adapter in it?"""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from merge_ops.plans import Plan, StepPlans, plan_steps
 from merge_ops.stream import StreamSettings, arithmetic_kind, check_settings
 from merge_ops.working_folders import working_folder
 from orchestration.commands.compared_models import open_compared
-from orchestration.commands.console import PlainConsole, progress_bar, say
+from orchestration.commands.console import PlainConsole, print_json, progress_bar, say
 from orchestration.commands.input_digests import prove_models
 from orchestration.commands.local_models import Download, fetch_models, open_models
 from orchestration.commands.plan_command import concrete_steps
@@ -105,7 +104,7 @@ def _verify_recipe(
     if as_json:
         document = {"checkpoint": checkpoint.name, "plan": digest, **best.to_json()}
         others = {each.coefficient: each.verdict for each in checks[1:]}
-        print(json.dumps({**document, "other_coefficients": others}, indent=2))  # noqa: T201
+        print_json({**document, "other_coefficients": others})
     else:
         _print(checkpoint, plans.result, digest, checks)
     return best.passed

@@ -226,6 +226,8 @@ class _Refresh:
             self.progress.say("looking at the training runs")
             self._look(OBSERVE_RUNS_JOB, UPSTREAM_STEP)
             count.live = self._live(dg.AssetKey(names.RUN_STEP))
+            if (scored := self._report.counts.get(names.RUN_SCORES)) is not None:
+                scored.live = self._live(dg.AssetKey(names.RUN_SCORES))
 
     def _look(self, job_name: str, key: dg.AssetKey) -> None:
         forget_old_looks(self._instance, job_name, key)

@@ -85,6 +85,21 @@ class Marks:
         marks = self._last(digests)
         return {mark.digest: mark for mark in marks if mark is not None and mark.withdrawn}
 
+    def unreadable(self) -> list[tuple[str, DamagedArtifactError]]:
+        """Return (key, fault) of each mark that cannot be read; such a one counts as a withdrawal.
+
+        One of a later release is among them: a LaterReleaseError.
+        """
+        faults: list[tuple[str, DamagedArtifactError]] = []
+        for key in sorted(entry.key for entry in self._place.children(WITHDRAWN)):
+            if not key.endswith(".json"):
+                continue
+            try:
+                self.history(key.rsplit("/", 1)[-1].removesuffix(".json"))
+            except DamagedArtifactError as error:
+                faults.append((key, error))
+        return faults
+
     def _last(self, digests: Iterable[str]) -> list[Mark | None]:
         return read_at_once(self._place, self._current, list(digests))
 

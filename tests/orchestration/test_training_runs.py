@@ -58,6 +58,7 @@ def make_run(root: Path) -> TinyProject:
 def run(project: TinyProject, instance: dg.DagsterInstance) -> dict[str, set[str | None]]:
     report = refresh(instance, project.settings())
     assert report.failures == []
+    assert all(count.up_to_date >= 0 for count in report.counts.values())
     return {asset: count.rerun for asset, count in report.counts.items() if count.rerun}
 
 

@@ -16,12 +16,14 @@
   R.pages.artifact = async () => {
     const [kind, ...id] = R.place();
     const index = await R.load('index');
-    const show = { model, recipe, checkpoint, study }[kind];
+    const show = { model, recipe, checkpoint, study, ...R.further }[kind];
     if (!show || !id.length) throw new Error(kind || 'artifact');
     await show(index, id);
     window.scrollTo(0, 0);
   };
 
+  R.parts = { section, facts, code, note };
+  R.further = {}; /* pages of further files, by kind */
   async function one(index, kind, matches, place) {
     const entry = index[kind].find(matches);
     if (!entry) throw new Error(R.place().join('/'));
@@ -46,8 +48,8 @@
     const suites = R.have('site').suites.filter((suite) => record.scores[suite.name]);
     const children = index.models.filter(([other]) => other !== name).length ? await childrenOf(index, record) : [];
     R.show(
-      record.broken && note('broken', 'bad', record.broken),
-      record.withdrawn && note('withdrawn', 'bad', record.withdrawn),
+      record.broken && note('broken', 'bad', R.own(record.broken)),
+      record.withdrawn && note('withdrawn', 'bad', R.own(record.withdrawn)),
       record.title && R.el('p', { class: 'lead' }, record.title),
       record.description && R.el('p', {}, record.description),
       facts([
@@ -91,7 +93,7 @@
   const licenceLine = (licence, written) => {
     if (!licence) return written || R.say('span', 'not_stated');
     return [licence[2], ' ', R.link(R.say('span', 'page_licences'), 'licences.html'),
-      licence[4].map((duty) => R.el('p', { class: 'note' }, duty))];
+      licence[4].map((duty) => R.el('p', { class: 'note' }, R.own(duty)))];
   };
 
   function scoreTable(suite, test, validation) {
@@ -102,7 +104,7 @@
     if (test.mean) drawn.push([R.t('mean'), test.mean, true]);
     return [R.el('h3', {}, suite.name),
       R.scroll('scores', R.table([['benchmark'], ['test_items', 'number'], ['items', 'number'], ['validation_items', 'number']], rows)),
-      drawn.length > 0 && R.scroll('scores', R.intervals(R.t('scores') + ': ' + suite.name, drawn))];
+      drawn.length > 0 && R.scroll('scores_drawn', R.intervals(R.t('scores') + ': ' + suite.name, drawn))];
   }
 
   function how(shell, python) {
@@ -122,19 +124,22 @@
     const made = index.checkpoints.filter(([, words]) => words === name || words.startsWith(name + ' '));
     made.sort((a, b) => (b[3] ?? -1) - (a[3] ?? -1));
     const studies = index.studies.filter((each) => each[0] === name);
+    const composed = index.compositions.filter((each) => each[0] === name);
     R.show(
-      record.broken && note('broken', 'bad', record.broken),
+      record.broken && note('broken', 'bad', R.own(record.broken)),
       record.title && R.el('p', { class: 'lead' }, record.title),
       record.description && R.el('p', {}, record.description),
       facts([['method', record.method && R.el('code', {}, record.method)], ['suite', record.suite],
         ['checkpoints', String(record.checkpoints)], ['expert_sets', String(record.sets.length)]]),
       section('champion', champion ? [
-        champion.stale && note('stale', 'warn', champion.stale),
+        champion.stale && note('stale', 'warn', R.own(champion.stale)),
         facts([['point', R.link([champion.experts, champion.coefficient].filter(Boolean).join(' ') || name, R.to('checkpoint', champion.digest.slice(0, 12)))],
-          ['digest', R.el('code', {}, champion.digest)], ['since', R.moment(champion.at)], ['because', champion.because], ['by', champion.by],
+          ['digest', R.el('code', {}, champion.digest)], ['since', R.moment(champion.at)], ['because', R.own(champion.because)], ['by', champion.by],
           ['size', R.bytes(champion.nbytes)], ['cost', cost(champion.cost)], ['written', R.say('span', champion.written ? 'yes' : 'virtual')]])]
         : R.say('p', 'no_champion', undefined, { class: 'note' })),
       section('how_to_use', champion && how(record.shell, '')),
+      section('course_of_run', record.course && R.courseOf(record.course)),
+      section('compositions', composed.length > 0 && R.el('ul', {}, composed.map(([of, experts]) => R.el('li', {}, R.link(experts || of, R.to('composition', of, experts)))))),
       section('recipe_file', record.text && code(record.text)),
       section('studies', studies.length > 0 && R.el('ul', {}, studies.map(([of, experts]) => R.el('li', {}, R.link(experts || of, R.to('study', of, experts)))))),
       section('how_experts_relate', record.cosines.map(([names, rows]) => R.scroll('how_experts_relate',
@@ -188,32 +193,37 @@
     const licence = licences.merge.find((each) => each[0] === [record.recipe, record.experts].filter(Boolean).join(' '));
     const values = R.parameters(of, record);
     R.show(
-      record.withdrawn && note('withdrawn', 'bad', record.withdrawn),
-      of && of.champion && of.champion.digest === record.digest && note('champion', 'good', of.champion.because),
+      record.withdrawn && note('withdrawn', 'bad', R.own(record.withdrawn)),
+      of && of.champion && of.champion.digest === record.digest && note('champion', 'good', R.own(of.champion.because)),
       of && of.title && R.el('p', { class: 'lead' }, of.title),
       R.el('p', {}, R.el('a', { class: 'button', href: R.href('compare', short) }, R.say('span', 'compare_with'))),
       facts([['digest', R.el('code', {}, record.digest)],
         ['made_by', joined(found.map((each) => [R.link(each.recipe, R.to('recipe', each.recipe)), ' ', each.experts, ' ', each.coefficient]), R.el('br', {}))],
         ['made_at', R.moment(record.at)], ['by', record.by],
+        ['composition', index.compositions.some((each) => each[0] === record.recipe && each[1] === record.experts) &&
+          R.link(R.say('span', 'how_it_is_composed'), R.to('composition', record.recipe, record.experts))],
         ['cost', of && of.champion && of.champion.digest === record.digest && cost(of.champion.cost)],
         ['licence', licence && [licence[2], ' (', R.say('span', 'decided_by'), ': ', licence[3].join(', '), ')',
-          licence[5].map((conflict) => R.el('p', { class: 'note bad' }, R.mark('conflict', 'bad'), ' ', conflict)),
-          licence[4].map((duty) => R.el('p', { class: 'note' }, duty))]]]),
+          licence[5].map((conflict) => R.el('p', { class: 'note bad' }, R.mark('conflict', 'bad'), ' ', R.own(conflict))),
+          licence[4].map((duty) => R.el('p', { class: 'note' }, R.own(duty)))]]]),
       section('scores', suite && record.test ? scoreTable(suite, record.test, record.validation) : R.say('p', 'no_scores', undefined, { class: 'note' })),
       section('ancestry', R.scroll('ancestry', await graphOfCheckpoint(index, record, of, values)),
         R.el('details', {}, R.say('summary', 'as_table'), R.table([['name'], ['weight'], ['digest']], Object.entries(record.models).map(([name, digest]) =>
-          [R.link(name, R.to('model', name)), R.weight(of, values, name) || '–', R.el('code', {}, digest)])))),
+          [known(index, name) ? R.link(name, R.to('model', name)) : name, R.weight(of, values, name) || '–', R.el('code', {}, digest)])))),
       section('parameters', R.table([['name'], ['value']], R.flat(values).map(([name, value]) => [R.el('code', {}, name), value]))),
       section('warnings', record.warnings.length > 0 && R.el('ul', {}, record.warnings.map((warning) => R.el('li', {}, warning)))),
       section('how_to_use', how(record.digest.slice(0, 12), '')),
       section('recipe_file', of && of.text && code(of.text)));
   }
 
+  /* Steps of training runs, and of recipes, have no pages of their own. */
+  const known = (index, name) => index.models.some(([own]) => own === name);
+
   async function graphOfCheckpoint(index, record, of, values) {
     const names = Object.keys(record.models);
     const models = await Promise.all(names.map((name) => R.model(name).catch(() => null)));
     const bases = new Set(models.filter((each) => each && names.includes(each.base)).map((each) => each.base));
-    const node = (name, column) => ({ id: 'm ' + name, label: name, note: record.models[name].slice(0, 12), href: R.to('model', name), column });
+    const node = (name, column) => ({ id: 'm ' + name, label: name, note: record.models[name].slice(0, 12), href: known(index, name) ? R.to('model', name) : undefined, column });
     const wide = bases.size > 0 && bases.size < names.length;
     const nodes = names.map((name) => node(name, bases.has(name) || !wide ? 0 : 1));
     const end = wide ? 2 : 1;
@@ -267,7 +277,7 @@
       section('course', drawn.length > 1 && R.scroll('course', course(drawn, record.objectives))),
       section('trials', R.scroll('trials', R.table([['trial', 'number'], ...record.objectives.map((each) => [R.el('span', {}, each), 'number']), ['on_front'], ['parameters'], ['problem']],
         rows.map(([number, point, values, , problem]) => [String(number), ...record.objectives.map((_, place) => (values ? R.points(values[place]) : '–')),
-          front.has(number) ? '●' : '', R.el('code', {}, Object.entries(point).map(([key, value]) => key + '=' + value).join(' ')), problem])))));
+          front.has(number) ? '●' : '', R.el('code', {}, Object.entries(point).map(([key, value]) => key + '=' + value).join(' ')), R.own(problem)])))));
   }
   const sum = (values) => (values ? values.reduce((all, each) => all + each, 0) : -1);
 

@@ -128,7 +128,7 @@
         title(row) && [' ', R.el('small', { class: 'why' }, title(row))],
         row.champion && [' ', R.mark('champion', 'good')],
         row.withdrawn && [' ', R.mark('withdrawn', 'bad')],
-        row.stale && [' ', R.mark('stale', 'warn'), R.el('small', { class: 'why' }, ' ', row.stale)]),
+        row.stale && [' ', R.mark('stale', 'warn'), R.el('small', { class: 'why' }, ' ', R.own(row.stale))]),
       R.el('td', {}, R.say('span', 'kind_' + row.kind)),
       R.el('td', { class: 'number' }, R.interval([...row.mean, 1])),
       suite.benchmarks.map((_, column) => R.el('td', { class: 'number' }, R.interval(row.cells[column]))),

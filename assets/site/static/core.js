@@ -52,6 +52,7 @@
     for (const each of root.querySelectorAll('[data-t-label]')) {
       each.setAttribute('aria-label', R.t(each.dataset.tLabel));
     }
+    R.translateOwn(root);
   };
   R.setLanguage = (language) => {
     R.language = language;

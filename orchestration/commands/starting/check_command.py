@@ -7,14 +7,13 @@ sets that together hold each of its experts once.
 
 import dataclasses
 import itertools
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from merge_ops.errors import Caution, FaultsError, RongheError, shown
-from orchestration.commands.console import PlainConsole, marked, say
+from orchestration.commands.console import PlainConsole, marked, print_json, say
 from orchestration.settings import load_settings
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ def run_check(sources: bool, strict: bool, as_json: bool) -> None:
         _plan(catalog, name, steps, opened, found)
     failed = bool(found.faults) or (strict and bool(found.cautions))
     if as_json:
-        print(json.dumps(_document(catalog, found, not failed), ensure_ascii=False))  # noqa: T201
+        print_json(_document(catalog, found, not failed))
     else:
         _print(catalog, found)
     if failed:

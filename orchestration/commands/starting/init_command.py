@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from merge_ops.errors import Fault, SettingsError, did_you_mean
-from orchestration.commands.console import PlainConsole, say
-from orchestration.commands.list_command import print_json
+from orchestration.commands.console import PlainConsole, print_json, say
 from orchestration.commands.starting import first_catalog as texts
 from orchestration.commands.starting.models_text import with_entries, write_over
 from orchestration.commands.starting.new_models import (
@@ -74,7 +73,8 @@ def run_init(folder: Path, beginning: Beginning, as_json: bool = False) -> None:
     if as_json:
         wrote = [str(catalog / place) for place in sorted(files)]
         print_json({"catalog": str(catalog), "wrote": wrote, **_told(models, faulty)})
-    say(console, texts.next_steps(str(folder), suite, beginning.language).rstrip("\n"))
+    for line in texts.next_steps(str(folder), suite, beginning.language).rstrip("\n").split("\n"):
+        say(console, line)
     if faulty:
         raise SystemExit(1)
 

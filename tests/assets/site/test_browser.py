@@ -5,6 +5,7 @@ One site for the module, whose every free text wants to be a program (made_up_ca
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from assets.site.pages import PAGES, render
 from assets.site.publishing import publish_site
 from assets.site.report import ReportOptions, report_html
-from assets.site.view import CatalogView
+from assets.site.view import CatalogView, CompositionView, CourseView, PartView
 from assets.work.scoring import read_scores
 from assets.work.suite_files import load_suite
 from eval_ops.scores import compare, scores_digest
@@ -39,10 +40,22 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> tuple[ScoredStore, Cata
     root = tmp_path_factory.mktemp("hostile")
     scored = filled(root, HOSTILE)
     site = publish_site(scored.store, facts_of(scored, HOSTILE), FAILURES)
-    out = root / "site"
-    render(site.view, out)
-    (out / "report.html").write_text(report_html(site.view, ReportOptions("zh")), "utf-8")
-    return scored, site.view, out
+    view, out = composed(site.view), root / "site"
+    render(view, out)
+    (out / "report.html").write_text(report_html(view, ReportOptions("zh")), "utf-8")
+    return scored, view, out
+
+
+def composed(view: CatalogView) -> CatalogView:
+    """The view with a composition of two steps and a course, of strangers' words too."""
+    first = PartView(HOSTILE, "soup", "greedy", ("e1", HOSTILE), (("e1", 0.5),), "ab" * 32)
+    last = PartView("ties", "merge", "ties", ("base", HOSTILE, "e2"), digest="cd" * 32)
+    composition = CompositionView("ties", HOSTILE, (first, last), (("x=0", "cd" * 32),))
+    raw = tuple((float(step), 0.4 + 0.01 * step, 0.3, 0.8) for step in range(0, 12, 2))
+    windows = ((HOSTILE, raw[2:]), ("default", raw[3:]))
+    ties, *others = view.recipes
+    ties = replace(ties, course=CourseView(HOSTILE, raw, windows))
+    return replace(view, compositions=(composition,), recipes=(ties, *others))
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +74,7 @@ def places(scored: ScoredStore, view: CatalogView) -> list[str]:
         place(("model", "e1")),
         place(("recipe", "ties")),
         place(("recipe", HOSTILE)),
+        place(("composition", "ties", HOSTILE)),
         place(("checkpoint", champion_of(scored)[:12])),
         f"compare.html#{short[0]}/{short[1]}",
         "compare.html#e1/e2",
@@ -159,8 +173,11 @@ def test_the_language_changes_and_the_place_stays(
     assert page.evaluate("document.getElementById('search').value") == "e1"
     show(page, site, "changes.html")  # it is remembered
     assert "本目录中的变更" in page.text()
+    assert "显著高于最佳单个专家“e1”" in page.text()  # our own reasons too
+    assert "is significantly above" not in page.text()
     page.evaluate("document.getElementById('language').click()")
     assert "What changed in this catalog" in page.text()
+    assert "is significantly above that of the best single expert 'e1'" in page.text()
 
 
 def test_two_candidates_are_paired_as_python_pairs_them(
@@ -229,8 +246,10 @@ def test_nothing_serious_is_found_by_axe(
     axe = script.read_text("utf-8")
     scored, view, site = hostile
     found: list[str] = []
-    for where in places(scored, view):
+    for number, where in enumerate(places(scored, view)):
         show(page, site, where)
+        if number % 2:  # every other page in Chinese
+            page.evaluate("window.Ronghe?.setLanguage('zh')")
         page.evaluate(f"(() => {{ {axe}; return 1; }})()")
         page.evaluate("axe.run().then(each => { window.told = each; })")
         page.wait_until("window.told !== undefined")
@@ -240,6 +259,7 @@ def test_nothing_serious_is_found_by_axe(
         )
         assert page.evaluate("window.told.passes.length") > 10
         found += [f"{where}: {each}" for each in told if each[0] in ("serious", "critical")]
+    page.evaluate("localStorage.removeItem('ronghe-language')")
     assert found == []
 
 

@@ -186,6 +186,22 @@ def test_dagsters_page_is_told(program: Program, tmp_path: Path) -> None:
     materialization = event.asset_materialization
     assert materialization is not None
     assert materialization.metadata["champion"].value == "none"
+
+    for options, passed in ((["--undo"], True), ([], False), (["--undo"], True)):
+        again = program("withdraw", bad_digest(program), *options, "--because", f"{WHY} {options}")
+        assert again.exit_code == 0, again.output
+        assert "warning" not in again.stderr
+        with open_instance(named_settings(load_settings())) as instance:
+            history = instance.event_log_storage.get_asset_check_execution_history
+            last, *_ = history(dg.AssetCheckKey(merged, CHECK), limit=1)
+        assert last.evaluation is not None
+        assert last.evaluation.passed is passed
+
+
+def bad_digest(program: Program) -> str:
+    """The digest of the checkpoint that was the champion."""
+    (row,) = (each for each in program.json("ls") if each["name"] == "ties[x=1|e1+e2]")
+    return row["digest"]
     assert WHY in str(materialization.metadata["decision"].value)
 
 

@@ -141,8 +141,8 @@ def test_refs_tell_the_history(program: Program) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["verify", "abc"], "DIGEST is 'abc'; give at least 6 characters of a digest"),
-        (["verify", "0123456789"], "DIGEST is '0123456789'; .* has no such artifact"),
+        (["verify", "abc"], "NAME is 'abc'; give at least 6 characters of a digest"),
+        (["verify", "0123456789"], "NAME is '0123456789'; .* has no such artifact"),
         (["verify", "--kind", "modle"], r"--kind is 'modle'. Did you mean 'model'\? .* model"),
         (["gc", "--grace", "soon"], "--grace is 'soon'; give a number and a unit, such as 90s"),
         (["gc", "--grace", "-1h"], "--grace is '-1h'; give a number"),
@@ -176,3 +176,21 @@ def test_a_store_that_cannot_be_is_said(
         status, out, err = program(*command)
         assert (status, out) == (2, "")
         assert "an artifact store with gs:// is not supported" in err
+
+
+def test_a_mark_that_cannot_be_read_is_told_and_stays(program: Program) -> None:
+    """It counts as a withdrawal: set aside, what was withdrawn would be used again."""
+    artifact = program.publish("model", b"weights")
+    program.store.marks.withdraw(artifact.digest, "bad data")
+    assert program("verify")[0] == 0
+    place, key = program.store.place, f"withdrawn/{artifact.digest}.json"
+    place.delete([key])
+    assert place.create(key, b"{")
+    for options in ((), ("--repair",)):
+        status, out, _ = program("verify", *options)
+        told = " ".join(out.split())
+        assert status == 1
+        assert "the mark is no JSON" in told
+        assert "withdraw the model again where it should stay withdrawn" in told
+    assert "counts as withdrawn" in " ".join(program("verify")[1].split())
+    assert artifact.digest in program.store.marks.withdrawn()

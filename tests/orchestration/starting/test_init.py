@@ -59,6 +59,7 @@ def test_what_is_begun_refreshes_as_it_is(
     status, told = ronghe("init", "mine", "--base", "models/base", *given)
     assert status == 0, told
     assert "ronghe refresh" in told
+    assert "\\n" not in told  # lines, and none escaped
     written = models_of(here / "mine")
     assert written["math"]["source"] == "../../models/math"
     assert written["math"]["licence"] == "apache-2.0"
