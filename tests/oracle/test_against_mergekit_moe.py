@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from orchestration.commands.moe_gates import measured_gates
 
 from merge_ops.checkpoints import FolderSink
 from merge_ops.jobs.assembly import merge
@@ -15,7 +16,6 @@ from merge_ops.recipes import load_steps
 from merge_ops.stream.stream import StreamSettings
 from orchestration.commands.console import PlainConsole
 from orchestration.commands.local_models import open_models
-from orchestration.commands.moe_gates import measured_gates
 from orchestration.settings import how_to_compute
 from tests.checkpoint_factory import read_tensors
 from tests.dense_models import PROMPTS, unfused, write_dense_family
