@@ -22,7 +22,7 @@ from merge_ops.checkpoints.checkpoint import Checkpoint, Stored, TensorSource, s
 from merge_ops.checkpoints.header import ITEM_SIZES, TensorEntry
 from merge_ops.checkpoints.layout import natural_key
 from merge_ops.errors import Caution, Fault
-from merge_ops.recipes.moe_fewer import ALL, MEAN, FewerStep
+from merge_ops.recipes.moe_fewer import ALL, CALIBRATE, MEAN, FewerStep
 from merge_ops.sources.fused_layouts import FusedLayout, is_router, layout_of, router_of
 
 if TYPE_CHECKING:
@@ -298,10 +298,10 @@ def _cautions(
     if keep == statistics.experts:
         return
     if step.merges:
-        if step.router != ALL:
+        if step.router not in (ALL, CALIBRATE):
             problem = f"keeps {keep} rows of {statistics.experts} in each router, so tokens choose"
             problem += " otherwise even where merged moe_experts were equal"
-            advice = "`router: all` keeps every row, and makes no file smaller"
+            advice = "`router: calibrate` fits the rows on texts; `all` keeps them, and the size"
             yield Caution(model.name, problem, advice)
         return
     shares = {layer: kept_share(statistics.layers[layer], groups[layer]) for layer in groups}

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import blake3
+
 from merge_ops.errors import Fault, MissingModelError, SettingsError
 
 MOST_BYTES = 256 << 20
@@ -22,6 +24,11 @@ class CalibrationTexts:
 
     file: str
     lines: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def digest(self) -> str:
+        """Return the digest of the lines in their order, whatever the file is called."""
+        return blake3.blake3(json.dumps(self.lines).encode()).hexdigest()
 
     def found(self, read: TextReader) -> CalibrationTexts:
         """Return the same texts with their lines. Raises as `read` does."""
