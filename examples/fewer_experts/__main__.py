@@ -185,7 +185,7 @@ def tokenizer() -> Any:
 
 
 def stretches(name: str) -> list[str]:
-    """Return stretches of a document that have no more than LENGTH bytes; tables of links are one too."""
+    """Return the stretches of a document, of at most LENGTH bytes each."""
     text = (ROOT / "docs" / name).read_text(encoding="utf-8").encode()
     parts = [text[at : at + LENGTH].decode(errors="ignore") for at in range(0, len(text), LENGTH)]
     return [part for part in parts if len(part.encode()) > LENGTH // 2]

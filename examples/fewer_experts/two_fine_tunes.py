@@ -1,4 +1,4 @@
-"""`python -m examples.fewer_experts.two_fine_tunes DIR`: routers of two fine-tunes, merged or fitted.
+"""`python -m examples.fewer_experts.two_fine_tunes DIR`: two fine-tunes of one mixture, merged.
 
 The mixture of this example is trained further on two documents, one each, and the two are averaged
 with their routers merged, the base's, and fitted on stretches of the two documents that are not
@@ -91,7 +91,8 @@ def merged(folder: Path, base: Path, router: str) -> Path:
         "router": router,
     }
     if router == "calibrate":
-        document["texts"] = {str(folder / name): str(folder / f"{name}.jsonl") for name in DOCUMENTS}
+        texts = {name: str(folder / f"{name}.jsonl") for name in DOCUMENTS}
+        document["texts"] = {str(folder / name): file for name, file in texts.items()}
     path, out = folder / f"by-{router}.yaml", folder / f"by-{router}"
     path.write_text(json.dumps(document))
     command(["merge", path, out, "--threads", "1", "--no-verify", "--force"])

@@ -198,7 +198,7 @@ def test_a_protected_model_is_an_asset_and_its_key_is_in_no_store(
     key = tmp_path / "keys" / "my.key.json"
     key.parent.mkdir()
     write_key(key, (), scaled=True)
-    model = {"models": [{"model": "e1"}], "verify": False}
+    model = {"models": [{"model": "base"}], "verify": False}
     project = make_project(tmp_path, {"hidden": {"protect": {"key": str(key)}, **model}}, experts=1)
     back = [{"name": "hidden", **model}, {"protect": {"key": str(key), "undo": True}}]
     back[0]["protect"] = {"key": str(key)}
@@ -206,15 +206,17 @@ def test_a_protected_model_is_an_asset_and_its_key_is_in_no_store(
     write_documents(project, "back", *back)
     assert load_catalog(project.catalog).broken == {}
     job = build_definitions(project.settings()).resolve_implicit_global_asset_job_def()
-    made = [(name, "default|e1") for name in ("hidden/merged_checkpoint", "back/merged_checkpoint")]
-    for asset, partition in [("model", "base"), ("model", "e1"), *made]:
+    made = [
+        (name, "default|base") for name in ("hidden/merged_checkpoint", "back/merged_checkpoint")
+    ]
+    for asset, partition in [("model", "base"), *made]:
         asked = dg.AssetKey(asset.split("/"))
         assert job.execute_in_process(
             instance=instance, asset_selection=[asked], partition_key=partition
         ).success
     store, secret = project.opened_store(), json.loads(key.read_text())["secret"]
     weights = []
-    for asset, partition in (("model", "e1"), *made):
+    for asset, partition in (("model", "base"), *made):
         artifact = resolve(store, asset, partition)
         assert artifact is not None
         weights.append(artifact.read_bytes("model.safetensors"))
