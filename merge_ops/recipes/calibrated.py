@@ -16,6 +16,7 @@ def with_texts(recipe: Recipe, read: TextReader) -> Recipe:
         recipe,
         router=recipe.router and recipe.router.found(read),
         fewer=recipe.fewer and recipe.fewer.found(read),
+        moe=recipe.moe and recipe.moe.found(read),
     )
 
 

@@ -64,6 +64,7 @@ class MeasuredNumbers:
                 self._routers(recipe)
 
     def _gates(self, recipe: "Recipe") -> None:
+        from assets.work.gating import gates_of
         from merge_ops.calibration import Prompts
         from orchestration.commands.gates_command import measured_gates
 
@@ -77,7 +78,11 @@ class MeasuredNumbers:
             self.gates[recipe.name] = embedded_gates(base, prompts)
             return
         running = self._running()
-        measured = measured_gates(base, prompts, step.gate_mode, running, self.console)
+        if step.base_model in self._written:  # our own, which nobody changes
+            with self._bar(f"measuring gates on {base.called}") as tell:
+                measured = gates_of(base, prompts, step.gate_mode, running, tell)
+        else:
+            measured = measured_gates(base, prompts, step.gate_mode, running, self.console)
         self.gates[recipe.name] = measured.gates
 
     def _statistics(self, recipe: "Recipe") -> None:
