@@ -39,6 +39,8 @@ def _structure_of(recipe: Recipe) -> list[Any]:
     Sums of a window's weights and a mixture's seed are there as they are written.
     """
     told: list[Any] = [] if recipe.router is None else [dict(recipe.router.written)]
+    if recipe.router is not None and recipe.router.texts:
+        told.append({name: each.digest for name, each in recipe.router.texts.items()})
     kind = recipe.structure
     if kind is not None:
         step: Any = getattr(recipe, kind)

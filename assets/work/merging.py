@@ -8,7 +8,7 @@ from assets.work import names
 from assets.work.emr_masking import EMR_MASKS, PublishedMasks, publish_masks
 from assets.work.loadability import refuse_unloadable
 from assets.work.manifests import licence_of, output_fields
-from assets.work.mixture_gates import gates_of_mixture
+from assets.work.mixture_numbers import numbers_of_mixture
 from assets.work.pulling import open_models
 from assets.work.resume import carry_out
 from assets.work.reuse import with_reuse
@@ -217,8 +217,9 @@ class _Merger:
         from merge_ops.stream import arithmetic_kind, check_settings
 
         kind = arithmetic_kind(self.settings.device)
-        gates = gates_of_mixture(self.store, self.settings, recipe, models)
-        whole = plan_merge(recipe, models, arithmetic=kind, gates=gates)
+        numbers = numbers_of_mixture(self.store, self.settings, recipe, models)
+        measured = {"gates": numbers.gates, "statistics": numbers.statistics}
+        whole = plan_merge(recipe, models, arithmetic=kind, **measured)
         wanted = [output for output in whole.outputs if output.coefficient in points]
         present = {
             output.coefficient: artifact

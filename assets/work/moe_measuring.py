@@ -37,11 +37,10 @@ def moe_statistics_of(
 
     They are kept in `cache`, or in ~/.cache/ronghe/moe-statistics. Raises EvalError.
     """
-    from eval_ops.running.gates import tokenizer_digest
     from eval_ops.running.moe_saliency import check_texts, unpacked
 
     check_texts(texts)
-    key = moe_key(model.digest, tokenizer_digest(model.folder), texts)
+    key = key_of_statistics(model, texts)
     folder = cache or Path.home() / ".cache" / "ronghe" / "moe-statistics"
     kept = folder / f"{key}.safetensors"
     known = _read(kept, key)
@@ -74,6 +73,13 @@ def moe_statistics_of(
     write_moe_statistics(kept, measured)
     remove_oldest(folder)
     return measured, False
+
+
+def key_of_statistics(model: Base, texts: Sequence[str]) -> str:
+    """Return the digest of what a mixture's statistics on texts are measured from."""
+    from eval_ops.running.gates import tokenizer_digest
+
+    return moe_key(model.digest, tokenizer_digest(model.folder), texts)
 
 
 def _read(path: Path, key: str) -> MoeStatistics | None:

@@ -199,11 +199,8 @@ class MixtureDecoder(Decoder):
         """What the mixture of a layer adds to each prompt's states."""
         import torch
 
-        router = self._float(own.get("mlp.gate.weight", f"the router of layer {layer}"))
-        if tuple(router.shape) != (self.experts, self.hidden):
-            told = f"a router of {list(router.shape)} in layer {layer}"
-            wanted = f"its config.json wants {[self.experts, self.hidden]}"
-            raise CheckpointLoadError(f"{self.folder}: has {told}; {wanted}")
+        named = own.get("mlp.gate.weight", f"the router of layer {layer}")
+        router = self._router(layer, named, entering)
         weights: list[Tensor] = []
         for hidden in entering:
             logits = hidden @ router.T
@@ -227,6 +224,15 @@ class MixtureDecoder(Decoder):
             for place, hidden in enumerate(entering):
                 added[place] += torch.sigmoid(hidden @ gate.T) * self._answer(hidden, shared)
         return added
+
+    def _router(self, layer: int, name: str, entering: "list[Tensor]") -> "Tensor":
+        """The router's rows, [experts, hidden]; `entering` are the states that it is given."""
+        router = self._float(name)
+        if tuple(router.shape) != (self.experts, self.hidden):
+            told = f"a router of {list(router.shape)} in layer {layer}"
+            wanted = f"its config.json wants {[self.experts, self.hidden]}"
+            raise CheckpointLoadError(f"{self.folder}: has {told}; {wanted}")
+        return router
 
     def _weights(self, logits: "Tensor") -> "tuple[Tensor, Tensor]":
         """The weight of each moe_expert for each token, [tokens, experts], and which are chosen."""

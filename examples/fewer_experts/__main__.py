@@ -31,6 +31,11 @@ STEPS: tuple[dict[str, Any], ...] = (
     {"keep": 4, "method": "hc_smoe", "neurons": "matched"},
     {"keep": 4, "method": "hc_smoe", "router": "mean"},
     {"keep": 4, "method": "hc_smoe", "router": "all"},
+    *(
+        {"keep": keep, "method": method, "router": "calibrate"}
+        for keep in (6, 4)
+        for method in ("hc_smoe", "m_smoe")
+    ),
     {"keep": 4, "method": "reap", "experts_per_token": 1},
 )
 
@@ -42,13 +47,12 @@ def main() -> None:
     folder: Path = parser.parse_args().folder
     whole = folder / "whole"
     train(whole)
-    stretches = _stretches(CALIBRATION)[:TEXTS]
-    lines = "".join(json.dumps({"text": text}) + "\n" for text in stretches)
+    chosen = stretches(CALIBRATION)[:TEXTS]
+    lines = "".join(json.dumps({"text": text}) + "\n" for text in chosen)
     (folder / "texts.jsonl").write_text(lines, encoding="utf-8")
     measured = folder / "saliency.safetensors"
-    command = [sys.executable, "-m", "orchestration.commands.cli", "moe-saliency", str(whole)]
-    command += [str(folder / "texts.jsonl"), "--out", str(measured), "--threads", "1"]
-    subprocess.run([*command, "--picture", str(folder / "saliency.png")], check=True, cwd=ROOT)
+    words = ["moe-saliency", whole, folder / "texts.jsonl", "--out", measured, "--threads", "1"]
+    command([*words, "--picture", folder / "saliency.png"])
     before = losses(whole)
     print("| moe_experts | MB | tokens a second | loss, nats a byte | more than whole (95 %) |")
     print("|---|---:|---:|---:|---:|")
@@ -59,6 +63,12 @@ def main() -> None:
         row(", ".join(words), fewer(whole, measured, step, folder), before)
 
 
+def command(words: list[Any]) -> None:
+    """Run a command of `ronghe`."""
+    program = [sys.executable, "-m", "orchestration.commands.cli"]
+    subprocess.run([*program, *map(str, words)], check=True, cwd=ROOT)
+
+
 def fewer(whole: Path, measured: Path, step: dict[str, Any], folder: Path) -> Path:
     """Merge one `moe:` step and return the folder that it wrote."""
     from merge_ops import load_recipe, merge, open_checkpoint, plan_merge
@@ -66,7 +76,12 @@ def fewer(whole: Path, measured: Path, step: dict[str, Any], folder: Path) -> Pa
     name = "-".join(map(str, step.values()))
     path = folder / f"{name}.yaml"
     table = {**step, "statistics": str(measured)}
+    if step.get("router") == "calibrate":
+        table["texts"] = str(folder / "texts.jsonl")
     path.write_text(json.dumps({"moe": table, "models": [{"model": str(whole)}]}))
+    if "texts" in table:
+        command(["merge", path, folder / name, "--threads", "1", "--no-verify", "--force"])
+        return folder / name
     recipe = load_recipe(path).result
     models = {each: open_checkpoint(each) for each in recipe.referenced_models}
     merge(plan_merge(recipe, models), folder / name)
@@ -100,9 +115,9 @@ def train(folder: Path) -> None:
     )  # fmt: skip
     model: Any = MixtralForCausalLM(config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE)
-    tokenizer = _tokenizer()
+    bytes_of = tokenizer()
     texts = "\n".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in SEEN)
-    text = torch.tensor(tokenizer.encode(texts).ids)
+    text = torch.tensor(bytes_of.encode(texts).ids)
     for _ in range(UPDATES):
         starts = torch.randint(len(text) - LENGTH, (BATCH,)).tolist()
         batch = torch.stack([text[start : start + LENGTH] for start in starts])
@@ -112,7 +127,7 @@ def train(folder: Path) -> None:
         optimizer.step()
     model.config.output_router_logits = False
     model.save_pretrained(folder)
-    tokenizer.save(str(folder / "tokenizer.json"))
+    bytes_of.save(str(folder / "tokenizer.json"))
     told = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": LENGTH}
     (folder / "tokenizer_config.json").write_text(json.dumps(told))
 
@@ -121,11 +136,11 @@ def losses(folder: Path) -> list[float]:
     """Return the loss of each stretch of the unseen document, in nats a byte."""
     import torch
 
-    model, tokenizer = _loaded(folder), _tokenizer()
+    model, bytes_of = _loaded(folder), tokenizer()
     found: list[float] = []
     with torch.inference_mode():
-        for text in _stretches(UNSEEN):
-            tokens = torch.tensor([tokenizer.encode(text).ids[:LENGTH]])
+        for text in stretches(UNSEEN):
+            tokens = torch.tensor([bytes_of.encode(text).ids[:LENGTH]])
             found.append(float(model(input_ids=tokens, labels=tokens).loss))
     return found
 
@@ -161,8 +176,8 @@ def _loaded(folder: Path) -> Any:
     return MixtralForCausalLM.from_pretrained(folder).eval()  # pyright: ignore
 
 
-def _tokenizer() -> Any:
-    """A token for each byte."""
+def tokenizer() -> Any:
+    """Return a tokenizer with a token for each byte."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -172,8 +187,8 @@ def _tokenizer() -> Any:
     return made
 
 
-def _stretches(name: str) -> list[str]:
-    """Stretches of a document that have no more than LENGTH bytes; tables of links are one too."""
+def stretches(name: str) -> list[str]:
+    """Return the stretches of a document, of at most LENGTH bytes each."""
     text = (ROOT / "docs" / name).read_text(encoding="utf-8").encode()
     parts = [text[at : at + LENGTH].decode(errors="ignore") for at in range(0, len(text), LENGTH)]
     return [part for part in parts if len(part.encode()) > LENGTH // 2]

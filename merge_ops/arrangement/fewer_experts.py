@@ -11,10 +11,11 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import partial
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from merge_ops.arrangement.fewer_choice import Group, groups_of, kept_share
-from merge_ops.arrangement.fewer_tensors import MeanTensor, RouterRows
+from merge_ops.arrangement.fewer_routers import RouterNumbers
+from merge_ops.arrangement.fewer_tensors import MeanTensor
 from merge_ops.arrangement.layouts import FUSED, axis_faults, laid_out, layouts_in
 from merge_ops.arrangement.matched_neurons import MatchedNeurons
 from merge_ops.calibration.degenerate import spans
@@ -23,8 +24,14 @@ from merge_ops.checkpoints.checkpoint import Checkpoint, Stored, TensorSource, s
 from merge_ops.checkpoints.header import ITEM_SIZES, TensorEntry
 from merge_ops.checkpoints.layout import natural_key
 from merge_ops.errors import Caution, Fault
-from merge_ops.recipes.moe_fewer import ALL, MEAN, FewerStep
+from merge_ops.recipes.moe_fewer import ALL, CALIBRATE, MEAN, FewerStep
 from merge_ops.sources.fused_layouts import FusedLayout, is_router, layout_of, router_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from merge_ops.arrangement.fewer_routers import Groups
 
 COUNTS = {
     "mixtral": ("num_local_experts",),
@@ -58,33 +65,64 @@ class _Mixture:
 
 
 def fewer(
-    model: Checkpoint, step: FewerStep, statistics: MoeStatistics
+    model: Checkpoint,
+    step: FewerStep,
+    statistics: MoeStatistics | None,
+    rows: Mapping[int, NDArray[np.float32]] | None = None,
+    subject: str = "",
 ) -> tuple[Checkpoint, tuple[Caution, ...], list[Fault]]:
     """Return a mixture with fewer moe_experts, what to look at, and every fault.
 
-    With faults the model is returned as it is.
+    `rows` are those that its routers were fitted to, by layer. Without statistics, or without the
+    rows that the step asks for, there is a checkpoint to plan with, of which nothing can be read;
+    `subject` names its recipe. With faults the model is returned as it is.
     """
     mixture, faults = _opened(model)
     if mixture is None:
         return model, (), faults
     faults = list(_faults(mixture, step, statistics))
+    keep = step.number_of(mixture.experts)
+    if not faults and rows is not None and set(rows) != set(mixture.names):
+        told = spans(sorted(rows)), spans(sorted(mixture.names))
+        faults = [Fault("moe.router", f"was fitted in {told[0]}, and has rows in {told[1]}")]
     if faults:
         return model, (), faults
-    keep = step.number_of(mixture.experts)
     if step.matches_neurons:
         mixture = dataclasses.replace(mixture, neurons=MatchedNeurons(mixture.layout.parts))
-    groups = {
-        layer: groups_of(statistics.layers[layer], keep, step.method) for layer in mixture.names
-    }
+    groups = _groups(mixture, step, statistics)
     tied = step.merges and step.router == ALL
     made = model
     if keep < mixture.experts:
-        made = _tied(mixture, step, statistics, groups) if tied else _made(
-            mixture, step, statistics, groups
-        )  # fmt: skip
+        numbers = RouterNumbers(step, statistics, rows, subject)
+        made = _tied(mixture, numbers, groups) if tied else _made(mixture, numbers, groups)
     config = _config(model, mixture.experts if tied else keep, step)
-    cautions = tuple(_cautions(model, step, statistics, groups, keep))
-    return dataclasses.replace(made, config=config), cautions, []
+    cautions = _cautions(model, step, statistics, groups, keep) if statistics else ()
+    return dataclasses.replace(made, config=config), tuple(cautions), []
+
+
+def fewer_groups(
+    model: Checkpoint, step: FewerStep, statistics: MoeStatistics
+) -> tuple[Mapping[int, Groups], Mapping[int, TensorSource]]:
+    """Return the groups that a mixture's moe_experts become, and its routers, by layer.
+
+    The model is one of which `fewer` finds no fault.
+    """
+    mixture, _ = _opened(model)
+    assert mixture is not None  # it has no fault
+    routers = {layer: _source(mixture.model, name) for layer, name in mixture.routers.items()}
+    return _groups(mixture, step, statistics), routers
+
+
+def _groups(
+    mixture: _Mixture, step: FewerStep, statistics: MoeStatistics | None
+) -> Mapping[int, Groups]:
+    """The groups of each layer; without statistics some, of which only the number is right."""
+    keep = step.number_of(mixture.experts)
+    if statistics is None:
+        return {layer: tuple(((at, 1.0),) for at in range(keep)) for layer in mixture.names}
+    return {
+        layer: groups_of(statistics.layers[layer], keep, step.method) for layer in mixture.names
+    }
 
 
 def _opened(model: Checkpoint) -> tuple[_Mixture | None, list[Fault]]:
@@ -139,7 +177,9 @@ def _odd_layers(mixture: _Mixture) -> Iterator[Fault]:
             return
 
 
-def _faults(mixture: _Mixture, step: FewerStep, statistics: MoeStatistics) -> Iterator[Fault]:
+def _faults(
+    mixture: _Mixture, step: FewerStep, statistics: MoeStatistics | None
+) -> Iterator[Fault]:
     """What of the step does not fit the model, or its statistics."""
     name, count, config = mixture.model.name, mixture.experts, mixture.model.config
     for key in COUNTS[str(config["model_type"])]:
@@ -157,9 +197,11 @@ def _faults(mixture: _Mixture, step: FewerStep, statistics: MoeStatistics) -> It
         if asked > slots:
             problem = f"would be {asked} of {slots} moe_experts; write one of 1 to {slots}"
             yield Fault("moe.experts_per_token", problem)
-        if statistics.chosen != chosen:
+        if statistics and statistics.chosen != chosen:
             problem = f"were measured with {statistics.chosen} moe_experts a token; '{name}' has"
             yield Fault("moe.statistics", f"{problem} {chosen}")
+    if statistics is None:
+        return
     if sorted(statistics.layers) != sorted(mixture.names):
         told = spans(sorted(statistics.layers)), spans(sorted(mixture.names))
         problem = f"are of {told[0]}; '{name}' has moe_experts in {told[1]}: they are another's"
@@ -169,12 +211,7 @@ def _faults(mixture: _Mixture, step: FewerStep, statistics: MoeStatistics) -> It
         yield Fault("moe.statistics", f"{problem}: they are another's")
 
 
-def _made(
-    mixture: _Mixture,
-    step: FewerStep,
-    statistics: MoeStatistics,
-    groups: Mapping[int, tuple[Group, ...]],
-) -> Checkpoint:
+def _made(mixture: _Mixture, numbers: RouterNumbers, groups: Mapping[int, Groups]) -> Checkpoint:
     """One moe_expert and one row of the router for each group."""
     changed: dict[str, TensorSource] = {}
     gone: set[str] = set()
@@ -184,19 +221,14 @@ def _made(
             for part in mixture.layout.parts:
                 changed[names[slot, part]] = _merged(mixture, names, group, part)
         rows = groups[layer]
-        if step.merges and step.router != MEAN:
+        if numbers.step.merges and numbers.step.router != MEAN:
             rows = tuple(((group[0][0], 1.0),) for group in rows)
         router = mixture.routers[layer]
-        changed[router] = _router(mixture.model, router, rows, step, statistics)
+        changed[router] = numbers.router(_source(mixture.model, router), layer, rows)
     return _changed(mixture, changed, gone)
 
 
-def _tied(
-    mixture: _Mixture,
-    step: FewerStep,
-    statistics: MoeStatistics,
-    groups: Mapping[int, tuple[Group, ...]],
-) -> Checkpoint:
+def _tied(mixture: _Mixture, numbers: RouterNumbers, groups: Mapping[int, Groups]) -> Checkpoint:
     """Every moe_expert of a group is what the group becomes; the router has all of its rows."""
     changed: dict[str, TensorSource] = {}
     for layer, names in mixture.names.items():
@@ -205,8 +237,8 @@ def _tied(
                 source = _merged(mixture, names, group, part)
                 changed |= {names[member, part]: source for member, _ in group}
         router = mixture.routers[layer]
-        rows: tuple[Group, ...] = tuple(((each, 1.0),) for each in range(mixture.experts))
-        changed[router] = _router(mixture.model, router, rows, step, statistics)
+        rows: Groups = tuple(((each, 1.0),) for each in range(mixture.experts))
+        changed[router] = numbers.router(_source(mixture.model, router), layer, rows)
     return _changed(mixture, changed, set())
 
 
@@ -225,16 +257,6 @@ def _merged(
         ordered = mixture.neurons.ordered
         sources = [ordered(read, names, (first, member), part) for member, _ in counted]
     return MeanTensor(tuple(sources), tuple(share for _, share in counted))
-
-
-def _router(
-    model: Checkpoint,
-    name: str,
-    rows: tuple[Group, ...],
-    step: FewerStep,
-    statistics: MoeStatistics,
-) -> RouterRows:
-    return RouterRows(_source(model, name), rows, statistics.model, step.statistics)
 
 
 def _source(model: Checkpoint, name: str) -> TensorSource:
@@ -263,8 +285,10 @@ def _changed(mixture: _Mixture, changed: Mapping[str, TensorSource], gone: set[s
 def _entry(source: TensorSource) -> TensorEntry:
     if isinstance(source, Stored):
         return source.entry
-    first = source.parts[0].entry
     nbytes = prod(source.shape) * ITEM_SIZES[source.dtype]
+    if not source.parts:  # rows that are not measured yet
+        return TensorEntry(source.dtype, source.shape, "", 0, nbytes)
+    first = source.parts[0].entry
     return TensorEntry(source.dtype, source.shape, first.file, first.offset, nbytes)
 
 
@@ -281,17 +305,17 @@ def _cautions(
     model: Checkpoint,
     step: FewerStep,
     statistics: MoeStatistics,
-    groups: Mapping[int, tuple[Group, ...]],
+    groups: Mapping[int, Groups],
     keep: int,
 ) -> Iterator[Caution]:
     """What the step changes of what the model says, as far as the statistics know."""
     if keep == statistics.experts:
         return
     if step.merges:
-        if step.router != ALL:
+        if step.router not in (ALL, CALIBRATE):
             problem = f"keeps {keep} rows of {statistics.experts} in each router, so tokens choose"
             problem += " otherwise even where merged moe_experts were equal"
-            advice = "`router: all` keeps every row, and makes no file smaller"
+            advice = "`router: calibrate` fits the rows on texts; `all` keeps them, and the size"
             yield Caution(model.name, problem, advice)
         return
     shares = {layer: kept_share(statistics.layers[layer], groups[layer]) for layer in groups}

@@ -1,4 +1,4 @@
-"""File formats of what was measured on texts: gates of a mixture, statistics of its moe_experts."""
+"""Calibration texts, and file formats of what was measured on them: gates, statistics."""
 
 from merge_ops.calibration import moe_statistics
 from merge_ops.calibration.degenerate import gate_cautions

@@ -1,6 +1,7 @@
 """Gates of a mixture of experts as a file: one matrix a layer, one row a moe_expert.
 
-    layers.{l}.gate   F32 (experts, hidden), for each layer l = 0 … L − 1
+    layers.{l}.gate   F32 (experts, hidden), for each layer l = 0 … L − 1; in mode `calibrate` for
+                      each layer that has a router
     metadata          format; mode; key: what they were measured from (`gate_key`); content: the
                       digest of the numbers (`gates_digest`), by which damage is found
 
@@ -36,6 +37,8 @@ KEY_VERSION = 1
 """Raised when the same base, prompts and mode give other gates."""
 MOST_BYTES = 1 << 30
 """Of a file: 100 layers of 256 moe_experts with 8192 entries a row take 0.8 of it."""
+FITTED = "calibrate"
+"""The mode of rows that were fitted on texts; layers without a router have none."""
 _KIND = FileKind("gates", "`ronghe gates` writes a file of gates", MOST_BYTES)
 _NAME = re.compile(r"layers\.(0|[1-9][0-9]{0,4})\.gate")
 
@@ -78,7 +81,7 @@ def write_gates(path: Path, gates: Gates, metadata: Mapping[str, str]) -> None:
     `metadata` has `mode` and `key`; format and content are added. Raises StatisticsError for gates
     that no router could have, OutputError where the file cannot be written.
     """
-    faults = _faults_of(gates)
+    faults = _faults_of(gates, metadata.get("mode") == FITTED)
     if faults:
         raise StatisticsError(f"{path}: gates are not written", faults)
     tensors = [
@@ -105,7 +108,8 @@ def read_gates(
     """
     source = FolderSource(path.parent, path.name)
     entries, told = _KIND.head(path, source)
-    faults = _entry_faults(entries, layers, experts, hidden)
+    fitted = told.get("mode") == FITTED
+    faults = _entry_faults(entries, layers, experts, hidden, fitted)
     faults += _told_faults(told, key)
     if faults:
         raise StatisticsError(str(path), faults)
@@ -114,7 +118,7 @@ def read_gates(
         entry = entries[f"layers.{layer}.gate"]
         raw = read_file(source, entry.file, entry.offset, entry.nbytes)
         gates[layer] = np.frombuffer(raw, dtype="<f4").astype(np.float32).reshape(entry.shape)
-    faults = _faults_of(gates)
+    faults = _faults_of(gates, fitted)
     if faults:
         raise StatisticsError(str(path), faults)
     if "content" in told:
@@ -161,7 +165,11 @@ def _told_faults(told: Mapping[str, str], key: str | None) -> list[Fault]:
 
 
 def _entry_faults(
-    entries: Mapping[str, TensorEntry], layers: int | None, experts: int | None, hidden: int | None
+    entries: Mapping[str, TensorEntry],
+    layers: int | None,
+    experts: int | None,
+    hidden: int | None,
+    gaps: bool,
 ) -> list[Fault]:
     """Everything wrong with names, dtypes and shapes."""
     faults = [
@@ -171,7 +179,7 @@ def _entry_faults(
     ]
     known = {layer: entry for name, entry in entries.items() if (layer := _layer(name)) >= 0}
     count = max(known, default=0) + 1 if layers is None else layers
-    missing = [layer for layer in range(count) if layer not in known]
+    missing = [layer for layer in range(count) if layer not in known and not gaps]
     if missing:
         names = ", ".join(f"layers.{layer}.gate" for layer in missing[:5])
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
@@ -204,13 +212,13 @@ def _shape_faults(
     return faults
 
 
-def _faults_of(gates: Gates) -> list[Fault]:
+def _faults_of(gates: Gates, gaps: bool) -> list[Fault]:
     """What no router's rows can be: none, of several shapes, NaN or infinite."""
-    if sorted(gates) != list(range(len(gates))) or not gates:
+    if not gates or (sorted(gates) != list(range(len(gates))) and not gaps):
         told = ", ".join(map(str, sorted(gates)[:10])) or "none"
         return [Fault("", f"has the layers {told}; there must be 0, 1, … without a gap")]
     faults: list[Fault] = []
-    shape = gates[0].shape
+    shape = gates[min(gates)].shape
     for layer in sorted(gates):
         rows = gates[layer]
         if rows.ndim != 2 or rows.shape != shape or 0 in rows.shape:

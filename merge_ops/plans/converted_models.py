@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from merge_ops.errors import CompatibilityError
-from merge_ops.recipes.conversion_step import ARCHITECTURES, ONE_BY_ONE
+from merge_ops.errors import CompatibilityError, Fault
+from merge_ops.recipes.conversion_step import ARCHITECTURES, ONE_BY_ONE, PACKED
 from merge_ops.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -23,10 +23,19 @@ def with_conversion(
     if recipe.conversion is None:
         return checkpoints
     from merge_ops.arrangement.conversion import conversion_faults, converted, relaid
+    from merge_ops.arrangement.packed_projections import PAIRS, packed_faults, repacked
 
     name = recipe.models[0].model
     model, target = checkpoints[name], recipe.conversion
-    if target in ARCHITECTURES:
+    kind = model.config.get("model_type")
+    if (kind, target) in PAIRS:
+        faults = list(packed_faults(model, target))
+        made = model if faults else repacked(model, target)
+    elif target in PACKED or kind in PACKED:
+        pairs = ", ".join(f"{one} to {other}" for one, other in sorted(PAIRS))
+        problem = f"has model_type {kind!r}; what packs queries, keys and values is converted"
+        faults, made = [Fault(model.name, f"{problem} from {pairs}")], model
+    elif target in ARCHITECTURES:
         faults = list(conversion_faults(model, target))
         made = model if faults else converted(model, target)
     else:

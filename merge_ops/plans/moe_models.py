@@ -23,18 +23,18 @@ from merge_ops.arrangement.moe_families import (
     moe_config,
 )
 from merge_ops.calibration import gate_cautions
-from merge_ops.checkpoints.checkpoint import Checkpoint, DigestOf, Fetch, Stored, TensorSource
+from merge_ops.checkpoints.checkpoint import Checkpoint, Stored, TensorSource
 from merge_ops.checkpoints.header import ITEM_SIZES, TensorEntry
 from merge_ops.checkpoints.ties import find_source
-from merge_ops.errors import Caution, CompatibilityError, Fault, RecipeError
+from merge_ops.errors import Caution, CompatibilityError, Fault
 from merge_ops.plans.moe_fit import MoeFit, fit_of
 from merge_ops.recipes.moe_step import UNIFORM_RANDOM, MoeExpert, MoeStep
 from merge_ops.recipes.recipe import Recipe
+from merge_ops.sources.missing_rows import MissingRows
 from merge_ops.sources.moe_tensors import ChangedTensor, DrawnRows, GivenRows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from torch import Tensor
 
     Gates = Mapping[int, NDArray[np.float32]]
 
@@ -48,39 +48,6 @@ class MoeModels:
     model: Checkpoint
     beside: tuple[Checkpoint, ...]
     cautions: tuple[Caution, ...]
-
-
-@dataclass(frozen=True)
-class MissingRows:
-    """Missing rows stand for gates that were not measured yet: a plan can be shown, not merged."""
-
-    model: str
-    dtype: str
-    shape: tuple[int, ...]
-    subject: str
-    mode: str
-
-    @property
-    def nbytes(self) -> int:
-        """Return 0: nothing is read."""
-        return 0
-
-    @property
-    def parts(self) -> tuple[Stored, ...]:
-        """Return nothing: no stored tensor is read."""
-        return ()
-
-    def identity(self, digest_of: DigestOf) -> list[object]:
-        """Raise RecipeError: nothing is known of the bits."""
-        raise self._fault()
-
-    def fill(self, fetch: Fetch, start: int, into: Tensor) -> None:
-        """Raise RecipeError: there is nothing to write."""
-        raise self._fault()
-
-    def _fault(self) -> RecipeError:
-        problem = f"is {self.mode!r}, and its gates were not measured; `ronghe merge` measures them"
-        return RecipeError(self.subject, [Fault("gate_mode", problem)])
 
 
 def moe_models(
@@ -190,7 +157,7 @@ def _routers(
             uniform = step.gate_mode == UNIFORM_RANDOM
             return DrawnRows(base.name, dtype, shape, name, recipe.seed, uniform)
         if gates is None:
-            return MissingRows(base.name, dtype, shape, recipe.subject, step.gate_mode)
+            return MissingRows(base.name, dtype, shape, recipe.subject, "gate_mode", step.gate_mode)
         values = np.ascontiguousarray(gates[layer][first:last], dtype=np.float32)
         return GivenRows(base.name, dtype, values)
 

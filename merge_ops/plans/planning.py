@@ -39,6 +39,7 @@ from merge_ops.recipes.recipe import DTYPES, Coefficient, Recipe
 from merge_ops.vocabularies.output_tokenizer import OutputTokenizer, output_tokenizer
 
 if TYPE_CHECKING:  # few recipes make a mixture, and starting is counted
+    from merge_ops.calibration.moe_statistics import MoeStatistics
     from merge_ops.plans.moe_models import Gates, MoeModels
 
 
@@ -49,13 +50,15 @@ def plan_merge(
     shard_bytes: int = DEFAULT_SHARD_BYTES,
     arithmetic: str = "cpu",
     gates: Gates | None = None,
+    statistics: MoeStatistics | None = None,
 ) -> Plan:
     """Resolve a concrete recipe against opened checkpoints and return its plan.
 
     `checkpoints` has them by the names that the recipe uses. `coefficients` chooses some of the
     sweep by id (default: all). `shard_bytes` is the most data of a file of the output. `arithmetic`
     is the kind that the merge will compute with. `gates` has the rows of each layer of a mixture of
-    experts whose routers are made of prompts. Raises CompatibilityError where the checkpoints do
+    experts whose routers are made of prompts or fitted on texts, `statistics` what its moe_experts
+    do on the texts that the recipe names. Raises CompatibilityError where the checkpoints do
     not fit, or their merge not its config, RecipeError where a required parameter has no value.
     """
     if recipe.window is not None and not recipe.window.found:
@@ -77,7 +80,7 @@ def plan_merge(
 
         mixture = moe_models(recipe, recipe.moe, checkpoints, gates)
         checkpoints = {recipe.moe.base_model: mixture.model}
-    checkpoints, smaller = with_fewer(recipe, checkpoints)
+    checkpoints, smaller = with_fewer(recipe, checkpoints, statistics, gates)
     recipe, told = with_expansion(recipe, checkpoints)
     donor = donor_of(recipe, checkpoints)
     weighed = [donor, *(checkpoints[name] for name in recipe.merged_models)]
@@ -105,7 +108,7 @@ def plan_merge(
     if recipe.method.at_position is not None:
         depth_of = {place.name: place.depth for place in arrangement.places}
         at = positions(depth_of, depth_of)
-    routers = Routers(recipe, checkpoints, donor)
+    routers = Routers(recipe, checkpoints, donor, gates)
     routers.check(arrangement.places)
     steps = [
         routers.taken(place, faults)

@@ -9,7 +9,9 @@ from merge_ops.checkpoints.checkpoint import TensorSource
 from merge_ops.checkpoints.copied_files import part_of
 from merge_ops.plans.plan import Plan
 from merge_ops.plans.side_files import side_files
-from merge_ops.plans.steps import Copy
+from merge_ops.plans.steps import Copy, Merge
+
+PASSTHROUGH = "passthrough"
 
 
 class ResultFiles:
@@ -28,6 +30,11 @@ class ResultFiles:
             for step in plan.steps
             if isinstance(step.planned, Copy)
         }
+        self._multiplied = {
+            step.output.name: step.planned.inputs[0]
+            for step in plan.steps
+            if isinstance(step.planned, Merge) and plan.method.name == PASSTHROUGH
+        }
         self._written: ByteSource | None = None
 
     @property
@@ -42,6 +49,13 @@ class ResultFiles:
     def copied_from(self, name: str) -> TensorSource | None:
         """Return what a tensor of the result is a copy of, or None where it is merged."""
         return self._copied.get(name)
+
+    def multiple_of(self, name: str) -> TensorSource | None:
+        """Return what a tensor of the result is a copy or a multiple of, or None where of several.
+
+        So it is zero where that is.
+        """
+        return self._copied.get(name) or self._multiplied.get(name)
 
     def read_into(self, file: str, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` with the bytes of `file` from `offset`.

@@ -1,13 +1,15 @@
-"""Routers of mixtures of experts: merged as the rest, or taken from one model as they are."""
+"""Routers of mixtures of experts: merged as the rest, taken from one model, or fitted on texts."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from merge_ops.arrangement.completeness import named
-from merge_ops.arrangement.groups import Place
-from merge_ops.checkpoints.checkpoint import Checkpoint
+from merge_ops.arrangement.groups import Group, Place
+from merge_ops.checkpoints.checkpoint import Checkpoint, TensorSource
+from merge_ops.checkpoints.depth import layer_of
 from merge_ops.checkpoints.header import FLOAT_DTYPES
 from merge_ops.checkpoints.layout import OutputTensor
 from merge_ops.checkpoints.tensor_names import shape_fault
@@ -15,17 +17,33 @@ from merge_ops.checkpoints.ties import find_source
 from merge_ops.errors import Caution, Fault, RecipeError
 from merge_ops.plans.steps import Copy, Merge, Step
 from merge_ops.recipes.recipe import DTYPES, Recipe
-from merge_ops.recipes.router_policy import BASE, EXPERT, KEY, MERGE
+from merge_ops.recipes.router_policy import BASE, CALIBRATE, EXPERT, KEY, MERGE, TEXTS
 from merge_ops.sources.fused_layouts import ROUTERS, is_router, router_of
+from merge_ops.sources.missing_rows import MissingRows
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Rows = Mapping[int, NDArray[np.float32]]
+
+CALIBRATED = ("mixtral", "qwen2_moe", "qwen3_moe")
+"""Model types whose routing is computed where models are run (eval_ops.running.moe_walk)."""
 
 
 class Routers:
     """The routers of one merge, and where each comes from."""
 
     def __init__(
-        self, recipe: Recipe, checkpoints: Mapping[str, Checkpoint], donor: Checkpoint
+        self,
+        recipe: Recipe,
+        checkpoints: Mapping[str, Checkpoint],
+        donor: Checkpoint,
+        rows: Rows | None = None,
     ) -> None:
+        """Look at a recipe whose router is calibrated with `rows` by layer, if that was done."""
         self._recipe = recipe
+        self._rows = rows
         self._checkpoints = checkpoints
         self._donor = donor
         self._pattern: re.Pattern[str] | None = router_of(donor.config)
@@ -54,6 +72,51 @@ class Routers:
             problem += f" `{KEY}: {EXPERT}NAME`"
         if problem:
             raise RecipeError(self._recipe.subject, [Fault(KEY, problem)])
+        faults = list(self._calibration_faults(places)) if policy.calibrates else []
+        if faults:
+            raise RecipeError(self._recipe.subject, faults)
+
+    def _calibration_faults(self, places: Sequence[Place]) -> Iterator[Fault]:
+        """What stands against fitting the routers: the family, the texts, or the rows."""
+        policy, kind = self._recipe.router, self._donor.config.get("model_type")
+        assert policy is not None  # the caller has looked
+        if kind not in CALIBRATED:
+            problem = f"is '{CALIBRATE}', and routing of model_type {kind!r} is not computed here"
+            yield Fault(KEY, f"{problem}; it is of {', '.join(CALIBRATED)}")
+            return
+        pattern = self._pattern
+        routers = [each for each in places if pattern and is_router(pattern, each.name)]
+        merged = list(dict.fromkeys(m.name for p in routers if p.group for m in p.group.inputs))
+        for name in merged:
+            if policy.texts_of(name) is None:
+                problem = f"names none for '{name}'; write a file for each model that is merged"
+                yield Fault(TEXTS, f"{problem}, or one for all")
+        for name in policy.texts:
+            if name and name not in merged:
+                problem = f"is no model whose router is merged here; these are {', '.join(merged)}"
+                yield Fault(f"{TEXTS}.{name}", problem)
+        layers = {place[1] for each in routers if (place := layer_of(each.name)) is not None}
+        if self._rows is not None and set(self._rows) != layers:
+            yield Fault(KEY, f"has rows of the layers {sorted(self._rows)}, not {sorted(layers)}")
+
+    def _fitted(self, place: Place, group: Group, faults: list[Fault]) -> Copy | None:
+        """The step that writes the rows of a router as they were fitted."""
+        leader, layer = find_source(group.members[0], place.base_name), layer_of(place.name)
+        assert leader is not None  # places come from the leader's own tensors
+        assert layer is not None  # and routers lie in layers
+        written = self._recipe.out_dtype or self._recipe.dtype
+        dtype, subject = DTYPES[written] if written else leader.dtype, self._recipe.subject
+        source: TensorSource = MissingRows(
+            self._donor.name, dtype, leader.shape, subject, KEY, CALIBRATE
+        )
+        if self._rows is not None:
+            from merge_ops.sources.moe_tensors import GivenRows  # few merges need it
+
+            source = GivenRows(self._donor.name, dtype, self._rows[layer[1]])
+            if source.shape != leader.shape:
+                faults.append(Fault(KEY, f"has rows {source.shape} for {place.name}"))
+                return None
+        return Copy(OutputTensor(place.name, dtype, leader.shape), source)
 
     def taken(self, place: Place, faults: list[Fault]) -> Copy | None:
         """Return the step that takes a router from its model; None for what is merged.
@@ -65,6 +128,8 @@ class Routers:
             return None
         if not is_router(self._pattern, place.name):
             return None
+        if policy.calibrates:
+            return self._fitted(place, group, faults)
         wanted = policy.expert or self._recipe.base_model
         names = [(each, name) for each, name in zip(group.inputs, place.names, strict=True)]
         if group.base is not None:

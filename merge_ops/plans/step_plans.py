@@ -22,6 +22,7 @@ from merge_ops.plans.resume import tensor_places
 from merge_ops.recipes.steps import Steps
 
 if TYPE_CHECKING:
+    from merge_ops.calibration.moe_statistics import MoeStatistics
     from merge_ops.plans.moe_models import Gates
 
 MergeStep = Callable[[Plan], ByteSource]
@@ -68,11 +69,12 @@ def plan_steps(
     shard_bytes: int = DEFAULT_SHARD_BYTES,
     arithmetic: str = "cpu",
     gates: Mapping[str, Gates] | None = None,
+    statistics: Mapping[str, MoeStatistics] | None = None,
 ) -> StepPlans:
     """Plan each recipe in order and return the plans.
 
-    Reads headers alone. `gates` has the measured gates of mixtures of experts, by the names of
-    their recipes. Raises what `plan_merge` raises.
+    Reads headers alone. `gates` has the measured gates of mixtures of experts, and `statistics`
+    those of their moe_experts, by the names of their recipes. Raises what `plan_merge` raises.
     """
     known = dict(opened)
     plans: list[Plan] = []
@@ -83,9 +85,15 @@ def plan_steps(
             known[planned.name] = planned
             results.append(files)
         measured = (gates or {}).get(recipe.name)
+        of_texts = (statistics or {}).get(recipe.name)
         plans.append(
             plan_merge(
-                recipe, known, shard_bytes=shard_bytes, arithmetic=arithmetic, gates=measured
+                recipe,
+                known,
+                shard_bytes=shard_bytes,
+                arithmetic=arithmetic,
+                gates=measured,
+                statistics=of_texts,
             )
         )
     return StepPlans(tuple(plans), tuple(results))

@@ -1,6 +1,7 @@
 """`convert: llama`: the same function under another architecture's names, where that is exact.
 
     convert: mistral          models: [{model: ./llama-expert}]
+    convert: glm              models: [{model: ./chatglm3-6b}]
     convert: one_by_one       models: [{model: ./fused-mixtral}]
 
 It is a passthrough of one model whose tensors have other names and whose config is another one.
@@ -16,8 +17,10 @@ from merge_ops.errors import Fault, did_you_mean
 CONVERT = "convert"
 METHOD = "passthrough"
 ARCHITECTURES = ("llama", "mistral", "qwen2", "mixtral")
+PACKED = ("internlm2", "glm", "chatglm")
+"""Classes that pack queries, keys and values in one matrix, or (glm) are one of these unpacked."""
 ONE_BY_ONE, FUSED = "one_by_one", "fused"
-TARGETS = (*ARCHITECTURES, ONE_BY_ONE, FUSED)
+TARGETS = (*ARCHITECTURES, *PACKED, ONE_BY_ONE, FUSED)
 _OF_MERGES = ("base_model", "slices", "modules", "sweep", "search", "parameters", "experts",
               "tokenizer", "tokenizer_source", "dtype", "out_dtype", "router")  # fmt: skip
 

@@ -13,7 +13,7 @@ RECIPE_KEYS = (
     "parameters", "dtype", "out_dtype", "tokenizer", "tokenizer_source", "chat_template", "experts",
     "sweep", "suite", "gate", "keep", "search", "seed", "soup", "verify",
     "accept_licence_conflicts", "protect", "align", "router", "convert", "window", "expand", "moe",
-    "vocabulary",
+    "vocabulary", "texts",
 )  # fmt: skip
 MODEL_KEYS = ("model", "parameters")
 MODULE_KEYS = ("models", "slices", "parameters")

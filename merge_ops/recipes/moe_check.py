@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
+from merge_ops.calibration.texts import CalibrationTexts
 from merge_ops.errors import Fault, RecipeError, did_you_mean, quoted
 from merge_ops.methods import method_named
 from merge_ops.recipes.moe_step import (
@@ -219,11 +220,18 @@ def _entry_faults(where: str, entries: Any, needs_prompts: bool) -> Iterator[Fau
             if value is not None and (not sound or (key == "noise_scale" and value < 0)):
                 rule = "a number from 0 on" if key == "noise_scale" else "a finite number"
                 yield Fault(f"{place}.{key}", f"is {quoted(value)}; it must be {rule}")
-        if needs_prompts and not table.get("positive_prompts"):
+        texts = table.get("texts")
+        if texts is not None and (not isinstance(texts, str) or not texts.strip()):
+            problem = f"is {quoted(texts)}; it must name a file: one text a line, or .jsonl with"
+            yield Fault(f"{place}.texts", f"{problem} `text`")
+        elif texts is not None and table.get("positive_prompts"):
+            yield Fault(f"{place}.texts", "and `positive_prompts` say one thing; remove one")
+        if needs_prompts and not table.get("positive_prompts") and not texts:
             modes = " or ".join(f"`gate_mode: {each}`" for each in DRAWN_MODES)
-            problem = f"is missing: gates are made of prompts; add some, or use {modes}"
+            problem = "is missing: gates are made of prompts; add some (or `texts: FILE`), or use"
+            problem += f" {modes}"
             yield Fault(f"{place}.positive_prompts", problem)
-        elif table.get("negative_prompts") and not table.get("positive_prompts"):
+        elif table.get("negative_prompts") and not (table.get("positive_prompts") or texts):
             yield Fault(f"{place}.negative_prompts", "needs `positive_prompts` beside it")
 
 
@@ -252,13 +260,16 @@ def _expert(entry: Mapping[str, Any]) -> MoeExpert:
         negative_prompts=tuple(entry.get("negative_prompts") or ()),
         noise_scale=entry.get("noise_scale"),
         residual_scale=entry.get("residual_scale"),
+        texts=CalibrationTexts(entry["texts"]) if entry.get("texts") else None,
     )
 
 
 def _step_faults(step: MoeStep) -> Iterator[Fault]:
     """What only shows when all entries are looked at together."""
     if len(step.experts) > 1 and step.needs_prompts:
-        asked = {(each.positive_prompts, each.negative_prompts) for each in step.experts}
+        asked = {
+            (each.positive_prompts, each.negative_prompts, each.texts) for each in step.experts
+        }
         if len(asked) == 1:
             problem = "have the same prompts, so that every router's rows are equal and no token"
             yield Fault("experts", f"{problem} is told from another; say what each is for")
@@ -268,6 +279,6 @@ def _step_faults(step: MoeStep) -> Iterator[Fault]:
             problem = "are one model, so that routing changes nothing until it is trained further;"
             yield Fault("experts", f"{problem} to train it (upcycling), use `gate_mode: random`")
     only_deepseek = named_architectures(step.architecture) == ("DeepSeek MoE",)
-    if only_deepseek and step.shared and step.shared.positive_prompts:
+    if only_deepseek and step.shared and step.shared.is_described:
         problem = "has no effect in DeepSeek MoE, whose shared experts have no gate; remove it"
         yield Fault("shared_experts[0].positive_prompts", problem)

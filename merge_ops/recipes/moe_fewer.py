@@ -1,29 +1,33 @@
 """Steps that leave fewer moe_experts in each layer of a mixture: `moe:`.
 
     moe: {keep: 4, method: reap, statistics: saliency.safetensors}    models: [{model: ./mixtral}]
-    moe: {keep: 0.5, method: hc_smoe, statistics: …, router: mean}
+    moe: {keep: 0.5, method: hc_smoe, texts: notes.jsonl, router: calibrate}
 
 `reap` and `frequency` leave moe_experts out, `hc_smoe` and `m_smoe` merge groups of them. What each
-did on calibration texts stands in a file that `ronghe moe-saliency` wrote.
+did on calibration texts stands in a file that `ronghe moe-saliency` wrote, or is measured on
+`texts` when the step is made.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from merge_ops.calibration.texts import CalibrationTexts, TextReader
 from merge_ops.errors import Fault, did_you_mean, quoted
+from merge_ops.recipes.router_policy import CALIBRATE
 
 MOE, METHOD = "moe", "passthrough"
 PRUNING, MERGING = ("reap", "frequency"), ("hc_smoe", "m_smoe")
 METHODS = (*PRUNING, *MERGING)
 FIRST, MEAN, ALL = "first", "mean", "all"
-ROUTERS = (FIRST, MEAN, ALL)
+ROUTERS = (FIRST, MEAN, ALL, CALIBRATE)
 MATCHED, AS_THEY_ARE = NEURONS = ("matched", "as_they_are")
 USUAL_NEURONS = {"m_smoe": MATCHED}
-_KEYS = ("keep", "method", "statistics", "experts_per_token", "router", "neurons")
+_KEYS = ("keep", "method", "statistics", "texts", "experts_per_token", "router", "neurons")
 _OF_MERGES = ("slices", "modules", "sweep", "search", "soup", "parameters", "experts", "tokenizer",
               "tokenizer_source", "base_model", "protect", "align", "router", "convert", "window",
               "expand", "dtype", "out_dtype")  # fmt: skip
@@ -35,21 +39,37 @@ class FewerStep:
 
     `keep` is a number (int) or a share (float below 1). `router` says what becomes of the rows of
     those that are merged: the row of the most used one stays (`first`), the weighted mean of all
-    (`mean`), or every row stays and the members of a group become equal (`all`). `neurons` says
-    whether they are brought into one order first.
+    (`mean`), every row stays and the members of a group become equal (`all`), or one row a group is
+    fitted on `texts` (`calibrate`). Statistics come from a file, or without one from `texts`.
+    `neurons` says whether members are brought into one order first.
     """
 
     keep: int | float
     method: str
-    statistics: str
+    statistics: str | None
     experts_per_token: int | None = None
     router: str = FIRST
     neurons: str = AS_THEY_ARE
+    texts: CalibrationTexts | None = None
 
     @property
     def matches_neurons(self) -> bool:
         """Return whether members of a group are brought into one order before they are merged."""
         return self.neurons == MATCHED
+
+    @property
+    def calibrates(self) -> bool:
+        """Return whether rows of routers are fitted on texts."""
+        return self.router == CALIBRATE
+
+    @property
+    def measures(self) -> bool:
+        """Return whether numbers must be measured on texts before the step is whole."""
+        return self.texts is not None
+
+    def found(self, read: TextReader) -> FewerStep:
+        """Return the step with its texts read."""
+        return dataclasses.replace(self, texts=self.texts and self.texts.found(read))
 
     @property
     def merges(self) -> bool:
@@ -65,11 +85,11 @@ class FewerStep:
     @property
     def written(self) -> dict[str, Any]:
         """Return the step as a recipe says it."""
-        table: dict[str, Any] = {
-            "keep": self.keep,
-            "method": self.method,
-            "statistics": self.statistics,
-        }
+        table: dict[str, Any] = {"keep": self.keep, "method": self.method}
+        if self.statistics is not None:
+            table["statistics"] = self.statistics
+        if self.texts is not None:
+            table["texts"] = self.texts.file
         if self.experts_per_token is not None:
             table["experts_per_token"] = self.experts_per_token
         if self.merges:
@@ -125,11 +145,7 @@ def _table_faults(table: Mapping[Any, Any]) -> Iterator[Fault]:
         told = f"is {quoted(method)}" if "method" in table else "is missing"
         hint = did_you_mean(str(method), METHODS)
         yield Fault(f"{MOE}.method", f"{told}; allowed: {', '.join(METHODS)}.{hint}")
-    statistics = table.get("statistics")
-    if not isinstance(statistics, str) or not statistics.strip():
-        told = f"is {quoted(statistics)}" if "statistics" in table else "is missing"
-        problem = f"{told}; it must name a file that `ronghe moe-saliency MODEL TEXTS --out FILE`"
-        yield Fault(f"{MOE}.statistics", f"{problem} wrote")
+    yield from _measured_faults(table)
     chosen = table.get("experts_per_token")
     if chosen is not None and (type(chosen) is not int or chosen < 1):
         problem = f"is {quoted(chosen)}; it must be a whole number from 1 on"
@@ -156,6 +172,26 @@ def _neuron_faults(table: Mapping[Any, Any]) -> Iterator[Fault]:
         yield Fault(f"{MOE}.neurons", problem)
 
 
+def _measured_faults(table: Mapping[Any, Any]) -> Iterator[Fault]:
+    """What is wrong with the files: of statistics, and of the texts that are measured on."""
+    wrote = "it must name a file that `ronghe moe-saliency MODEL TEXTS --out FILE` wrote"
+    if "statistics" not in table and "texts" not in table:
+        yield Fault(f"{MOE}.statistics", f"is missing; {wrote}, or write `texts: FILE`")
+    for key, rule in (
+        ("statistics", wrote),
+        ("texts", "it must name a file: one text a line, or .jsonl with `text`"),
+    ):
+        value = table.get(key)
+        if key in table and (not isinstance(value, str) or not value.strip()):
+            yield Fault(f"{MOE}.{key}", f"is {quoted(value)}; {rule}")
+    if "texts" not in table and table.get("router") == CALIBRATE:
+        problem = f"is '{CALIBRATE}', which is fitted on texts; write `texts: FILE` beside it"
+        yield Fault(f"{MOE}.router", problem)
+    if {"statistics", "texts"} <= table.keys() and table.get("router") != CALIBRATE:
+        problem = f"has no effect beside `statistics` without `router: {CALIBRATE}`; remove one"
+        yield Fault(f"{MOE}.texts", problem)
+
+
 def fewer_step(document: Mapping[str, Any]) -> FewerStep | None:
     """Return the step of a document without faults; None where it is another one."""
     if MOE not in document:
@@ -164,8 +200,9 @@ def fewer_step(document: Mapping[str, Any]) -> FewerStep | None:
     return FewerStep(
         table["keep"],
         table["method"],
-        table["statistics"],
+        table.get("statistics"),
         table.get("experts_per_token"),
         table.get("router") or FIRST,
         neurons=table.get("neurons") or USUAL_NEURONS.get(table["method"], AS_THEY_ARE),
+        texts=CalibrationTexts(table["texts"]) if "texts" in table else None,
     )

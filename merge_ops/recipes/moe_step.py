@@ -17,6 +17,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from merge_ops.calibration.texts import CalibrationTexts, TextReader
+
 METHOD = "passthrough"
 SOURCE_MODEL = "source_model"
 HIDDEN, CHEAP_EMBED, RANDOM, UNIFORM_RANDOM = "hidden", "cheap_embed", "random", "uniform_random"
@@ -28,27 +30,46 @@ GATE_MODES = (*RUN_MODES, CHEAP_EMBED, *DRAWN_MODES)
 USUAL_EXPERTS = 2
 """How many moe_experts a token goes to where a recipe does not say."""
 EXPERT_KEYS = (
-    SOURCE_MODEL, "positive_prompts", "negative_prompts", "noise_scale", "residual_scale",
+    SOURCE_MODEL, "positive_prompts", "negative_prompts", "texts", "noise_scale", "residual_scale",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class MoeExpert:
-    """A model that gives one moe_expert to each layer, and the prompts that it is for."""
+    """A model that gives one moe_expert to each layer, and the prompts that it is for.
+
+    Prompts may be the calibration texts of a file, which are read in later.
+    """
 
     source_model: str
     positive_prompts: tuple[str, ...] = ()
     negative_prompts: tuple[str, ...] = ()
     noise_scale: float | None = None
     residual_scale: float | None = None
+    texts: CalibrationTexts | None = None
+
+    @property
+    def is_described(self) -> bool:
+        """Return whether prompts or texts say what it is for."""
+        return bool(self.positive_prompts or self.texts)
+
+    def found(self, read: TextReader) -> MoeExpert:
+        """Return the expert with its texts read, as prompts. Raises as `read` does."""
+        if self.texts is None:
+            return self
+        texts = self.texts.found(read)
+        return dataclasses.replace(self, texts=texts, positive_prompts=texts.lines)
 
     @property
     def written(self) -> dict[str, Any]:
         """Return the entry as a recipe says it."""
         told: dict[str, Any] = {SOURCE_MODEL: self.source_model}
+        if self.texts is not None:
+            told["texts"] = self.texts.file
         for key in EXPERT_KEYS[1:]:
             value = getattr(self, key)
-            if value not in ((), None):
+            from_file = self.texts is not None and key in ("texts", "positive_prompts")
+            if value not in ((), None) and not from_file:
                 told[key] = list(cast("tuple[str, ...]", value)) if "prompts" in key else value
         return told
 
@@ -93,7 +114,7 @@ class MoeStep:
         """Return whether the shared expert has a gate of its own."""
         if self.shared is None:
             return False
-        return bool(self.shared.positive_prompts) or not self.needs_prompts
+        return self.shared.is_described or not self.needs_prompts
 
     @property
     def prompts(self) -> tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]:
@@ -116,6 +137,14 @@ class MoeStep:
         if self.architecture is not None:
             told["architecture"] = self.architecture
         return told
+
+    def found(self, read: TextReader) -> MoeStep:
+        """Return the step with the texts of its experts read. Raises as `read` does."""
+        return dataclasses.replace(
+            self,
+            experts=tuple(each.found(read) for each in self.experts),
+            shared=self.shared and self.shared.found(read),
+        )
 
     def renamed(self, names: Mapping[str, str]) -> MoeStep:
         """Return the step with some models under the name that `names` has for them."""

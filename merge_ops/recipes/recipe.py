@@ -149,9 +149,19 @@ class Recipe:
 
     @property
     def needs_writing(self) -> bool:
-        """Return whether more than recipe and models decides the bytes: gates, a secret key."""
-        keyed = self.symmetry is not None and self.symmetry.key is not None
-        return keyed or (self.moe is not None and self.moe.needs_prompts)
+        """Return whether more than recipe and models decides the bytes: numbers, a secret key."""
+        return self.measures or bool(self.symmetry and self.symmetry.key)
+
+    @property
+    def calibrates(self) -> bool:
+        """Return whether rows of routers are fitted on texts."""
+        return any(each and each.calibrates for each in (self.router, self.fewer))
+
+    @property
+    def measures(self) -> bool:
+        """Return whether numbers are measured on texts or prompts before it can be merged."""
+        gated = self.moe and self.moe.needs_prompts
+        return bool(gated or self.calibrates or (self.fewer and self.fewer.measures))
 
     @property
     def writes_all(self) -> bool:

@@ -32,8 +32,7 @@ def renamed(recipe: Recipe, names: Names) -> Recipe:
         tokenizer=_policy(recipe.tokenizer, names),
         symmetry=recipe.symmetry
         and dataclasses.replace(recipe.symmetry, base=_name(recipe.symmetry.base, names)),
-        router=recipe.router
-        and dataclasses.replace(recipe.router, expert=_name(recipe.router.expert, names)),
+        router=recipe.router and recipe.router.renamed(names),
         moe=recipe.moe and recipe.moe.renamed(names),
         window=recipe.window and recipe.window.renamed(names),
         vocabulary=recipe.vocabulary and recipe.vocabulary.renamed(names),

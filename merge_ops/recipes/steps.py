@@ -18,7 +18,9 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, cast
 
+from merge_ops.calibration.texts import TextReader
 from merge_ops.errors import Fault, RecipeError
+from merge_ops.recipes.calibrated import with_texts
 from merge_ops.recipes.reading import recipe_documents
 from merge_ops.recipes.recipe import Recipe
 from merge_ops.recipes.recipe_check import check_recipe
@@ -74,6 +76,10 @@ class Steps:
         Raises RecipeError where a run or a step of it is not there.
         """
         return Steps(tuple(with_found_steps(each, places) for each in self.recipes))
+
+    def with_texts(self, read: TextReader) -> Steps:
+        """Return the steps with their calibration texts read. Raises as `read` does."""
+        return Steps(tuple(with_texts(each, read) for each in self.recipes))
 
     def with_result(self, recipe: Recipe) -> Steps:
         """Return the steps with `recipe` in the place of their result."""

@@ -41,7 +41,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from assets.work.names import reserved_names
-from merge_ops.errors import Fault, RecipeError
+from merge_ops.calibration.texts import read_texts
+from merge_ops.errors import Fault, MissingModelError, RecipeError, SettingsError
 from merge_ops.recipes import Steps, load_steps
 from orchestration.catalogs.catalog import BrokenPart, Catalog, CatalogError, SuiteWords
 from orchestration.catalogs.imported_files import imported_files
@@ -211,12 +212,15 @@ def _load_file(path: Path, faults: list[Fault]) -> Steps | None:
         faults.append(Fault(place, f"{taken} (not allowed: {', '.join(sorted(reserved_names()))})"))
         return None
     try:
-        steps = load_steps(path)
-    except RecipeError as error:
+        steps = load_steps(path).with_texts(lambda file: read_texts(path.parent.parent / file))
+    except (RecipeError, SettingsError) as error:
         faults.extend(
             dataclasses.replace(fault, where=f"{place}: {fault.where}" if fault.where else place)
             for fault in error.faults
         )
+        return None
+    except MissingModelError as error:  # its calibration texts
+        faults.append(Fault(place, str(error)))
         return None
     except Exception as error:  # no file takes the others down, whatever it makes a library raise
         faults.append(Fault(place, f"cannot be read ({type(error).__name__}: {error})"))

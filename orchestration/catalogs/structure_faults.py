@@ -5,7 +5,9 @@ documents, and its result is a checkpoint as any other. What a kind needs beyond
 kinds that are not named need nothing more.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 from merge_ops.errors import Fault, did_you_mean
 from merge_ops.recipes import Recipe, Steps
@@ -66,11 +68,17 @@ def _window_faults(catalog: Catalog, document: Recipe, place: str) -> Iterator[F
 
 
 def _symmetry_faults(catalog: Catalog, document: Recipe, place: str) -> Iterator[Fault]:
-    """A key is a secret of its owner, in a file of one machine."""
+    """A key is a secret of its owner: a file of the machine that protects, and of no catalog."""
     assert document.symmetry is not None  # of its kind
-    if document.symmetry.key is not None:
-        problem = "needs its owner's key, which no store keeps: protect with `ronghe merge`, and"
-        yield Fault(f"{place}: protect", f"{problem} list what came out in models.yaml")
+    if document.symmetry.key is None:
+        return
+    key, where = Path(document.symmetry.key), f"{place}: protect.key"
+    if not key.is_absolute():
+        problem = f"is '{key}'; it must be the absolute path of a file on the machine that makes"
+        yield Fault(where, f"{problem} the step, for no catalog and no store keeps a key")
+    elif Path(os.path.normpath(key)).is_relative_to(catalog.folder.absolute()):
+        problem = f"is '{key}', in the catalog's folder, which everybody reads who has the catalog"
+        yield Fault(where, f"{problem}: keep the key elsewhere")
 
 
 def _vocabulary_faults(catalog: Catalog, document: Recipe, place: str) -> Iterator[Fault]:
@@ -84,9 +92,14 @@ def _vocabulary_faults(catalog: Catalog, document: Recipe, place: str) -> Iterat
 
 
 def _fewer_faults(catalog: Catalog, document: Recipe, place: str) -> Iterator[Fault]:
-    """Statistics are a file of one machine."""
-    problem = "is for `ronghe merge`, for no store keeps its statistics: make the smaller mixture"
-    yield Fault(f"{place}: moe", f"{problem} there, and list it in models.yaml")
+    """Statistics are a file of one machine; those of texts are measured, and kept in the store."""
+    assert document.fewer is not None  # of its kind
+    if document.fewer.statistics is not None:
+        problem = f"is '{document.fewer.statistics}', a file that no store keeps: write `texts:`"
+        yield Fault(
+            f"{place}: moe.statistics",
+            f"{problem} with a file of calibration texts in the catalog, which it is measured on",
+        )
 
 
 _OF_KINDS: Mapping[str, Callable[[Catalog, Recipe, str], Iterator[Fault]]] = {

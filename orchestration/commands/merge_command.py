@@ -12,7 +12,6 @@ from rich.console import Console
 
 from merge_ops.checkpoints import Checkpoint, FolderSink, FolderSource
 from merge_ops.plans import Plan, StepPlans, plan_steps
-from merge_ops.recipes import Steps
 from merge_ops.stream import StreamSettings, arithmetic_kind, can_do_without_torch, check_settings
 from orchestration.commands.cautions import cautions_of, refuse_cautions, show_cautions
 from orchestration.commands.console import PlainConsole, print_json, progress_bar
@@ -23,11 +22,12 @@ from orchestration.commands.local_models import (
     fetch_models,
     open_models,
 )
+from orchestration.commands.measured_numbers import MeasuredNumbers
 from orchestration.commands.output_checks import OutputChecks
-from orchestration.commands.output_folder import check_output, check_space, staged
+from orchestration.commands.output_folder import beside, check_output, check_space, staged
 from orchestration.commands.plan_command import concrete_steps
 from orchestration.options import read, size, whole
-from orchestration.settings import Computing, how_to_compute
+from orchestration.settings import how_to_compute
 
 if TYPE_CHECKING:
     from merge_ops.jobs.assembly import MergeReport
@@ -88,32 +88,35 @@ def run_merge(config: Path, out: Path, options: MergeOptions) -> None:
         refuse_cautions(str(config), cautions)
     show_cautions(console, cautions)
     fetch_models(opened)
-    if any(recipe.moe for recipe in steps.recipes):
-        planned = _with_gates(console, steps, opened, shard_bytes, how, options.strict)
+    if any(recipe.measures for recipe in steps.recipes):
+        with beside(out) as place:
+            numbers = MeasuredNumbers(console, steps, opened, how, place)
+            planned = _with_numbers(numbers, shard_bytes, options.strict)
     with OutputChecks(console, planned.result, options.strict, options.verify) as checks:
         plans = _with_digests(planned, opened, how.device)
         _write(console, out, plans, settings, options, checks)
 
 
-def _with_gates(
-    console: Console,
-    steps: Steps,
-    opened: Mapping[str, Checkpoint],
-    shard_bytes: int,
-    how: Computing,
-    strict: bool,
-) -> StepPlans:
-    """The plans with the gates of mixtures of experts, which were measured or drawn."""
-    from orchestration.commands.moe_gates import measured_gates
-
+def _with_numbers(numbers: MeasuredNumbers, shard_bytes: int, strict: bool) -> StepPlans:
+    """The plans with gates of mixtures, statistics of moe_experts and routers, as measured."""
     with _lasting_objects():
-        gates = measured_gates(console, steps, how, opened)
-    planned = plan_steps(steps, opened, shard_bytes, arithmetic_kind(how.device), gates)
-    found = [each for each in cautions_of(planned.plans) if each.where.startswith("gates")]
+        numbers.measure()
+    kind = arithmetic_kind(numbers.how.device)
+    measured = numbers.gates, numbers.statistics
+    planned = plan_steps(numbers.steps, numbers.opened, shard_bytes, kind, *measured)
+    told = ("gates", *(name for each in numbers.statistics for name in _smaller(planned, each)))
+    found = [each for each in cautions_of(planned.plans) if each.where.startswith(told)]
     if strict:
-        refuse_cautions("gates", found)
-    show_cautions(console, found)
+        refuse_cautions("measured numbers", found)
+    show_cautions(numbers.console, found)
     return planned
+
+
+def _smaller(planned: StepPlans, recipe: str) -> Iterator[str]:
+    """The model of a `moe:` step, of which cautions tell only once statistics are there."""
+    for plan in planned.plans:
+        if plan.recipe.name == recipe:
+            yield plan.recipe.models[0].model
 
 
 def _write(

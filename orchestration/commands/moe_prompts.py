@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from merge_ops.calibration.texts import read_texts
 from merge_ops.errors import Fault, RecipeError
 from merge_ops.recipes import load_steps
 
@@ -26,8 +27,11 @@ class MoePrompts:
 
 
 def read_moe_prompts(path: Path) -> MoePrompts:
-    """Read what a mergekit-moe file says of gates. Raises RecipeError with every fault."""
-    step = load_steps(path).result.moe
+    """Read what a mergekit-moe file says of gates, and the texts that it names.
+
+    Raises RecipeError with every fault, and what reading the texts raises.
+    """
+    step = load_steps(path).with_texts(lambda file: read_texts(Path(file))).result.moe
     if step is None:
         problem = (
             "is no mergekit-moe file, which has `base_model`, and `experts` with a `source_model`"

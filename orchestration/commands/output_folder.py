@@ -102,6 +102,17 @@ def staged(out: Path, force: bool = False) -> Iterator[Path]:
         raise _output_error(out, error) from error
 
 
+@contextmanager
+def beside(out: Path) -> Iterator[Path]:
+    """Make a hidden folder on the disk of `out`, for what is needed before; it goes at the end."""
+    out = _placed(out)
+    try:
+        with _making(out) as work, working_folder(work) as folder:
+            yield folder
+    except OSError as error:
+        raise _output_error(out, error) from error
+
+
 def _placed(out: Path) -> Path:
     """The absolute path of an output; a link at its end is kept, to be seen."""
     return out.resolve() if ".." in out.parts else out.absolute()

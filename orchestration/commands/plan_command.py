@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from merge_ops.calibration.texts import read_texts
 from merge_ops.errors import Fault, RecipeError, shown
 from merge_ops.plans import Plan, plan_steps
 from merge_ops.plans.plan import GRADIENTS
@@ -75,6 +76,10 @@ def _print_plan(console: Console, plan: Plan) -> None:
     if plan.recipe.moe and plan.recipe.moe.needs_prompts:
         mode = plan.recipe.moe.gate_mode
         say(console, f"gates: to be measured from the prompts ({mode}), which `ronghe merge` does")
+    if plan.recipe.fewer and plan.recipe.fewer.measures:
+        say(console, "moe: which moe_experts stay is measured on the texts by `ronghe merge`")
+    if plan.recipe.calibrates:
+        say(console, "router: its rows are fitted on the texts by `ronghe merge`")
     show_cautions(console, plan.cautions)
     for line in window_lines(plan):
         say(console, line)
@@ -105,4 +110,4 @@ def concrete_steps(config: Path) -> Steps:
             " here, or run `ronghe refresh`"
         )
         raise RecipeError(steps.result.subject, [Fault("experts", problem)])
-    return steps.with_windows(KnownPlaces())
+    return steps.with_windows(KnownPlaces()).with_texts(lambda file: read_texts(Path(file)))

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from assets.work.gating import Base
 from assets.work.moe_measuring import moe_statistics_of
 from merge_ops.calibration.moe_statistics import MoeStatistics, write_moe_statistics
+from merge_ops.calibration.texts import read_texts
 from merge_ops.errors import ChangedInputError, Fault, SettingsError
-from orchestration.commands.calibration_texts import read_texts
 from orchestration.commands.console import PlainConsole, print_json, progress_bar, say
 from orchestration.commands.extras import require
 from orchestration.commands.gates_command import check_place, running_on, write_png

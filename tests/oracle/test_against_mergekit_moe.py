@@ -15,7 +15,7 @@ from merge_ops.recipes import load_steps
 from merge_ops.stream.stream import StreamSettings
 from orchestration.commands.console import PlainConsole
 from orchestration.commands.local_models import open_models
-from orchestration.commands.moe_gates import measured_gates
+from orchestration.commands.measured_numbers import MeasuredNumbers
 from orchestration.settings import how_to_compute
 from tests.checkpoint_factory import read_tensors
 from tests.dense_models import PROMPTS, unfused, write_dense_family
@@ -59,8 +59,10 @@ def document(root: Path, name: str) -> dict:
 def made(config: Path, out: Path) -> Plan:
     steps = load_steps(config)
     opened = open_models(str(config), steps.referenced_models)
-    gates = measured_gates(PlainConsole(stderr=True), steps, how_to_compute("ronghe merge"), opened)
-    plan = plan_steps(steps, opened, gates=gates).result
+    how = how_to_compute("ronghe merge")
+    numbers = MeasuredNumbers(PlainConsole(stderr=True), steps, opened, how, out.parent)
+    numbers.measure()
+    plan = plan_steps(steps, opened, gates=numbers.gates).result
     merge(plan, {"default": FolderSink(out)}, StreamSettings(threads=2, device="cpu"))
     return plan
 

@@ -12,7 +12,7 @@ from torch.distributed import checkpoint
 from assets.work import gating
 from assets.work.entries import TrainingRun, UpstreamModel, run_and_step, step_name
 from assets.work.gating import Base, Measured, Running
-from assets.work.mixture_gates import gates_of_mixture
+from assets.work.mixture_numbers import numbers_of_mixture
 from assets.work.pulling import open_models, pull_model
 from assets.work.training_runs import (
     find_steps,
@@ -150,8 +150,8 @@ def test_gates_of_a_mixture_are_measured_once_for_a_store(
 
     monkeypatch.setattr(gating, "gates_of", measure)
     models = open_models(store, "base", [])
-    first = gates_of_mixture(store, StreamSettings(), mixture, models)
-    again = gates_of_mixture(store, StreamSettings(), mixture, models)
+    first = numbers_of_mixture(store, StreamSettings(), mixture, models).gates
+    again = numbers_of_mixture(store, StreamSettings(), mixture, models).gates
     assert measured == ["hidden"]
     assert first is not None
     assert again is not None

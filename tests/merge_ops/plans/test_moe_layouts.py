@@ -171,7 +171,7 @@ def test_merge_is_what_happens_unasked(models: Path):
     [
         (
             "calibrate",
-            "router is 'calibrate', which is not there yet; allowed: merge, base, expert:",
+            r"texts is missing; `router: calibrate` is fitted on some: write `texts: \{MODEL",
         ),
         ("bse", "router is 'bse'; allowed: merge, base, expert:NAME .* Did you mean 'base'"),
         ("[base]", r"router is \['base'\]; allowed"),

@@ -153,7 +153,9 @@ def test_without_gates_it_is_planned_and_neither_digested_nor_merged(families, t
     base, one, two, _ = families["llama"]
     plan = planned(of(base, one, two))
     assert [each.name for each in plan.checkpoints] == [str(base), str(one), str(two)]
-    with pytest.raises(RecipeError, match="gate_mode is 'hidden', and its gates were not measured"):
+    with pytest.raises(
+        RecipeError, match="gate_mode is 'hidden', and its numbers were not measured"
+    ):
         merge(plan, {"default": FolderSink(tmp_path)}, StreamSettings(threads=1, device="cpu"))
     with pytest.raises(CompatibilityError, match=r"gates of layer 1 are missing; they must be \[2"):
         planned(of(base, one, two), {0: np.ones((2, 32), np.float32)})

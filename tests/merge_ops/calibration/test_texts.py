@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from merge_ops.calibration import texts
+from merge_ops.calibration.texts import read_texts
 from merge_ops.errors import MissingModelError, SettingsError
-from orchestration.commands import calibration_texts
-from orchestration.commands.calibration_texts import read_texts
 
 
 def test_lines_and_json_lines_are_read(tmp_path: Path) -> None:
@@ -29,6 +29,6 @@ def test_faults_are_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         read_texts(path)
     with pytest.raises(MissingModelError, match="calibration texts cannot be read"):
         read_texts(tmp_path / "none")
-    monkeypatch.setattr(calibration_texts, "MOST_BYTES", 1)
+    monkeypatch.setattr(texts, "MOST_BYTES", 1)
     with pytest.raises(SettingsError, match="has more than 1 bytes; take some of its texts"):
         read_texts(path)

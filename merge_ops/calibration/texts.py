@@ -1,14 +1,42 @@
 """Calibration texts in a file: one a line, or JSON lines that have a `text`."""
 
+from __future__ import annotations
+
+import dataclasses
 import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
+
+import blake3
 
 from merge_ops.errors import Fault, MissingModelError, SettingsError
 
 MOST_BYTES = 256 << 20
 """Of a file; a thousand sequences of 2048 tokens take some 10 million."""
 MOST_FAULTS = 20
+
+
+@dataclass(frozen=True)
+class CalibrationTexts:
+    """Calibration texts are those of a file; `lines` holds them once it was read."""
+
+    file: str
+    lines: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def digest(self) -> str:
+        """Return the digest of the lines in their order, whatever the file is called."""
+        return blake3.blake3(json.dumps(self.lines).encode()).hexdigest()
+
+    def found(self, read: TextReader) -> CalibrationTexts:
+        """Return the same texts with their lines. Raises as `read` does."""
+        return dataclasses.replace(self, lines=read(self.file))
+
+
+TextReader = Callable[[str], tuple[str, ...]]
+"""Reads the texts of a file that a recipe names."""
 
 
 def read_texts(path: Path) -> tuple[str, ...]:
