@@ -186,6 +186,7 @@ def test_dagsters_page_is_told(program: Program, tmp_path: Path) -> None:
     materialization = event.asset_materialization
     assert materialization is not None
     assert materialization.metadata["champion"].value == "none"
+    assert WHY in str(materialization.metadata["decision"].value)
 
     for options, passed in ((["--undo"], True), ([], False), (["--undo"], True)):
         again = program("withdraw", bad_digest(program), *options, "--because", f"{WHY} {options}")
