@@ -2,8 +2,7 @@
 
 A Llama of a hundred thousand weights learns the bytes of this project's documents at a constant
 rate. Its loss on documents that it never saw is measured at each of the last six steps, and of the
-windows over them, all made by one `ronghe merge`. It takes some minutes on two cores. The run is
-written as a catalog too (catalog.py), which `ronghe refresh` takes.
+windows over them, all made by one `ronghe merge`. It takes some minutes on two cores.
 """
 
 from __future__ import annotations
@@ -15,8 +14,6 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
-
-from examples.training_run.catalog import write_catalog, write_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS, UPDATES, RATE, BATCH, LENGTH = 12, 40, 3e-3, 8, 96
@@ -35,8 +32,6 @@ def main() -> None:
     folder: Path = parser.parse_args().folder
     run = folder / "run"
     train(run)
-    unseen = "".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in UNSEEN)
-    catalog = write_catalog(folder, unseen, SCHEDULES)
     recipe = folder / "windows.yaml"
     recipe.write_text(RECIPE.format(run=run, schedules=", ".join(SCHEDULES)))
     command = [sys.executable, "-m", "orchestration.commands.cli", "merge"]
@@ -48,8 +43,6 @@ def main() -> None:
         mean, low, high = difference(losses(path), newest)
         total = statistics.fmean(losses(path))
         print(f"{path.name:32} {total:.3f}  {mean:+.3f} ({low:+.3f} to {high:+.3f})")
-    store = folder / "store"
-    print(f"\nas a catalog: RONGHE_CATALOG={catalog} RONGHE_STORE={store} ronghe refresh")
 
 
 def train(run: Path) -> None:
@@ -75,7 +68,6 @@ def train(run: Path) -> None:
         optimizer.step()
         if update % UPDATES == 0:
             model.save_pretrained(run / f"checkpoint-{update}")
-            write_tokenizer(run / f"checkpoint-{update}", LENGTH)
 
 
 def losses(folder: Path) -> list[float]:
