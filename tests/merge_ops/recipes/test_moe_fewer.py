@@ -39,7 +39,7 @@ def test_all_faults_are_told_at_once() -> None:
     for each in (
         "moe.keep is 1.5; it must be a whole number from 1 on, the moe_experts of each layer, or a",
         "moe.method is 'reep'; allowed: reap, frequency, hc_smoe, m_smoe. Did you mean 'reap'?",
-        "moe.statistic is unknown; allowed: keep, method, statistics, experts_per_token, router.",
+        "moe.statistic is unknown; allowed: keep, method, statistics, texts, experts_per_token,",
         "Did you mean 'statistics'?",
         "moe.statistics is missing; it must name a file that `ronghe moe-saliency MODEL TEXTS",
         "moe.experts_per_token is 0; it must be a whole number from 1 on",
