@@ -1,9 +1,9 @@
 """Calibration texts, and file formats of what was measured on them: gates, statistics."""
 
-from merge_ops.calibration import moe_statistics
+from merge_ops.calibration import moe_statistics, texts
 from merge_ops.calibration.degenerate import gate_cautions
 from merge_ops.calibration.gates import (
-    FORMAT,
+    FITTED,
     Prompts,
     gate_key,
     gates_digest,
@@ -13,7 +13,7 @@ from merge_ops.calibration.gates import (
 )
 
 __all__ = [
-    "FORMAT",
+    "FITTED",
     "Prompts",
     "gate_cautions",
     "gate_key",
@@ -21,5 +21,6 @@ __all__ = [
     "metadata_of",
     "moe_statistics",
     "read_gates",
+    "texts",
     "write_gates",
 ]

@@ -139,9 +139,8 @@ class Recipe:
     def kept(self) -> str:
         """Return which candidates are written: `champion`, `all` or `none`.
 
-        Where the recipe does not say, it is `champion` with a suite. Without one there are no
-        scores, so nothing would ever ask for the bytes: all are written. So it is where a manifest
-        cannot say all that the bytes are made from.
+        Unsaid it is `champion` with a suite. Without one nothing would ever ask for the bytes: all
+        are written, as where a manifest cannot say all that they are made from.
         """
         if self.needs_writing:
             return KEEP_ALL
@@ -160,8 +159,8 @@ class Recipe:
     @property
     def measures(self) -> bool:
         """Return whether numbers are measured on texts or prompts before it can be merged."""
-        gated = self.moe and self.moe.needs_prompts
-        return bool(gated or self.calibrates or (self.fewer and self.fewer.measures))
+        steps = (self.moe and self.moe.needs_prompts, self.fewer and self.fewer.measures)
+        return self.calibrates or any(steps)
 
     @property
     def writes_all(self) -> bool:
