@@ -139,8 +139,7 @@ class Recipe:
     def kept(self) -> str:
         """Return which candidates are written: `champion`, `all` or `none`.
 
-        Unsaid it is `champion` with a suite. Without one nothing would ever ask for the bytes: all
-        are written, as where a manifest cannot say all that they are made from.
+        Unsaid it is `champion` with a suite; without one, or where no manifest says all, `all`.
         """
         if self.needs_writing:
             return KEEP_ALL
@@ -159,8 +158,8 @@ class Recipe:
     @property
     def measures(self) -> bool:
         """Return whether numbers are measured on texts or prompts before it can be merged."""
-        steps = (self.moe and self.moe.needs_prompts, self.fewer and self.fewer.measures)
-        return self.calibrates or any(steps)
+        gated = self.moe and self.moe.needs_prompts
+        return bool(gated or self.calibrates or (self.fewer and self.fewer.measures))
 
     @property
     def writes_all(self) -> bool:
