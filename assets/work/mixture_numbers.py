@@ -142,7 +142,7 @@ class _Measuring:
         """The rows that the recipe's routers are fitted to."""
         from assets.work.router_calibrating import calibration_of
         from merge_ops.plans import plan_merge
-        from merge_ops.recipes.calibrated import uncalibrated
+        from merge_ops.recipes.document import uncalibrated
         from merge_ops.stream import arithmetic_kind
 
         kind, unfitted = arithmetic_kind(self.settings.device), uncalibrated(self.recipe)

@@ -8,7 +8,6 @@ so that the second time nothing is run.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +15,7 @@ import blake3
 
 from assets.work.asking_child import TOKENIZER_SECONDS, ask_child
 from assets.work.gating import Base, Running, remove_oldest
-from merge_ops.calibration import gates_digest, read_gates, write_gates
-from merge_ops.calibration.gates import FITTED
+from merge_ops.calibration import FITTED, gates_digest, read_gates, write_gates
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
 
     from merge_ops.calibration.moe_statistics import MoeStatistics
     from merge_ops.checkpoints import Checkpoint
-    from merge_ops.checkpoints.checkpoint import TensorSource
     from merge_ops.plans import Plan
     from merge_ops.progress import Progress
     from merge_ops.recipes import Recipe
@@ -86,67 +83,22 @@ def calibration_of(
 
     The plan must have digests. `statistics` are those of a `moe:` step's texts. Rows are read.
     """
+    from merge_ops.stream.router_rows import fewer_rows, merged_rows
+
     digest = str(plan.outputs[0].digest)
     if recipe.fewer is not None:
-        return _of_fewer(recipe, models, statistics, digest)
+        rows, groups = fewer_rows(recipe, models, statistics)
+        assert recipe.fewer.texts is not None  # the recipe was checked
+        return Calibration([(recipe.fewer.texts.lines, rows)], groups, digest)
     policy = recipe.router
     assert policy is not None  # a recipe that calibrates is one or the other
-    rows = _merged_rows(plan)
+    rows = merged_rows(plan)
     found: list[tuple[Sequence[str], Rows]] = []
     for name, own in rows.items():
         texts = policy.texts_of(name)
         assert texts is not None  # the plan has looked
         found.append((texts.lines, own))
     return Calibration(found, None, digest)
-
-
-def _merged_rows(plan: "Plan") -> "dict[str, dict[int, NDArray[np.float32]]]":
-    """The rows of each router that is merged, by the names of models and by layer."""
-    from merge_ops.checkpoints.depth import layer_of
-    from merge_ops.sources.fused_layouts import is_router, router_of
-
-    pattern = router_of(plan.base.config)
-    groups = {place.name: place.group for place in plan.arrangement.places}
-    found: dict[str, dict[int, NDArray[np.float32]]] = {}
-    for step in (each.planned for each in plan.steps):
-        name, group = step.output.name, groups[step.output.name]
-        layer = layer_of(name)
-        if step.action != "merge" or group is None or pattern is None or layer is None:
-            continue
-        if is_router(pattern, name):
-            for model, source in zip(group.inputs, step.inputs, strict=True):
-                found.setdefault(model.name, {})[layer[1]] = _values(source)
-    return found
-
-
-def _of_fewer(
-    recipe: "Recipe",
-    models: Mapping[str, "Checkpoint"],
-    statistics: "MoeStatistics | None",
-    digest: str,
-) -> Calibration:
-    from merge_ops.arrangement.fewer_experts import fewer_groups
-    from merge_ops.calibration.moe_statistics import read_moe_statistics
-
-    step = recipe.fewer
-    assert step is not None
-    assert step.texts is not None  # the recipe was checked
-    if step.statistics is not None:
-        statistics = read_moe_statistics(Path(step.statistics))
-    assert statistics is not None  # measured on the texts before
-    groups, routers = fewer_groups(models[recipe.models[0].model], step, statistics)
-    members = {
-        layer: [sorted(member for member, _ in group) for group in each]
-        for layer, each in groups.items()
-    }
-    rows = {layer: _values(router) for layer, router in routers.items()}
-    return Calibration([(step.texts.lines, rows)], members, digest)
-
-
-def _values(source: "TensorSource") -> "NDArray[np.float32]":
-    from merge_ops.stream.block_reader import read_values
-
-    return read_values(source, 0, prod(source.shape)).numpy().reshape(source.shape)
 
 
 def known_rows(calibration: Calibration, cache: Path | None = None) -> Fitted | None:

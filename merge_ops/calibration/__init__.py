@@ -1,10 +1,10 @@
 """Calibration texts, and file formats of what was measured on them: gates, statistics."""
 
-from merge_ops.calibration import moe_statistics
+from merge_ops.calibration import moe_statistics, texts
 from merge_ops.calibration.degenerate import gate_cautions
 from merge_ops.calibration.embedded_gates import embed_gates
 from merge_ops.calibration.gates import (
-    FORMAT,
+    FITTED,
     Prompts,
     gate_key,
     gates_digest,
@@ -14,7 +14,7 @@ from merge_ops.calibration.gates import (
 )
 
 __all__ = [
-    "FORMAT",
+    "FITTED",
     "Prompts",
     "embed_gates",
     "gate_cautions",
@@ -23,5 +23,6 @@ __all__ = [
     "metadata_of",
     "moe_statistics",
     "read_gates",
+    "texts",
     "write_gates",
 ]

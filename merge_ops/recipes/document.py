@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from merge_ops.recipes.conversion_step import CONVERT
+from merge_ops.recipes.moe_fewer import FIRST
 from merge_ops.recipes.moe_step import MoeStep
 from merge_ops.recipes.recipe import Parameters, Recipe, Section
 from merge_ops.recipes.renaming import renamed
+from merge_ops.recipes.router_policy import MERGE, RouterPolicy
 from merge_ops.recipes.vocabulary_policy import BASE, UNION
 from merge_ops.recipes.window_step import fixed
 
@@ -106,3 +109,13 @@ def _section(section: Section) -> dict[str, Any]:
 
 def _with(parameters: Parameters, **table: Any) -> dict[str, Any]:
     return {**table, "parameters": dict(parameters)} if parameters else table
+
+
+def uncalibrated(recipe: Recipe) -> Recipe:
+    """Return the recipe whose routers are as they are before they are fitted."""
+    router, step = recipe.router, recipe.fewer
+    if router is not None and router.calibrates:
+        router = RouterPolicy(MERGE)
+    if step is not None and step.calibrates:
+        step = dataclasses.replace(step, router=FIRST)
+    return dataclasses.replace(recipe, router=router, fewer=step)

@@ -139,9 +139,7 @@ class Recipe:
     def kept(self) -> str:
         """Return which candidates are written: `champion`, `all` or `none`.
 
-        Where the recipe does not say, it is `champion` with a suite. Without one there are no
-        scores, so nothing would ever ask for the bytes: all are written. So it is where a manifest
-        cannot say all that the bytes are made from.
+        Unsaid it is `champion` with a suite; without one, or where no manifest says all, `all`.
         """
         if self.needs_writing:
             return KEEP_ALL

@@ -109,7 +109,7 @@ class MeasuredNumbers:
             keep_rows,
             known_rows,
         )
-        from merge_ops.recipes.calibrated import uncalibrated
+        from merge_ops.recipes.document import uncalibrated
 
         plan = self._plan(uncalibrated(recipe))
         models = {**self.opened, **self._written}

@@ -1,6 +1,7 @@
 """Routers fitted to others: laws of the fit, and a walk in which each layer is fitted in turn."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -105,7 +106,7 @@ def _rows(folder: Path) -> dict[int, np.ndarray]:
     [("mixtral", {}), ("qwen2_moe", {}), ("qwen3_moe", {"mlp_only_layers": [0]})],
 )
 def test_layers_are_fitted_in_turn_and_as_the_file_holds_them(
-    tmp_path: Path, kind: str, more: dict[str, object]
+    tmp_path: Path, kind: str, more: dict[str, Any]
 ) -> None:
     folder = write_mixture(tmp_path / "m", kind, **more)
     before = _rows(folder)

@@ -63,6 +63,26 @@ def test_there_and_back_is_every_bit(models: Path, tmp_path: Path, through: str)
     assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
+def test_biases_of_a_result_that_is_not_written_are_known_to_be_zero(models: Path, tmp_path: Path):
+    """Three documents, planned before any is merged; of a merge of several nobody knows."""
+    from orchestration.commands.merge_command import MergeOptions, run_merge
+
+    chain = [
+        f"name: one\nconvert: qwen2\nmodels: [{{model: {models / 'llama'}}}]\n",
+        "name: two\nconvert: llama\nmodels: [{model: one}]\n",
+        "convert: mixtral\nmodels: [{model: two}]\n",
+    ]
+    options = MergeOptions("1", "cpu", None, "5GB", verify=False)
+    (tmp_path / "c.yaml").write_text("---\n".join(chain))
+    run_merge(tmp_path / "c.yaml", tmp_path / "out", options)
+    assert torch.allclose(logits(tmp_path / "out"), logits(models / "llama"), atol=2e-6, rtol=1e-5)
+    pair = f"[{{model: {models / 'qwen2'}}}, {{model: one}}]"
+    chain[1] = f"name: two\nmerge_method: linear\nmodels: {pair}\nparameters: {{weight: 0.5}}\n"
+    (tmp_path / "c.yaml").write_text("---\n".join(chain))
+    with pytest.raises(CompatibilityError, match="of which nobody knows whether it is zero before"):
+        run_merge(tmp_path / "c.yaml", tmp_path / "other", options)
+
+
 def test_what_is_left_out_is_named_with_the_reason(models: Path):
     from merge_ops.plans.planning import plan_merge
     from orchestration.commands.local_models import open_models

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -124,6 +125,36 @@ def test_a_shared_expert_without_prompts_is_always_on(families, tmp_path):
     names = {step.output.name for step in deepseek.steps}
     assert "model.layers.0.mlp.shared_experts.up_proj.weight" in names
     assert any("no class of transformers" in each.problem for each in deepseek.cautions)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_deepseek_is_what_its_own_code_computes(families, tmp_path, shared):
+    """Against our default, which transformers loads: what differs is the form alone."""
+    from tests.remote_code.modeling_deepseek import DeepseekForCausalLM
+
+    base, one, two, three = families["llama"]
+    recipe = of(base, one, two)
+    recipe |= {"shared_experts": [{"source_model": str(three)}]} if shared else {}
+    torch.manual_seed(3)
+    gates = gates_for(torch.randn(2, 32).numpy())
+    usual = made(tmp_path / "usual", recipe, gates)
+    deepseek = made(tmp_path / "deepseek", {**recipe, "architecture": "deepseek"}, gates)
+    kind = json.loads((usual / "config.json").read_text())["model_type"]
+    assert kind == ("qwen2_moe" if shared else "mixtral")
+    loaded: Any = DeepseekForCausalLM.from_pretrained(
+        deepseek, dtype=torch.float32, output_loading_info=True
+    )
+    model, info = loaded
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    with torch.no_grad():
+        found = model(torch.arange(20)[None] * 7 % 250).logits
+    assert torch.allclose(found, logits_of(usual), atol=EXACT)
+    config = json.loads((deepseek / "config.json").read_text())
+    del config["auto_map"]
+    (deepseek / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="model type `deepseek` but Transformers does not"):
+        logits_of(deepseek)
 
 
 def test_noise_and_drawn_gates_follow_the_seed_for_any_block(families, tmp_path):

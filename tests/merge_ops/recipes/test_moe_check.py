@@ -67,6 +67,10 @@ FAULTS = {
         "architecture": "deepseek",
     },
     "seed is -1; it must be a whole number": {"seed": -1},
+    r"experts\[0\].texts is 3; it must name a file": {"experts": [{**PROMPTED[0], "texts": 3}]},
+    r"experts\[0\].texts and `positive_prompts` say one thing": {
+        "experts": [{**PROMPTED[0], "texts": "a.txt"}]
+    },
 }
 
 

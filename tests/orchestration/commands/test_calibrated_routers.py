@@ -14,6 +14,7 @@ from merge_ops.recipes import load_steps
 from orchestration.commands.local_models import open_models
 from orchestration.commands.merge_command import MergeOptions, run_merge
 from orchestration.commands.plan_command import concrete_steps, show_plan
+from tests.dense_models import write_dense_family
 from tests.moe_models import logits, write_family
 from tests.moe_saliency import TEXTS, write_mixture
 
@@ -88,6 +89,36 @@ def test_gates_and_routers_are_measured_on_results_of_earlier_documents(
     fitted, first = (load_file(tmp_path / at / "model.safetensors") for at in ("out", "first"))
     changed = {name for name, each in fitted.items() if not torch.equal(each, first[name])}
     assert changed == {f"model.layers.{n}.block_sparse_moe.gate.weight" for n in range(2)}
+
+
+def test_gates_are_made_of_texts_as_of_prompts_and_on_earlier_results(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    base, one, two = map(str, write_dense_family(tmp_path / "dense", "llama", 2))
+    mean = {
+        "name": "mean",
+        "merge_method": "linear",
+        "models": [{"model": base}, {"model": one}],
+        "parameters": {"weight": 0.5},
+    }
+    files = [str(root / "a.txt"), str(root / "b.jsonl")]
+    prompts = [list(TEXTS), ["one two", "three, four, five"]]
+    made = []
+    for name, ways in (
+        ("texts", [{"texts": each} for each in files]),
+        ("prompts", [{"positive_prompts": each} for each in prompts]),
+    ):
+        listed = [{"source_model": m, **how} for m, how in zip((one, two), ways, strict=True)]
+        mixture = {"base_model": "mean", "gate_mode": "hidden_avg", "experts": listed}
+        text = "---\n".join(f"{json.dumps(each)}\n" for each in (mean, mixture))
+        (tmp_path / f"{name}.yaml").write_text(text)
+        run_merge(tmp_path / f"{name}.yaml", tmp_path / name, OPTIONS)
+        made.append((tmp_path / name / "model.safetensors").read_bytes())
+    assert made[0] == made[1]
+    recipe = load_steps(tmp_path / "texts.yaml").result
+    assert recipe.moe is not None
+    assert [each.written["texts"] for each in recipe.moe.experts] == files
 
 
 def test_a_plan_says_what_will_be_measured(
