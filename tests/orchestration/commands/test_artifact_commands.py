@@ -203,7 +203,6 @@ def bad_digest(program: Program) -> str:
     """The digest of the checkpoint that was the champion."""
     (row,) = (each for each in program.json("ls") if each["name"] == "ties[x=1|e1+e2]")
     return row["digest"]
-    assert WHY in str(materialization.metadata["decision"].value)
 
 
 def test_each_command_has_help_with_an_example(program: Program) -> None:
