@@ -87,7 +87,7 @@ def read_header(
 
 def _pairs(raw: Any) -> int:
     """How many keys a header's object and the objects in it have: each is followed by a colon."""
-    table: dict[str, Any] = raw if isinstance(raw, dict) else {}
+    table = cast(dict[str, Any], raw) if isinstance(raw, dict) else {}
     inner = [cast(dict[str, Any], each) for each in table.values() if isinstance(each, dict)]
     return sum(map(len, [table, *inner]))
 
