@@ -145,6 +145,8 @@ def test_a_config_that_nests_without_end_is_refused() -> None:
         ({"modules_to_save": 5}, "modules_to_save is 5; it must be a list of module names"),
         ({"r": 10**299}, "it must be a whole number above 0, at most"),
         ({"lora_alpha": 10**299}, "lora_alpha is 1000.*; it must be a number"),
+        ({"use_rslora": "false"}, "use_rslora is 'false'; it must be true or false"),
+        ({"fan_in_fan_out": [0]}, r"fan_in_fan_out is \[0\]; it must be true or false"),
     ],
 )
 def test_an_adapter_config_cannot_stop_the_reader(changes: dict[str, object], problem: str) -> None:

@@ -1,7 +1,7 @@
 """What competes on a suite: live models and candidates with their scores. Knows no Dagster."""
 
 import gc
-from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -120,6 +120,21 @@ class Collected:
         return best[2] if best is not None and ahead else None
 
 
+UNREADABLE = (DamagedArtifactError, MissingArtifactError, ScoresError)
+"""What reading scores and answers raises where they rotted, are gone, or are none."""
+
+
+def unreadable_answers(compared: Iterable[Entry]) -> str:
+    """Read the answers of those that were compared, and say by name what is wrong with them."""
+    told: list[str] = []
+    for entry in compared:
+        try:
+            entry.scores.check_samples()
+        except UNREADABLE as error:
+            told.append(f"scores of {entry.label}: {type(error).__name__}: {error}")
+    return "; ".join(told)
+
+
 @contextmanager
 def collector_paused() -> Iterator[None]:
     """Pause Python's collector of cycles, which walks all that was read again and again.
@@ -142,17 +157,17 @@ def collect_entries(
     recipes: Sequence[RankedRecipe] | None = None,
     known: KnownComparisons | None = None,
     earlier: EarlierBoard | None = None,
-    keep: int = 0,
+    checked: bool = True,
 ) -> Collected:
     """Collect every live model and candidate that is scored; count those that are not.
 
     Scores count when they are of the checkpoint that the name stands for now, on just this suite.
     Of the contest's recipes only `recipes` are looked at, where they are given, and of broken ones
-    those with rows on the `earlier` leaderboard. The samples of scores that an earlier leaderboard
-    has read, as `known` says, are read only where they are compared anew. Of what was read some
-    `keep` values of candidates stay, until the caller forgets them (`SuiteScores.forget_samples`).
+    those with rows on the `earlier` leaderboard. Samples of scores are read once, so that a fault
+    in them is that of one entry; those that an earlier leaderboard has read, as `known` says, and
+    all where they need not be `checked`, are read only where they are compared.
     """
-    read = known.read if known else frozenset[str]()
+    read = (known.read if known else frozenset[str]()) if checked else None
     steps = scored_steps(store, contest, suite.name)
     members = (*contest.bases, *contest.experts, *steps)
     models, damaged = live_models(store, members)
@@ -172,7 +187,7 @@ def collect_entries(
                 found.entries.append(Entry(kind, name, of_model, digest=digest, source=source))
     for recipe in contest.recipes if recipes is None else recipes:
         if recipe.suite == suite.name:
-            _add_candidates(store, recipe, suite, read, found, keep)
+            _add_candidates(store, recipe, suite, read, found)
     if earlier is not None:
         for name in contest.broken.recipes:
             average, points = earlier.is_average(suite.name, name), earlier.points(suite.name, name)
@@ -194,9 +209,8 @@ def _add_candidates(
     store: "ArtifactStore",
     recipe: RankedRecipe,
     suite: "Suite",
-    read: Set[str],
+    read: Set[str] | None,
     found: Collected,
-    keep: int = 0,
 ) -> None:
     kind = "average" if recipe.plain_average else "candidate"
     asset = names.scores(recipe.name)
@@ -204,18 +218,16 @@ def _add_candidates(
     scores = names.table_of(store, asset, recipe.points)
     found.damaged.update(checkpoints.damaged)
     found.damaged.update(scores.damaged)
-    held = 0
     for partition, (experts, coefficient) in recipe.points.items():
         if _was_left(store, recipe, partition, checkpoints.refs, scores.refs, suite, found):
             continue
         pair, name = (scores.refs.get(partition), checkpoints.refs.get(partition)), partition
         called = f"{asset} [{name}]"
-        present = _scores_of(store, *pair, suite, read, found.damaged, called, held < keep)
+        present = _scores_of(store, *pair, suite, read, found.damaged, called)
         found.unscored += present is None
         if present is not None:
             label, members = f"{recipe.name} {experts} {coefficient}", tuple(experts.split("+"))
             of_point, digest, source = present
-            held += sum(score.n for score in of_point.scores) if keep else 0
             found.entries.append(
                 Entry(kind, label, of_point, recipe.name, members, coefficient, digest, source)
             )
@@ -237,7 +249,7 @@ def _was_left(
     name = f"{names.scores(recipe.name)} [{partition}]"
     try:
         partial = read_partial(store, ref, suite.digest)
-    except (DamagedArtifactError, MissingArtifactError, ScoresError) as error:
+    except UNREADABLE as error:
         found.damaged[name] = f"{type(error).__name__}: {error}"
         return True
     if partial is None or partial.checkpoint != checkpoint.digest:
@@ -265,13 +277,13 @@ def _scores_of(
     scores: "Ref | None",
     checkpoint: "Ref | None",
     suite: "Suite",
-    read: Set[str],
+    read: Set[str] | None,
     damaged: dict[str, str],
     name: str,
-    kept: bool = False,
 ) -> tuple[SuiteScores, str, str] | None:
     """Scores, checkpoint digest and scores' content digest behind two refs, when these belong
-    together and to the suite. What is wrong with scores that cannot be read goes into `damaged`
+    together and to the suite. Samples are read now unless their scores are among those that were
+    `read`; with None none are. What is wrong with scores that cannot be read goes into `damaged`
     under the `name`.
     """
     if scores is None or checkpoint is None:
@@ -282,8 +294,9 @@ def _scores_of(
         if (scored, artifact.manifest["suite"]["digest"]) != (checkpoint.digest, suite.digest):
             return None
         source = artifact.content_digest
-        return open_scores(artifact, source not in read, not kept), scored, source
-    except (DamagedArtifactError, MissingArtifactError, ScoresError) as error:
+        checked = read is not None and source not in read
+        return open_scores(artifact, checked), scored, source
+    except UNREADABLE as error:
         damaged[name] = f"{type(error).__name__}: {error}"
     except (KeyError, TypeError):
         damaged[name] = f"the manifest of scores {scores.digest} does not say of what they are"

@@ -8,11 +8,13 @@ from assets.work import names
 from assets.work.candidates import score_virtual
 from assets.work.champion_history import set_aside
 from assets.work.collecting import (
+    UNREADABLE,
     Collected,
     Contest,
     RankedRecipe,
     collect_entries,
     collector_paused,
+    unreadable_answers,
 )
 from assets.work.demotion import clean, settle, why_none
 from assets.work.imports import write_beside
@@ -45,8 +47,6 @@ if TYPE_CHECKING:
 LEADERBOARD = "leaderboard"
 SOURCES = ".sources"
 """Ends the name of a leaderboard's file that says which scores its rows were made from."""
-MOST_VALUES = 4_000_000
-"""Values of answers that a promotion keeps of what it has checked: 32 MB."""
 
 
 @dataclass(frozen=True)
@@ -240,9 +240,8 @@ def promote(
         return Held(contest.broken.suites[recipe.suite], champion, fault=False)
     suite = load_suite(contest.suites[recipe.suite])
     scoring = Scoring(suite, device, threads, run)
-    known = _known(_earlier_leaderboard(store), suite.name)
     with collector_paused():
-        collected = collect_entries(store, contest, suite, [recipe], known, keep=MOST_VALUES)
+        collected = collect_entries(store, contest, suite, [recipe], checked=False)
     try:
         return _judged(store, recipe, contest.runs, collected, champion, scoring, stream)
     finally:
@@ -289,7 +288,10 @@ def _judged(
     incumbent = None
     if champion is not None:
         incumbent = score_virtual(store, champion, scoring, stream).scores
-    decision = decide(candidate.scores, experts, incumbent, parse_gate(recipe.gate))
+    try:
+        decision = decide(candidate.scores, experts, incumbent, parse_gate(recipe.gate))
+    except UNREADABLE:
+        return Held(unreadable_answers([candidate, *rivals]), champion, fault=True)
     blocked = why_unpublishable(store, str(candidate.digest), recipe) if decision.promote else None
     if blocked is not None:
         return Held(f"{candidate.label}: {blocked}", champion, fault=False, licences=True)

@@ -72,11 +72,10 @@ def read_scores(artifact: "Artifact") -> SuiteScores:
     return SuiteScores.from_json(text, samples)
 
 
-def open_scores(artifact: "Artifact", checked: bool = True, forgotten: bool = True) -> SuiteScores:
+def open_scores(artifact: "Artifact", checked: bool = True) -> SuiteScores:
     """Read scores, whose samples are read when they are compared; with `checked` once before.
 
-    Not `forgotten`, the values that were checked stay for who compares them next. What is published
-    is read once a process. Raises ScoresError when they cannot be read.
+    What is published is read once a process. Raises ScoresError when they cannot be read.
     """
     key = (artifact.uri, artifact.manifest["attempt"])
     scores = _opened.get(key)
@@ -89,7 +88,6 @@ def open_scores(artifact: "Artifact", checked: bool = True, forgotten: bool = Tr
         _opened[key] = scores
     if checked:
         scores.check_samples()
-    if checked and forgotten:
         scores.forget_samples()
     return scores
 

@@ -77,7 +77,9 @@ class FileKind:
             return read_file(source, path.name, offset, length)
 
         entries = read_header(str(path), path.name, size, read)
-        header: Any = load_json(read(8, int.from_bytes(read(0, 8), "little")), bound=HEADER)
+        header: Any = load_json(
+            read(8, int.from_bytes(read(0, 8), "little")), one_value_each=True, bound=HEADER
+        )
         found = cast("dict[str, Any]", header).get("__metadata__")
         told = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
         return entries, {name: value for name, value in told.items() if isinstance(value, str)}

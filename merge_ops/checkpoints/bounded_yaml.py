@@ -12,6 +12,7 @@ message or a merge key, blows up. What a document would be when written out is c
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from errno import ENOENT
 from pathlib import Path
@@ -35,6 +36,8 @@ MAX_FAULTS = 50
 _FOREIGN_TAGS = frozenset(
     f"tag:yaml.org,2002:{name}" for name in ("binary", "set", "omap", "pairs")
 )
+_OTHER_BASE = re.compile(r"[-+]?(?:0[0-7_]*[0-7]|[0-9_]+:.*)")
+"""What nobody means: 017 is 15 to YAML 1.1, and 1:30 is 90. A commit may be digits alone."""
 _INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
 
 # What PyYAML's constructors raise beside its own errors: for a month 13, `!!int x`, `!!bool x`, …
@@ -182,6 +185,11 @@ class _Measure:
         if tag in _FOREIGN_TAGS:
             kind = tag.rpartition(":")[2]
             self.faults.append(Fault(where, f"on line {line} is a !!{kind}; write a plain value"))
+        if tag in (_INT, _FLOAT) and _OTHER_BASE.fullmatch(str(node.value)):
+            problem = f"is {node.value} on line {line}, which YAML reads as a number in base"
+            base = "60, as hours" if ":" in str(node.value) else "8"
+            told = f"{problem} {base}; write the number in base 10, or the text in quotes"
+            self.faults.append(Fault(where, told))
         if tag == _INT and len(str(node.value)) > MAX_NUMBER:
             problem = f"on line {line} is a number of more than {MAX_NUMBER} characters"
             self.faults.append(Fault(where, f"{problem}; write a smaller one"))

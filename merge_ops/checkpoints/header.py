@@ -67,6 +67,8 @@ def read_header(
         raise CheckpointError(too_many(where))
     try:
         raw = load_json(data, bound=HEADER)
+        if data.count(b":") != _pairs(raw):  # a key twice, or a colon in a name: look closer
+            load_json(data, one_value_each=True, bound=HEADER)
     except ValueError as error:
         raise CheckpointError(f"{where}: the header is not valid JSON ({error})") from error
     if not isinstance(raw, dict):
@@ -81,6 +83,13 @@ def read_header(
     }
     _check_ranges(where, entries, 8 + length, size)
     return entries
+
+
+def _pairs(raw: Any) -> int:
+    """How many keys a header's object and the objects in it have: each is followed by a colon."""
+    table = cast(dict[str, Any], raw) if isinstance(raw, dict) else {}
+    inner = [cast(dict[str, Any], each) for each in table.values() if isinstance(each, dict)]
+    return sum(map(len, [table, *inner]))
 
 
 def too_many(where: str) -> str:

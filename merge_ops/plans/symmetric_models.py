@@ -67,7 +67,7 @@ def _read_key(recipe: Recipe, path: Path) -> ProtectionKey:
             data = file.read(MOST_BYTES + 1)
         if len(data) > MOST_BYTES:
             raise ValueError(f"has more than {MOST_BYTES} bytes")
-        return key_from_json(load_json(data), str(path))
+        return key_from_json(load_json(data, one_value_each=True), str(path))
     except (OSError, ValueError) as error:
         told = getattr(error, "strerror", None) or str(error)
         problem = f"is {str(path)!r}, which cannot be read ({told}); `ronghe protection-key` makes"

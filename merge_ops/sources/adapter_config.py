@@ -134,6 +134,14 @@ def parse_adapter_config(raw: Mapping[str, Any], faults: list[Fault]) -> Adapter
             numbers[pattern] = number(f"{key}.{pattern}", value, integer)
         return numbers
 
+    def flag(key: str) -> bool:
+        value: Any = raw.get(key)
+        if value is None or isinstance(value, bool):
+            return bool(value)
+        # The text "false" is true to Python, and another scale.
+        faults.append(Fault(f"{FILE}: {key}", f"is {_short(value)}; it must be true or false"))
+        return False
+
     saved: Any = raw.get("modules_to_save") or []
     names: Any = [saved] if isinstance(saved, str) else saved
     if not isinstance(names, list) or not all(isinstance(name, str) for name in cast(Any, names)):
@@ -143,10 +151,10 @@ def parse_adapter_config(raw: Mapping[str, Any], faults: list[Fault]) -> Adapter
     return AdapterConfig(
         int(number("r", raw.get("r", 8), integer=True)),
         number("lora_alpha", raw.get("lora_alpha", 8), integer=False),
-        bool(raw.get("use_rslora")),
-        bool(raw.get("fan_in_fan_out")),
-        bool(raw.get("lora_bias")),
-        bool(raw.get("ensure_weight_tying")),
+        flag("use_rslora"),
+        flag("fan_in_fan_out"),
+        flag("lora_bias"),
+        flag("ensure_weight_tying"),
         tuple(cast(list[str], names)),
         {key: int(value) for key, value in table("rank_pattern", integer=True).items()},
         table("alpha_pattern", integer=False),

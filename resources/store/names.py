@@ -43,6 +43,8 @@ NO_PARTITION = "@"  # percent-encoding never yields it, so no partition key can 
 
 _KIND = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _DIGEST = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{7,127}")
+_PLAIN = re.compile(r"[0-9A-Za-z_][0-9A-Za-z_.-]{0,254}")
+"""The usual name of a file, which needs no closer look: each manifest that is read asks for it."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _LONGEST_SEGMENT = 160  # bytes; local file systems stop at 255, and a suffix is added
 _SECRETS = (
@@ -65,6 +67,8 @@ def file_fault(file: object) -> str | None:
     """
     if not isinstance(file, str) or not file:
         return "must be a non-empty text"
+    if _PLAIN.fullmatch(file):
+        return None
     if file.startswith("/") or "\\" in file or _CONTROL.search(file):
         return "must be relative, with '/' between folders and no control characters"
     segments = file.split("/")

@@ -191,6 +191,8 @@ def read_at_once(place: Place, read: Callable[[Key], Found], keys: Sequence[Key]
     Handing one small read to a thread costs as much as the read, so many are handed over in
     stretches; few are still read at once, each by a thread of its own.
     """
+    if len(keys) < 2:
+        return [read(key) for key in keys]
     length = max(1, min(STRETCH, len(keys) // (4 * place.readers)))
     stretches = [keys[start : start + length] for start in range(0, len(keys), length)]
 

@@ -22,6 +22,8 @@ from eval_ops.suites.valuing.answers import LETTERS
 
 MAX_FAULTS = 100
 """Faults of one file that are listed."""
+MOST_KEPT = 50_000
+"""Items that a process keeps of the files it has read: C-Eval and CMMLU whole, some 50 MB."""
 
 __all__ = ["FileReader", "Item", "ItemsFile", "divide", "read_items", "template_fields"]
 
@@ -56,13 +58,23 @@ class ItemsFile:
     digest: str
 
 
+_parsed: dict[tuple[str, str, str], ItemsFile] = {}
+"""What was read, by the digest of the bytes, the ending that tells their form, and the form."""
+
+
 def read_items(path: Path, reader: FileReader, form: ItemForm | str = "{prompt}") -> ItemsFile:
     """Read and check every row of `path`; `form` is an ItemForm, or a template over a row's keys.
 
+    Bytes that were read before, and in the same form, are not parsed again: a process loads a suite
+    for each champion and each batch of scores.
     Raises ItemsError that lists every faulty row.
     """
     form = ItemForm(prompt=form) if isinstance(form, str) else form
     data = read_bytes(path, reader)
+    digest = blake3(data).hexdigest()
+    meant = digest, path.suffix.lower(), repr(form)
+    if meant in _parsed:
+        return _parsed[meant]
     items, faults = _parse_rows(path, data, reader, form)
     if not faults:
         faults = _faults_between(items, form)
@@ -70,7 +82,16 @@ def read_items(path: Path, reader: FileReader, form: ItemForm | str = "{prompt}"
         faults = [*faults[:MAX_FAULTS], "has more faults, which are not listed"]
     if faults:
         raise ItemsError(str(path), faults)
-    return ItemsFile(tuple(items), blake3(data).hexdigest())
+    read = ItemsFile(tuple(items), digest)
+    _keep(meant, read)
+    return read
+
+
+def _keep(meant: tuple[str, str, str], read: ItemsFile) -> None:
+    """Keep the items of a file's bytes as a form reads them; the ones kept longest make room."""
+    _parsed[meant] = read
+    while len(_parsed) > 1 and sum(len(each.items) for each in _parsed.values()) > MOST_KEPT:
+        del _parsed[next(iter(_parsed))]
 
 
 def divide(items: Sequence[Item], share: float, seed: int, benchmark: str) -> tuple[Item, ...]:

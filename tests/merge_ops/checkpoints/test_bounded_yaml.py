@@ -6,6 +6,7 @@ from merge_ops.checkpoints.bounded_yaml import (
     MAX_DEPTH,
     MAX_NODES,
     MAX_TEXT,
+    DocumentError,
     load_documents,
 )
 
@@ -102,6 +103,15 @@ def test_what_is_no_yaml(text: str) -> None:
 def test_values_that_cannot_be_read(value: str) -> None:
     with pytest.raises(ValueError, match=r"holds a value that cannot be read \(.*\); put it in"):
         load_documents(f"a: {value}")
+
+
+@pytest.mark.parametrize(("value", "base"), [("1:30", 60), ("190:20:30.5", 60), ("017", 8)])
+def test_numbers_in_a_base_that_nobody_means(value: str, base: int) -> None:
+    with pytest.raises(DocumentError, match=f"a is {value} on line 1, .* number in base {base}"):
+        load_documents(f"a: {value}")
+    assert load_documents(f"a: '{value}'\nb: 0\nc: 0.5\nd: 0x1f") == [
+        {"a": value, "b": 0, "c": 0.5, "d": 31}
+    ]
 
 
 def test_half_a_character_is_refused() -> None:

@@ -137,6 +137,38 @@ def test_the_data_is_covered_once_and_to_its_end() -> None:
         read(two(4), 9)
 
 
+def read_text(text: str, data: int) -> dict[str, TensorEntry]:
+    content = len(text.encode()).to_bytes(8, "little") + text.encode()
+    return read_header(
+        "the file",
+        "model.safetensors",
+        len(content) + data,
+        lambda offset, length: content[offset : offset + length],
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'{{"w": {json.dumps(entry())}, "w": {json.dumps(entry(shape=(3, 2)))}}}',
+        f'{{"w": {json.dumps(entry("F16", (2, 6)))}, "w": {json.dumps(entry("BF16", (2, 6)))}}}',
+        f'{{"w": {json.dumps(entry())}, "\\u0077": {json.dumps(entry(shape=(6,)))}}}',
+        '{"w": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24], "shape": [3, 2]}}',
+        '{"a:b": {"dtype": "F32", "dtype": "I32", "shape": [6], "data_offsets": [0, 24]}}',
+    ],
+)
+def test_a_key_that_is_given_twice_has_one_value(text: str) -> None:
+    """One reader takes the first and another the last: neither is what the file says."""
+    with pytest.raises(CheckpointError, match="is given twice, with different values"):
+        read_text(text, 24)
+
+
+def test_colons_in_names_and_a_key_twice_with_one_value_are_read() -> None:
+    same = json.dumps(entry())
+    text = f'{{"__metadata__": {{"url": "https://a"}}, "a:b": {same}, "a:b": {same}}}'
+    assert list(read_text(text, 24)) == ["a:b"]
+
+
 def test_names_are_cut_in_messages_only_where_they_are_long() -> None:
     for length, shown in ((200, "n" * 200), (201, "n" * 200 + "…")):
         with pytest.raises(CheckpointError, match=f"tensor '{shown}' has the unknown dtype"):
