@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("files", nargs="*", default=HEAVIEST)
     parser.add_argument("--share", type=float, default=0.25, help="of one core")
     given = parser.parse_args()
-    pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "0"]
+    pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     failed = 0
     for file in given.files:
         with share_of_a_core(given.share) as members:
