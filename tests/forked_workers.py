@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import gc
 import os
+import signal
 import sys
 import threading
 import traceback
@@ -111,20 +112,24 @@ class Run:
         try:
             for _ in range(min(workers, len(self.files))):
                 self._start([])
-            while self.working:
+            while self.working and not self._is_to_stop():
                 for ready in wait([each.reports for each in self.working]):
                     (worker,) = (each for each in self.working if each.reports is ready)
                     self._hear(worker)
         finally:
-            self._stop()
             for each in self.working:
                 each.reports.close()
+                os.kill(each.process, signal.SIGINT)
+            for each in self.working:
                 os.waitpid(each.process, 0)
         if self.session.shouldfail:
             raise self.session.Failed(self.session.shouldfail)
         if self.session.shouldstop:
             raise self.session.Interrupted(self.session.shouldstop)
         assert self.finished == len(self.session.items), "tests were lost"
+
+    def _is_to_stop(self) -> bool:
+        return bool(self.session.shouldfail or self.session.shouldstop)
 
     def _start(self, first: list[int]) -> None:
         """Fork a worker that begins with these tests."""
@@ -154,9 +159,9 @@ class Run:
             case "start":
                 self.hook.pytest_runtest_logstart(**told)
             case "report":
-                self._report(
-                    self.hook.pytest_report_from_serializable(config=self.session.config, data=told)
-                )
+                made = self.hook.pytest_report_from_serializable
+                report = made(config=self.session.config, data=told)
+                self.hook.pytest_runtest_logreport(report=report)
             case "finish":
                 worker.taken.pop(0)
                 self.finished += 1
@@ -168,16 +173,6 @@ class Run:
                     kwargs={"warning_message": found, **where}
                 )
 
-    def _report(self, report: Any) -> None:
-        self.hook.pytest_runtest_logreport(report=report)
-        if self.session.shouldfail or self.session.shouldstop:
-            self._stop()
-
-    def _stop(self) -> None:
-        """Leave nothing in the queue."""
-        while os.read(self.queue, 1 << 16):
-            pass
-
     def _ended(self, worker: Worker) -> None:
         """Take a worker off; where it died amid a test, that fails, and a fork does the rest."""
         self.working.remove(worker)
@@ -187,13 +182,12 @@ class Run:
             return
         if not worker.taken:
             raise RuntimeError(f"worker {worker.number} ended with status {status} after its tests")
-        if self.session.shouldfail or self.session.shouldstop:
-            return
         place, *rest = worker.taken
         item = self.session.items[place]
         told = f"worker {worker.number} ended with status {status} in this test"
         where = (item.location[0], item.location[1], item.location[2])
-        self._report(pytest.TestReport(item.nodeid, where, {}, "failed", told, "call"))
+        report = pytest.TestReport(item.nodeid, where, {}, "failed", told, "call")
+        self.hook.pytest_runtest_logreport(report=report)
         self.finished += 1
         self._start(rest)
 
@@ -210,9 +204,14 @@ def _become_worker(run: Run, number: int, sender: Connection, first: list[int]) 
         plugins = config.pluginmanager
         plugins.unregister(name="terminalreporter")
         plugins.register(Sender(config, sender))
-        _work(run, sender, first)
+        try:
+            _work(run, sender, first)
+        finally:
+            run.session._setupstate.teardown_exact(None)  # what a stop left open
         config._ensure_unconfigure()
         status = 0
+    except (KeyboardInterrupt, BrokenPipeError):  # the first process has said, or has gone
+        pass
     except BaseException:
         traceback.print_exc()
     finally:
@@ -246,9 +245,6 @@ def _work(run: Run, sender: Connection, first: list[int]) -> None:
         item, place = session.items[place], next(places, None)
         following = session.items[place] if place is not None else None
         run.hook.pytest_runtest_protocol(item=item, nextitem=following)
-        if session.shouldfail or session.shouldstop:
-            break
-    session._setupstate.teardown_exact(None)  # where it stopped before the last test
 
 
 def _places(run: Run, sender: Connection, first: list[int]) -> Iterator[int]:
