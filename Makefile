@@ -86,7 +86,7 @@ $(ORACLE): $(STAMP)
 	@touch $@
 
 test: install oracle  ## the tests
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --workers $(WORKERS)
 
 check: install  ## style, types, import rules, definitions
 	$(BIN)/ruff check .

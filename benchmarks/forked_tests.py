@@ -79,8 +79,6 @@ def _become_pytest(job: dict[str, Any], scratch: str, output: Path) -> None:
 
         options = ["-x", "-q", "-p", "no:cacheprovider", f"--basetemp={scratch}/tests"]
         options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of plugins imported before
-        if "xdist" in sys.modules:
-            options.append("-n0")
         if "hypothesis" in sys.modules:
             options.append("--hypothesis-seed=0")
         code = int(pytest.main([*options, *job["tests"]]))

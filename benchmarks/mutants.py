@@ -34,7 +34,7 @@ from benchmarks.workshop import BrokenTestsError, Verdict, Workshop
 
 PACKAGES = ("merge_ops", "eval_ops", "resources", "assets", "orchestration")
 PRELOAD = (
-    "xdist", "hypothesis", "numpy", "torch", "safetensors.torch", "tokenizers", "transformers",
+    "hypothesis", "numpy", "torch", "safetensors.torch", "tokenizers", "transformers",
     "pydantic", "yaml", "pyarrow.parquet", "matplotlib.figure", "datasets", "lm_eval.evaluator",
 )  # fmt: skip
 ELSEWHERE: Mapping[str, tuple[str, ...]] = {

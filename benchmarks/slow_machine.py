@@ -20,18 +20,18 @@ PERIOD = 100_000
 """Microseconds, the kernel's own: of a tenth of a second a group runs its share, then it waits."""
 ROOT = Path(__file__).resolve().parent.parent
 HEAVIEST = (
-    "tests/orchestration/test_web_and_daemon.py",
     "tests/orchestration/test_team.py",
     "tests/orchestration/refreshing/test_refresh.py",
-    "tests/orchestration/test_ray.py",
-    "tests/examples/test_quickstart.py",
-    "tests/orchestration/test_recipes_of_steps.py",
-    "tests/orchestration/test_kill.py",
-    "tests/assets/work/test_faulty_store.py",
-    "tests/oracle/test_against_mergekit.py",
+    "tests/orchestration/refreshing/test_broken_parts.py",
+    "tests/orchestration/test_web_and_daemon.py",
+    "tests/packaging/test_wheel.py",
+    "tests/oracle/test_same_digest.py",
+    "tests/orchestration/test_daemon_sensor.py",
     "tests/merge_ops/methods/test_contract.py",
+    "tests/orchestration/test_ray.py",
+    "tests/benchmarks/test_hostile.py",
 )
-"""By seconds of a whole run at full speed (`--durations=0` tells)."""
+"""By CPU seconds of a whole run at full speed, with those of the processes that they start."""
 
 
 @contextmanager
@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("files", nargs="*", default=HEAVIEST)
     parser.add_argument("--share", type=float, default=0.25, help="of one core")
     given = parser.parse_args()
-    pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "0"]
+    pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     failed = 0
     for file in given.files:
         with share_of_a_core(given.share) as members:

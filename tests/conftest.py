@@ -49,11 +49,13 @@ settings.register_profile(
 settings.load_profile("any machine")
 
 LONGEST = (
-    "test_web_and_daemon.py", "test_team.py", "test_ray.py", "test_refresh.py", "test_hostile.py",
-    "test_broken_parts.py", "test_quickstart.py", "test_against_mergekit.py", "test_contract.py",
-    "test_recipes_of_steps.py", "test_repair.py", "test_two_catalogs.py", "test_kill.py",
-    "test_one_digest_one_file.py", "test_wheel.py", "test_model_references.py",
-    "test_places_of_models.py", "test_image_adapters_against_diffusers.py",
+    "test_web_and_daemon.py", "test_team.py", "test_ray.py", "test_refresh.py",
+    "test_broken_parts.py", "test_wheel.py", "test_hostile.py", "test_same_digest.py",
+    "test_daemon_sensor.py", "test_reuse_of_tensors.py", "test_quickstart.py",
+    "test_against_mergekit.py", "test_contract.py", "test_recipes_of_steps.py", "test_repair.py",
+    "test_two_catalogs.py", "test_kill.py", "test_one_digest_one_file.py",
+    "test_model_references.py", "test_places_of_models.py",
+    "test_image_adapters_against_diffusers.py",
     "test_adapters_against_peft.py", "test_merge_checks.py", "test_expected_tensors.py",
     "test_architectures_with_adapters.py", "test_faulty_store.py", "test_packed_experts.py",
     "test_harness.py", "test_resume.py", "test_architectures.py", "test_tied_forms.py",

@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import psutil
 
 from tests.hostile_attacks import SECRET, draw_attack
 from tests.hostile_project import TOKEN, Case, copy_template, wrong_values
@@ -88,14 +87,12 @@ def _watched(case: Case, limits: tuple[float, float]) -> Ended:
     if child == 0:
         _become_command(case, output)
     began, peak, stopped, hung = time.monotonic(), 0, None, False
-    process = psutil.Process(child)
     ready = case.root / "ready"
-    floor = _anonymous(psutil.Process())
+    floor = _anonymous(os.getpid(), alone=True)
     while os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
         time.sleep(0.005)
         now = time.monotonic()
-        with suppress(psutil.Error):
-            peak = max(peak, _anonymous(process) - floor)
+        peak = max(peak, _anonymous(child) - floor)
         if case.stop and stopped is None and ready.exists() and now - began > case.stop[1]:
             os.kill(child, case.stop[0])
             stopped = now
@@ -111,17 +108,17 @@ def _watched(case: Case, limits: tuple[float, float]) -> Ended:
     return Ended(code, time.monotonic() - began, peak, text, hung)
 
 
-def _anonymous(process: psutil.Process) -> int:
+def _anonymous(process: int, alone: bool = False) -> int:
     """Anonymous bytes of a process and its children: what they hold beside shared files."""
-    whole = 0
-    for each in (
-        [process, *process.children(recursive=True)] if process.pid != os.getpid() else [process]
-    ):
-        with suppress(OSError, psutil.Error):
-            text = Path(f"/proc/{each.pid}/status").read_text()
+    whole, family = 0, [process]
+    for each in family:
+        with suppress(OSError):
+            text = Path(f"/proc/{each}/status").read_text()
             whole += sum(
                 int(line.split()[1]) for line in text.splitlines() if line.startswith("RssAnon")
             )
+            for thread in () if alone else Path(f"/proc/{each}/task").iterdir():
+                family += map(int, (thread / "children").read_text().split())
     return whole * 1024
 
 

@@ -60,7 +60,7 @@ def toy(tmp_path: Path) -> Path:
 
 
 def run(root: Path, *arguments: str) -> int:
-    options = ["--root", str(root), "--packages", "toy", "--jobs", "1", "--preload", "xdist"]
+    options = ["--root", str(root), "--packages", "toy", "--jobs", "1", "--preload", "json"]
     return main([*arguments, *options])
 
 

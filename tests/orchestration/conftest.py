@@ -1,10 +1,14 @@
 """Fixtures of the orchestration tests: caches stay out of the home folder, instances are fresh."""
 
+import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.pool import StaticPool
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +24,45 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def instance() -> Iterator[dg.DagsterInstance]:
     """A Dagster instance in memory."""
     with dg.DagsterInstance.ephemeral() as fresh:
+        _keep_open(fresh)
         yield fresh
+
+
+def _keep_open(instance: dg.DagsterInstance) -> None:
+    """Give the events one connection, where Dagster opens one for each; KeptSqliteStorage does so
+    for instances on disk."""
+    events: Any = instance.event_log_storage
+    events._engine = create_engine(
+        events._engine.url, poolclass=StaticPool, connect_args={"check_same_thread": False}
+    )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def drawn_once() -> Iterator[None]:
+    """Draw each picture once in this process: the models of most of these tests are the same ones.
+
+    A picture of other arguments is another one. Those of pictures are tests of eval_ops.
+    """
+    from eval_ops import plots
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("layer_norm_plot", "heatmap", "leaderboard_plot"):
+            patch.setattr(plots, name, _remembered(getattr(plots, name)))
+        yield
+
+
+def _remembered(draw: Callable[..., bytes]) -> Callable[..., bytes]:
+    known: dict[bytes, bytes] = {}
+
+    def drawn(*given: Any) -> bytes:
+        if any(isinstance(each, Iterator) for each in given):
+            return draw(*given)
+        key = pickle.dumps(given)
+        if key not in known:
+            known[key] = draw(*given)
+        return known[key]
+
+    return drawn
 
 
 @pytest.fixture
