@@ -1,5 +1,6 @@
 """Fixtures of the orchestration tests: caches stay out of the home folder, instances are fresh."""
 
+import functools
 import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,11 +38,16 @@ def _keep_open(instance: dg.DagsterInstance) -> None:
     )
 
 
-@pytest.fixture(scope="session", autouse=True)
+DRAWN: dict[bytes, bytes] = {}
+"""Pictures of this process, by what was asked for."""
+
+
+@pytest.fixture(scope="module", autouse=True)
 def drawn_once() -> Iterator[None]:
     """Draw each picture once in this process: the models of most of these tests are the same ones.
 
-    A picture of other arguments is another one. Those of pictures are tests of eval_ops.
+    A picture of other arguments is another one. It ends with each file: tests of eval_ops, which
+    are those of pictures, draw.
     """
     from eval_ops import plots
 
@@ -52,15 +58,14 @@ def drawn_once() -> Iterator[None]:
 
 
 def _remembered(draw: Callable[..., bytes]) -> Callable[..., bytes]:
-    known: dict[bytes, bytes] = {}
-
+    @functools.wraps(draw)
     def drawn(*given: Any) -> bytes:
         if any(isinstance(each, Iterator) for each in given):
             return draw(*given)
-        key = pickle.dumps(given)
-        if key not in known:
-            known[key] = draw(*given)
-        return known[key]
+        key = pickle.dumps((draw.__name__, given))
+        if key not in DRAWN:
+            DRAWN[key] = draw(*given)
+        return DRAWN[key]
 
     return drawn
 
