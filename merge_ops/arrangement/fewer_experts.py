@@ -13,7 +13,8 @@ from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from merge_ops.arrangement.fewer_choice import Group, groups_of, kept_share
+from merge_ops.arrangement.fewer_cautions import fewer_cautions
+from merge_ops.arrangement.fewer_choice import Group, groups_of
 from merge_ops.arrangement.fewer_routers import RouterNumbers
 from merge_ops.arrangement.fewer_tensors import MeanTensor
 from merge_ops.arrangement.layouts import FUSED, axis_faults, laid_out, layouts_in
@@ -24,7 +25,7 @@ from merge_ops.checkpoints.checkpoint import Checkpoint, Stored, TensorSource, s
 from merge_ops.checkpoints.header import ITEM_SIZES, TensorEntry
 from merge_ops.checkpoints.layout import natural_key
 from merge_ops.errors import Caution, Fault
-from merge_ops.recipes.moe_fewer import ALL, CALIBRATE, MEAN, FewerStep
+from merge_ops.recipes.moe_fewer import ALL, MEAN, FewerStep
 from merge_ops.sources.fused_layouts import FusedLayout, is_router, layout_of, router_of
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def fewer(
         numbers = RouterNumbers(step, statistics, rows, subject)
         made = _tied(mixture, numbers, groups) if tied else _made(mixture, numbers, groups)
     config = _config(model, mixture.experts if tied else keep, step)
-    cautions = _cautions(model, step, statistics, groups, keep) if statistics else ()
+    cautions = fewer_cautions(model, step, statistics, groups, keep) if statistics else ()
     return dataclasses.replace(made, config=config), tuple(cautions), []
 
 
@@ -299,39 +300,3 @@ def _config(model: Checkpoint, experts: int, step: FewerStep) -> dict[str, Any]:
     if step.experts_per_token is not None:
         config[PER_TOKEN] = step.experts_per_token
     return config
-
-
-def _cautions(
-    model: Checkpoint,
-    step: FewerStep,
-    statistics: MoeStatistics,
-    groups: Mapping[int, Groups],
-    keep: int,
-) -> Iterator[Caution]:
-    """What the step changes of what the model says, as far as the statistics know."""
-    if keep == statistics.experts:
-        return
-    if step.merges:
-        if step.router not in (ALL, CALIBRATE):
-            problem = f"keeps {keep} rows of {statistics.experts} in each router, so tokens choose"
-            problem += " otherwise even where merged moe_experts were equal"
-            advice = "`router: calibrate` fits the rows on texts; `all` keeps them, and the size"
-            yield Caution(model.name, problem, advice)
-        return
-    shares = {layer: kept_share(statistics.layers[layer], groups[layer]) for layer in groups}
-    worst = min(shares, key=lambda layer: (shares[layer], layer))
-    lost = 100 * (1 - shares[worst])
-    if lost > 0:
-        mean = 100 * (1 - sum(shares.values()) / len(shares))
-        problem = f"loses moe_experts that had {mean:.3g} % of the router's weight on the"
-        problem += f" calibration texts, and {lost:.3g} % in layer {worst}"
-        yield Caution(model.name, problem, "Score the result beside the model")
-    if not _renormalises(model):
-        problem = "does not renormalise the weights of the chosen (`norm_topk_prob: false`), so"
-        problem += " those that stay weigh more than before even where no token changes its choice"
-        yield Caution(model.name, problem, "")
-
-
-def _renormalises(model: Checkpoint) -> bool:
-    """Whether the weights of the chosen moe_experts add up to 1."""
-    return model.config.get("model_type") == "mixtral" or bool(model.config.get("norm_topk_prob"))

@@ -318,9 +318,8 @@ def parse_ref(data: bytes, where: str) -> dict[str, Any]:
 
 
 def _is_entry(line: Any) -> bool:
-    if not isinstance(line, dict):
-        return False
-    if not all(isinstance(line.get(name), str) for name in ("id", "kind", "digest", "at")):
+    needed = ("id", "kind", "digest", "at")
+    if not (isinstance(line, dict) and all(isinstance(line.get(name), str) for name in needed)):
         return False
     if not all(isinstance(line.get(name), str | None) for name in ("run", "by")):
         return False
