@@ -1,4 +1,4 @@
-"""What to look at where a mixture gets fewer moe_experts: rows that are gone, weight that is lost."""
+"""What to look at where a mixture gets fewer moe_experts: rows that go, and weight with them."""
 
 from __future__ import annotations
 
