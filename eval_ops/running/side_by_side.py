@@ -26,7 +26,7 @@ def sides_for(model: Any) -> int:
 
     if model.device.type != "cpu" or model.config.model_type not in STEADY:
         return 1
-    rope = getattr(model.config, "rope_parameters", None) or {}
+    rope: Any = getattr(model.config, "rope_parameters", None) or {}
     if rope.get("rope_type", "default") in MOVING_ROPES:
         return 1
     return min(MOST_SIDES, torch.get_num_threads())
