@@ -44,7 +44,11 @@ PROMPT = "{context}\nQuestion: {question}\nAnswer:"
 CHOICES = 4
 EXPERTS = 2
 RANK, CHANGE = 8, 0.02
-"""Each matrix of an expert differs by a product of that rank, of that share of its norm."""
+"""Each matrix of an expert differs by a product of that rank, of that share of its norm: so little
+that candidates hardly differ. With ten times as much the larger lambdas ruin the model."""
+FIRST, SECOND = "bench", "raced"
+BETWEEN = 0.05
+"""The second sweep's points lie so far beyond those of the first."""
 COLUMNS = ("program", "candidates run", "wall s", "CPU s", "peak MiB", "disk MB", "times faster",
            "times less CPU")  # fmt: skip
 
@@ -102,11 +106,13 @@ def write_inputs(work: Path, arguments: argparse.Namespace) -> dict[str, Path]:
     }
     (work / "tasks").mkdir(exist_ok=True)
     (work / "tasks" / "cosmos.yaml").write_text(json.dumps(task), encoding="utf-8")
-    experts = [work / f"expert{number}-{arguments.dtype}" for number in range(EXPERTS)]
+    experts = [
+        work / f"expert{number}-{arguments.change}-{arguments.dtype}" for number in range(EXPERTS)
+    ]
     for number, folder in enumerate(experts):
         if not (folder / "config.json").is_file():
             command = [sys.executable, "-m", "benchmarks.eval_sweep_work", "expert"]
-            changed = [str(number), str(RANK), str(CHANGE)]
+            changed = [str(number), str(RANK), str(arguments.change)]
             measure([*command, str(arguments.model), str(folder), *changed])
     for value in lambdas(arguments.candidates):
         content = json.loads(
@@ -117,19 +123,59 @@ def write_inputs(work: Path, arguments: argparse.Namespace) -> dict[str, Path]:
     return {"suite": suite, "items": items, "tasks": work / "tasks"}
 
 
-def ours(work: Path, arguments: argparse.Namespace) -> tuple[Run, dict[str, Any], float]:
-    """All candidates in one process: its cost, what it found, and the bytes it left on the disk."""
-    store, found = work / "store", work / "ours.json"
-    shutil.rmtree(store, ignore_errors=True)
-    run = measure(
-        [
-            *(sys.executable, "-m", "benchmarks.eval_sweep_work", "sweep", str(arguments.model)),
-            *(str(work), str(store), str(found), arguments.keep, str(arguments.threads or 0)),
-            *(arguments.dtype, "early" if arguments.early_stopping else "whole"),
-            *(map(str, lambdas(arguments.candidates))),
-        ]
-    )
-    return run, json.loads(found.read_text(encoding="utf-8")), bytes_of(store)
+def ours(
+    work: Path, arguments: argparse.Namespace, recipe: str = FIRST, way: str = "whole"
+) -> tuple[Run, dict[str, Any], float]:
+    """All candidates in one process: its cost, what it found, and the bytes it left on the disk.
+
+    The first recipe begins with an empty store; `recipe` sweeps other points in the same one.
+    """
+    store, out = work / "store", work / f"{recipe}-{way}.json"
+    if recipe == FIRST:
+        shutil.rmtree(store, ignore_errors=True)
+    points = lambdas(arguments.candidates)
+    if recipe != FIRST:
+        points = [round(value + BETWEEN, 2) for value in points]
+    request = {
+        "recipe": recipe,
+        "way": way,
+        "model": str(arguments.model),
+        "work": str(work),
+        "store": str(store),
+        "keep": arguments.keep,
+        "threads": arguments.threads or 0,
+        "dtype": arguments.dtype,
+        "change": arguments.change,
+        "lambdas": points,
+        "known": [] if recipe == FIRST else [FIRST],
+        "reduced": None if recipe == FIRST else arguments.reduced,
+    }
+    command = [sys.executable, "-m", "benchmarks.eval_sweep_work", "sweep"]
+    run = measure([*command, json.dumps(request), str(out)])
+    return run, json.loads(out.read_text(encoding="utf-8")), bytes_of(store)
+
+
+def raced(
+    work: Path, arguments: argparse.Namespace, of_theirs: Run | None, scale: float
+) -> list[dict[str, Any]]:
+    """A second sweep in the same store with a reduced set, and then asked everything.
+
+    The first sweep's scores say which items are asked first. What the second costs is compared
+    with theirs, and its champion with that of whole scores.
+    """
+    run, found, _ = ours(work, arguments, SECOND, "early")
+    say(f"raced: {run.wall:.1f} s, CPU {run.cpu:.1f} s; {found['saved']}")
+    whole_run, whole, _ = ours(work, arguments, SECOND, "rest")
+    say(f"the rest: {whole_run.wall:.1f} s, CPU {whole_run.cpu:.1f} s")
+    same = "the same" if found["best"] == whole["best"] else "another"
+    faster = f", {of_theirs.wall * scale / run.wall:.1f} times faster" if of_theirs else ""
+    print(f"\na second sweep, raced: {run.wall:.1f} s{faster}; {found['saved']}")
+    print(f"its champion is {found['best']}; by whole scores {whole['best']}: {same}")
+    accuracies = {value: each["validation"] for value, each in whole["candidates"].items()}
+    print(f"validation by lambda, asked everything: {json.dumps(accuracies)}")
+    told = {key: found[key] for key in ("best", "saved", "seconds")}
+    rest = {"best": whole["best"], "validation": accuracies}
+    return [{"run": asdict(run), **told}, {"run": asdict(whole_run), **rest}]
 
 
 def theirs(
@@ -195,7 +241,8 @@ def benchmark(work: Path, arguments: argparse.Namespace) -> None:
     arguments.model = cast
     write_inputs(work, arguments)
     points = lambdas(arguments.candidates)
-    mine, found, mine_bytes = ours(work, arguments)
+    first_way = "early" if arguments.early_stopping else "whole"
+    mine, found, mine_bytes = ours(work, arguments, way=first_way)
     say(f"ours: {mine.wall:.1f} s, CPU {mine.cpu:.1f} s, peak {mine.peak:.0f} MiB")
     runs: list[Run] = []
     other_bytes = 0.0
@@ -209,6 +256,8 @@ def benchmark(work: Path, arguments: argparse.Namespace) -> None:
     if not runs:
         print(f"best of ours: {found['best']}. {found['saved']}")
         print(f"where ours went: {json.dumps(found['seconds'])}")
+        if arguments.reduced:
+            raced(work, arguments, None, 1)
         return
     whole = added(runs)
     scale = len(points) / len(runs)
@@ -225,11 +274,13 @@ def benchmark(work: Path, arguments: argparse.Namespace) -> None:
     names = list(scores[0]) if scores else []
     print(markdown(names, [[f"{value:.6g}" for value in each.values()] for each in scores]))
     print(f"best of ours: {found['best']}. {found['saved']}")
-    print(f"\nwhere ours went: {json.dumps(found['seconds'])}")
+    print(f"\nwhere ours went: {json.dumps(found['seconds'])}", flush=True)
+    second = raced(work, arguments, whole, scale) if arguments.reduced else []
     save(arguments.json, {"items": arguments.items, "candidates": len(points), "keep":
                           arguments.keep, "ours": asdict(mine), "ours_disk": mine_bytes,
                           "theirs": [asdict(run) for run in runs], "theirs_disk": other_bytes,
-                          "scores": scores, "seconds": found["seconds"]})  # fmt: skip
+                          "scores": scores, "seconds": found["seconds"],
+                          "raced": second})  # fmt: skip
 
 
 def main() -> None:
@@ -249,6 +300,10 @@ def main() -> None:
     parser.add_argument(
         "--early-stopping", action="store_true", help="of ours: who is worse for sure is left"
     )
+    parser.add_argument(
+        "--reduced", type=float, help="race a second sweep, by a reduced set of so large a share"
+    )
+    parser.add_argument("--change", type=float, default=CHANGE, help="how far experts are off")
     parser.add_argument("--threads", type=int, help="of ours, for scoring (default: all cores)")
     parser.add_argument("--batch-size", type=int, default=16, help="of lm_eval")
     parser.add_argument("--lm-eval", type=Path, default=ROOT / ".venv/bin/lm_eval")

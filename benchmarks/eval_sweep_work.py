@@ -1,7 +1,7 @@
 """What benchmarks.eval_sweep runs in processes of their own: experts are made, a sweep is scored.
 
 python -m benchmarks.eval_sweep_work expert MODEL FOLDER NUMBER RANK CHANGE
-python -m benchmarks.eval_sweep_work sweep MODEL WORK STORE FOUND KEEP THREADS DTYPE EARLY LAMBDA…
+python -m benchmarks.eval_sweep_work sweep REQUEST OUT
 """
 
 import contextlib
@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -144,20 +145,14 @@ def ways_apart(model: Path, path: Path) -> dict[str, list[float]]:
     return found
 
 
-def score_sweep(
-    model: Path,
-    work: Path,
-    store_folder: Path,
-    keep: str,
-    threads: int,
-    dtype: str,
-    early: bool,
-    lambdas: list[float],
-) -> dict[str, Any]:
+def score_sweep(request: Mapping[str, Any]) -> dict[str, Any]:
     """Merge and score every candidate, and write the best; or write all, with `keep` all.
 
-    With `early` candidates that are worse for sure are left. Returns accuracy and log-likelihoods
-    of each candidate that was asked everything, and where the seconds went.
+    The request has `model`, `work`, `store` (folders), `recipe` (a name), `keep`, `threads`,
+    `dtype`, `change`, `lambdas`, and `way`: `whole`; `early`, so that candidates that are worse for
+    sure are left; `rest`, which asks what `early` left out. A `reduced` set is chosen from the
+    scores of the recipes in `known`. Returns accuracy and log-likelihoods of each candidate that
+    was asked everything, and where the seconds went.
     """
     from assets.work.candidates import CandidateScorer
     from assets.work.early_stopping import score_set
@@ -184,11 +179,14 @@ def score_sweep(
         seconds.setdefault(f"{name}, CPU", []).append(round(now[1] - last[1], 2))
         last = now
 
-    store = ArtifactStore.open(store_folder.resolve().as_uri(), catalog="bench")
-    experts = sorted(folder.name for folder in work.glob(f"expert?-{dtype}"))
-    for name, folder in {"base": model, **{each: work / each for each in experts}}.items():
-        base = None if name == "base" else "base"
-        pull_model(store, UpstreamModel(name, str(folder), base), Path())
+    name, keep, lambdas = request["recipe"], request["keep"], request["lambdas"]
+    model, work = Path(request["model"]), Path(request["work"])
+    dtype, raced_set = request["dtype"], request["way"] != "whole"
+    store = ArtifactStore.open(Path(request["store"]).resolve().as_uri(), catalog="bench")
+    experts = sorted(folder.name for folder in work.glob(f"expert?-{request['change']}-{dtype}"))
+    for called, folder in {"base": model, **{each: work / each for each in experts}}.items():
+        base = None if called == "base" else "base"
+        pull_model(store, UpstreamModel(called, str(folder), base), Path())
     took("models into the store")
     content = {
         **RECIPE,
@@ -197,39 +195,46 @@ def score_sweep(
         "sweep": {"lambda": lambdas},
         "suite": "cosmos",
     }
-    recipe = parse_recipe(json.dumps({**content, "keep": keep}), "bench", "bench.yaml")
+    recipe = parse_recipe(json.dumps({**content, "keep": keep}), name, f"{name}.yaml")
     points: dict[str, str | None] = {each.id: each.id for each in recipe.coefficients()}
-    job = MergeJob(Steps((recipe,)), "base", "+".join(experts), points, "bench/merged_checkpoint")
+    job = MergeJob(Steps((recipe,)), "base", "+".join(experts), points, f"{name}/merged_checkpoint")
     settings = StreamSettings()
     merged = merge_set(store, job, settings)
-    point_at(store, job, merged, "bench")
+    point_at(store, job, merged, name)
     took("merging and writing" if keep == "all" else "planning")
     suite = load_suite(work / "suite.yaml")
-    scoring = Scoring(suite, settings.device, threads)
+    scoring = Scoring(suite, settings.device, request["threads"])
     candidates: dict[str, Any] = {}
     best, most, saved = merged.checkpoints[0], -1.0, ""
     with CandidateScorer(store, job, scoring, settings) as scorer:
         raced: dict[str, Any] = {}
-        if early:
-            gate = parse_gate({"early_stopping": True})
+        if raced_set:
+            early: dict[str, Any] = {"early_stopping": True}
+            if request["reduced"]:
+                early["reduced_set"] = request["reduced"]
+            gate = parse_gate(early if request["way"] == "early" else {})
             named = {each.coefficient: each.coefficient for each in merged.checkpoints}
-            found_of = score_set(store, scorer, scoring, SetPoints("bench", named, named), gate)
-            raced, saved = dict(found_of.scored), found_of.note or found_of.saved.to_text()
+            set_points = SetPoints(name, named, named, recipes=request["known"])
+            found_of = score_set(store, scorer, scoring, set_points, gate)
+            raced = dict(found_of.scored)
+            saved = "; ".join(filter(None, [found_of.saved.to_text(), found_of.note]))
+            saved += f"; {found_of.reduced}" if found_of.reduced else ""
             took("merging and scoring")
         for value, checkpoint in zip(lambdas, merged.checkpoints, strict=True):
-            name = checkpoint.coefficient
-            if early and name not in raced:
+            point = checkpoint.coefficient
+            if raced_set and point not in raced:
                 continue
-            scores = (raced[name] if early else scorer.score_point("bench", name)).scores
+            scores = (raced[point] if raced_set else scorer.score_point(name, point)).scores
             samples = scores.samples
             right = sum(sample.value for sample in samples) / len(samples)
             found = {sample.item: list(sample.loglikelihoods) for sample in samples}
             candidates[str(value)] = {"acc": right, "items": found}
             validation = [sample.value for sample in samples if sample.split == "validation"]
             share = sum(validation) / len(validation)
+            candidates[str(value)]["validation"] = share
             if share > most:
                 best, most = checkpoint, share
-            if not early:
+            if not raced_set:
                 took("scoring" if keep == "all" else "merging and scoring")
     materialize(store, best.artifact, settings)
     took("writing the best")
@@ -257,10 +262,8 @@ def main() -> None:
         found = ways_apart(Path(model), Path(suite))
         Path(out).write_text(json.dumps(found), encoding="utf-8")
         return
-    model, work, store, out, keep, threads, dtype, early, *lambdas = given
-    points = [float(value) for value in lambdas]
-    where = Path(model), Path(work), Path(store)
-    found = score_sweep(*where, keep, int(threads), dtype, early == "early", points)
+    request, out = given
+    found = score_sweep(json.loads(request))
     Path(out).write_text(json.dumps(found), encoding="utf-8")
 
 

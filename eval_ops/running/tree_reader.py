@@ -2,13 +2,16 @@
 
 Each part of the tree is one forward pass: a mask lets each token see its ancestors alone, and
 positions are counted along its own path. Logits are made where answers are predicted and nowhere
-else.
+else. On CPU cores several passes run at a time (side_by_side.py).
 """
 
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
 
 import inspect
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +27,7 @@ from eval_ops.running.prefix_tree import (
     rows_of,
     tree_size,
 )
+from eval_ops.running.side_by_side import in_order, sides_for
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,11 +38,11 @@ Answer = tuple[float, bool]
 """(log-likelihood, whether every token was the likeliest)."""
 
 PASS_TOKENS = 2048
-"""The most tokens of one forward pass of several rows: enough to keep a processor busy."""
+"""The most tokens of the passes that run at a time, if of several rows: it keeps cores busy."""
 LEAST_TOKENS = 512
 """A pass of so many tokens takes no row that is much shorter than its longest: padding costs."""
 PASS_LOGITS = 1 << 26
-"""About the most logits of one forward pass (places × vocabulary)."""
+"""About the most logits of the passes that run at a time (places × vocabulary)."""
 SHARED_TOKENS = 4096
 """The most tokens whose keys and values are kept at a time: 224 MiB for a 7 B Qwen2 in bfloat16."""
 TABLE_ROWS = 16
@@ -68,14 +72,21 @@ class TreeReader:
         accepted = inspect.signature(model.forward).parameters
         self._no_cache = {"use_cache": False} if "use_cache" in accepted else {}
         self._vocabulary = model.config.get_text_config().vocab_size
+        self._sides = sides_for(model)
+        self._chosen = threading.local()  # the places that a thread's pass makes logits of
 
     def answers(self) -> Iterator[tuple[list[int], list[Answer]]]:
         """Yield the numbers of some requests and their answers, until all have come."""
+        with self._logits_where_chosen():
+            yield from in_order(self._readings(), self._sides)
+
+    def _readings(self) -> Iterator[Callable[[], tuple[list[int], list[Answer]]]]:
+        """Yield what reads the rows of one forward pass, for one pass after the other."""
         reach = [self._reach(number) for number in range(len(self._sequences))]
         for branch in branches(self._sequences, self._shared, reach):
             trunk = self._trunk(branch)
             for rows in self._passes(branch):
-                yield self._read_rows(rows, trunk, branch.trunk)
+                yield partial(self._read_rows, rows, trunk, branch.trunk)
 
     def trial(self) -> Iterator[tuple[int, float]]:
         """Yield numbers of requests and their log-likelihoods, all in one row, then with trunks."""
@@ -89,11 +100,12 @@ class TreeReader:
         if len(self._sequences) > 1:
             shared = [Piece(0, len(ends), 0, tree_size(self._sequences, self._shared))]
             plans.append((0, shared))
-        for trunk, pieces in plans:
-            branch = Branch(pieces[0].first, trunk, pieces)
-            row = row_of(self._sequences, self._shared, pieces)
-            members, answers = self._read_rows([row], self._trunk(branch), trunk)
-            yield from ((i, value) for i, (value, _) in zip(members, answers, strict=True))
+        with self._logits_where_chosen():
+            for trunk, pieces in plans:
+                branch = Branch(pieces[0].first, trunk, pieces)
+                row = row_of(self._sequences, self._shared, pieces)
+                members, answers = self._read_rows([row], self._trunk(branch), trunk)
+                yield from ((i, value) for i, (value, _) in zip(members, answers, strict=True))
 
     def _reach(self, sequence: int) -> int:
         """Tokens of a sequence before the first that predicts an answer."""
@@ -111,6 +123,7 @@ class TreeReader:
 
     def _passes(self, branch: Branch) -> Iterator[list[Row]]:
         """Yield the rows of one forward pass after the other, within the limits."""
+        most_tokens, most_logits = PASS_TOKENS // self._sides, PASS_LOGITS // self._sides
         batch: list[Row] = []
         answers = places = 0
         for pieces in rows_of(branch.pieces):
@@ -118,10 +131,10 @@ class TreeReader:
             length = len(batch[0].tokens) if batch else 0
             n = len(batch) + 1
             fits = (
-                n * length <= PASS_TOKENS
+                n * length <= most_tokens
                 and (len(batch) * length < LEAST_TOKENS or 8 * _size(pieces) >= 7 * length)
                 and answers + more_answers <= self._most_answers
-                and (places + more_places) * self._vocabulary <= PASS_LOGITS
+                and (places + more_places) * self._vocabulary <= most_logits
                 and (not branch.trunk or n * (branch.trunk + length) <= SHARED_TOKENS)
             )
             if batch and not fits:
@@ -182,12 +195,7 @@ class TreeReader:
         settings = dict(self._no_cache)
         if trunk is not None:
             settings = {"use_cache": True, "past_key_values": _rows_of_cache(trunk, len(tokens))}
-        chosen = torch.from_numpy(places).to(device)
-
-        def choose(_: Any, given: tuple["Tensor", ...]) -> tuple["Tensor", ...]:
-            return (given[0].flatten(0, 1)[chosen].unsqueeze(0), *given[1:])
-
-        hook = self._model.get_output_embeddings().register_forward_pre_hook(choose)
+        self._chosen.places = torch.from_numpy(places).to(device)
         try:
             logits = self._model(
                 torch.from_numpy(tokens).to(device),
@@ -196,8 +204,24 @@ class TreeReader:
                 **settings,
             ).logits
         finally:
-            hook.remove()
+            self._chosen.places = None
         return logits[0]
+
+    @contextmanager
+    def _logits_where_chosen(self) -> Generator[None]:
+        """Have the head multiply the chosen places alone: [1, places, hidden] of all rows'."""
+
+        def choose(_: Any, given: tuple["Tensor", ...]) -> tuple["Tensor", ...] | None:
+            places = getattr(self._chosen, "places", None)
+            if places is None:
+                return None
+            return (given[0].flatten(0, 1)[places].unsqueeze(0), *given[1:])
+
+        hook = self._model.get_output_embeddings().register_forward_pre_hook(choose)
+        try:
+            yield
+        finally:
+            hook.remove()
 
 
 def _size(pieces: Sequence[Piece]) -> int:
