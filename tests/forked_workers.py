@@ -148,7 +148,8 @@ class Run:
 
     def _hear(self, worker: Worker) -> None:
         """Hand on one report of a worker, or see that it has ended."""
-        what, told = "end", None
+        what: str = "end"
+        told: Any = None
         with contextlib.suppress(EOFError):
             what, told = worker.reports.recv()
         match what:

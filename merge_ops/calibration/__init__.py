@@ -8,7 +8,6 @@ from merge_ops.calibration.gates import (
     Prompts,
     gate_key,
     gates_digest,
-    metadata_of,
     read_gates,
     write_gates,
 )
@@ -20,7 +19,6 @@ __all__ = [
     "gate_cautions",
     "gate_key",
     "gates_digest",
-    "metadata_of",
     "moe_statistics",
     "read_gates",
     "texts",

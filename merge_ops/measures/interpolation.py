@@ -55,7 +55,8 @@ def nearest_shares(
         alike -= lengths.square() / 2
     looked = torch.topk(alike, min(atoms_looked_at(k), len(known)), dim=1).indices.sort(dim=1)
     candidates = looked.values
-    wanted, points = targets.double(), known[candidates].double()
+    wanted: Any = targets.double()
+    points: Any = known[candidates].double()
     if distance == COSINE:
         products = torch.einsum("bd,bnd->bn", wanted, points)
         sizes = wanted.norm(dim=1, keepdim=True) * points.norm(dim=2)

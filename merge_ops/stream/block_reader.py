@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import numpy as np
 
@@ -179,7 +179,7 @@ class BlockReader:
         values = buffers.values[:count]
         if isinstance(source, Numbers):
             for number, start in enumerate(starts):
-                part = self._arithmetic.from_host(source.numbers(start, length))
+                part: Any = self._arithmetic.from_host(source.numbers(start, length))
                 values[number * length : (number + 1) * length] = part
             return values, self._arithmetic.subtract(values, base, checked)
         if not isinstance(source, Stored):

@@ -12,11 +12,10 @@ from safetensors.numpy import load_file, save_file
 from merge_ops.calibration import (
     gate_key,
     gates_digest,
-    metadata_of,
     read_gates,
     write_gates,
 )
-from merge_ops.calibration.gates import FORMAT
+from merge_ops.calibration.gates import FORMAT, metadata_of
 from merge_ops.errors import CheckpointError, MissingModelError, OutputError, StatisticsError
 
 TOLD = {"mode": "hidden", "key": "k" * 64}

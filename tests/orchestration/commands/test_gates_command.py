@@ -12,7 +12,8 @@ from assets.work import gating
 from assets.work.gating import Running, gates_of, routes_of
 from eval_ops.errors import CheckpointLoadError, PromptsError
 from eval_ops.running.gates import measure_gates
-from merge_ops.calibration import Prompts, metadata_of, read_gates, write_gates
+from merge_ops.calibration import Prompts, read_gates, write_gates
+from merge_ops.calibration.gates import metadata_of
 from merge_ops.calibration.moe_statistics import read_moe_statistics
 from merge_ops.errors import (
     ChangedInputError,
