@@ -1,8 +1,9 @@
 """Moves packages of the checkout below the package `ronghe`, for a wheel (hatch_build.py).
 
-`from assets.work import merging` becomes `from ronghe.assets.work import merging`, and a string
-that is the dotted name of a module which is there ("orchestration.definitions") becomes that
-module's new name. The syntax tree says where these stand; the rest of a file, its lines too, stays.
+`from assets.work.merging import merging` becomes `from ronghe.assets.work.merging import merging`,
+and a string that is the dotted name of a module which is there ("orchestration.definitions")
+becomes that module's new name. The syntax tree says where these stand; the rest of a file, its
+lines too, stays.
 """
 
 import ast

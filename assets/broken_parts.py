@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import dagster as dg
 from blake3 import blake3
 
-from assets.failures import clear_failures
+from assets.frame.failures import clear_failures
 
 GROUP, CHECK = "broken", "is_sound"
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import dagster as dg
 
-from assets.display import listed, size
-from assets.run_settings import RunSettings
+from assets.frame.display import listed, size
+from assets.frame.run_settings import RunSettings
+from assets.frame.team_asset import team_asset
 from assets.site.facts import CatalogFacts
 from assets.step_failures import recent_failures
-from assets.team_asset import team_asset
 
 CATALOG_SITE = "catalog_site"
 GROUP = "site"

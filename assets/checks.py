@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.batches import goes_on, keys_of
-from assets.dagster_internals import AssetCheckTarget
-from assets.failures import clear_failures
-from assets.key_names import plain_key, with_own_keys
-from assets.run_settings import RunSettings
+from assets.frame.batches import goes_on, keys_of
+from assets.frame.dagster_internals import AssetCheckTarget
+from assets.frame.failures import clear_failures
+from assets.frame.key_names import plain_key, with_own_keys
+from assets.frame.run_settings import RunSettings
 from assets.work import names
-from assets.work.looks import faults_of
+from assets.work.merging.looks import faults_of
 
 if TYPE_CHECKING:
     from resources.store import ArtifactStore

@@ -7,12 +7,12 @@ from typing import Any
 
 import dagster as dg
 
-from assets.batches import Report, each_partition
-from assets.display import drawn, listed, of_artifact, size, table, tell
-from assets.run_settings import RunSettings
-from assets.team_asset import team_asset
+from assets.frame.batches import Report, each_partition
+from assets.frame.display import drawn, listed, of_artifact, size, table, tell
+from assets.frame.run_settings import RunSettings
+from assets.frame.team_asset import team_asset
 from assets.work import names
-from assets.work.studying import TASK_VECTOR, Study, study_set
+from assets.work.merging.studying import TASK_VECTOR, Study, study_set
 
 FEWEST_DRAWN = 3
 """Experts of the smallest set with a picture: a picture takes a third of a second."""

@@ -9,19 +9,19 @@ from typing import Any
 import dagster as dg
 from blake3 import blake3
 
-from assets.batches import Batch
 from assets.checks import report_checks
-from assets.display import listed, of_artifact, of_licence, of_masks, of_work
-from assets.failures import stop_if_run_is_over
-from assets.grid import group_by_set
-from assets.progress_log import log_progress
-from assets.run_settings import RunSettings
-from assets.team_asset import team_asset
+from assets.frame.batches import Batch
+from assets.frame.display import listed, of_artifact, of_licence, of_masks, of_work
+from assets.frame.failures import stop_if_run_is_over
+from assets.frame.grid import group_by_set
+from assets.frame.progress_log import log_progress
+from assets.frame.run_settings import RunSettings
+from assets.frame.team_asset import team_asset
 from assets.withdrawal_checks import check_partitions, spec
 from assets.work import names
-from assets.work.merging import MergedCheckpoint, MergedSet, MergeJob, point_at
-from assets.work.noted_merges import merge_noted
-from assets.work.searching import found_job
+from assets.work.merging.merging import MergedCheckpoint, MergedSet, MergeJob, point_at
+from assets.work.records.noted_merges import merge_noted
+from assets.work.scoring.searching import found_job
 from merge_ops.errors import shown
 from merge_ops.recipes import Recipe, Steps
 

@@ -7,15 +7,15 @@ from typing import Any
 
 import dagster as dg
 
-from assets.batches import Report, each_partition
-from assets.display import of_artifact, of_packing, of_work
-from assets.progress_log import log_progress
-from assets.run_settings import RunSettings
-from assets.team_asset import team_asset
+from assets.frame.batches import Report, each_partition
+from assets.frame.display import of_artifact, of_packing, of_work
+from assets.frame.progress_log import log_progress
+from assets.frame.run_settings import RunSettings
+from assets.frame.team_asset import team_asset
 from assets.withdrawal_checks import check_partitions, spec
-from assets.work.entries import UpstreamModel
-from assets.work.noted_changes import pull_noted
-from assets.work.pulling import MODEL, PulledModel
+from assets.work.records.noted_changes import pull_noted
+from assets.work.upstream.entries import UpstreamModel
+from assets.work.upstream.pulling import MODEL, PulledModel
 
 
 def build_model(

@@ -7,18 +7,18 @@ from typing import Any
 
 import dagster as dg
 
-from assets.batches import Report, each_partition
 from assets.checks import report_checks
-from assets.display import of_artifact, of_masks, of_work
-from assets.failures import stop_if_run_is_over
+from assets.frame.batches import Report, each_partition
+from assets.frame.display import of_artifact, of_masks, of_work
+from assets.frame.failures import stop_if_run_is_over
+from assets.frame.progress_log import log_progress
+from assets.frame.run_settings import RunSettings
+from assets.frame.team_asset import team_asset
 from assets.merged_checkpoints import data_version
-from assets.progress_log import log_progress
-from assets.run_settings import RunSettings
-from assets.team_asset import team_asset
 from assets.withdrawal_checks import check_partitions, check_whole, spec
 from assets.work import names
-from assets.work.merging import MergedSet, MergeJob, point_at
-from assets.work.noted_merges import merge_noted
+from assets.work.merging.merging import MergedSet, MergeJob, point_at
+from assets.work.records.noted_merges import merge_noted
 from merge_ops.recipes import Steps
 
 

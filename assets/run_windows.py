@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from assets.batches import Report, each_partition
-from assets.display import of_artifact, table
-from assets.run_settings import RunSettings
-from assets.team_asset import team_asset
+from assets.frame.batches import Report, each_partition
+from assets.frame.display import of_artifact, table
+from assets.frame.run_settings import RunSettings
+from assets.frame.team_asset import team_asset
 from assets.work import names
-from assets.work.training_runs import StudiedWindow, study_window
+from assets.work.upstream.training_runs import StudiedWindow, study_window
 from merge_ops.recipes import Coefficient, Recipe
 
 LONGEST = 200

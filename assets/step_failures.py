@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.batches import FAILED
+from assets.frame.batches import FAILED
 from assets.site.changes import Failure
 
 if TYPE_CHECKING:

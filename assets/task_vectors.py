@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.batches import Report, each_partition
-from assets.display import drawn, number, of_artifact, of_packing, table, tell
-from assets.run_settings import RunSettings
-from assets.team_asset import team_asset
-from assets.work.packed_models import MODEL
-from assets.work.studying import TASK_VECTOR, Study, study_task_vector
+from assets.frame.batches import Report, each_partition
+from assets.frame.display import drawn, number, of_artifact, of_packing, table, tell
+from assets.frame.run_settings import RunSettings
+from assets.frame.team_asset import team_asset
+from assets.work.merging.studying import TASK_VECTOR, Study, study_task_vector
+from assets.work.upstream.packed_models import MODEL
 
 if TYPE_CHECKING:
     from resources.store import Artifact

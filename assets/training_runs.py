@@ -6,15 +6,15 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets.batches import Report, each_partition
-from assets.display import of_artifact, of_work, tell
-from assets.progress_log import log_progress
-from assets.run_settings import RunSettings
-from assets.team_asset import team_asset
+from assets.frame.batches import Report, each_partition
+from assets.frame.display import of_artifact, of_work, tell
+from assets.frame.progress_log import log_progress
+from assets.frame.run_settings import RunSettings
+from assets.frame.team_asset import team_asset
 from assets.withdrawal_checks import check_partitions, spec
 from assets.work import names
-from assets.work.entries import TrainingRun, run_and_step
-from assets.work.training_runs import FoundSteps, find_steps, pull_step, step_revisions
+from assets.work.upstream.entries import TrainingRun, run_and_step
+from assets.work.upstream.training_runs import FoundSteps, find_steps, pull_step, step_revisions
 from merge_ops.errors import shown
 
 UPSTREAM = "upstream_run_step"

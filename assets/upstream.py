@@ -5,10 +5,10 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets.display import tell
-from assets.run_settings import RunSettings
-from assets.work.entries import UpstreamModel
-from assets.work.pulling import kept_note, revisions
+from assets.frame.display import tell
+from assets.frame.run_settings import RunSettings
+from assets.work.upstream.entries import UpstreamModel
+from assets.work.upstream.pulling import kept_note, revisions
 from merge_ops.errors import shown
 
 

@@ -2,7 +2,7 @@
 
 An asset reports it with each materialization, partition by partition; `ronghe withdraw` reports it
 for what is there already. It holds nothing up: what is withdrawn is told, and the champions see to
-themselves (assets/work/demotion.py).
+themselves (assets/work/records/demotion.py).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from assets.checks import evaluations
-from assets.key_names import plain_key
-from assets.run_settings import RunSettings
+from assets.frame.key_names import plain_key
+from assets.frame.run_settings import RunSettings
 from assets.work import names
-from assets.work.withdrawal import Withdrawal, rests_on, told, withdrawals
+from assets.work.records.withdrawal import Withdrawal, rests_on, told, withdrawals
 
 if TYPE_CHECKING:
     from resources.store import ArtifactStore

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from benchmarks.contest import (
+from benchmarks.rigs.contest import (
     Contestant,
     Task,
     by_turns,
@@ -29,8 +29,8 @@ from benchmarks.contest import (
     shape_of,
     work_folder,
 )
-from benchmarks.processes import ROOT, Run, middle
-from benchmarks.recipes import METHODS, experts_of, recipe
+from benchmarks.rigs.processes import ROOT, Run, middle
+from benchmarks.rigs.recipes import METHODS, experts_of, recipe
 
 COLUMNS = (
     "method", "checkout", "wall s", "CPU s", "peak MiB", "anonymous MiB",

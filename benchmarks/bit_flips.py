@@ -28,21 +28,30 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from assets.work.entries import UpstreamModel
-from assets.work.merging import CHECKPOINT, MergeJob, merge_set
-from assets.work.packed_models import PACKED, stored_model
-from assets.work.pulling import pull_model
-from benchmarks.contest import markdown, say
-from benchmarks.flips import HARMLESS, MISSED, REFUSED, Case, Flip, digest_of, run_cases, sizes_of
+from assets.work.merging.merging import CHECKPOINT, MergeJob, merge_set
+from assets.work.upstream.entries import UpstreamModel
+from assets.work.upstream.packed_models import PACKED, stored_model
+from assets.work.upstream.pulling import pull_model
+from benchmarks.rigs.contest import markdown, say
+from benchmarks.rigs.flips import (
+    HARMLESS,
+    MISSED,
+    REFUSED,
+    Case,
+    Flip,
+    digest_of,
+    run_cases,
+    sizes_of,
+)
 from merge_ops.recipes import load_steps
 from merge_ops.stream import StreamSettings
-from orchestration.commands.merge_command import MergeOptions, run_merge
+from orchestration.commands.merging.merge_command import MergeOptions, run_merge
 from resources.reading.digest_tree import TREE
 from resources.store.artifact import Artifact
 from resources.store.artifact_store import ArtifactStore
 from resources.store.names import ATTEMPTS, manifest_key
-from tests import checkpoint_factory as factory
-from tests.checkpoint_factory import Family
+from tests.models import checkpoint_factory as factory
+from tests.models.checkpoint_factory import Family
 
 STEPS = """
 name: halfway
@@ -262,7 +271,7 @@ def main() -> None:
         local = ArtifactStore.open((work / "store").as_uri(), cache=work / "cache")
         cases += store_cases(local, family, "local", work)
         if not arguments.local_only:
-            from tests.storage_servers import BUCKET, running_seaweedfs
+            from tests.servers.storage_servers import BUCKET, running_seaweedfs
 
             server = stack.enter_context(running_seaweedfs(work / "weed"))
             os.environ.update(server.environment())

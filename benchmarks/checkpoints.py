@@ -3,9 +3,10 @@
     python -m benchmarks.checkpoints make FOLDER --size 0.4B --experts 2
     python -m benchmarks.checkpoints compare FOLDER_A FOLDER_B
 
-Shapes are those of benchmarks/shapes.py. Base weights are normal with deviation 0.02, an expert is
-the base plus normal noise of deviation 5e-4, a few units in the last place of bfloat16, rounded to
-bfloat16: so task vectors have the many equal magnitudes that fine-tuned bfloat16 models have.
+Shapes are those of benchmarks/rigs/shapes.py. Base weights are normal with deviation 0.02, an
+expert is the base plus normal noise of deviation 5e-4, a few units in the last place of bfloat16,
+rounded to bfloat16: so task vectors have the many equal magnitudes that fine-tuned bfloat16 models
+have.
 """
 
 import argparse
@@ -20,8 +21,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from benchmarks.shapes import SHAPES, Shape, model_folder
-from tests.checkpoint_factory import write_tokenizer
+from benchmarks.rigs.shapes import SHAPES, Shape, model_folder
+from tests.models.checkpoint_factory import write_tokenizer
 
 DEVIATION, SPREAD = 0.02, 5e-4
 

@@ -26,10 +26,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import mean, median
 
-from assets.work.merging import CHECKPOINT
+from assets.work.merging.merging import CHECKPOINT
 from resources.store.artifact_store import ArtifactStore
-from tests import checkpoint_factory as factory
-from tests.merge_processes import (
+from tests.merges.merge_processes import (
     ASSET,
     MergeProcess,
     aws_environment,
@@ -37,7 +36,8 @@ from tests.merge_processes import (
     publish_models,
     start,
 )
-from tests.storage_servers import BUCKET, running_seaweedfs
+from tests.models import checkpoint_factory as factory
+from tests.servers.storage_servers import BUCKET, running_seaweedfs
 
 SHAPE = factory.Shape("qwen2", layers=2, hidden=128, intermediate=3200, tied=True)
 PHASES = ("before writing", "writing", "publishing", "published", "done")

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.contest import markdown, save
+from benchmarks.rigs.contest import markdown, save
 
 if TYPE_CHECKING:
     from resources.store import ArtifactStore
@@ -63,8 +63,8 @@ def prepare(folder: Path) -> None:
 def scored(store: "ArtifactStore", recipe: str) -> dict[str, Scored]:
     """What a store has of a recipe, by expert set."""
     from assets.work import names
-    from assets.work.partial_scores import PARTIAL, read_partial
-    from assets.work.scoring import SCORES, read_scores
+    from assets.work.scoring.partial_scores import PARTIAL, read_partial
+    from assets.work.scoring.scoring import SCORES, read_scores
 
     found: dict[str, Scored] = {}
     ranked: dict[str, list[tuple[float, str, str]]] = {}

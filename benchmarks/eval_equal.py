@@ -21,9 +21,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contest import markdown, parser_for, save, say, work_folder
 from benchmarks.eval_sweep import DATA, compare, read_questions
-from benchmarks.processes import ROOT, measure
+from benchmarks.rigs.contest import markdown, parser_for, save, say, work_folder
+from benchmarks.rigs.processes import ROOT, measure
 
 SUBJECTS = ("traditional_chinese_medicine", "ancient_chinese", "chinese_literature")
 NEW_TOKENS = 16
@@ -87,7 +87,7 @@ def write_tasks(work: Path, arguments: argparse.Namespace) -> list[str]:
 def ours(work: Path, suite: str) -> dict[str, Any]:
     """Accuracy and answers of each benchmark, from a process of its own."""
     out = work / "ours.json"
-    command = [sys.executable, "-m", "benchmarks.eval_sweep_work", "suite"]
+    command = [sys.executable, "-m", "benchmarks.rigs.eval_sweep_work", "suite"]
     run = measure([*command, str(work / "model"), str(work / suite), str(out)])
     say(f"ours by {suite}: {run.wall:.1f} s, CPU {run.cpu:.1f} s")
     return json.loads(out.read_text(encoding="utf-8"))
@@ -152,7 +152,7 @@ def _local_task(folder: Path, name: str, data: Path, subject: str) -> None:
 def benchmark(work: Path, arguments: argparse.Namespace) -> None:
     """Both programs, and the table."""
     names = write_tasks(work, arguments)
-    command = [sys.executable, "-m", "benchmarks.eval_sweep_work", "cast"]
+    command = [sys.executable, "-m", "benchmarks.rigs.eval_sweep_work", "cast"]
     measure([*command, str(arguments.model), str(work / "model"), arguments.dtype])
     if arguments.causes:
         causes(work, arguments)
@@ -182,7 +182,7 @@ def apart(mine: dict[str, Any], other: dict[str, Any]) -> int:
 def causes(work: Path, arguments: argparse.Namespace) -> None:
     """What moves an answer in half precision, by one change at a time."""
     out = work / "causes.json"
-    command = [sys.executable, "-m", "benchmarks.eval_sweep_work", "causes"]
+    command = [sys.executable, "-m", "benchmarks.rigs.eval_sweep_work", "causes"]
     run = measure([*command, str(work / "model"), str(work / "suite.yaml"), str(out)])
     say(f"causes: {run.wall:.1f} s, CPU {run.cpu:.1f} s")
     found = json.loads(out.read_text(encoding="utf-8"))

@@ -35,9 +35,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contest import markdown, need_mergekit, parser_for, ratio, save, say, work_folder
-from benchmarks.processes import ROOT, Run, added, measure
-from benchmarks.recipes import recipe
+from benchmarks.rigs.contest import (
+    markdown,
+    need_mergekit,
+    parser_for,
+    ratio,
+    save,
+    say,
+    work_folder,
+)
+from benchmarks.rigs.processes import ROOT, Run, added, measure
+from benchmarks.rigs.recipes import recipe
 
 DATA = "cosmosqa/valid.csv"
 PROMPT = "{context}\nQuestion: {question}\nAnswer:"
@@ -111,7 +119,7 @@ def write_inputs(work: Path, arguments: argparse.Namespace) -> dict[str, Path]:
     ]
     for number, folder in enumerate(experts):
         if not (folder / "config.json").is_file():
-            command = [sys.executable, "-m", "benchmarks.eval_sweep_work", "expert"]
+            command = [sys.executable, "-m", "benchmarks.rigs.eval_sweep_work", "expert"]
             changed = [str(number), str(RANK), str(arguments.change)]
             measure([*command, str(arguments.model), str(folder), *changed])
     for value in lambdas(arguments.candidates):
@@ -150,7 +158,7 @@ def ours(
         "known": [] if recipe == FIRST else [FIRST],
         "reduced": None if recipe == FIRST else arguments.reduced,
     }
-    command = [sys.executable, "-m", "benchmarks.eval_sweep_work", "sweep"]
+    command = [sys.executable, "-m", "benchmarks.rigs.eval_sweep_work", "sweep"]
     run = measure([*command, json.dumps(request), str(out)])
     return run, json.loads(out.read_text(encoding="utf-8")), bytes_of(store)
 
@@ -236,7 +244,7 @@ def benchmark(work: Path, arguments: argparse.Namespace) -> None:
     """Both programs, the table of cost, and the table of scores."""
     cast = work / f"model-{arguments.dtype}"
     if not (cast / "config.json").is_file():
-        command = [sys.executable, "-m", "benchmarks.eval_sweep_work", "cast"]
+        command = [sys.executable, "-m", "benchmarks.rigs.eval_sweep_work", "cast"]
         measure([*command, str(arguments.model), str(cast), arguments.dtype])
     arguments.model = cast
     write_inputs(work, arguments)

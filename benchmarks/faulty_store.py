@@ -2,10 +2,10 @@
 
     python -m benchmarks.faulty_store --merges 50 --share 0.05 --json results.json
 
-Each of six kinds of fault (tests/faulty_proxy.py) meets 5 % of all requests. Every merge is another
-one (its own weight, so its own plan) in a process's fresh connection to the store; its contents are
-compared with the same merge in a local store, and verified once more without the proxy. Exits with
-1 when a digest is wrong or a merge fails.
+Each of six kinds of fault (tests/servers/faulty_proxy.py) meets 5 % of all requests. Every merge is
+another one (its own weight, so its own plan) in a process's fresh connection to the store; its
+contents are compared with the same merge in a local store, and verified once more without the
+proxy. Exits with 1 when a digest is wrong or a merge fails.
 """
 
 import argparse
@@ -20,14 +20,14 @@ from statistics import median
 import torch
 
 import resources.places.s3.bucket as s3_bucket
-from benchmarks.contest import markdown, save, say
+from benchmarks.rigs.contest import markdown, save, say
 from resources.errors import ResourceError
 from resources.places.s3.client import Timeouts
 from resources.store.artifact_store import ArtifactStore
-from tests import checkpoint_factory as factory
-from tests.faulty_proxy import KINDS, running_proxy
-from tests.storage_servers import BUCKET, running_seaweedfs
-from tests.store_merges import merge_family, pull_family
+from tests.merges.store_merges import merge_family, pull_family
+from tests.models import checkpoint_factory as factory
+from tests.servers.faulty_proxy import KINDS, running_proxy
+from tests.servers.storage_servers import BUCKET, running_seaweedfs
 
 SHAPE = replace(factory.LLAMA, hidden=128, vocabulary=19_000, dtype=torch.bfloat16)  # 10 MB
 METHODS = ("linear", "task_arithmetic", "ties", "slerp", "dare_ties")

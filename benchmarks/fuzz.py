@@ -6,10 +6,10 @@
     python -m benchmarks.fuzz --seed 0 --only 12345      # one case again, with its traceback
 
 Headers, indexes, configs, adapters, tokenizers, masks, whole plans, manifests, refs and recipes are
-made from right ones by seeded changes of structure, text and bytes (tests/spoiling.py). With
+made from right ones by seeded changes of structure, text and bytes (tests/models/spoiling.py). With
 `--folders` they are models on disk: configs, tensors, side files and indexes are drawn
-(tests/folder_cases.py), and what is merged must load in transformers with no weight missing. Each
-case has five seconds (five minutes with `--folders`, whose child may have to start anew), each
+(tests/models/folder_cases.py), and what is merged must load in transformers with no weight missing.
+Each case has five seconds (five minutes with `--folders`, whose child may have to start anew), each
 worker 1 GiB beyond what it starts with, and no case may open a file outside its folder. A worker
 that stops counting for twelve times as long is killed, and its case is a find. Finds are printed as
 they come, and a line for every 1,000 cases says how they ended: a run may be stopped and go on
@@ -29,8 +29,8 @@ from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from queue import Empty
 
-from tests.fuzz_targets import Target
-from tests.fuzzing import Find, Tally, guarded, run_case, target_of
+from tests.attacks.fuzz_targets import Target
+from tests.attacks.fuzzing import Find, Tally, guarded, run_case, target_of
 
 MEMORY = 1 << 30
 CASE_SECONDS = 5.0  # on the machine of whoever looks; the tests only look for hangs
@@ -111,7 +111,7 @@ def _only(folders: bool) -> "tuple[str, Target] | None":
     """The one target of a run with `--folders`, ready for its bounds."""
     if not folders:
         return None
-    from tests import folder_fuzz
+    from tests.attacks import folder_fuzz
 
     folder_fuzz.prepare()
     return folder_fuzz.TARGET
@@ -199,7 +199,7 @@ def _work(
                 if isinstance(outcome, Find):
                     answers.put(outcome)
             if run.folders and piece == run.pieces[-1]:
-                from tests import folder_fuzz
+                from tests.attacks import folder_fuzz
 
                 folder_fuzz.child().close()  # its CPU time counts from its end on
             answers.put(Piece(piece.start, tally, _peak() - before, _cpu() - began))

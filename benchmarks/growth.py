@@ -27,10 +27,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.contest import markdown, parser_for, save, say, work_folder
-from benchmarks.processes import ROOT, RunFailedError, measure
+from benchmarks.rigs.contest import markdown, parser_for, save, say, work_folder
+from benchmarks.rigs.processes import ROOT, RunFailedError, measure
 
-WORK = ROOT / "benchmarks" / "growth_work.py"
+WORK = ROOT / "benchmarks" / "rigs" / "growth_work.py"
 COLUMNS = ("row", "size", "checkout", "wall s", "CPU s", "work s", "of it CPU", "peak MiB", "told")
 
 

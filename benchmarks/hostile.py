@@ -4,10 +4,11 @@
     python -m benchmarks.hostile --seed 0 --only 1234      # one case again, with what it printed
 
 Names, links, special files, sizes, nesting, numbers, damaged refs and blocks, signals at random
-moments, full disks, odd options (tests/hostile_attacks.py). A case is a find when the command ends
-in a traceback or a status that is not ours, runs longer than `--limit` (after a signal 10 s), takes
-over 1 GiB beyond what its process began with, prints control characters, hands on a byte of a file
-outside the project or of a token in the environment, or says that it merged and the values differ.
+moments, full disks, odd options (tests/attacks/hostile_attacks.py). A case is a find when the
+command ends in a traceback or a status that is not ours, runs longer than `--limit` (after a signal
+10 s), takes over 1 GiB beyond what its process began with, prints control characters, hands on a
+byte of a file outside the project or of a token in the environment, or says that it merged and the
+values differ.
 """
 
 import argparse
@@ -69,7 +70,7 @@ def main() -> None:
 
 
 def _make(template: Path) -> None:
-    from tests.hostile_project import make_template
+    from tests.attacks.hostile_project import make_template
 
     make_template(template)
 
@@ -102,8 +103,8 @@ def _work(
     answers: Any,
 ) -> None:
     _prepare()
-    from tests.hostile_project import expected
-    from tests.hostile_runs import run_case
+    from tests.attacks.hostile_project import expected
+    from tests.attacks.hostile_runs import run_case
 
     place.mkdir()
     right = expected(template)
@@ -116,8 +117,8 @@ def _again(
     seed: int, number: int, place: Path, template: Path, limits: Limits, verb: str | None
 ) -> None:
     _prepare()
-    from tests.hostile_project import expected
-    from tests.hostile_runs import run_case
+    from tests.attacks.hostile_project import expected
+    from tests.attacks.hostile_runs import run_case
 
     work = place / "again"
     work.mkdir()

@@ -17,7 +17,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from benchmarks.contest import (
+from benchmarks.rigs.contest import (
     Task,
     by_turns,
     figures,
@@ -33,9 +33,9 @@ from benchmarks.contest import (
     weights_of,
     work_folder,
 )
-from benchmarks.processes import middle
-from benchmarks.recipes import recipe
-from benchmarks.shapes import SHAPES
+from benchmarks.rigs.processes import middle
+from benchmarks.rigs.recipes import recipe
+from benchmarks.rigs.shapes import SHAPES
 
 LIMIT_MIB, GROWTH = 1024, 1.15
 COLUMNS = (

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.contest import (
+from benchmarks.rigs.contest import (
     RONGHE,
     Contestant,
     by_turns,
@@ -35,8 +35,8 @@ from benchmarks.contest import (
     shape_of,
     work_folder,
 )
-from benchmarks.processes import ROOT, Run, middle
-from benchmarks.shapes import SHAPES, Shape, model_folder
+from benchmarks.rigs.processes import ROOT, Run, middle
+from benchmarks.rigs.shapes import SHAPES, Shape, model_folder
 
 COLUMNS = (
     "program", "wall s", "CPU s", "peak MiB", "anonymous MiB", "times faster",
@@ -88,7 +88,7 @@ def benchmark(work: Path, arguments: argparse.Namespace) -> None:
     options = ["--layers", str(arguments.layers)] if arguments.layers else []
     say(f"checkpoints in {root}")
     where = ["make", str(root), "--size", arguments.size, "--experts", str(arguments.experts)]
-    module("benchmarks.moe_work", *where, *options)
+    module("benchmarks.rigs.moe_work", *where, *options)
     config = work / "moe.yaml"
     config.write_text(recipe(root, arguments.experts), encoding="utf-8")
     contestants = (
@@ -102,7 +102,7 @@ def benchmark(work: Path, arguments: argparse.Namespace) -> None:
     found = None
     if arguments.compare and runs["mergekit-moe"]:
         where = [str(work / each.name) for each in contestants[::-1]]
-        found = json.loads(module("benchmarks.moe_work", "compare", *where))
+        found = json.loads(module("benchmarks.rigs.moe_work", "compare", *where))
         say(f"  {found}")
     shape = shape_of(arguments.size, arguments.layers)
     print(f"\n{table(runs)}\n")

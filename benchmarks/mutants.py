@@ -29,8 +29,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.mutation import Mutant, mutations
-from benchmarks.workshop import BrokenTestsError, Verdict, Workshop
+from benchmarks.rigs.mutation import Mutant, mutations
+from benchmarks.rigs.workshop import BrokenTestsError, Verdict, Workshop
 
 PACKAGES = ("merge_ops", "eval_ops", "resources", "assets", "orchestration")
 PRELOAD = (

@@ -24,7 +24,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from scipy.stats import beta
 
-from benchmarks.ownership_work import Trained, kinds_of_text, train_family, trained_further
+from benchmarks.rigs.ownership_work import Trained, kinds_of_text, train_family, trained_further
 from merge_ops.checkpoints import Checkpoint, open_checkpoint
 from merge_ops.jobs.assembly import merge
 from merge_ops.plans import plan_merge

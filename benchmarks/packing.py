@@ -25,9 +25,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow
 
-from benchmarks.contest import markdown
-from merge_ops.checkpoints.byte_sources import ByteSource, FolderSink, FolderSource
+from benchmarks.rigs.contest import markdown
 from merge_ops.checkpoints.checkpoint import Checkpoint
+from merge_ops.checkpoints.files.byte_sources import ByteSource, FolderSink, FolderSource
 from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.jobs.assembly import merge
 from merge_ops.jobs.packing import PackingSink
@@ -36,7 +36,7 @@ from merge_ops.plans.planning import plan_merge
 from merge_ops.recipes.reading import parse_recipe
 from merge_ops.sources.packed_source import PackedSource
 from merge_ops.stream.stream import StreamSettings
-from orchestration.commands.input_digests import content_digest
+from orchestration.commands.models.input_digests import content_digest
 
 COLUMNS = (
     "expert", "MB", "packed MB", "ratio", "weights", "zstd-3 split", "order-0", "unchanged",

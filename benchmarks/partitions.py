@@ -25,10 +25,10 @@ from pathlib import Path
 
 import dagster as dg
 
-from benchmarks.contest import markdown
+from benchmarks.rigs.contest import markdown
 from orchestration.definitions import build_definitions
 from orchestration.refreshing.refresh import RefreshReport, open_instance, refresh
-from tests.orchestration.tiny_project import TinyProject, make_project
+from tests.orchestration.projects.tiny_project import TinyProject, make_project
 
 PAIRS = {
     "merge_method": "linear",

@@ -18,13 +18,13 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
-from assets.work.merging import CHECKPOINT
+from assets.work.merging.merging import CHECKPOINT
 from benchmarks.crash import job, store_on
 from resources.errors import ContentConflictError
 from resources.store.artifact_store import ArtifactStore
-from tests import checkpoint_factory as factory
 from tests.forks import FORKS
-from tests.merge_processes import finish, publish_models, run
+from tests.merges.merge_processes import finish, publish_models, run
+from tests.models import checkpoint_factory as factory
 
 SHAPE = factory.Shape("qwen2", layers=1, hidden=32, intermediate=48, tied=True)
 PATIENCE = 120.0  # seconds; a racer that died must not leave the others waiting

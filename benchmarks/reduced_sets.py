@@ -11,11 +11,11 @@ candidates of several ranks, as incumbents. Items are chosen by strata, by item 
 import argparse
 import sys
 
-from assets.work.store_matrix import store_matrix
+from assets.work.ranking.store_matrix import store_matrix
 from assets.work.suite_files import load_suite
-from eval_ops.scores.held_back import HeldBack, held_back
+from eval_ops.scores.matrices.held_back import HeldBack, held_back
 from orchestration.commands.catalog_store import open_store
-from orchestration.commands.champion_commands import contest_of
+from orchestration.commands.evidence.champion_commands import contest_of
 from orchestration.settings import load_settings
 
 CHOICES = ("stratified", "item response", "random")

@@ -213,7 +213,7 @@ def own(what: str, store: ArtifactStore) -> Callable[[], None]:
         merge_family(store, list(MODELS[1:]), "linear", f"weight: {time.time() % 1:.6f}")
 
     if what == "merge":
-        from tests.store_merges import merge_family
+        from tests.merges.store_merges import merge_family
     return {"read": read, "write": write, "merge": merge}[what]
 
 
@@ -227,8 +227,8 @@ def artifact_of(store: ArtifactStore, model: str) -> Artifact:
 
 def fill(uri: str, *folders: str) -> None:
     """Copy a base and its experts into a store."""
-    from tests.checkpoint_factory import Family
-    from tests.store_merges import pull_family
+    from tests.merges.store_merges import pull_family
+    from tests.models.checkpoint_factory import Family
 
     base, *experts = map(Path, folders)
     pull_family(ArtifactStore.open(uri), Family(base, tuple(experts)))

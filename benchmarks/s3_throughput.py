@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from benchmarks.contest import (
+from benchmarks.rigs.contest import (
     by_turns,
     markdown,
     models,
@@ -29,9 +29,9 @@ from benchmarks.contest import (
     shape_of,
     work_folder,
 )
-from benchmarks.processes import Run, measure, middle
+from benchmarks.rigs.processes import Run, measure, middle
+from benchmarks.rigs.shapes import SHAPES
 from benchmarks.s3_clients import CLIENTS
-from benchmarks.shapes import SHAPES
 
 Figures = dict[str, list[dict[str, float]]]
 
@@ -46,7 +46,7 @@ def work(client: str, what: str, uri: str, folder: Path, name: str, told: Figure
 
 def benchmark(folder: Path, arguments: argparse.Namespace) -> None:
     """Everything by turns, on the size asked for."""
-    from tests.storage_servers import BUCKET, running_seaweedfs
+    from tests.servers.storage_servers import BUCKET, running_seaweedfs
 
     base, *experts = models(folder, arguments.size, 2, arguments.layers)
     size = (base / "model.safetensors").stat().st_size

@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
-from benchmarks.contest import markdown, parser_for, save, say
-from benchmarks.processes import ROOT
+from benchmarks.rigs.contest import markdown, parser_for, save, say
+from benchmarks.rigs.processes import ROOT
 
 if TYPE_CHECKING:
     from eval_ops.scores import SuiteScores
@@ -58,9 +58,9 @@ def document_of(recipe: Path, search: Mapping[str, Any], seed: int) -> dict[str,
 
 def search(store_uri: str, request: Mapping[str, Any]) -> dict[str, Any]:
     """Run one search in this process; its study, and the digests of winner and best trial."""
-    from assets.work.merging import MergeJob
-    from assets.work.scoring import Scoring
-    from assets.work.searching import search_set
+    from assets.work.merging.merging import MergeJob
+    from assets.work.scoring.scoring import Scoring
+    from assets.work.scoring.searching import search_set
     from assets.work.suite_files import load_suite
     from merge_ops.recipes import Steps
     from merge_ops.recipes.recipe_check import check_recipe
@@ -137,7 +137,7 @@ def at_least_as_good(ours: "SuiteScores", theirs: "SuiteScores", seed: int = 0) 
 
 def grid_points(arguments: argparse.Namespace) -> tuple[dict[str, Any], list["Entry"]]:
     """What a search of the recipe needs, and the scored points of its sweep for its largest set."""
-    from assets.work.collecting import collect_entries
+    from assets.work.ranking.collecting import collect_entries
     from assets.work.suite_files import load_suite
     from orchestration.catalogs import load_catalog
     from orchestration.catalogs.catalog_name import named_settings
@@ -175,7 +175,7 @@ def copied(request: Mapping[str, Any], folder: Path) -> Path:
 
 def compared(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Search with each sampler and seed, and compare with the grid."""
-    from assets.work.named_checkpoints import scores_on
+    from assets.work.ranking.named_checkpoints import scores_on
     from assets.work.suite_files import load_suite
     from eval_ops.scores import compare
 

@@ -32,9 +32,14 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from tests import checkpoint_factory as factory
-from tests.merging import ROOT
-from tests.orchestration.tiny_project import SLERP, TASK_ARITHMETIC, TinyProject, make_project
+from tests.merges.merging import ROOT
+from tests.models import checkpoint_factory as factory
+from tests.orchestration.projects.tiny_project import (
+    SLERP,
+    TASK_ARITHMETIC,
+    TinyProject,
+    make_project,
+)
 
 PROGRAM = (sys.executable, "-c", "from orchestration.commands.start import main; main()")
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}

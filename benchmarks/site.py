@@ -28,9 +28,9 @@ from blake3 import blake3
 
 from assets.site.facts import CatalogFacts, RecipeFacts
 from assets.work import names
-from assets.work.collecting import Contest, RankedRecipe
-from assets.work.entries import UpstreamModel
+from assets.work.ranking.collecting import Contest, RankedRecipe
 from assets.work.suite_files import load_suite
+from assets.work.upstream.entries import UpstreamModel
 from eval_ops.scores import scores_digest
 from eval_ops.scores.scores import Sample, SuiteScores, summarize
 from merge_ops.recipes import load_steps
@@ -243,7 +243,7 @@ def measure(catalog: MadeUpCatalog) -> dict[str, Any]:
 
 def in_a_browser(index: Path, axe: Path | None) -> Iterator[tuple[str, Any]]:
     """Yield what a browser takes for the leaderboard, and what axe finds on the pages."""
-    from tests.orchestration.browser import browser, find_chromium
+    from tests.orchestration.projects.browser import browser, find_chromium
 
     program = find_chromium()
     if program is None:

@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contest import markdown, save, say
-from benchmarks.processes import ROOT
+from benchmarks.rigs.contest import markdown, save, say
+from benchmarks.rigs.processes import ROOT
 
 QUICKSTART = "catalog/suites/quickstart.yaml"
 COLUMNS = ("suite", "benchmark", "split", "metric", "value", "95 %", "n", "mean length")
@@ -61,7 +61,7 @@ def _absolute(path: Path) -> dict[str, Any]:
 
 def score(model: Path, path: Path, threads: int) -> tuple[list[list[str]], float, int]:
     """The rows of a suite, its seconds of wall clock, and how many questions were asked."""
-    from assets.work.scoring import Scoring, score_in_child
+    from assets.work.scoring.scoring import Scoring, score_in_child
     from assets.work.suite_files import load_suite
 
     started = time.perf_counter()

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from benchmarks.contest import (
+from benchmarks.rigs.contest import (
     Contestant,
     Task,
     by_turns,
@@ -40,9 +40,9 @@ from benchmarks.contest import (
     weights_of,
     work_folder,
 )
-from benchmarks.processes import Run, added, middle
-from benchmarks.recipes import recipe
-from benchmarks.shapes import SHAPES
+from benchmarks.rigs.processes import Run, added, middle
+from benchmarks.rigs.recipes import recipe
+from benchmarks.rigs.shapes import SHAPES
 
 LAMBDAS = tuple(step / 10 for step in range(1, 10))
 LAST = f"lambda={LAMBDAS[-1]}"

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from benchmarks.contest import (
+from benchmarks.rigs.contest import (
     by_turns,
     copy,
     figures,
@@ -30,9 +30,9 @@ from benchmarks.contest import (
     weights_of,
     work_folder,
 )
-from benchmarks.processes import Run, middle
-from benchmarks.recipes import METHODS, recipe
-from benchmarks.shapes import SHAPES
+from benchmarks.rigs.processes import Run, middle
+from benchmarks.rigs.recipes import METHODS, recipe
+from benchmarks.rigs.shapes import SHAPES
 
 COLUMNS = (
     "what", "wall s", "CPU s", "peak MiB", "anonymous MiB", "start-up s", "MB/s after it",

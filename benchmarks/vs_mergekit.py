@@ -29,7 +29,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from benchmarks.contest import (
+from benchmarks.rigs.contest import (
     by_turns,
     copy,
     difference,
@@ -48,9 +48,9 @@ from benchmarks.contest import (
     weights_of,
     work_folder,
 )
-from benchmarks.processes import Run, middle
-from benchmarks.recipes import EXPERTS_TAKEN, METHODS, RANDOM, experts_of, recipe
-from benchmarks.shapes import SHAPES
+from benchmarks.rigs.processes import Run, middle
+from benchmarks.rigs.recipes import EXPERTS_TAKEN, METHODS, RANDOM, experts_of, recipe
+from benchmarks.rigs.shapes import SHAPES
 
 COLUMNS = (
     "method", "program", "wall s", "CPU s", "peak MiB", "anonymous MiB", "times faster",

@@ -22,7 +22,7 @@ ROOT = FOLDER.parent
 PAGE = FOLDER / "architecture.md"
 PACKAGES = ("merge_ops", "eval_ops", "resources", "assets", "orchestration")
 C_SUFFIXES = (".c", ".h")
-NAME_WIDTH = 24  # columns before the sentences; the longest module name and its indent fit
+NAME_WIDTH = 28  # columns before the sentences; the longest module name and its indent fit
 MARKS = ("<!-- {name}: written by `make docs` -->", "<!-- end of {name} -->")
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from merge_ops.checkpoints.depth import Position
+from merge_ops.checkpoints.names.depth import Position
 from merge_ops.methods import MergeMethod
 from merge_ops.methods.parameters import REQUIRED, Parameter
 

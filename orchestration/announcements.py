@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from assets.work.announcing import Webhook
+from assets.work.records.announcing import Webhook
 from merge_ops.errors import SettingsError
 from orchestration.settings import webhook_address
 

@@ -10,7 +10,7 @@ import dagster as dg
 from orchestration.retention import forget_old_looks
 
 if TYPE_CHECKING:
-    from assets.dagster_internals import UnresolvedAssetJobDefinition
+    from assets.frame.dagster_internals import UnresolvedAssetJobDefinition
 
 OBSERVE_JOB, UPSTREAM = "observe_upstream_models", dg.AssetKey("upstream_model")
 OBSERVE_EVERY = "*/5 * * * *"

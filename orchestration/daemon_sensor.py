@@ -15,7 +15,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets.dagster_internals import (
+from assets.frame.dagster_internals import (
     AssetGraph,
     AutomationTickEvaluationContext,
     KnownPartitions,

@@ -11,23 +11,23 @@ from typing import Any
 import dagster as dg
 
 from assets.broken_parts import build_broken_part
-from assets.champions import build_champion
-from assets.checked_suites import build_checked_suite, checked_suite_key
 from assets.checks import build_checkpoint_check
-from assets.imported_scores import build_imported_scores
-from assets.leaderboard import build_leaderboard
+from assets.evidence.champions import build_champion
+from assets.evidence.checked_suites import build_checked_suite, checked_suite_key
+from assets.evidence.imported_scores import build_imported_scores
+from assets.evidence.leaderboard import build_leaderboard
+from assets.evidence.scores import build_model_scores, build_scores
+from assets.evidence.search import build_search
+from assets.frame.run_settings import RunSettings
+from assets.frame.words import with_words
 from assets.merge_plans import build_merge_plan
 from assets.merged_checkpoints import MergeRecipe, build_merged_checkpoint
 from assets.models import build_model
 from assets.recipe_steps import RecipeStep, build_recipe_step
-from assets.run_settings import RunSettings
-from assets.scores import build_model_scores, build_scores
-from assets.search import build_search
 from assets.task_vectors import build_task_vector
 from assets.upstream import build_upstream_model
-from assets.words import with_words
-from assets.work.collecting import Contest, RankedRecipe
-from assets.work.kept_rows import Broken
+from assets.work.ranking.collecting import Contest, RankedRecipe
+from assets.work.ranking.kept_rows import Broken
 from merge_ops.recipes import Recipe
 from orchestration.announcements import announce
 from orchestration.automation import (

@@ -13,7 +13,7 @@ import dagster as dg
 from orchestration.run_plans import partitions_of
 
 if TYPE_CHECKING:
-    from assets.dagster_internals import AssetGraph
+    from assets.frame.dagster_internals import AssetGraph
 
 Parts = dict[dg.AssetKey, set[str | None]]
 UNFINISHED = [

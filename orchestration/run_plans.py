@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.batches import MORE_RANGES, RANGE_END, RANGE_START, between, range_tags
+from assets.frame.batches import MORE_RANGES, RANGE_END, RANGE_START, between, range_tags
 from orchestration.catalogs import COEFFICIENT, EXPERTS
 
 if TYPE_CHECKING:
-    from assets.dagster_internals import AssetGraph
+    from assets.frame.dagster_internals import AssetGraph
 
 PARTITION = "dagster/partition"
 MOST_RANGES = 256
@@ -54,9 +54,9 @@ def plan_runs(
 ) -> Iterator[RunPlan]:
     """Plan as few runs as there are kinds of wishes: assets with equal partitions share one.
 
-    Each partition of a run has a data version of its own (assets/batches.py), so nothing is lost by
-    many of them in one run. Dagster's ranges have no holes: what is not neighbours is so many
-    ranges. A run holds no more than MOST_RANGES of them, and MOST_PARTITIONS: what a run costs
+    Each partition of a run has a data version of its own (assets/frame/batches.py), so nothing is
+    lost by many of them in one run. Dagster's ranges have no holes: what is not neighbours is so
+    many ranges. A run holds no more than MOST_RANGES of them, and MOST_PARTITIONS: what a run costs
     beside its work then stays in line with its partitions.
     """
     together: dict[tuple[Any, frozenset[str | None]], list[dg.AssetKey]] = {}

@@ -3,7 +3,7 @@
 import dagster as dg
 
 from assets.catalog_site import build_catalog_site
-from assets.work.collecting import Contest
+from assets.work.ranking.collecting import Contest
 from orchestration.automation import when_any_input_changes, when_inputs_change
 from orchestration.catalogs import Partitions
 from orchestration.catalogs.site_facts import site_facts, site_inputs, site_version

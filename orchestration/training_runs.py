@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from assets.evidence.run_scores import build_course, build_run_scores
 from assets.merged_checkpoints import MergeRecipe
-from assets.run_scores import build_course, build_run_scores
 from assets.run_windows import RunWindow, build_run_window
 from assets.training_runs import UPSTREAM, build_run_step, build_upstream_run_step
 from assets.work import names
-from assets.work.training_runs import find_steps
+from assets.work.upstream.training_runs import find_steps
 from orchestration.automation import (
     observe_schedule,
     when_any_input_changes,
@@ -28,7 +28,7 @@ from orchestration.recipe_versions import digest_of
 from resources.compute import gpu_op_tags
 
 if TYPE_CHECKING:
-    from assets.dagster_internals import UnresolvedAssetJobDefinition
+    from assets.frame.dagster_internals import UnresolvedAssetJobDefinition
 
 UPSTREAM_STEP = dg.AssetKey(UPSTREAM)
 OBSERVE_RUNS_JOB, SENSOR = "observe_training_runs", "new_steps_of_training_runs"

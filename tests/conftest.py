@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from resources.store.artifact_store import ArtifactStore
-    from tests.storage_servers import S3Server
+    from tests.servers.storage_servers import S3Server
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # What tests compute is tiny: slower on two threads, and much slower on a busy machine.
@@ -81,7 +81,7 @@ def forked_children() -> None:
 @pytest.fixture(scope="session")
 def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator["S3Server"]:
     """A real S3 server, started when the first test wants it."""
-    from tests.storage_servers import running_seaweedfs
+    from tests.servers.storage_servers import running_seaweedfs
 
     with running_seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as server:
         yield server
@@ -90,7 +90,7 @@ def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator["S3Server"]:
 @pytest.fixture
 def s3_root(seaweedfs: "S3Server", monkeypatch: pytest.MonkeyPatch) -> str:
     """A fresh `s3://` root; the environment leads to its server, for child processes too."""
-    from tests.storage_servers import BUCKET
+    from tests.servers.storage_servers import BUCKET
 
     for name, value in seaweedfs.environment().items():
         monkeypatch.setenv(name, value)

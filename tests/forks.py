@@ -14,11 +14,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.child_forks import fork_children
-from tests.waiting import HANG_SECONDS
+from tests.servers.waiting import HANG_SECONDS
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
-    ["torch", "tests.merge_processes", "orchestration.commands.merge_command"]
+    ["torch", "tests.merges.merge_processes", "orchestration.commands.merging.merge_command"]
 )
 
 fork_children()  # of commands, too: the server imports this module

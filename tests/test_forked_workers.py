@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.merging import ROOT
+from tests.merges.merging import ROOT
 
 ODD = """
 import os, warnings

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from assets.site.view import AnswersView, BoardRow
-from assets.work.scoring import SCORES, read_scores
+from assets.work.scoring.scoring import SCORES, read_scores
 from eval_ops.errors import EvalError
 from eval_ops.scores import scores_digest
 from resources.errors import ResourceError

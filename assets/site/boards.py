@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from assets.site.scores_seen import rounded
 from assets.site.view import BoardRow, Cell, SuiteView
-from assets.work.collecting import Contest
-from assets.work.kept_rows import MARK, read_board
+from assets.work.ranking.collecting import Contest
+from assets.work.ranking.kept_rows import MARK, read_board
 from assets.work.suite_files import load_suite
 from eval_ops.errors import EvalError
 from resources.errors import DamagedArtifactError, MissingArtifactError

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from assets.site.facts import CatalogFacts
 from assets.site.view import Change, CheckpointView
 from assets.work import names
-from assets.work.champion_history import BY_HAND, DEMOTED, ROLLBACK, reason_of
-from assets.work.packed_models import MODEL
-from assets.work.withdrawal import Withdrawal
+from assets.work.records.champion_history import BY_HAND, DEMOTED, ROLLBACK, reason_of
+from assets.work.records.withdrawal import Withdrawal
+from assets.work.upstream.packed_models import MODEL
 from resources.errors import DamagedArtifactError
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ from assets.site.view import (
     StudyView,
     SuiteView,
 )
-from assets.work.withdrawal import Withdrawal, rests_on, told, withdrawals
+from assets.work.records.withdrawal import Withdrawal, rests_on, told, withdrawals
 
 if TYPE_CHECKING:
     from resources.store import ArtifactStore

@@ -7,7 +7,7 @@ from assets.site.facts import RecipeFacts
 from assets.site.scores_seen import rounded
 from assets.site.view import CompositionView, CourseView, PartView, StudyView
 from assets.work import names
-from assets.work.run_courses import FILE, RAW
+from assets.work.scoring.run_courses import FILE, RAW
 from resources.errors import ResourceError
 
 if TYPE_CHECKING:

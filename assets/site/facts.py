@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from assets.work.collecting import Contest
-from assets.work.entries import UpstreamModel
+from assets.work.ranking.collecting import Contest
+from assets.work.upstream.entries import UpstreamModel
 from merge_ops.recipes import Steps
 
 SITE_VERSION = 3

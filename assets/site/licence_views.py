@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from assets.site.facts import CatalogFacts
 from assets.site.view import CheckpointView, LicenceView, ModelView
-from assets.work.model_facts import facts_by_digest
+from assets.work.upstream.model_facts import facts_by_digest
 from merge_ops.provenance.licences import effective
 from merge_ops.provenance.upstream_card import stated_ids
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from assets.site.facts import CatalogFacts
 from assets.site.scores_seen import SeenScores
 from assets.site.view import ModelView, SplitScores, SuiteView
-from assets.work.entries import UpstreamModel
+from assets.work.merging.studying import TASK_VECTOR
+from assets.work.merging.whole_models import live_models
 from assets.work.names import table_of
-from assets.work.packed_models import MODEL, as_it_was
-from assets.work.studying import TASK_VECTOR
-from assets.work.whole_models import live_models
+from assets.work.upstream.entries import UpstreamModel
+from assets.work.upstream.packed_models import MODEL, as_it_was
 from eval_ops.scores import scores_digest
 from merge_ops.errors import RongheError
 from resources.errors import ResourceError

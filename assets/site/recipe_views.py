@@ -18,11 +18,11 @@ from assets.site.view import (
     SuiteView,
 )
 from assets.work import names
-from assets.work.champion_history import ChampionState, champion_state, reason_of
-from assets.work.manifests import COST
-from assets.work.searching import STUDY_FILE
-from assets.work.studying import MERGE_PLAN
-from assets.work.virtual_checkpoints import bytes_of
+from assets.work.merging.manifests import COST
+from assets.work.merging.studying import MERGE_PLAN
+from assets.work.merging.virtual_checkpoints import bytes_of
+from assets.work.records.champion_history import ChampionState, champion_state, reason_of
+from assets.work.scoring.searching import STUDY_FILE
 from eval_ops.errors import EvalError
 from eval_ops.scores import scores_digest
 from eval_ops.search import Study

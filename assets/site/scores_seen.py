@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from assets.site.view import Cell, SplitScores, SuiteView
-from assets.work.scoring import SCORES, open_scores
+from assets.work.scoring.scoring import SCORES, open_scores
 from eval_ops.errors import EvalError, PairingError
 from resources.errors import DamagedArtifactError, MissingArtifactError
 

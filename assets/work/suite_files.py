@@ -8,8 +8,8 @@ from os.path import exists
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from merge_ops.checkpoints.bounded_yaml import DocumentError, read_documents
-from merge_ops.checkpoints.plain_files import StrangersFiles
+from merge_ops.checkpoints.files.bounded_yaml import DocumentError, read_documents
+from merge_ops.checkpoints.files.plain_files import StrangersFiles
 from merge_ops.errors import did_you_mean, shown
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from eval_ops.plots.figures import BLUE, GREY, RED, label_text, new_figure, png
-from eval_ops.scores.retention import Retention, front
+from eval_ops.scores.matrices.retention import Retention, front
 
 MOST_MERGES, MOST_EXPERTS = 24, 12
 """Rows and columns of one picture; the first ones are drawn."""

@@ -6,8 +6,8 @@
 `screen_of` what to ask first.
 """
 
-from eval_ops.scores.matrix import ItemKey, ScoreMatrix, score_matrix
-from eval_ops.scores.retention import (
+from eval_ops.scores.matrices.matrix import ItemKey, ScoreMatrix, score_matrix
+from eval_ops.scores.matrices.retention import (
     Interference,
     Retention,
     front,
@@ -15,9 +15,9 @@ from eval_ops.scores.retention import (
     mean_lengths,
     retention,
 )
-from eval_ops.scores.routing import RoutingTable, routing_table
-from eval_ops.scores.screening import Screen, screen_of
-from eval_ops.scores.soups import category_soup, greedy_soup
+from eval_ops.scores.matrices.routing import RoutingTable, routing_table
+from eval_ops.scores.matrices.screening import Screen, screen_of
+from eval_ops.scores.matrices.soups import category_soup, greedy_soup
 
 __all__ = [
     "Interference",

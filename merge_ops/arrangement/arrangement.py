@@ -17,10 +17,10 @@ from merge_ops.arrangement.groups import Arrangement, Group, Place, make_group
 from merge_ops.arrangement.modules import in_module
 from merge_ops.arrangement.slices import stack_slices
 from merge_ops.checkpoints.checkpoint import Checkpoint
-from merge_ops.checkpoints.depth import depths
-from merge_ops.checkpoints.layer_counts import counted_layers
+from merge_ops.checkpoints.configs.layer_counts import counted_layers
 from merge_ops.checkpoints.layout import natural_key
-from merge_ops.checkpoints.ties import excluded, find_source, own_heads
+from merge_ops.checkpoints.names.depth import depths
+from merge_ops.checkpoints.names.ties import excluded, find_source, own_heads
 from merge_ops.errors import Fault, RecipeError
 from merge_ops.recipes.recipe import ModelEntry, Recipe, Section
 

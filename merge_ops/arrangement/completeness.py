@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 
 from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.layout import natural_key
-from merge_ops.checkpoints.ties import excluded, find_source
+from merge_ops.checkpoints.names.ties import excluded, find_source
 from merge_ops.errors import Caution, Fault
 
 MAX_NAMED = 5

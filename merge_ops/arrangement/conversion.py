@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from merge_ops.arrangement.layouts import axis_faults, laid_out, layouts_in
-from merge_ops.checkpoints.buffers import is_buffer
-from merge_ops.checkpoints.byte_sources import read_file
+from merge_ops.arrangement.mixtures.layouts import axis_faults, laid_out, layouts_in
 from merge_ops.checkpoints.checkpoint import Checkpoint, DigestOf, Numbers, Stored, TensorSource
+from merge_ops.checkpoints.files.byte_sources import read_file
 from merge_ops.checkpoints.header import ITEM_SIZES, TensorEntry
+from merge_ops.checkpoints.names.buffers import is_buffer
 from merge_ops.errors import Fault
 from merge_ops.sources.fused_layouts import LAYOUTS, layout_of
 

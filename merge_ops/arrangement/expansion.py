@@ -7,10 +7,10 @@ import re
 from collections.abc import Mapping
 
 from merge_ops.checkpoints.checkpoint import Checkpoint
-from merge_ops.checkpoints.depth import layer_of, layers_of
-from merge_ops.checkpoints.layer_counts import layer_count
-from merge_ops.checkpoints.model_parts import predicts_further_tokens
-from merge_ops.checkpoints.restacking import NewStack, restack
+from merge_ops.checkpoints.configs.layer_counts import layer_count
+from merge_ops.checkpoints.configs.restacking import NewStack, restack
+from merge_ops.checkpoints.names.depth import layer_of, layers_of
+from merge_ops.checkpoints.names.model_parts import predicts_further_tokens
 from merge_ops.errors import Caution, CompatibilityError, Fault
 from merge_ops.recipes.recipe import Recipe, SliceEntry, SliceSource
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from merge_ops.arrangement.groups import Place
-from merge_ops.checkpoints.depth import layer_of
+from merge_ops.checkpoints.names.depth import layer_of
 from merge_ops.errors import Fault, RecipeError
 from merge_ops.methods.parameters import is_gradient
 from merge_ops.recipes.recipe import Parameters, Recipe, Section

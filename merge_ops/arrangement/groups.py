@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from merge_ops.checkpoints.checkpoint import Checkpoint
-from merge_ops.checkpoints.restacking import NewStack
+from merge_ops.checkpoints.configs.restacking import NewStack
 from merge_ops.errors import Caution, Fault, RecipeError
 from merge_ops.recipes.recipe import ModelEntry, Parameters, Recipe
 

@@ -7,7 +7,7 @@ beginning of its tensors' names.
 
 from __future__ import annotations
 
-from merge_ops.checkpoints.model_parts import AUDIO, PROJECTOR, VISION
+from merge_ops.checkpoints.names.model_parts import AUDIO, PROJECTOR, VISION
 
 
 def in_module(module: str, tensor: str) -> bool:

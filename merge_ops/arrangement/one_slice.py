@@ -6,10 +6,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 
 from merge_ops.arrangement.groups import Place, make_group
 from merge_ops.checkpoints.checkpoint import Checkpoint
-from merge_ops.checkpoints.depth import layer_of, layers_of
-from merge_ops.checkpoints.layer_counts import counted_layers, further_layers
-from merge_ops.checkpoints.model_parts import predicts_further_tokens
-from merge_ops.checkpoints.ties import excluded, find_source
+from merge_ops.checkpoints.configs.layer_counts import counted_layers, further_layers
+from merge_ops.checkpoints.names.depth import layer_of, layers_of
+from merge_ops.checkpoints.names.model_parts import predicts_further_tokens
+from merge_ops.checkpoints.names.ties import excluded, find_source
 from merge_ops.errors import Fault, RecipeError
 from merge_ops.recipes.recipe import ModelEntry, Recipe, Section, SliceEntry
 

@@ -23,10 +23,10 @@ from merge_ops.arrangement.packed_configs import (
     packed_config,
     packed_config_faults,
 )
-from merge_ops.checkpoints.buffers import is_buffer
 from merge_ops.checkpoints.checkpoint import Checkpoint, TensorSource, source_of
 from merge_ops.checkpoints.header import ITEM_SIZES, TensorEntry
 from merge_ops.checkpoints.layout import natural_key
+from merge_ops.checkpoints.names.buffers import is_buffer
 from merge_ops.errors import Fault
 from merge_ops.sources.fused_tensors import Joined
 from merge_ops.sources.row_ranges import RowRange

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from merge_ops.arrangement.completeness import named
 from merge_ops.arrangement.one_slice import Slice
 from merge_ops.checkpoints.checkpoint import Checkpoint
-from merge_ops.checkpoints.depth import layer_of
-from merge_ops.checkpoints.layer_counts import FURTHER_LAYERS, layer_count, section_of
-from merge_ops.checkpoints.model_parts import predicts_further_tokens
-from merge_ops.checkpoints.ties import excluded
+from merge_ops.checkpoints.configs.layer_counts import FURTHER_LAYERS, layer_count, section_of
+from merge_ops.checkpoints.names.depth import layer_of
+from merge_ops.checkpoints.names.model_parts import predicts_further_tokens
+from merge_ops.checkpoints.names.ties import excluded
 from merge_ops.errors import Caution, Fault
 
 

@@ -14,10 +14,10 @@ from merge_ops.arrangement.one_slice import Slice
 from merge_ops.arrangement.slice_leftovers import further_not_written, outside_not_written
 from merge_ops.arrangement.stack_fit import outside_faults, stack_faults
 from merge_ops.checkpoints.checkpoint import Checkpoint
-from merge_ops.checkpoints.depth import layer_of
+from merge_ops.checkpoints.configs.restacking import NewStack, restack
 from merge_ops.checkpoints.layout import natural_key
-from merge_ops.checkpoints.restacking import NewStack, restack
-from merge_ops.checkpoints.ties import excluded, own_heads
+from merge_ops.checkpoints.names.depth import layer_of
+from merge_ops.checkpoints.names.ties import excluded, own_heads
 from merge_ops.errors import Caution
 from merge_ops.recipes.recipe import Recipe, Section
 

@@ -14,9 +14,9 @@ from typing import Any, cast
 from merge_ops.arrangement.completeness import named
 from merge_ops.arrangement.groups import Place
 from merge_ops.checkpoints.checkpoint import Checkpoint
-from merge_ops.checkpoints.depth import layer_of
-from merge_ops.checkpoints.tensor_names import is_head, is_vocabulary
-from merge_ops.checkpoints.ties import excluded, find_source
+from merge_ops.checkpoints.names.depth import layer_of
+from merge_ops.checkpoints.names.tensor_names import is_head, is_vocabulary
+from merge_ops.checkpoints.names.ties import excluded, find_source
 from merge_ops.errors import Fault
 
 _SIZES = re.compile(r"intermediate|ffn|heads|block_configs|dims?$|multipliers|experts")

@@ -6,7 +6,7 @@
                       digest of the numbers (`gates_digest`), by which damage is found
 
 Rows are what `gate.weight` of a router is made of. They are measured where models run
-(eval_ops/running/gates.py); here they are only read and written.
+(eval_ops/running/mixtures/gates.py); here they are only read and written.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import blake3
 import numpy as np
 
 from merge_ops.calibration.number_files import FileKind
-from merge_ops.checkpoints.byte_sources import FolderSource, read_file
+from merge_ops.checkpoints.files.byte_sources import FolderSource, read_file
 from merge_ops.checkpoints.header import TensorEntry
 from merge_ops.checkpoints.layout import OutputTensor
 from merge_ops.errors import Fault, StatisticsError, quoted

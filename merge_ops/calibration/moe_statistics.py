@@ -10,7 +10,7 @@
                             content: the digest of the numbers, by which damage is found
 
 E moe_experts; l is the number of each layer that has some. They are measured where models run
-(eval_ops/running/moe_saliency.py); here they are only read and written.
+(eval_ops/running/mixtures/moe_saliency.py); here they are only read and written.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import blake3
 import numpy as np
 
 from merge_ops.calibration.number_files import FileKind
-from merge_ops.checkpoints.byte_sources import FolderSource, read_file
+from merge_ops.checkpoints.files.byte_sources import FolderSource, read_file
 from merge_ops.checkpoints.header import TensorEntry
 from merge_ops.checkpoints.layout import OutputTensor
 from merge_ops.errors import Fault, StatisticsError, quoted

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from merge_ops.checkpoints.byte_sources import ByteSource, read_file
-from merge_ops.checkpoints.file_bounds import HEADER
+from merge_ops.checkpoints.files.byte_sources import ByteSource, read_file
+from merge_ops.checkpoints.files.file_bounds import HEADER
+from merge_ops.checkpoints.files.strict_json import load_json
 from merge_ops.checkpoints.header import TensorEntry, read_header
 from merge_ops.checkpoints.layout import OutputTensor, header_of
-from merge_ops.checkpoints.strict_json import load_json
 from merge_ops.errors import CheckpointError, MissingModelError, OutputError
 from merge_ops.working_folders import working_folder
 

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import blake3
 
-from merge_ops.checkpoints.byte_sources import ByteSource
+from merge_ops.checkpoints.configs.tie_defaults import always_ties, default_tie, stated_tie
+from merge_ops.checkpoints.files.byte_sources import ByteSource
+from merge_ops.checkpoints.files.json_files import JsonFiles
 from merge_ops.checkpoints.header import TensorEntry
-from merge_ops.checkpoints.json_files import JsonFiles
-from merge_ops.checkpoints.tensor_names import is_head
-from merge_ops.checkpoints.tie_defaults import always_ties, default_tie, stated_tie
-from merge_ops.checkpoints.tied_copies import find_copies
+from merge_ops.checkpoints.names.tensor_names import is_head
+from merge_ops.checkpoints.names.tied_copies import find_copies
 from merge_ops.errors import Caution
 
 if TYPE_CHECKING:

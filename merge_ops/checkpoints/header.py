@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, cast
 
-from merge_ops.checkpoints.file_bounds import HEADER, MAX_TENSORS
-from merge_ops.checkpoints.strict_json import load_json
+from merge_ops.checkpoints.files.file_bounds import HEADER, MAX_TENSORS
+from merge_ops.checkpoints.files.strict_json import load_json
 from merge_ops.errors import CheckpointError
 
 ITEM_SIZES = {

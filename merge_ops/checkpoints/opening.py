@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from merge_ops.checkpoints.adapter_names import OF_OTHERS
-from merge_ops.checkpoints.byte_sources import ByteSource, FolderSource
 from merge_ops.checkpoints.checkpoint import Checkpoint
-from merge_ops.checkpoints.folder_verdict import FolderVerdict, read_folder
-from merge_ops.checkpoints.name_prefixes import without_wrappers
+from merge_ops.checkpoints.files.byte_sources import ByteSource, FolderSource
+from merge_ops.checkpoints.folders.adapter_names import OF_OTHERS
+from merge_ops.checkpoints.folders.folder_verdict import FolderVerdict, read_folder
+from merge_ops.checkpoints.names.name_prefixes import without_wrappers
 from merge_ops.errors import CheckpointError, MissingModelError
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
-from merge_ops.checkpoints.buffers import is_buffer
 from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.header import FLOAT_DTYPES, TensorEntry
+from merge_ops.checkpoints.names.buffers import is_buffer
 from merge_ops.errors import Fault
 
 # Keys of a config that hold what the quantizer did: transformers', MLX's, old compressed-tensors'.

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from merge_ops.checkpoints.byte_sources import read_file
 from merge_ops.checkpoints.checkpoint import Checkpoint
-from merge_ops.checkpoints.file_bounds import VOCABULARY
-from merge_ops.checkpoints.json_files import Kept
-from merge_ops.checkpoints.tensor_names import is_vocabulary
+from merge_ops.checkpoints.files.byte_sources import read_file
+from merge_ops.checkpoints.files.file_bounds import VOCABULARY
+from merge_ops.checkpoints.files.json_files import Kept
+from merge_ops.checkpoints.names.tensor_names import is_vocabulary
 from merge_ops.checkpoints.vocabulary_forms import (
     LINES,
     MALFORMED,

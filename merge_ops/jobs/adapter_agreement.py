@@ -12,7 +12,7 @@ from merge_ops.checkpoints.layout import natural_key
 from merge_ops.errors import Fault
 from merge_ops.methods.parameters import is_gradient
 from merge_ops.recipes.recipe import Recipe
-from merge_ops.sources.adapters import Adapter, pair_roles
+from merge_ops.sources.lora.adapters import Adapter, pair_roles
 
 METHOD = "linear"
 # One setting for all modules of an adapter; a PEFT default where it is not stated.

@@ -28,10 +28,10 @@ from math import isclose, prod
 from typing import TYPE_CHECKING, Any, cast
 
 from merge_ops.arrangement.groups import Group, Place
-from merge_ops.checkpoints.byte_sources import ByteSink
 from merge_ops.checkpoints.checkpoint import Stored
-from merge_ops.checkpoints.depth import positions
+from merge_ops.checkpoints.files.byte_sources import ByteSink
 from merge_ops.checkpoints.layout import OutputTensor, lay_out
+from merge_ops.checkpoints.names.depth import positions
 from merge_ops.errors import CompatibilityError, Fault, NonFiniteError, RecipeError
 from merge_ops.jobs.adapter_agreement import (
     Module,
@@ -45,8 +45,8 @@ from merge_ops.jobs.adapter_card import adapter_card
 from merge_ops.plans.resolution import ParameterResolver
 from merge_ops.progress import Progress
 from merge_ops.recipes.recipe import DTYPES, Recipe
-from merge_ops.sources.adapter_config import FILE as CONFIG_FILE
-from merge_ops.sources.adapters import PREFIX, WEIGHTS_FILE, Adapter
+from merge_ops.sources.lora.adapter_config import FILE as CONFIG_FILE
+from merge_ops.sources.lora.adapters import PREFIX, WEIGHTS_FILE, Adapter
 from merge_ops.stream.block_reader import fetch_stored
 from merge_ops.stream.rounding import torch_dtype
 

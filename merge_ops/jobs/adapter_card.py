@@ -12,7 +12,7 @@ from merge_ops.provenance.hub_card import hub_id, is_hub_id
 from merge_ops.provenance.markdown import fenced, in_heading, in_markdown
 from merge_ops.recipes.document import recipe_document
 from merge_ops.recipes.recipe import Recipe
-from merge_ops.sources.adapters import Adapter
+from merge_ops.sources.lora.adapters import Adapter
 
 
 def adapter_card(

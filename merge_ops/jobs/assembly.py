@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from merge_ops.checkpoints.byte_sources import ByteSink, ByteWriter, FolderSink
-from merge_ops.checkpoints.copied_files import SideFile, pieces_of
+from merge_ops.checkpoints.files.byte_sources import ByteSink, ByteWriter, FolderSink
+from merge_ops.checkpoints.files.copied_files import SideFile, pieces_of
 from merge_ops.checkpoints.layout import Shard, index_file
 from merge_ops.errors import OutputError
 from merge_ops.plans.plan import Output, Plan

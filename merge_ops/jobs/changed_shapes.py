@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from merge_ops.checkpoints.tensor_names import is_vocabulary
+from merge_ops.checkpoints.names.tensor_names import is_vocabulary
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from merge_ops.checkpoints.byte_sources import ByteSink, ByteSource, read_file
 from merge_ops.checkpoints.checkpoint import INDEX_SUFFIX, Checkpoint
+from merge_ops.checkpoints.files.byte_sources import ByteSink, ByteSource, read_file
+from merge_ops.checkpoints.files.strict_json import load_json
 from merge_ops.checkpoints.header import TensorEntry, read_header
 from merge_ops.checkpoints.layout import OutputTensor, header_of, index_file, lay_out, natural_key
-from merge_ops.checkpoints.strict_json import load_json
-from merge_ops.checkpoints.ties import own_heads, tied_tensors
+from merge_ops.checkpoints.names.ties import own_heads, tied_tensors
 from merge_ops.errors import (
     CheckpointError,
     CompatibilityError,

@@ -10,18 +10,18 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from merge_ops.checkpoints.byte_sources import ByteSource
 from merge_ops.checkpoints.checkpoint import Checkpoint, TensorSource, with_digests
+from merge_ops.checkpoints.files.byte_sources import ByteSource
 from merge_ops.checkpoints.header import FLOAT_DTYPES
 from merge_ops.checkpoints.layout import natural_key
-from merge_ops.checkpoints.name_alignment import named_alike
-from merge_ops.checkpoints.tensor_names import is_embedding, is_head, shape_fault
-from merge_ops.checkpoints.tie_names import HEAD
-from merge_ops.checkpoints.ties import excluded, find_source, head_is_embedding, own_heads
+from merge_ops.checkpoints.names.name_alignment import named_alike
+from merge_ops.checkpoints.names.tensor_names import is_embedding, is_head, shape_fault
+from merge_ops.checkpoints.names.tie_names import HEAD
+from merge_ops.checkpoints.names.ties import excluded, find_source, head_is_embedding, own_heads
 from merge_ops.errors import CompatibilityError, Fault, SettingsError
-from merge_ops.plans.compatibility import check_compatible
-from merge_ops.plans.integer_agreement import integer_faults
-from merge_ops.sources.adapters import PREFIX
+from merge_ops.plans.agreement.compatibility import check_compatible
+from merge_ops.plans.agreement.integer_agreement import integer_faults
+from merge_ops.sources.lora.adapters import PREFIX
 from merge_ops.stream.block_reader import read_values
 
 BLOCK = 1 << 20

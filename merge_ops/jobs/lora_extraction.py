@@ -20,17 +20,17 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-from merge_ops.checkpoints.byte_sources import ByteSink
 from merge_ops.checkpoints.checkpoint import Checkpoint
+from merge_ops.checkpoints.files.byte_sources import ByteSink
 from merge_ops.checkpoints.layout import OutputTensor, lay_out
-from merge_ops.checkpoints.tie_names import HEAD
-from merge_ops.checkpoints.ties import head_is_embedding
+from merge_ops.checkpoints.names.tie_names import HEAD
+from merge_ops.checkpoints.names.ties import head_is_embedding
 from merge_ops.errors import CompatibilityError, Fault, NonFiniteError
 from merge_ops.jobs.adapter_card import extraction_card
 from merge_ops.jobs.extraction_plan import BLOCK, Extraction, known_source
 from merge_ops.progress import Progress
-from merge_ops.sources.adapter_config import FILE as CONFIG_FILE
-from merge_ops.sources.adapters import PREFIX, WEIGHTS_FILE
+from merge_ops.sources.lora.adapter_config import FILE as CONFIG_FILE
+from merge_ops.sources.lora.adapters import PREFIX, WEIGHTS_FILE
 from merge_ops.stream.block_reader import read_values
 from merge_ops.stream.rounding import torch_dtype
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, cast
 import blake3
 import numpy as np
 
-from merge_ops.checkpoints.byte_sources import ByteWriter
 from merge_ops.checkpoints.checkpoint import Checkpoint
+from merge_ops.checkpoints.files.byte_sources import ByteWriter
 from merge_ops.checkpoints.header import ITEM_SIZES, MAX_HEADER, TensorEntry, read_header
 from merge_ops.errors import CheckpointError, PackedModelError
 from merge_ops.sources.difference_coding import EXPONENTS, encode_difference, encode_whole

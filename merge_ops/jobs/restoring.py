@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import blake3
 
-from merge_ops.checkpoints.byte_sources import ByteSink, ByteSource, ByteWriter
+from merge_ops.checkpoints.files.byte_sources import ByteSink, ByteSource, ByteWriter
 from merge_ops.errors import PackedModelError
 from merge_ops.progress import Progress
 from merge_ops.sources.packed_index import PULL_AGAIN

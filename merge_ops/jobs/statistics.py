@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from merge_ops.checkpoints.checkpoint import Checkpoint
-from merge_ops.checkpoints.depth import layer_of
-from merge_ops.checkpoints.name_alignment import named_alike
+from merge_ops.checkpoints.names.depth import layer_of
+from merge_ops.checkpoints.names.name_alignment import named_alike
 from merge_ops.jobs.changed_shapes import FIRST_ROWS, ChangedShape
 from merge_ops.jobs.task_vectors import delta_blocks, float_tensors
 from merge_ops.progress import Progress

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from merge_ops.checkpoints.buffers import is_buffer
 from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.header import FLOAT_DTYPES
 from merge_ops.checkpoints.layout import natural_key
-from merge_ops.checkpoints.tensor_names import is_vocabulary
-from merge_ops.checkpoints.ties import excluded, find_source
+from merge_ops.checkpoints.names.buffers import is_buffer
+from merge_ops.checkpoints.names.tensor_names import is_vocabulary
+from merge_ops.checkpoints.names.ties import excluded, find_source
 from merge_ops.errors import CompatibilityError, Fault
-from merge_ops.plans.vocabulary_agreement import differing_vocabulary
+from merge_ops.plans.agreement.vocabulary_agreement import differing_vocabulary
 from merge_ops.stream.block_reader import read_values
 
 if TYPE_CHECKING:

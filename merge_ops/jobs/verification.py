@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from merge_ops.checkpoints.byte_sources import FolderSource, read_file
 from merge_ops.checkpoints.checkpoint import Checkpoint
+from merge_ops.checkpoints.files.byte_sources import FolderSource, read_file
 from merge_ops.checkpoints.header import FLOAT_DTYPES, ITEM_SIZES, TensorEntry
 from merge_ops.checkpoints.layout import index_file
 from merge_ops.checkpoints.opening import open_checkpoint

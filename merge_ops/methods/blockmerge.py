@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from merge_ops.checkpoints.depth import Position
+from merge_ops.checkpoints.names.depth import Position
 from merge_ops.errors import Fault
 from merge_ops.measures.combination import WeightedSum
 from merge_ops.methods.parameters import REQUIRED, shared

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from merge_ops.checkpoints.depth import Position
+from merge_ops.checkpoints.names.depth import Position
 from merge_ops.errors import Fault, UnknownMethodError, did_you_mean
 from merge_ops.kernels.linear_algebra import linear_algebra_kind
 from merge_ops.methods.parameters import Parameter, parameters_of

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from merge_ops.checkpoints.tensor_names import is_embedding
+from merge_ops.checkpoints.names.tensor_names import is_embedding
 from merge_ops.measures.measure import Block, Measure, TensorJob
 from merge_ops.measures.rows import column_sums, row_sums
 from merge_ops.measures.spectrum import runs

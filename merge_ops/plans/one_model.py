@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from itertools import combinations
 
 from merge_ops.arrangement.groups import Group
-from merge_ops.checkpoints.byte_sources import FolderSource
 from merge_ops.checkpoints.checkpoint import Checkpoint
+from merge_ops.checkpoints.files.byte_sources import FolderSource
 from merge_ops.errors import Caution, Fault, RecipeError
 from merge_ops.plans.plan import Plan
 from merge_ops.recipes.recipe import Recipe

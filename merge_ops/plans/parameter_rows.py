@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from merge_ops.checkpoints.depth import layer_of
+from merge_ops.checkpoints.names.depth import layer_of
 from merge_ops.plans.steps import Merge, Step
 
 MOST_POINTS = 12  # of a course over the layers, in one line

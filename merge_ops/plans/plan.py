@@ -18,11 +18,11 @@ from typing import Any
 import blake3
 
 from merge_ops.arrangement.groups import Arrangement
-from merge_ops.checkpoints.byte_sources import ByteSource
 from merge_ops.checkpoints.checkpoint import Checkpoint, stacked_digest
-from merge_ops.checkpoints.config import merged_config
+from merge_ops.checkpoints.configs.config import merged_config
+from merge_ops.checkpoints.files.byte_sources import ByteSource
 from merge_ops.checkpoints.layout import Shard
-from merge_ops.checkpoints.tensor_names import is_head
+from merge_ops.checkpoints.names.tensor_names import is_head
 from merge_ops.errors import Caution
 from merge_ops.methods.registry import MergeMethod
 from merge_ops.plans.parameter_rows import ParameterRow, parameter_rows

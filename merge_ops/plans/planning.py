@@ -9,38 +9,38 @@ from typing import TYPE_CHECKING
 from merge_ops.arrangement.arrangement import arrange, donor_of
 from merge_ops.arrangement.expansion import with_expansion
 from merge_ops.arrangement.groups import Place
-from merge_ops.arrangement.layouts import in_one_layout
-from merge_ops.checkpoints.buffers import is_buffer
+from merge_ops.arrangement.mixtures.layouts import in_one_layout
 from merge_ops.checkpoints.checkpoint import Checkpoint, TensorSource
-from merge_ops.checkpoints.depth import Position, positions
 from merge_ops.checkpoints.header import FLOAT_DTYPES
 from merge_ops.checkpoints.layout import DEFAULT_SHARD_BYTES, OutputTensor, lay_out
-from merge_ops.checkpoints.name_alignment import named_alike
-from merge_ops.checkpoints.tensor_names import shape_fault
-from merge_ops.checkpoints.ties import find_source
+from merge_ops.checkpoints.names.buffers import is_buffer
+from merge_ops.checkpoints.names.depth import Position, positions
+from merge_ops.checkpoints.names.name_alignment import named_alike
+from merge_ops.checkpoints.names.tensor_names import shape_fault
+from merge_ops.checkpoints.names.ties import find_source
 from merge_ops.errors import CompatibilityError, Fault, RecipeError
-from merge_ops.plans.compatibility import check_compatible, check_layouts, check_weights
-from merge_ops.plans.converted_models import with_conversion
-from merge_ops.plans.ending_agreement import ending_cautions
-from merge_ops.plans.fewer_models import with_fewer
-from merge_ops.plans.float_islands import island_cautions
-from merge_ops.plans.integer_agreement import integer_faults
-from merge_ops.plans.layer_rules import rule_faults
+from merge_ops.plans.agreement.compatibility import check_compatible, check_layouts, check_weights
+from merge_ops.plans.agreement.ending_agreement import ending_cautions
+from merge_ops.plans.agreement.float_islands import island_cautions
+from merge_ops.plans.agreement.integer_agreement import integer_faults
+from merge_ops.plans.agreement.layer_rules import rule_faults
+from merge_ops.plans.agreement.quiet_agreement import quiet_cautions
+from merge_ops.plans.derived.converted_models import with_conversion
+from merge_ops.plans.derived.fewer_models import with_fewer
+from merge_ops.plans.derived.symmetric_models import with_symmetry
 from merge_ops.plans.model_wide import check_one_for_all
 from merge_ops.plans.one_model import content_cautions, with_one_name_each
 from merge_ops.plans.plan import Plan
-from merge_ops.plans.quiet_agreement import quiet_cautions
 from merge_ops.plans.resolution import ParameterResolver
 from merge_ops.plans.routers import Routers
 from merge_ops.plans.side_files import side_file_cautions, side_file_faults
 from merge_ops.plans.steps import Copy, Merge, Step
-from merge_ops.plans.symmetric_models import with_symmetry
 from merge_ops.recipes.recipe import DTYPES, Coefficient, Recipe
 from merge_ops.vocabularies.output_tokenizer import OutputTokenizer, output_tokenizer
 
 if TYPE_CHECKING:  # few recipes make a mixture, and starting is counted
     from merge_ops.calibration.moe_statistics import MoeStatistics
-    from merge_ops.plans.moe_models import Gates, MoeModels
+    from merge_ops.plans.derived.moe_models import Gates, MoeModels
 
 
 def plan_merge(
@@ -76,7 +76,7 @@ def plan_merge(
         written, beside = new.tokenizer, new.beside
     mixture: MoeModels | None = None
     if recipe.moe is not None:
-        from merge_ops.plans.moe_models import moe_models
+        from merge_ops.plans.derived.moe_models import moe_models
 
         mixture = moe_models(recipe, recipe.moe, checkpoints, gates)
         checkpoints = {recipe.moe.base_model: mixture.model}

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from merge_ops.arrangement.groups import Group, Place
-from merge_ops.checkpoints.depth import Position
+from merge_ops.checkpoints.names.depth import Position
 from merge_ops.errors import Fault, RecipeError
 from merge_ops.methods.parameters import REQUIRED, Parameter, Value, evaluate
 from merge_ops.recipes.recipe import Coefficient, Parameters, Recipe

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from merge_ops.checkpoints.byte_sources import ByteSource
 from merge_ops.checkpoints.checkpoint import TensorSource
-from merge_ops.checkpoints.copied_files import part_of
+from merge_ops.checkpoints.files.byte_sources import ByteSource
+from merge_ops.checkpoints.files.copied_files import part_of
 from merge_ops.plans.plan import Plan
 from merge_ops.plans.side_files import side_files
 from merge_ops.plans.steps import Copy, Merge

@@ -11,8 +11,8 @@ import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from merge_ops.checkpoints.byte_sources import ByteSource
 from merge_ops.checkpoints.checkpoint import Checkpoint, Stored
+from merge_ops.checkpoints.files.byte_sources import ByteSource
 from merge_ops.checkpoints.header import TensorEntry
 from merge_ops.plans.plan import Plan
 from merge_ops.plans.steps import Merge, Reuse, Step

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from merge_ops.arrangement.completeness import named
 from merge_ops.arrangement.groups import Group, Place
 from merge_ops.checkpoints.checkpoint import Checkpoint, TensorSource
-from merge_ops.checkpoints.depth import layer_of
 from merge_ops.checkpoints.header import FLOAT_DTYPES
 from merge_ops.checkpoints.layout import OutputTensor
-from merge_ops.checkpoints.tensor_names import shape_fault
-from merge_ops.checkpoints.ties import find_source
+from merge_ops.checkpoints.names.depth import layer_of
+from merge_ops.checkpoints.names.tensor_names import shape_fault
+from merge_ops.checkpoints.names.ties import find_source
 from merge_ops.errors import Caution, Fault, RecipeError
 from merge_ops.plans.steps import Copy, Merge, Step
 from merge_ops.recipes.recipe import DTYPES, Recipe
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     Rows = Mapping[int, NDArray[np.float32]]
 
 CALIBRATED = ("mixtral", "qwen2_moe", "qwen3_moe")
-"""Model types whose routing is computed where models are run (eval_ops.running.moe_walk)."""
+"""Model types whose routing is computed where models are run
+(eval_ops.running.mixtures.moe_walk).
+"""
 
 
 class Routers:

@@ -12,10 +12,10 @@ import json
 import re
 from pathlib import PurePosixPath
 
-from merge_ops.checkpoints.byte_sources import read_file
 from merge_ops.checkpoints.checkpoint import Checkpoint
-from merge_ops.checkpoints.copied_files import SideFile, side_file
-from merge_ops.checkpoints.file_bounds import MAX_SIDE_FILE
+from merge_ops.checkpoints.files.byte_sources import read_file
+from merge_ops.checkpoints.files.copied_files import SideFile, side_file
+from merge_ops.checkpoints.files.file_bounds import MAX_SIDE_FILE
 from merge_ops.errors import Caution, CheckpointError, Fault
 from merge_ops.plans.plan import Plan
 from merge_ops.vocabularies.special_ids import GENERATION

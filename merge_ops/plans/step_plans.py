@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from merge_ops.checkpoints.byte_sources import ByteSource
 from merge_ops.checkpoints.checkpoint import Checkpoint
+from merge_ops.checkpoints.files.byte_sources import ByteSource
 from merge_ops.checkpoints.header import TensorEntry
 from merge_ops.checkpoints.layout import DEFAULT_SHARD_BYTES
 from merge_ops.plans.one_model import refuse_equal_content
@@ -23,7 +23,7 @@ from merge_ops.recipes.steps import Steps
 
 if TYPE_CHECKING:
     from merge_ops.calibration.moe_statistics import MoeStatistics
-    from merge_ops.plans.moe_models import Gates
+    from merge_ops.plans.derived.moe_models import Gates
 
 MergeStep = Callable[[Plan], ByteSource]
 """Merges an earlier step and returns the place that it was written to."""

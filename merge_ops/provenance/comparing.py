@@ -14,13 +14,13 @@ from typing import Any, cast
 
 import numpy as np
 
-from merge_ops.checkpoints.buffers import is_buffer
 from merge_ops.checkpoints.checkpoint import Checkpoint, Stored, TensorSource
-from merge_ops.checkpoints.depth import layer_of
 from merge_ops.checkpoints.header import FLOAT_DTYPES
 from merge_ops.checkpoints.layout import natural_key
-from merge_ops.checkpoints.name_alignment import named_alike
-from merge_ops.checkpoints.ties import excluded, find_source
+from merge_ops.checkpoints.names.buffers import is_buffer
+from merge_ops.checkpoints.names.depth import layer_of
+from merge_ops.checkpoints.names.name_alignment import named_alike
+from merge_ops.checkpoints.names.ties import excluded, find_source
 from merge_ops.measures.measure import LEAF, total
 from merge_ops.progress import Progress
 from merge_ops.provenance.settings_difference import SettingDifference, compare_settings

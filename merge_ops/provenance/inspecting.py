@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from merge_ops.checkpoints.checkpoint import Checkpoint
-from merge_ops.checkpoints.name_alignment import named_alike
+from merge_ops.checkpoints.names.name_alignment import named_alike
 from merge_ops.errors import CompatibilityError, Fault
 from merge_ops.progress import Progress
 from merge_ops.provenance.invariants import Independence, huref, independence, token_rows

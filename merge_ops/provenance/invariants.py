@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from merge_ops.checkpoints.checkpoint import Checkpoint
-from merge_ops.checkpoints.ties import find_source
+from merge_ops.checkpoints.names.ties import find_source
 from merge_ops.stream.block_reader import read_values
 from merge_ops.symmetries import Anatomy
 from merge_ops.symmetries.matching import match_among

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from merge_ops.checkpoints.byte_sources import read_file
 from merge_ops.checkpoints.checkpoint import Checkpoint, Stored, TensorSource
-from merge_ops.checkpoints.copied_files import pieces_of
+from merge_ops.checkpoints.files.byte_sources import read_file
+from merge_ops.checkpoints.files.copied_files import pieces_of
 from merge_ops.checkpoints.header import FLOAT_DTYPES, ITEM_SIZES
 from merge_ops.checkpoints.layout import OutputTensor
-from merge_ops.checkpoints.ties import excluded, find_source
+from merge_ops.checkpoints.names.ties import excluded, find_source
 from merge_ops.kernels.arithmetic import Arithmetic
 from merge_ops.plans.plan import Plan
 from merge_ops.plans.side_files import side_files

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import yaml
 
-from merge_ops.checkpoints.bounded_yaml import DocumentError, load_documents
+from merge_ops.checkpoints.files.bounded_yaml import DocumentError, load_documents
 from merge_ops.errors import AncestryError
 
 MARK = "# ronghe reproduce"

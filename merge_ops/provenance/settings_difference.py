@@ -12,9 +12,9 @@ from hashlib import blake2b
 from typing import Any, cast
 
 from merge_ops.checkpoints.checkpoint import Checkpoint
-from merge_ops.checkpoints.config_levels import paired_levels
-from merge_ops.checkpoints.rotary_settings import Rotary, rotary_settings
-from merge_ops.checkpoints.ties import head_is_embedding
+from merge_ops.checkpoints.configs.config_levels import paired_levels
+from merge_ops.checkpoints.configs.rotary_settings import Rotary, rotary_settings
+from merge_ops.checkpoints.names.ties import head_is_embedding
 from merge_ops.checkpoints.vocabulary import vocabularies_of
 from merge_ops.errors import CheckpointError
 from merge_ops.vocabularies.chat_templates import template_of

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from merge_ops.checkpoints.buffers import is_buffer
 from merge_ops.checkpoints.checkpoint import Checkpoint, TensorSource
-from merge_ops.checkpoints.depth import layer_of
 from merge_ops.checkpoints.header import FLOAT_DTYPES
 from merge_ops.checkpoints.layout import natural_key
-from merge_ops.checkpoints.tensor_names import is_vocabulary
-from merge_ops.checkpoints.ties import excluded, find_source
+from merge_ops.checkpoints.names.buffers import is_buffer
+from merge_ops.checkpoints.names.depth import layer_of
+from merge_ops.checkpoints.names.tensor_names import is_vocabulary
+from merge_ops.checkpoints.names.ties import excluded, find_source
 from merge_ops.measures.measure import LEAF, total
-from merge_ops.plans.vocabulary_agreement import differing_vocabulary
+from merge_ops.plans.agreement.vocabulary_agreement import differing_vocabulary
 from merge_ops.progress import Progress
 from merge_ops.stream.looking import Look, look_through, tensor_to_see
 from merge_ops.stream.settings import StreamSettings

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, cast
 
-from merge_ops.checkpoints.bounded_yaml import DocumentError, load_documents
-from merge_ops.checkpoints.byte_sources import ByteSource, read_file
+from merge_ops.checkpoints.files.bounded_yaml import DocumentError, load_documents
+from merge_ops.checkpoints.files.byte_sources import ByteSource, read_file
 from merge_ops.errors import AncestryError
 from merge_ops.provenance.licences import MOST_WRITTEN, UNKNOWN, licence, rules
 

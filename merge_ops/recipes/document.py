@@ -6,14 +6,14 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from merge_ops.recipes.conversion_step import CONVERT
-from merge_ops.recipes.moe_fewer import FIRST
-from merge_ops.recipes.moe_step import MoeStep
 from merge_ops.recipes.recipe import Parameters, Recipe, Section
 from merge_ops.recipes.renaming import renamed
 from merge_ops.recipes.router_policy import MERGE, RouterPolicy
+from merge_ops.recipes.structures.conversion_step import CONVERT
+from merge_ops.recipes.structures.moe_fewer import FIRST
+from merge_ops.recipes.structures.moe_step import MoeStep
+from merge_ops.recipes.structures.window_step import fixed
 from merge_ops.recipes.vocabulary_policy import BASE, UNION
-from merge_ops.recipes.window_step import fixed
 
 
 def recipe_document(recipe: Recipe, values: Parameters) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from merge_ops.checkpoints.bounded_yaml import DocumentError, load_documents, read_documents
+from merge_ops.checkpoints.files.bounded_yaml import DocumentError, load_documents, read_documents
 from merge_ops.errors import Fault, RecipeError
 from merge_ops.recipes.recipe import Recipe
 from merge_ops.recipes.recipe_check import check_recipe

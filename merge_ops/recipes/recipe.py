@@ -16,15 +16,15 @@ from typing import Any
 
 from merge_ops.methods.parameters import REQUIRED, is_gradient
 from merge_ops.methods.registry import MergeMethod
-from merge_ops.recipes.expand_step import ExpandStep
-from merge_ops.recipes.moe_fewer import FewerStep
-from merge_ops.recipes.moe_step import MoeStep
 from merge_ops.recipes.router_policy import RouterPolicy
+from merge_ops.recipes.structures.expand_step import ExpandStep
+from merge_ops.recipes.structures.moe_fewer import FewerStep
+from merge_ops.recipes.structures.moe_step import MoeStep
+from merge_ops.recipes.structures.symmetry_step import SymmetryStep
+from merge_ops.recipes.structures.vocabulary_step import VocabularyStep
+from merge_ops.recipes.structures.window_step import WindowStep
 from merge_ops.recipes.sweep import Coefficient, Parameters, sweep_points
-from merge_ops.recipes.symmetry_step import SymmetryStep
 from merge_ops.recipes.vocabulary_policy import TokenizerPolicy
-from merge_ops.recipes.vocabulary_step import VocabularyStep
-from merge_ops.recipes.window_step import WindowStep
 
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 ALL_PAIRS, ALL = "all-pairs", "all"

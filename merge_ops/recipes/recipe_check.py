@@ -8,26 +8,34 @@ from typing import Any, cast
 from merge_ops.errors import Fault, RecipeError, did_you_mean
 from merge_ops.methods import MergeMethod, method_named
 from merge_ops.methods.parameters import setting_faults
-from merge_ops.recipes.conversion_step import CONVERT, conversion_faults, with_method
-from merge_ops.recipes.expand_step import expand_as_passthrough, expand_faults, expand_step
 from merge_ops.recipes.foreign_files import foreign_file
 from merge_ops.recipes.misplaced import RECIPE_KEYS, unknown_key, unknown_parameter
-from merge_ops.recipes.moe_check import moe_recipe
-from merge_ops.recipes.moe_fewer import fewer_as_passthrough, fewer_faults, fewer_step
-from merge_ops.recipes.moe_step import is_moe
 from merge_ops.recipes.recipe import ALL, ALL_PAIRS, DTYPES, KEEP_CHAMPION, KEEPS, SOUPS, Recipe
 from merge_ops.recipes.router_policy import router_faults, router_policy
 from merge_ops.recipes.search_check import search_faults, shadowed, soup_faults
 from merge_ops.recipes.section_check import parameter_faults, section_faults, section_of
 from merge_ops.recipes.spelling import as_written_here, composed, reference_faults
-from merge_ops.recipes.symmetry_step import as_passthrough, symmetry_faults, symmetry_step
-from merge_ops.recipes.vocabulary_policy import policy_faults, policy_of
-from merge_ops.recipes.vocabulary_step import (
+from merge_ops.recipes.structures.conversion_step import CONVERT, conversion_faults, with_method
+from merge_ops.recipes.structures.expand_step import (
+    expand_as_passthrough,
+    expand_faults,
+    expand_step,
+)
+from merge_ops.recipes.structures.moe_check import moe_recipe
+from merge_ops.recipes.structures.moe_fewer import fewer_as_passthrough, fewer_faults, fewer_step
+from merge_ops.recipes.structures.moe_step import is_moe
+from merge_ops.recipes.structures.symmetry_step import (
+    as_passthrough,
+    symmetry_faults,
+    symmetry_step,
+)
+from merge_ops.recipes.structures.vocabulary_step import (
     vocabulary_as_passthrough,
     vocabulary_faults,
     vocabulary_step,
 )
-from merge_ops.recipes.window_check import as_linear, window_faults, window_step
+from merge_ops.recipes.structures.window_check import as_linear, window_faults, window_step
+from merge_ops.recipes.vocabulary_policy import policy_faults, policy_of
 
 MAX_COEFFICIENTS = 4096
 

@@ -4,7 +4,7 @@
 
 A router's choice is a softmax and a top-k, so small changes of it send tokens elsewhere. Left out
 it is merged as every tensor is. `calibrate` fits its rows, on texts of each model, to route as the
-models do (eval_ops.running.router_fit).
+models do (eval_ops.running.mixtures.router_fit).
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from merge_ops.recipes.calibrated import with_texts
 from merge_ops.recipes.reading import recipe_documents
 from merge_ops.recipes.recipe import Recipe
 from merge_ops.recipes.recipe_check import check_recipe
-from merge_ops.recipes.window_runs import RunPlaces, with_found_steps
+from merge_ops.recipes.structures.window_runs import RunPlaces, with_found_steps
 
 
 @dataclass(frozen=True)

@@ -7,20 +7,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from merge_ops.sources.adapter_files import is_adapter
-    from merge_ops.sources.adapters import Adapter, open_adapter, read_adapter
+    from merge_ops.sources.lora.adapter_files import is_adapter
+    from merge_ops.sources.lora.adapters import Adapter, open_adapter, read_adapter
     from merge_ops.sources.packed_index import PackedIndex
     from merge_ops.sources.packed_source import PackedSource
 
 __all__ = ["Adapter", "PackedIndex", "PackedSource", "is_adapter", "open_adapter", "read_adapter"]
 
 _MODULES = {
-    "Adapter": "adapters",
+    "Adapter": "lora.adapters",
     "PackedIndex": "packed_index",
     "PackedSource": "packed_source",
-    "is_adapter": "adapter_files",
-    "open_adapter": "adapters",
-    "read_adapter": "adapters",
+    "is_adapter": "lora.adapter_files",
+    "open_adapter": "lora.adapters",
+    "read_adapter": "lora.adapters",
 }
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, cast
 
-from merge_ops.checkpoints.config_levels import TEXT_LEVELS
+from merge_ops.checkpoints.configs.config_levels import TEXT_LEVELS
 
 GATE_UP, DOWN = "gate_up_proj", "down_proj"
 Axes = Literal["out_in", "in_out"]

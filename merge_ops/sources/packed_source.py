@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from merge_ops.checkpoints.byte_sources import ByteSource, read_file
 from merge_ops.checkpoints.checkpoint import Checkpoint
+from merge_ops.checkpoints.files.byte_sources import ByteSource, read_file
 from merge_ops.checkpoints.header import ITEM_SIZES
 from merge_ops.errors import PackedModelError
 from merge_ops.sources.difference_coding import DamagedPieceError, decode_difference, decode_whole

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import numpy as np
 
-from merge_ops.checkpoints.buffers import is_buffer
-from merge_ops.checkpoints.byte_sources import FolderSource
 from merge_ops.checkpoints.checkpoint import Numbers, Stored, TensorSource
+from merge_ops.checkpoints.files.byte_sources import FolderSource
 from merge_ops.checkpoints.header import ITEM_SIZES
+from merge_ops.checkpoints.names.buffers import is_buffer
 from merge_ops.errors import CheckpointError, NonFiniteError
 from merge_ops.kernels.arithmetic import Arithmetic
 from merge_ops.measures.combination import WeightedSum

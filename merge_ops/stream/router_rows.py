@@ -7,7 +7,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from merge_ops.checkpoints.depth import layer_of
+from merge_ops.checkpoints.names.depth import layer_of
 from merge_ops.sources.fused_layouts import is_router, router_of
 from merge_ops.stream.block_reader import read_values
 
@@ -49,7 +49,7 @@ def fewer_rows(
 
     `statistics` are those of the step's texts; a file that it names is read.
     """
-    from merge_ops.arrangement.fewer_experts import fewer_groups
+    from merge_ops.arrangement.mixtures.fewer_experts import fewer_groups
     from merge_ops.calibration.moe_statistics import read_moe_statistics
 
     step = recipe.fewer

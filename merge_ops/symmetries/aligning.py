@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from merge_ops.checkpoints.checkpoint import Checkpoint, Fetch
-from merge_ops.checkpoints.ties import find_source
+from merge_ops.checkpoints.names.ties import find_source
 from merge_ops.errors import CompatibilityError, Fault
 from merge_ops.progress import Progress
 from merge_ops.symmetries.anatomy import Anatomy, read_anatomy

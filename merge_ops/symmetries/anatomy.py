@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from merge_ops.checkpoints.buffers import is_buffer
 from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.header import FLOAT_DTYPES
-from merge_ops.checkpoints.ties import excluded, head_is_embedding
+from merge_ops.checkpoints.names.buffers import is_buffer
+from merge_ops.checkpoints.names.ties import excluded, head_is_embedding
 from merge_ops.errors import CompatibilityError, Fault
 
 KNOWN = ("llama", "mistral", "qwen2", "qwen3", "smollm3")

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, cast
 
-from merge_ops.checkpoints.byte_sources import read_file
 from merge_ops.checkpoints.checkpoint import Checkpoint
+from merge_ops.checkpoints.files.byte_sources import read_file
 from merge_ops.recipes.chat_templates import AUTO, BUILT_IN
 
 TEMPLATE_FILE = "chat_template.jinja"

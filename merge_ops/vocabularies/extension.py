@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from merge_ops.errors import Caution, CompatibilityError, Fault
-from merge_ops.recipes.vocabulary_step import CHINESE, VocabularyStep
+from merge_ops.recipes.structures.vocabulary_step import CHINESE, VocabularyStep
 from merge_ops.vocabularies.growing_merges import growing_merges, pairs_of
 from merge_ops.vocabularies.offered_tokens import OfferedTokens
 from merge_ops.vocabularies.token_texts import (

@@ -17,8 +17,8 @@ import numpy as np
 
 from merge_ops.arrangement.groups import Group
 from merge_ops.checkpoints.checkpoint import Checkpoint, TensorSource
-from merge_ops.checkpoints.depth import layer_of
-from merge_ops.checkpoints.tensor_names import is_embedding, is_vocabulary
+from merge_ops.checkpoints.names.depth import layer_of
+from merge_ops.checkpoints.names.tensor_names import is_embedding, is_vocabulary
 from merge_ops.errors import Caution, CompatibilityError, Fault
 from merge_ops.recipes.vocabulary_policy import UNION, TokenizerPolicy, TokenRow
 from merge_ops.sources.gathered_rows import AVERAGE, MEAN, ZERO, GatheredRows, RowMap

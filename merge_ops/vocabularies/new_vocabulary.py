@@ -10,14 +10,14 @@ from typing import Any, cast
 import numpy as np
 
 from merge_ops.checkpoints.checkpoint import Checkpoint, TensorSource, source_of
-from merge_ops.checkpoints.config import VOCABULARY_SIZES, with_vocabulary
-from merge_ops.checkpoints.config_levels import TEXT_LEVELS
+from merge_ops.checkpoints.configs.config import VOCABULARY_SIZES, with_vocabulary
+from merge_ops.checkpoints.configs.config_levels import TEXT_LEVELS
 from merge_ops.checkpoints.header import FLOAT_DTYPES, ITEM_SIZES, TensorEntry
-from merge_ops.checkpoints.tensor_names import is_embedding, is_head, is_vocabulary
-from merge_ops.checkpoints.ties import excluded, find_source, tied_tensors
+from merge_ops.checkpoints.names.tensor_names import is_embedding, is_head, is_vocabulary
+from merge_ops.checkpoints.names.ties import excluded, find_source, tied_tensors
 from merge_ops.errors import Caution, CompatibilityError, Fault
 from merge_ops.recipes.recipe import Recipe
-from merge_ops.recipes.vocabulary_step import (
+from merge_ops.recipes.structures.vocabulary_step import (
     BY_PARTS,
     BY_ROWS,
     MEAN,

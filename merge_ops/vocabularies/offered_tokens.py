@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from merge_ops.checkpoints.byte_sources import FolderSource, read_file
 from merge_ops.checkpoints.checkpoint import Checkpoint
-from merge_ops.checkpoints.file_bounds import VOCABULARY
+from merge_ops.checkpoints.files.byte_sources import FolderSource, read_file
+from merge_ops.checkpoints.files.file_bounds import VOCABULARY
+from merge_ops.checkpoints.files.strict_json import parse_json_object
 from merge_ops.checkpoints.sentencepiece_pieces import text_pieces
-from merge_ops.checkpoints.strict_json import parse_json_object
 from merge_ops.checkpoints.vocabulary_forms import MALFORMED
 from merge_ops.errors import CheckpointError
-from merge_ops.recipes.vocabulary_step import VocabularyStep
+from merge_ops.recipes.structures.vocabulary_step import VocabularyStep
 from merge_ops.vocabularies.token_texts import bytes_of, is_byte_piece, spelling_of, text_of
 from merge_ops.vocabularies.tokenizers import (
     TOKENIZER_FILE,

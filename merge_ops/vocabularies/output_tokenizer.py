@@ -9,10 +9,10 @@ from typing import Any
 
 from merge_ops.arrangement.groups import Arrangement, Group
 from merge_ops.checkpoints.checkpoint import Checkpoint, TensorSource
-from merge_ops.checkpoints.config import with_vocabulary
-from merge_ops.checkpoints.copied_files import SideFile, part_of
-from merge_ops.checkpoints.strict_json import parse_json_object
-from merge_ops.checkpoints.tensor_names import is_vocabulary
+from merge_ops.checkpoints.configs.config import with_vocabulary
+from merge_ops.checkpoints.files.copied_files import SideFile, part_of
+from merge_ops.checkpoints.files.strict_json import parse_json_object
+from merge_ops.checkpoints.names.tensor_names import is_vocabulary
 from merge_ops.errors import Caution, CompatibilityError, Fault
 from merge_ops.recipes.recipe import Recipe
 from merge_ops.recipes.vocabulary_policy import BASE, UNION

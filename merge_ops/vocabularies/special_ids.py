@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from merge_ops.checkpoints.checkpoint import Checkpoint
-from merge_ops.checkpoints.config_levels import TEXT_LEVELS
+from merge_ops.checkpoints.configs.config_levels import TEXT_LEVELS
 from merge_ops.errors import CheckpointError
 
 GENERATION, TOKENIZER_CONFIG = "generation_config.json", "tokenizer_config.json"

@@ -9,9 +9,9 @@ from typing import Any, cast
 
 import blake3
 
-from merge_ops.checkpoints.byte_sources import read_file
 from merge_ops.checkpoints.checkpoint import Checkpoint
-from merge_ops.checkpoints.strict_json import parse_json_object
+from merge_ops.checkpoints.files.byte_sources import read_file
+from merge_ops.checkpoints.files.strict_json import parse_json_object
 from merge_ops.vocabularies.chat_templates import TEMPLATE_FILE
 from merge_ops.vocabularies.tokenizers import CONFIG_FILE, TOKENIZER_FILE, Tokenizer
 

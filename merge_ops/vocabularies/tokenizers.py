@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Any, cast
 
 from merge_ops.checkpoints.checkpoint import Checkpoint
-from merge_ops.checkpoints.json_files import JsonFiles, Kept
+from merge_ops.checkpoints.files.json_files import JsonFiles, Kept
 from merge_ops.checkpoints.vocabulary_forms import files_by_form
 from merge_ops.errors import CheckpointError, CompatibilityError, Fault
 

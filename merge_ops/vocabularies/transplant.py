@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.errors import CompatibilityError, Fault
 from merge_ops.measures.interpolation import SCHEMES
-from merge_ops.recipes.vocabulary_step import (
+from merge_ops.recipes.structures.vocabulary_step import (
     COMMON_INTERPOLATION,
     LANDMARK_PCA,
     SUBWORD_ENDS,

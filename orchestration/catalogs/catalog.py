@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from assets.work.entries import TrainingRun, UpstreamModel
+from assets.work.upstream.entries import TrainingRun, UpstreamModel
 from merge_ops.errors import Fault, FaultsError
 from merge_ops.recipes import Recipe, Steps
 

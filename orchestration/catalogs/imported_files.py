@@ -10,9 +10,9 @@ FOLDER, SUFFIX = "scores", ".csv"
 
 def imported_files(folder: Path, broken: list[BrokenPart]) -> dict[str, tuple[Path, str]]:
     """Return the sound files by name, each with its digest; faulty ones are added to `broken`."""
-    from assets.work.imports import load_imported
+    from assets.work.ranking.imports import load_imported
     from eval_ops.errors import ImportedScoresError
-    from merge_ops.checkpoints.plain_files import digest_of_file
+    from merge_ops.checkpoints.files.plain_files import digest_of_file
 
     found: dict[str, tuple[Path, str]] = {}
     for path in sorted((folder / FOLDER).glob(f"*{SUFFIX}")):

@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from assets.work.entries import TrainingRun, UpstreamModel
-from merge_ops.checkpoints.bounded_yaml import DocumentError, read_documents
+from assets.work.upstream.entries import TrainingRun, UpstreamModel
+from merge_ops.checkpoints.files.bounded_yaml import DocumentError, read_documents
 from merge_ops.errors import Fault, did_you_mean, quoted
 from orchestration.catalogs.catalog import BrokenPart, CatalogError
 from orchestration.catalogs.names import BANNED, alike, name_rule, secret_fault

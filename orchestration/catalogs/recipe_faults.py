@@ -14,7 +14,9 @@ from orchestration.catalogs.names import BANNED, RECIPE_NAME, name_rule
 from orchestration.catalogs.structure_faults import structure_faults
 
 LEAST_EXPERTS, LEAST_BENCHMARKS = 3, 2
-"""What correlations of benchmarks over experts are worked out from (eval_ops.scores.soups)."""
+"""What correlations of benchmarks over experts are worked out from
+(eval_ops.scores.matrices.soups).
+"""
 
 
 def recipe_faults(catalog: Catalog, steps: Steps) -> Iterator[Fault]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from assets.work.entries import TrainingRun
+from assets.work.upstream.entries import TrainingRun
 from merge_ops.errors import Fault, did_you_mean, quoted
 from orchestration.catalogs.catalog import BrokenPart
 from orchestration.catalogs.names import RECIPE_NAME, alike, secret_fault

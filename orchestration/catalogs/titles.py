@@ -41,7 +41,7 @@ def _of_models(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _documents(path: Path) -> list[Mapping[str, Any]]:
-    from merge_ops.checkpoints.bounded_yaml import DocumentError, read_documents
+    from merge_ops.checkpoints.files.bounded_yaml import DocumentError, read_documents
 
     try:
         return [each for each in read_documents(path) if isinstance(each, dict)]

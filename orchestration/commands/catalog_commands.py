@@ -22,7 +22,7 @@ def restore(
     as_json: AsJson = False,
 ) -> None:
     """Write a model of the artifact store to a folder, byte for byte as it was pulled."""
-    from orchestration.commands.restore_command import run_restore
+    from orchestration.commands.artifacts.restore_command import run_restore
 
     run_restore(name, out, as_json)
 
@@ -35,7 +35,7 @@ def materialize(
     as_json: AsJson = False,
 ) -> None:
     """Write the files of a checkpoint that was planned and scored and is not written yet."""
-    from orchestration.commands.materialize_command import run_materialize
+    from orchestration.commands.artifacts.materialize_command import run_materialize
 
     run_materialize(name, as_json)
 
@@ -57,7 +57,7 @@ def score(
     as_json: AsJson = False,
 ) -> None:
     """Score a model that is served already, by vLLM or another OpenAI-compatible server."""
-    from orchestration.commands.score_command import run_score
+    from orchestration.commands.evidence.score_command import run_score
 
     run_score(suite, endpoint, model, tokenizer, csv, concurrent, max_length, as_json)
 
@@ -89,7 +89,7 @@ def ui(
     as_json: AsJson = False,
 ) -> None:
     """Serve Dagster's web page, guarded against other pages, with the daemon beside it."""
-    from orchestration.commands.ui_command import run_ui
+    from orchestration.commands.pages.ui_command import run_ui
 
     run_ui(host, port, host_name or [], daemon, workspace, as_json)
 
@@ -112,8 +112,8 @@ def leaderboard(
     ] = False,
 ) -> None:
     """Print the leaderboard, where the artifacts are, and what to do next."""
-    from orchestration.commands.leaderboard_command import BoardOptions
-    from orchestration.commands.leaderboard_command import leaderboard as run
+    from orchestration.commands.evidence.leaderboard_command import BoardOptions
+    from orchestration.commands.evidence.leaderboard_command import leaderboard as run
 
     form = "csv" if as_csv else "json" if as_json else "table"
     run(BoardOptions(top, sort, suite, form, evidence))
@@ -130,7 +130,7 @@ def site(
 
     Example: `ronghe site --out public`
     """
-    from orchestration.commands.site_command import run_site
+    from orchestration.commands.pages.site_command import run_site
 
     run_site(out, as_json)
 
@@ -152,7 +152,7 @@ def report(
 
     Without --html it prints champions and the last changes.
     """
-    from orchestration.commands.report_command import Wanted, run_report
+    from orchestration.commands.pages.report_command import Wanted, run_report
 
     run_report(Wanted(html, top, suite, since, language, as_json))
 
@@ -163,7 +163,7 @@ def routing(
     as_json: AsJson = False,
 ) -> None:
     """Say what routing between models would buy over the best single one, from stored scores."""
-    from orchestration.commands.routing_command import run_routing
+    from orchestration.commands.evidence.routing_command import run_routing
 
     run_routing(suite, as_json)
 
@@ -187,7 +187,7 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Compare two checkpoints on the same items. Exit status 1 when no suite has scores of both."""
-    from orchestration.commands.compare_command import run_compare
+    from orchestration.commands.evidence.compare_command import run_compare
 
     run_compare(first, second, suite, as_json)
 
@@ -202,7 +202,7 @@ def promote(
     as_json: AsJson = False,
 ) -> None:
     """Make NAME the champion of its recipe, whatever the gate says, with a reason on record."""
-    from orchestration.commands.champion_commands import run_promote
+    from orchestration.commands.evidence.champion_commands import run_promote
 
     run_promote(name, because, recipe, as_json)
 
@@ -217,7 +217,7 @@ def rollback(
     as_json: AsJson = False,
 ) -> None:
     """Make the champion before this one the champion of RECIPE again."""
-    from orchestration.commands.champion_commands import run_rollback
+    from orchestration.commands.evidence.champion_commands import run_rollback
 
     run_rollback(recipe, because, as_json)
 
@@ -232,6 +232,6 @@ def champion(
     as_json: AsJson = False,
 ) -> None:
     """Show the champion of RECIPE, and whether it is what the recipe makes today."""
-    from orchestration.commands.champion_commands import show_champion
+    from orchestration.commands.evidence.champion_commands import show_champion
 
     show_champion(recipe, history, as_json)

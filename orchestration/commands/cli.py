@@ -9,13 +9,13 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from orchestration.commands.artifact_commands import app as artifact_app
+from orchestration.commands.artifacts.artifact_commands import app as artifact_app
 from orchestration.commands.catalog_commands import app as catalog_app
-from orchestration.commands.comparison_commands import app as comparison_app
-from orchestration.commands.mixture_commands import app as mixture_app
-from orchestration.commands.provenance_commands import app as provenance_app
+from orchestration.commands.looking.comparison_commands import app as comparison_app
+from orchestration.commands.looking.provenance_commands import app as provenance_app
+from orchestration.commands.mixtures.mixture_commands import app as mixture_app
 from orchestration.commands.starting.commands import app as starting_app
-from orchestration.commands.upkeep_commands import app as upkeep_app
+from orchestration.commands.upkeep.upkeep_commands import app as upkeep_app
 
 EXAMPLES = """Merge two models:  ronghe merge recipe.yaml out
 
@@ -118,7 +118,7 @@ def merge(
     """
     from dataclasses import replace
 
-    from orchestration.commands.merge_command import MergeOptions, run_merge
+    from orchestration.commands.merging.merge_command import MergeOptions, run_merge
 
     settings = MergeOptions(threads, device, memory, shard_size, block or None, masks)
     settings = replace(settings, force=force, seed=seed, strict=strict, verify=not no_verify)
@@ -139,7 +139,7 @@ def plan(
     """Show what merging CONFIG would do, from headers alone."""
     # The collector finds nothing in a process so short, and looking costs 6 % of its time.
     garbage.disable()
-    from orchestration.commands.plan_command import show_plan
+    from orchestration.commands.merging.plan_command import show_plan
 
     show_plan(config, as_json, strict, verify, follow_links)
 
@@ -165,12 +165,12 @@ def inspect(
     With --against say instead whether these models are parts of it. Exit status 1 when one is.
     """
     if against or base:
-        from orchestration.commands.suspect_command import Suspicion, show_suspect
+        from orchestration.commands.looking.suspect_command import Suspicion, show_suspect
 
         options = (as_json, threads, memory, follow_links)
         show_suspect(folder, Suspicion(tuple(against or ()), base, *options))
         return
-    from orchestration.commands.inspect_command import show_folder
+    from orchestration.commands.looking.inspect_command import show_folder
 
     show_folder(Path(folder), as_json, follow_links)
 
@@ -195,7 +195,7 @@ def extract_lora(
 ) -> None:
     """Extract a LoRA adapter from FINETUNED by truncated SVD, for PEFT or as `base+adapter`."""
     from merge_ops.jobs.extraction_plan import ExtractionSettings
-    from orchestration.commands.extract_command import run_extraction
+    from orchestration.commands.merging.extract_command import run_extraction
     from orchestration.options import read, whole
 
     most = read("ronghe extract-lora", "--rank", rank, lambda text: whole(text, 1, 1_000_000))
@@ -214,7 +214,7 @@ def merge_adapters(
     as_json: AsJson = False,
 ) -> None:
     """Average the LoRA adapters that CONFIG lists as models into one adapter, exactly."""
-    from orchestration.commands.adapter_command import run_adapter_average
+    from orchestration.commands.merging.adapter_command import run_adapter_average
 
     run_adapter_average(config, out, factor_wise, follow_links, as_json)
 
@@ -229,7 +229,7 @@ def restore_expert(
     as_json: AsJson = False,
 ) -> None:
     """Restore one EXPERT of a merge by emr from the shared checkpoint, its mask and its scale."""
-    from orchestration.commands.emr_command import run_restoration
+    from orchestration.commands.merging.emr_command import run_restoration
 
     run_restoration(expert, out, merged, base, masks, as_json)
 

@@ -44,7 +44,7 @@ def _recipes() -> list[str]:
 
 
 def _models() -> Iterator[str]:
-    from merge_ops.checkpoints.bounded_yaml import DocumentError, read_documents
+    from merge_ops.checkpoints.files.bounded_yaml import DocumentError, read_documents
 
     folder = _folder()
     try:

@@ -30,7 +30,7 @@ def is_asked(arguments: Sequence[str]) -> bool:
 
 def read_texts() -> Mapping[str, Any]:
     """Read the table: `program`, `commands` by name, `texts` by their English."""
-    from merge_ops.checkpoints.bounded_yaml import read_documents
+    from merge_ops.checkpoints.files.bounded_yaml import read_documents
 
     return read_documents(Path(__file__).with_name("help_texts.yaml"))[0]
 

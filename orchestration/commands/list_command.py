@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from assets.work.listing import MADE, Listed, list_names
-from assets.work.withdrawal import told
+from assets.work.records.listing import MADE, Listed, list_names
+from assets.work.records.withdrawal import told
 from merge_ops.errors import Fault, SettingsError, did_you_mean
 from orchestration.commands.catalog_store import open_store
 from orchestration.commands.console import PlainConsole, marked, print_json, say
@@ -64,7 +64,7 @@ def run_show(name: str, as_json: bool = False) -> None:
 
     Raises MissingArtifactError where it stands for nothing.
     """
-    from assets.work.showing import shown_of
+    from assets.work.records.showing import shown_of
 
     store = open_store()
     view = shown_of(store, name)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from assets.work import names
 from orchestration.commands.console import PlainConsole, print_json
-from orchestration.commands.leaderboard_command import PLAIN_WIDTH
-from orchestration.commands.leaderboard_command import leaderboard as leaderboard
+from orchestration.commands.evidence.leaderboard_command import PLAIN_WIDTH
+from orchestration.commands.evidence.leaderboard_command import leaderboard as leaderboard
+from orchestration.commands.evidence.suite_power import print_smallest_differences
 from orchestration.commands.store_tables import print_table, size_text
-from orchestration.commands.suite_power import print_smallest_differences
 from orchestration.settings import load_settings
 
 if TYPE_CHECKING:

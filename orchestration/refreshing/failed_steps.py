@@ -5,8 +5,8 @@ from typing import Any
 
 import dagster as dg
 
-from assets.batches import FAILED
-from assets.gate_checks import NAMES, NOT_JUDGED
+from assets.evidence.gate_checks import NAMES, NOT_JUDGED
+from assets.frame.batches import FAILED
 
 
 def failures_of(result: dg.ExecuteInProcessResult, where: str) -> list[str]:

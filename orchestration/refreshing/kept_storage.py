@@ -19,7 +19,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.pool import StaticPool
 
-from assets.dagster_internals import (
+from assets.frame.dagster_internals import (
     INDEX_SHARD,
     ConfigurableClassData,
     DagsterSqliteStorage,

@@ -10,14 +10,16 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets.display import TOLD
+from assets.frame.display import TOLD
 
 WAITING = "ronghe.waiting"  # of resources.locks
 FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
 
 class ErrorCollector(logging.Handler):
-    """An error collector keeps what assets told (assets.display.tell); Dagster's own it leaves."""
+    """An error collector keeps what assets told (assets.frame.display.tell); Dagster's own it
+    leaves.
+    """
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)

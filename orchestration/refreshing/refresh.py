@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.dagster_internals import DagsterSqliteStorage, InstanceRef, KnownPartitions
-from assets.progress_log import listening
+from assets.frame.dagster_internals import DagsterSqliteStorage, InstanceRef, KnownPartitions
+from assets.frame.progress_log import listening
 from assets.work import names
 from orchestration import interruption
 from orchestration.automation import OBSERVE_JOB, UPSTREAM

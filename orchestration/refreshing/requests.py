@@ -9,7 +9,7 @@ import dagster as dg
 from orchestration.run_plans import RunPlan, plan_runs
 
 if TYPE_CHECKING:
-    from assets.dagster_internals import AssetGraph
+    from assets.frame.dagster_internals import AssetGraph
 
 
 @dataclass

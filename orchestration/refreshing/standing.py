@@ -14,7 +14,7 @@ import dagster as dg
 from orchestration.holding import Parts, busy_parts, live_partitions, parts_below
 
 if TYPE_CHECKING:
-    from assets.dagster_internals import AssetGraph
+    from assets.frame.dagster_internals import AssetGraph
 
 HEARTBEAT_SECONDS = 120.0
 """A daemon says every half minute that it lives; four times that long it is taken for running."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from assets.dagster_internals import (
+from assets.frame.dagster_internals import (
     AssetDaemonCursor,
     DeserializationError,
     deserialize_value,
@@ -18,7 +18,7 @@ from assets.dagster_internals import (
 )
 
 if TYPE_CHECKING:
-    from assets.dagster_internals import AssetGraph
+    from assets.frame.dagster_internals import AssetGraph
 
 CURSOR, WAITING = "ronghe.refresh.cursor", "ronghe.refresh.waiting"
 Wanted = Mapping[dg.AssetKey, Iterable[str | None]]

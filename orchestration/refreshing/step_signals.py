@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from assets.dagster_internals import interrupts
+from assets.frame.dagster_internals import interrupts
 from orchestration import interruption
 
 _Handler = Callable[[int, FrameType | None], object]

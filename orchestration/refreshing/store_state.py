@@ -22,7 +22,7 @@ from orchestration.settings import Settings
 from resources.store import ArtifactStore
 
 if TYPE_CHECKING:
-    from assets.dagster_internals import AssetGraph
+    from assets.frame.dagster_internals import AssetGraph
 
 REMEMBERED = "ronghe.store"
 """Key of what an instance remembers: the store that it filled."""

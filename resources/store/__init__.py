@@ -2,11 +2,11 @@
 
 from resources.store.artifact import Artifact
 from resources.store.artifact_store import ArtifactStore
-from resources.store.attempt import Attempt
+from resources.store.attempts.attempt import Attempt
+from resources.store.attempts.gc import GcReport
+from resources.store.attempts.unfinished import Unfinished
 from resources.store.cache import FolderCache, Pin
-from resources.store.gc import GcReport
 from resources.store.refs import Ref, RefEntry, RefTable
-from resources.store.unfinished import Unfinished
 
 __all__ = [
     "Artifact",

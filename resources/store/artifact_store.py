@@ -28,19 +28,19 @@ from resources.places import Place, open_place
 from resources.places.place import PROBE
 from resources.reading.records import Progress
 from resources.store.artifact import Artifact, parse_manifest
-from resources.store.attempt import Attempt
+from resources.store.attempts.attempt import Attempt
+from resources.store.attempts.gc import GcReport, collect_garbage
+from resources.store.attempts.leftovers import remove_dead_copies
+from resources.store.attempts.unfinished import Unfinished, take_unfinished
 from resources.store.cache import DEFAULT_BYTES, FolderCache
 from resources.store.clock import StoreClock
-from resources.store.gc import GcReport, collect_garbage
 from resources.store.identity import ensure_identity
-from resources.store.leftovers import remove_dead_copies
 from resources.store.marks import Marks
 from resources.store.names import ARTIFACTS, MANIFEST, manifest_key
 from resources.store.namespaces import Namespace
 from resources.store.people import this_person
 from resources.store.refs import Ref, RefEntry, RefTable, read_ref, read_refs, write_ref
 from resources.store.signatures import Signatures
-from resources.store.unfinished import Unfinished, take_unfinished
 from resources.store.upkeep import Upkeep
 from resources.store.virtual import publish_virtual
 

@@ -26,7 +26,7 @@ TEXT_NAMES = re.compile(
 PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
 WEIGHT_SUFFIXES = (".safetensors", ".bin")
 MAX_SIDE_FILE = 200_000_000
-"""Bytes of a file beside the weights, as merge_ops/checkpoints/file_bounds.py has it."""
+"""Bytes of a file beside the weights, as merge_ops/checkpoints/files/file_bounds.py has it."""
 CONVERTIBLE = re.compile(r"(pytorch_model|adapter_model)(-\d+-of-\d+)?\.bin")
 SINGLE, ADAPTER = "model.safetensors", "adapter_model.safetensors"
 _INDEX = re.compile(r".+\.safetensors\.index\.json")

@@ -5,10 +5,10 @@ from typing import Any
 
 import dagster as dg
 
-from assets.batches import each_partition
 from assets.checks import evaluations
-from assets.run_settings import RunSettings
-from assets.team_asset import team_asset
+from assets.frame.batches import each_partition
+from assets.frame.run_settings import RunSettings
+from assets.frame.team_asset import team_asset
 from assets.withdrawal_checks import CHECK, check_partitions, check_whole, found_in, spec
 from resources.store import ArtifactStore
 from tests.assets.work.made_up_store import ScoredStore

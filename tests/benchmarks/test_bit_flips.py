@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.bit_flips import folder_cases, store_cases
-from benchmarks.flips import run_cases
+from benchmarks.rigs.flips import run_cases
 from resources.store.artifact_store import ArtifactStore
-from tests.checkpoint_factory import LLAMA, write_family
+from tests.models.checkpoint_factory import LLAMA, write_family
 
 TINY = replace(LLAMA, layers=1, hidden=128, vocabulary=1200)  # embeddings of more than one piece
 

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from tests.merging import ROOT
+from tests.merges.merging import ROOT
 
 
 def test_no_attack_gets_through() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.mutants import main, nearest_tests
-from benchmarks.mutation import mutations
+from benchmarks.rigs.mutation import mutations
 
 PRICES = '''\
 """Prices."""

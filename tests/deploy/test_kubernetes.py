@@ -24,7 +24,7 @@ from module_moves import moved_name
 from orchestration.definitions import build_definitions
 from orchestration.settings import Settings, load_settings
 from tests.deploy.chart import Values, code_server, instance_yaml, take_image
-from tests.merging import ROOT
+from tests.merges.merging import ROOT
 from tests.packaging.conftest import FILES, PACKAGES
 
 FOLDER = ROOT / "deploy" / "kubernetes"

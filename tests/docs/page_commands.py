@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests import checkpoint_factory as factory
-from tests.merging import ROOT
+from tests.merges.merging import ROOT
+from tests.models import checkpoint_factory as factory
 
 _PROJECT = re.compile(r"<!-- project: (.+?) -->")
 _BLOCK = re.compile(

@@ -9,13 +9,13 @@ import pytest
 from docs.method_examples import recipe
 from docs.method_pictures import merged, picture, toy
 from docs.methods_page import PAGE, PICTURES, markdown, page, section
-from merge_ops.checkpoints.byte_sources import FolderSource
+from merge_ops.checkpoints.files.byte_sources import FolderSource
 from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.methods import METHODS, MergeMethod
 from merge_ops.methods.parameters import REQUIRED, per_input, shared
 from merge_ops.plans.planning import plan_merge
 from merge_ops.recipes.reading import parse_recipe
-from tests import checkpoint_factory as factory
+from tests.models import checkpoint_factory as factory
 
 OUTDATED = "docs/methods.md or its pictures are not what the registry says now; run `make docs`"
 

@@ -8,7 +8,7 @@ import pytest
 from orchestration.commands import cli
 from orchestration.settings import NAMES
 from tests.docs.page_commands import NOT_RUN, Line, lines_of, models_of, write_models
-from tests.merging import ROOT, ronghe
+from tests.merges.merging import ROOT, ronghe
 
 RUN = ("docs/concepts.md", "docs/operations.md", "docs/catalog.md")
 """Pages whose commands are run from the first to the last, in one project: each line once."""

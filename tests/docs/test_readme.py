@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from docs.architecture_page import ROOT
-from tests import checkpoint_factory as factory
-from tests.merging import ronghe
+from tests.merges.merging import ronghe
+from tests.models import checkpoint_factory as factory
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SECTION = README.partition("## Merge your own models")[2].partition("\n## ")[0]

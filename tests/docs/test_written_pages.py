@@ -7,8 +7,8 @@ from docs import commands_page, methods_zh_page, recipes_page
 from docs.architecture_page import ROOT
 from merge_ops.methods import METHODS
 from merge_ops.recipes.misplaced import RECIPE_KEYS
-from merge_ops.recipes.moe_check import MOE_KEYS
 from merge_ops.recipes.recipe_check import check_recipe
+from merge_ops.recipes.structures.moe_check import MOE_KEYS
 from orchestration.commands.help_texts import HELP, is_asked, read_texts
 
 

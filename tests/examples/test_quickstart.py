@@ -30,7 +30,7 @@ from examples.quickstart.recipe import (
 from examples.quickstart.skills import SPLITS, Skill, quickstart_skills
 from examples.quickstart.tokenizer import build_tokenizer
 from examples.quickstart.train import EXPERTS, prepare
-from tests.waiting import HANG_SECONDS, wait_until
+from tests.servers.waiting import HANG_SECONDS, wait_until
 
 ROOT = Path(__file__).parents[2]
 SKILLS = quickstart_skills()

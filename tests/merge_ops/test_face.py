@@ -8,8 +8,8 @@ import pytest
 
 import merge_ops
 from merge_ops import OutputError, load_recipe, merge, open_checkpoint, plan_merge
-from tests import checkpoint_factory as factory
-from tests.merging import ROOT, ronghe
+from tests.merges.merging import ROOT, ronghe
+from tests.models import checkpoint_factory as factory
 
 SHAPE = replace(factory.QWEN2, layers=2)
 RECIPE = """

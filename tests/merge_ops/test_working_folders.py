@@ -22,7 +22,7 @@ from merge_ops.working_folders import (
     working_folder,
 )
 from merge_ops.working_folders import folders as module
-from tests.merging import ROOT
+from tests.merges.merging import ROOT
 
 MAKER = """
 import sys, time

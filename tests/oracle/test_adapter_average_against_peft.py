@@ -6,12 +6,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from merge_ops.checkpoints.byte_sources import FolderSink, FolderSource
+from merge_ops.checkpoints.files.byte_sources import FolderSink, FolderSource
 from merge_ops.jobs.adapter_average import plan_average, write_average
 from merge_ops.recipes.reading import parse_recipe
-from merge_ops.sources.adapters import read_adapter
-from tests.checkpoint_factory import LLAMA, QWEN2, Tensors, read_tensors, write_family
-from tests.oracle.oracle_environment import PeftCase, merge_with_peft
+from merge_ops.sources.lora.adapters import read_adapter
+from tests.models.checkpoint_factory import LLAMA, QWEN2, Tensors, read_tensors, write_family
+from tests.oracle.peers.oracle_environment import PeftCase, merge_with_peft
 from tests.oracle.test_adapters_against_peft import MERGED, USUAL, write_gpt2
 
 WEIGHTS = (0.5, 0.8, 0.3)

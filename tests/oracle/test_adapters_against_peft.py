@@ -8,12 +8,13 @@ import pytest
 import torch
 from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHeadModel
 
-from merge_ops.checkpoints.byte_sources import FolderSink, FolderSource
+from merge_ops.checkpoints.files.byte_sources import FolderSink, FolderSource
 from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.errors import CompatibilityError
 from merge_ops.jobs.extraction_plan import ExtractionSettings, plan_extraction
 from merge_ops.jobs.lora_extraction import extract
-from tests.checkpoint_factory import (
+from tests.merges.merging import merge_in_process
+from tests.models.checkpoint_factory import (
     LLAMA,
     QWEN2,
     Tensors,
@@ -22,8 +23,7 @@ from tests.checkpoint_factory import (
     write_checkpoint,
     write_family,
 )
-from tests.merging import merge_in_process
-from tests.oracle.oracle_environment import (
+from tests.oracle.peers.oracle_environment import (
     OracleCase,
     PeftCase,
     merge_with_mergekit,

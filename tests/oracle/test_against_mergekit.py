@@ -22,7 +22,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from merge_ops.errors import RongheError
-from tests.checkpoint_factory import (
+from tests.merges.merging import merge_in_process
+from tests.models.checkpoint_factory import (
     LLAMA,
     QWEN2,
     Tensors,
@@ -32,14 +33,13 @@ from tests.checkpoint_factory import (
     write_checkpoint,
     write_family,
 )
-from tests.merging import merge_in_process
-from tests.oracle import cases_dialect, cases_matrix, cases_rows, cases_slices, cases_sparse
-from tests.oracle.cases import DTYPES
-from tests.oracle.cases import EXACT as WHOLE
-from tests.oracle.cases_refused import REFUSED
-from tests.oracle.cases_refused import REFUSED_BY_US as REFUSED_BY_US_WHOLE
-from tests.oracle.cases_trimmed import TRIMMED as TRIMMED_WHOLE
-from tests.oracle.oracle_environment import OracleCase, merge_with_mergekit, write_config
+from tests.oracle.peers.oracle_environment import OracleCase, merge_with_mergekit, write_config
+from tests.oracle.written import cases_dialect, cases_matrix, cases_rows, cases_slices, cases_sparse
+from tests.oracle.written.cases import DTYPES
+from tests.oracle.written.cases import EXACT as WHOLE
+from tests.oracle.written.cases_refused import REFUSED
+from tests.oracle.written.cases_refused import REFUSED_BY_US as REFUSED_BY_US_WHOLE
+from tests.oracle.written.cases_trimmed import TRIMMED as TRIMMED_WHOLE
 
 EXACT = WHOLE | cases_slices.SLICES | cases_sparse.EXACT | cases_rows.ROWS | cases_matrix.MATRIX
 EXACT |= cases_dialect.DIALECT

@@ -14,13 +14,13 @@ from merge_ops.plans.step_plans import plan_steps
 from merge_ops.recipes import load_steps
 from merge_ops.stream.stream import StreamSettings
 from orchestration.commands.console import PlainConsole
-from orchestration.commands.local_models import open_models
-from orchestration.commands.measured_numbers import MeasuredNumbers
+from orchestration.commands.mixtures.measured_numbers import MeasuredNumbers
+from orchestration.commands.models.local_models import open_models
 from orchestration.settings import how_to_compute
-from tests.checkpoint_factory import read_tensors
-from tests.dense_models import PROMPTS, unfused, write_dense_family
-from tests.merging import ROOT
-from tests.oracle.oracle_environment import run_in_oracle
+from tests.merges.merging import ROOT
+from tests.models.checkpoint_factory import read_tensors
+from tests.models.dense_models import PROMPTS, unfused, write_dense_family
+from tests.oracle.peers.oracle_environment import run_in_oracle
 
 FAMILIES = {  # name: kind, with a shared expert, further keys
     "mixtral of llama": ("llama", None, {}),
@@ -77,7 +77,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, s
         config = root / f"{name}.yaml"
         config.write_text(yaml.safe_dump(document(root, name), allow_unicode=True))
         cases.append({"name": name, "config": config, "out": root / f"theirs-{name}"})
-    script = ROOT / "tests/oracle/run_mergekit_moe.py"
+    script = ROOT / "tests/oracle/peers/run_mergekit_moe.py"
     return root, run_in_oracle(script, root, cases)
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.checkpoint_factory import LLAMA, QWEN2, Tensors, read_tensors, write_family
-from tests.merging import merge_in_process
-from tests.oracle.oracle_environment import OracleCase, merge_with_mergekit, write_config
+from tests.merges.merging import merge_in_process
+from tests.models.checkpoint_factory import LLAMA, QWEN2, Tensors, read_tensors, write_family
+from tests.oracle.peers.oracle_environment import OracleCase, merge_with_mergekit, write_config
 
 SHAPES = {"llama": replace(LLAMA, layers=2), "qwen2": replace(QWEN2, layers=2)}
 FAR, USUAL, NEAR = SPREADS = (0.05, 2e-3, 1e-4)

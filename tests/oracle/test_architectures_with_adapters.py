@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.architectures import (
+from tests.merges.merging import merge_in_process
+from tests.merges.reference_merges import METHODS, assert_answers, recipe
+from tests.models.architectures import (
     ARCHITECTURES,
     REMOTE,
     Architecture,
     RemoteArchitecture,
     write_family,
 )
-from tests.merging import merge_in_process
-from tests.oracle.oracle_environment import PeftCase, merge_with_peft
-from tests.reference_merges import METHODS, assert_answers, recipe
+from tests.oracle.peers.oracle_environment import PeftCase, merge_with_peft
 
 ADAPTED = [each for each in ARCHITECTURES if each.targets]
 

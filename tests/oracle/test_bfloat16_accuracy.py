@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.checkpoint_factory import BFLOAT16_LLAMA, Tensors, read_tensors, write_family
-from tests.merging import merge_in_process
-from tests.oracle.oracle_environment import OracleCase, merge_with_mergekit, write_config
+from tests.merges.merging import merge_in_process
+from tests.models.checkpoint_factory import BFLOAT16_LLAMA, Tensors, read_tensors, write_family
+from tests.oracle.peers.oracle_environment import OracleCase, merge_with_mergekit, write_config
 
 WEIGHTS = (0.3701, 0.8903)  # no small multiples of one another: no vote on a sign is even
 ENTRIES = """

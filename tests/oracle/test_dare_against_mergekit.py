@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.checkpoint_factory import LLAMA, QWEN2, Tensors, read_tensors, write_family
-from tests.merging import merge_in_process
-from tests.oracle.cases import DARE
-from tests.oracle.oracle_environment import OracleCase, merge_with_mergekit, write_config
+from tests.merges.merging import merge_in_process
+from tests.models.checkpoint_factory import LLAMA, QWEN2, Tensors, read_tensors, write_family
+from tests.oracle.peers.oracle_environment import OracleCase, merge_with_mergekit, write_config
+from tests.oracle.written.cases import DARE
 
 SHAPES = {"llama": replace(LLAMA, layers=4), "qwen2": replace(QWEN2, layers=4)}
 SEEDS = range(6)

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.checkpoint_factory import Tensors, read_tensors, write_family
-from tests.merging import merge_in_process
-from tests.oracle.cases_rows import DELLA, DELLA_CHANCES
-from tests.oracle.oracle_environment import OracleCase, merge_with_mergekit, write_config
+from tests.merges.merging import merge_in_process
+from tests.models.checkpoint_factory import Tensors, read_tensors, write_family
+from tests.oracle.peers.oracle_environment import OracleCase, merge_with_mergekit, write_config
 from tests.oracle.test_dare_against_mergekit import SHAPES, SMALLEST, assert_one_factor, shares
+from tests.oracle.written.cases_rows import DELLA, DELLA_CHANCES
 
 SEEDS = range(6)
 PARTS = 4  # of a row, from its smallest entries to its largest

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from tests.checkpoint_factory import (
+from tests.merges.merging import merge_in_process
+from tests.models.checkpoint_factory import (
     LLAMA,
     base_tensors,
     edit_config,
@@ -17,8 +18,7 @@ from tests.checkpoint_factory import (
     read_tensors,
     write_checkpoint,
 )
-from tests.merging import merge_in_process
-from tests.oracle.oracle_environment import OracleCase, merge_with_mergekit, write_config
+from tests.oracle.peers.oracle_environment import OracleCase, merge_with_mergekit, write_config
 
 FOUR = replace(LLAMA, layers=4)
 CASES = {

@@ -8,10 +8,10 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from tests import image_models
-from tests.image_models import Tensors, original_name
-from tests.merging import merge_in_process
-from tests.oracle.oracle_environment import DiffusersCase, done_by_diffusers
+from tests.merges.merging import merge_in_process
+from tests.models import image_models
+from tests.models.image_models import Tensors, original_name
+from tests.oracle.peers.oracle_environment import DiffusersCase, done_by_diffusers
 
 FILES = {
     "unet": "diffusion_pytorch_model.safetensors",

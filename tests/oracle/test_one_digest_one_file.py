@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from merge_ops.methods import METHODS
-from tests.checkpoint_factory import Shape, write_family
-from tests.merging import ROOT
+from tests.merges.merging import ROOT
+from tests.models.checkpoint_factory import Shape, write_family
 
 PLAIN = {
     "ATEN_CPU_CAPABILITY": "default",
@@ -65,7 +65,7 @@ def made(models: Path) -> dict[str, dict[str, tuple[str, str]]]:
     """What every run made, by case."""
     results: dict[str, dict[str, tuple[str, str]]] = {}
     for run, (arithmetic, environment, threads, block, seed) in RUNS.items():
-        command = [sys.executable, "-m", "tests.digest_merges", str(models), arithmetic]
+        command = [sys.executable, "-m", "tests.merges.digest_merges", str(models), arithmetic]
         done = subprocess.run(
             [*command, str(threads), str(block)],
             env={

@@ -11,16 +11,16 @@ import blake3
 import pytest
 import torch
 
-from merge_ops.checkpoints.byte_sources import FolderSource
+from merge_ops.checkpoints.files.byte_sources import FolderSource
 from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.jobs.assembly import merge
 from merge_ops.plans.planning import plan_merge
 from merge_ops.recipes.reading import parse_recipe
 from merge_ops.stream.stream import StreamSettings
-from tests.checkpoint_factory import QWEN2, Shape, write_family
-from tests.merging import ROOT
-from tests.oracle.oracle_environment import write_config
-from tests.waiting import HANG_SECONDS
+from tests.merges.merging import ROOT
+from tests.models.checkpoint_factory import QWEN2, Shape, write_family
+from tests.oracle.peers.oracle_environment import write_config
+from tests.servers.waiting import HANG_SECONDS
 
 KI, MI = 1 << 10, 1 << 20
 # One tensor of 17.3 Mi elements: more than the largest block, and 277 of the smallest.

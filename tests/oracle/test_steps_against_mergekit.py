@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from tests.checkpoint_factory import LLAMA, read_tensors, write_family
-from tests.merging import ronghe
-from tests.oracle.oracle_environment import oracle_program, write_config
+from tests.merges.merging import ronghe
+from tests.models.checkpoint_factory import LLAMA, read_tensors, write_family
+from tests.oracle.peers.oracle_environment import oracle_program, write_config
 
 STEPS = """
     name: halves

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests import checkpoint_factory as factory
-from tests import grown_tokenizers as grown
-from tests.merging import ROOT, merge_in_process
-from tests.oracle.oracle_environment import run_in_oracle
+from tests.merges.merging import ROOT, merge_in_process
+from tests.models import checkpoint_factory as factory
+from tests.models import grown_tokenizers as grown
+from tests.oracle.peers.oracle_environment import run_in_oracle
 
-SCRIPT = ROOT / "tests/oracle/run_tokensurgeon.py"
+SCRIPT = ROOT / "tests/oracle/peers/run_tokensurgeon.py"
 CORPUS = (*grown.ENGLISH, "an other text, of other words", *["茯苓 当归 融合 模型"] * 3)
 SUBWORD, INTERPOLATED = ["-a", "subword", "-s"], ["-a", "common_interpolation"]
 NEAREST = "approximation: common_interpolation"

@@ -9,7 +9,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from merge_ops.errors import CompatibilityError
-from tests.checkpoint_factory import (
+from tests.merges.merging import merge_in_process
+from tests.models.checkpoint_factory import (
     LLAMA,
     QWEN2,
     SPECIAL_TOKENS,
@@ -19,10 +20,9 @@ from tests.checkpoint_factory import (
     write_tokenizer,
     write_vocabulary_family,
 )
-from tests.merging import merge_in_process
-from tests.oracle.cases_vocabulary import MERGED, REFUSED
-from tests.oracle.oracle_environment import OracleCase, merge_with_mergekit, write_config
+from tests.oracle.peers.oracle_environment import OracleCase, merge_with_mergekit, write_config
 from tests.oracle.test_against_mergekit import assert_equal, nowhere
+from tests.oracle.written.cases_vocabulary import MERGED, REFUSED
 
 SHAPES = {"llama": LLAMA, "qwen2": QWEN2, "tied-llama": replace(LLAMA, tied=True)}
 TEXT = "茯苓与当归 <|tool|> poria<|im_end|>"

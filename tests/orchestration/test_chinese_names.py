@@ -10,7 +10,12 @@ import yaml
 from orchestration.catalogs import load_catalog
 from orchestration.definitions import build_definitions
 from orchestration.refreshing.refresh import refresh
-from tests.orchestration.tiny_project import AVERAGE, TinyProject, make_project, write_suite
+from tests.orchestration.projects.tiny_project import (
+    AVERAGE,
+    TinyProject,
+    make_project,
+    write_suite,
+)
 
 RECIPE, SUITE, BENCHMARK = "中药合并", "中医问答", "方剂"
 

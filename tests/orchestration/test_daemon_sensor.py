@@ -9,18 +9,18 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from assets.batches import MORE_RANGES, RANGE_END, RANGE_START, between
 from assets.checks import CHECK
-from assets.dagster_internals import AssetCheckTarget
+from assets.frame.batches import MORE_RANGES, RANGE_END, RANGE_START, between
+from assets.frame.dagster_internals import AssetCheckTarget
 from orchestration.automation import OBSERVE_JOB
 from orchestration.daemon_sensor import SENSOR
 from orchestration.definitions import build_definitions
 from orchestration.refreshing.refresh import refresh
 from orchestration.run_plans import PARTITION
 from orchestration.settings import load_settings
-from tests import checkpoint_factory as factory
-from tests.merging import ROOT
-from tests.orchestration.tiny_project import AVERAGE, SLERP, TinyProject, make_project
+from tests.merges.merging import ROOT
+from tests.models import checkpoint_factory as factory
+from tests.orchestration.projects.tiny_project import AVERAGE, SLERP, TinyProject, make_project
 
 GIVEN = {"dagster/data_version_is_user_provided": "true"}
 # A run of one partition of a grid gets tags from Dagster that Dagster warns of.

@@ -11,15 +11,15 @@ import dagster as dg
 import pytest
 
 from orchestration.definitions import build_definitions
-from tests.merging import ROOT
-from tests.orchestration.tiny_project import (
+from tests.merges.merging import ROOT
+from tests.orchestration.projects.tiny_project import (
     AVERAGE,
     SLERP,
     TASK_ARITHMETIC,
     TinyProject,
     make_project,
 )
-from tests.waiting import HANG_SECONDS
+from tests.servers.waiting import HANG_SECONDS
 
 REPORT = """
 import json, sys

@@ -13,15 +13,15 @@ import pytest
 import torch
 
 from assets.work import names
-from assets.work.ranking import Sweep, promote, rank
+from assets.work.ranking.ranking import Sweep, promote, rank
 from eval_ops.scores.leaderboard import Row
 from orchestration.catalogs import load_catalog
 from orchestration.commands import cli
 from orchestration.definitions import contest_of
 from orchestration.refreshing.refresh import open_instance, refresh
 from resources.store.artifact_store import ArtifactStore
-from tests.checkpoint_factory import read_tensors
-from tests.orchestration.tiny_project import TinyProject, make_project
+from tests.models.checkpoint_factory import read_tensors
+from tests.orchestration.projects.tiny_project import TinyProject, make_project
 
 RECORDED = Path(__file__).parent / "earlier_store" / "recorded.tar.xz"
 POINTS = ("lambda=0.5|e1+e2", "lambda=1.0|e1+e2")
@@ -226,7 +226,7 @@ def assert_its_sweep(sweep: Sweep, rows: Sequence[Row]) -> None:
 def test_a_long_sweep_shows_its_best_points(
     project: TinyProject, store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("assets.work.sweeps.MOST_POINTS", 1)
+    monkeypatch.setattr("assets.work.ranking.sweeps.MOST_POINTS", 1)
     (sweep,) = rank(store, contest_of(load_catalog(project.catalog))).sweeps
     assert sweep.hidden == 1
     assert [point.coefficient for point in sweep.points] == [sweep.chosen]

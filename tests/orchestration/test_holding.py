@@ -5,7 +5,7 @@ from random import Random
 import dagster as dg
 import pytest
 
-from assets.dagster_internals import AssetGraph
+from assets.frame.dagster_internals import AssetGraph
 from orchestration.holding import Parts, what_may_run
 
 PARTS = ("p1", "p2", "p3")

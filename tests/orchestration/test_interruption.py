@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.merging import ROOT
-from tests.waiting import HANG_SECONDS, wait_until
+from tests.merges.merging import ROOT
+from tests.servers.waiting import HANG_SECONDS, wait_until
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 FRAME = """

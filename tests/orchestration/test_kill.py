@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 from resources.store.artifact_store import ArtifactStore
-from tests import checkpoint_factory as factory
-from tests.merging import ROOT
-from tests.orchestration.tiny_project import TASK_ARITHMETIC, make_project
-from tests.waiting import HANG_SECONDS, wait_until
+from tests.merges.merging import ROOT
+from tests.models import checkpoint_factory as factory
+from tests.orchestration.projects.tiny_project import TASK_ARITHMETIC, make_project
+from tests.servers.waiting import HANG_SECONDS, wait_until
 
 SHAPE = factory.Shape("qwen2", layers=2, hidden=128, intermediate=12288, tied=True)  # 38 MB
 UNSCORED = {key: value for key, value in TASK_ARITHMETIC.items() if key != "suite"}

@@ -6,8 +6,8 @@ from merge_ops.errors import SettingsError
 from orchestration import options
 from orchestration.options import read
 from orchestration.settings import check_dagster_home, how_to_compute, load_settings
-from tests import checkpoint_factory as factory
-from tests.merging import ronghe
+from tests.merges.merging import ronghe
+from tests.models import checkpoint_factory as factory
 
 BAD_SIZES = (
     "", " ", "1.2.3", "0", "0GB", "-1", "+1", "1e999", "1e3", "9" * 5000, "５GB", "٣", "inf", "nan",

@@ -13,17 +13,17 @@ from typing import Any
 import dagster as dg
 import psutil
 
-from assets.work.merging import MergeJob, merge_set
+from assets.work.merging.merging import MergeJob, merge_set
 from merge_ops.recipes.steps import load_steps
 from merge_ops.stream.stream import StreamSettings
 from orchestration.definitions import build_definitions
 from orchestration.refreshing.refresh import open_instance
 from resources.store.artifact_store import ArtifactStore
-from tests import checkpoint_factory as factory
-from tests.merging import ROOT
-from tests.orchestration.ray_cluster import GpuNode, RayCluster, ray_cluster
-from tests.orchestration.tiny_project import TinyProject, make_project
-from tests.waiting import HANG_SECONDS, wait_until
+from tests.merges.merging import ROOT
+from tests.models import checkpoint_factory as factory
+from tests.orchestration.projects.ray_cluster import GpuNode, RayCluster, ray_cluster
+from tests.orchestration.projects.tiny_project import TinyProject, make_project
+from tests.servers.waiting import HANG_SECONDS, wait_until
 
 SHAPE = factory.Shape("qwen2", layers=4, hidden=128, intermediate=12288, tied=True)  # 76 MB
 SETS = ("e1+e2", "e1+e3")

@@ -8,11 +8,11 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from assets.work.packed_models import stored_model
+from assets.work.upstream.packed_models import stored_model
 from orchestration.refreshing.refresh import RefreshReport, open_instance, refresh
 from orchestration.refreshing.store_state import REMEMBERED
 from resources.store.artifact_store import ArtifactStore
-from tests.orchestration.tiny_project import AVERAGE, TinyProject, make_project
+from tests.orchestration.projects.tiny_project import AVERAGE, TinyProject, make_project
 
 MERGED, POINT = "average/merged_checkpoint", "default|e1+e2"
 PLAIN = {name: value for name, value in AVERAGE.items() if name != "suite"}

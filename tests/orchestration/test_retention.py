@@ -12,7 +12,7 @@ from orchestration import retention
 from orchestration.automation import OBSERVE_JOB, UPSTREAM
 from orchestration.automation import observe_schedule as schedule_of
 from orchestration.retention import forget_old_looks
-from tests.merging import ROOT
+from tests.merges.merging import ROOT
 
 PARTITIONS = dg.StaticPartitionsDefinition(["base", "e1", "e2"])
 

@@ -22,15 +22,15 @@ import dagster as dg
 import psutil
 import pytest
 
-from assets.dagster_internals import InstanceRef
+from assets.frame.dagster_internals import InstanceRef
 from orchestration.refreshing.refresh import open_instance, refresh
 from orchestration.settings import NAMES, load_settings
 from resources.store.artifact_store import ArtifactStore
-from tests.orchestration.dagster_dev import DagsterDev
-from tests.orchestration.quickstart_project import SET, make_quickstart, quickstart_recipe
-from tests.orchestration.team import DEPLOY, Team, make_team, started
-from tests.postgres_server import postgres_programs, running_postgres
-from tests.storage_servers import BUCKET, S3Server
+from tests.orchestration.projects.dagster_dev import DagsterDev
+from tests.orchestration.projects.quickstart_project import SET, make_quickstart, quickstart_recipe
+from tests.orchestration.projects.team import DEPLOY, Team, make_team, started
+from tests.servers.postgres_server import postgres_programs, running_postgres
+from tests.servers.storage_servers import BUCKET, S3Server
 
 MERGED, PARTITION = "average/merged_checkpoint", f"default|{SET}"
 SCORES = "average/scores"

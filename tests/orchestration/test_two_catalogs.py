@@ -6,13 +6,13 @@ import dagster as dg
 import pytest
 
 from assets.work import names
-from assets.work.packed_models import stored_model
+from assets.work.upstream.packed_models import stored_model
 from orchestration.catalogs.catalog_name import named_settings
 from orchestration.commands import cli
 from orchestration.refreshing.refresh import refresh
 from resources.errors import StoreAddressError
 from resources.store.artifact_store import ArtifactStore
-from tests.orchestration.tiny_project import AVERAGE, TinyProject, make_project
+from tests.orchestration.projects.tiny_project import AVERAGE, TinyProject, make_project
 
 MERGED, POINT = "average/merged_checkpoint", "default|e1+e2"
 

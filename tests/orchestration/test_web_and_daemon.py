@@ -14,10 +14,10 @@ from orchestration.automation import OBSERVE_JOB
 from orchestration.daemon_sensor import SENSOR
 from orchestration.refreshing.refresh import open_instance, refresh
 from resources.store.artifact_store import ArtifactStore
-from tests.orchestration.browser import Page, wanted_browser
-from tests.orchestration.dagster_dev import DagsterDev, dagster_dev
-from tests.orchestration.tiny_project import AVERAGE, TinyProject, make_project
-from tests.waiting import HANG_SECONDS
+from tests.orchestration.projects.browser import Page, wanted_browser
+from tests.orchestration.projects.dagster_dev import DagsterDev, dagster_dev
+from tests.orchestration.projects.tiny_project import AVERAGE, TinyProject, make_project
+from tests.servers.waiting import HANG_SECONDS
 
 ASSETS = ("model", "model_scores", "task_vector", "leaderboard")
 KINDS = ("merge_plan", "merged_checkpoint", "scores", "champion")

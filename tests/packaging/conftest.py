@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.merging import ROOT
+from tests.merges.merging import ROOT
 
 PACKAGES = ("merge_ops", "eval_ops", "orchestration", "assets", "resources")
 FILES = ("pyproject.toml", "hatch_build.py", "module_moves.py", "README.md", "LICENSE")

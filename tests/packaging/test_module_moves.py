@@ -3,24 +3,24 @@
 import pytest
 
 from module_moves import moved_name, rewritten
-from tests.merging import ROOT
+from tests.merges.merging import ROOT
 
 
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        ("from assets.work import merging\n", "from ronghe.assets.work import merging\n"),
+        ("from assets.work import reuse\n", "from ronghe.assets.work import reuse\n"),
         ("from resources import places as p\n", "from ronghe.resources import places as p\n"),
         ("import assets.work as work, os\n", "import ronghe.assets.work as work, os\n"),
-        ("融 = 1; from assets import grid\n", "融 = 1; from ronghe.assets import grid\n"),
+        ("融 = 1; from assets import checks\n", "融 = 1; from ronghe.assets import checks\n"),
         (
             'x = {"融合": ["orchestration.definitions"]}\n',
             'x = {"融合": ["ronghe.orchestration.definitions"]}\n',
         ),
         ("def f():\n    from assets import (\n        grid,\n    )\n",
          "def f():\n    from ronghe.assets import (\n        grid,\n    )\n"),
-        ('a = "resources.errors", "assets.grid"\n',
-         'a = "ronghe.resources.errors", "ronghe.assets.grid"\n'),
+        ('a = "resources.errors", "assets.frame.grid"\n',
+         'a = "ronghe.resources.errors", "ronghe.assets.frame.grid"\n'),
     ],
 )  # fmt: skip
 def test_names_of_modules_move(before: str, after: str):
@@ -36,7 +36,7 @@ def test_names_of_modules_move(before: str, after: str):
         'key = "assets.of_nobody"\n',
         'told = "see orchestration.definitions for more"\n',
         "import assets_of_others\n",
-        "# from assets import grid\n\x0c\r\nx = '\u2028'\n",
+        "# from assets.frame import grid\n\x0c\r\nx = '\u2028'\n",
     ],
 )
 def test_all_else_stays(text: str):

@@ -17,8 +17,8 @@ import pytest
 import yaml
 from safetensors.numpy import load_file, save_file
 
-from tests.merging import ROOT
-from tests.orchestration.tiny_project import TASK_ARITHMETIC, make_project
+from tests.merges.merging import ROOT
+from tests.orchestration.projects.tiny_project import TASK_ARITHMETIC, make_project
 from tests.packaging.conftest import PACKAGES, Environment
 
 MACHINE = platform.machine()

@@ -13,8 +13,8 @@ from resources import locks
 from resources.errors import StoreLockedError
 from resources.locks import holder_of, take_lock
 from resources.places.local import LocalPlace
-from tests.merging import ROOT
-from tests.waiting import wait_until
+from tests.merges.merging import ROOT
+from tests.servers.waiting import wait_until
 
 HOLDER = """
 import fcntl, sys, time

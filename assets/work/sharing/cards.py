@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from assets.work.store_cards import card_of
-from assets.work.stored_names import Named
-from assets.work.virtual_checkpoints import CHECKPOINT
+from assets.work.merging.virtual_checkpoints import CHECKPOINT
+from assets.work.records.store_cards import card_of
+from assets.work.records.stored_names import Named
 
 if TYPE_CHECKING:
     from resources.store import ArtifactStore, Ref

@@ -9,16 +9,16 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from assets.work import licensing
+from assets.work.ranking import licensing
+from assets.work.records.stored_names import Named, names_of
+from assets.work.records.withdrawal import rests_on, told
 from assets.work.sharing.cards import CARD, card_leaving
-from assets.work.stored_names import Named, names_of
-from assets.work.withdrawal import rests_on, told
 from merge_ops.errors import LicenceConflictError
 from resources.errors import WithdrawnError
 from resources.outbound import OutgoingFile
 
 if TYPE_CHECKING:
-    from assets.work.packed_models import StoredModel
+    from assets.work.upstream.packed_models import StoredModel
     from resources.reading import FileSource
     from resources.store import ArtifactStore, Ref
 

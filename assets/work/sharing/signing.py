@@ -16,7 +16,7 @@ from resources.outbound import OutgoingFile
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from assets.work.packed_models import StoredModel
+    from assets.work.upstream.packed_models import StoredModel
     from resources.store import ArtifactStore
 
 _PIECE = 8 << 20

@@ -17,7 +17,7 @@ from orchestration.commands.console import PlainConsole, marked, print_json, say
 from orchestration.settings import load_settings
 
 if TYPE_CHECKING:
-    from assets.work.entries import UpstreamModel
+    from assets.work.upstream.entries import UpstreamModel
     from merge_ops.checkpoints import Checkpoint
     from merge_ops.recipes import Steps
     from orchestration.catalogs import Catalog
@@ -97,11 +97,11 @@ def _open(
 ) -> "Checkpoint | None":
     """One model from its headers; None where it is far away and not asked for, or has no base."""
     from merge_ops.checkpoints import open_checkpoint
-    from merge_ops.checkpoints.pickled_weights import is_pickled
+    from merge_ops.checkpoints.pickles.pickled_weights import is_pickled
     from merge_ops.errors import MissingModelError
     from merge_ops.sources import open_adapter
-    from orchestration.commands.far_files import FarFiles
-    from orchestration.commands.readable_models import source_of
+    from orchestration.commands.models.far_files import FarFiles
+    from orchestration.commands.models.readable_models import source_of
     from resources.upstream import FarModel, FolderModel, open_model_source
 
     upstream = open_model_source(model.source, folder, follow_links=model.follow_links)
@@ -179,8 +179,8 @@ def _with_run_steps(catalog: "Catalog", steps: "Steps", opened: "dict[str, Check
 
     Raises RecipeError where a run lacks what a window asks for, and what opening raises.
     """
-    from assets.work.entries import run_and_step
-    from assets.work.training_runs import find_steps
+    from assets.work.upstream.entries import run_and_step
+    from assets.work.upstream.training_runs import find_steps
     from merge_ops.recipes import Steps
     from merge_ops.recipes.windows import with_steps
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from merge_ops.checkpoints.bounded_yaml import load_documents
+from merge_ops.checkpoints.files.bounded_yaml import load_documents
 from merge_ops.errors import Fault, SettingsError
 from orchestration.commands.starting.new_models import NewModel
 

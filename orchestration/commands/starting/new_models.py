@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from merge_ops.checkpoints.bounded_yaml import DocumentError, load_documents
-from merge_ops.checkpoints.plain_files import read_bounded
+from merge_ops.checkpoints.files.bounded_yaml import DocumentError, load_documents
+from merge_ops.checkpoints.files.plain_files import read_bounded
 from merge_ops.errors import (
     Fault,
     FaultsError,
@@ -25,8 +25,8 @@ from merge_ops.errors import (
 from orchestration.catalogs.names import BANNED, name_rule, secret_fault
 
 if TYPE_CHECKING:
-    from merge_ops.checkpoints.folder_verdict import FolderVerdict
-    from orchestration.commands.model_references import Place
+    from merge_ops.checkpoints.folders.folder_verdict import FolderVerdict
+    from orchestration.commands.models.model_references import Place
 
 _GENERIC = re.compile(
     r"(checkpoint|step|epoch|global_step)[-_]?\d+|final|best|latest|last|model|models|merged|output"
@@ -72,7 +72,7 @@ class Asked:
 
 def asked(text: str) -> Asked:
     """Take `NAME=SOURCE` apart; what is there under the whole text is a source."""
-    from orchestration.commands.model_references import is_there, local_path
+    from orchestration.commands.models.model_references import is_there, local_path
 
     name, separator, source = text.partition("=")
     if separator and source and name and "/" not in name and not is_there(local_path(text)):
@@ -116,7 +116,7 @@ def look_at(
 
 
 def _look(each: Asked, is_expert: bool, folder: Path, look: bool, follow_links: bool) -> NewModel:
-    from orchestration.commands.model_references import is_there, local_path, origin_of
+    from orchestration.commands.models.model_references import is_there, local_path, origin_of
 
     path = local_path(each.source)
     if secret_fault(each.source):
@@ -148,7 +148,7 @@ def _far(each: Asked, is_expert: bool, look: bool) -> NewModel:
     name = each.name or name_of_far(rest if separator else each.source)
     if not look:
         return NewModel(name, written, facts="not looked at")
-    from orchestration.commands.model_references import resolve
+    from orchestration.commands.models.model_references import resolve
 
     place = resolve(each.source)
     if place.path is not None:
@@ -180,7 +180,7 @@ def _by_its_list(name: str, written: str, place: "Place", is_expert: bool) -> Ne
 
 def _verdict(path: Path, follow_links: bool = False) -> "FolderVerdict":
     from merge_ops.checkpoints import FolderSource
-    from merge_ops.checkpoints.folder_verdict import read_folder
+    from merge_ops.checkpoints.folders.folder_verdict import read_folder
 
     return read_folder(FolderSource(path, follow_links=follow_links)).verdict
 

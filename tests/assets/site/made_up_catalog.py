@@ -9,9 +9,9 @@ from pathlib import Path
 from assets.site.changes import Failure
 from assets.site.facts import CatalogFacts, RecipeFacts
 from assets.work import names
-from assets.work.entries import UpstreamModel
-from assets.work.kept_rows import Broken
-from assets.work.ranking import promote, rank
+from assets.work.ranking.kept_rows import Broken
+from assets.work.ranking.ranking import promote, rank
+from assets.work.upstream.entries import UpstreamModel
 from merge_ops.recipes import load_steps
 from tests.assets.work.made_up_store import POINTS, ScoredStore
 

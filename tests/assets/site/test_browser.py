@@ -16,12 +16,12 @@ from assets.site.pages import PAGES, render
 from assets.site.publishing import publish_site
 from assets.site.report import ReportOptions, report_html
 from assets.site.view import CatalogView, CompositionView, CourseView, PartView
-from assets.work.scoring import read_scores
+from assets.work.scoring.scoring import read_scores
 from assets.work.suite_files import load_suite
 from eval_ops.scores import compare, scores_digest
 from tests.assets.site.made_up_catalog import FAILURES, HOSTILE, champion_of, facts_of, filled
 from tests.assets.work.made_up_store import ScoredStore
-from tests.orchestration.browser import Page, wanted_browser
+from tests.orchestration.projects.browser import Page, wanted_browser
 
 WATCH = """(() => {
   const stray = [...document.querySelectorAll('script')].filter(s => !s.src);

@@ -8,7 +8,7 @@ from assets.site.composition_views import composition_views, course_view
 from assets.site.facts import RecipeFacts
 from assets.site.view import StudyView
 from assets.work import names
-from assets.work.run_courses import FILE, RAW
+from assets.work.scoring.run_courses import FILE, RAW
 from merge_ops.recipes import load_steps
 from tests.assets.work.made_up_store import POINTS, ScoredStore
 

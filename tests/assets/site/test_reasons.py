@@ -8,7 +8,7 @@ import eval_ops.errors
 import merge_ops.errors
 import resources.errors
 from assets.site.reasons import in_chinese, reasons
-from assets.work.withdrawal import Withdrawal
+from assets.work.records.withdrawal import Withdrawal
 from eval_ops.scores.gates import decide, parse_gate
 from eval_ops.scores.scores import Sample, SuiteScores, summarize
 from merge_ops.provenance.licences import NO_ADVICE, rules

@@ -149,7 +149,7 @@ def test_damage_is_told_and_the_rest_is_shown(
     assert ref is not None
     artifact = scored.store.get("scores", ref.digest)
     (artifact.folder(checked=False) / "scores.json").write_text("{")
-    monkeypatch.setattr("assets.work.scoring._opened", {})  # what the ranking has read
+    monkeypatch.setattr("assets.work.scoring.scoring._opened", {})  # what the ranking has read
     site = publish_site(scored.store, facts)
     told = [f"scores {ref.digest[:12]}"]
     assert [name for name, _ in site.view.problems] == told

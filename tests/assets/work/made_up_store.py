@@ -10,7 +10,7 @@ from pathlib import Path
 from blake3 import blake3
 
 from assets.work import names
-from assets.work.collecting import Contest, RankedRecipe
+from assets.work.ranking.collecting import Contest, RankedRecipe
 from assets.work.suite_files import load_suite
 from eval_ops.scores import scores_digest
 from eval_ops.scores.scores import Sample, SuiteScores, summarize

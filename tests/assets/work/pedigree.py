@@ -4,16 +4,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from assets.work import names
-from assets.work.entries import UpstreamModel
-from assets.work.merging import MergedSet, MergeJob, merge_set, point_at
-from assets.work.pulling import pull_model
-from assets.work.whole_models import whole_model
+from assets.work.merging.merging import MergedSet, MergeJob, merge_set, point_at
+from assets.work.merging.whole_models import whole_model
+from assets.work.upstream.entries import UpstreamModel
+from assets.work.upstream.pulling import pull_model
 from merge_ops.recipes import Steps, load_steps
 from merge_ops.stream import StreamSettings
 from resources.store import ArtifactStore
-from tests import checkpoint_factory as factory
-from tests.adapter_factory import lora_tensors, modules_of, write_adapter
-from tests.orchestration.tiny_project import SHAPE
+from tests.models import checkpoint_factory as factory
+from tests.models.adapter_factory import lora_tensors, modules_of, write_adapter
+from tests.orchestration.projects.tiny_project import SHAPE
 
 SETTINGS = StreamSettings(threads=1, device="cpu")
 SIMPLE = """

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from resources.store import ArtifactStore
-from tests.checkpoint_factory import Shape, base_tensors, write_checkpoint
+from tests.models.checkpoint_factory import Shape, base_tensors, write_checkpoint
 
 CHAMPION = "ties/champion"
 

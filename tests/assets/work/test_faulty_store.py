@@ -10,10 +10,10 @@ from resources.errors import DamagedArtifactError, StoreError
 from resources.places.s3.client import Patience, Timeouts
 from resources.store.artifact import Artifact
 from resources.store.artifact_store import ArtifactStore
-from tests import checkpoint_factory as factory
-from tests.faulty_proxy import KINDS, running_proxy
-from tests.storage_servers import S3Server
-from tests.store_merges import merge_family, pull_family
+from tests.merges.store_merges import merge_family, pull_family
+from tests.models import checkpoint_factory as factory
+from tests.servers.faulty_proxy import KINDS, running_proxy
+from tests.servers.storage_servers import S3Server
 
 # 10 MB: an upload of two parts, and reads of several runs.
 SHAPE = replace(factory.LLAMA, hidden=128, vocabulary=19_000, dtype=torch.bfloat16)

@@ -32,7 +32,7 @@ from eval_ops.plots.sweep import coefficient_figure
 from eval_ops.plots.tradeoffs import front_figure, retention_figure
 from eval_ops.scores import Mean, SuiteScores
 from eval_ops.scores.leaderboard import CoefficientPoint, Entry, Row, rows
-from eval_ops.scores.retention import Retention
+from eval_ops.scores.matrices.retention import Retention
 
 ScoresOf = Callable[..., SuiteScores]
 

@@ -10,8 +10,8 @@ from transformers import AutoTokenizer
 from eval_ops.errors import PromptsError
 from eval_ops.running.lone_tokenizer import LoneTokenizer, lone_tokenizer
 from eval_ops.running.prompt_tokens import tokens_of
-from tests import grown_tokenizers as grown
-from tests.checkpoint_factory import write_json
+from tests.models import grown_tokenizers as grown
+from tests.models.checkpoint_factory import write_json
 
 TEXTS = (
     "the quick brown fox",

@@ -18,7 +18,7 @@ from eval_ops.errors import HarnessError, MetricError, NonFiniteError, UnknownTa
 from eval_ops.scores import SuiteScores
 from eval_ops.scores.scores import mean_and_stderr
 from eval_ops.suites import Evaluator, Suite, read_items
-from merge_ops.checkpoints.plain_files import StrangersFiles
+from merge_ops.checkpoints.files.plain_files import StrangersFiles
 
 WriteItems = Callable[..., Path]
 WriteCheckpoint = Callable[..., Path]

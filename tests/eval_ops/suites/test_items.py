@@ -5,7 +5,7 @@ import pytest
 
 from eval_ops.errors import ItemsError
 from eval_ops.suites.reading.items import read_items
-from merge_ops.checkpoints.plain_files import StrangersFiles
+from merge_ops.checkpoints.files.plain_files import StrangersFiles
 
 GOOD = {"id": "a", "split": "test", "prompt": "1+1=", "choices": ["1", "2"], "answer": 1}
 

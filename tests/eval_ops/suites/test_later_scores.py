@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from assets.work.scoring import read_answer
+from assets.work.scoring.scoring import read_answer
 from assets.work.suite_files import load_suite
 from eval_ops.errors import JudgeError, ScoresError
 from eval_ops.scores import Sample, SuiteScores
@@ -202,7 +202,7 @@ TESTS = "assert add(1, 2) == 3\nassert add(0, 0) == 0"
     ],
 )
 def test_programs_run_in_a_child_that_can_do_no_harm(answer: str, passes: bool) -> None:
-    from assets.work.grading import runs_through
+    from assets.work.measuring.grading import runs_through
 
     assert runs_through(f"{answer}\n{TESTS}") is passes
     assert not Path("/tmp/ronghe-was-here").exists()
@@ -211,7 +211,7 @@ def test_programs_run_in_a_child_that_can_do_no_harm(answer: str, passes: bool) 
 def test_programs_that_compute_or_wait_for_ever_do_not_pass(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from assets.work import grading
+    from assets.work.measuring import grading
 
     monkeypatch.setattr(grading, "PROGRAM_CPU_SECONDS", 1)
     assert not grading.runs_through("while True: pass")
@@ -220,7 +220,7 @@ def test_programs_that_compute_or_wait_for_ever_do_not_pass(
 
 
 def test_the_right_programs_of_mbpp_pass(tmp_path: Path) -> None:
-    from assets.work.grading import runs_through
+    from assets.work.measuring.grading import runs_through
 
     rows = real_data("mergelm", "mbpp_test.jsonl").read_text(encoding="utf-8").splitlines()
     for row in map(json.loads, rows[:4]):

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from assets.work.asking_child import asked_tokenizer
+from assets.work.measuring.asking_child import asked_tokenizer
 from assets.work.suite_files import load_suite
 from eval_ops.errors import CheckpointLoadError, HarnessError
 from eval_ops.running import AskedTokenizer, tokenizer_child
 from eval_ops.suites import Evaluator, Suite
 from eval_ops.suites.served import Endpoint, score_served
-from tests.completions_server import served
+from tests.servers.completions_server import served
 
 
 def tokenizer_here(folder: Path) -> AskedTokenizer:
@@ -99,7 +99,7 @@ def test_the_command_shows_scores_and_writes_a_table(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from orchestration.commands.score_command import run_score
+    from orchestration.commands.evidence.score_command import run_score
 
     monkeypatch.setenv("OPENAI_API_KEY", "from-the-environment")
     rows = (suite_path.parent / "herbs.jsonl").read_text().splitlines()[:4]

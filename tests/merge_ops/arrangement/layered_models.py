@@ -5,14 +5,14 @@ from pathlib import Path
 
 import torch
 
-from merge_ops.checkpoints.byte_sources import FolderSource
 from merge_ops.checkpoints.checkpoint import Checkpoint
+from merge_ops.checkpoints.files.byte_sources import FolderSource
 from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.plans.plan import Plan
 from merge_ops.plans.planning import plan_merge
 from merge_ops.recipes.reading import parse_recipe
-from tests import checkpoint_factory as factory
-from tests.merging import merge_in_process
+from tests.merges.merging import merge_in_process
+from tests.models import checkpoint_factory as factory
 
 WIDTH = 4
 PARTS = {"mlp.up_proj.weight": (6, WIDTH), "input_layernorm.weight": (WIDTH,)}

@@ -8,14 +8,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from merge_ops.checkpoints.byte_sources import FolderSource
+from merge_ops.checkpoints.files.byte_sources import FolderSource
 from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.errors import CompatibilityError, RecipeError
 from merge_ops.plans.planning import plan_merge
 from merge_ops.recipes.reading import parse_recipe
-from tests import checkpoint_factory as factory
-from tests import dense_models, moe_models
-from tests.merging import merge_in_process
+from tests.merges.merging import merge_in_process
+from tests.models import checkpoint_factory as factory
+from tests.models import dense_models, moe_models
 
 
 def write(folder, shape=factory.QWEN2):

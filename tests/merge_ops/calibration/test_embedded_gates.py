@@ -8,7 +8,7 @@ from merge_ops.calibration import embed_gates
 from merge_ops.calibration.embedded_gates import _direction, _sum_of_rows
 from merge_ops.checkpoints import FolderSource, open_checkpoint
 from merge_ops.errors import StatisticsError
-from tests import checkpoint_factory as factory
+from tests.models import checkpoint_factory as factory
 
 SHAPES = ((1, 1), (1, 64), (3, 96), (5, 8), (15, 31), (16, 32), (17, 40), (33, 5), (40, 2048),
           (100, 33), (300, 128), (1100, 64))  # fmt: skip

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load, save_file
 
-from merge_ops.checkpoints.byte_sources import FolderSink, FolderSource
+from merge_ops.checkpoints.files.byte_sources import FolderSink, FolderSource
 from merge_ops.checkpoints.layout import OutputTensor, index_file, lay_out, natural_key
 from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.errors import CheckpointError, MissingModelError, OutputError
-from tests import checkpoint_factory as factory
+from tests.models import checkpoint_factory as factory
 
 
 @pytest.fixture(scope="module")

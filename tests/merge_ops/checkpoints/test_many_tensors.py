@@ -6,7 +6,7 @@ import pytest
 
 from merge_ops.checkpoints.header import read_header
 from merge_ops.checkpoints.layout import PYTORCH, OutputTensor, header_of
-from merge_ops.checkpoints.tie_names import is_bias_copy, is_output, may_be_tied, shared_names
+from merge_ops.checkpoints.names.tie_names import is_bias_copy, is_output, may_be_tied, shared_names
 from merge_ops.errors import CheckpointError
 
 

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from merge_ops.checkpoints.byte_sources import FolderSource
+from merge_ops.checkpoints.files.byte_sources import FolderSource
 from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.checkpoints.quantization import quantization_fault, quantization_of
 from merge_ops.errors import CheckpointError, CompatibilityError
 from merge_ops.plans.planning import plan_merge
 from merge_ops.recipes.reading import parse_recipe
-from tests import checkpoint_factory as factory
+from tests.models import checkpoint_factory as factory
 
 PLAIN = {"layers.0.mlp.weight": torch.ones(4, 4), "norm.weight": torch.ones(4)}
 CODES = torch.arange(32, dtype=torch.uint8).reshape(4, 8)

@@ -14,8 +14,8 @@ from merge_ops.checkpoints.vocabulary import (
 )
 from merge_ops.checkpoints.vocabulary_forms import files_by_form, rows_in
 from merge_ops.errors import CheckpointError
-from tests import checkpoint_factory as factory
-from tests import vocabulary_folders as folders
+from tests.models import checkpoint_factory as factory
+from tests.models import vocabulary_folders as folders
 
 ROWS = {word: row for row, word in enumerate(folders.WORDS)}
 

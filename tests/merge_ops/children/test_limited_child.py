@@ -16,7 +16,7 @@ from merge_ops.children import own_folders
 from merge_ops.children.limited_child import LimitedChild
 from merge_ops.errors import ChildEndedError, ChildRaisedError, RongheError
 from merge_ops.working_folders import sweep
-from tests.waiting import wait_until
+from tests.servers.waiting import wait_until
 
 MODULE = "tests.child_programs"
 ROOT = Path(__file__).parents[3]

@@ -11,17 +11,17 @@ import yaml
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from merge_ops.checkpoints.byte_sources import FolderSink, FolderSource
 from merge_ops.checkpoints.checkpoint import source_of
+from merge_ops.checkpoints.files.byte_sources import FolderSink, FolderSource
 from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.errors import CompatibilityError, NonFiniteError, RecipeError
 from merge_ops.jobs.adapter_average import BLOCK, plan_average, write_average
 from merge_ops.recipes.reading import parse_recipe
-from merge_ops.sources.adapters import open_adapter, read_adapter
+from merge_ops.sources.lora.adapters import open_adapter, read_adapter
 from merge_ops.stream.block_reader import fetch_stored
-from tests import checkpoint_factory as factory
-from tests.adapter_factory import PREFIX, lora_tensors, modules_of, write_adapter
-from tests.merging import ronghe
+from tests.merges.merging import ronghe
+from tests.models import checkpoint_factory as factory
+from tests.models.adapter_factory import PREFIX, lora_tensors, modules_of, write_adapter
 
 QUERY, KEY = (f"model.layers.0.self_attn.{each}_proj" for each in "qk")
 SHAPE = replace(factory.QWEN2, tied=False)

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.architectures import ARCHITECTURES, Architecture, write_family
-from tests.merging import merge_in_process
-from tests.reference_merges import METHODS, assert_answers, recipe
+from tests.merges.merging import merge_in_process
+from tests.merges.reference_merges import METHODS, assert_answers, recipe
+from tests.models.architectures import ARCHITECTURES, Architecture, write_family
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-from merge_ops.checkpoints.byte_sources import FolderSink, FolderSource
+from merge_ops.checkpoints.files.byte_sources import FolderSink, FolderSource
 from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.errors import OutputError
 from merge_ops.jobs.assembly import merge
@@ -15,7 +15,7 @@ from merge_ops.jobs.statistics import interference, task_vector_statistics
 from merge_ops.jobs.verification import verify_checkpoint
 from merge_ops.plans.planning import plan_merge
 from merge_ops.recipes.reading import parse_recipe
-from tests import checkpoint_factory as factory
+from tests.models import checkpoint_factory as factory
 
 RECIPE = """
 merge_method: task_arithmetic

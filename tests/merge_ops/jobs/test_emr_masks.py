@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from merge_ops.checkpoints.byte_sources import FolderSink, FolderSource
+from merge_ops.checkpoints.files.byte_sources import FolderSink, FolderSource
 from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.errors import (
     CheckpointError,
@@ -16,8 +16,8 @@ from merge_ops.errors import (
     NonFiniteError,
 )
 from merge_ops.jobs.emr_masks import MASKS_FILE, open_masks, restore, write_masks
-from tests import checkpoint_factory as factory
-from tests.merging import merge_in_process
+from tests.merges.merging import merge_in_process
+from tests.models import checkpoint_factory as factory
 
 SHAPE = replace(factory.QWEN2, layers=2, hidden=128, vocabulary=1400, tied=False)
 NAMES = ("e1", "e2", "e3")

@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from merge_ops.checkpoints.byte_sources import FolderSink, FolderSource
+from merge_ops.checkpoints.files.byte_sources import FolderSink, FolderSource
 from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.errors import CompatibilityError, SettingsError
 from merge_ops.jobs.extraction_plan import ExtractionSettings, plan_extraction
 from merge_ops.jobs.lora_extraction import extract
-from tests import checkpoint_factory as factory
-from tests.adapter_factory import PREFIX
-from tests.merging import merge_in_process, ronghe
+from tests.merges.merging import merge_in_process, ronghe
+from tests.models import checkpoint_factory as factory
+from tests.models.adapter_factory import PREFIX
 
 SHAPE = replace(factory.QWEN2, tied=False)
 

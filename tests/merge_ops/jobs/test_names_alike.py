@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from merge_ops.checkpoints.byte_sources import FolderSource
+from merge_ops.checkpoints.files.byte_sources import FolderSource
 from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.errors import CompatibilityError
 from merge_ops.jobs.extraction_plan import ExtractionSettings, plan_extraction
 from merge_ops.jobs.statistics import interference, task_vector_statistics
-from tests import checkpoint_factory as factory
+from tests.models import checkpoint_factory as factory
 
 
 def spelled(tmp_path, base_prefix="", **extra):

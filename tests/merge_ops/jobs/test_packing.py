@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from merge_ops.checkpoints.byte_sources import FolderSink, FolderSource
 from merge_ops.checkpoints.checkpoint import Checkpoint
+from merge_ops.checkpoints.files.byte_sources import FolderSink, FolderSource
 from merge_ops.checkpoints.header import ITEM_SIZES
+from merge_ops.checkpoints.names.ties import tied_tensors
 from merge_ops.checkpoints.opening import open_checkpoint
-from merge_ops.checkpoints.ties import tied_tensors
 from merge_ops.errors import CheckpointError, NonFiniteError, PackedModelError
 from merge_ops.jobs.assembly import merge
 from merge_ops.jobs.packing import PackingSink
@@ -38,7 +38,7 @@ from merge_ops.sources.difference_coding import (
 from merge_ops.sources.packed_index import INDEX_FILE, PIECE, parse_index
 from merge_ops.sources.packed_source import PackedSource
 from merge_ops.stream.stream import StreamSettings
-from tests import checkpoint_factory as factory
+from tests.models import checkpoint_factory as factory
 
 BASE = "b" * 64
 DTYPES = sorted(EXPONENTS)

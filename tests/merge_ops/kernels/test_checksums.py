@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from merge_ops.checkpoints.opened_files import PIECE, Checksums, FileState, HashedFile
+from merge_ops.checkpoints.files.opened_files import PIECE, Checksums, FileState, HashedFile
 from merge_ops.kernels import checksums as module
 from merge_ops.kernels.checksums import MISSING, RIGHT, CheckedPieces, checksums
 from merge_ops.kernels.library import library

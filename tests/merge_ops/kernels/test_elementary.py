@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from merge_ops.kernels import elementary
-from tests.arithmetics import LOOPS, TORCH, same_bits
+from tests.merges.arithmetics import LOOPS, TORCH, same_bits
 
 RANDOM = np.random.default_rng(1)
 

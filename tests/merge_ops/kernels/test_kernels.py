@@ -18,7 +18,7 @@ from merge_ops.measures.measure import LEAF
 from merge_ops.measures.thresholds import Threshold, ThresholdSearch, between, observe_all
 from merge_ops.measures.trimmed_blocks import TrimmedBlock
 from merge_ops.methods.ties import disjoint_merge
-from tests.arithmetics import ARITHMETICS, LOOPS, TORCH, same_bits
+from tests.merges.arithmetics import ARITHMETICS, LOOPS, TORCH, same_bits
 
 LENGTHS = (1, 7, 63, 1024, 1025, LEAF, 2 * LEAF + 77)
 

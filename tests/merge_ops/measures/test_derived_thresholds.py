@@ -10,7 +10,7 @@ from merge_ops.measures.measure import LEAF, Block, TensorJob, sample_runs
 from merge_ops.methods.pcb import ClaimMeasure, ClaimThreshold, PcbParameters, pcb
 from merge_ops.methods.sce import SceParameters, VarianceMeasure, sce, selected_count
 from merge_ops.stream.stream import SAMPLE_RUNS
-from tests.arithmetics import LOOPS, TORCH, current
+from tests.merges.arithmetics import LOOPS, TORCH, current
 
 pytestmark = pytest.mark.usefixtures("arithmetic")
 

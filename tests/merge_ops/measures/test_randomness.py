@@ -6,8 +6,8 @@ import torch
 
 from merge_ops.kernels.torch_masks import LOWER, UPPER, words_of
 from merge_ops.measures.randomness import stream_key, threshold_of
-from tests import philox
-from tests.arithmetics import current
+from tests.merges import philox
+from tests.merges.arithmetics import current
 
 pytestmark = pytest.mark.usefixtures("arithmetic")
 

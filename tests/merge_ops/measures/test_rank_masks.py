@@ -18,8 +18,8 @@ from merge_ops.methods.della import (
     bytes_of_masks,
     keep_chances,
 )
-from tests import philox
-from tests.arithmetics import LOOPS, TORCH, current, same_bits
+from tests.merges import philox
+from tests.merges.arithmetics import LOOPS, TORCH, current, same_bits
 
 pytestmark = pytest.mark.usefixtures("arithmetic")
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from merge_ops.checkpoints.byte_sources import FolderSource
+from merge_ops.checkpoints.files.byte_sources import FolderSource
 from merge_ops.checkpoints.header import TensorEntry
 from merge_ops.checkpoints.layout import OutputTensor
 from merge_ops.checkpoints.opening import open_checkpoint
@@ -28,9 +28,9 @@ from merge_ops.plans.planning import plan_merge
 from merge_ops.plans.steps import Merge
 from merge_ops.recipes.reading import parse_recipe
 from merge_ops.stream.ranges import ranges as element_ranges
-from tests import checkpoint_factory as factory
-from tests.arithmetics import current
-from tests.method_settings import merged_whole
+from tests.merges.arithmetics import current
+from tests.merges.method_settings import merged_whole
+from tests.models import checkpoint_factory as factory
 
 pytestmark = pytest.mark.usefixtures("arithmetic")
 

@@ -12,7 +12,7 @@ from merge_ops.measures import trimming
 from merge_ops.measures.measure import Block, TensorJob
 from merge_ops.measures.thresholds import ThresholdSearch, kept_count
 from merge_ops.measures.trimming import TrimMeasure
-from tests.arithmetics import LOOPS, current
+from tests.merges.arithmetics import LOOPS, current
 
 pytestmark = pytest.mark.usefixtures("arithmetic")
 

@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from merge_ops.checkpoints.byte_sources import FolderSink, FolderSource
+from merge_ops.checkpoints.files.byte_sources import FolderSink, FolderSource
 from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.errors import NonFiniteError, SettingsError
 from merge_ops.jobs.assembly import merge
@@ -20,9 +20,16 @@ from merge_ops.plans.planning import plan_merge
 from merge_ops.plans.reuse import tensor_keys
 from merge_ops.recipes.reading import parse_recipe
 from merge_ops.stream.stream import BlockStream, StreamSettings
-from tests import checkpoint_factory as factory
-from tests.arithmetics import ARITHMETICS, streamed
-from tests.method_settings import USUAL, apply, inputs, other_value, usual_parameters, usual_value
+from tests.merges.arithmetics import ARITHMETICS, streamed
+from tests.merges.method_settings import (
+    USUAL,
+    apply,
+    inputs,
+    other_value,
+    usual_parameters,
+    usual_value,
+)
+from tests.models import checkpoint_factory as factory
 
 # These change singular values; their laws are in test_worked_examples_matrices.py.
 FLATTENS_OR_CUTS_THE_SPECTRUM = ("iso_c", "iso_cts", "tsvm")

@@ -11,8 +11,8 @@ import torch
 
 from merge_ops.methods.blockmerge import share_at
 from merge_ops.stream.stream import StreamSettings
-from tests.checkpoint_factory import QWEN2, read_tensors, write_family
-from tests.merging import merge_in_process
+from tests.merges.merging import merge_in_process
+from tests.models.checkpoint_factory import QWEN2, read_tensors, write_family
 
 SHAPE = replace(QWEN2, layers=2, hidden=128, vocabulary=1400, tied=False)
 BLOCK = 1 << 16

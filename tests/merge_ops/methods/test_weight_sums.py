@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from merge_ops.checkpoints.byte_sources import FolderSource
+from merge_ops.checkpoints.files.byte_sources import FolderSource
 from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.errors import RecipeError
 from merge_ops.jobs.assembly import merge
@@ -12,7 +12,7 @@ from merge_ops.methods import METHODS
 from merge_ops.methods.weight_sums import nearly_zero
 from merge_ops.plans.planning import plan_merge
 from merge_ops.recipes.reading import parse_recipe
-from tests import checkpoint_factory as factory
+from tests.models import checkpoint_factory as factory
 
 NEARLY = [0.1, 0.2, -0.3]  # 5.6e-17
 ON_TASK_VECTORS = (

@@ -21,8 +21,8 @@ from merge_ops.methods.slerp import SlerpParameters
 from merge_ops.methods.spheres import MultislerpParameters
 from merge_ops.methods.task_arithmetic import TaskArithmeticParameters
 from merge_ops.methods.ties import TiesParameters
-from tests import philox
-from tests.method_settings import merged_whole
+from tests.merges import philox
+from tests.merges.method_settings import merged_whole
 
 pytestmark = pytest.mark.usefixtures("arithmetic")
 

@@ -17,7 +17,7 @@ from merge_ops.methods import METHODS
 from merge_ops.methods.iso import IsoCParameters, IsoCtsParameters, common_and_own_counts
 from merge_ops.methods.tsvm import TsvmParameters
 from merge_ops.methods.widen import WidenParameters
-from tests.method_settings import merged_whole
+from tests.merges.method_settings import merged_whole
 
 TSVM, ISO_C, WIDEN = TsvmParameters(1.0), IsoCParameters(1.0), WidenParameters(1.0, 1.0)
 SHAPES = st.tuples(st.integers(3, 24), st.integers(3, 24))

@@ -10,9 +10,9 @@ from merge_ops.methods.arcee_fusion import ArceeFusionParameters, row_divergence
 from merge_ops.methods.della import DellaLinearParameters, DellaParameters, keep_chances
 from merge_ops.methods.model_stock import ModelStockParameters
 from merge_ops.methods.nuslerp import NuslerpParameters
-from tests import philox
-from tests.arithmetics import current
-from tests.method_settings import merged_whole
+from tests.merges import philox
+from tests.merges.arithmetics import current
+from tests.merges.method_settings import merged_whole
 
 pytestmark = pytest.mark.usefixtures("arithmetic")
 

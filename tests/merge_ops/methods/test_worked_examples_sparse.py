@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from merge_ops.checkpoints.depth import Position
+from merge_ops.checkpoints.names.depth import Position
 from merge_ops.methods.blockmerge import Blend, BlockmergeParameters, blend_at, share_at
 from merge_ops.methods.consensus import ConsensusTaParameters, ConsensusTiesParameters
 from merge_ops.methods.emr import EmrParameters

@@ -12,13 +12,13 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from merge_ops.checkpoints.byte_sources import FolderSource
+from merge_ops.checkpoints.files.byte_sources import FolderSource
+from merge_ops.checkpoints.names.tensor_names import is_embedding, is_head
 from merge_ops.checkpoints.opening import open_checkpoint
-from merge_ops.checkpoints.tensor_names import is_embedding, is_head
 from merge_ops.plans.planning import plan_merge
 from merge_ops.recipes.reading import parse_recipe
-from tests import checkpoint_factory as factory
-from tests.merging import merge_in_process
+from tests.merges.merging import merge_in_process
+from tests.models import checkpoint_factory as factory
 
 SMALL = {
     "hidden_size": 32,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from merge_ops.checkpoints.byte_sources import FolderSink, FolderSource
+from merge_ops.checkpoints.files.byte_sources import FolderSink, FolderSource
 from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.errors import RecipeError
 from merge_ops.jobs.assembly import merge
@@ -18,10 +18,10 @@ from merge_ops.plans.step_plans import plan_steps
 from merge_ops.recipes.reading import parse_recipe
 from merge_ops.recipes.steps import load_steps
 from merge_ops.stream.stream import StreamSettings
-from orchestration.commands.local_models import open_models
-from tests.adapter_factory import lora_tensors, modules_of, write_adapter
-from tests.checkpoint_factory import LLAMA, read_tensors, write_family
-from tests.merging import merge_in_process, ronghe
+from orchestration.commands.models.local_models import open_models
+from tests.merges.merging import merge_in_process, ronghe
+from tests.models.adapter_factory import lora_tensors, modules_of, write_adapter
+from tests.models.checkpoint_factory import LLAMA, read_tensors, write_family
 
 STOCK = """
 merge_method: model_stock

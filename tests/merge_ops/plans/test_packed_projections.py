@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention, silu
 
 from merge_ops.errors import CompatibilityError
-from tests.checkpoint_factory import edit_config, write_tokenizer
-from tests.merging import merge_in_process
-from tests.moe_models import TOKENS, logits
+from tests.merges.merging import merge_in_process
+from tests.models.checkpoint_factory import edit_config, write_tokenizer
+from tests.models.moe_models import TOKENS, logits
 
 WIDTH, INNER, LAYERS, HEADS, GROUPS, SIZE, WORDS = 32, 24, 2, 4, 2, 8, 264
 EPSILON, THETA = 1e-5, 10000.0
@@ -242,7 +242,7 @@ def test_an_unpacked_model_goes_on_to_other_names(models: Path, tmp_path: Path) 
         f"name: one\nconvert: llama\nmodels: [{{model: {models / 'internlm2'}}}]\n"
         "---\nconvert: mixtral\nmodels: [{model: one}]\n"
     )
-    from orchestration.commands.merge_command import MergeOptions, run_merge
+    from orchestration.commands.merging.merge_command import MergeOptions, run_merge
 
     options = MergeOptions("1", "cpu", None, "5GB", verify=False)
     run_merge(tmp_path / "c.yaml", tmp_path / "out", options)

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from merge_ops.checkpoints.byte_sources import FolderSource
-from merge_ops.checkpoints.depth import depths, in_order, layer_of, positions
+from merge_ops.checkpoints.files.byte_sources import FolderSource
+from merge_ops.checkpoints.names.depth import depths, in_order, layer_of, positions
 from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.errors import CompatibilityError, RecipeError
 from merge_ops.plans.plan_json import plan_json
 from merge_ops.plans.planning import plan_merge
 from merge_ops.recipes.reading import parse_recipe
-from tests import checkpoint_factory as factory
+from tests.models import checkpoint_factory as factory
 
 LAYER = "model.layers.{}.mlp.up_proj.weight"
 

@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import pytest
 
-from merge_ops.checkpoints.byte_sources import FolderSource
+from merge_ops.checkpoints.files.byte_sources import FolderSource
 from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.plans.step_plans import plan_steps
 from merge_ops.recipes.steps import load_steps
-from tests import checkpoint_factory as factory
+from tests.models import checkpoint_factory as factory
 
 FORMS = {
     "soup": """

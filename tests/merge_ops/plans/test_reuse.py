@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from merge_ops.checkpoints.byte_sources import FolderSink, FolderSource
+from merge_ops.checkpoints.files.byte_sources import FolderSink, FolderSource
 from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.jobs.assembly import merge
 from merge_ops.plans.planning import plan_merge
 from merge_ops.plans.reuse import Earlier, reusing, tensor_digests, tensor_keys
 from merge_ops.recipes.reading import parse_recipe
-from tests import checkpoint_factory as factory
+from tests.models import checkpoint_factory as factory
 
 SHAPE = replace(factory.QWEN2, layers=2)
 CHANGED = "model.layers.1.mlp.up_proj.weight"

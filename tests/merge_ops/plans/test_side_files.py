@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from merge_ops.checkpoints.byte_sources import FolderSink, FolderSource
+from merge_ops.checkpoints.files.byte_sources import FolderSink, FolderSource
 from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.jobs.assembly import merge
 from merge_ops.plans import side_files as module
@@ -14,7 +14,7 @@ from merge_ops.plans.planning import plan_merge
 from merge_ops.plans.side_files import is_side_file, side_files
 from merge_ops.recipes.reading import parse_recipe
 from merge_ops.stream.stream import StreamSettings
-from tests import vocabulary_folders as folders
+from tests.models import vocabulary_folders as folders
 
 RECIPE = "merge_method: linear\nparameters: {weight: 1}\nmodels: [{model: base}, {model: e1}]\n"
 TAKEN = (

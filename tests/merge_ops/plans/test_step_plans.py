@@ -5,13 +5,13 @@ import json
 import pytest
 import torch
 
-from merge_ops.checkpoints.byte_sources import FolderSource
+from merge_ops.checkpoints.files.byte_sources import FolderSource
 from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.errors import CompatibilityError, RecipeError
 from merge_ops.plans.step_plans import plan_steps, planned_checkpoint
 from merge_ops.recipes.steps import load_steps
-from tests import checkpoint_factory as factory
-from tests.merging import ronghe
+from tests.merges.merging import ronghe
+from tests.models import checkpoint_factory as factory
 
 TWO_STEPS = """
 name: both

@@ -13,7 +13,7 @@ from merge_ops.checkpoints import open_checkpoint
 from merge_ops.provenance.comparing import CheckpointDifference, compare_checkpoints
 from merge_ops.provenance.settings_difference import FIM, ROPE, SPECIAL, TEMPLATE, TIED, TOKENIZER
 from merge_ops.stream import StreamSettings
-from tests.checkpoint_factory import (
+from tests.models.checkpoint_factory import (
     LLAMA,
     SPECIAL_TOKENS,
     write_family,

@@ -22,7 +22,7 @@ from merge_ops.recipes import check_recipe
 from merge_ops.stream import StreamSettings
 from merge_ops.symmetries import transformed
 from merge_ops.symmetries.keys import new_key, symmetry_of
-from tests.checkpoint_factory import LLAMA, base_tensors, draw, write_checkpoint
+from tests.models.checkpoint_factory import LLAMA, base_tensors, draw, write_checkpoint
 
 ONE_THREAD = StreamSettings(threads=1, device="cpu")
 NAMES = ("a", "b", "c", "d")

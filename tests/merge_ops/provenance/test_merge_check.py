@@ -13,7 +13,7 @@ from merge_ops.plans import Plan, plan_merge
 from merge_ops.provenance.merge_check import MergeCheck, check_merge
 from merge_ops.recipes import check_recipe
 from merge_ops.stream import StreamSettings
-from tests.checkpoint_factory import QWEN2, write_family
+from tests.models.checkpoint_factory import QWEN2, write_family
 
 ONE = "model.layers.1.mlp.up_proj.weight"
 SETTINGS = StreamSettings(threads=1, device="cpu")

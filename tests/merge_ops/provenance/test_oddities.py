@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from merge_ops.checkpoints import open_checkpoint
 from merge_ops.jobs.statistics import interference, task_vector_statistics
 from merge_ops.provenance.oddities import odd_signs
-from tests.checkpoint_factory import LLAMA, write_family
+from tests.models.checkpoint_factory import LLAMA, write_family
 
 UP = "model.layers.1.mlp.up_proj.weight"
 EMBEDDING = "model.embed_tokens.weight"

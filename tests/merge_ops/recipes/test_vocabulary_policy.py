@@ -6,14 +6,14 @@ import re
 import pytest
 from transformers import AutoTokenizer
 
-from merge_ops.checkpoints.byte_sources import FolderSource
+from merge_ops.checkpoints.files.byte_sources import FolderSource
 from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.errors import RecipeError
 from merge_ops.recipes.chat_templates import BUILT_IN
 from merge_ops.recipes.reading import parse_recipe
 from merge_ops.recipes.vocabulary_policy import TokenRow, TokenRule
 from merge_ops.vocabularies.chat_templates import resolve_template
-from tests import checkpoint_factory as factory
+from tests.models import checkpoint_factory as factory
 
 HEAD = "merge_method: linear\nmodels: [{model: a}, {model: b}]\nparameters: {weight: 1}\n"
 

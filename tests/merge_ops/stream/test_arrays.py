@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from merge_ops.checkpoints.byte_sources import FolderSource
+from merge_ops.checkpoints.files.byte_sources import FolderSource
 from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.kernels import compile as compile_kernels
 from merge_ops.methods import METHODS
 from merge_ops.plans.planning import plan_merge
 from merge_ops.recipes.reading import parse_recipe
 from merge_ops.stream.device import may_be_cuda
-from tests import checkpoint_factory as factory
-from tests.arithmetics import LOOPS, TORCH, same_bits, streamed
-from tests.merging import PROGRAM, ROOT
-from tests.method_settings import apply, inputs, other_value, usual_parameters
+from tests.merges.arithmetics import LOOPS, TORCH, same_bits, streamed
+from tests.merges.merging import PROGRAM, ROOT
+from tests.merges.method_settings import apply, inputs, other_value, usual_parameters
+from tests.models import checkpoint_factory as factory
 
 ON_ARRAYS = sorted(name for name, method in METHODS.items() if method.works_on_arrays("element"))
 NEEDS_TORCH = "tsvm"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from merge_ops.checkpoints.byte_sources import FolderSink, FolderSource
+from merge_ops.checkpoints.files.byte_sources import FolderSink, FolderSource
 from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.errors import DeviceError
 from merge_ops.jobs.assembly import merge
@@ -17,8 +17,8 @@ from merge_ops.plans.planning import plan_merge
 from merge_ops.recipes.reading import parse_recipe
 from merge_ops.stream.device import arithmetic_kind, choose_device, open_device
 from merge_ops.stream.stream import StreamSettings
-from tests import checkpoint_factory as factory
-from tests.method_settings import inputs, merged_whole, usual_parameters
+from tests.merges.method_settings import inputs, merged_whole, usual_parameters
+from tests.models import checkpoint_factory as factory
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here")
 

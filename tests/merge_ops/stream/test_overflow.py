@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from merge_ops.checkpoints.byte_sources import FolderSource
+from merge_ops.checkpoints.files.byte_sources import FolderSource
 from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.errors import NonFiniteError
 from merge_ops.plans.planning import plan_merge
 from merge_ops.recipes.reading import parse_recipe
 from merge_ops.stream.overflow import holds_only_finite, overflow_error
-from tests import checkpoint_factory as factory
-from tests.arithmetics import streamed
+from tests.merges.arithmetics import streamed
+from tests.models import checkpoint_factory as factory
 
 NAME = "model.layers.1.mlp.up_proj.weight"
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from merge_ops.checkpoints.byte_sources import FolderSource
+from merge_ops.checkpoints.files.byte_sources import FolderSource
 from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.errors import SettingsError
 from merge_ops.plans.planning import plan_merge
 from merge_ops.recipes.reading import parse_recipe
 from merge_ops.stream.room import Room, bytes_to_hold, check_room, machine_memory
 from merge_ops.stream.stream import BlockStream, StreamSettings
-from tests import checkpoint_factory as factory
+from tests.models import checkpoint_factory as factory
 
 
 @pytest.fixture(scope="module")

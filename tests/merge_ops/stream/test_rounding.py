@@ -13,8 +13,8 @@ from merge_ops.measures.measure import LEAF
 from merge_ops.measures.trimmed_blocks import TrimmedBlock
 from merge_ops.methods import METHODS
 from merge_ops.stream.rounding import encoded, grouped, sums_of_stored
-from tests.arithmetics import LOOPS
-from tests.method_settings import usual_parameters
+from tests.merges.arithmetics import LOOPS
+from tests.merges.method_settings import usual_parameters
 
 
 def stored(count: int, seed: int) -> NDArray[np.uint16]:

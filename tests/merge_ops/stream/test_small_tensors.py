@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from merge_ops.checkpoints.byte_sources import FolderSource
 from merge_ops.checkpoints.checkpoint import Stored
+from merge_ops.checkpoints.files.byte_sources import FolderSource
 from merge_ops.checkpoints.header import TensorEntry
 from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.errors import NonFiniteError

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from merge_ops.checkpoints.byte_sources import FolderSink, FolderSource
+from merge_ops.checkpoints.files.byte_sources import FolderSink, FolderSource
 from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.errors import NonFiniteError, RecipeError
 from merge_ops.jobs.assembly import merge
@@ -14,7 +14,7 @@ from merge_ops.methods import METHODS
 from merge_ops.plans.planning import plan_merge
 from merge_ops.recipes.reading import parse_recipe
 from merge_ops.stream.stream import BlockStream, StreamSettings
-from tests import checkpoint_factory as factory
+from tests.models import checkpoint_factory as factory
 
 SETTINGS = ((1, 1 << 16), (2, 1 << 16), (4, 1 << 17), (2, 1 << 24))
 

@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from merge_ops.checkpoints import Checkpoint, open_checkpoint
-from merge_ops.checkpoints.ties import find_source
+from merge_ops.checkpoints.names.ties import find_source
 from merge_ops.errors import CompatibilityError, SettingsError
 from merge_ops.stream.block_reader import fetch_stored, read_values
 from merge_ops.symmetries import read_anatomy, transformed
 from merge_ops.symmetries.aligning import align
 from merge_ops.symmetries.keys import KINDS, key_from_json, new_key, symmetry_of
 from merge_ops.symmetries.monomial import Monomial
-from tests.checkpoint_factory import LLAMA, QWEN2, write_family, write_json
+from tests.models.checkpoint_factory import LLAMA, QWEN2, write_family, write_json
 
 SHAPES = {"llama": LLAMA, "qwen2": QWEN2}
 

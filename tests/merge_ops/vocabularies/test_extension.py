@@ -12,13 +12,13 @@ from tokenizers.models import WordLevel
 
 from merge_ops.children import LimitedChild
 from merge_ops.errors import CheckpointError, CompatibilityError
-from merge_ops.recipes.vocabulary_step import VocabularyStep
+from merge_ops.recipes.structures.vocabulary_step import VocabularyStep
 from merge_ops.vocabularies import tokenizer_pieces
 from merge_ops.vocabularies.extension import Extension, extended
 from merge_ops.vocabularies.offered_tokens import OfferedTokens, offered_tokens
 from merge_ops.vocabularies.tokenizers import tokenizer_of
-from tests import grown_tokenizers as grown
-from tests import vocabulary_folders as folders
+from tests.models import grown_tokenizers as grown
+from tests.models import vocabulary_folders as folders
 
 
 def grow(tokenizer, offered, rows=10_000, **settings) -> Extension:

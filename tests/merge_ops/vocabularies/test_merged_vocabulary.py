@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from merge_ops.sources.gathered_rows import AVERAGE, MEAN, ZERO, GatheredRows, RowMap
 from merge_ops.stream.stream import StreamSettings
-from tests import checkpoint_factory as factory
-from tests.vocabulary_models import (
+from tests.models import checkpoint_factory as factory
+from tests.models.vocabulary_models import (
     ARITHMETIC,
     EMBEDDING,
     UNION,

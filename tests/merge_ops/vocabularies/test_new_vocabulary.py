@@ -8,16 +8,16 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from merge_ops.checkpoints.byte_sources import FolderSource
+from merge_ops.checkpoints.files.byte_sources import FolderSource
 from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.errors import CompatibilityError, RecipeError
 from merge_ops.plans.plan_json import plan_json
 from merge_ops.plans.planning import plan_merge
 from merge_ops.recipes.document import recipe_document
 from merge_ops.recipes.reading import parse_recipe
-from tests import checkpoint_factory as factory
-from tests import grown_tokenizers as grown
-from tests.merging import merge_in_process
+from tests.merges.merging import merge_in_process
+from tests.models import checkpoint_factory as factory
+from tests.models import grown_tokenizers as grown
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 EXTEND = "vocabulary: {extend: [茯苓, 当归, 融合模型], pad_to_multiple_of: 64}\n"

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoTokenizer
 
-from merge_ops.checkpoints.byte_sources import FolderSource
-from merge_ops.checkpoints.config import with_vocabulary
+from merge_ops.checkpoints.configs.config import with_vocabulary
+from merge_ops.checkpoints.files.byte_sources import FolderSource
 from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.errors import CheckpointError, CompatibilityError
 from merge_ops.jobs.statistics import task_vector_statistics
@@ -16,8 +16,8 @@ from merge_ops.plans.plan_json import plan_json
 from merge_ops.provenance.model_card import model_card
 from merge_ops.vocabularies.tokenizer_files import is_tokenizer_file, renumbered
 from merge_ops.vocabularies.tokenizers import read_tokenizer
-from tests import checkpoint_factory as factory
-from tests.vocabulary_models import (
+from tests.models import checkpoint_factory as factory
+from tests.models.vocabulary_models import (
     ARITHMETIC,
     EMBEDDING,
     UNION,

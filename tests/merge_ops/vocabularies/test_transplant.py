@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from merge_ops.checkpoints.byte_sources import FolderSource
+from merge_ops.checkpoints.files.byte_sources import FolderSource
 from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.errors import CompatibilityError, NonFiniteError, RecipeError
 from merge_ops.jobs.assembly import merge
@@ -16,10 +16,10 @@ from merge_ops.plans.plan_json import plan_json
 from merge_ops.plans.planning import plan_merge
 from merge_ops.recipes.reading import parse_recipe
 from merge_ops.stream.stream import StreamSettings
-from tests import checkpoint_factory as factory
-from tests import grown_tokenizers as grown
 from tests.merge_ops.measures.test_matching_pursuit import by_definition
-from tests.merging import merge_in_process
+from tests.merges.merging import merge_in_process
+from tests.models import checkpoint_factory as factory
+from tests.models import grown_tokenizers as grown
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 CORPUS = (*grown.ENGLISH, "an other text, of other words", *["茯苓 当归 融合 模型"] * 3)

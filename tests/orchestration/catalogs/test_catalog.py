@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from orchestration.catalogs import CatalogError, load_catalog
-from tests.merging import ROOT
-from tests.orchestration.tiny_project import (
+from tests.merges.merging import ROOT
+from tests.orchestration.projects.tiny_project import (
     AVERAGE,
     SLERP,
     TASK_ARITHMETIC,

@@ -13,7 +13,7 @@ from orchestration.catalogs import Catalog, Partitions, load_catalog
 from orchestration.catalogs.partition_keys import KeyedOnce, Points
 from orchestration.definitions import build_definitions
 from orchestration.settings import load_settings
-from tests.orchestration.tiny_project import (
+from tests.orchestration.projects.tiny_project import (
     AVERAGE,
     SLERP,
     TASK_ARITHMETIC,

@@ -7,7 +7,12 @@ import pytest
 import yaml
 
 from orchestration.catalogs import load_catalog
-from tests.orchestration.tiny_project import AVERAGE, TASK_ARITHMETIC, write_models, write_suite
+from tests.orchestration.projects.tiny_project import (
+    AVERAGE,
+    TASK_ARITHMETIC,
+    write_models,
+    write_suite,
+)
 
 
 @pytest.fixture

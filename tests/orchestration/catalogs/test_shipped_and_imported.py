@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from assets.imported_scores import imported_scores_key
-from assets.work.collecting import Contest
-from assets.work.imports import IMPORTED_FILE
-from assets.work.ranking import rank
+from assets.evidence.imported_scores import imported_scores_key
+from assets.work.ranking.collecting import Contest
+from assets.work.ranking.imports import IMPORTED_FILE
+from assets.work.ranking.ranking import rank
 from orchestration.catalogs import load_catalog
 from orchestration.definitions import contest_of
 from resources.store import ArtifactStore
-from tests.orchestration.tiny_project import AVERAGE, write_models, write_suite
+from tests.orchestration.projects.tiny_project import AVERAGE, write_models, write_suite
 
 
 @pytest.fixture

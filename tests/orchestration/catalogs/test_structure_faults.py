@@ -10,8 +10,8 @@ import yaml
 from merge_ops.recipes.document import recipe_document
 from merge_ops.recipes.recipe_check import check_recipe
 from orchestration.catalogs import load_catalog
-from tests import checkpoint_factory as factory
-from tests.orchestration.tiny_project import SHAPE, make_project
+from tests.models import checkpoint_factory as factory
+from tests.orchestration.projects.tiny_project import SHAPE, make_project
 
 SOUND = {"name": "pretrain", "steps": "../run"}
 TAIL = {"window": {"run": "pretrain", "last": 2}}

@@ -6,7 +6,7 @@ import pytest
 
 from assets.work.sharing.cards import words_of_catalog
 from orchestration.catalogs.titles import read_titles
-from orchestration.commands import leaderboard_command
+from orchestration.commands.evidence import leaderboard_command
 from tests.assets.work.made_up_store import ScoredStore
 from tests.orchestration.commands.conftest import made as made_with_names
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from assets.work.ranking import promote, rank
-from orchestration.commands import champion_commands
+from assets.work.ranking.ranking import promote, rank
+from orchestration.commands.evidence import champion_commands
 from orchestration.settings import NAMES
 from tests.assets.work.made_up_store import ScoredStore
-from tests.orchestration.commands.named_models import write_named_models
+from tests.orchestration.commands.models.named_models import write_named_models
 from tests.resources.hub_server import Hub, running_hub_of
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.checkpoint_factory import (
+from tests.merges.merging import ronghe
+from tests.models.checkpoint_factory import (
     LLAMA,
     Spoiler,
     add_tensor,
@@ -23,7 +24,6 @@ from tests.checkpoint_factory import (
     truncate_weights,
     write_family,
 )
-from tests.merging import ronghe
 
 GOOD = """
 merge_method: ties

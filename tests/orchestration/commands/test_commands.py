@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from orchestration.commands import refresh_command as commands
-from tests.orchestration.tiny_project import AVERAGE, TinyProject, make_project
+from tests.orchestration.projects.tiny_project import AVERAGE, TinyProject, make_project
 
 
 @pytest.fixture

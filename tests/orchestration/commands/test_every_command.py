@@ -12,9 +12,14 @@ from rich.cells import cell_len
 from orchestration.commands import cli
 from orchestration.commands.help_texts import _PANELS as PANELS
 from orchestration.commands.help_texts import EXAMPLE, commands_of, with_help
-from tests import checkpoint_factory as factory
-from tests.adapter_factory import lora_tensors, modules_of, write_adapter
-from tests.orchestration.tiny_project import SHAPE, TASK_ARITHMETIC, TinyProject, make_project
+from tests.models import checkpoint_factory as factory
+from tests.models.adapter_factory import lora_tensors, modules_of, write_adapter
+from tests.orchestration.projects.tiny_project import (
+    SHAPE,
+    TASK_ARITHMETIC,
+    TinyProject,
+    make_project,
+)
 
 COMMANDS = dict(commands_of(typer.main.get_command(cli.app)))
 NOT_WALKED = {

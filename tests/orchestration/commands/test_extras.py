@@ -10,7 +10,7 @@ from importlib.metadata import packages_distributions
 import pytest
 
 from orchestration.commands.extras import EXTRAS, advice, extra_of, require
-from tests.merging import ROOT
+from tests.merges.merging import ROOT
 
 PACKAGES = ("merge_ops", "eval_ops", "orchestration", "assets", "resources")
 DISTRIBUTIONS = packages_distributions()

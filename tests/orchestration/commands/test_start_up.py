@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests import checkpoint_factory as factory
-from tests.merging import ROOT
+from tests.merges.merging import ROOT
+from tests.models import checkpoint_factory as factory
 
 RECIPE = """
 merge_method: ties

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from resources.store.artifact_store import ArtifactStore
-from tests import checkpoint_factory as factory
-from tests.merging import ROOT, ronghe
-from tests.waiting import HANG_SECONDS
+from tests.merges.merging import ROOT, ronghe
+from tests.models import checkpoint_factory as factory
+from tests.servers.waiting import HANG_SECONDS
 
 STOPPED = """
 import importlib, sys, time
@@ -142,7 +142,7 @@ def test_gc_removes_no_published_file_and_the_next_removes_the_rest(
     number: int, tmp_path: Path, store: ArtifactStore, temporary: Path
 ) -> None:
     env, attempts = of_store(store, temporary), tmp_path / "store" / "attempts"
-    stopped(("resources.store.gc", "_condemn", 1), number, "gc", env=env)
+    stopped(("resources.store.attempts.gc", "_condemn", 1), number, "gc", env=env)
     model = store.resolve("model", "m")
     assert model is not None
     assert store.verify(model) == []

@@ -11,7 +11,7 @@ from orchestration.catalogs import load_catalog
 from orchestration.commands.refresh_command import by_cause
 from orchestration.refreshing.refresh import RefreshReport, refresh
 from resources.store.artifact_store import ArtifactStore
-from tests.orchestration.tiny_project import (
+from tests.orchestration.projects.tiny_project import (
     AVERAGE,
     TASK_ARITHMETIC,
     TinyProject,

@@ -8,7 +8,7 @@ import pytest
 from orchestration.commands import refresh_command
 from orchestration.refreshing.forecast import Forecast, forecast, measured
 from orchestration.refreshing.standing import Standing
-from tests.orchestration.tiny_project import AVERAGE, make_project
+from tests.orchestration.projects.tiny_project import AVERAGE, make_project
 
 
 def test_seconds_of_a_set_count_once_and_bytes_each_time() -> None:

@@ -9,16 +9,16 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from assets.work import merging
+from assets.work.merging import merging
 from orchestration.refreshing.refresh import open_instance, refresh
 from resources.store.artifact_store import ArtifactStore
-from tests.merging import ROOT
-from tests.orchestration.tiny_project import AVERAGE, make_project
+from tests.merges.merging import ROOT
+from tests.orchestration.projects.tiny_project import AVERAGE, make_project
 
 FINISHED = 2
 KILLED = f"""
 import os, signal
-from assets import batches
+from assets.frame import batches
 plain, done = batches.Batch.report, []
 def report(self, key, *rest):
     plain(self, key, *rest)

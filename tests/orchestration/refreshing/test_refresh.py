@@ -10,8 +10,8 @@ import pytest
 from orchestration.definitions import build_definitions
 from orchestration.refreshing.refresh import RefreshReport, refresh
 from resources.store.artifact_store import ArtifactStore
-from tests import checkpoint_factory as factory
-from tests.orchestration.tiny_project import (
+from tests.models import checkpoint_factory as factory
+from tests.orchestration.projects.tiny_project import (
     AVERAGE,
     SLERP,
     TASK_ARITHMETIC,

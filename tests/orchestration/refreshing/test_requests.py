@@ -5,7 +5,7 @@ from random import Random
 import dagster as dg
 import pytest
 
-from assets.batches import between, range_tags
+from assets.frame.batches import between, range_tags
 from orchestration.run_plans import MOST_PARTITIONS, MOST_RANGES, key_ranges, plan_runs
 
 SETS = ["a+b", "a+b+c", "a+c", "b+c"]

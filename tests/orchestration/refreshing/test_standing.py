@@ -7,14 +7,14 @@ import dagster as dg
 import pytest
 from dagster._daemon.types import DaemonHeartbeat
 
-from assets.batches import range_tags
+from assets.frame.batches import range_tags
 from orchestration.commands.console import PlainConsole
 from orchestration.commands.refresh_command import _print_counts, _print_late
 from orchestration.definitions import build_definitions
 from orchestration.holding import live_partitions
 from orchestration.refreshing.report import AssetCount, RefreshReport
 from orchestration.refreshing.standing import daemon_of, look
-from tests.orchestration.tiny_project import AVERAGE, make_project
+from tests.orchestration.projects.tiny_project import AVERAGE, make_project
 
 MERGED = dg.AssetKey(["average", "merged_checkpoint"])
 

@@ -14,13 +14,13 @@ from orchestration.commands.machine_faults import machine_fault
 from orchestration.refreshing.lock import UNFINISHED, RefreshRunningError, only_refresh, run_tags
 from orchestration.refreshing.refresh import open_instance
 from orchestration.settings import load_settings
-from tests.merging import ROOT
+from tests.merges.merging import ROOT
 
 STEPS = """
 import os, signal, sys
 from pathlib import Path
 import dagster as dg
-from assets.failures import RETRY_CRASHES
+from assets.frame.failures import RETRY_CRASHES
 from orchestration import interruption
 from orchestration.refreshing.lock import only_refresh, run_tags
 from orchestration.refreshing.refresh import WITH_OUR_LOGGER, open_instance

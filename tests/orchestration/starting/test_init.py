@@ -14,8 +14,8 @@ from orchestration.catalogs.catalog_name import named_settings
 from orchestration.refreshing.refresh import refresh
 from orchestration.settings import NAMES, load_settings
 from resources.store import ArtifactStore
-from tests import checkpoint_factory as factory
-from tests.adapter_factory import lora_tensors, modules_of, write_adapter
+from tests.models import checkpoint_factory as factory
+from tests.models.adapter_factory import lora_tensors, modules_of, write_adapter
 from tests.resources.hub_server import running_hub_of
 
 SHAPE = factory.Shape("qwen2", layers=1, hidden=32, intermediate=48, tied=True)

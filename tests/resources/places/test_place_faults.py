@@ -23,15 +23,15 @@ from resources.errors import (
     StoreUnreachableError,
 )
 from resources.places.s3.client import Patience, Timeouts
-from resources.store import attempt as attempt_module
 from resources.store.artifact_store import ArtifactStore
-from resources.store.journal import Journal
-from resources.store.owners import is_gone, this_process
-from resources.store.unfinished import Unfinished
-from tests.faulty_proxy import running_proxy
-from tests.privileges import permissions_count
+from resources.store.attempts import attempt as attempt_module
+from resources.store.attempts.journal import Journal
+from resources.store.attempts.owners import is_gone, this_process
+from resources.store.attempts.unfinished import Unfinished
 from tests.resources.processes import line, worker
-from tests.storage_servers import S3Server
+from tests.servers.faulty_proxy import running_proxy
+from tests.servers.privileges import permissions_count
+from tests.servers.storage_servers import S3Server
 
 MIB = 1 << 20
 
@@ -256,7 +256,7 @@ def test_a_slow_writer_that_was_taken_over_is_told(
 ) -> None:
     """On another machine, without a sign of life for longer than a living writer can be silent."""
     elsewhere = {**this_process(), "place": "another machine"}
-    monkeypatch.setattr("resources.store.journal.this_process", lambda: elsewhere)
+    monkeypatch.setattr("resources.store.attempts.journal.this_process", lambda: elsewhere)
     store = ArtifactStore.open(tmp_path.as_uri())
     with store.attempt("checkpoint", "some-digest") as attempt:
         attempt.write_bytes("model.safetensors", b"weights")

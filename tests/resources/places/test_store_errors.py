@@ -21,7 +21,7 @@ from resources.errors import (
 from resources.places.s3.bucket import FIRST_PATIENCE
 from resources.places.s3.client import Patience, Timeouts
 from resources.store.artifact_store import ArtifactStore
-from tests.storage_servers import S3Server, free_ports
+from tests.servers.storage_servers import S3Server, free_ports
 
 
 @pytest.mark.parametrize(

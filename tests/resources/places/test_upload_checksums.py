@@ -10,8 +10,8 @@ from resources.places.s3.client import Patience
 from resources.places.s3.place import S3Place
 from resources.store.artifact import Artifact
 from resources.store.artifact_store import ArtifactStore
-from tests.faulty_proxy import running_proxy
-from tests.storage_servers import S3Server
+from tests.servers.faulty_proxy import running_proxy
+from tests.servers.storage_servers import S3Server
 
 MIB = 1 << 20
 DATA = bytes(range(256)) * (12 * MIB // 256)  # three parts
@@ -126,7 +126,7 @@ def test_a_probe_that_was_cut_off_is_swept(s3_root: str, monkeypatch: pytest.Mon
     place = place_of(store)
     place.bucket.connection().client.create_multipart_upload(**place.bucket.names("probe/0123"))
     assert store.gc(grace_seconds=0).garbage == (), "it may be under way"
-    monkeypatch.setattr("resources.store.gc.MOMENT", 0.0)
+    monkeypatch.setattr("resources.store.attempts.gc.MOMENT", 0.0)
     (garbage,) = store.gc(grace_seconds=0).garbage
     assert garbage.pending == ("probe/0123",)
     assert place.pending("probe") == []

@@ -18,7 +18,7 @@ from resources.errors import (
 from resources.places.local import LocalPlace
 from resources.store.artifact import FileRecord, content_digest
 from resources.store.artifact_store import ArtifactStore
-from resources.store.attempt import Attempt
+from resources.store.attempts.attempt import Attempt
 from resources.store.cache import FolderCache
 from tests.resources.processes import line, worker
 

@@ -22,11 +22,11 @@ from resources.upstream.folder_source import FolderModel
 from resources.upstream.hub_source import HubModel
 from resources.upstream.model_sources import open_model_source
 from resources.upstream.source import wanted_files
-from tests.faulty_proxy import running_proxy
 from tests.resources.hub_server import COMMIT, running_hub, running_hub_of
 from tests.resources.processes import line, worker
-from tests.storage_servers import S3Server
-from tests.waiting import wait_until
+from tests.servers.faulty_proxy import running_proxy
+from tests.servers.storage_servers import S3Server
+from tests.servers.waiting import wait_until
 
 
 @pytest.fixture

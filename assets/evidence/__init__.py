@@ -1,0 +1,1 @@
+"""Assets of evidence: scores, searches, champions with their gates, and the leaderboard."""

@@ -1,0 +1,1 @@
+"""What the child that runs models is asked: gates, routers, statistics of moe_experts, grades."""

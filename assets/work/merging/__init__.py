@@ -1,0 +1,1 @@
+"""From recipes and an expert set to checkpoints: written, virtual, or in memory."""

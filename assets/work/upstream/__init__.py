@@ -1,0 +1,1 @@
+"""Models of others, and steps of training runs: found, pulled, checked, packed."""

@@ -1,0 +1,3 @@
+"""What the answers of many models to one suite show together: fewer items, routing, retention,
+soups.
+"""

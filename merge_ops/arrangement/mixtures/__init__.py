@@ -1,0 +1,1 @@
+"""Mixtures of experts as other mixtures: fewer moe_experts and their routers, families, layouts."""

@@ -1,0 +1,1 @@
+"""What tensors are, told from their names: parts, depth, buffers, other spellings, ties."""

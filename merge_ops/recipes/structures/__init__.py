@@ -1,0 +1,1 @@
+"""Steps that make other structures: mixtures, windows, deeper models, other vocabularies."""

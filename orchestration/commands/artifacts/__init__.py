@@ -1,0 +1,1 @@
+"""The commands on what the store holds: fetched, written, sent elsewhere, signed, withdrawn."""

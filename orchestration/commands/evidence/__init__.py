@@ -1,0 +1,1 @@
+"""The commands on scores, comparisons, the leaderboard and champions."""

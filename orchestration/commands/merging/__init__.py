@@ -1,0 +1,3 @@
+"""The commands that make models out of files, without a catalog: merged, planned, averaged,
+extracted.
+"""

@@ -1,0 +1,3 @@
+"""What a command's words for models mean: folders and files here, far models, and where output
+goes.
+"""

@@ -1,0 +1,1 @@
+"""The commands that show a catalog in a browser: the site, the report, Dagster's page."""
