@@ -35,8 +35,9 @@ def sides_for(model: Any) -> int:
 def in_order(tasks: Iterator[Callable[[], Result]], sides: int) -> Iterator[Result]:
     """Run tasks on `sides` threads, and yield what they return in the order of the tasks.
 
-    Each has its part of torch's CPU threads, and so has, until the end, whoever calls: what tasks
-    share is made between them. No task keeps gradients. What one raises is raised here.
+    Each has its part of torch's CPU threads. What tasks share is made by whoever calls, between
+    them, with all threads while none is under way. No task keeps gradients. What one raises is
+    raised here.
     """
     import torch
 
@@ -48,15 +49,21 @@ def in_order(tasks: Iterator[Callable[[], Result]], sides: int) -> Iterator[Resu
     def take_part() -> None:
         torch.set_num_threads(had // sides)
 
+    def next_task() -> Callable[[], Result] | None:
+        torch.set_num_threads(had // sides if under_way else had)
+        try:
+            return next(tasks, None)
+        finally:
+            torch.set_num_threads(had)
+
     def run(task: Callable[[], Result]) -> Result:
         with torch.no_grad():  # each thread has its own setting
             return task()
 
     pool = ThreadPoolExecutor(sides, initializer=take_part)
     under_way: deque[Future[Result]] = deque()
-    take_part()
     try:
-        for task in tasks:
+        while (task := next_task()) is not None:
             under_way.append(pool.submit(run, task))
             if len(under_way) > 2 * sides:
                 yield under_way.popleft().result()
