@@ -19,7 +19,7 @@ from pathlib import Path
 os.environ["HF_HUB_OFFLINE"] = "1"
 socket.gethostname = lambda: "recorder"
 
-from orchestration.refresh import open_instance, refresh  # noqa: E402
+from orchestration.refresh import open_instance, refresh  # noqa: E402, I001 (names of an earlier commit)
 from resources.artifact_store import ArtifactStore  # noqa: E402
 
 from tests import checkpoint_factory as factory  # noqa: E402
