@@ -84,7 +84,7 @@ def _prepare() -> None:
 
     for name in (
         "commands.cli",
-        "commands.merge_command",
+        "commands.merging.merge_command",
         "commands.refresh_command",
         "definitions",
     ):

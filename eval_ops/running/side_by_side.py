@@ -47,6 +47,7 @@ def in_order(tasks: Iterator[Callable[[], Result]], sides: int) -> Iterator[Resu
     had = torch.get_num_threads()
 
     def take_part() -> None:
+        torch.get_num_threads()  # a thread's first look takes over the number of the process
         torch.set_num_threads(had // sides)
 
     def next_task() -> Callable[[], Result] | None:

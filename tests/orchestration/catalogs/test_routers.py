@@ -57,7 +57,7 @@ def test_what_every_set_has_is_taken(catalog: Path) -> None:
                 "moe": {"keep": 2, "method": "reap", "statistics": "s"},
                 "models": [{"model": "e1"}],
             },
-            r"moe is for `ronghe merge`, for no store keeps its statistics: make the smaller",
+            r"moe.statistics is 's', a file that no store keeps: write `texts:` with a file",
         ),
     ],
 )

@@ -73,7 +73,7 @@ RECIPES: dict[str, dict[str, object]] = {
         "base_model": "base",
         "experts": [{"source_model": "e1+./a", "positive_prompts": ["x"]}],
     },
-    r"protect needs its owner's key, which no store keeps": {
+    r"protect.key is 'k.json'; it must be the absolute path of a file on the machine": {
         "protect": {"key": "k.json"},
         "models": E1,
     },

@@ -212,7 +212,7 @@ def test_every_way_it_cannot_be_made_has_its_sentence(restored: Path, tmp_path: 
 
 def test_other_bytes_are_told_by_file_and_status(restored: Path, tmp_path: Path) -> None:
     digest = from_card((restored / "README.md").read_text(), "x").files["model.safetensors"]
-    card = changed(restored, tmp_path / "a", digest, "0" * 64)
+    card = changed(restored, tmp_path / "a", digest, "f" * 64)
     result = ronghe("reproduce", card)
     assert result.exit_code == 1
     assert "different: checkpoint" in result.output
