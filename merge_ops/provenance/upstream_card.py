@@ -139,7 +139,7 @@ def _front_matter(card: str) -> tuple[Mapping[str, Any], str | None]:
     if found is None:
         return {}, None
     try:
-        document = load_documents(found[1])[0]
+        document = load_documents(found[1], any_base=True)[0]
     except DocumentError:
         return {}, "begins with no YAML that can be read"
     if not isinstance(document, dict):

@@ -75,14 +75,15 @@ def read_documents(path: Path) -> list[Any]:
     return load_documents(text)
 
 
-def load_documents(text: str) -> list[Any]:
+def load_documents(text: str, any_base: bool = False) -> list[Any]:
     """Read every YAML document of a text.
 
     Returns those that are not empty, or one None where all are empty. Raises DocumentError with
-    every fault; for a key given twice it names the place and the lines.
+    every fault; for a key given twice it names the place and the lines. `any_base` is for cards of
+    strangers: numbers that YAML reads in base 8 or 60 stand in them, and nothing of ours follows.
     """
     try:
-        documents = _load(text)
+        documents = _load(text, any_base)
     except DocumentError:
         raise
     except ValueError as error:
@@ -90,7 +91,7 @@ def load_documents(text: str) -> list[Any]:
     return [each for each in documents if each is not None] or [None]
 
 
-def _load(text: str) -> list[Any]:
+def _load(text: str, any_base: bool) -> list[Any]:
     if len(text) > MAX_TEXT:
         raise ValueError(f"is {len(text)} characters long; at most {MAX_TEXT} are read")
     documents: list[Any] = []
@@ -99,7 +100,7 @@ def _load(text: str) -> list[Any]:
         try:
             while loader.check_node():
                 node = cast("yaml.Node", loader.get_node())
-                measure = _Measure()
+                measure = _Measure(any_base)
                 measure.take(node, 1, "")
                 if measure.faults:
                     raise DocumentError(measure.faults[:MAX_FAULTS])
@@ -151,8 +152,9 @@ class _ShallowLoader(yaml.SafeLoader):
 class _Measure:
     """Counts nodes as if every alias were written out, and finds keys that are given twice."""
 
-    def __init__(self) -> None:
+    def __init__(self, any_base: bool) -> None:
         self.faults: list[Fault] = []
+        self._any_base = any_base
         self._sizes: dict[int, int] = {}
         self._open: set[int] = set()
 
@@ -185,7 +187,8 @@ class _Measure:
         if tag in _FOREIGN_TAGS:
             kind = tag.rpartition(":")[2]
             self.faults.append(Fault(where, f"on line {line} is a !!{kind}; write a plain value"))
-        if tag in (_INT, _FLOAT) and _OTHER_BASE.fullmatch(str(node.value)):
+        odd_base = tag in (_INT, _FLOAT) and _OTHER_BASE.fullmatch(str(node.value))
+        if odd_base and not self._any_base:
             problem = f"is {node.value} on line {line}, which YAML reads as a number in base"
             base = "60, as hours" if ":" in str(node.value) else "8"
             told = f"{problem} {base}; write the number in base 10, or the text in quotes"

@@ -245,7 +245,7 @@ def _licence_in(card: bytes) -> str | None:
     if head is None:
         return None
     try:
-        document = load_documents(head[1])[0]
+        document = load_documents(head[1], any_base=True)[0]
     except DocumentError:
         return None
     licence = document.get("license") if isinstance(document, dict) else None

@@ -100,3 +100,8 @@ def test_languages_and_strange_words_are_bounded(tmp_path: Path) -> None:
     assert found.licence_name == "x" * 120
     with pytest.raises(AncestryError, match="no facts of a model's card"):
         CardFacts.from_json({"licences": 3})
+
+
+def test_numbers_that_strangers_wrote_in_another_base_hide_no_licence(tmp_path: Path) -> None:
+    found = facts_of(tmp_path, README__md=card("license: mit\nversion: 017\ntrained: 1:30"))
+    assert (found.licences, found.problem) == (("mit",), None)
