@@ -1,6 +1,6 @@
 """How often `ronghe inspect --against` is right: merges of real fine-tunes, made for it.
 
-    python -m benchmarks.ownership DATA WORK [--cases 400] [--out table.md]
+    python -m benchmarks.ownership DATA WORK [--cases 400] [--open-cases 80]
 
 DATA is the folder of real data that tests read; WORK keeps the trained models and the results, one
 line a case, so that a run goes on where it was stopped. Each case is one merge (a method, two to
