@@ -146,7 +146,9 @@ def plan(
 
 @app.command(epilog="Example:  ronghe inspect SUSPECT --against my/expert --base owner/base")
 def inspect(
-    folder: Annotated[str, typer.Argument(help="A model's folder or file.", show_default=False)],
+    folder: Annotated[
+        str, typer.Argument(help="A model: folder, file or name.", show_default=False)
+    ],
     against: Annotated[
         list[str] | None, typer.Option(help="Models that may be in it; give it for each.")
     ] = None,
@@ -170,9 +172,9 @@ def inspect(
         options = (as_json, threads, memory, follow_links)
         show_suspect(folder, Suspicion(tuple(against or ()), base, *options))
         return
-    from orchestration.commands.looking.inspect_command import show_folder
+    from orchestration.commands.looking.inspect_command import show_model
 
-    show_folder(Path(folder), as_json, follow_links)
+    show_model(folder, as_json, follow_links)
 
 
 @app.command()

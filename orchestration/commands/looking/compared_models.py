@@ -1,12 +1,21 @@
 """Models that a command looks at: folders, names of the Hub, and names of the catalog's store."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from merge_ops.checkpoints import Checkpoint, open_checkpoint
+from merge_ops.checkpoints import ByteSource, Checkpoint, open_checkpoint
 from merge_ops.errors import MissingModelError
-from orchestration.commands.models.local_models import Download, folders_of, open_models
-from orchestration.commands.models.model_references import is_there, local_path
+from orchestration.commands.models.local_models import (
+    Download,
+    files_of,
+    folders_of,
+    open_models,
+)
+from orchestration.commands.models.model_references import is_there, local_path, resolve
 from resources.errors import MissingArtifactError
+
+if TYPE_CHECKING:
+    from assets.work.upstream.packed_models import StoredModel
 
 
 def open_compared(
@@ -22,7 +31,7 @@ def open_compared(
         here = is_there(local_path(folders_of(reference)[0]))
         stored, told = (None, "") if here or "://" in reference else _stored(command, reference)
         if stored is not None:
-            opened[reference] = stored
+            opened[reference] = open_checkpoint(reference, stored.source(), stored.digest)
             continue
         try:
             opened |= open_models(
@@ -33,7 +42,22 @@ def open_compared(
     return opened
 
 
-def _stored(command: str, name: str) -> tuple[Checkpoint | None, str]:
+def files_named(command: str, reference: str) -> ByteSource:
+    """Return the files of a model that is no folder here: the store's by name, else the Hub's.
+
+    Of a far one the headers are read over the network, and nothing is downloaded. Raises
+    MissingModelError where it is nowhere.
+    """
+    stored, told = (None, "") if "://" in reference else _stored(command, reference)
+    if stored is not None:
+        return stored.source()
+    try:
+        return files_of(reference, resolve(reference), Download.NEVER)
+    except MissingModelError as error:
+        raise MissingModelError(f"{error}{told}") from None
+
+
+def _stored(command: str, name: str) -> "tuple[StoredModel | None, str]":
     """A checkpoint of the catalog's store by its name, or None and what the store says."""
     from orchestration.settings import load_settings
 
@@ -56,4 +80,4 @@ def _stored(command: str, name: str) -> tuple[Checkpoint | None, str]:
             f"{command}: '{name}' is a checkpoint that was planned and not written; `ronghe"
             f" materialize {found.digest[:12]}` writes it"
         )
-    return open_checkpoint(name, artifact.source(), artifact.digest), ""
+    return artifact, ""

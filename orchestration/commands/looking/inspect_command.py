@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from os.path import isfile as is_file
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -18,14 +17,14 @@ from merge_ops.checkpoints.folders.folder_verdict import (
 )
 from merge_ops.errors import RongheError, shown
 from orchestration.commands.console import PlainConsole, marked, print_json, say
+from orchestration.commands.models.model_references import is_there, local_path
 
 _SHOWN = 8
 
 
-def show_folder(path: Path, as_json: bool, follow_links: bool = False) -> None:
-    """Print what a folder or file is. Status 1 where it cannot be merged."""
-    folder, only = (path.parent, path.name) if is_file(path) else (path, None)
-    source = FolderSource(folder, only, follow_links=follow_links)
+def show_model(reference: str, as_json: bool, follow_links: bool = False) -> None:
+    """Print what a folder, a file or a named model is. Status 1 where it cannot be merged."""
+    source = _files(reference, follow_links)
     reading = read_folder(source)
     verdict = _with_adapter_faults(source, reading.verdict)
     further = () if verdict.kind == "adapter" else further_faults(source, reading)
@@ -38,6 +37,17 @@ def show_folder(path: Path, as_json: bool, follow_links: bool = False) -> None:
         _print(verdict, reading, facts.to_json() if facts else {})
     if not verdict.mergeable:
         raise SystemExit(1)
+
+
+def _files(reference: str, follow_links: bool) -> ByteSource:
+    """The files of what a command line names; a path where nothing is has none."""
+    path = local_path(reference)
+    if is_there(path) or path.is_absolute() or reference.startswith("."):
+        folder, only = (path.parent, path.name) if is_file(path) else (path, None)
+        return FolderSource(folder, only, follow_links=follow_links)
+    from orchestration.commands.looking.compared_models import files_named
+
+    return files_named("ronghe inspect", reference)
 
 
 def _with_adapter_faults(source: ByteSource, verdict: FolderVerdict) -> FolderVerdict:

@@ -110,14 +110,14 @@ def _open_model(
     """Open one model: a folder, or a base with adapters on it."""
     folder, *adapters = folders_of(reference)
     name, place = folder, places[folder]
-    model = open_checkpoint(name, _source(name, place, download), digests.get(folder))
+    model = open_checkpoint(name, files_of(name, place, download), digests.get(folder))
     cautions = (*model.cautions, *place.cautions)
     model = dataclasses.replace(model, origin=place.origin, cautions=cautions)
     for adapter in adapters:
         from merge_ops.sources import open_adapter
 
         name, place = f"{name}+{adapter}", places[adapter]
-        files = _source(adapter, place, download, adapter=True)
+        files = files_of(adapter, place, download, adapter=True)
         both = open_adapter(name, model, files, digests.get(adapter))
         change = dataclasses.replace(both.made_of[1], origin=place.origin)
         cautions = (*both.cautions, *place.cautions)
@@ -127,8 +127,8 @@ def _open_model(
     return model
 
 
-def _source(reference: str, place: Place, download: Download, adapter: bool = False) -> ByteSource:
-    """The files of a model, over the network where it is not here and may not be downloaded yet."""
+def files_of(reference: str, place: Place, download: Download, adapter: bool = False) -> ByteSource:
+    """Return the files of a model, read over the network where it may not be downloaded yet."""
     if place.path is None and place.far is not None and download is not Download.NOW:
         files = FarFiles(place.far)
         if not is_pickled(list(files.sizes())):

@@ -220,3 +220,12 @@ def test_a_terminal_gets_colours_and_a_pipe_none(program: Program) -> None:
         [sys.executable, "-c", code, "ls"], capture_output=True, text=True, check=True
     )
     assert "\x1b" not in piped.stdout
+
+
+def test_inspect_takes_names_and_digests_of_the_store(program: Program) -> None:
+    """The checkpoints of this store have no weights, so it cannot be merged."""
+    (row,) = (each for each in program.json("ls") if each["name"] == "ties[x=1|e1+e2]")
+    for name in (row["name"], row["digest"], row["digest"][:12]):
+        verdict = json.loads(program("inspect", name, "--json").output)
+        assert verdict["location"].endswith(row["digest"])
+        assert verdict["mergeable"] is False

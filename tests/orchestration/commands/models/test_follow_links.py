@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from merge_ops.errors import CheckpointError
-from orchestration.commands.looking.inspect_command import show_folder
+from orchestration.commands.looking.inspect_command import show_model
 from orchestration.commands.merging.merge_command import MergeOptions, run_merge
 from orchestration.commands.merging.plan_command import show_plan
 from orchestration.commands.models.local_models import MAX_ADAPTERS, folders_of
@@ -39,7 +39,7 @@ def test_a_merge_takes_nothing_from_beside_the_folder(
             command()
     assert not out.exists()
     with pytest.raises(SystemExit):
-        show_folder(base, as_json=True)
+        show_model(str(base), as_json=True)
     assert json.loads(capsys.readouterr().out)["kind"] == "unsafe"
 
 
@@ -50,7 +50,7 @@ def test_links_are_followed_in_ones_own_folders(recipe: Path) -> None:
     assert (out / "LICENSE").read_text() == "of the one who runs this"
     assert not (out / "LICENSE").is_symlink()
     show_plan(recipe, as_json=False, follow_links=True)
-    show_folder(base, as_json=True, follow_links=True)
+    show_model(str(base), as_json=True, follow_links=True)
 
 
 def test_thousands_of_adapters_on_one_model_are_refused() -> None:
