@@ -15,7 +15,6 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterator, Mapping
-from math import prod
 from typing import Any
 
 from merge_ops.arrangement.packed_configs import (
@@ -23,8 +22,7 @@ from merge_ops.arrangement.packed_configs import (
     packed_config,
     packed_config_faults,
 )
-from merge_ops.checkpoints.checkpoint import Checkpoint, TensorSource, source_of
-from merge_ops.checkpoints.header import ITEM_SIZES, TensorEntry
+from merge_ops.checkpoints.checkpoint import Checkpoint, TensorSource, source_of, unstored_entry
 from merge_ops.checkpoints.layout import natural_key
 from merge_ops.checkpoints.names.buffers import is_buffer
 from merge_ops.errors import Fault
@@ -198,7 +196,7 @@ def repacked(model: Checkpoint, target: str) -> Checkpoint:
             }.get(target, f"self_attn.{part}_proj")
             sources[f"{_front(target)}{at}.{block}.{what}"] = source
     ordered = {name: sources[name] for name in sorted(sources, key=natural_key)}
-    entries = {name: _entry(each) for name, each in ordered.items()}
+    entries = {name: unstored_entry(each) for name, each in ordered.items()}
     config = packed_config(model.config, target)
     return dataclasses.replace(
         model,
@@ -207,11 +205,6 @@ def repacked(model: Checkpoint, target: str) -> Checkpoint:
         config=config,
         left_out={**model.left_out, **left_out},
     )
-
-
-def _entry(source: TensorSource) -> TensorEntry:
-    nbytes = prod(source.shape) * ITEM_SIZES[source.dtype]
-    return TensorEntry(source.dtype, source.shape, "", 0, nbytes)
 
 
 def _split(found: Mapping[str, TensorSource], kind: str, heads: _Heads) -> dict[str, TensorSource]:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,7 +21,7 @@ import blake3
 from merge_ops.checkpoints.configs.tie_defaults import always_ties, default_tie, stated_tie
 from merge_ops.checkpoints.files.byte_sources import ByteSource
 from merge_ops.checkpoints.files.json_files import JsonFiles
-from merge_ops.checkpoints.header import TensorEntry
+from merge_ops.checkpoints.header import ITEM_SIZES, TensorEntry
 from merge_ops.checkpoints.names.tensor_names import is_head
 from merge_ops.checkpoints.names.tied_copies import find_copies
 from merge_ops.errors import Caution
@@ -138,6 +139,47 @@ class Stored:
     def fill(self, fetch: Fetch, start: int, into: Tensor) -> None:
         """Read elements [start, start + n) into `into`, flat float32 of n elements."""
         into.copy_(fetch(self, start, into.numel()))
+
+
+@dataclass(frozen=True, eq=False)
+class RearrangedTensor:
+    """A rearranged tensor is read as another one is: of its model, dtype, shape and parts.
+
+    Its `nbytes` are those of the tensor alone, also where more is read to know the arrangement.
+    """
+
+    own: TensorSource
+
+    @property
+    def model(self) -> str:
+        """Return the name of the model whose tensor this is."""
+        return self.own.model
+
+    @property
+    def dtype(self) -> str:
+        """Return the dtype code, which stays."""
+        return self.own.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape, which stays."""
+        return self.own.shape
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes of the tensor."""
+        return self.own.nbytes
+
+    @property
+    def parts(self) -> tuple[Stored, ...]:
+        """Return the stored parts of the tensor."""
+        return self.own.parts
+
+
+def unstored_entry(source: TensorSource) -> TensorEntry:
+    """Return the header's entry of a tensor that lies in no file: dtype, shape and its bytes."""
+    nbytes = prod(source.shape) * ITEM_SIZES[source.dtype]
+    return TensorEntry(source.dtype, source.shape, "", 0, nbytes)
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,13 @@ from merge_ops.checkpoints.checkpoint import (
     Checkpoint,
     DigestOf,
     Fetch,
+    RearrangedTensor,
     source_of,
 )
 from merge_ops.errors import CompatibilityError, Fault
 from merge_ops.symmetries.aligning import VERSION, Alignment, align
 from merge_ops.symmetries.anatomy import read_anatomy
-from merge_ops.symmetries.symmetry import RearrangedTensor, Symmetry, TransformedTensor
+from merge_ops.symmetries.symmetry import Symmetry, TransformedTensor
 
 if TYPE_CHECKING:
     from torch import Tensor

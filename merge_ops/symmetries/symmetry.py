@@ -20,8 +20,7 @@ from merge_ops.checkpoints.checkpoint import (
     Checkpoint,
     DigestOf,
     Fetch,
-    Stored,
-    TensorSource,
+    RearrangedTensor,
     source_of,
 )
 from merge_ops.symmetries.anatomy import Anatomy
@@ -168,41 +167,6 @@ def _norm(residual: Monomial, factors: NDArray[np.float64]) -> Monomial:
 def _reader(residual: Monomial, factors: NDArray[np.float64]) -> Monomial:
     """What happens to columns that read the stream behind a norm with such factors."""
     return Monomial(residual.index, 1.0 / (residual.scale * factors[residual.index]))
-
-
-@dataclass(frozen=True, eq=False)
-class RearrangedTensor:
-    """A rearranged tensor is read as another one is: of its model, dtype, shape and parts.
-
-    Its `nbytes` are those of the tensor alone, also where more is read to know the arrangement.
-    """
-
-    own: TensorSource
-
-    @property
-    def model(self) -> str:
-        """Return the name of the model whose tensor this is."""
-        return self.own.model
-
-    @property
-    def dtype(self) -> str:
-        """Return the dtype code, which stays."""
-        return self.own.dtype
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Return the shape, which stays."""
-        return self.own.shape
-
-    @property
-    def nbytes(self) -> int:
-        """Return the bytes of the tensor."""
-        return self.own.nbytes
-
-    @property
-    def parts(self) -> tuple[Stored, ...]:
-        """Return the stored parts of the tensor."""
-        return self.own.parts
 
 
 @dataclass(frozen=True, eq=False)

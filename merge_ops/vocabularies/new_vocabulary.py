@@ -9,10 +9,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from merge_ops.checkpoints.checkpoint import Checkpoint, TensorSource, source_of
+from merge_ops.checkpoints.checkpoint import Checkpoint, TensorSource, source_of, unstored_entry
 from merge_ops.checkpoints.configs.config import VOCABULARY_SIZES, with_vocabulary
 from merge_ops.checkpoints.configs.config_levels import TEXT_LEVELS
-from merge_ops.checkpoints.header import FLOAT_DTYPES, ITEM_SIZES, TensorEntry
+from merge_ops.checkpoints.header import FLOAT_DTYPES
 from merge_ops.checkpoints.names.tensor_names import is_embedding, is_head, is_vocabulary
 from merge_ops.checkpoints.names.ties import excluded, find_source, tied_tensors
 from merge_ops.errors import Caution, CompatibilityError, Fault
@@ -278,7 +278,7 @@ def _with_rows(
     return dataclasses.replace(
         model,
         tensors={
-            name: _entry(sources[name]) if name in sources else entry
+            name: unstored_entry(sources[name]) if name in sources else entry
             for name, entry in model.tensors.items()
             if name not in copies
         },
@@ -287,9 +287,3 @@ def _with_rows(
         left_out={**model.left_out, **{name: reasons[name] for name in copies if name in reasons}},
         distinct=True,
     )
-
-
-def _entry(source: TensorSource) -> TensorEntry:
-    """A header's entry, which tells dtype and shape; the bytes are the source's business."""
-    count = int(np.prod(source.shape, dtype=np.int64))
-    return TensorEntry(source.dtype, source.shape, "", 0, count * ITEM_SIZES[source.dtype])

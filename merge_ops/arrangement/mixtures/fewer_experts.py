@@ -10,7 +10,6 @@ import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from functools import partial
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 from merge_ops.arrangement.mixtures.fewer_cautions import fewer_cautions
@@ -21,8 +20,14 @@ from merge_ops.arrangement.mixtures.layouts import FUSED, axis_faults, laid_out,
 from merge_ops.arrangement.mixtures.matched_neurons import MatchedNeurons
 from merge_ops.calibration.degenerate import spans
 from merge_ops.calibration.moe_statistics import MoeStatistics
-from merge_ops.checkpoints.checkpoint import Checkpoint, Stored, TensorSource, source_of
-from merge_ops.checkpoints.header import ITEM_SIZES, TensorEntry
+from merge_ops.checkpoints.checkpoint import (
+    Checkpoint,
+    Stored,
+    TensorSource,
+    source_of,
+    unstored_entry,
+)
+from merge_ops.checkpoints.header import TensorEntry
 from merge_ops.checkpoints.layout import natural_key
 from merge_ops.errors import Caution, Fault
 from merge_ops.recipes.structures.moe_fewer import ALL, MEAN, FewerStep
@@ -286,11 +291,11 @@ def _changed(mixture: _Mixture, changed: Mapping[str, TensorSource], gone: set[s
 def _entry(source: TensorSource) -> TensorEntry:
     if isinstance(source, Stored):
         return source.entry
-    nbytes = prod(source.shape) * ITEM_SIZES[source.dtype]
+    entry = unstored_entry(source)
     if not source.parts:  # rows that are not measured yet
-        return TensorEntry(source.dtype, source.shape, "", 0, nbytes)
+        return entry
     first = source.parts[0].entry
-    return TensorEntry(source.dtype, source.shape, first.file, first.offset, nbytes)
+    return dataclasses.replace(entry, file=first.file, offset=first.offset)
 
 
 def _config(model: Checkpoint, experts: int, step: FewerStep) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
-from merge_ops.checkpoints.checkpoint import DigestOf, Fetch, Stored, TensorSource
+from merge_ops.checkpoints.checkpoint import DigestOf, Fetch, RearrangedTensor, Stored, TensorSource
 from merge_ops.checkpoints.header import ITEM_SIZES
 from merge_ops.errors import Fault, StatisticsError
 
@@ -69,27 +69,16 @@ class MeanTensor:
 
 
 @dataclass(frozen=True)
-class RouterRows:
+class RouterRows(RearrangedTensor):
     """Router rows are means of rows of a router, (moe_experts, hidden): a row for each group.
 
     `measured_on` is the digest of the model whose statistics decided the groups. Another model is
     refused when its digest is known: its moe_experts do other things.
     """
 
-    own: TensorSource
     groups: tuple[Group, ...]
     measured_on: str
     statistics: str
-
-    @property
-    def model(self) -> str:
-        """Return the name of the model whose router this is."""
-        return self.own.model
-
-    @property
-    def dtype(self) -> str:
-        """Return the dtype code of the router."""
-        return self.own.dtype
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -101,11 +90,6 @@ class RouterRows:
         """Return the bytes of the rows that are read."""
         rows = sum(map(len, self.groups))
         return rows * prod(self.own.shape[1:]) * ITEM_SIZES[self.dtype]
-
-    @property
-    def parts(self) -> tuple[Stored, ...]:
-        """Return the stored parts of the router."""
-        return self.own.parts
 
     def identity(self, digest_of: DigestOf) -> list[object]:
         """Return the router, and the rows with their shares.

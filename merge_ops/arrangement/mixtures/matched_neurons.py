@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from merge_ops.checkpoints.checkpoint import DigestOf, Fetch, Stored, TensorSource
+from merge_ops.checkpoints.checkpoint import DigestOf, Fetch, RearrangedTensor, Stored, TensorSource
 from merge_ops.kernels.linear_algebra import linear_algebra_kind
 from merge_ops.symmetries.matching import match_rows
 
@@ -57,35 +57,14 @@ class NeuronOrder:
 
 
 @dataclass(frozen=True, eq=False)
-class OrderedNeurons:
+class OrderedNeurons(RearrangedTensor):
     """Ordered neurons are a member's matrix in the order of the group's first.
 
     Its rows change places, or for down (`columns`) its columns.
     """
 
-    own: TensorSource
     order: NeuronOrder
     columns: bool
-
-    @property
-    def model(self) -> str:
-        """Return the name of the model whose matrix this is."""
-        return self.own.model
-
-    @property
-    def dtype(self) -> str:
-        """Return the dtype code of the matrix."""
-        return self.own.dtype
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Return the shape of the matrix."""
-        return self.own.shape
-
-    @property
-    def nbytes(self) -> int:
-        """Return the bytes of the matrix."""
-        return self.own.nbytes
 
     @property
     def parts(self) -> tuple[Stored, ...]:

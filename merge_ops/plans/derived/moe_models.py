@@ -23,8 +23,8 @@ from merge_ops.arrangement.mixtures.moe_families import (
     moe_config,
 )
 from merge_ops.calibration import gate_cautions
-from merge_ops.checkpoints.checkpoint import Checkpoint, Stored, TensorSource
-from merge_ops.checkpoints.header import ITEM_SIZES, TensorEntry
+from merge_ops.checkpoints.checkpoint import Checkpoint, Stored, TensorSource, unstored_entry
+from merge_ops.checkpoints.header import TensorEntry
 from merge_ops.checkpoints.names.ties import find_source
 from merge_ops.errors import Caution, CompatibilityError, Fault
 from merge_ops.plans.derived.moe_fit import MoeFit, fit_of
@@ -94,8 +94,7 @@ def _entry(base: Checkpoint, name: str, source: TensorSource) -> TensorEntry:
     """The header's entry of a tensor; only the base's own ones are read by it."""
     if _is_own(base, name, source):
         return base.tensors[name]
-    count = int(np.prod(source.shape, dtype=np.int64))
-    return TensorEntry(source.dtype, source.shape, "", 0, count * ITEM_SIZES[source.dtype])
+    return unstored_entry(source)
 
 
 def _dtype(base: Checkpoint) -> str:
