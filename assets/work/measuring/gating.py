@@ -6,12 +6,13 @@ What is kept is checked when it is read; what is damaged is measured again.
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from assets.work.measuring.asking_child import TOKENIZER_SECONDS, ask_child
+from assets.work.measuring.kept_numbers import file_of, remove_oldest, unless_damaged
+from assets.work.measuring.model_child import Base, Running, ask_model
 from merge_ops.calibration import embed_gates, gate_key, read_gates, write_gates
 
 if TYPE_CHECKING:
@@ -21,31 +22,12 @@ if TYPE_CHECKING:
     from merge_ops.checkpoints import Checkpoint
     from merge_ops.progress import Progress
 
-MOST_KEPT = 64
-"""Files of gates that are kept, the last measured; each has some megabytes."""
 WAY_OUT = (
     "Where it is out of memory: measure on a machine with more, or write shorter prompts; gates of"
     " mode cheap_embed need no model that runs"
 )
 _MODULE = "eval_ops.running.mixtures.gates_child"
 _TOKENS = "eval_ops.running.prompt_tokens"
-
-
-@dataclass(frozen=True)
-class Base:
-    """A base is the folder whose model is run, what messages call it, and its content's digest."""
-
-    folder: Path
-    called: str
-    digest: str
-
-
-@dataclass(frozen=True)
-class Running:
-    """How a base is run: on a device (`cpu`, `cuda[:n]`), by so many threads (0: torch's)."""
-
-    device: str = "cpu"
-    threads: int = 0
 
 
 @dataclass(frozen=True)
@@ -81,8 +63,8 @@ def gates_of(
     mode = _named_once(mode)
     check_prompts(prompts, mode)
     key = key_of_gates(base, prompts, mode)
-    kept = (cache or Path.home() / ".cache" / "ronghe" / "gates") / f"{key}.safetensors"
-    known = _read(kept, key, len(prompts))
+    kept = file_of("gates", key, cache)
+    known = unless_damaged(lambda: read_gates(kept, experts=len(prompts), key=key))
     if known is not None:
         return Measured(known, mode, key, True)
     asked = {
@@ -90,7 +72,8 @@ def gates_of(
         "mode": mode,
         "prompts": _as_json(prompts),
     }
-    answer = _ask(base, asked, running, progress, f"measures gates on {base.called}")
+    doing = f"measures gates on {base.called}"
+    answer = ask_model(_MODULE, base, asked, running, doing, WAY_OUT, progress)
     from eval_ops.running.mixtures.gates import unpacked
 
     measured = Measured(dict(enumerate(map(unpacked, answer["gates"]))), mode, key, False)
@@ -154,7 +137,8 @@ def routes_of(
         "gates": [packed(gates[layer]) for layer in sorted(gates)],
         "experts_per_token": experts_per_token,
     }
-    answer = _ask(base, asked, running, progress, f"routes prompts through {base.called}")
+    doing = f"routes prompts through {base.called}"
+    answer = ask_model(_MODULE, base, asked, running, doing, WAY_OUT, progress)
     return np.stack([unpacked(each) for each in answer["shares"]]).astype(np.float64)
 
 
@@ -162,51 +146,3 @@ def _as_json(prompts: Sequence[tuple[Sequence[str], Sequence[str]]]) -> list[dic
     return [
         {"positive": list(positive), "negative": list(negative)} for positive, negative in prompts
     ]
-
-
-def _ask(
-    base: Base,
-    request: Mapping[str, Any],
-    running: Running,
-    progress: "Progress | None",
-    doing: str,
-) -> dict[str, Any]:
-    def tell(told: object) -> None:
-        if progress is not None and isinstance(told, list):
-            progress(*told)
-
-    how = {
-        "device": running.device,
-        "threads": running.threads,
-        "tokenizer_seconds": TOKENIZER_SECONDS,
-    }
-    return ask_child(
-        _MODULE,
-        base.folder,
-        {**request, **how},
-        doing,
-        cuda=running.device != "cpu",
-        tell=tell,
-        shown=base.called,
-        way_out=WAY_OUT,
-    )
-
-
-def _read(path: Path, key: str, experts: int) -> "Mapping[int, NDArray[np.float32]] | None":
-    """Gates that are kept; None where there are none, or they are damaged."""
-    from merge_ops.errors import CheckpointError, StatisticsError
-
-    try:
-        return read_gates(path, experts=experts, key=key)
-    except (CheckpointError, StatisticsError):
-        return None
-
-
-def remove_oldest(folder: Path) -> None:
-    """Remove all but the last MOST_KEPT files of a folder; another process may do the same."""
-    ages: list[tuple[int, Path]] = []
-    for path in folder.glob("*.safetensors"):
-        with suppress(FileNotFoundError):
-            ages.append((path.stat().st_mtime_ns, path))
-    for _, path in sorted(ages, reverse=True)[MOST_KEPT:]:
-        path.unlink(missing_ok=True)

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from assets.work.measuring.asking_child import TOKENIZER_SECONDS, ask_child
-from assets.work.measuring.gating import Base, Running, remove_oldest
+from assets.work.measuring.kept_numbers import file_of, remove_oldest, unless_damaged
+from assets.work.measuring.model_child import Base, Running, ask_model
 from merge_ops.calibration.moe_statistics import (
     LayerStatistics,
     MoeStatistics,
@@ -41,37 +41,20 @@ def moe_statistics_of(
 
     check_texts(texts)
     key = key_of_statistics(model, texts)
-    folder = cache or Path.home() / ".cache" / "ronghe" / "moe-statistics"
-    kept = folder / f"{key}.safetensors"
-    known = _read(kept, key)
+    kept = file_of("moe-statistics", key, cache)
+    known = unless_damaged(lambda: read_moe_statistics(kept, key))
     if known is not None:
         return known, True
 
-    def tell(told: object) -> None:
-        if progress is not None and isinstance(told, list):
-            progress(*told)
-
-    answer = ask_child(
-        _MODULE,
-        model.folder,
-        {
-            "texts": list(texts),
-            "device": running.device,
-            "threads": running.threads,
-            "tokenizer_seconds": TOKENIZER_SECONDS,
-        },
-        f"measures the moe_experts of {model.called}",
-        cuda=running.device != "cpu",
-        tell=tell,
-        shown=model.called,
-        way_out=WAY_OUT,
-    )
+    doing = f"measures the moe_experts of {model.called}"
+    asked = {"texts": list(texts)}
+    answer = ask_model(_MODULE, model, asked, running, doing, WAY_OUT, progress)
     layers = {
         layer: LayerStatistics(**arrays) for layer, arrays in unpacked(answer["layers"]).items()
     }
     measured = MoeStatistics(layers, model.digest, key, int(answer["total"]), int(answer["chosen"]))
     write_moe_statistics(kept, measured)
-    remove_oldest(folder)
+    remove_oldest(kept.parent)
     return measured, False
 
 
@@ -80,13 +63,3 @@ def key_of_statistics(model: Base, texts: Sequence[str]) -> str:
     from eval_ops.running.mixtures.gates import tokenizer_digest
 
     return moe_key(model.digest, tokenizer_digest(model.folder), texts)
-
-
-def _read(path: Path, key: str) -> MoeStatistics | None:
-    """Statistics that are kept; None where there are none, or they are damaged."""
-    from merge_ops.errors import CheckpointError, StatisticsError
-
-    try:
-        return read_moe_statistics(path, key)
-    except (CheckpointError, StatisticsError):
-        return None

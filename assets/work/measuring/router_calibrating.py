@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import blake3
 
-from assets.work.measuring.asking_child import TOKENIZER_SECONDS, ask_child
-from assets.work.measuring.gating import Base, Running, remove_oldest
+from assets.work.measuring.kept_numbers import file_of, remove_oldest, unless_damaged
+from assets.work.measuring.model_child import Base, Running, ask_model
 from merge_ops.calibration import FITTED, gates_digest, read_gates, write_gates
 
 if TYPE_CHECKING:
@@ -103,12 +103,9 @@ def calibration_of(
 
 def known_rows(calibration: Calibration, cache: Path | None = None) -> Fitted | None:
     """Return rows that were fitted on this machine before; None where there are none."""
-    from merge_ops.errors import CheckpointError, StatisticsError
-
-    try:
-        return Fitted(read_gates(_kept(calibration, cache), key=calibration.key))
-    except (CheckpointError, StatisticsError):
-        return None
+    path = _kept(calibration, cache)
+    rows = unless_damaged(lambda: read_gates(path, key=calibration.key))
+    return None if rows is None else Fitted(rows)
 
 
 def keep_rows(calibration: Calibration, fitted: Fitted, cache: Path | None = None) -> None:
@@ -119,8 +116,7 @@ def keep_rows(calibration: Calibration, fitted: Fitted, cache: Path | None = Non
 
 
 def _kept(calibration: Calibration, cache: Path | None) -> Path:
-    folder = cache or Path.home() / ".cache" / "ronghe" / "gates"
-    return folder / f"{calibration.key}.safetensors"
+    return file_of("gates", calibration.key, cache)
 
 
 def fitted_rows(
@@ -135,10 +131,6 @@ def fitted_rows(
     """
     from eval_ops.running.mixtures.gates import packed, unpacked
 
-    def tell(told: object) -> None:
-        if progress is not None and isinstance(told, list):
-            progress(*told)
-
     asked: dict[str, Any] = {
         "sources": [
             {"texts": list(texts), "rows": {str(at): packed(each) for at, each in rows.items()}}
@@ -146,19 +138,8 @@ def fitted_rows(
         ],
         "groups": calibration.groups
         and {str(layer): each for layer, each in calibration.groups.items()},
-        "device": running.device,
-        "threads": running.threads,
-        "tokenizer_seconds": TOKENIZER_SECONDS,
     }
-    answer = ask_child(
-        _MODULE,
-        model.folder,
-        asked,
-        f"fits the routers of {model.called}",
-        cuda=running.device != "cpu",
-        tell=tell,
-        shown=model.called,
-        way_out=WAY_OUT,
-    )
+    doing = f"fits the routers of {model.called}"
+    answer = ask_model(_MODULE, model, asked, running, doing, WAY_OUT, progress)
     rows = {int(layer): unpacked(each) for layer, each in answer["rows"].items()}
     return Fitted(dict(sorted(rows.items())), float(answer["before"]), float(answer["after"]))

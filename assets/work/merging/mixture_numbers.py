@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from assets.work.measuring.gating import Base, Running
+    from assets.work.measuring.model_child import Base, Running
     from assets.work.measuring.router_calibrating import Calibration
     from merge_ops.calibration.moe_statistics import MoeStatistics
     from merge_ops.checkpoints import Checkpoint
@@ -89,7 +89,7 @@ def _gates(
 
 def _stored(store: "ArtifactStore", recipe: "Recipe", where: str, model: "Checkpoint") -> "Base":
     """A model of the store as a folder that is run."""
-    from assets.work.measuring.gating import Base
+    from assets.work.measuring.model_child import Base
 
     if model.made_of or model.digest is None:
         problem = "is an adapter on a base, and gates are measured on one model; merge the two in"
@@ -99,7 +99,7 @@ def _stored(store: "ArtifactStore", recipe: "Recipe", where: str, model: "Checkp
 
 
 def _running(settings: "StreamSettings") -> "Running":
-    from assets.work.measuring.gating import Running
+    from assets.work.measuring.model_child import Running
     from merge_ops.stream import choose_device
 
     return Running(choose_device(settings.device), settings.threads)
@@ -153,7 +153,7 @@ class _Measuring:
 
     def _fit(self, plan: "Plan", calibration: "Calibration") -> "Gates":
         """Write what is merged without the fit into a folder that goes, and fit on that."""
-        from assets.work.measuring.gating import Base
+        from assets.work.measuring.model_child import Base
         from assets.work.measuring.router_calibrating import fitted_rows
         from merge_ops.checkpoints import FolderSink
         from merge_ops.children import OwnFolder

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rich.console import Console
 
-    from assets.work.measuring.gating import Base, Running
+    from assets.work.measuring.model_child import Base, Running
     from merge_ops.calibration.moe_statistics import MoeStatistics
     from merge_ops.checkpoints import ByteSource, Checkpoint
     from merge_ops.plans import Plan
@@ -102,7 +102,7 @@ class MeasuredNumbers:
 
     def _routers(self, recipe: "Recipe") -> None:
         """Fit a recipe's routers on what it merges without that, if they were not fitted before."""
-        from assets.work.measuring.gating import Base
+        from assets.work.measuring.model_child import Base
         from assets.work.measuring.router_calibrating import (
             calibration_of,
             fitted_rows,
@@ -130,7 +130,7 @@ class MeasuredNumbers:
 
     def _model(self, recipe: "Recipe", name: str) -> "Base":
         """The model of a recipe that is measured; the result of an earlier document is written."""
-        from assets.work.measuring.gating import Base
+        from assets.work.measuring.model_child import Base
         from orchestration.commands.mixtures.gates_command import base_of
 
         if all(each.name != name for each in self.steps.earlier):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assets.work.measuring.gating import Base
+from assets.work.measuring.model_child import Base
 from assets.work.measuring.moe_measuring import moe_statistics_of
 from merge_ops.calibration.moe_statistics import MoeStatistics, write_moe_statistics
 from merge_ops.calibration.texts import read_texts

@@ -160,8 +160,7 @@ def test_routers_are_fitted_and_moe_experts_measured_on_texts_of_the_catalog(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("nothing is measured twice")
 
-    monkeypatch.setattr("assets.work.measuring.router_calibrating.ask_child", refuse)
-    monkeypatch.setattr("assets.work.measuring.moe_measuring.ask_child", refuse)
+    monkeypatch.setattr("assets.work.measuring.model_child.ask_child", refuse)
     make("smaller/merged_checkpoint", "default|e1+e2")
     graph = definitions.resolve_asset_graph()
     steps = [dg.AssetKey(["smaller", "step", name]) for name in ("one", "two", "both")]

@@ -10,7 +10,8 @@ import torch
 from torch.distributed import checkpoint
 
 from assets.work.measuring import gating
-from assets.work.measuring.gating import Base, Measured, Running
+from assets.work.measuring.gating import Measured
+from assets.work.measuring.model_child import Base, Running
 from assets.work.merging.mixture_numbers import numbers_of_mixture
 from assets.work.upstream.entries import TrainingRun, UpstreamModel, run_and_step, step_name
 from assets.work.upstream.pulling import open_models, pull_model

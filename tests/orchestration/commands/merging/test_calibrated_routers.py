@@ -65,7 +65,7 @@ def test_only_routers_change_and_are_fitted_once(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("nothing is fitted twice")
 
-    monkeypatch.setattr("assets.work.measuring.router_calibrating.ask_child", refuse)
+    monkeypatch.setattr("assets.work.measuring.model_child.ask_child", refuse)
     again = load_file(_merge(tmp_path, _two(root), "again") / "model.safetensors")
     assert all(torch.equal(made[name], each) for name, each in again.items())
     with pytest.raises(AssertionError, match="twice"):  # other texts are other rows

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from assets.work.measuring import gating
-from assets.work.measuring.gating import Running, gates_of, routes_of
+from assets.work.measuring import kept_numbers
+from assets.work.measuring.gating import gates_of, routes_of
+from assets.work.measuring.model_child import Running
 from eval_ops.errors import CheckpointLoadError, PromptsError
 from eval_ops.running.mixtures.gates import measure_gates
 from merge_ops.calibration import Prompts, read_gates, write_gates
@@ -84,12 +85,12 @@ def test_gates_are_measured_in_the_child_and_kept(place: Path) -> None:
 
 
 def test_the_last_measured_files_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gating, "MOST_KEPT", 2)
+    monkeypatch.setattr(kept_numbers, "MOST_KEPT", 2)
     for number in range(4):
         path = tmp_path / f"{number}.safetensors"
         write_gates(path, {0: np.ones((1, 2), np.float32)}, {"mode": "hidden", "key": "k"})
         os.utime(path, ns=(0, number))
-    gating.remove_oldest(tmp_path)
+    kept_numbers.remove_oldest(tmp_path)
     assert sorted(path.name for path in tmp_path.glob("*.safetensors")) == [
         "2.safetensors",
         "3.safetensors",
