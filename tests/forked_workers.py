@@ -204,7 +204,9 @@ def _become_worker(run: Run, number: int, sender: Connection, first: list[int]) 
         _own_folder(run.factory, number)
         plugins = config.pluginmanager
         plugins.unregister(name="terminalreporter")
-        plugins.register(Sender(config, sender))
+        own = Sender(config, sender)
+        plugins.register(own)
+        own.registered = True
         try:
             _work(run, sender, first)
         finally:
@@ -261,6 +263,9 @@ class Sender:
 
     def __init__(self, config: pytest.Config, sender: Connection) -> None:
         self.config, self.sender = config, sender
+        self.registered = False
+        """pytest tells a new plugin of all warnings that were there before: the first process knows
+        them, of workers too where this is a fork that takes over from one that died."""
 
     def pytest_runtest_logstart(self, nodeid: str, location: Sequence[Any]) -> None:
         """A test begins."""
@@ -279,6 +284,8 @@ class Sender:
         self, warning_message: warnings.WarningMessage, when: str, nodeid: str, location: Any
     ) -> None:
         """A warning is shown at the end."""
+        if not self.registered:
+            return
         found, where = warning_message, {"when": when, "nodeid": nodeid, "location": location}
         said = (str(found.message), found.category, found.filename, found.lineno)
         self.sender.send(("warning", (*said, where)))

@@ -17,6 +17,7 @@ def test_dies(): os._exit(9)
 def test_after_that(): pass
 @pytest.mark.filterwarnings("default")
 def test_warns(): warnings.warn("look out")
+def test_dies_too(): os._exit(9)
 @pytest.mark.skip
 def test_skipped(): pass
 @pytest.fixture(scope="module")
@@ -42,8 +43,8 @@ def run(folder: Path, *options: str) -> tuple[int, str]:
 def test_every_test_is_run_once_and_told_of(tmp_path: Path) -> None:
     status, said = run(tmp_path, "--override-ini=addopts=", f"--junitxml={tmp_path}/found.xml")
     assert status == 1
-    assert "4 failed, 8 passed, 2 skipped, 2 warnings, 2 errors" in said
-    assert len(re.findall(r"worker \d ended with status 9 in this test\n", said)) >= 2
+    assert "6 failed, 8 passed, 2 skipped, 2 warnings, 2 errors" in said
+    assert len(re.findall(r"worker \d ended with status 9 in this test\n", said)) >= 4
     for each in ("what it printed", "look out", "at the end of the file"):
         assert said.count(each) >= 2, each
     named = re.findall(r'<testcase [^>]*name="(\w+)"', (tmp_path / "found.xml").read_text())
