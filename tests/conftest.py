@@ -14,6 +14,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
+    import subprocess
+
     from resources.store.artifact_store import ArtifactStore
     from tests.servers.storage_servers import S3Server
 
@@ -48,6 +50,8 @@ settings.register_profile(
 )
 settings.load_profile("any machine")
 
+TEMPLATE: list["subprocess.Popen[bytes]"] = []
+
 LONGEST = (
     "test_web_and_daemon.py", "test_team.py", "test_ray.py", "test_refresh.py",
     "test_broken_parts.py", "test_wheel.py", "test_hostile.py", "test_same_digest.py",
@@ -62,6 +66,20 @@ LONGEST = (
     "test_folder_fuzz.py",
 )  # fmt: skip
 """The longest files go first, so that no worker is left alone with one at the end."""
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Start what many tests wait for, while one process collects them and other cores are idle."""
+    if session.config.option.workers > 1 and not session.config.option.collectonly:
+        from tests.child_forks import begin_template
+
+        TEMPLATE.append(begin_template())
+
+
+def pytest_collection_finish() -> None:
+    """Wait for it: a process that is not collected is a warning."""
+    while TEMPLATE:
+        TEMPLATE.pop().wait()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
