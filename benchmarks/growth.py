@@ -30,7 +30,9 @@ from pathlib import Path
 from benchmarks.rigs.contest import markdown, parser_for, save, say, work_folder
 from benchmarks.rigs.processes import ROOT, RunFailedError, measure
 
-WORK = ROOT / "benchmarks" / "rigs" / "growth_work.py"
+RIGS = ROOT / "benchmarks" / "rigs"
+TENSORS = "tensors"
+"""How a row is prepared that has a program of its own for it."""
 COLUMNS = ("row", "size", "checkout", "wall s", "CPU s", "work s", "of it CPU", "peak MiB", "told")
 
 
@@ -60,11 +62,9 @@ ROWS = {
     "champions": GrowthRow("recipes of 200 points", 2, 50, "prepare_champions", "champions"),
     "leaderboard": GrowthRow("experts in pairs", 8, 100, "prepare_leaderboard", "leaderboard"),
     "picture": GrowthRow("experts", 40, 150, None, "picture"),
-    "plan": GrowthRow("tensors", 2000, 100_000, "prepare_tensors", "", ("plan", "recipe.yaml")),
-    "merge": GrowthRow(
-        "tensors", 2000, 100_000, "prepare_tensors", "", ("merge", "recipe.yaml", "out")
-    ),
-    "inspect": GrowthRow("tensors", 2000, 100_000, "prepare_tensors", "", ("inspect", "base")),
+    "plan": GrowthRow("tensors", 2000, 100_000, TENSORS, "", ("plan", "recipe.yaml")),
+    "merge": GrowthRow("tensors", 2000, 100_000, TENSORS, "", ("merge", "recipe.yaml", "out")),
+    "inspect": GrowthRow("tensors", 2000, 100_000, TENSORS, "", ("inspect", "base")),
     "lineage": GrowthRow("partitions", 200, 10_000, "prepare_ancestry", "lineage"),
     "impact": GrowthRow("partitions", 200, 10_000, "prepare_ancestry", "impact"),
     "ls": GrowthRow("partitions", 200, 10_000, "prepare_ancestry", "ls"),
@@ -73,8 +73,11 @@ ROWS = {
 
 
 def python_of(checkout: Path, *arguments: str) -> list[str]:
-    """The command of growth_work.py in a checkout, which finds that checkout's packages alone."""
-    return [str(checkout / ".venv/bin/python"), "-P", str(WORK), *arguments]
+    """The command of a rig in a checkout, which finds that checkout's packages alone."""
+    program = RIGS / "growth_work.py"
+    if arguments[0] == TENSORS:
+        program, arguments = RIGS / "growth_tensors.py", arguments[1:]
+    return [str(checkout / ".venv/bin/python"), "-P", str(program), *arguments]
 
 
 def run_row(

@@ -24,6 +24,7 @@ from assets.frame.dagster_internals import (
 )
 from assets.work import names
 from orchestration.holding import Parts, busy_parts, what_may_run
+from orchestration.refreshing.conditions import parts_of
 from orchestration.run_plans import plan_runs
 
 SENSOR = "refresh_what_changed"
@@ -72,7 +73,7 @@ class RefreshSensor(dg.AutomationConditionSensorDefinition):
             logger=context.log,
         )
         results, subsets = tick._evaluator.evaluate()
-        wanted = {each.key: _parts(each) for each in subsets if isinstance(each.key, dg.AssetKey)}
+        wanted = {each.key: parts_of(each) for each in subsets if isinstance(each.key, dg.AssetKey)}
         asked = what_may_run(graph, wanted, busy) if wanted else {}
         asked |= {key: {None} for key in waited if graph.has(key)}
         requests, joined = run_requests(graph, asked)
@@ -120,13 +121,6 @@ def run_requests(
 
 def _is_merged(key: dg.AssetKey) -> bool:
     return len(key.path) > 1 and key.path[-1] == names.MERGED_CHECKPOINT
-
-
-def _parts(subset: Any) -> set[str | None]:
-    """The partitions of one asset that its condition asks for."""
-    if not subset.is_partitioned:
-        return {None}
-    return {str(each) for each in subset.expensively_compute_partition_keys()}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -189,9 +189,26 @@ def _tells(pipe: int, timeout: float | None) -> bool:
     return bool(watched.poll(None if timeout is None else timeout * 1000))
 
 
+def forking_environment() -> dict[str, str]:
+    """Variables with which a Python of ours that tests start has forked children, too.
+
+    For tests of what processes do that must be real, and not of how they start children.
+    """
+    paths = [str(limited_child.ROOT), str(Path(__file__).with_name("forking"))]
+    known = (OWNER, "OMP_NUM_THREADS")
+    passed = {name: os.environ[name] for name in known if name in os.environ}
+    return {**passed, "PYTHONPATH": os.pathsep.join(paths)}
+
+
 def fork_children() -> None:
     """Have this process, and those forked from it, fork their limited children."""
     limited_child.start_program = forked_program
+
+
+def begin_template() -> subprocess.Popen[bytes]:
+    """Start the template that most children are forks of, beside other work; ends when it is up."""
+    root = str(limited_child.ROOT)
+    return subprocess.Popen([sys.executable, "-m", "tests.child_forks"], cwd=root)
 
 
 @contextmanager
@@ -202,3 +219,8 @@ def started_children() -> Iterator[None]:
         yield
     finally:
         limited_child.start_program = forked
+
+
+if __name__ == "__main__":
+    known = limited_child._environment(Path("/nonexistent"), cuda=False)
+    Template(sys.executable, IMPORTS, HIDDEN, _of_arithmetic(known)).socket()

@@ -14,6 +14,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
+    import subprocess
+
     from resources.store.artifact_store import ArtifactStore
     from tests.servers.storage_servers import S3Server
 
@@ -48,20 +50,41 @@ settings.register_profile(
 )
 settings.load_profile("any machine")
 
+TEMPLATE: list["subprocess.Popen[bytes]"] = []
+
 LONGEST = (
-    "test_web_and_daemon.py", "test_team.py", "test_ray.py", "test_refresh.py",
-    "test_broken_parts.py", "test_wheel.py", "test_hostile.py", "test_same_digest.py",
-    "test_daemon_sensor.py", "test_reuse_of_tensors.py", "test_quickstart.py",
-    "test_against_mergekit.py", "test_contract.py", "test_recipes_of_steps.py", "test_repair.py",
-    "test_two_catalogs.py", "test_kill.py", "test_one_digest_one_file.py",
+    "test_web_and_daemon.py", "test_refresh.py", "test_broken_parts.py", "test_team.py",
+    "test_hostile.py", "test_contract.py", "test_ray.py", "test_wheel.py",
+    "test_one_digest_one_file.py", "test_against_mergekit.py", "test_quickstart.py",
+    "test_kill.py", "test_same_digest.py", "test_recipes_of_steps.py", "test_repair.py",
+    "test_tied_forms.py", "test_arrays.py", "test_two_catalogs.py", "test_harness.py",
+    "test_dare_against_mergekit.py", "test_killed_batch.py", "test_mutants.py",
+    "test_commands.py", "test_adapter_experts.py", "test_browser.py", "test_later_scores.py",
+    "test_architectures.py", "test_daemon_sensor.py", "test_against_mergekit_moe.py",
+    "test_architectures_with_adapters.py", "test_faulty_store.py", "test_reuse_of_tensors.py",
     "test_model_references.py", "test_places_of_models.py",
-    "test_image_adapters_against_diffusers.py",
-    "test_adapters_against_peft.py", "test_merge_checks.py", "test_expected_tensors.py",
-    "test_architectures_with_adapters.py", "test_faulty_store.py", "test_packed_experts.py",
-    "test_harness.py", "test_resume.py", "test_architectures.py", "test_tied_forms.py",
+    "test_image_adapters_against_diffusers.py", "test_adapters_against_peft.py",
+    "test_merge_checks.py", "test_expected_tensors.py", "test_packed_experts.py", "test_resume.py",
     "test_folder_fuzz.py",
 )  # fmt: skip
-"""The longest files go first, so that no worker is left alone with one at the end."""
+"""The longest files go first, so that no worker is left alone with one at the end.
+
+Those that wait for daemons and servers, and those that only compute, take turns.
+"""
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Start what many tests wait for, while one process collects them and other cores are idle."""
+    if session.config.option.workers > 1 and not session.config.option.collectonly:
+        from tests.child_forks import begin_template
+
+        TEMPLATE.append(begin_template())
+
+
+def pytest_collection_finish() -> None:
+    """Wait for it: a process that is not collected is a warning."""
+    while TEMPLATE:
+        TEMPLATE.pop().wait()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -11,6 +11,7 @@ Dagster changes them without notice, so its version is pinned. Each stands here 
   finds a grid's partitions by.
 - DagsterSqliteStorage and SqliteEventLogStorage (with INDEX_SHARD, the database of all runs, and
   ConfigurableClassData) are what a refresh keeps open, where Dagster opens them for each event.
+- AutomationConditionEvaluator is what a refresh asks the conditions by.
 - AutomationTickEvaluationContext, cursor_from_text and cursor_to_text are what Dagster's own sensor
   evaluates conditions by; ours plans other runs.
 - InstanceRef opens an instance with settings that hold for one process alone.
@@ -29,6 +30,9 @@ from dagster._core.definitions.asset_daemon_cursor import AssetDaemonCursor
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.definitions.automation_tick_evaluation_context import (
     AutomationTickEvaluationContext,
+)
+from dagster._core.definitions.declarative_automation.automation_condition_evaluator import (
+    AutomationConditionEvaluator,
 )
 from dagster._core.definitions.partitions.utils.multi import (
     MultiPartitionKey,
@@ -64,6 +68,7 @@ __all__ = [
     "AssetCheckTarget",
     "AssetDaemonCursor",
     "AssetGraph",
+    "AutomationConditionEvaluator",
     "AutomationTickEvaluationContext",
     "ConfigurableClassData",
     "DagsterSqliteStorage",

@@ -19,6 +19,7 @@ from orchestration.automation import OBSERVE_JOB, UPSTREAM
 from orchestration.catalogs.catalog_name import named_settings
 from orchestration.definitions import build_definitions
 from orchestration.holding import live_partitions
+from orchestration.refreshing.conditions import ask
 from orchestration.refreshing.failed_steps import failures_of, found_by_checks, is_fault
 from orchestration.refreshing.lock import only_refresh, run_tags
 from orchestration.refreshing.log import RunLog
@@ -163,17 +164,10 @@ class _Refresh:
         self.progress.expect(waiting)
         pending.add(self._lost())
         for _ in range(MOST_LOOKS):
-            result = dg.evaluate_automation_conditions(
-                defs=self._definitions,
-                instance=self._instance,
-                cursor=cursor,
-                asset_selection=dg.AssetSelection.all(),  # as the daemon's sensor does
-            )
-            cursor = result.cursor
-            keys = self._graph.materializable_asset_keys
-            requested = {key: result.get_requested_partitions(key) for key in keys}
-            pending.add(requested)
-            self.progress.expect(requested)
+            asked = ask(self._instance, self._graph, cursor)
+            cursor = asked.cursor
+            pending.add(asked.partitions)
+            self.progress.expect(asked.partitions)
             plans = list(pending.ready())
             save(self._instance, cursor, pending.waiting)
             for plan in plans:
@@ -189,14 +183,9 @@ class _Refresh:
         pending = Pending(self._graph)
         pending.add(load_waiting(self._instance, self._graph))
         pending.add(self._lost())
-        result = dg.evaluate_automation_conditions(
-            defs=self._definitions,
-            instance=self._instance,
-            cursor=load_cursor(self._instance),  # which is not moved on: nothing is made
-            asset_selection=dg.AssetSelection.all(),
-        )
-        keys = self._graph.materializable_asset_keys
-        pending.add({key: result.get_requested_partitions(key) for key in keys})
+        # What was seen is not moved on: nothing is made.
+        asked = ask(self._instance, self._graph, load_cursor(self._instance))
+        pending.add(asked.partitions)
         return look(self._instance, self._graph, pending.waiting), self._report
 
     def _stand(self, pending: Pending) -> None:

@@ -10,13 +10,6 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from assets.frame.dagster_internals import (
-    AssetDaemonCursor,
-    DeserializationError,
-    deserialize_value,
-    serialize_value,
-)
-
 if TYPE_CHECKING:
     from assets.frame.dagster_internals import AssetGraph
 
@@ -24,13 +17,9 @@ CURSOR, WAITING = "ronghe.refresh.cursor", "ronghe.refresh.waiting"
 Wanted = Mapping[dg.AssetKey, Iterable[str | None]]
 
 
-def load_cursor(instance: dg.DagsterInstance) -> AssetDaemonCursor | None:
-    """Load what the conditions saw last; None at first, or after a change of format."""
-    values = instance.daemon_cursor_storage.get_cursor_values({CURSOR})
-    try:
-        return deserialize_value(values[CURSOR], AssetDaemonCursor) if values else None
-    except (DeserializationError, ValueError):  # written by another release of Dagster
-        return None
+def load_cursor(instance: dg.DagsterInstance) -> str | None:
+    """Load what the conditions saw last, as text; None at first."""
+    return instance.daemon_cursor_storage.get_cursor_values({CURSOR}).get(CURSOR)
 
 
 def load_waiting(
@@ -52,9 +41,9 @@ def load_waiting(
     return waiting
 
 
-def save(instance: dg.DagsterInstance, cursor: AssetDaemonCursor, waiting: Wanted) -> None:
+def save(instance: dg.DagsterInstance, cursor: str, waiting: Wanted) -> None:
     """Remember both, in one write."""
-    values = {CURSOR: serialize_value(cursor), WAITING: _written(waiting)}
+    values = {CURSOR: cursor, WAITING: _written(waiting)}
     instance.daemon_cursor_storage.set_cursor_values(values)
 
 

@@ -17,7 +17,7 @@ from merge_ops.jobs.assembly import merge
 from merge_ops.plans.planning import plan_merge
 from merge_ops.recipes.reading import parse_recipe
 from merge_ops.stream.stream import StreamSettings
-from tests.merges.merging import ROOT
+from tests.child_forks import forking_environment
 from tests.models.checkpoint_factory import QWEN2, Shape, write_family
 from tests.oracle.peers.oracle_environment import write_config
 from tests.servers.waiting import HANG_SECONDS
@@ -164,7 +164,7 @@ print(json.dumps(digests))
         (tmp_path / seed).mkdir()
         done = subprocess.run(
             [sys.executable, "-c", code, str(tmp_path), seed, *METHODS],
-            env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)},
+            env=os.environ | forking_environment() | {"PYTHONHASHSEED": seed},
             capture_output=True,
             text=True,
             timeout=HANG_SECONDS,

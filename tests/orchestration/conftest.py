@@ -4,12 +4,15 @@ import functools
 import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import pytest
 from sqlalchemy import create_engine
 from sqlalchemy.pool import StaticPool
+
+if TYPE_CHECKING:
+    from tests.orchestration.projects.brought_up import ProjectsBroughtUp
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +39,14 @@ def _keep_open(instance: dg.DagsterInstance) -> None:
     events._engine = create_engine(
         events._engine.url, poolclass=StaticPool, connect_args={"check_same_thread": False}
     )
+
+
+@pytest.fixture(scope="session")
+def brought_up(tmp_path_factory: pytest.TempPathFactory) -> "ProjectsBroughtUp":
+    """Projects that were refreshed once."""
+    from tests.orchestration.projects.brought_up import ProjectsBroughtUp
+
+    return ProjectsBroughtUp(tmp_path_factory.mktemp("projects"))
 
 
 DRAWN: dict[bytes, bytes] = {}

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from resources.store.artifact_store import ArtifactStore
+from tests.child_forks import forking_environment
 from tests.merges.merging import ROOT
 from tests.models import checkpoint_factory as factory
 from tests.orchestration.projects.tiny_project import TASK_ARITHMETIC, make_project
@@ -24,7 +25,7 @@ def start(environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [sys.executable, "-c", REFRESH],
             cwd=ROOT,
-            env={**os.environ, **environment},
+            env={**os.environ, **forking_environment(), **environment},
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import dagster as dg
@@ -12,6 +12,7 @@ from assets.work.upstream.packed_models import stored_model
 from orchestration.refreshing.refresh import RefreshReport, open_instance, refresh
 from orchestration.refreshing.store_state import REMEMBERED
 from resources.store.artifact_store import ArtifactStore
+from tests.orchestration.projects.brought_up import ProjectsBroughtUp
 from tests.orchestration.projects.tiny_project import AVERAGE, TinyProject, make_project
 
 MERGED, POINT = "average/merged_checkpoint", "default|e1+e2"
@@ -20,24 +21,34 @@ PLAIN |= {"base_model": "base", "merge_method": "task_arithmetic", "experts": "a
 Ronghe = Callable[..., tuple[int, str]]
 
 
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TinyProject:
-    made = make_project(tmp_path, {"average": PLAIN}, experts=2)
+def make(root: Path) -> TinyProject:
+    made = make_project(root, {"average": PLAIN}, experts=2)
     path = made.catalog / "models.yaml"
     path.write_text(
         path.read_text(encoding="utf-8").replace("  name: e1", "  store: packed\n  name: e1"),
         encoding="utf-8",
     )
-    for name, value in made.environment.items():
-        monkeypatch.setenv(name, value)
     return made
 
 
+def commanded(project: TinyProject, monkeypatch: pytest.MonkeyPatch) -> TinyProject:
+    """The project, which commands of this process find."""
+    for name, value in project.environment.items():
+        monkeypatch.setenv(name, value)
+    return project
+
+
 @pytest.fixture
-def instance(project: TinyProject) -> Iterator[dg.DagsterInstance]:
-    """An instance that outlives the store."""
-    with dg.DagsterInstance.ephemeral() as kept:
-        yield kept
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TinyProject:
+    return commanded(make(tmp_path), monkeypatch)
+
+
+@pytest.fixture
+def refreshed(
+    brought_up: ProjectsBroughtUp, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> TinyProject:
+    """The project, up to date, on an instance that outlives its store."""
+    return commanded(brought_up.get(instance, "repaired", make)[0], monkeypatch)
 
 
 def rerun(report: RefreshReport) -> dict[str, set[str | None]]:
@@ -103,9 +114,9 @@ def test_a_lost_or_swapped_store_is_filled_again(
 
 
 def test_deleted_parts_are_made_again(
-    project: TinyProject, instance: dg.DagsterInstance, ronghe: Ronghe
+    refreshed: TinyProject, instance: dg.DagsterInstance, ronghe: Ronghe
 ) -> None:
-    refresh(instance, project.settings())
+    project = refreshed
     store, root = project.opened_store(), project.root / "store"
     before = contents(store)
     merged, expert = store.ref(MERGED, POINT), store.ref("model", "e2")
@@ -127,9 +138,9 @@ def test_deleted_parts_are_made_again(
 
 
 def test_cut_off_documents_are_faults_with_a_way_out(
-    project: TinyProject, instance: dg.DagsterInstance, ronghe: Ronghe
+    refreshed: TinyProject, instance: dg.DagsterInstance, ronghe: Ronghe
 ) -> None:
-    refresh(instance, project.settings())
+    project = refreshed
     store = project.opened_store()
     before = contents(store)
     expert = store.ref("model", "e2")
@@ -160,9 +171,9 @@ def test_cut_off_documents_are_faults_with_a_way_out(
 
 
 def test_a_rotten_packed_expert_and_what_was_made_from_it_are_made_again(
-    project: TinyProject, instance: dg.DagsterInstance, ronghe: Ronghe
+    refreshed: TinyProject, instance: dg.DagsterInstance, ronghe: Ronghe
 ) -> None:
-    refresh(instance, project.settings())
+    project = refreshed
     store = project.opened_store()
     before = contents(store)
     expert, merged = store.ref("model", "e1"), store.ref(MERGED, POINT)
@@ -192,9 +203,9 @@ def test_a_rotten_packed_expert_and_what_was_made_from_it_are_made_again(
 
 
 def test_a_packed_expert_whose_base_is_gone_is_no_sound_one(
-    project: TinyProject, instance: dg.DagsterInstance, ronghe: Ronghe
+    refreshed: TinyProject, instance: dg.DagsterInstance, ronghe: Ronghe
 ) -> None:
-    refresh(instance, project.settings())
+    project = refreshed
     store = project.opened_store()
     before, base = contents(store), store.ref("model", "base")
     assert base is not None
@@ -209,10 +220,10 @@ def test_a_packed_expert_whose_base_is_gone_is_no_sound_one(
 
 
 def test_a_wrong_merge_of_an_earlier_release_is_made_again_when_it_is_said(
-    project: TinyProject, instance: dg.DagsterInstance, ronghe: Ronghe
+    refreshed: TinyProject, instance: dg.DagsterInstance, ronghe: Ronghe
 ) -> None:
     """The base was repaired after it: nothing is rotten any more, and yet the merge is wrong."""
-    refresh(instance, project.settings())
+    project = refreshed
     store = project.opened_store()
     base, merged = store.ref("model", "base"), store.ref(MERGED, POINT)
     assert base is not None
@@ -235,9 +246,9 @@ def test_a_wrong_merge_of_an_earlier_release_is_made_again_when_it_is_said(
 
 
 def test_what_a_later_release_wrote_stays(
-    project: TinyProject, instance: dg.DagsterInstance, ronghe: Ronghe
+    refreshed: TinyProject, instance: dg.DagsterInstance, ronghe: Ronghe
 ) -> None:
-    refresh(instance, project.settings())
+    project = refreshed
     path = ref_file(project, "model", "e2")
     document = json.loads(path.read_bytes())
     path.write_text(json.dumps({**document, "format": 2}), encoding="utf-8")

@@ -15,8 +15,9 @@ from merge_ops.methods import METHODS
 from merge_ops.plans.planning import plan_merge
 from merge_ops.recipes.reading import parse_recipe
 from merge_ops.stream.device import may_be_cuda
+from tests.child_forks import forking_environment
 from tests.merges.arithmetics import LOOPS, TORCH, same_bits, streamed
-from tests.merges.merging import PROGRAM, ROOT
+from tests.merges.merging import PROGRAM
 from tests.merges.method_settings import apply, inputs, other_value, usual_parameters
 from tests.models import checkpoint_factory as factory
 
@@ -78,7 +79,7 @@ def test_whole_merges_are_the_same_files(name: str, family: factory.Family):
 def imported_modules(config: Path, out: Path) -> str:
     done = subprocess.run(
         [sys.executable, "-X", "importtime", *PROGRAM[1:], "merge", str(config), str(out)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=900,
+        env={**os.environ, **forking_environment()}, capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stderr

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.child_forks import forking_environment
 from tests.merges.merging import ROOT
 from tests.models import checkpoint_factory as factory
 
@@ -63,7 +64,8 @@ def test_plan_loads_nothing_that_it_does_not_need(recipe):
 
 
 def test_merge_without_torch_loads_nothing_that_it_does_not_need(recipe, tmp_path):
-    loaded = modules_of("merge", recipe, tmp_path / "out", "--device", "cpu")
+    where = tmp_path / "out"
+    loaded = modules_of("merge", recipe, where, "--device", "cpu", **forking_environment())
     assert loaded & {*HEAVY, "eval_ops"} == set()
     assert "merge_ops.stream.stream" in loaded
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.child_forks import forking_environment
 from tests.merges.merging import ROOT
 from tests.orchestration.projects.tiny_project import TinyProject
 from tests.servers.storage_servers import free_ports
@@ -148,7 +149,13 @@ def dagster_dev(project: TinyProject, home: Path) -> Iterator[DagsterDev]:
         process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env={**os.environ, **PATIENCE, **project.environment, "HOME": str(home)},
+            env={
+                **os.environ,
+                **forking_environment(),
+                **PATIENCE,
+                **project.environment,
+                "HOME": str(home),
+            },
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,

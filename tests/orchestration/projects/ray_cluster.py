@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.child_forks import forking_environment
 from tests.merges.merging import ROOT
 from tests.servers.storage_servers import free_ports
 from tests.servers.waiting import HANG_SECONDS
@@ -61,7 +62,7 @@ def ray_cluster(environment: Mapping[str, str], log: Path) -> Iterator[RayCluste
     temporary = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # sockets allow no longer path
     own = {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
+        **forking_environment(),
         "RAY_TMPDIR": temporary,
         "RAY_USAGE_STATS_ENABLED": "0",
     }

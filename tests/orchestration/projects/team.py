@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.child_forks import forking_environment
 from tests.merges.merging import ROOT
 from tests.orchestration.projects.dagster_dev import PATIENCE, DagsterDev
 from tests.orchestration.projects.tiny_project import TinyProject
@@ -31,8 +32,9 @@ class Team:
 
     def environment(self) -> dict[str, str]:
         """A bare environment, as a service manager gives it; the settings come from the file."""
-        kept = ("HOME", "LANG", "PYTHONPATH", "RONGHE_REQUIRE_BROWSER", "RONGHE_REQUIRE_POSTGRES")
-        return {name: os.environ[name] for name in kept if name in os.environ} | {"PATH": self.path}
+        kept = ("HOME", "LANG", "RONGHE_REQUIRE_BROWSER", "RONGHE_REQUIRE_POSTGRES")
+        passed = {name: os.environ[name] for name in kept if name in os.environ}
+        return {**passed, **forking_environment(), "PATH": self.path}
 
     def script(self, name: str, *arguments: str) -> list[str]:
         """The command line of one of the scripts."""

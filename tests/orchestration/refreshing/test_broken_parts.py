@@ -11,6 +11,7 @@ from orchestration.catalogs import load_catalog
 from orchestration.commands.refresh_command import by_cause
 from orchestration.refreshing.refresh import RefreshReport, refresh
 from resources.store.artifact_store import ArtifactStore
+from tests.orchestration.projects.brought_up import ProjectsBroughtUp
 from tests.orchestration.projects.tiny_project import (
     AVERAGE,
     TASK_ARITHMETIC,
@@ -46,10 +47,9 @@ def write_suite_of(project: TinyProject, name: str, benchmark: str) -> None:
 
 
 def test_a_broken_recipe_keeps_its_rows_and_is_merged_anew_when_it_is_mended(
-    tmp_path: Path, instance: dg.DagsterInstance
+    brought_up: ProjectsBroughtUp, instance: dg.DagsterInstance
 ) -> None:
-    project = make_project(tmp_path, {"average": PAIRS, "sums": SUMS}, experts=2)
-    assert refresh(instance, project.settings()).failures == []
+    project = brought_up.tiny(instance, {"average": PAIRS, "sums": SUMS}, experts=2)
     sums = "sums e1+e2 lambda=1.0"
     assert rows(project)[sums].get("stale") is None
 
@@ -127,10 +127,11 @@ def test_a_broken_model_keeps_its_expert_sets(tmp_path: Path, instance: dg.Dagst
     assert not any(row.get("stale") for row in rows(project).values())
 
 
-def test_a_damaged_ref_is_one_fault(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    project = make_project(tmp_path, {"average": PAIRS, "sums": SUMS}, experts=2)
-    assert refresh(instance, project.settings()).failures == []
-    (ref,) = (tmp_path / "store" / "refs").rglob("model_scores/colours/e1.json")
+def test_a_damaged_ref_is_one_fault(
+    brought_up: ProjectsBroughtUp, instance: dg.DagsterInstance
+) -> None:
+    project = brought_up.tiny(instance, {"average": PAIRS, "sums": SUMS}, experts=2)
+    (ref,) = (project.root / "store" / "refs").rglob("model_scores/colours/e1.json")
     ref.write_bytes(ref.read_bytes()[:40])
     project.retrain("e2", seed=5)
     report = refresh(instance, project.settings())

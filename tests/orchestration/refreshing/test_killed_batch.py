@@ -12,6 +12,7 @@ import pytest
 from assets.work.merging import merging
 from orchestration.refreshing.refresh import open_instance, refresh
 from resources.store.artifact_store import ArtifactStore
+from tests.child_forks import forking_environment
 from tests.merges.merging import ROOT
 from tests.orchestration.projects.tiny_project import AVERAGE, make_project
 
@@ -36,7 +37,7 @@ MERGED = "average/merged_checkpoint"
 def test_a_kill_in_the_middle_of_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     unscored = {key: value for key, value in AVERAGE.items() if key != "suite"}
     project = make_project(tmp_path, {"average": unscored})
-    environment = {**os.environ, **project.environment}
+    environment = {**os.environ, **forking_environment(), **project.environment}
     killed = subprocess.run(
         [sys.executable, "-c", KILLED], cwd=ROOT, env=environment, capture_output=True, check=False
     )

@@ -11,6 +11,7 @@ from orchestration.definitions import build_definitions
 from orchestration.refreshing.refresh import RefreshReport, refresh
 from resources.store.artifact_store import ArtifactStore
 from tests.models import checkpoint_factory as factory
+from tests.orchestration.projects.brought_up import ProjectsBroughtUp
 from tests.orchestration.projects.tiny_project import (
     AVERAGE,
     SLERP,
@@ -119,15 +120,14 @@ def test_the_whole_pipeline_on_each_kind_of_store(
 
 
 def test_what_is_in_the_store_is_neither_merged_nor_scored_again(
-    tmp_path: Path, instance: dg.DagsterInstance
+    brought_up: ProjectsBroughtUp, instance: dg.DagsterInstance
 ) -> None:
-    project = make_project(tmp_path, {"task_arithmetic": TASK_ARITHMETIC}, experts=2)
-    run(project, instance)
+    project = brought_up.tiny(instance, {"task_arithmetic": TASK_ARITHMETIC}, experts=2)
     store = ArtifactStore.open(project.store)
     kinds = ("model", "task_vector", "merge_plan", "checkpoint", "scores")
     before = {kind: store.digests(kind) for kind in kinds}
     assert (len(before["checkpoint"]), len(before["scores"])) == (2, 5)
-    attempts = sorted(path.name for path in (tmp_path / "store" / "attempts").iterdir())
+    attempts = sorted(path.name for path in (project.root / "store" / "attempts").iterdir())
 
     with dg.DagsterInstance.ephemeral() as another:  # knows nothing, so it materializes all again
         again = run(project, another)
@@ -137,14 +137,13 @@ def test_what_is_in_the_store_is_neither_merged_nor_scored_again(
                 assert materialization_metadata(another, asset, key)["memoized"] is True
         assert materialization_metadata(another, "model", "e1")["memoized"] is True
     assert {kind: store.digests(kind) for kind in kinds} == before
-    assert attempts == sorted(path.name for path in (tmp_path / "store" / "attempts").iterdir())
+    assert attempts == sorted(path.name for path in (project.root / "store" / "attempts").iterdir())
 
 
 def test_a_new_recipe_and_a_new_coefficient_run_and_nothing_else(
-    tmp_path: Path, instance: dg.DagsterInstance
+    brought_up: ProjectsBroughtUp, instance: dg.DagsterInstance
 ) -> None:
-    project = make_project(tmp_path, {"task_arithmetic": TASK_ARITHMETIC}, experts=2)
-    run(project, instance)
+    project = brought_up.tiny(instance, {"task_arithmetic": TASK_ARITHMETIC}, experts=2)
     project.write_recipe(
         "task_arithmetic", {**TASK_ARITHMETIC, "sweep": {"lambda": [0.5, 0.75, 1.0]}}
     )
@@ -175,18 +174,17 @@ def test_a_changed_recipe_is_merged_again(tmp_path: Path, instance: dg.DagsterIn
 
 
 def test_models_that_do_not_fit_stop_only_their_own_sets(
-    tmp_path: Path, instance: dg.DagsterInstance
+    brought_up: ProjectsBroughtUp, instance: dg.DagsterInstance
 ) -> None:
-    project = make_project(tmp_path, {"average": AVERAGE})
-    run(project, instance)
-    factory.change_shape(tmp_path / "upstream" / "e3", "model.layers.0.mlp.up_proj.weight")
+    project = brought_up.tiny(instance, {"average": AVERAGE})
+    factory.change_shape(project.root / "upstream" / "e3", "model.layers.0.mlp.up_proj.weight")
     report = refresh(instance, project.settings())
     assert report.counts["average/merge_plan"].failed == {"e1+e2+e3", "e1+e3", "e2+e3"}
     assert report.counts["average/merge_plan"].rerun == set()
     assert report.counts["average/merged_checkpoint"].rerun == set()
     assert any("up_proj" in failure for failure in report.failures)
     factory.write_weights(
-        tmp_path / "upstream" / "e3",
+        project.root / "upstream" / "e3",
         factory.expert_tensors(factory.base_tensors(project.shape), seed=9),
     )
     fixed = rerun(run(project, instance))
@@ -252,10 +250,9 @@ def spoil(store: ArtifactStore, asset: str, partition: str) -> Path:
 
 
 def test_a_spoiled_checkpoint_stops_what_comes_after_it_and_nothing_else(
-    tmp_path: Path, instance: dg.DagsterInstance
+    brought_up: ProjectsBroughtUp, instance: dg.DagsterInstance
 ) -> None:
-    project = make_project(tmp_path, {"task_arithmetic": WRITTEN}, experts=2)
-    run(project, instance)
+    project = brought_up.tiny(instance, {"task_arithmetic": WRITTEN}, experts=2)
     store = ArtifactStore.open(project.store)
     spoil(store, "task_arithmetic/merged_checkpoint", "lambda=0.5|e1+e2")
 
@@ -272,10 +269,9 @@ def test_a_spoiled_checkpoint_stops_what_comes_after_it_and_nothing_else(
 
 @pytest.mark.parametrize("keys", [["lambda=0.5|e1+e2"], ["lambda=0.5|e1+e2", "lambda=1.0|e1+e2"]])
 def test_the_check_blocks_in_the_run_that_merges_too(
-    tmp_path: Path, instance: dg.DagsterInstance, keys: list[str]
+    brought_up: ProjectsBroughtUp, instance: dg.DagsterInstance, keys: list[str]
 ) -> None:
-    project = make_project(tmp_path, {"task_arithmetic": WRITTEN}, experts=2)
-    run(project, instance)
+    project = brought_up.tiny(instance, {"task_arithmetic": WRITTEN}, experts=2)
     spoil(ArtifactStore.open(project.store), "task_arithmetic/merged_checkpoint", keys[0])
     job = build_definitions(project.settings()).resolve_implicit_global_asset_job_def()
     merged = dg.AssetKey(["task_arithmetic", "merged_checkpoint"])
@@ -298,11 +294,10 @@ def test_the_check_blocks_in_the_run_that_merges_too(
 
 @pytest.mark.parametrize("keys", [["default|e1+e3"], ["default|e1+e2", "default|e1+e2+e3"]])
 def test_scores_follow_a_merge_run_as_a_range(
-    tmp_path: Path, instance: dg.DagsterInstance, keys: list[str]
+    brought_up: ProjectsBroughtUp, instance: dg.DagsterInstance, keys: list[str]
 ) -> None:
     """The daemon's backfills run ranges, even of one partition; each must get its own check."""
-    project = make_project(tmp_path, {"average": AVERAGE})
-    run(project, instance)
+    project = brought_up.tiny(instance, {"average": AVERAGE})
     project.write_recipe("average", {**AVERAGE, "dtype": "float16"})
     definitions = build_definitions(project.settings())
     merged = dg.AssetKey(["average", "merged_checkpoint"])

@@ -2,16 +2,13 @@
 
 import json
 import os
-import random
 import time
 from pathlib import Path
 
 import pytest
-from blake3 import blake3
 
 from resources.errors import (
     MissingSourceError,
-    ModelSourceError,
     SourceChangedError,
     UnknownSchemeError,
     UnsafeWeightsError,
@@ -19,50 +16,9 @@ from resources.errors import (
 from resources.store.artifact_store import ArtifactStore
 from resources.upstream import folder_source
 from resources.upstream.folder_source import FolderModel
-from resources.upstream.hub_source import HubModel
 from resources.upstream.model_sources import open_model_source
 from resources.upstream.source import wanted_files
-from tests.resources.hub_server import COMMIT, running_hub, running_hub_of
-from tests.resources.processes import line, worker
-from tests.servers.faulty_proxy import running_proxy
-from tests.servers.storage_servers import S3Server
-from tests.servers.waiting import wait_until
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A model's folder, just written."""
-    made = tmp_path / "catalog" / "模型 a"
-    write_model(made)
-    return made
-
-
-def write_model(folder: Path) -> None:
-    folder.mkdir(parents=True)
-    (folder / "model.safetensors").write_bytes(bytes(range(200)) * 100)
-    for name in (
-        "config.json",
-        "merges.txt",
-        "tokenizer.model",
-        "chat_template.jinja",
-        "README.md",
-    ):
-        (folder / name).write_text(name)
-    for name in ("training_args.bin", "optimizer.pt", ".gitattributes", "modeling_x.py", "x.png"):
-        (folder / name).write_text(name)
-    (folder / "additional_chat_templates").mkdir()
-    (folder / "additional_chat_templates" / "tool.jinja").write_text("tool")
-    (folder / "modules.json").write_text("[]")
-    (folder / "1_Pooling").mkdir()
-    (folder / "1_Pooling" / "config.json").write_text("{}")
-    (folder / "original").mkdir()
-    (folder / "original" / "consolidated.safetensors").write_text("no")
-
-
-TAKEN = {
-    "model.safetensors", "config.json", "merges.txt", "tokenizer.model", "chat_template.jinja",
-    "README.md", "additional_chat_templates/tool.jinja", "modules.json", "1_Pooling/config.json",
-}  # fmt: skip
+from tests.resources.upstream_models import TAKEN, opened, write_model
 
 
 def flip(file: Path, at: int) -> None:
@@ -80,12 +36,6 @@ def changes(folder: Path) -> list[int]:
 def hash_at(moment: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the clock say `moment`, in nanoseconds, when files are hashed."""
     monkeypatch.setattr(time, "time_ns", lambda: moment)
-
-
-def opened(folder: Path, tmp_path: Path) -> FolderModel:
-    source = open_model_source(folder.name, folder.parent, cache=tmp_path / "revisions")
-    assert isinstance(source, FolderModel)
-    return source
 
 
 @pytest.mark.parametrize("spelt", ["relative", "absolute", "file"])
@@ -284,183 +234,6 @@ def test_schemes_are_checked(tmp_path: Path, uri: str, said: str) -> None:
     with pytest.raises(UnknownSchemeError, match=said) as refused:
         open_model_source(uri, tmp_path)
     assert "hidden-secret" not in str(refused.value)
-
-
-def test_a_model_in_a_bucket(s3_root: str, folder: Path, tmp_path: Path) -> None:
-    upload(folder, f"{s3_root}/upstream/a")
-    source = open_model_source(f"{s3_root}/upstream/a", tmp_path)
-    revision = source.revision()
-    store = ArtifactStore.open(f"{s3_root}/store")
-    with store.attempt("checkpoint") as attempt:
-        source.copy_to(attempt)
-        artifact = attempt.publish()
-    assert artifact.content_digest == opened(folder, tmp_path).revision()
-    assert open_model_source(f"{s3_root}/upstream/a", tmp_path).revision() == revision
-
-    (folder / "merges.txt").write_text("another text")
-    upload(folder, f"{s3_root}/upstream/a")
-    assert open_model_source(f"{s3_root}/upstream/a", tmp_path).revision() != revision
-    with (
-        store.attempt("checkpoint") as attempt,
-        pytest.raises(SourceChangedError, match=r"merges\.txt changed since its revision"),
-    ):
-        source.copy_to(attempt)
-
-
-def test_the_revision_of_a_bucket_s_model_is_that_of_earlier_releases(
-    s3_root: str, folder: Path, tmp_path: Path
-) -> None:
-    """A refresh after an update of Ronghe must not take every model of S3 for a changed one."""
-    import s3fs
-
-    upload(folder, f"{s3_root}/a")
-    files = s3fs.S3FileSystem(skip_instance_cache=True)
-    lines = []
-    for name in sorted(TAKEN):
-        info = files.info(f"{s3_root}/a/{name}")
-        lines.append([name, info["size"], info["ETag"]])
-    expected = blake3(json.dumps(lines).encode()).hexdigest()
-    assert open_model_source(f"{s3_root}/a", tmp_path).revision() == expected
-
-
-def test_a_bucket_s_bytes_that_a_network_spoils_are_refused(
-    s3_root: str, seaweedfs: S3Server, folder: Path, tmp_path: Path, monkeypatch
-) -> None:
-    upload(folder, f"{s3_root}/a")
-    store = ArtifactStore.open((tmp_path / "store").as_uri())
-    with running_proxy(seaweedfs.endpoint, share=0.0) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
-        source = open_model_source(f"{s3_root}/a", tmp_path)
-        source.revision()
-        proxy.always = "wrong"
-        with (
-            store.attempt("checkpoint") as attempt,
-            pytest.raises(ModelSourceError, match="arrived with other bytes than are there; check"),
-        ):
-            source.copy_to(attempt)
-    assert list(store.place.walk("attempts")) == []
-
-
-def test_a_bucket_that_answers_badly_is_asked_again(
-    s3_root: str, seaweedfs: S3Server, folder: Path, tmp_path: Path, monkeypatch
-) -> None:
-    upload(folder, f"{s3_root}/a")
-    store = ArtifactStore.open((tmp_path / "store").as_uri())
-    with running_proxy(seaweedfs.endpoint, share=0.0) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
-        source = open_model_source(f"{s3_root}/a", tmp_path)
-        source.revision()
-        proxy.refuse(5)
-        with store.attempt("checkpoint") as attempt:
-            source.copy_to(attempt)
-            artifact = attempt.publish()
-    assert sum(proxy.seen.values()) == 5
-    assert artifact.content_digest == opened(folder, tmp_path).revision()
-
-
-def test_a_bucket_that_is_wrong(s3_root: str, tmp_path: Path, monkeypatch) -> None:
-    with pytest.raises(MissingSourceError, match="is not there; correct it in the catalog"):
-        open_model_source(f"{s3_root}/nothing", tmp_path).revision()
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another-hidden-secret")
-    with pytest.raises(ModelSourceError, match="the server refused the credentials") as refused:
-        open_model_source(f"{s3_root}/nothing", tmp_path).revision()
-    assert "another-hidden-secret" not in str(refused.value)
-    assert "may list and get objects" in str(refused.value)
-    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-    with pytest.raises(ModelSourceError, match="no AWS credentials were found for the model sour"):
-        open_model_source(f"{s3_root}/nothing", tmp_path).revision()
-
-
-def upload(folder: Path, root: str) -> None:
-    import s3fs
-
-    files = s3fs.S3FileSystem(skip_instance_cache=True)
-    for path in folder.rglob("*"):
-        if path.is_file():
-            files.pipe_file(f"{root}/{path.relative_to(folder).as_posix()}", path.read_bytes())
-
-
-def test_the_hub_offline(tmp_path: Path) -> None:
-    """With HF_HUB_OFFLINE a model that was downloaded before is used at the commit it has."""
-    made = tmp_path / "hub" / "models--owner--name"
-    write_model(made / "snapshots" / COMMIT)
-    (made / "refs").mkdir()
-    (made / "refs" / "main").write_text(COMMIT)
-    for revision in ("", "@main", f"@{COMMIT}"):
-        source = HubModel(f"owner/name{revision}", cache=tmp_path / "hub")
-        assert source.revision() == COMMIT
-        store = ArtifactStore.open((tmp_path / "store").as_uri())
-        with store.attempt("checkpoint") as attempt:
-            source.copy_to(attempt)
-            assert set(attempt.publish().files) == TAKEN
-    with pytest.raises(MissingSourceError, match=r"hf://owner/other is not in the local cache"):
-        HubModel("owner/other", cache=tmp_path / "hub").revision()
-
-
-def test_the_hub_at_a_commit(folder: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
-    store_uri = (tmp_path / "store").as_uri()
-    with running_hub(folder, "owner/name") as endpoint:
-        monkeypatch.setenv("HF_ENDPOINT", endpoint)
-        with worker("copy_from_hub", "hf://owner/name@main", store_uri) as process:
-            assert line(process) == COMMIT
-            assert set(line(process).split()) == TAKEN
-        with worker("copy_from_hub", "hf://owner/absent", store_uri) as process:
-            assert "MissingSourceError: model source hf://owner/absent is not on the Hub" in line(
-                process
-            )
-    with worker("copy_from_hub", "hf://owner/name", store_uri) as process:
-        assert "hf://owner/name cannot be read (ConnectError); check the network" in line(process)
-
-
-def test_a_download_that_stays_a_part_is_refused(folder: Path, tmp_path: Path, monkeypatch) -> None:
-    """The Hub's client gives what it has where the Hub is too slow to list the rest."""
-    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
-    part = tmp_path / "home" / "hub" / "models--owner--name" / "snapshots" / COMMIT
-    part.mkdir(parents=True)
-    (part / "model.safetensors").write_bytes(b"whole")
-    with running_hub(folder, "owner/name", lists=False) as endpoint:
-        monkeypatch.setenv("HF_ENDPOINT", endpoint)
-        with worker("copy_from_hub", "hf://owner/name", (tmp_path / "store").as_uri()) as process:
-            assert line(process) == COMMIT
-            said = line(process)
-    assert "ModelSourceError: model source hf://owner/name is downloaded in part" in said
-
-
-def test_a_pull_that_was_killed_goes_on_where_it_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Bytes that came are not asked for again, however the process ended."""
-    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    cache, weights = tmp_path / "home" / "hub", random.Random(0).randbytes(3 << 20)
-    write_model(tmp_path / "uploaded")
-    (tmp_path / "uploaded" / "model.safetensors").write_bytes(weights)
-    blobs = cache / "models--owner--name" / "blobs"
-    with running_hub_of({"owner/name": tmp_path / "uploaded"}) as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
-        hub.held_at = 5 << 19
-        store = (tmp_path / "store").as_uri()
-        with worker("copy_from_hub", "hf://owner/name", store) as process:
-            wait_until(
-                lambda: sum(e.stat().st_size for e in blobs.glob("*.unfinished")) == 2 << 20,
-                "two of three parts",
-            )
-            process.kill()
-        hub.go_on.set()
-        hub.held_at = None
-        told: list[tuple[int, int]] = []
-        folder = HubModel("owner/name", cache=cache).fetch(lambda *done: told.append(done))
-    assert (folder / "model.safetensors").read_bytes() == weights
-    asked = [part for _, path, part in hub.requests if path.endswith("model.safetensors")]
-    assert [part for part in asked if part] == [f"bytes={2 << 20}-"]
-    assert told[0] == (2 << 20, 3 << 20)
-    assert told[-1] == (3 << 20, 3 << 20)
-    assert not list(blobs.glob("*.unfinished"))
 
 
 def test_the_memory_of_hashes_is_plain_json(folder: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from resources.store.artifact_store import ArtifactStore
 from resources.upstream import download_text, open_model_source
 from resources.upstream.modelscope_source import ModelScopeModel
 from tests.resources.modelscope_server import HEAD, Scope, running_modelscope
-from tests.resources.upstream.test_model_sources import TAKEN, write_model
+from tests.resources.upstream_models import TAKEN, write_model
 
 
 @pytest.fixture

@@ -158,7 +158,7 @@ def test_modelscope(models, tmp_path: Path) -> None:
 
 
 def test_a_model_in_a_bucket(s3_root: str, models, tmp_path: Path) -> None:
-    from tests.resources.upstream.test_model_sources import upload
+    from tests.resources.upstream_models import upload
 
     upload(models[BIO], f"{s3_root}/bio")
     config = recipe(tmp_path, mean(str(models[MISTRAL]), f"{s3_root}/bio"))
