@@ -39,25 +39,32 @@ def make(root: Path, shape: Shape, experts: int, distinct: int) -> None:
     Experts beyond `distinct` share, by hard links, the files of those before them.
     """
     for number in range(min(experts, distinct) + 1):
-        folder = model_folder(root, number)
-        if (folder / "model.safetensors").exists():
-            continue
-        folder.mkdir(parents=True, exist_ok=True)
-        tensors = {}
-        for name, size in shape.tensors().items():
-            base = (draw(name, size, 0, DEVIATION) + ("norm" in name)).bfloat16()
-            noise = draw(name, size, number, SPREAD) if number else None
-            tensors[name] = base if noise is None else (base + noise).bfloat16()
-        (folder / "config.json").write_text(json.dumps(shape.config(), indent=2), encoding="utf-8")
-        write_tokenizer(folder)  # without one mergekit spends time on looking for it
-        unfinished = folder / "unfinished"
-        save_file(tensors, unfinished, metadata={"format": "pt"})
-        unfinished.rename(folder / "model.safetensors")
+        write_model(root, number, shape.config(), shape.tensors())
     for number in range(distinct + 1, experts + 1):
         folder = model_folder(root, number)
         if not folder.exists():
             original = model_folder(root, (number - 1) % distinct + 1)
             shutil.copytree(original, folder, copy_function=os.link)
+
+
+def write_model(
+    root: Path, number: int, config: dict[str, object], sizes: dict[str, tuple[int, ...]]
+) -> None:
+    """Writes root/base (number 0) or root/expert-number, with these shapes, unless it is there."""
+    folder = model_folder(root, number)
+    if (folder / "model.safetensors").exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {}
+    for name, size in sizes.items():
+        base = (draw(name, size, 0, DEVIATION) + ("norm" in name)).bfloat16()
+        noise = draw(name, size, number, SPREAD) if number else None
+        tensors[name] = base if noise is None else (base + noise).bfloat16()
+    (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+    write_tokenizer(folder)  # without one mergekit spends time on looking for it
+    unfinished = folder / "unfinished"
+    save_file(tensors, unfinished, metadata={"format": "pt"})
+    unfinished.rename(folder / "model.safetensors")
 
 
 def compare(first: Path, second: Path) -> dict[str, float]:
@@ -90,25 +97,37 @@ def tensor_files(folder: Path) -> dict[str, Path]:
     return files
 
 
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description="Make checkpoints, or compare two.")
+def command_line(
+    description: str, experts: int
+) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
+    """The options of `make` and `compare`, and those of `make` alone, for further ones."""
+    parser = argparse.ArgumentParser(description=description)
     commands = parser.add_subparsers(dest="command", required=True)
     making = commands.add_parser("make")
     making.add_argument("folder", type=Path)
     making.add_argument("--size", choices=SHAPES, default="0.4B")
-    making.add_argument("--experts", type=int, default=2)
-    making.add_argument("--distinct", type=int, help="experts with files of their own (all)")
+    making.add_argument("--experts", type=int, default=experts)
     making.add_argument("--layers", type=int, help="instead of the size's own")
     comparing = commands.add_parser("compare")
     comparing.add_argument("first", type=Path)
     comparing.add_argument("second", type=Path)
+    return parser, making
+
+
+def shape_of(arguments: argparse.Namespace) -> Shape:
+    """The shape that `make` is asked for."""
+    shape = SHAPES[arguments.size]
+    return replace(shape, layers=arguments.layers or shape.layers)
+
+
+def main() -> None:
+    """The command line."""
+    parser, making = command_line("Make checkpoints, or compare two.", 2)
+    making.add_argument("--distinct", type=int, help="experts with files of their own (all)")
     arguments = parser.parse_args()
     if arguments.command == "make":
-        shape = SHAPES[arguments.size]
-        shape = replace(shape, layers=arguments.layers or shape.layers)
         distinct = arguments.distinct or arguments.experts
-        make(arguments.folder, shape, arguments.experts, distinct)
+        make(arguments.folder, shape_of(arguments), arguments.experts, distinct)
     else:
         print(json.dumps(compare(arguments.first, arguments.second)))
 

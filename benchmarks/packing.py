@@ -13,7 +13,6 @@ and by CPU second, which other work on the machine disturbs less.
 
 import argparse
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -32,6 +31,7 @@ from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.jobs.assembly import merge
 from merge_ops.jobs.packing import PackingSink
 from merge_ops.jobs.restoring import Nowhere, copy_files, restore
+from merge_ops.kernels.cores import usable_cores
 from merge_ops.plans.planning import plan_merge
 from merge_ops.recipes.reading import parse_recipe
 from merge_ops.sources.packed_source import PackedSource
@@ -199,7 +199,7 @@ def main() -> None:
     parser.add_argument("base", type=Path, help="folder of the base model")
     parser.add_argument("experts", type=Path, nargs="+", help="folders of full-weight experts")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--work", type=Path, help="where temporary folders go")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args()

@@ -8,47 +8,29 @@ Shapes are those of benchmarks/rigs/shapes.py without biases: mergekit-moe makes
 are cut before they are compared.
 """
 
-import argparse
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 
-from benchmarks.checkpoints import DEVIATION, SPREAD, draw, tensor_files
-from benchmarks.rigs.shapes import SHAPES, Shape, model_folder
-from tests.models.checkpoint_factory import write_tokenizer
+from benchmarks.checkpoints import command_line, shape_of, tensor_files, write_model
+from benchmarks.rigs.shapes import Shape
 
 PARTS = ("w1", "w3", "w2")
 
 
 def make(root: Path, shape: Shape, experts: int) -> None:
     """Writes root/base and root/expert-1 … unless they are there."""
+    config = {
+        **shape.config(),
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "rope_theta": 10000.0,
+    }
+    sizes = {name: size for name, size in shape.tensors().items() if not name.endswith(".bias")}
     for number in range(experts + 1):
-        folder = model_folder(root, number)
-        if (folder / "model.safetensors").exists():
-            continue
-        folder.mkdir(parents=True, exist_ok=True)
-        tensors = {}
-        for name, size in shape.tensors().items():
-            if name.endswith(".bias"):
-                continue
-            base = (draw(name, size, 0, DEVIATION) + ("norm" in name)).bfloat16()
-            noise = draw(name, size, number, SPREAD) if number else None
-            tensors[name] = base if noise is None else (base + noise).bfloat16()
-        config = {
-            **shape.config(),
-            "architectures": ["LlamaForCausalLM"],
-            "model_type": "llama",
-            "rope_theta": 10000.0,
-        }
-        (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
-        write_tokenizer(folder)
-        unfinished = folder / "unfinished"
-        save_file(tensors, unfinished, metadata={"format": "pt"})
-        unfinished.rename(folder / "model.safetensors")
+        write_model(root, number, config, sizes)
 
 
 def compare(theirs: Path, ours: Path) -> dict[str, object]:
@@ -88,23 +70,12 @@ def _theirs(files: dict[str, Path], name: str) -> torch.Tensor | None:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description="Make dense checkpoints, or compare two mixtures.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    making = commands.add_parser("make")
-    making.add_argument("folder", type=Path)
-    making.add_argument("--size", choices=SHAPES, default="0.4B")
-    making.add_argument("--experts", type=int, default=4)
-    making.add_argument("--layers", type=int)
-    comparing = commands.add_parser("compare")
-    comparing.add_argument("theirs", type=Path)
-    comparing.add_argument("ours", type=Path)
+    parser, _ = command_line("Make dense checkpoints, or compare two mixtures.", 4)
     arguments = parser.parse_args()
     if arguments.command == "make":
-        shape = SHAPES[arguments.size]
-        shape = replace(shape, layers=arguments.layers or shape.layers)
-        make(arguments.folder, shape, arguments.experts)
+        make(arguments.folder, shape_of(arguments), arguments.experts)
     else:
-        print(json.dumps(compare(arguments.theirs, arguments.ours)))
+        print(json.dumps(compare(arguments.first, arguments.second)))
 
 
 if __name__ == "__main__":

@@ -114,22 +114,29 @@ def train(folder: Path) -> None:
         router_aux_loss_coef=0.001, bos_token_id=None, eos_token_id=None,
     )  # fmt: skip
     model: Any = MixtralForCausalLM(config)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE)
     bytes_of = tokenizer()
     texts = "\n".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in SEEN)
-    text = torch.tensor(bytes_of.encode(texts).ids)
-    for _ in range(UPDATES):
+    fit(model, bytes_of.encode(texts).ids, UPDATES, RATE)
+    model.config.output_router_logits = False
+    model.save_pretrained(folder)
+    bytes_of.save(str(folder / "tokenizer.json"))
+    told = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": LENGTH}
+    (folder / "tokenizer_config.json").write_text(json.dumps(told))
+
+
+def fit(model: Any, tokens: list[int], updates: int, rate: float) -> None:
+    """Train a causal model on stretches of LENGTH tokens, BATCH at a time."""
+    import torch
+
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
+    text = torch.tensor(tokens)
+    for _ in range(updates):
         starts = torch.randint(len(text) - LENGTH, (BATCH,)).tolist()
         batch = torch.stack([text[start : start + LENGTH] for start in starts])
         loss = model(input_ids=batch, labels=batch).loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    model.config.output_router_logits = False
-    model.save_pretrained(folder)
-    bytes_of.save(str(folder / "tokenizer.json"))
-    told = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": LENGTH}
-    (folder / "tokenizer_config.json").write_text(json.dumps(told))
 
 
 def losses(folder: Path) -> list[float]:

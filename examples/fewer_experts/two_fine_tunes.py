@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from examples.fewer_experts.__main__ import (
-    BATCH,
     CHOSEN,
     LENGTH,
     RATE,
     command,
+    fit,
     stretches,
     tokenizer,
     train,
@@ -67,15 +67,7 @@ def tune(base: Path, folder: Path, texts: Sequence[str]) -> None:
     torch.manual_seed(1)
     torch.set_num_threads(1)
     model: Any = MixtralForCausalLM.from_pretrained(base)  # pyright: ignore
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE / 3)
-    text = torch.tensor(tokenizer().encode("".join(texts)).ids)
-    for _ in range(UPDATES):
-        starts = torch.randint(len(text) - LENGTH, (BATCH,)).tolist()
-        batch = torch.stack([text[start : start + LENGTH] for start in starts])
-        loss = model(input_ids=batch, labels=batch).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    fit(model, tokenizer().encode("".join(texts)).ids, UPDATES, RATE / 3)
     model.save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(base / name, folder / name)

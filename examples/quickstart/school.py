@@ -12,6 +12,7 @@ from examples.quickstart.model_card import model_card
 from examples.quickstart.recipe import BASE, Lesson, all_text, base_rows, fact_rows
 from examples.quickstart.skills import Skill, quickstart_skills
 from examples.quickstart.tokenizer import build_tokenizer
+from merge_ops.kernels.cores import torch_threads
 
 
 def teach(lesson: Lesson, step: Callable[[], None] = lambda: None) -> float:
@@ -28,7 +29,7 @@ def teach(lesson: Lesson, step: Callable[[], None] = lambda: None) -> float:
     schedule = recipe.schedule(lesson.model, lesson.revision)
     seed = recipe.seed_of(lesson.model, lesson.revision)
     shared = training.encode_rows(base_rows(skills), tokenizer)
-    with training.threads(lesson.threads):
+    with torch_threads(lesson.threads):  # they decide the last bits of the weights
         if skill is None:
             network = training.new_model(recipe.shape, tokenizer, seed)
             training.fit(network, shared, None, schedule, seed, step)

@@ -3,7 +3,6 @@
 Nothing here loads torch; the child processes that train do, and only when there is work.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,11 +16,12 @@ from examples.quickstart.items import benchmark_items, to_lines
 from examples.quickstart.recipe import BASE, Lesson, Recipe, fingerprint
 from examples.quickstart.skills import quickstart_skills
 from examples.quickstart.workers import Step, Workers
+from merge_ops.kernels.cores import usable_cores
 
 QUICKSTART = Recipe()
 EXPERTS = tuple(QUICKSTART.experts)
 THREADS = 1
-WORKERS = min(len(EXPERTS), os.cpu_count() or 1)
+WORKERS = min(len(EXPERTS), usable_cores())
 
 Bar = Callable[[str, int], Step]
 """Makes a progress bar of so many steps for a model; what it returns is called at each step."""

@@ -3,7 +3,6 @@
 The loss counts the answer alone, not the question. Same rows, recipe and thread count: same bits.
 """
 
-import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -106,17 +105,6 @@ def fit(
         optimizer.step()
         progress()
     model.eval()
-
-
-@contextlib.contextmanager
-def threads(number: int) -> Iterator[None]:
-    """Pin the number of torch threads, which decides the last bits of the weights."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _without_end(

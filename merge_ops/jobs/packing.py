@@ -21,6 +21,7 @@ from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.files.byte_sources import ByteWriter
 from merge_ops.checkpoints.header import ITEM_SIZES, MAX_HEADER, TensorEntry, read_header
 from merge_ops.errors import CheckpointError, PackedModelError
+from merge_ops.kernels.cores import usable_cores
 from merge_ops.sources.difference_coding import EXPONENTS, encode_difference, encode_whole
 from merge_ops.sources.packed_index import (
     DATA_SUFFIX,
@@ -31,7 +32,6 @@ from merge_ops.sources.packed_index import (
     Section,
     piece_bytes,
 )
-from merge_ops.stream.cores import usable_cores
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -10,10 +10,10 @@ import blake3
 
 from merge_ops.checkpoints.files.byte_sources import ByteSink, ByteSource, ByteWriter
 from merge_ops.errors import PackedModelError
+from merge_ops.kernels.cores import usable_cores
 from merge_ops.progress import Progress
 from merge_ops.sources.packed_index import PULL_AGAIN
 from merge_ops.sources.packed_source import PackedSource
-from merge_ops.stream.cores import usable_cores
 
 READ = 1 << 21  # bytes restored by one thread at a time
 

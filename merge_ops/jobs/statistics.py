@@ -18,8 +18,8 @@ from merge_ops.checkpoints.names.depth import layer_of
 from merge_ops.checkpoints.names.name_alignment import named_alike
 from merge_ops.jobs.changed_shapes import FIRST_ROWS, ChangedShape
 from merge_ops.jobs.task_vectors import delta_blocks, float_tensors
+from merge_ops.kernels.cores import on_one_thread
 from merge_ops.progress import Progress
-from merge_ops.stream.cores import on_one_thread
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

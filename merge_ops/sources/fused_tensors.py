@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
-from merge_ops.checkpoints.checkpoint import DigestOf, Fetch, Stored, TensorSource
+from merge_ops.checkpoints.checkpoint import DigestOf, Fetch, RearrangedTensor, Stored, TensorSource
 from merge_ops.checkpoints.header import ITEM_SIZES
 
 if TYPE_CHECKING:
@@ -21,36 +21,25 @@ WINDOW = 1 << 20  # elements that are read at once, of a tensor whose rows lie a
 
 
 @dataclass(frozen=True)
-class Cut:
+class Cut(RearrangedTensor):
     """A cut is a part of another tensor: `out[i, j] = own.flat[start + i·down + j·right]`.
 
-    `strides` are (down, right). `shape` is (rows, columns), or (rows,): then columns count as one.
+    `strides` are (down, right). `size` is (rows, columns), or (rows,): then columns count as one.
     """
 
-    own: TensorSource
-    shape: tuple[int, ...]
+    size: tuple[int, ...]
     start: int
     strides: tuple[int, int]
 
     @property
-    def model(self) -> str:
-        """Return the name of the model whose tensor this is."""
-        return self.own.model
-
-    @property
-    def dtype(self) -> str:
-        """Return the dtype code, which stays."""
-        return self.own.dtype
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape of the part."""
+        return self.size
 
     @property
     def nbytes(self) -> int:
         """Return the bytes of the part."""
         return prod(self.shape) * ITEM_SIZES[self.dtype]
-
-    @property
-    def parts(self) -> tuple[Stored, ...]:
-        """Return the stored parts of the whole tensor."""
-        return self.own.parts
 
     def identity(self, digest_of: DigestOf) -> list[object]:
         """Return where the part lies, and what the whole is made from."""

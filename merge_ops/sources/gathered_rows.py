@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import blake3
 import numpy as np
 
-from merge_ops.checkpoints.checkpoint import DigestOf, Fetch, Stored, TensorSource
+from merge_ops.checkpoints.checkpoint import DigestOf, Fetch, RearrangedTensor, Stored, TensorSource
 from merge_ops.checkpoints.header import ITEM_SIZES
 
 if TYPE_CHECKING:
@@ -62,28 +62,17 @@ class RowMap:
 
 
 @dataclass(frozen=True, eq=False)
-class GatheredRows:
+class GatheredRows(RearrangedTensor):
     """Gathered rows bring `own`, one model's tensor, to the merged vocabulary.
 
     `donors` are all models' tensors, by the positions that the map uses. Rows stay where they are
     until they are read; a run of rows that lie together is one read.
     """
 
-    own: TensorSource
     donors: tuple[TensorSource, ...]
     rows: RowMap
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _mean: list[Tensor] = field(default_factory=list["Tensor"], repr=False)
-
-    @property
-    def model(self) -> str:
-        """Return the name of the model whose tensor this is."""
-        return self.own.model
-
-    @property
-    def dtype(self) -> str:
-        """Return the dtype code of the model's own tensor."""
-        return self.own.dtype
 
     @property
     def shape(self) -> tuple[int, ...]:

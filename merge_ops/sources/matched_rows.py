@@ -8,7 +8,6 @@ row is turned as the donor's rows of these tokens are turned onto the model's (`
 
 from __future__ import annotations
 
-import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ import numpy as np
 
 from merge_ops.checkpoints.checkpoint import DigestOf, Fetch, Stored, TensorSource
 from merge_ops.errors import NonFiniteError
+from merge_ops.kernels.cores import usable_cores
 from merge_ops.kernels.linear_algebra import linear_algebra_kind
 from merge_ops.measures import interpolation
 from merge_ops.measures.interpolation import Rotation, atoms_looked_at, nearest_shares
@@ -167,15 +167,10 @@ class MatchedRows:
                 sums.addcmul_(shares[:, position, None], ours[chosen[:, position]].double())
             rows[first : first + step] = sums.float()
 
-        with ThreadPoolExecutor(_threads(), "match") as pool:
+        with ThreadPoolExecutor(min(_MOST_THREADS, usable_cores()), "match") as pool:
             for _ in pool.map(make, range(0, len(targets), step)):
                 pass
         return rows
-
-
-def _threads() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)
-    return min(_MOST_THREADS, len(affinity(0)) if affinity else os.cpu_count() or 1)
 
 
 def _gather(source: TensorSource, rows: NDArray[np.int32], fetch: Fetch, like: Tensor) -> Tensor:

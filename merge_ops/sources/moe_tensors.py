@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import blake3
 import numpy as np
 
-from merge_ops.checkpoints.checkpoint import DigestOf, Fetch, Numbers, Stored, TensorSource
+from merge_ops.checkpoints.checkpoint import DigestOf, Fetch, Numbers, RearrangedTensor, Stored
 from merge_ops.kernels.elementary import logarithm, sines_and_cosines
 from merge_ops.measures.randomness import stream_key
 
@@ -102,35 +102,19 @@ class DrawnRows:
 
 
 @dataclass(frozen=True)
-class ChangedTensor:
-    """A changed tensor is (own + noise · N(0, 1)) · scale, given as another dtype where asked."""
+class ChangedTensor(RearrangedTensor):
+    """A changed tensor is (own + noise · N(0, 1)) · scale, given as the dtype `given`."""
 
-    own: TensorSource
-    dtype: str
+    given: str
     name: str
     noise: float = 0.0
     scale: float = 1.0
     seed: int = 0
 
     @property
-    def model(self) -> str:
-        """Return the name of the model whose tensor this is."""
-        return self.own.model
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Return the shape of the model's own tensor."""
-        return self.own.shape
-
-    @property
-    def nbytes(self) -> int:
-        """Return the bytes of the model's own tensor."""
-        return self.own.nbytes
-
-    @property
-    def parts(self) -> tuple[Stored, ...]:
-        """Return the stored parts of the model's own tensor."""
-        return self.own.parts
+    def dtype(self) -> str:
+        """Return the dtype code that it is given as."""
+        return self.given
 
     def identity(self, digest_of: DigestOf) -> list[object]:
         """Return the model's own tensor, the numbers, and what the noise is drawn from."""

@@ -11,52 +11,36 @@ from itertools import pairwise
 from math import prod
 from typing import TYPE_CHECKING
 
-from merge_ops.checkpoints.checkpoint import DigestOf, Fetch, Stored, TensorSource
+from merge_ops.checkpoints.checkpoint import DigestOf, Fetch, RearrangedTensor, Stored, TensorSource
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True)
-class RowRange:
-    """A row range is rows [first, first + count) of a whole tensor [rows, …]."""
+class RowRange(RearrangedTensor):
+    """A row range is rows [first, first + count) of a whole tensor `own` [rows, …]."""
 
-    whole: TensorSource
     first: int
     count: int
 
     @property
-    def model(self) -> str:
-        """Return the name of the model."""
-        return self.whole.model
-
-    @property
-    def dtype(self) -> str:
-        """Return the dtype code of the whole tensor."""
-        return self.whole.dtype
-
-    @property
     def shape(self) -> tuple[int, ...]:
         """Return the shape of the range."""
-        return (self.count, *self.whole.shape[1:])
+        return (self.count, *self.own.shape[1:])
 
     @property
     def nbytes(self) -> int:
         """Return the bytes of the range's share of the whole tensor."""
-        return self.whole.nbytes * self.count // max(1, self.whole.shape[0])
-
-    @property
-    def parts(self) -> tuple[Stored, ...]:
-        """Return the stored parts of the whole tensor."""
-        return self.whole.parts
+        return self.own.nbytes * self.count // max(1, self.own.shape[0])
 
     def identity(self, digest_of: DigestOf) -> list[object]:
         """Return the whole tensor and the range."""
-        return ["rows", self.whole.identity(digest_of), self.first, self.count]
+        return ["rows", self.own.identity(digest_of), self.first, self.count]
 
     def fill(self, fetch: Fetch, start: int, into: Tensor) -> None:
         """Write elements [start, start + n) of the range to `into`, flat float32 of n elements."""
-        self.whole.fill(fetch, self.first * prod(self.whole.shape[1:]) + start, into)
+        self.own.fill(fetch, self.first * prod(self.own.shape[1:]) + start, into)
 
 
 @dataclass(frozen=True)

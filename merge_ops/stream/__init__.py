@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from merge_ops.stream.cores import torch_threads, usable_cores
+from merge_ops.kernels.cores import torch_threads, usable_cores
 from merge_ops.stream.device import arithmetic_kind, can_do_without_torch, choose_device
 from merge_ops.stream.room import machine_memory
 from merge_ops.stream.settings import StreamSettings

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from merge_ops.checkpoints.checkpoint import Numbers, Stored
 from merge_ops.errors import DeviceError
 from merge_ops.kernels.arithmetic import Arithmetic
+from merge_ops.kernels.cores import torch_threads
 from merge_ops.kernels.library import library
 from merge_ops.methods.registry import Span
 from merge_ops.plans.plan import Plan
@@ -46,14 +47,8 @@ class Device:
         if not self._with_torch:
             yield
             return
-        import torch
-
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
+        with torch_threads(1):
             yield
-        finally:
-            torch.set_num_threads(before)
 
     def use_one_core(self) -> None:
         """Keep torch from splitting operations of this thread.

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from merge_ops.checkpoints.header import ITEM_SIZES
 from merge_ops.errors import Fault, SettingsError
+from merge_ops.kernels.cores import memory_limits
 from merge_ops.plans.steps import Merge
-from merge_ops.stream.cores import memory_limits
 
 if TYPE_CHECKING:
     from merge_ops.plans.plan import Plan

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from merge_ops.errors import Fault, SettingsError
+from merge_ops.kernels.cores import usable_cores
 from merge_ops.measures.measure import LEAF
-from merge_ops.stream.cores import usable_cores
 
 MIB = 1 << 20
 SMALLEST_BLOCK, USUAL_BLOCK = LEAF, 512 * 1024

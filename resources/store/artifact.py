@@ -4,18 +4,24 @@ import json
 import re
 import threading
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
 
-from resources.errors import DamagedArtifactError, LaterReleaseError, VirtualArtifactError
+from resources.errors import (
+    AttemptError,
+    DamagedArtifactError,
+    LaterReleaseError,
+    VirtualArtifactError,
+)
 from resources.places import Place
 from resources.reading.artifact_source import ArtifactSource
 from resources.reading.digest_tree import PIECE, TREE, PieceHasher, cut_tree, note_fault
 from resources.reading.records import FileRecord, Progress, content_digest
 from resources.store.cache import FolderCache, Pin, wrong_file
-from resources.store.names import ATTEMPTS, WAY_OUT, file_fault, manifest_key
+from resources.store.names import ATTEMPTS, WAY_OUT, file_fault, manifest_key, refuse_secrets
 
 FORMAT = 1
 RESERVED = (
@@ -204,6 +210,30 @@ class Artifact:
 def is_virtual(manifest: Mapping[str, Any]) -> bool:
     """Return whether a manifest is that of an artifact that is planned and not written."""
     return manifest.get("virtual") is True
+
+
+def manifest_bytes(place: Place, made: Mapping[str, Any], fields: Mapping[str, Any]) -> bytes:
+    """Return a new manifest as it is written: what the store says in it (`made`), then `fields`.
+
+    AttemptError is raised where a field is one of the store's own, or no JSON value,
+    SecretFoundError where one holds a secret.
+    """
+    virtual = "virtual " if is_virtual(made) else ""
+    where = f"the manifest of {virtual}{made['kind']} artifact {made['digest']}"
+    taken = sorted(set(fields) & set(RESERVED))
+    if taken:
+        raise AttemptError(f"{where} sets {', '.join(taken)} itself; choose other field names")
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    try:
+        document = {"format": FORMAT, **made, "created": created, **fields}
+        text = json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False)
+        data = text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise AttemptError(
+            f"{where} can hold only JSON values (finite numbers, text): {error}"
+        ) from error
+    refuse_secrets(text, place.secrets(), where)
+    return data
 
 
 def parse_manifest(data: bytes, where: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import quote, unquote
 
 from blake3 import blake3
@@ -157,6 +158,15 @@ def partition_of(key: str) -> str:
     """Return the partition that a ref's key stands for, as far as the key tells; for people."""
     name = key.rsplit("/", 1)[-1].removesuffix(".json")
     return "" if name == NO_PARTITION else unquote(name.removesuffix("%"), errors="replace")
+
+
+def parsed_note(data: bytes) -> dict[str, Any]:
+    """Return a small JSON object of the store; an empty one for anything else."""
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
 
 
 def refuse_secrets(text: str, known: tuple[str, ...], where: str) -> None:

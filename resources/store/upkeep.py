@@ -26,6 +26,7 @@ from resources.store.names import (
     MANIFEST,
     catalog_folder,
     catalog_key,
+    parsed_note,
     ref_key,
 )
 from resources.store.namespaces import EARLIER, Namespace, catalogs, earlier_owner, earlier_refs
@@ -134,7 +135,7 @@ class Upkeep:
     def _owner_of(self, key: str) -> str | None:
         """The catalog that a ref itself names."""
         stored = self._place.read(key)
-        owner = _parsed(stored[0]).get("catalog") if stored else None
+        owner = parsed_note(stored[0]).get("catalog") if stored else None
         return owner if isinstance(owner, str) else None
 
     def manifests(self) -> list[tuple[str, str]]:
@@ -165,7 +166,7 @@ class Upkeep:
         for key in keys:
             stored = self._place.read(key)
             field = "id" if key == IDENTITY else "catalog"
-            if stored is not None and not isinstance(_parsed(stored[0]).get(field), str):
+            if stored is not None and not isinstance(parsed_note(stored[0]).get(field), str):
                 faults.append((key, f"{self._place.uri}/{key} cannot be read. {_NOTE_WAY_OUT}"))
         return faults
 
@@ -201,7 +202,7 @@ class Upkeep:
         folder = f"{catalog_folder(None)}/{key.split('/')[-1].removesuffix('.json')}"
         for entry in self._place.walk(folder):
             stored = self._place.read(entry.key)
-            name = _parsed(stored[0]).get("catalog") if stored else None
+            name = parsed_note(stored[0]).get("catalog") if stored else None
             if isinstance(name, str) and name and catalog_key(name) == key:
                 note = {"format": 1, "catalog": name, "by": this_person()}
                 self._place.create(key, json.dumps(note, ensure_ascii=False).encode())
@@ -209,11 +210,3 @@ class Upkeep:
 
 
 _NOTE_WAY_OUT = "`ronghe verify --repair` sets it aside, and writes it anew where it can"
-
-
-def _parsed(data: bytes) -> dict[str, Any]:
-    try:
-        document = json.loads(data)
-    except (ValueError, RecursionError):
-        return {}
-    return document if isinstance(document, dict) else {}

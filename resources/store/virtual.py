@@ -6,17 +6,15 @@ digest (attempt.py): the manifest is then replaced, once. The other way leads `u
 a person asks for.
 """
 
-import json
 import uuid
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
-from resources.errors import AttemptError, StoreFailureError
+from resources.errors import StoreFailureError
 from resources.places import Place
 from resources.reading.records import content_digest
-from resources.store.artifact import FORMAT, RESERVED, Artifact, is_virtual, parse_manifest
-from resources.store.names import ATTEMPTS, manifest_key, refuse_secrets
+from resources.store.artifact import Artifact, is_virtual, manifest_bytes, parse_manifest
+from resources.store.names import ATTEMPTS, manifest_key
 
 Find = Callable[[str, str], Artifact | None]
 
@@ -66,27 +64,12 @@ def unwrite(place: Place, kind: str, digest: str, fields: Mapping[str, Any]) -> 
 
 def _document(place: Place, kind: str, digest: str, fields: Mapping[str, Any]) -> bytes:
     """The manifest of a virtual artifact. Raises AttemptError for fields that it cannot hold."""
-    where = f"the manifest of virtual {kind} artifact {digest}"
-    taken = sorted(set(fields) & set(RESERVED))
-    if taken:
-        raise AttemptError(f"{where} sets {', '.join(taken)} itself; choose other field names")
-    document = {
-        "format": FORMAT,
+    made = {
         "kind": kind,
         "digest": digest,
         "content_digest": content_digest([]),
         "attempt": uuid.uuid4().hex,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "files": [],
         "virtual": True,
-        **fields,
     }
-    try:
-        text = json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False)
-        data = text.encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        raise AttemptError(
-            f"{where} can hold only JSON values (finite numbers, text): {error}"
-        ) from error
-    refuse_secrets(text, place.secrets(), where)
-    return data
+    return manifest_bytes(place, made, fields)

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 from resources.errors import UnknownSchemeError
 from resources.upstream.far_model import FarModel
-from resources.upstream.source import ModelSource
+from resources.upstream.source import ModelSource, check_plain
 
 ALLOWED_SCHEMES = (
     "a folder (absolute, or relative to the catalog), file://, s3://, hf:// and modelscope://"
@@ -37,7 +37,7 @@ def open_model_source(
     if scheme == "file":
         from resources.upstream.folder_source import FolderModel
 
-        _check_plain(scheme, rest)
+        check_plain(scheme, rest)
         if not rest.startswith("/"):
             raise UnknownSchemeError(f"model source {uri!r} is not absolute: write file:///folder")
         return FolderModel(Path(unquote(rest)), cache, follow_links=follow_links)
@@ -55,7 +55,7 @@ def open_far_model(uri: str) -> FarModel:
         from resources.upstream.hub_source import HubModel
 
         return HubModel(uri, one_word=True)
-    _check_plain(scheme, rest)
+    check_plain(scheme, rest)
     if scheme == "s3":
         from resources.upstream.s3_source import S3Model
 
@@ -72,12 +72,3 @@ def open_far_model(uri: str) -> FarModel:
         f"model source {uri!r}: the scheme {scheme}:// is not supported; allowed are "
         f"{ALLOWED_SCHEMES}. Download the model to a folder and name that"
     )
-
-
-def _check_plain(scheme: str, rest: str) -> None:
-    """Refuse what could hold credentials, without quoting it."""
-    if "@" in rest.split("/")[0] or (scheme != "hf" and re.search(r"[?#]", rest)):
-        raise UnknownSchemeError(
-            f"a {scheme}:// model source holds more than a path (a user, or a query); credentials "
-            f"come from the environment or ~/.aws"
-        )

@@ -12,7 +12,12 @@ from contextlib import AbstractContextManager
 from pathlib import PurePosixPath
 from typing import Protocol
 
-from resources.errors import MissingSourceError, ModelSourceError, UnsafeWeightsError
+from resources.errors import (
+    MissingSourceError,
+    ModelSourceError,
+    UnknownSchemeError,
+    UnsafeWeightsError,
+)
 from resources.reading import Progress
 
 # What a merge copies beside the weights (merge_ops/plans/side_files.py), without code.
@@ -85,6 +90,15 @@ class ModelSource(Protocol):
         SourceChangedError is raised where it is not the one any more that `revision` described.
         """
         ...
+
+
+def check_plain(scheme: str, rest: str) -> None:
+    """Raise UnknownSchemeError for what could hold credentials, without quoting it."""
+    if "@" in rest.split("/")[0] or (scheme != "hf" and re.search(r"[?#]", rest)):
+        raise UnknownSchemeError(
+            f"a {scheme}:// model source holds more than a path (a user, or a query); credentials "
+            f"come from the environment or ~/.aws"
+        )
 
 
 def wanted_files(names: Iterable[str], location: str) -> list[str]:

@@ -30,6 +30,7 @@ from examples.quickstart.recipe import (
 from examples.quickstart.skills import SPLITS, Skill, quickstart_skills
 from examples.quickstart.tokenizer import build_tokenizer
 from examples.quickstart.train import EXPERTS, prepare
+from merge_ops.kernels.cores import torch_threads
 from tests.servers.waiting import HANG_SECONDS, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -167,7 +168,7 @@ def test_training_twice_gives_the_same_bits() -> None:
     def weights(seed: int) -> dict[str, torch.Tensor]:
         own = training.encode_rows(fact_rows(skill, skill.taught), tokenizer)
         shared = training.encode_rows(base_rows(SKILLS), tokenizer)
-        with training.threads(1):
+        with torch_threads(1):
             model = training.new_model(Shape(), tokenizer, seed=1)
             training.fit(model, own, shared, schedule, seed)
         return model.state_dict()

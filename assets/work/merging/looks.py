@@ -1,12 +1,11 @@
 """Looks at merged checkpoints: their bytes each time, what transformers makes of them once."""
 
 import json
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
+from assets.work.merging.manifests import installed_version
 from assets.work.merging.merging import expected_tensors
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ def faults_of(store: "ArtifactStore", artifact: "Artifact", called: str) -> list
     """
     from merge_ops.jobs.verification import verify_checkpoint
 
-    versions = {name: _version(name) for name in LOADERS}
+    versions = {name: installed_version(name) for name in LOADERS}
     expected = sorted(expected_tensors(artifact) or ())
     identity = json.dumps([LOOK_VERSION, artifact.content_digest, expected, versions])
     digest = blake3(identity.encode()).hexdigest()
@@ -41,11 +40,3 @@ def faults_of(store: "ArtifactStore", artifact: "Artifact", called: str) -> list
             attempt.write_json("look.json", {"sound": artifact.content_digest, "by": versions})
             attempt.publish(digest)
     return problems
-
-
-@cache
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

@@ -44,7 +44,7 @@ def manifest_fields(plan: "Plan") -> dict[str, Any]:
         "inputs": sorted({digest for each in plan.checkpoints for digest in _digests(each)}),
         LICENCES: _licences(plan),
         TEXTS: [],
-        "versions": {name: _version(name) for name in ("ronghe", "torch")},
+        "versions": {name: installed_version(name) for name in ("ronghe", "torch")},
     }
 
 
@@ -202,12 +202,12 @@ def _parts(checkpoint: "Checkpoint") -> list[str]:
 
 def this_release() -> str | None:
     """Return the installed version of Ronghe; None where it runs from a bare folder."""
-    return _version("ronghe")
+    return installed_version("ronghe")
 
 
 @cache
-def _version(name: str) -> str | None:
-    """The installed version of a package; None when it runs from a folder that is not installed."""
+def installed_version(name: str) -> str | None:
+    """Return the version of a package; None when it runs from a folder that is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:

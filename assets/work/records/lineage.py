@@ -14,6 +14,7 @@ from assets.work.merging.manifests import ANCESTRY, MAKING
 from assets.work.merging.virtual_checkpoints import CHECKPOINT
 from assets.work.merging.whole_models import WHOLE_MODEL
 from assets.work.records.stored_names import label_of, resolve_name
+from assets.work.upstream.entries import run_and_step
 from assets.work.upstream.model_facts import facts_by_digest
 from assets.work.upstream.packed_models import MODEL, PACKED
 from merge_ops.provenance.ancestry import (
@@ -114,11 +115,20 @@ def licences_of(ancestry: Ancestry) -> dict[str, tuple[str, ...]]:
 def impact(store: "ArtifactStore", model: str) -> list[Descendant]:
     """Return everything in the store that a model went into, the nearest first.
 
-    `model` is a model's name or a digest, or what a recipe made. All its contents count, those that
-    the name stood for earlier too. What no name points to any more is there too, without a name.
-    Raises MissingArtifactError where it stands for nothing.
+    `model` is a model's name or a digest, what a recipe made, or a training run, which stands for
+    all of its steps. All contents count, those that a name stood for earlier too. What no name
+    points to any more is there too, without a name. Raises MissingArtifactError where it stands for
+    nothing.
     """
-    root = find_root(store, model)
+    from resources.errors import MissingArtifactError
+
+    try:
+        root = find_root(store, model)
+    except MissingArtifactError:
+        steps = _steps_of(store, model)
+        if not steps:
+            raise
+        return descendants(store, steps)
     return descendants(store, (root.digest, *root.earlier))
 
 
@@ -224,6 +234,13 @@ def _all_parents(store: "ArtifactStore") -> Iterator[tuple[str, list[str]]]:
         for (_, digest), manifest in read.items():
             if isinstance(manifest, dict):
                 yield digest, [edge.parent for edge in parents_in(manifest, digest)]
+
+
+def _steps_of(store: "ArtifactStore", run: str) -> tuple[str, ...]:
+    """All contents that the steps of a training run ever had, by their digests."""
+    steps = names.refs_of(store, names.RUN_STEP).items()
+    histories = [ref.history for name, ref in steps if run_and_step(str(name))[0] == run]
+    return tuple(dict.fromkeys(each.digest for history in histories for each in history))
 
 
 def _called_by_ref(root: Root) -> dict[str, str]:

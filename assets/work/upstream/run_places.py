@@ -67,11 +67,11 @@ def in_bucket(uri: str) -> Collection[str]:
     Raises ValueError where nothing is there, or it cannot be listed.
     """
     from resources.errors import ResourceError
-    from resources.places import open_place
+    from resources.upstream import BucketFolder
 
     try:
-        keys = [entry.key for entry in open_place(uri).walk("")]
-    except (ResourceError, FileNotFoundError) as error:
+        keys = [entry.key for entry in BucketFolder(uri).walk()]
+    except ResourceError as error:
         raise ValueError(f"is '{uri}', which cannot be listed: {error}") from error
     if not keys:
         raise ValueError(f"is '{uri}', and nothing is there")

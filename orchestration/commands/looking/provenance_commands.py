@@ -27,7 +27,10 @@ def lineage(
 
 @app.command(epilog="Example:  ronghe impact herbs")
 def impact(
-    model: Annotated[str, typer.Argument(help="A model, what a recipe made, or a digest.")],
+    model: Annotated[
+        str,
+        typer.Argument(help="A model, a training run, what a recipe made, or a digest."),
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Print everything in the store that MODEL went into, champions marked."""

@@ -17,26 +17,20 @@ if TYPE_CHECKING:  # nothing of a network is imported where all models are here
     from resources.reading import Progress
     from resources.upstream import FarModel
 
-_SMALL = 32 << 20
-"""Bytes of a file beside the weights that is fetched whole, at once: the largest tokenizers."""
-_HEAD = 128 << 10
-"""Bytes fetched with the first look into a file of weights: most headers are shorter."""
-
 
 class FarFiles:
     """The files of a far model, read over the network until `fetch` has brought them here."""
 
     def __init__(self, far: "FarModel") -> None:
-        self._far = far
-        self._sizes = dict(far.sizes())
-        self._location = far.resolved()
-        self._starts: dict[str, bytes] = {}
+        from resources.reading import FarBytes
+
+        self._far, self._afar = far, FarBytes(far)
         self._here: FolderSource | None = None
 
     @property
     def location(self) -> str:
         """Return the URI that names the model exactly."""
-        return self._location
+        return self._afar.location
 
     @property
     def path(self) -> Path | None:
@@ -45,21 +39,11 @@ class FarFiles:
 
     def sizes(self) -> Mapping[str, int]:
         """Return every file's size in bytes, by its relative POSIX path."""
-        return self._sizes
+        return self._afar.sizes()
 
     def read_into(self, file: str, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` with the file's bytes from `offset`, exactly, or raise OSError."""
-        if self._here is not None:
-            self._here.read_into(file, offset, buffer)
-            return
-        end = offset + len(buffer)
-        start = self._start(file)
-        data = start[offset:end]
-        if end > len(start):
-            data += self._far.read(file, offset + len(data), end - offset - len(data))
-        if len(data) != len(buffer):
-            raise OSError(f"{self._location}/{file} ends at byte {offset + len(data)}")
-        buffer[:] = data
+        (self._here or self._afar).read_into(file, offset, buffer)
 
     def fetch(self) -> None:
         """Download the model, unless it is here; its size is told before."""
@@ -73,13 +57,13 @@ class FarFiles:
         """
         assert self._here is not None  # what is not here has not been hashed
         self._here.prove(hashed)
-        for file, start in self._starts.items():
+        for file, start in self._afar.starts.items():
             here = bytearray(len(start))
             if file in hashed:
                 self._here.read_into(file, 0, memoryview(here))
             if file in hashed and here != start:
                 raise ChangedInputError(
-                    f"{self._here.location}/{file} has other bytes than {self._location} gave"
+                    f"{self._here.location}/{file} has other bytes than {self.location} gave"
                     " before it was downloaded; run again. Nothing was written"
                 )
 
@@ -87,14 +71,6 @@ class FarFiles:
         """Raise ChangedInputError where a file that was read is not what it was any more."""
         if self._here is not None:
             self._here.check_unchanged()
-
-    def _start(self, file: str) -> bytes:
-        if file not in self._starts:
-            size = self._sizes[file]
-            large = file.endswith(".safetensors") or size > _SMALL
-            length = min(size, _HEAD) if large else size
-            self._starts[file] = self._far.read(file, 0, length) if length else b""
-        return self._starts[file]
 
 
 def fetch(far: "FarModel") -> Path:

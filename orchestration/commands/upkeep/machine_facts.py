@@ -62,12 +62,16 @@ def machine_facts(settings: "Settings") -> list[MachineFact]:
 
 
 def _python() -> Iterator[MachineFact]:
+    from merge_ops.stream import usable_cores
+
     version = platform.python_version()
     other = "" if sys.version_info[:2] == TESTED else "all tests run with 3.11 alone"
     yield MachineFact("Python", version, other)
     system = f"{platform.system()} on {platform.machine()}"
     linux = "" if sys.platform == "linux" else "merges are written on Linux alone"
-    yield MachineFact("system", f"{system}, {os.cpu_count()} cores", linux)
+    cores, usable = os.cpu_count() or 1, usable_cores()
+    fewer = f", {usable} of them for this process" if usable < cores else ""
+    yield MachineFact("system", f"{system}, {cores} cores{fewer}", linux)
     if sys.platform == "linux":
         import resource
 

@@ -6,7 +6,6 @@ import threading
 import uuid
 import weakref
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 from blake3 import blake3
@@ -15,7 +14,7 @@ from resources.errors import AttemptError, ContentConflictError, StoreError, Sto
 from resources.places import Place, PlaceWriter
 from resources.reading.digest_tree import PIECE, TREE, PieceHasher, join_tree
 from resources.reading.records import FileRecord, content_digest
-from resources.store.artifact import FORMAT, RESERVED, Artifact, is_virtual, parse_manifest
+from resources.store.artifact import Artifact, is_virtual, manifest_bytes, parse_manifest
 from resources.store.attempts.journal import Journal
 from resources.store.attempts.owners import this_process
 from resources.store.cache import FolderCache
@@ -25,7 +24,6 @@ from resources.store.names import (
     MARKER_SUFFIX,
     file_fault,
     manifest_key,
-    refuse_secrets,
 )
 
 Find = Callable[[str, str], Artifact | None]
@@ -148,30 +146,16 @@ class Attempt:
         tree: bytes,
         fields: dict[str, Any],
     ) -> bytes:
-        where = f"the manifest of {self.kind} artifact {digest}"
-        taken = sorted(set(fields) & set(RESERVED))
-        if taken:
-            raise AttemptError(f"{where} sets {', '.join(taken)} itself; choose other field names")
-        document = {
-            "format": FORMAT,
+        made: dict[str, Any] = {
             "kind": self.kind,
             "digest": digest,
             "content_digest": content,
             "attempt": self.id,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "files": [vars(file) for file in files],
-            **({"pieces": {"bytes": PIECE, "blake3": blake3(tree).hexdigest()}} if tree else {}),
-            **fields,
         }
-        try:
-            text = json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False)
-            data = text.encode()
-        except (TypeError, ValueError, RecursionError) as error:
-            raise AttemptError(
-                f"{where} can hold only JSON values (finite numbers, text): {error}"
-            ) from error
-        refuse_secrets(text, self._place.secrets(), where)
-        return data
+        if tree:
+            made["pieces"] = {"bytes": PIECE, "blake3": blake3(tree).hexdigest()}
+        return manifest_bytes(self._place, made, fields)
 
     def _written_now(self, key: str, data: bytes) -> bool:
         """Put the manifest in the place of a virtual one; False where there is none (any more)."""

@@ -13,7 +13,7 @@ from blake3 import blake3
 from resources.errors import StoreError, UnfinishedReadError
 from resources.places import Place, PlaceReader
 from resources.store.attempts.owners import is_gone, this_process
-from resources.store.names import ATTEMPTS, CLAIM_SUFFIX, MARKER_SUFFIX, file_fault
+from resources.store.names import ATTEMPTS, CLAIM_SUFFIX, MARKER_SUFFIX, file_fault, parsed_note
 
 _PIECE = 8 << 20
 
@@ -152,7 +152,7 @@ def _claim(place: Place, attempt: str, entries: Mapping[str, Any], now: float) -
     standing = place.read(key)
     if standing is None:
         return False
-    claimant = _parsed(standing[0])
+    claimant = parsed_note(standing[0])
     silent = now - entries[key].modified if key in entries else 0.0
     abandoned = claimant.get("by") == "publish" and is_gone(claimant, silent)
     return (abandoned or claimant.get("by") == "resume") and place.replace(key, claim, standing[1])
@@ -160,16 +160,7 @@ def _claim(place: Place, attempt: str, entries: Mapping[str, Any], now: float) -
 
 def _document(place: Place, key: str) -> dict[str, Any]:
     found = place.read(key)
-    return _parsed(found[0]) if found else {}
-
-
-def _parsed(data: bytes) -> dict[str, Any]:
-    """A small JSON object; an empty one for anything else."""
-    try:
-        document = json.loads(data)
-    except (ValueError, RecursionError):
-        return {}
-    return document if isinstance(document, dict) else {}
+    return parsed_note(found[0]) if found else {}
 
 
 def _marks(note: Mapping[str, Any]) -> dict[str, Marks]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from assets.work import names
 from assets.work.merging.manifests import ANCESTRY, COST, LICENCES, MAKING, TEXTS
 from assets.work.merging.virtual_checkpoints import making_of, materialize
 from assets.work.ranking.collecting import RankedRecipe
@@ -171,3 +172,13 @@ def test_a_conflict_stops_publishing_and_no_merge(made: Pedigree, tmp_path: Path
     accepted = RankedRecipe("mixed2", "s", False, {}, accepted_conflicts=("Qwen + GPL-3.0",))
     refuse_conflicts(made.store, digest, accepted, "x is no champion")
     assert open_conflicts(made.store, digest, ()) == found.licence.conflicts
+
+
+def test_a_training_run_stands_for_all_of_its_steps(made: Pedigree) -> None:
+    for step, model in ((10, "e1"), (20, "base"), (20, "tuned")):  # step 20 was taken again
+        made.store.point(names.RUN_STEP, f"pretrain@{step}", "model", made.digest(model))
+    models = [made.digest(model) for model in ("e1", "base", "tuned")]
+    assert impact(made.store, "pretrain") == descendants(made.store, models)
+    assert len(impact(made.store, "pretrain")) > len(impact(made.store, "tuned"))
+    with pytest.raises(MissingArtifactError, match="'pretrai' names nothing in artifact store"):
+        impact(made.store, "pretrai")

@@ -7,12 +7,14 @@ import pytest
 import torch
 from torch.distributed import checkpoint
 
-from assets.work.upstream.entries import TrainingRun
+from assets.work.upstream.distributed import source_of_model
+from assets.work.upstream.entries import TrainingRun, UpstreamModel
 from assets.work.upstream.pulling import open_models
 from assets.work.upstream.training_runs import find_steps, pull_step, pulled_steps, step_revisions
+from merge_ops.checkpoints import FolderSink
 from merge_ops.checkpoints.pickles.pickled_weights import index_among, metadata_of
 from merge_ops.errors import CheckpointError
-from resources.errors import ResourceError
+from resources.errors import ModelSourceError, ResourceError
 from resources.places import open_place
 from resources.store import ArtifactStore
 from tests.models.checkpoint_factory import (
@@ -22,6 +24,8 @@ from tests.models.checkpoint_factory import (
     read_tensors,
     write_checkpoint,
 )
+from tests.servers.faulty_proxy import running_proxy
+from tests.servers.storage_servers import S3Server
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is")
 
@@ -116,6 +120,24 @@ def test_a_distributed_step_of_a_bucket_is_pulled_as_safetensors(
     with pytest.raises((CheckpointError, ResourceError)):
         pull_step(store, runs, "pretrain@30", tmp_path)
     assert pulled_steps(store, "pretrain") == {30: pulled.artifact.digest}
+
+
+def test_a_distributed_step_that_a_network_spoils_is_refused(
+    s3_root: str, seaweedfs: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its index says nothing of the bytes of its files: they are compared with their tags."""
+    save_distributed(tmp_path / "step", base_tensors(LLAMA))
+    (tmp_path / "step" / "config.json").write_text("{}")
+    upload(tmp_path / "step", f"{s3_root}/run/step_30")
+    model = UpstreamModel("step", f"{s3_root}/run/step_30")
+    with running_proxy(seaweedfs.endpoint, share=0.0) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        source = source_of_model(model, tmp_path)
+        source.revision()
+        proxy.always = "wrong"
+        with pytest.raises(ModelSourceError, match="arrived with other bytes than are there; chec"):
+            source.copy_to(FolderSink(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_distributed_step_without_a_config_says_where_one_belongs(

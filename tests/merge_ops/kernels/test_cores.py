@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from merge_ops.jobs.statistics import interference, task_vector_statistics
-from merge_ops.stream.cores import memory_limits, on_one_thread, torch_threads, usable_cores
+from merge_ops.kernels.cores import memory_limits, on_one_thread, torch_threads, usable_cores
 from merge_ops.stream.room import machine_memory
 from merge_ops.stream.settings import StreamSettings
 
