@@ -10,8 +10,8 @@ These questions are asked of the item-by-item differences, and all must agree on
   one of the two is right, how surprising is this imbalance if either were as likely? It keeps a
   handful of items, where the bootstrap is overconfident, from deciding anything.
 - An interval by squares of the benchmarks' own (Newcombe 1998; Zou and Donner 2008), for
-  right/wrong items: it keeps a benchmark of few items, on which a bootstrap may see no difference at all, from
-  being taken for certain. Where it is not clear of 0 it is the interval that is told.
+  right/wrong items: it keeps a benchmark of few items, on which a bootstrap may see no difference
+  at all, from being taken for certain. Where it is not clear of 0 it is the interval that is told.
 
 Items of one group (a passage) are drawn together by the bootstrap (cluster bootstrap). In McNemar's
 place stands a sign-flip test over groups (Fisher 1935): if neither is better, the summed difference
