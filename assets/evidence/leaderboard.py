@@ -6,12 +6,13 @@ from typing import Any
 import dagster as dg
 
 from assets.evidence.board_evidence import evidence as _evidence
-from assets.evidence.imported_scores import imported_scores_key
+from assets.evidence.imported_scores import imported_scores_key, imported_table
 from assets.frame.display import drawn, number, of_artifact
 from assets.frame.run_settings import RunSettings
 from assets.frame.team_asset import team_asset
 from assets.work import names
 from assets.work.ranking.collecting import Contest
+from assets.work.ranking.imports import imported_beside
 from assets.work.ranking.ranking import LEADERBOARD, Leaderboard, rank
 from assets.work.ranking.sweeps import Sweep
 
@@ -78,6 +79,9 @@ def _metadata(log: dg.DagsterLogManager, board: Leaderboard) -> dict[str, Any]:
             shown[f"{suite}: plot"] = drawn(log, LEADERBOARD, partial(leaderboard_plot, rows))
             shown[f"{suite}: first"] = rows[0].label
             shown[f"{suite}: best test mean"] = number(rows[0].mean.value)
+    beside = imported_beside(board.artifact)
+    if beside:
+        shown["imported scores"] = imported_table(beside)
     for sweep in board.sweeps:
         shown[f"sweep of {sweep.recipe}"] = drawn(log, LEADERBOARD, partial(_drawn, sweep))
     return {

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from assets.site.scores_seen import rounded
 from assets.site.view import BoardRow, Cell, SuiteView
 from assets.work.ranking.collecting import Contest
+from assets.work.ranking.imports import imported_beside
 from assets.work.ranking.kept_rows import MARK, read_board
 from assets.work.suite_files import load_suite
 from eval_ops.errors import EvalError
@@ -38,14 +39,24 @@ def suite_view(suite: "Suite") -> SuiteView:
 
 def board_rows(
     store: "ArtifactStore", problems: dict[str, str]
-) -> dict[str, list[Mapping[str, Any]]]:
-    """Read the leaderboard's rows by suite; none where there is none or it cannot be read."""
+) -> tuple[dict[str, list[Mapping[str, Any]]], tuple[Mapping[str, Any], ...]]:
+    """Read the leaderboard's rows by suite, and the scores from elsewhere that stand beside them.
+
+    What is not there or cannot be read is none.
+    """
     try:
-        found = read_board(store.resolve("leaderboard")).rows
+        board = store.resolve("leaderboard")
+        found, beside = read_board(board).rows, imported_beside(board)
     except (DamagedArtifactError, MissingArtifactError) as error:
         problems["leaderboard"] = f"{type(error).__name__}: {error}"
-        return {}
-    return {suite: list(rows) for suite, rows in found.items()}
+        return {}, ()
+    return {suite: list(rows) for suite, rows in found.items()}, tuple(map(_imported, beside))
+
+
+def _imported(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A score from elsewhere with its numbers as a page has them."""
+    score, low, high = rounded((row["score"], row["low"], row["high"]))
+    return {**row, "score": score, "low": low, "high": high}
 
 
 def suites_of_rows(rows: Mapping[str, list[Mapping[str, Any]]]) -> dict[str, SuiteView]:

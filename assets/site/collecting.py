@@ -104,7 +104,7 @@ def collect_view(
     checkpoints = [_marked(each, resting) for each in checkpoints]
     for digest, problem in seen.problems.items():
         problems[f"scores {digest[:12]}"] = problem
-    suites, boards = _boards(store, views, recipes, problems)
+    suites, boards, imported = _boards(store, views, recipes, problems)
     boards = {name: tuple(_marked(row, resting) for row in rows) for name, rows in boards.items()}
     answers: list[AnswersView] = []
     for name, suite in loaded.items():
@@ -127,6 +127,7 @@ def collect_view(
         unlisted=unlisted,
         answers=tuple(answers),
         problems=tuple(sorted(problems.items())),
+        imported=imported,
     )
 
 
@@ -167,13 +168,13 @@ def _boards(
     views: Mapping[str, SuiteView],
     recipes: Iterable[RecipeView],
     problems: dict[str, str],
-) -> tuple[tuple[SuiteView, ...], dict[str, tuple[BoardRow, ...]]]:
-    """The suites with rows, or that can be asked, and their leaderboards."""
-    rows = board_rows(store, problems)
+) -> tuple[tuple[SuiteView, ...], dict[str, tuple[BoardRow, ...]], tuple[Mapping[str, Any], ...]]:
+    """The suites with rows, or that can be asked, their leaderboards, and scores from elsewhere."""
+    rows, imported = board_rows(store, problems)
     shown = {**suites_of_rows(rows), **views}
     champions = {each.name: each.champion.digest for each in recipes if each.champion is not None}
     boards = {name: board(rows.get(name, []), shown[name], champions) for name in shown}
-    return tuple(shown[name] for name in sorted(shown)), boards
+    return tuple(shown[name] for name in sorted(shown)), boards, imported
 
 
 def _splits(written: Mapping[str, Any] | None) -> SplitScores | None:

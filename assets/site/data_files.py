@@ -42,6 +42,7 @@ def data_files(view: CatalogView) -> Iterator[tuple[str, bytes]]:
         yield from _answers(number, answers)
     yield packed("index", _index(view, places))
     yield packed("licences", _licences(view))
+    yield packed("imported", view.imported)
     yield packed("site", _site(view))
 
 
@@ -145,6 +146,7 @@ def _site(view: CatalogView) -> dict[str, Any]:
             "recipes": [[each.name, each.title] for each in view.recipes if each.title],
         },
         "answers": [[each.suite, each.benchmark, each.title] for each in view.answers],
+        "imported": len(view.imported),
         "counts": {
             "models": len(view.models),
             "recipes": len(view.recipes),

@@ -64,6 +64,7 @@ def report_html(view: CatalogView, options: ReportOptions) -> str:
             for suite in view.suites
             if options.suite in (None, suite.name)
         ],
+        imported=view.imported if options.suite is None else (),
         changes=changes(view, options)[:MOST_CHANGES],
         hidden=max(0, len(changes(view, options)) - MOST_CHANGES),
     )
@@ -83,6 +84,7 @@ def report_json(view: CatalogView, options: ReportOptions) -> dict[str, Any]:
             for suite in view.suites
             if options.suite in (None, suite.name)
         ],
+        "imported": list(view.imported) if options.suite is None else [],
         "changes": [
             {"at": each.at, "kind": each.kind, "subject": each.subject, "what": each.what,
              "because": each.because, "by": each.by}

@@ -296,7 +296,8 @@ class CatalogView:
     """Everything that the site shows of one catalog.
 
     `problems` are parts that could not be read, each with what is wrong. `hidden` counts older
-    changes that are left out, `unlisted` merges whose licences are.
+    changes that are left out, `unlisted` merges whose licences are. `imported` are scores from
+    elsewhere, as the leaderboard has them: model, benchmark, score, low, high, n, source.
     """
 
     name: str
@@ -315,3 +316,4 @@ class CatalogView:
     unlisted: int = 0
     answers: tuple[AnswersView, ...] = ()
     problems: tuple[tuple[str, str], ...] = ()
+    imported: tuple[Mapping[str, Any], ...] = ()

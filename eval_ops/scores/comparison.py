@@ -1,7 +1,7 @@
 """Compares two checkpoints on the very same items: better, worse or undecided.
 
 What is compared is what the leaderboard shows: the mean over benchmarks of the mean over items.
-Two questions are asked of the item-by-item differences, and both must agree on a verdict.
+These questions are asked of the item-by-item differences, and all must agree on a verdict.
 
 - Paired bootstrap (Efron 1979; Koehn 2004 for paired system comparison): items are drawn with
   replacement within each benchmark, some thousand times; the middle share of the means that come
@@ -9,6 +9,9 @@ Two questions are asked of the item-by-item differences, and both must agree on 
 - McNemar's test (1947), exact and two-sided, for right/wrong items: among the items on which just
   one of the two is right, how surprising is this imbalance if either were as likely? It keeps a
   handful of items, where the bootstrap is overconfident, from deciding anything.
+- An interval by squares of the benchmarks' own (Newcombe 1998; Zou and Donner 2008), for
+  right/wrong items: it keeps a benchmark of few items, on which a bootstrap may see no difference
+  at all, from being taken for certain. Where it is not clear of 0 it is the interval that is told.
 
 Items of one group (a passage) are drawn together by the bootstrap (cluster bootstrap). In McNemar's
 place stands a sign-flip test over groups (Fisher 1935): if neither is better, the summed difference
@@ -26,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval_ops.errors import PairingError
-from eval_ops.scores.intervals import cluster_sums, resampled_ratios
+from eval_ops.scores.intervals import cluster_sums, mean_interval, paired_interval, resampled_ratios
 from eval_ops.scores.scores import SuiteScores
 
 Verdict = Literal["better", "worse", "undecided"]
@@ -109,6 +112,8 @@ def compare(
         only_ours = sum(int((d > 0).sum()) for d in differences.values())
         only_theirs = sum(int((d < 0).sum()) for d in differences.values())
         p_value = mcnemar(only_ours, only_theirs)
+        if not groups:
+            low, high = _heeding_few_items(low, high, differences, confidence)
     if groups or p_value is None:
         flip_p_value = sign_flip(differences, groups, seed)
     if groups:
@@ -140,6 +145,24 @@ def _verdict(found: Comparison) -> Verdict:
     if found.high < 0 and (agrees or lean < 0):
         return "worse"
     return "undecided"
+
+
+def _heeding_few_items(
+    low: float, high: float, differences: Mapping[str, Differences], confidence: float
+) -> tuple[float, float]:
+    """The bootstrap's interval; the wider one by squares where that one alone is not clear of 0.
+
+    Of few items that rarely differ a draw may show no difference at all, and then the bootstrap
+    takes the benchmark for certain: beside a benchmark of many items it would decide the mean.
+    """
+    parts: list[tuple[float, float, float]] = []
+    for each in differences.values():
+        counts = int((each > 0).sum()), int((each < 0).sum())
+        parts.append((float(each.mean()), *paired_interval(*counts, len(each), confidence)))
+    wide = mean_interval(parts)
+    if low > 0 >= wide.low or high < 0 <= wide.high:
+        return min(low, wide.low), max(high, wide.high)
+    return low, high
 
 
 def paired_bootstrap(

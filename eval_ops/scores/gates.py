@@ -8,7 +8,8 @@ Its checks, all on test items, paired item by item:
 - `no_benchmark_lost`: on no benchmark is the candidate worse than the expert that is best there by
   significantly more than the allowed loss. It fails where it is significantly worse (by Holm's
   correction over the benchmarks) and the whole interval lies below −allowed_loss.
-- `enough_items`: every benchmark has the items that the gate asks for.
+- `enough_items`: every benchmark has the items that the gate asks for, and where they share
+  passages so many passages that a loss could be shown at all.
 - `answers_are_finite`: no answer of the candidate is worth NaN or infinity.
 
 All that are `blocking` must pass; otherwise the champion stays.
@@ -22,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from eval_ops.errors import GateError
 from eval_ops.faults import list_faults
-from eval_ops.scores.comparison import Comparison, compare
+from eval_ops.scores.comparison import ROUNDING, Comparison, compare
 from eval_ops.scores.decision import (
     CHECK_NAMES,
     BenchmarkCheck,
@@ -108,7 +109,8 @@ def decide(
         return _refused(candidate, rival, opponent, odd, gate)
     mean = compare(candidate, rival, confidence=gate.confidence)
     benchmarks = _benchmark_checks(candidate, experts, gate)
-    few = [check for check in benchmarks if check.n < gate.minimum_samples]
+    few = {check.benchmark: _few_reason(check, gate, len(benchmarks)) for check in benchmarks}
+    few = {name: reason for name, reason in few.items() if reason}
     lost = [check for check in benchmarks if not check.passed]
     told = _mean_reason(candidate, rival, mean, title)
     checks = (
@@ -124,13 +126,13 @@ def decide(
             "enough_items",
             not few,
             gate,
-            "; ".join(_few_reason(check, gate) for check in few) or "there are enough test items",
+            "; ".join(few.values()) or "there are enough test items",
             {check.benchmark: check.n for check in benchmarks} | {"asked": gate.minimum_samples},
         ),
         _gate_check("answers_are_finite", True, gate, "every answer is finite", {}),
     )
     reasons = [told, *(_loss_reason(check, gate) for check in lost)]
-    reasons += [_few_reason(check, gate) for check in few]
+    reasons += few.values()
     advice = [check.name for check in checks if not check.passed and not check.blocking]
     if advice:
         reasons.append(f"not blocking in this recipe: {', '.join(advice)}")
@@ -239,10 +241,25 @@ def _loss(check: BenchmarkCheck) -> dict[str, Any]:
     return {**_numbers(check.comparison), "p, Holm": check.adjusted, "expert": check.expert}
 
 
-def _few_reason(check: BenchmarkCheck, gate: Gate) -> str:
+def _few_reason(check: BenchmarkCheck, gate: Gate, benchmarks: int) -> str:
+    """Why a benchmark has too little to decide on; "" where it has enough.
+
+    Of C passages the sign-flip test cannot give less than p = 2 / 2^C, and Holm multiplies that by
+    the number of benchmarks: with fewer passages the whole benchmark could be lost, and no test
+    would say so.
+    """
+    if check.n < gate.minimum_samples:
+        return (
+            f"{check.benchmark}: {check.n} test items are too few to decide on; the gate asks for "
+            f"{gate.minimum_samples}"
+        )
+    groups = check.comparison.clusters
+    least = math.ceil(1 + math.log2(benchmarks / (1 - gate.confidence)) - ROUNDING)
+    if groups is None or groups >= least:
+        return ""
     return (
-        f"{check.benchmark}: {check.n} test items are too few to decide on; the gate asks for "
-        f"{gate.minimum_samples}"
+        f"{check.benchmark}: {check.n} test items in {groups} groups are too few to show a loss; "
+        f"it takes {least} groups"
     )
 
 

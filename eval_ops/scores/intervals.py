@@ -124,6 +124,26 @@ def mean_interval(parts: Iterable[tuple[float, float, float]]) -> Interval:
     return Interval(mean - below, mean + above)
 
 
+def paired_interval(ours: int, theirs: int, n: int, confidence: float = CONFIDENCE) -> Interval:
+    """Return the interval of a paired difference of shares; it always has a width.
+
+    Of `n` items one side alone has `ours` right and the other alone `theirs`; the difference is
+    b − c with b = ours / n and c = theirs / n. Wilson's intervals (l, u) of both are joined by
+    squares (Newcombe 1998, Statistics in Medicine 17, 2635; Zou and Donner 2008), with the
+    correlation −ρ that counts of exclusive events have,
+    ρ = √(bc / ((1 − b)(1 − c))):
+    low = b − c − √((b − l_b)² + (u_c − c)² + 2ρ (b − l_b)(u_c − c)), and high alike.
+    """
+    b, c = ours / n, theirs / n
+    (low_b, high_b), (low_c, high_c) = (wilson(share, n, confidence) for share in (b, c))
+    mixed = math.sqrt(b * c / ((1 - b) * (1 - c))) if 0 < b < 1 and 0 < c < 1 else 0.0
+
+    def joined(first: float, second: float) -> float:
+        return math.sqrt(max(0.0, first**2 + second**2 + 2 * mixed * (first * second)))
+
+    return Interval(b - c - joined(b - low_b, high_c - c), b - c + joined(high_b - b, c - low_c))
+
+
 def clustered_stderr(values: Sequence[float] | Floats, groups: Sequence[str]) -> float | None:
     """Return the standard error of a mean whose items depend on each other within groups.
 

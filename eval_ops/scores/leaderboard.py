@@ -1,6 +1,7 @@
 """The leaderboard: coefficients are chosen on validation items, rows report test items."""
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -96,6 +97,15 @@ def choose(entries: Iterable[Entry]) -> tuple[Entry, ...]:
         key = (entry.kind, entry.recipe or "", entry.expert_set) if merged else (entry.kind,)
         chosen.setdefault(key if merged else (*key, entry.name), []).append(entry)
     return tuple(group[0] if len(group) == 1 else _best(group) for group in chosen.values())
+
+
+def best_first(entry: Entry, split: str = "validation") -> float:
+    """Return what sorts entries by their means, the best first, and those of NaN last.
+
+    Raises PairingError where the suite has no items of this split.
+    """
+    mean = entry.scores.mean(split).value
+    return -mean if math.isfinite(mean) else math.inf
 
 
 def rows(
@@ -216,7 +226,7 @@ def _plain(row: Row) -> dict[str, object]:
 
 def _best(group: Sequence[Entry]) -> Entry:
     try:
-        return min(group, key=lambda e: (-e.scores.mean("validation").value, e.coefficient or ""))
+        return min(group, key=lambda entry: (best_first(entry), entry.coefficient or ""))
     except PairingError as error:
         raise PairingError(
             f"{len(group)} coefficients of '{group[0].recipe}' ({group[0].expert_set}) cannot be "
@@ -225,7 +235,7 @@ def _best(group: Sequence[Entry]) -> Entry:
 
 
 def _rank(entry: Entry) -> tuple[float, int, str]:
-    return -entry.scores.mean().value, KINDS.index(entry.kind), entry.label
+    return best_first(entry, "test"), KINDS.index(entry.kind), entry.label
 
 
 def _validation_mean(entry: Entry) -> float | None:

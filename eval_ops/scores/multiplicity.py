@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from eval_ops.errors import PairingError
 from eval_ops.scores.intervals import Floats, cluster_sums
 from eval_ops.scores.scores import SuiteScores
 
@@ -70,7 +71,7 @@ def optimism(
     items err by √2 more, so the average gap over √2 is the bias on all. For equal candidates this
     is right on average; where one is clearly best it is 0. (Efron's bootstrap of the best, tried
     first, finds a third of it among equals: the resampled candidates are no equals.) The same
-    arguments give the same numbers. Raises PairingError without samples.
+    arguments give the same numbers. Raises PairingError without samples, or where items differ.
     """
     first = candidates[0]
     order = sorted(range(len(candidates)), key=lambda i: (-candidates[i].mean(split).value, i))
@@ -85,6 +86,8 @@ def optimism(
         sizes = np.ones(len(items))
         for scores in chosen:
             values = scores.values(benchmark, split)
+            if sorted(values) != items:
+                raise PairingError(f"benchmark '{benchmark}' ({split}): the items differ")
             sums, sizes = cluster_sums(np.array([values[item] for item in items]), groups)
             columns.append(sums)
         matrix = np.stack(columns, axis=1)  # [groups, candidates]

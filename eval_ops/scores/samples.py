@@ -92,6 +92,11 @@ class Answers(NamedTuple):
     items: Items
     values: NDArray[np.float64]
 
+    @property
+    def finite(self) -> bool:
+        """Whether no answer is worth NaN or infinity."""
+        return bool(np.isfinite(self.values).all())
+
     def table(self, benchmark: str, split: str) -> dict[str, float]:
         """Return item → value of a benchmark and split; KeyError where there are none."""
         items, rows = self.items.of[benchmark, split]

@@ -101,8 +101,16 @@ class SuiteScores:
         return answers
 
     def check_samples(self) -> None:
-        """Read the samples now. Raises ScoresError where they cannot be, or give other scores."""
+        """Read the samples now.
+
+        Raises ScoresError where they cannot be, give other scores, or are worth NaN or infinity.
+        """
         self._check_counts(self._read)
+        if not self._read.finite or not all(math.isfinite(each.value) for each in self.scores):
+            raise ScoresError(
+                f"suite '{self.suite}': answers are worth NaN or infinity, which nothing can be "
+                "compared with; the checkpoint's weights are broken"
+            )
 
     def forget_samples(self) -> None:
         """Let go of the samples' values where they can be read again, for the sake of memory."""

@@ -64,6 +64,7 @@
         ['changed_entries', record.changed !== null && R.points(record.changed) + ' %'],
         ['task_vector_norm', record.norm]]),
       section('scores', suites.map((suite) => scoreTable(suite, record.scores[suite.name], null))),
+      R.have('site').imported ? R.importedTable((await R.load('imported')).filter((row) => row.model === name)) : [],
       section('task_vector', record.layers.length > 0 && R.scroll('task_vector', R.layers(R.t('norm_by_layer') + ': ' + name, [[name, record.layers]])),
         record.layers.length > 0 && R.say('p', 'norm_by_layer', undefined, { class: 'note' })),
       section('ancestry', record.base && R.scroll('ancestry', graphOfModel(record, index))),

@@ -7,7 +7,11 @@
 
   R.pages.index = async () => {
     const site = R.have('site');
-    if (!site.suites.length) { R.show(R.say('p', 'nothing_scored', undefined, { class: 'note' })); return; }
+    const elsewhere = site.imported ? R.importedTable(await R.load('imported')) : [];
+    if (!site.suites.length) {
+      R.show(R.say('p', 'nothing_scored', undefined, { class: 'note' }), elsewhere);
+      return;
+    }
     const asked = new URLSearchParams(location.hash.slice(1));
     let number = site.suites.findIndex((suite) => suite.name === asked.get('suite'));
     if (number < 0) number = 0;
@@ -17,7 +21,7 @@
       shown: AT_ONCE, chosen: [],
     };
     const board = await open(state.suite);
-    draw(site, state, board);
+    draw(site, state, board, elsewhere);
   };
 
   async function open(number) {
@@ -54,7 +58,7 @@
     return order.map(([, entry]) => entry);
   }
 
-  function draw(site, state, board) {
+  function draw(site, state, board, elsewhere) {
     const suite = site.suites[state.suite];
     const status = R.el('span', { class: 'count', role: 'status' });
     const body = R.el('tbody', {});
@@ -91,13 +95,23 @@
     all.addEventListener('click', () => { state.shown = Infinity; update(); });
     R.show(
       suite.description ? R.el('p', {}, suite.description) : '',
-      tools(site, state, board, update, status),
+      tools(site, state, board, update, status, elsewhere),
       compare,
       R.scroll('page_index', R.el('table', { id: 'board' }, R.el('thead', {}, header), body)),
       R.el('p', { class: 'tools' }, more, all),
-      R.say('p', 'board_notes', undefined, { class: 'note' }));
+      R.say('p', 'board_notes', undefined, { class: 'note' }),
+      elsewhere);
     update();
   }
+
+  /* Scores from elsewhere, which stand on no table of ours. */
+  R.importedTable = (rows) => rows.length ? [
+    R.say('h2', 'imported_scores'),
+    R.scroll('imported_scores', R.table(
+      [['benchmark'], ['name'], ['score', 'number'], ['items', 'number'], ['source']],
+      rows.map((row) => [row.benchmark, row.model,
+        R.interval([row.score, row.low, row.high, row.n]), row.n, row.source]))),
+    R.say('p', 'imported_notes', undefined, { class: 'note' })] : [];
 
   function columns(suite) {
     return [['name', R.say('span', 'name'), ''], ['kind', R.say('span', 'kind'), ''],
@@ -142,7 +156,7 @@
     return [R.mark('verdict_' + side[0], kind), ' ', R.el('small', {}, R.signed(side[1]))];
   };
 
-  function tools(site, state, board, update, status) {
+  function tools(site, state, board, update, status, elsewhere) {
     const again = (change) => (event) => { change(event.target.value); state.shown = AT_ONCE; update(); };
     const choice = (key, options, chosen, change) => R.el('label', {}, R.say('span', key), ' ',
       R.el('select', { onchange: again(change) }, options.map(([id, words]) =>
@@ -161,7 +175,7 @@
       site.suites.length > 1 && choice('suite', site.suites.map((suite, place) => [String(place), suite.name]),
         String(state.suite), async (place) => {
           state.suite = Number(place); state.sort = 'mean'; state.recipe = '';
-          draw(site, state, await open(state.suite));
+          draw(site, state, await open(state.suite), elsewhere);
         }),
       R.el('label', {}, R.say('span', 'search'), ' ', R.el('input', { type: 'search', id: 'search',
         value: state.words, oninput: again((words) => { state.words = words; }) })),

@@ -17,7 +17,7 @@ from assets.work.records.withdrawal import rests_on, told, withdrawals
 from assets.work.suite_files import load_suite
 from eval_ops.errors import EvalError
 from eval_ops.scores.gates import Decision, decide, parse_gate
-from eval_ops.scores.leaderboard import choose
+from eval_ops.scores.leaderboard import best_first, choose
 from resources.errors import DamagedArtifactError, MissingArtifactError, WithdrawnError
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def promote_by_hand(
         "experts": candidate.experts,
         "coefficient": candidate.coefficient,
         "test_mean": scores.mean().value,
-        "gate": "yes" if decision is not None and decision.promote else "no",
+        "gate": "not asked" if decision is None else "yes" if decision.promote else "no",
         "reasons": list(decision.reasons) if decision is not None else [],
     }
     return _point(
@@ -176,14 +176,20 @@ def _judge(
     candidate: NamedCheckpoint,
     suite: "Suite",
 ) -> Decision | None:
-    """What the gate says of a candidate; None where there is nothing to compare it with."""
+    """What the gate says of a candidate; None where there is nothing to compare it with.
+
+    So it is where the champion has no scores on the suite as it is now.
+    """
     ref = names.ref_of(store, names.champion(recipe.name))
     entries = collect_entries(store, contest, suite, []).entries
-    experts = {entry.name: entry.scores for entry in entries if entry.kind == "expert"}
+    rivals = [entry for entry in entries if recipe.meets(entry, contest.runs)]
+    experts = {entry.name: entry.scores for entry in rivals}
     scores = scores_on(store, candidate.digest, suite)
     if not experts or scores is None or (ref is not None and ref.digest == candidate.digest):
         return None
     incumbent = scores_on(store, ref.digest, suite) if ref is not None else None
+    if ref is not None and incumbent is None:
+        return None
     return decide(scores, experts, incumbent, parse_gate(recipe.gate))
 
 
@@ -193,7 +199,7 @@ def _best(
     """The recipe's best candidates on validation items, which a person passes over now."""
     try:
         entries = [e for e in collect_entries(store, contest, suite, [recipe]).entries if e.experts]
-        best = sorted(choose(entries), key=lambda each: -each.scores.mean("validation").value)
+        best = sorted(choose(entries), key=best_first)
     except EvalError:
         return []
     return [str(each.digest) for each in best[:MOST_PASSED_OVER]]

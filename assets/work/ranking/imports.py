@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from merge_ops.checkpoints.files.plain_files import StrangersFiles
 
 if TYPE_CHECKING:
     from eval_ops.scores.leaderboard import ImportedScore
-    from resources.store import Attempt
+    from resources.store import Artifact, Attempt
 
 IMPORTED_FILE = "imported.scores"
 """The file of a leaderboard that holds imported scores; its tables end in .json and .md."""
@@ -38,3 +38,18 @@ def write_beside(attempt: "Attempt", files: Mapping[str, Path], ranked: bool) ->
         attempt.write_bytes(IMPORTED_FILE, imported_to_json(scores).encode())
     if not ranked:
         attempt.write_bytes("nothing.md", b"No suite can be ranked.\n")
+
+
+def imported_beside(artifact: "Artifact | None") -> list[dict[str, Any]]:
+    """Return the imported scores beside a leaderboard's tables, as `imported_to_json` wrote them.
+
+    None where there is no leaderboard. Raises DamagedArtifactError where they have not the
+    published bytes.
+    """
+    there = artifact is not None and IMPORTED_FILE in artifact.files
+    return artifact.read_json(IMPORTED_FILE) if there else []
+
+
+def percent_text(row: Mapping[str, Any]) -> str:
+    """Write an imported score and its interval in percent: `74.2 (71.8 to 76.5)`."""
+    return f"{100 * row['score']:.1f} ({100 * row['low']:.1f} to {100 * row['high']:.1f})"

@@ -28,6 +28,7 @@ from eval_ops.scores.gates import Decision, decide, parse_gate
 from eval_ops.scores.leaderboard import (
     Entry,
     KnownComparisons,
+    best_first,
     choose,
     known_comparisons,
     rows_with_sources,
@@ -270,7 +271,8 @@ def _judged(
         return Held(why, champion, fault=False) if why is not None else None
     ref = names.history_of(store, names.champion(recipe.name))
     aside = set_aside(store, ref, scoring.suite.digest)
-    candidates.sort(key=lambda entry: -entry.scores.mean("validation").value)
+    if len(candidates) > 1:  # a single one needs no validation items
+        candidates.sort(key=best_first)
     candidate = next((each for each in candidates if each.digest not in aside), None)
     if candidate is None:
         best = candidates[0]

@@ -8,7 +8,7 @@ from assets.work.ranking.collecting import Collected, Contest, collect_entries
 from assets.work.suite_files import load_suite
 from eval_ops.errors import PairingError
 from eval_ops.scores.answers import ItemKey, ScoreMatrix, score_matrix
-from eval_ops.scores.leaderboard import Entry, Optimism, choose, optimism
+from eval_ops.scores.leaderboard import Entry, Optimism, best_first, choose, optimism
 
 if TYPE_CHECKING:
     from eval_ops.scores.answers import Interference, Retention, RoutingTable
@@ -46,7 +46,7 @@ def _matrix_of(entries: list[Entry], most: int | None) -> tuple[ScoreMatrix, lis
     if most is not None:
         chosen = choose(entries)
         merged = [entry for entry in chosen if entry.experts]
-        merged.sort(key=_by_validation)
+        merged.sort(key=best_first)
         single = [entry for entry in chosen if not entry.experts][:most]
         entries = [*single, *merged[: max(0, most - len(single))]]
     matrix = score_matrix({entry.label: entry.scores for entry in entries})
@@ -55,16 +55,12 @@ def _matrix_of(entries: list[Entry], most: int | None) -> tuple[ScoreMatrix, lis
     return matrix, entries
 
 
-def _by_validation(entry: Entry) -> float:
-    return -entry.scores.mean("validation").value
-
-
 def _luck_of(entries: Sequence[Entry], left: int) -> Optimism | None:
     """How much the best of all candidates flatters itself; None where there are not two.
 
     `left` were tried too and left early: they count among the tried, and were never near the best.
     """
-    merged = sorted((entry for entry in entries if entry.experts), key=_by_validation)
+    merged = sorted((entry for entry in entries if entry.experts), key=best_first)
     if len(merged) < 2:
         return None
     best = merged[:MOST_TRIED]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from eval_ops.scores.leaderboard import Entry, coefficient_points
+from eval_ops.scores.leaderboard import Entry, best_first, coefficient_points
 
 if TYPE_CHECKING:
     from eval_ops.scores.leaderboard import CoefficientPoint, Row
@@ -40,7 +40,7 @@ def sweeps_of(entries: Sequence[Entry], table: Sequence["Row"]) -> list[Sweep]:
         expert_set = "+".join(sorted(row.experts))
         group = groups.get((row.recipe or "", expert_set), [])
         if len(group) > 1 and row.recipe is not None and row.recipe not in sweeps:
-            best = sorted(group, key=lambda each: -each.scores.mean("validation").value)
+            best = sorted(group, key=best_first)
             points = coefficient_points(best[:MOST_POINTS])
             hidden = len(group) - len(points)
             sweeps[row.recipe] = Sweep(row.recipe, expert_set, points, row.coefficient, hidden)

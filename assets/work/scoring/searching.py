@@ -9,7 +9,7 @@ trial, or the centre of those that are about as good (eval_ops.search.winners).
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from assets.work import names
@@ -151,6 +151,20 @@ def start_of(recipe: "Recipe", space: SearchSpace) -> Point:
         value = recipe.parameters.get(name, specs[name].default if name in specs else None)
         given[dimension.name] = own.get(str(dimension.part), {}).get(name, value)
     return space.start(given)
+
+
+def at_start(recipe: "Recipe", experts: Sequence[str]) -> "Recipe":
+    """Return a recipe as its search begins, or a soup of all experts; any other one as it is.
+
+    It can be planned for the set of these experts. Raises SearchError where the search is wrong.
+    """
+    if recipe.soup:
+        return soup_at(recipe, {f"weight[{name}]": 1 / len(experts) for name in experts})
+    if not recipe.search:
+        return recipe
+    where = f"recipe {recipe.name}: search"
+    space = space_of(check_search(recipe.search, where), experts, where)
+    return at_point(recipe, space, start_of(recipe, space))
 
 
 def _run(

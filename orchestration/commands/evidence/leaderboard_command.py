@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from assets.work import names
-from assets.work.ranking.imports import IMPORTED_FILE
+from assets.work.ranking.imports import imported_beside, percent_text
 from assets.work.ranking.published_evidence import read_evidence
 from assets.work.records.champion_history import champion_state
 from merge_ops.errors import Fault, SettingsError, did_you_mean
@@ -115,14 +115,17 @@ def _write_evidence(store: "ArtifactStore", artifact: "Artifact", options: Board
 
 def _print_imported(console: PlainConsole, artifact: "Artifact") -> None:
     """Print scores from elsewhere, which stand on no table of ours."""
-    if IMPORTED_FILE not in artifact.files:
+    rows = imported_beside(artifact)
+    if not rows:
         return
     say(console, "")
     say(console, "imported scores (from elsewhere: never compared item by item, interval from n)")
-    for row in artifact.read_json(IMPORTED_FILE):
-        of_n = f"{100 * row['score']:.1f} ({100 * row['low']:.1f} to {100 * row['high']:.1f})"
+    for row in rows:
         source = f"  {row['source']}" if row["source"] else ""
-        say(console, f"  {row['benchmark']}  {row['model']}  {of_n}  n {row['n']}{source}")
+        say(
+            console,
+            f"  {row['benchmark']}  {row['model']}  {percent_text(row)}  n {row['n']}{source}",
+        )
 
 
 def _suites(artifact: "Artifact", options: BoardOptions) -> dict[str, list[Mapping[str, Any]]]:

@@ -133,6 +133,8 @@ def _plan(
     found: Findings,
 ) -> None:
     """Plan a recipe for as few of its expert sets as hold every expert that could be opened."""
+    from assets.work.scoring.searching import at_start
+    from eval_ops.errors import EvalError
     from merge_ops.plans import plan_steps
 
     base = catalog.base_of(steps.result)
@@ -143,8 +145,9 @@ def _plan(
     asked = covering(sets, opened) if catalog.takes_experts(steps.result) else alone
     for variant, experts in itertools.product(_windows_alone(steps), asked):
         try:
-            concrete = _with_run_steps(catalog, variant, opened).for_experts(experts, base)
-        except RongheError as error:
+            begun = variant.with_result(at_start(variant.result, experts))
+            concrete = _with_run_steps(catalog, begun, opened).for_experts(experts, base)
+        except (RongheError, EvalError) as error:
             found.fault(f"recipe {name}", error)
             continue
         if any(each.window and not each.window.found for each in concrete.recipes):

@@ -3,6 +3,7 @@
 `HOSTILE` is in every field that a stranger writes. A browser that runs any of it sets `hacked`.
 """
 
+import csv
 import json
 from pathlib import Path
 
@@ -76,6 +77,7 @@ def filled(root: Path, hostile: str = "", items: int = 40) -> ScoredStore:
     study(scored, "e1", 3.0)
     study(scored, "e2", 2.0)
     plan(scored)
+    write_imported(scored, hostile)
     rank(scored.store, scored.contest)
     promote(scored.store, scored.contest, scored.recipe, "cpu", 1)
     return scored
@@ -130,6 +132,18 @@ def plan(scored: ScoredStore) -> None:
         attempt.write_json("study.json", found)
         digest = attempt.publish().digest
     scored.store.point("merge_plan", "e1+e2", "merge_plan", digest)
+
+
+def write_imported(scored: ScoredStore, hostile: str) -> None:
+    """Scores from elsewhere, of a model of the catalog and of another one."""
+    path = scored.root / "paper.csv"
+    rows = [
+        ("e1", f"C-Eval {hostile}", 0.7, 100, f"card {hostile}"),
+        (f"other {hostile}", "C-Eval", 1, 9, ""),
+    ]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("model", "benchmark", "score", "n", "source"), *rows])
+    object.__setattr__(scored.contest, "imported", {"paper": path})
 
 
 def champion_of(scored: ScoredStore) -> str:

@@ -157,6 +157,11 @@ def test_the_board_is_filtered_sorted_and_searched(
     )
     assert page.evaluate(names) == ["ties e1+e2 x=1"]
     assert "1 of 4" in page.text()
+    assert "Scores from elsewhere" in page.text()
+    assert "70.0 60.4–78.1" in " ".join(page.text().split())
+    show(page, site, "artifact.html#model/e1")
+    page.wait_for("Scores from elsewhere")
+    assert "C-Eval" in page.text()
 
 
 def test_the_language_changes_and_the_place_stays(

@@ -40,6 +40,8 @@ def test_the_page_has_champions_scores_and_changes(hostile: tuple[ScoredStore, C
     assert "中药合并" in page
     assert "significantly above" in page
     assert "the source does not answer" in page
+    assert "Scores from elsewhere" in page
+    assert "70.0 <small>60.4–78.1</small>" in page
     assert report_html(view, ReportOptions()) == page
     assert "排行榜" in report_html(view, ReportOptions("zh"))
 
@@ -66,6 +68,8 @@ def test_the_same_as_plain_data(hostile: tuple[ScoredStore, CatalogView]):
     assert champion["champion"] == champion_of(scored)
     assert champion["score"]["mean"] == pytest.approx(0.9)
     assert len(told["suites"][0]["rows"]) == 2
+    assert [each["n"] for each in told["imported"]] == [9, 100]
+    assert report_json(view, ReportOptions(suite="one"))["imported"] == []
     assert {each["kind"] for each in told["changes"]} >= {"promotion", "failure", "model"}
 
 

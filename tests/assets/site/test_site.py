@@ -69,6 +69,13 @@ def test_everything_that_the_catalog_has_is_in_the_view(
     rows = view.boards["one"]
     assert [row.champion for row in rows] == [True, False, False, False]
     assert rows[0].against["base"][0] == "better"
+    assert [
+        (each["model"], each["benchmark"], each["score"], each["n"]) for each in view.imported
+    ] == [
+        ("other", "C-Eval", 1.0, 9),
+        ("e1", "C-Eval", 0.7, 100),
+    ]
+    assert all(each["low"] < each["high"] for each in view.imported)
 
 
 def test_answers_are_of_rows_first_and_of_other_points_then(view: CatalogView) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from eval_ops.errors import PairingError
 from eval_ops.scores.comparison import compare, mcnemar, paired_bootstrap, sign_flip
-from eval_ops.scores.intervals import clustered_stderr
+from eval_ops.scores.intervals import clustered_stderr, paired_interval
 from eval_ops.scores.scores import SuiteScores, summarize
 
 ScoresOf = Callable[..., SuiteScores]
@@ -221,3 +221,58 @@ def test_the_cluster_bootstrap_has_the_width_of_the_clustered_error() -> None:
 def test_three_answers_that_are_no_shares_decide_nothing(scores_of: ScoresOf) -> None:
     found = compare(scores_of(a=([], [0.5] * 3)), scores_of(a=([], [0.25] * 3)))
     assert (found.low, found.flip_p_value, found.verdict) == (0.25, 2 / 8, "undecided")
+
+
+def test_few_items_that_do_not_differ_are_not_certain(scores_of: ScoresOf) -> None:
+    """Beside 1000 items with a sure gain, 20 items alike say little: 0 of 20 may be 1 in 6."""
+    many = ([], [1] * 200 + [0] * 130 + [1] * 670), ([], [0] * 200 + [1] * 130 + [1] * 670)
+    few = ([], [1] * 20)
+    found = compare(scores_of(a=many[0], b=few), scores_of(a=many[1], b=few))
+    low, high = paired_bootstrap({"a": np.repeat([1.0, -1.0, 0.0], [200, 130, 670])})
+    # The bootstrap takes b for certain: half of a's interval. By squares b adds ±16.1 points, which
+    # is Wilson's for 0 of 20: 3.84 / 23.84.
+    assert low / 2 > 0
+    assert found.low == pytest.approx(0.035 - math.hypot(0.0355, 3.8415 / 23.8415) / 2, abs=1e-3)
+    assert (found.low < 0 < found.high, found.high > high / 2) == (True, True)
+    assert found.p_value is not None
+    assert found.p_value < 0.001
+    assert found.verdict == "undecided"
+    enough = ([], [1] * 400)
+    assert (
+        compare(scores_of(a=many[0], b=enough), scores_of(a=many[1], b=enough)).verdict == "better"
+    )
+
+
+sizes = st.lists(st.integers(1, 60), min_size=1, max_size=3)
+
+
+@settings(max_examples=40, deadline=None)
+@given(sizes, st.integers(0, 2**32 - 1), st.floats(0, 1), st.floats(0, 1))
+def test_a_verdict_is_what_interval_and_test_say(
+    scores_of: ScoresOf, sizes: list[int], seed: int, ours: float, theirs: float
+) -> None:
+    """Whatever the numbers of items: nothing is better unless difference, interval and test are."""
+    draw = np.random.default_rng(seed)
+    first, second = (
+        scores_of(**{f"b{k}": ([], draw.random(n) < share) for k, n in enumerate(sizes)})
+        for share in (ours, theirs)
+    )
+    found = compare(first, second, resamples=500)
+    assert found.low <= found.difference <= found.high
+    assert (found.verdict == "better") <= (found.low > 0 and found.surprise <= 0.05)
+    assert (found.verdict == "worse") <= (found.high < 0 and found.surprise <= 0.05)
+    assert (found.only_ours, found.only_theirs) != (0, 0) or found.verdict == "undecided"
+    back = compare(second, first, resamples=500)
+    assert (back.low, back.high) == (-found.high, -found.low)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 200), st.floats(0, 1), st.floats(0, 1))
+def test_the_interval_of_a_paired_difference(n: int, first: float, second: float) -> None:
+    """It has a width, holds the difference, lies within ±1, and mirrors when the sides change."""
+    ours = round(first * n)
+    theirs = round(second * (n - ours))
+    low, high = paired_interval(ours, theirs, n)
+    assert -1 - 1e-9 <= low <= (ours - theirs) / n <= high <= 1 + 1e-9
+    assert high - low > 0
+    assert paired_interval(theirs, ours, n) == (-high, -low)

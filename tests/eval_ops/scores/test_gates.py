@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from eval_ops.errors import GateError, PairingError, ScoresError
 from eval_ops.scores.decision import Decision
@@ -286,3 +288,45 @@ def test_chance_losses_on_many_benchmarks_are_corrected(scores_of: ScoresOf) -> 
     check = decide(candidate, {"x": expert}, None, strict).benchmarks[0]
     assert check.adjusted == pytest.approx(10 * 2 / 64)
     assert check.passed
+
+
+def in_passages(scores: SuiteScores, size: int) -> SuiteScores:
+    """The same answers, `size` test items of a benchmark a passage."""
+    samples = tuple(
+        replace(sample, group=f"{sample.benchmark} {int(sample.item.rsplit('-', 1)[1]) // size}")
+        for sample in scores.samples
+    )
+    parts = [[s for s in samples if s.benchmark == name] for name in scores.benchmarks]
+    summed = tuple(score for part in parts for score in summarize(part, "acc", "v"))
+    return replace(scores, samples=samples, scores=summed)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 12), st.integers(20, 60), st.integers(1, 30))
+def test_a_destroyed_benchmark_is_never_promoted(
+    scores_of: ScoresOf, others: int, items: int, passage: int
+) -> None:
+    """However many benchmarks are perfect, and however the lost one's items share passages."""
+    names = [f"b{number}" for number in range(others)]
+    candidate = scores_of(lost=right(0, items), **{name: right(40) for name in names})
+    expert = scores_of(lost=right(items, items), **{name: right(0) for name in names})
+    ours, theirs = (in_passages(each, passage) for each in (candidate, expert))
+    assert not decide(ours, {"x": theirs}, theirs, Gate()).promote
+
+
+def test_passages_too_few_to_show_a_loss_are_too_few_to_decide_on(scores_of: ScoresOf) -> None:
+    """Of 4 passages the sign-flip test gives p = 2 / 2⁴ at the least: a loss is never shown."""
+    names = [f"b{number}" for number in range(9)]
+    candidate = scores_of(lost=right(0, 20), **{name: right(60, 60) for name in names})
+    expert = scores_of(lost=right(20, 20), **{name: right(0, 60) for name in names})
+    decision = decide(in_passages(candidate, 5), {"x": in_passages(expert, 5)}, None, Gate())
+    found = checks_of(decision)
+    assert (found["mean_is_better"], found["no_benchmark_lost"]) == (True, True)
+    assert not decision.promote
+    # Holm multiplies by ten benchmarks: 10 · 2 / 2⁸ = 0.078 is above 5 %, 10 · 2 / 2⁹ is below.
+    assert decision.reasons[-1] == (
+        "lost: 20 test items in 4 groups are too few to show a loss; it takes 9 groups"
+    )
+    enough = decide(in_passages(candidate, 2), {"x": in_passages(expert, 2)}, None, Gate())
+    assert checks_of(enough)["enough_items"] is True
+    assert checks_of(enough)["no_benchmark_lost"] is False

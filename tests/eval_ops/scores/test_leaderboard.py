@@ -1,11 +1,14 @@
 import json
+import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from eval_ops.errors import PairingError
 from eval_ops.scores.leaderboard import (
     Entry,
+    best_first,
     choose,
     coefficient_points,
     rows,
@@ -158,3 +161,15 @@ def test_different_suites_do_not_mix(scores_of: ScoresOf, entries: list[Entry]) 
     stray = scores_of(suite_digest="other", herb_class=right(1, 1), idiom_meaning=right(1, 1))
     with pytest.raises(PairingError, match="score both on the same suite"):
         rows([*entries, Entry("expert", "stray", stray)])
+
+
+def test_a_mean_of_nan_is_never_the_best(entries: list[Entry]) -> None:
+    """NaN compares as neither more nor less: it would win wherever it comes first."""
+    broken = next(each for each in entries if each.coefficient == "density=0.3_lambda=0.5")
+    scores = tuple(replace(each, value=math.nan) for each in broken.scores.scores)
+    nan = replace(broken, scores=replace(broken.scores, scores=scores))
+    others = [each for each in entries if each is not broken]
+    for order in ([nan, *others], [*others, nan]):
+        (chosen,) = [each for each in choose(order) if each.kind == "candidate"]
+        assert chosen.coefficient == "density=0.3_lambda=1.0"
+    assert best_first(nan) == best_first(nan, "test") == math.inf

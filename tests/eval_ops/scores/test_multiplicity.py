@@ -4,9 +4,11 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eval_ops.errors import PairingError
 from eval_ops.scores.multiplicity import holm, optimism
 from eval_ops.scores.scores import SuiteScores
 
@@ -59,3 +61,8 @@ def test_one_candidate_or_a_clear_best_flatters_nobody(scores_of: ScoresOf) -> N
     assert optimism([good]).bias == 0.0
     assert optimism([bad, good]).bias == 0.0
     assert optimism([bad, good]).apparent == 1.0
+
+
+def test_optimism_of_other_items_is_refused(scores_of: ScoresOf) -> None:
+    with pytest.raises(PairingError, match=r"'a' \(validation\): the items differ"):
+        optimism([scores_of(a=([1, 0], [1])), scores_of(a=([1, 0, 1], [1]))])

@@ -80,7 +80,10 @@ def test_what_is_begun_refreshes_as_it_is(
 
 
 def test_adapters_and_items_of_ones_own(here: Path, ronghe: Ronghe) -> None:
-    rows = [{"prompt": f"{n}?", "choices": ["a", "b"], "answer": 0, "id": str(n)} for n in range(8)]
+    rows = [
+        {"prompt": f"{split}{n}?", "choices": ["a", "b"], "answer": 0, "id": str(n)}
+        for n in range(8)
+    ]
     (here / "题目.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     given = ("--expert", "m=models/math", "--expert", "models/run/checkpoint-200")
     status, told = ronghe("init", "mine", "--base", "models/base", *given, "--suite", "题目.jsonl")
@@ -179,3 +182,39 @@ def test_check_tells_all_faults_as_text_and_json(here: Path, ronghe: Ronghe, mon
     assert status == 1
     assert f"{len(document['faults'])} faults" in told
     assert "and 4 more; --json has all" in told
+
+
+def test_check_plans_a_search_where_it_begins_and_a_soup_of_all(
+    here: Path, ronghe: Ronghe, monkeypatch
+) -> None:
+    """Both have no value of a required parameter: the search and the soup give it."""
+    ronghe("init", "mine", "--base", "models/base", "--expert", "models/math")
+    monkeypatch.chdir(here / "mine")
+    catalog = here / "mine" / "catalog"
+    (catalog / "suites").mkdir(exist_ok=True)
+    rows = [
+        {
+            "id": f"{split}{n}",
+            "split": split,
+            "prompt": f"{split} {n}",
+            "choices": ["a", "b"],
+            "answer": 0,
+        }
+        for split in ("validation", "test")
+        for n in range(2)
+    ]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (catalog / "suites" / "one.jsonl").write_text(text, encoding="utf-8")
+    suite = "name: one\nbenchmarks: [{name: b, items: one.jsonl}]\n"
+    (catalog / "suites" / "one.yaml").write_text(suite, encoding="utf-8")
+    soup = "merge_method: linear\nexperts: all\nsuite: one\nsoup: greedy\n"
+    searched = (
+        "merge_method: task_arithmetic\nexperts: all\nsuite: one\nsearch:\n  trials: 4\n"
+        "  parameters: {weight: {low: 0, high: 1.5, per: expert},"
+        " lambda: {low: 0.5, high: 1.5, per: layers, points: 2}}\n"
+    )
+    for name, recipe in (("soup", soup), ("wide", searched)):
+        (catalog / "recipes" / f"{name}.yaml").write_text(recipe, encoding="utf-8")
+    status, told = ronghe("check")
+    assert status == 0, told
+    assert "no fault" in told
