@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-SEEN, UNSEEN = ("concepts.md", "methods.md", "catalog.md", "operations.md"), "evaluation.md"
+SEEN = ("concepts.md", "methods.md", "catalog.md", "operations.md")
+UNSEEN = ("evaluation.md", "ownership.md", "search.md")
 SPLITS = {"validation": 200, "test": 400}
 PROMPT, CHOICE, CHOICES = 64, 16, 4
 UPDATES = 40

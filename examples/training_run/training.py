@@ -47,7 +47,7 @@ def train(folder: Path, steps: int, updates: int = UPDATES, shape: Shape = SHAPE
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE)
     if there:
         _restore(optimizer, model, _state(folder, done))
-    text = torch.tensor(tokenizer.encode(text_of(SEEN)))
+    text = torch.tensor(tokenizer.backend_tokenizer.encode(text_of(SEEN)).ids)
     with threads(1):
         for update in range(done + 1, steps * updates + 1):
             # Drawn by the update's number, so that a run that goes on draws what it would have.
