@@ -1,1 +1,1 @@
-"""A tiny training run of twelve steps, and windows over it by several schedules."""
+"""A tiny training run of twelve steps in a catalog, with windows over it by several schedules."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from merge_ops.errors import CompatibilityError, Fault
 from merge_ops.progress import Progress
 from merge_ops.symmetries.anatomy import Anatomy, read_anatomy
 from merge_ops.symmetries.keys import turned
-from merge_ops.symmetries.matching import match_rows
+from merge_ops.symmetries.matching import assigned, match_rows
 from merge_ops.symmetries.monomial import Monomial, by_blocks, identity
 from merge_ops.symmetries.symmetry import Change, LayerSymmetry, Symmetry, joined
 
@@ -249,7 +248,7 @@ def _heads(
         for each in (ours, theirs)
     ]
     alike = np.array([[np.sum((a.T @ b) ** 2) for b in spans[1]] for a in spans[0]])
-    groups = _assigned(alike)
+    groups = assigned(alike)
     heads: list[int] = []
     for place, there in enumerate(groups.tolist()):
         first = ours["v"][place * size : (place + 1) * size].astype(np.float64)
@@ -265,15 +264,8 @@ def _heads(
                 product = np.sum((a.T @ b) * cross.T)
                 lengths = [np.sum((m.T @ m) * g) for m, g in ((a, grams[0]), (b, grams[1]))]
                 cosines[i, j] = product / math.sqrt(max(lengths[0] * lengths[1], 1e-300))
-        heads += (there * group + _assigned(cosines)).tolist()
+        heads += (there * group + assigned(cosines)).tolist()
     return groups, np.array(heads, dtype=np.int64)
-
-
-def _assigned(alike: NDArray[np.float64]) -> NDArray[np.int64]:
-    """For each row the column that it is given so that the sum of what is alike is largest."""
-    linear_sum_assignment: Any = import_module("scipy.optimize").linear_sum_assignment
-
-    return np.asarray(linear_sum_assignment(-alike)[1], dtype=np.int64)
 
 
 def _values(

@@ -69,6 +69,31 @@ def match_among(some: Any, all_rows: Any, signed: bool = False) -> NDArray[np.in
     return np.asarray(linear_sum_assignment(-cosines)[1], dtype=np.int64)
 
 
+def assigned(alike: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return for each row the column that it is given so that what is alike, (n, n), sums highest.
+
+    scipy makes the assignment.
+    """
+    linear_sum_assignment: Any = import_module("scipy.optimize").linear_sum_assignment
+
+    return np.asarray(linear_sum_assignment(-alike)[1], dtype=np.int64)
+
+
+def assigned_in_groups(alike: NDArray[np.float64], groups: int) -> NDArray[np.int64]:
+    """Return such an assignment in which each group of rows is given a whole group of columns.
+
+    Groups are of one size and lie one behind the other.
+    """
+    size = len(alike) // groups
+    blocks = alike.reshape(groups, size, groups, size).swapaxes(1, 2)
+    inside = [[assigned(block) for block in row] for row in blocks]
+    places = np.arange(size)
+    pairs = [zip(*rows, strict=True) for rows in zip(blocks, inside, strict=True)]
+    sums = [[float(block[places, index].sum()) for block, index in row] for row in pairs]
+    whole = assigned(np.array(sums))
+    return np.concatenate([there * size + inside[at][there] for at, there in enumerate(whole)])
+
+
 def _assign_rest(index: NDArray[np.int64], ours: Any, theirs: Any, signed: bool) -> None:
     """Give every row that has none a row that nobody has."""
     linear_sum_assignment: Any = import_module("scipy.optimize").linear_sum_assignment

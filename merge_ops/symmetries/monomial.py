@@ -60,16 +60,21 @@ class Monomial:
 
     def unscaled(self) -> Monomial:
         """Return the order alone, without factors."""
-        return Monomial(self.index, np.ones(self.size))
+        return in_order(self.index)
 
     def reciprocal(self) -> Monomial:
         """Return the same order with each factor's reciprocal."""
         return Monomial(self.index, 1.0 / self.scale)
 
 
+def in_order(index: NDArray[np.int64]) -> Monomial:
+    """Return the monomial that takes entries in another order, (n,), without factors."""
+    return Monomial(index, np.ones(len(index)))
+
+
 def identity(size: int) -> Monomial:
     """Return the monomial that changes nothing."""
-    return Monomial(np.arange(size, dtype=np.int64), np.ones(size))
+    return in_order(np.arange(size, dtype=np.int64))
 
 
 def by_blocks(order: NDArray[np.int64], inside: Sequence[Monomial]) -> Monomial:

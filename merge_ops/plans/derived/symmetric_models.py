@@ -31,15 +31,33 @@ def with_symmetry(
     if step is None:
         return checkpoints
     from merge_ops.symmetries import transformed
-    from merge_ops.symmetries.aligned_tensors import aligned
 
     name = recipe.models[0].model
     model = checkpoints[name]
     if step.kind == PROTECT:
         changed = transformed(model, _symmetry(recipe, step, model))
     else:
-        changed = aligned(model, checkpoints[str(step.base)])
+        changed = _aligned(model, checkpoints[str(step.base)])
     return {**checkpoints, name: changed}
+
+
+def _aligned(model: Checkpoint, base: Checkpoint) -> Checkpoint:
+    """A mixture with its moe_experts in the base's order, or another decoder with all in it."""
+    from merge_ops.arrangement.mixtures.expert_layers import FAMILIES, family_of
+
+    if family_of(model.config) is not None:
+        from merge_ops.arrangement.mixtures.aligned_experts import with_aligned_experts
+
+        return with_aligned_experts(model, base)
+    from merge_ops.symmetries.aligned_tensors import aligned
+    from merge_ops.symmetries.anatomy import KNOWN
+
+    kind = model.config.get("model_type")
+    if kind not in KNOWN:
+        known = f"{', '.join(KNOWN)}; and the moe_experts of {', '.join(FAMILIES)}"
+        problem = f"has model_type {kind!r}; aligned are {known}"
+        raise CompatibilityError("align: base", [Fault(f"model '{model.name}'", problem)])
+    return aligned(model, base)
 
 
 def _symmetry(recipe: Recipe, step: SymmetryStep, model: Checkpoint) -> Symmetry:

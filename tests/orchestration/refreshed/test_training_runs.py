@@ -10,6 +10,9 @@ import yaml
 
 from assets.work.merging.virtual_checkpoints import plan_of
 from assets.work.names import resolve
+from examples.quickstart.recipe import Shape
+from examples.training_run.catalog import write_catalog
+from examples.training_run.training import train
 from merge_ops.stream import StreamSettings
 from orchestration.catalogs import Partitions, load_catalog
 from orchestration.refreshing.refresh import refresh
@@ -33,7 +36,8 @@ DEEP = [
         "verify": False,
     },
 ]
-EACH, FOURTH = (f"every={number}|pretrain" for number in (100, 400))
+SCHEDULES, MIDDLE = ("uniform", "linear", "one_minus_sqrt", "cosine"), "default|pretrain"
+TINY = Shape(hidden=16, intermediate=24, layers=1, heads=2, kv_heads=1)
 STEPS = range(100, 1300, 100)
 
 
@@ -72,25 +76,34 @@ def materializations(instance: dg.DagsterInstance, asset: str, partition: str | 
 def test_a_thirteenth_step_makes_exactly_the_windows_that_hold_it_again(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    project = make_run(tmp_path)
+    """The example in small: its catalog, twelve steps of one update each, then one more."""
+    write_catalog(tmp_path, updates=1, counts={"validation": 6, "test": 6})
+    train(tmp_path, 12, updates=1, shape=TINY)
+    project = TinyProject(tmp_path, (tmp_path / "store").as_uri())
+    tail = {f"weights={name}|pretrain" for name in SCHEDULES}
     first = run(project, instance)
-    assert first["run_step"] == first["run_scores"] == {f"pretrain@{step}" for step in STEPS}
-    for asset in ("tail/window", "tail/merged_checkpoint", "tail/scores"):
-        assert first[asset] == {EACH, FOURTH}
-    assert "tail/champion" in first
+    assert first["run_step"] == first["run_scores"] == {f"pretrain@{s}" for s in range(1, 13)}
+    for asset in ("window", "merged_checkpoint", "scores"):
+        assert first[f"tail/{asset}"] == tail
+        assert first[f"middle/{asset}"] == {MIDDLE}
+    assert {"tail/champion", "middle/champion"} <= set(first)
 
-    save_step(tmp_path / "run", 1300)
+    train(tmp_path, 13, updates=1, shape=TINY)
     changed = run(project, instance)
-    assert changed["run_step"] == changed["run_scores"] == {"pretrain@1300"}
-    assert changed["tail/merged_checkpoint"] == changed["tail/scores"] == {EACH}
-    merged = "tail/merged_checkpoint"
-    times = {point: materializations(instance, merged, point) for point in (EACH, FOURTH)}
-    assert times == {EACH: 2, FOURTH: 1}
+    assert changed["run_step"] == changed["run_scores"] == {"pretrain@13"}
+    assert changed["tail/merged_checkpoint"] == changed["tail/scores"] == tail
+    assert not {"middle/merged_checkpoint", "middle/scores"} & set(changed)
+    times = {
+        name: materializations(instance, f"{name}/merged_checkpoint", point)
+        for name, point in (("tail", min(tail)), ("middle", MIDDLE))
+    }
+    assert times == {"tail": 2, "middle": 1}
 
     store = project.opened_store()
-    taken = {EACH: [1100, 1200, 1300], FOURTH: [400, 800, 1200]}
-    for point, steps in taken.items():
-        window, ref = resolve(store, "tail/window", point), store.ref(merged, point)
+    taken = {"middle": (MIDDLE, [5, 6, 7, 8])} | {"tail": (min(tail), [10, 11, 12, 13])}
+    for name, (point, steps) in taken.items():
+        merged = f"{name}/merged_checkpoint"
+        window, ref = resolve(store, f"{name}/window", point), store.ref(merged, point)
         made = resolve(store, merged, point)
         assert window is not None and made is not None and ref is not None  # noqa: PT018
         rows = window.read_json("window.json")
@@ -105,9 +118,12 @@ def test_a_thirteenth_step_makes_exactly_the_windows_that_hold_it_again(
     assert course is not None
     told = course.read_json("course.json")
     raw = [each["newest step"] for each in told if each["window"] == "the step itself"]
-    assert raw == [*STEPS, 1300]
-    windows = [(e["window"], e["newest step"]) for e in told if e["window"].startswith("every")]
-    assert windows == [("every=100", 1200), ("every=400", 1200), ("every=100", 1300)]
+    assert raw == [*range(1, 14)]
+    assert all(each["95 % from"] < each["mean"] < each["95 % to"] for each in told)
+    windows = {(each["window"], each["newest step"]) for each in told} - {
+        ("the step itself", step) for step in raw
+    }
+    assert windows == {(f"weights={name}", step) for name in SCHEDULES for step in (12, 13)}
     assert course.read_bytes("course.png").startswith(b"\x89PNG")
 
 
