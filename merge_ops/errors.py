@@ -224,9 +224,10 @@ def _escaped(character: str) -> str:
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """` Did you mean 'x'?` for the nearest known word, or an empty string.
 
-    Capitals, dashes and spaces do not count: `DARE-TIES` is near `dare_ties`.
+    Capitals, dashes and spaces do not count: `DARE-TIES` is near `dare_ties`. A word is no hint for
+    itself.
     """
-    plain = {_plain(each): each for each in reversed(list(known))}
+    plain = {_plain(each): each for each in reversed(list(known)) if each != word}
     near = difflib.get_close_matches(_plain(str(word)[:200]), list(plain), n=1, cutoff=0.6)
     return f" Did you mean '{plain[near[0]]}'?" if near else ""
 

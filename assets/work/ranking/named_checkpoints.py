@@ -47,18 +47,18 @@ def find_checkpoint(
 
     Raises MissingArtifactError where it stands for none, or for several.
     """
-    found = [
-        each
-        for each in dict.fromkeys(_candidates(store, contest, name))
-        if recipe is None or each.recipe == recipe
-    ]
+    of_any = list(dict.fromkeys(_candidates(store, contest, name)))
+    found = [each for each in of_any if recipe is None or each.recipe == recipe]
     if len({each.digest for each in found}) == 1:
         return found[0]
     if found:
         shown = ", ".join(sorted({f"{each.label} ({each.digest[:12]})" for each in found})[:6])
         raise MissingArtifactError(f"'{name}' stands for several checkpoints: {shown}; say more")
-    known = [each.label for each in _all(store, contest)]
+    known = [e.label for e in _all(store, contest) if recipe is None or e.recipe == recipe]
     of_recipe = f" of recipe '{recipe}'" if recipe is not None else ""
+    if of_any:
+        makers = sorted({f"recipe '{each.recipe}'" for each in of_any if each.recipe})
+        of_recipe += f" (it is of {', '.join(makers)})" if makers else " (no recipe makes it)"
     raise MissingArtifactError(
         f"'{name}' stands for no checkpoint{of_recipe} in artifact store {store.uri}."
         f"{did_you_mean(name, known)} Give a model, RECIPE/champion,"

@@ -1,7 +1,8 @@
 """`ronghe init` and `ronghe add`: a catalog for one's own models, and further models in one."""
 
+import os
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -58,10 +59,7 @@ def run_init(folder: Path, beginning: Beginning, as_json: bool = False) -> None:
     sketched = texts.recipes(base.name, names, suite, beginning.language, _shipped())
     files |= {f"recipes/{name}.yaml": text for name, text in sketched.items()}
     files |= {f"suites/{suite}.yaml": suite_text} if suite_text else {}
-    for place, text in files.items():
-        path = catalog / place
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+    _write_new({catalog / place: text for place, text in files.items()})
     if not (folder / ".gitignore").exists():
         (folder / ".gitignore").write_text(texts.IGNORED, encoding="utf-8")
     console = PlainConsole()
@@ -77,6 +75,27 @@ def run_init(folder: Path, beginning: Beginning, as_json: bool = False) -> None:
         say(console, line)
     if faulty:
         raise SystemExit(1)
+
+
+def _write_new(files: Mapping[Path, str]) -> None:
+    """Write files that are not there yet, all of them or none.
+
+    Raises SettingsError where something is in the place of one: it may be a recipe that was written
+    before there was a catalog.
+    """
+    taken = [path for path in files if os.path.lexists(path)]
+    if taken:
+        names = ", ".join(map(str, taken))
+        way = "move what you keep, or name another folder"
+        raise _wrong("DIR", f"holds {names} already, which init would write; {way}")
+    try:
+        for path, text in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    except OSError:
+        for path in files:
+            path.unlink(missing_ok=True)
+        raise
 
 
 def run_add(

@@ -112,6 +112,19 @@ def test_everything_wrong_is_said_and_nothing_is_written(here: Path, ronghe: Ron
     assert not (here / "mine").exists()
 
 
+def test_files_that_are_there_are_not_written_over(here: Path, ronghe: Ronghe) -> None:
+    recipe = here / "mine" / "catalog" / "recipes" / "task_arithmetic.yaml"
+    recipe.parent.mkdir(parents=True)
+    recipe.write_text("merge_method: ties  # of mine\n")
+    given = ("--base", "models/base", "--expert", "models/math")
+    status, told = ronghe("init", "mine", *given)
+    assert status == 2
+    assert "holds mine/catalog/recipes/task_arithmetic.yaml already" in told
+    assert recipe.read_text() == "merge_method: ties  # of mine\n"
+    assert not (here / "mine" / "catalog" / "models.yaml").exists()
+    assert not (here / "mine" / ".gitignore").exists()
+
+
 def test_names_of_the_hub(here: Path, ronghe: Ronghe, monkeypatch: pytest.MonkeyPatch) -> None:
     upstream = here / "models"
     hub = {"org/Base-1B": upstream / "base", "team/tcm": upstream / "run" / "checkpoint-200"}

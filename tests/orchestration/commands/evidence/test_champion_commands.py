@@ -146,6 +146,9 @@ def test_what_the_store_has_is_compared_by_every_name(made: ScoredStore) -> None
     assert found("ties[y=0|e1+e2]").digest == step  # `ronghe ls` prints it; no recipe makes it now
     with pytest.raises(MissingArtifactError, match="'ties/nothing' stands for no checkpoint"):
         found("ties/nothing")
+    with pytest.raises(MissingArtifactError, match=r"'ties' \(no recipe makes it\)") as told:
+        find_checkpoint(made.store, made.contest, "e1", "ties")
+    assert "Did you mean" not in str(told.value)  # itself
 
 
 def test_what_cannot_be_is_refused(made: ScoredStore) -> None:
