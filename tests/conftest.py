@@ -6,7 +6,6 @@ import signal
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,9 +30,12 @@ if OWNER not in os.environ:
 
 
 def pytest_unconfigure() -> None:
-    """Remove the folder of the templates, which end with the process that began the tests."""
+    """Remove the folder of what all processes of the tests share, and end what works there."""
     owner, folder = os.environ[OWNER].split(":", 1)
     if int(owner) == os.getpid():
+        from tests.servers.storage_servers import stop_shared
+
+        stop_shared(Path(folder))
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -102,12 +104,11 @@ def forked_children() -> None:
 
 
 @pytest.fixture(scope="session")
-def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator["S3Server"]:
-    """A real S3 server, started when the first test wants it."""
-    from tests.servers.storage_servers import running_seaweedfs
+def seaweedfs() -> "S3Server":
+    """A real S3 server, started when the first test wants it; workers share it."""
+    from tests.servers.storage_servers import shared_seaweedfs
 
-    with running_seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as server:
-        yield server
+    return shared_seaweedfs()
 
 
 @pytest.fixture

@@ -76,21 +76,22 @@ def pid_of(instance: dg.DagsterInstance, run: str, event: dg.DagsterEventType) -
     return None
 
 
-def uploads(client: Any) -> set[str]:
-    """Uploads that have begun and are not finished."""
+def uploads(client: Any, root: str) -> set[str]:
+    """Uploads below a root that have begun and are not finished."""
     found = client.list_multipart_uploads(Bucket=BUCKET).get("Uploads", [])
-    return {upload["UploadId"] for upload in found}
+    below = root.removeprefix(f"s3://{BUCKET}/")
+    return {upload["UploadId"] for upload in found if upload["Key"].startswith(below)}
 
 
 def catch(
-    served: DagsterDev, instance: dg.DagsterInstance, client: Any, known: set[str]
+    served: DagsterDev, instance: dg.DagsterInstance, client: Any, root: str, known: set[str]
 ) -> MidMerge:
     """Wait for the next merging run, and stop its step once a part of a checkpoint is uploaded.
 
     From its start the step runs in slices, stopped whenever we look, or a merge could be over
     before a busy machine lets us look again.
     """
-    before, caught = uploads(client), list[MidMerge]()
+    before, caught = uploads(client, root), list[MidMerge]()
 
     def started() -> bool:
         for run in (each.run_id for each in merging_runs(instance) if each.run_id not in known):
@@ -104,7 +105,7 @@ def catch(
         caught[0].step.resume()
         time.sleep(0.03)
         caught[0].step.suspend()
-        return bool(uploads(client) - before)
+        return bool(uploads(client, root) - before)
 
     served.wait(started, "a merge begins", pause=0.1)
     served.wait(uploading, "the merge uploads", pause=0)
@@ -159,13 +160,13 @@ def test_killed_run_workers_are_started_again(
             project.write_recipe("average", {**quickstart_recipe("average"), "keep": "all"})
             with started(team, tmp_path) as served:
                 # The first run loses both its processes.
-                first = catch(served, instance, client, set())
+                first = catch(served, instance, client, s3_root, set())
                 dead = attempts_of(store, first.step.pid)
                 assert dead
                 os.kill(first.worker, signal.SIGKILL)
                 first.step.kill()
                 # The second loses its run worker only, and its step comes back when all is over.
-                second = catch(served, instance, client, {first.run})
+                second = catch(served, instance, client, s3_root, {first.run})
                 os.kill(second.worker, signal.SIGKILL)
                 assert store.digests("checkpoint") == [], "it was not in mid-merge"
 
