@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from assets.frame.batches import FAILED
-from assets.site.changes import Failure
+from assets.site.sections.changes import Failure
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance

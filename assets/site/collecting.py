@@ -4,20 +4,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from assets.site.answer_views import answer_views
-from assets.site.boards import board, board_rows, load_suites, suite_view, suites_of_rows
-from assets.site.changes import Failure, changes_of
-from assets.site.composition_views import composition_views
 from assets.site.facts import CatalogFacts
-from assets.site.licence_views import licence_views
-from assets.site.model_views import model_views
-from assets.site.recipe_views import (
+from assets.site.sections.answer_views import answer_views
+from assets.site.sections.boards import board, board_rows, load_suites, suite_view, suites_of_rows
+from assets.site.sections.changes import Failure, changes_of
+from assets.site.sections.composition_views import composition_views
+from assets.site.sections.licence_views import licence_views
+from assets.site.sections.model_views import model_views
+from assets.site.sections.recipe_views import (
     broken_recipes,
     checkpoint_views,
     recipe_view,
     study_views,
 )
-from assets.site.scores_seen import SeenScores
+from assets.site.sections.scores_seen import SeenScores
 from assets.site.view import (
     AnswersView,
     BoardRow,

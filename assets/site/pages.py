@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from assets.site.changes import KINDS
 from assets.site.data_files import data_files, packed
 from assets.site.reasons import reasons
+from assets.site.sections.changes import KINDS
 from assets.site.texts import TEXTS
 from assets.site.view import CatalogView, Change
 

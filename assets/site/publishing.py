@@ -5,11 +5,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from assets.site.changes import Failure
 from assets.site.collecting import EarlierSite, collect_view
 from assets.site.data_files import FOLDER, earlier_records
 from assets.site.facts import SITE_VERSION, CatalogFacts
 from assets.site.pages import INDEX, site_files
+from assets.site.sections.changes import Failure
 from resources.errors import (
     ContentConflictError,
     DamagedArtifactError,

@@ -66,16 +66,6 @@ class Zeros(Numbers):
     dtype: str
     shape: tuple[int, ...]
 
-    @property
-    def nbytes(self) -> int:
-        """Return 0: nothing is read."""
-        return 0
-
-    @property
-    def parts(self) -> tuple[Stored, ...]:
-        """Return nothing."""
-        return ()
-
     def identity(self, digest_of: DigestOf) -> list[object]:
         """Return that it is zeros of this dtype and shape."""
         return ["zeros", self.dtype, list(self.shape)]

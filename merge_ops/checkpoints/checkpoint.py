@@ -82,7 +82,21 @@ class TensorSource(Protocol):
         ...
 
 
-class Numbers:
+class UnreadTensor:
+    """An unread tensor is a tensor source that nothing is read for: drawn, given or missing."""
+
+    @property
+    def nbytes(self) -> int:
+        """Return 0: nothing is read."""
+        return 0
+
+    @property
+    def parts(self) -> tuple[Stored, ...]:
+        """Return nothing: no stored tensor is read."""
+        return ()
+
+
+class Numbers(UnreadTensor):
     """Numbers are a tensor source that nothing is read for, and that needs no torch.
 
     It gives its elements by `numbers`; `fill` is for those who have a tensor already.

@@ -1,5 +1,6 @@
 """Work of foreign code is done by limited children: pickles, and models that are built and run."""
 
+from merge_ops.children.closing import ClosedAtEnd
 from merge_ops.children.kept_models import (
     ask_for_tokens,
     ask_of_model,
@@ -11,6 +12,7 @@ from merge_ops.children.memory_folder import MemoryFolder
 from merge_ops.children.own_folders import OwnFolder
 
 __all__ = [
+    "ClosedAtEnd",
     "LimitedChild",
     "MemoryFolder",
     "OwnFolder",

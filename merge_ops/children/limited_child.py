@@ -17,9 +17,9 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, cast
 
+from merge_ops.children.closing import ClosedAtEnd
 from merge_ops.children.own_folders import OwnFolder
 from merge_ops.errors import ChildEndedError, ChildRaisedError
 
@@ -42,7 +42,7 @@ _OUT_OF_MEMORY = (b"memory allocation of", b"bad_alloc", b"MemoryError", b"Canno
 Tell = Callable[[Mapping[str, Any]], None]
 
 
-class LimitedChild:
+class LimitedChild(ClosedAtEnd):
     """A child that answers requests by `answer(request, tell)` of a module, one after the other.
 
     `module` is imported in the child alone. `memory` (bytes of data), `cpu_seconds`, `open_files`
@@ -144,19 +144,6 @@ class LimitedChild:
         running, self._running = self._running, None
         if running is not None:
             running.close()
-
-    def __enter__(self) -> LimitedChild:
-        """Enter the context at whose end the child is closed."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """End the child."""
-        self.close()
 
 
 class _Running:

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from merge_ops.children.closing import ClosedAtEnd
 from merge_ops.children.own_folders import OwnFolder
 
 WEIGHTS = ".safetensors"
@@ -22,7 +23,7 @@ NAME = "ronghe-weights"
 """What such memory is called in /proc."""
 
 
-class MemoryFolder:
+class MemoryFolder(ClosedAtEnd):
     """A sink of one checkpoint at a time: the next one is written over it, in the same memory.
 
     With `in_memory` false the weights are files of the temporary folder as well, for systems
@@ -79,19 +80,6 @@ class MemoryFolder:
         for file in list(self._files):
             self._drop(file)
         self._own.close()
-
-    def __enter__(self) -> MemoryFolder:
-        """Enter the context at whose end the folder is closed."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Let go of everything."""
-        self.close()
 
 
 class MemoryFile:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from merge_ops.checkpoints.names.name_alignment import named_alike
 from merge_ops.checkpoints.names.ties import excluded, find_source
 from merge_ops.measures.measure import LEAF, total
 from merge_ops.progress import Progress
+from merge_ops.provenance.plain_data import to_plain
 from merge_ops.provenance.settings_difference import SettingDifference, compare_settings
 from merge_ops.stream.looking import Look, look_through, tensor_to_see
 from merge_ops.stream.settings import StreamSettings
@@ -121,7 +122,7 @@ class CheckpointDifference:
             "whole": dataclasses.asdict(whole) if whole else None,
             SAME: self.same,
         }
-        return _plain(document)
+        return to_plain(document)
 
 
 def compare_checkpoints(
@@ -317,13 +318,3 @@ def _layer(
         math.sqrt(change),
         sum(each.differing for each in floats),
     )
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _plain(each) for key, each in cast("Mapping[str, Any]", value).items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in cast("Sequence[Any]", value)]
-    return value

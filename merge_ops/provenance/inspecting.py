@@ -10,7 +10,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.names.name_alignment import named_alike
@@ -18,6 +18,7 @@ from merge_ops.errors import CompatibilityError, Fault
 from merge_ops.progress import Progress
 from merge_ops.provenance.invariants import Independence, huref, independence, token_rows
 from merge_ops.provenance.oddities import odd_signs as odd_signs
+from merge_ops.provenance.plain_data import to_plain
 from merge_ops.provenance.task_regression import Shares, TaskRegression, regress_tasks
 from merge_ops.stream.block_reader import fetch_stored
 from merge_ops.stream.settings import StreamSettings
@@ -102,7 +103,7 @@ class Inspection:
 
     def to_json(self) -> dict[str, Any]:
         """Return the inspection as plain data; a number that is not finite is None."""
-        return _plain(dataclasses.asdict(self))
+        return to_plain(dataclasses.asdict(self))
 
 
 def inspect_suspect(
@@ -306,13 +307,3 @@ def _deviation(values: Sequence[float]) -> float:
         return math.nan
     mean = math.fsum(values) / len(values)
     return math.sqrt(math.fsum((each - mean) ** 2 for each in values) / (len(values) - 1))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _plain(each) for key, each in cast("Mapping[str, Any]", value).items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in cast("Sequence[Any]", value)]
-    return value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from merge_ops.checkpoints.checkpoint import DigestOf, Fetch, Stored
+from merge_ops.checkpoints.checkpoint import DigestOf, Fetch, UnreadTensor
 from merge_ops.errors import Fault, RecipeError
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class MissingRows:
+class MissingRows(UnreadTensor):
     """Missing rows stand for numbers that were not measured yet, (moe_experts, hidden).
 
     `where` is the key of the recipe `subject` that asks for them, and `is_said` what it says.
@@ -25,16 +25,6 @@ class MissingRows:
     subject: str
     where: str
     is_said: str
-
-    @property
-    def nbytes(self) -> int:
-        """Return 0: nothing is read."""
-        return 0
-
-    @property
-    def parts(self) -> tuple[Stored, ...]:
-        """Return nothing: no stored tensor is read."""
-        return ()
 
     def identity(self, digest_of: DigestOf) -> list[object]:
         """Raise RecipeError: nothing is known of the bits."""

@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING
 import blake3
 import numpy as np
 
-from merge_ops.checkpoints.checkpoint import DigestOf, Fetch, Numbers, RearrangedTensor, Stored
+from merge_ops.checkpoints.checkpoint import (
+    DigestOf,
+    Fetch,
+    Numbers,
+    RearrangedTensor,
+    UnreadTensor,
+)
 from merge_ops.kernels.elementary import logarithm, sines_and_cosines
 from merge_ops.measures.randomness import stream_key
 
@@ -40,16 +46,6 @@ class GivenRows(Numbers):
         """Return the shape of the numbers."""
         return self.values.shape
 
-    @property
-    def nbytes(self) -> int:
-        """Return 0: nothing is read."""
-        return 0
-
-    @property
-    def parts(self) -> tuple[Stored, ...]:
-        """Return nothing: no stored tensor is read."""
-        return ()
-
     @cached_property
     def _digest(self) -> str:
         return blake3.blake3(np.ascontiguousarray(self.values, dtype="<f4").tobytes()).hexdigest()
@@ -64,7 +60,7 @@ class GivenRows(Numbers):
 
 
 @dataclass(frozen=True)
-class DrawnRows:
+class DrawnRows(UnreadTensor):
     """Drawn rows are normal with deviation 1, or uniform within ±1/√columns."""
 
     model: str
@@ -73,16 +69,6 @@ class DrawnRows:
     name: str
     seed: int
     uniform: bool
-
-    @property
-    def nbytes(self) -> int:
-        """Return 0: nothing is read."""
-        return 0
-
-    @property
-    def parts(self) -> tuple[Stored, ...]:
-        """Return nothing: no stored tensor is read."""
-        return ()
 
     def identity(self, digest_of: DigestOf) -> list[object]:
         """Return what the numbers are drawn from."""

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any
 
-from merge_ops.children import LimitedChild
+from merge_ops.children import ClosedAtEnd, LimitedChild
 from merge_ops.errors import CheckpointError, ChildError
 from merge_ops.vocabularies.tokenizers import Tokenizer
 
@@ -17,7 +16,7 @@ CPU_SECONDS = 600
 """CPU time of one answer; the texts of 100,000 tokens take a few."""
 
 
-class TokenizerChild:
+class TokenizerChild(ClosedAtEnd):
     """A child that cuts texts by the tokenizers of one model, which messages call `name`.
 
     Its methods raise CheckpointError where the tokenizers library is not installed, or cannot load
@@ -64,15 +63,6 @@ class TokenizerChild:
             )
         return told
 
-    def __enter__(self) -> TokenizerChild:
-        """Enter the context at whose end the child is closed."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         """End the child."""
         self._child.close()

@@ -7,7 +7,7 @@ from typing import Any
 from blake3 import blake3
 
 from assets.site.facts import SITE_VERSION, CatalogFacts, RecipeFacts
-from assets.site.recipe_views import documents_of
+from assets.site.sections.recipe_views import documents_of
 from assets.work import names
 from assets.work.ranking.collecting import Contest
 from orchestration.catalogs.partitions import Partitions

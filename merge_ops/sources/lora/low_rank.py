@@ -31,8 +31,39 @@ TILE_ELEMENTS = 1 << 17
 CACHE_BYTES = 16 << 20
 
 
+class AddedTensor:
+    """An added tensor is `target` with a change made of `added`, in its dtype and shape."""
+
+    target: TensorSource
+
+    @property
+    def added(self) -> tuple[Stored, ...]:
+        """Return the stored tensors that the change is made of."""
+        raise NotImplementedError
+
+    @property
+    def dtype(self) -> str:
+        """Return the dtype code of the target."""
+        return self.target.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape of the target."""
+        return self.target.shape
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes of the target and of what is added."""
+        return self.target.nbytes + sum(each.nbytes for each in self.added)
+
+    @property
+    def parts(self) -> tuple[Stored, ...]:
+        """Return the stored parts of the target, then those that are added."""
+        return (*self.target.parts, *self.added)
+
+
 @dataclass(frozen=True)
-class LowRank:
+class LowRank(AddedTensor):
     """A low-rank source is target + scale · up @ down, up [out, r] and down [r, in].
 
     A convolution [out, in, height, width] has down [r, in, height, width] and up [out, r, 1, 1]: in
@@ -50,24 +81,9 @@ class LowRank:
     transposed: bool
 
     @property
-    def dtype(self) -> str:
-        """Return the dtype code of the target."""
-        return self.target.dtype
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Return the shape of the target."""
-        return self.target.shape
-
-    @property
-    def nbytes(self) -> int:
-        """Return the bytes of the target and of both factors."""
-        return self.target.nbytes + self.up.nbytes + self.down.nbytes
-
-    @property
-    def parts(self) -> tuple[Stored, ...]:
-        """Return the stored parts of the target, and both factors."""
-        return (*self.target.parts, self.up, self.down)
+    def added(self) -> tuple[Stored, ...]:
+        """Return both factors."""
+        return self.up, self.down
 
     def identity(self, digest_of: DigestOf) -> list[object]:
         """Return the tensors, the scale, the orientation and the kind of linear algebra."""
@@ -132,7 +148,7 @@ class LowRank:
 
 
 @dataclass(frozen=True)
-class ScaledSum:
+class ScaledSum(AddedTensor):
     """A scaled sum is target + scale · change, element by element.
 
     It is the bias that `lora_bias` trains.
@@ -144,24 +160,9 @@ class ScaledSum:
     scale: float
 
     @property
-    def dtype(self) -> str:
-        """Return the dtype code of the target."""
-        return self.target.dtype
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Return the shape of the target."""
-        return self.target.shape
-
-    @property
-    def nbytes(self) -> int:
-        """Return the bytes of the target and the change."""
-        return self.target.nbytes + self.change.nbytes
-
-    @property
-    def parts(self) -> tuple[Stored, ...]:
-        """Return the stored parts of the target, and the change."""
-        return (*self.target.parts, self.change)
+    def added(self) -> tuple[Stored, ...]:
+        """Return the change."""
+        return (self.change,)
 
     def identity(self, digest_of: DigestOf) -> list[object]:
         """Return the tensors and the scale."""

@@ -11,9 +11,9 @@ from orchestration.commands.store_tables import make_console, size_text
 from orchestration.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from assets.site.changes import Failure
     from assets.site.facts import CatalogFacts
     from assets.site.publishing import PublishedSite
+    from assets.site.sections.changes import Failure
     from assets.site.view import CatalogView
 
 CATALOG_SITE = "catalog_site"

@@ -7,8 +7,8 @@ import csv
 import json
 from pathlib import Path
 
-from assets.site.changes import Failure
 from assets.site.facts import CatalogFacts, RecipeFacts
+from assets.site.sections.changes import Failure
 from assets.work import names
 from assets.work.ranking.kept_rows import Broken
 from assets.work.ranking.ranking import promote, rank

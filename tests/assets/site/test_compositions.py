@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from assets.site.composition_views import composition_views, course_view
 from assets.site.facts import RecipeFacts
+from assets.site.sections.composition_views import composition_views, course_view
 from assets.site.view import StudyView
 from assets.work import names
 from assets.work.scoring.run_courses import FILE, RAW

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from assets.site.changes import Failure
 from assets.site.collecting import collect_view
 from assets.site.data_files import packed, unpacked
 from assets.site.facts import CatalogFacts
 from assets.site.pages import PAGES, POLICY, place, render, site_files, static_files, weeks
 from assets.site.publishing import CATALOG_SITE, SITE, earlier_site, publish_site, site_digest
+from assets.site.sections.changes import Failure
 from assets.site.texts import LANGUAGES, TEXTS
 from assets.site.view import CatalogView, Change
 from tests.assets.site.made_up_catalog import (
@@ -135,7 +135,7 @@ def test_what_the_site_before_has_read_gives_the_same_site(
     assert len(before.models) == 3
     assert len(before.seen.known) == 3
     fresh = site_digest(site_files(collect_view(scored.store, facts, FAILURES)))
-    monkeypatch.setattr("assets.site.scores_seen.READERS", 1)
+    monkeypatch.setattr("assets.site.sections.scores_seen.READERS", 1)
     with_before = site_digest(site_files(collect_view(scored.store, facts, FAILURES, before)))
     assert with_before == fresh
 
@@ -238,7 +238,7 @@ def test_every_word_of_the_pages_is_there_in_both_languages(view: CatalogView) -
 
 
 def test_every_kind_of_change_has_a_word() -> None:
-    from assets.site.changes import KINDS
+    from assets.site.sections.changes import KINDS
 
     assert {f"change_{kind}" for kind in KINDS} <= TEXTS["en"].keys()
 
@@ -250,7 +250,7 @@ def test_places_hold_any_name() -> None:
 def test_old_changes_are_counted(
     scored: ScoredStore, facts: CatalogFacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("assets.site.changes.MOST_CHANGES", 2)
+    monkeypatch.setattr("assets.site.sections.changes.MOST_CHANGES", 2)
     many = [Failure(f"2026-01-0{n}T00:00:00", "ties/scores", "p", "no") for n in range(1, 4)]
     view = collect_view(scored.store, facts, many)
     assert len(view.changes) == 2

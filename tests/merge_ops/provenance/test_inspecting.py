@@ -6,6 +6,7 @@ right on models that were trained is measured by benchmarks/ownership.py (docs/o
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from merge_ops.provenance.task_regression import shares_of
 from merge_ops.recipes import check_recipe
 from merge_ops.stream import StreamSettings
 from merge_ops.symmetries import transformed
-from merge_ops.symmetries.keys import new_key, symmetry_of
+from merge_ops.symmetries.keys import SECRET_BYTES, new_key, symmetry_of
 from tests.models.checkpoint_factory import LLAMA, base_tensors, draw, write_checkpoint
 
 ONE_THREAD = StreamSettings(threads=1, device="cpu")
@@ -105,7 +106,8 @@ def test_a_linear_merge_gives_its_weights_back(family: Path, tmp_path: Path):
 
 def test_a_protected_suspect_is_aligned_first(family: Path, tmp_path: Path):
     suspect = merged(family, tmp_path / "out", "task_arithmetic", {"a": 0.2, "b": 0.4})
-    hidden = transformed(suspect, symmetry_of(new_key(), suspect))
+    key = replace(new_key(), secret="17" * SECRET_BYTES)  # a drawn one may leave heads in order
+    hidden = transformed(suspect, symmetry_of(key, suspect))
     found = inspected(family, hidden)
     assert answers(found) == ["in it", "in it", "not found", "not found"]
     assert set(found.aligned) == {"mlp", "vo", "qk", "heads", "norms", "residual"}

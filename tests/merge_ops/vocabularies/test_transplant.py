@@ -15,6 +15,7 @@ from merge_ops.jobs.assembly import merge
 from merge_ops.plans.plan_json import plan_json
 from merge_ops.plans.planning import plan_merge
 from merge_ops.recipes.reading import parse_recipe
+from merge_ops.sources import matched_rows
 from merge_ops.stream.stream import StreamSettings
 from tests.merge_ops.measures.test_matching_pursuit import by_definition
 from tests.merges.merging import merge_in_process
@@ -110,6 +111,19 @@ def test_cuts_and_threads_change_no_bit(folders, tmp_path):
     one = merged(tmp_path / "one", "k: 5", folders)
     two = merged(tmp_path / "two", "k: 5", folders, threads=4)
     assert (one / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()
+
+
+def test_rows_are_made_on_the_cores_that_the_container_has(folders, tmp_path, monkeypatch):
+    asked, pool = [], matched_rows.ThreadPoolExecutor
+
+    def counted(workers, name):
+        asked.append(workers)
+        return pool(workers, name)
+
+    monkeypatch.setattr(matched_rows, "usable_cores", lambda: 3)
+    monkeypatch.setattr(matched_rows, "ThreadPoolExecutor", counted)
+    merged(tmp_path / "out", "k: 4", folders)
+    assert asked == [3, 3]  # the embedding, and the head
 
 
 def test_subword_means_across_kinds_of_tokenizers(folders, tmp_path):

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from assets.site.facts import RecipeFacts
-from assets.site.scores_seen import rounded
+from assets.site.sections.scores_seen import rounded
 from assets.site.view import CompositionView, CourseView, PartView, StudyView
 from assets.work import names
 from assets.work.scoring.run_courses import FILE, RAW

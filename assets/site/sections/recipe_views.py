@@ -5,9 +5,9 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from assets.site.composition_views import course_view
 from assets.site.facts import CatalogFacts, RecipeFacts
-from assets.site.scores_seen import SeenScores, rounded
+from assets.site.sections.composition_views import course_view
+from assets.site.sections.scores_seen import SeenScores, rounded
 from assets.site.view import (
     ChampionView,
     CheckpointView,

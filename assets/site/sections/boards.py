@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from assets.site.scores_seen import rounded
+from assets.site.sections.scores_seen import rounded
 from assets.site.view import BoardRow, Cell, SuiteView
 from assets.work.ranking.collecting import Contest
 from assets.work.ranking.imports import imported_beside

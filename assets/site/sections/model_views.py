@@ -6,7 +6,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from assets.site.facts import CatalogFacts
-from assets.site.scores_seen import SeenScores
+from assets.site.sections.scores_seen import SeenScores
 from assets.site.view import ModelView, SplitScores, SuiteView
 from assets.work.merging.studying import TASK_VECTOR
 from assets.work.merging.whole_models import live_models

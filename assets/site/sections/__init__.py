@@ -1,0 +1,1 @@
+"""The sections of the site: what it shows of models, recipes, scores and licences."""
