@@ -7,6 +7,9 @@ alike, a share ψ (the discordance) by one side alone. Without a difference ever
 false one. The gate itself decides (`gates.decide`); with early stopping `rounds.challenge` does,
 and the gate where that is undecided.
 
+With `--trade-offs` two benchmarks of different sizes are simulated, the larger of which gains what
+the smaller loses, so that the means are equal: how often is either called better?
+
 With `--store` the scores of a store (of the quickstart) are replayed: every recipe's and expert
 set's candidates, and all of them together, are chosen among with and without early stopping.
 """
@@ -21,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from eval_ops.scores import Sample, SuiteScores, summarize
+from eval_ops.scores.comparison import compare, mcnemar, paired_bootstrap
 from eval_ops.scores.course import Course, Item, course_of
 from eval_ops.scores.gates import Gate, decide
 from eval_ops.scores.power import smallest_difference
@@ -31,6 +35,11 @@ SKILL, DISCORDANCE = 0.6, 0.3
 SIZES, EFFECTS = (60, 150, 300, 600), (0.0, 0.05, 0.1, 0.2, -0.05, -0.1, -0.2)
 PILOT = 16
 """Items that each candidate is asked before the order of the others is chosen."""
+TRADE_OFFS = (
+    (1000, 20, 0.035), (1000, 20, 0.05), (1000, 20, 0.1), (1000, 20, 0.15), (1000, 60, 0.05),
+    (1319, 100, 0.05),
+)  # fmt: skip
+"""Items of a larger and a smaller benchmark, and what one gains and the other loses."""
 Values = dict[Item, float]
 
 
@@ -103,6 +112,54 @@ def simulate(items: int, effect: float, simulations: int, seed: int = 0) -> Outc
         asked / simulations,
         smallest_difference(items, DISCORDANCE),
     )
+
+
+def trade_off(large: int, small: int, gain: float, simulations: int) -> tuple[float, float]:
+    """Return how often equal means are called better: by bootstrap and McNemar alone, and now.
+
+    Items of the smaller benchmark are only ever lost, so a draw may show no loss at all.
+    """
+    draw = np.random.default_rng([large, small, round(1000 * gain)])
+    alone = decided = 0
+    chances = {
+        "a": (large, ((DISCORDANCE + gain) / 2, (DISCORDANCE - gain) / 2)),
+        "b": (small, (0.0, gain)),
+    }
+    for _ in range(simulations):
+        drawn = {
+            name: draw.choice([1.0, -1.0, 0.0], size=n, p=[won, lost, 1 - won - lost])
+            for name, (n, (won, lost)) in chances.items()
+        }
+        sides = [
+            scores_of(
+                {
+                    (name, f"{place:04}"): float(value)
+                    for name, each in drawn.items()
+                    for place, value in enumerate(np.maximum(sign * each, 0.0))
+                }
+            )
+            for sign in (1, -1)
+        ]
+        found = compare(*sides)
+        low, _ = paired_bootstrap(drawn)
+        counts = [int(sum((sign * each > 0).sum() for each in drawn.values())) for sign in (1, -1)]
+        alone += low > 0 and counts[0] > counts[1] and mcnemar(*counts) <= 0.05
+        decided += found.verdict == "better"
+    return alone / simulations, decided / simulations
+
+
+def trade_off_table(simulations: int) -> str:
+    """Simulate all trade-offs; write them as a Markdown table."""
+    lines = [
+        "| items | gain and loss | better, by bootstrap and McNemar alone "
+        "| better, as it is decided |",
+        "|---|---:|---:|---:|",
+    ]
+    for large, small, gain in TRADE_OFFS:
+        alone, decided = trade_off(large, small, gain, simulations)
+        shares = f"{100 * alone:.1f} % | {100 * decided:.1f} %"
+        lines.append(f"| {large:,} and {small} | {100 * gain:g} | {shares} |")
+    return "\n".join(lines)
 
 
 def groups_of(values: Mapping[Item, float]) -> dict[str, dict[str, str]]:
@@ -214,7 +271,11 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="*", default=SIZES, help="numbers of items")
     parser.add_argument("--store", type=Path, help="a local store whose scores are replayed")
     parser.add_argument("--orders", type=int, default=20, help="random orders of a replay")
+    parser.add_argument("--trade-offs", action="store_true", help="benchmarks of different sizes")
     options = parser.parse_args()
+    if options.trade_offs:
+        print(trade_off_table(options.simulations))
+        return
     if options.store:
         sets = stored_candidates(options.store)
         several = {name: each for name, each in sets.items() if len(each) > 1}

@@ -67,7 +67,9 @@ class Webhook:
         problem, tries = type(error).__name__, 1
         if isinstance(error, RequestFailedError):
             status, tries = error.status, error.tries
-            problem = type(error.cause).__name__ if status is None else f"HTTP status {status}"
+            cause = getattr(error.cause, "reason", error.cause)  # urllib wraps what it met
+            name = type(cause if isinstance(cause, Exception) else error.cause).__name__
+            problem = name if status is None else f"HTTP status {status}"
         return (
             f"the webhook at {self.host} did not take the {event.get('event')} of"
             f" {event.get('recipe')} ({problem}, {tries} tries); it is on record in the store"
