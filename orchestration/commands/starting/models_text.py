@@ -13,11 +13,12 @@ from typing import Any
 
 import yaml
 
-from merge_ops.checkpoints.files.bounded_yaml import load_documents
+from merge_ops.checkpoints.files.bounded_yaml import DocumentError, load_documents
 from merge_ops.errors import Fault, SettingsError
 from orchestration.commands.starting.new_models import NewModel
 
 _PLAIN = "-_./@:~+"
+_BY_HAND = "is written in a way that nothing can be put into; add the entry by hand"
 
 
 def entry_text(model: NewModel, indent: str = "  ") -> str:
@@ -60,13 +61,10 @@ def with_entries(text: str, models: Sequence[NewModel]) -> str:
         raise _refused(f"is no sound YAML ({error})") from None
     newline = "\r\n" if "\r\n" in text else "\n"
     lines = text.splitlines(keepends=True)
-    last = items[-1]
-    indent = " " * (last.start_mark.column - 2)
+    last, indent = items.value[-1], " " * items.start_mark.column
     opener = lines[last.start_mark.line][: last.start_mark.column]
     if opener.strip() not in ("-", ""):
         raise _refused("has more than an entry on a line")
-    if opener.strip() == "-":
-        indent = opener[: opener.index("-")]
     end = _last_line(last) + 1
     if end > 0 and lines[end - 1][-1:] != "\n":
         lines[end - 1] += newline
@@ -89,8 +87,8 @@ def write_over(path: Path, text: str) -> None:
         raise
 
 
-def _items(text: str) -> list[Any]:
-    """The nodes of the entries of `models:`, of which there is one at least."""
+def _items(text: str) -> Any:
+    """The node of the list `models:`, which begins where its first dash is, and is not empty."""
     root: Any = yaml.compose(text, Loader=yaml.SafeLoader)
     pairs = root.value if isinstance(root, yaml.MappingNode) else []
     found = [value for key, value in pairs if key.value == "models"]
@@ -98,7 +96,7 @@ def _items(text: str) -> list[Any]:
         raise _refused("lists no model; write the first one by hand, or use `ronghe init`")
     if found[0].flow_style:
         raise _refused("has its list in brackets; write each model on lines of its own, with '-'")
-    return list(found[0].value)
+    return found[0]
 
 
 def _last_line(node: Any) -> int:
@@ -116,12 +114,15 @@ def _last_line(node: Any) -> int:
 
 def _compare(old: str, new: str, models: Sequence[NewModel]) -> None:
     """Read both texts: nothing but the new entries may be new."""
-    before, after = load_documents(old)[0], load_documents(new)[0]
+    try:
+        before, after = load_documents(old)[0], load_documents(new)[0]
+    except DocumentError:
+        raise _refused(_BY_HAND) from None
     count = len(before["models"])
-    names = [each["name"] for each in after["models"][count:]]
-    same = before["models"] == after["models"][:count]
-    if not same or names != [model.name for model in models]:
-        raise _refused("is written in a way that nothing can be put into; add the entry by hand")
+    added = after["models"][count:]
+    after["models"] = after["models"][:count]
+    if before != after or [each["name"] for each in added] != [model.name for model in models]:
+        raise _refused(_BY_HAND)
 
 
 def _refused(problem: str) -> SettingsError:

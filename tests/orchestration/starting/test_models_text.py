@@ -18,6 +18,7 @@ NEW = [NewModel("诗 词"[:1], "hf://a/b@v1", "base", "lora", "mit")]
         "models:\n- name: a\n  source: x\n",
         "models:\n    - name: a\n      source: x   # here\n# behind\n\nname: team\n",
         "# first\nmodels:\n  -\n    name: a\n    source: 'x'\n",
+        "models:\n -\n      name: a\n      source: x\n -\n       name: b\n       source: x\n",
         "models:\n  - {name: a, source: x}",
         "models:\r\n  - name: a\r\n    source: x\r\n",
         "models:\n  - name: a\n    source: x\n    title: |\n      many\n      words\n\n\nname: t\n",
