@@ -21,15 +21,15 @@ PERIOD = 100_000
 ROOT = Path(__file__).resolve().parent.parent
 HEAVIEST = (
     "tests/orchestration/test_team.py",
-    "tests/orchestration/refreshing/test_refresh.py",
-    "tests/orchestration/refreshing/test_broken_parts.py",
     "tests/orchestration/test_web_and_daemon.py",
-    "tests/packaging/test_wheel.py",
-    "tests/oracle/test_same_digest.py",
-    "tests/orchestration/test_daemon_sensor.py",
-    "tests/merge_ops/methods/test_contract.py",
+    "tests/orchestration/refreshing/test_broken_parts.py",
     "tests/orchestration/test_ray.py",
+    "tests/orchestration/refreshing/test_refresh.py",
     "tests/benchmarks/test_hostile.py",
+    "tests/merge_ops/methods/test_contract.py",
+    "tests/packaging/test_wheel.py",
+    "tests/oracle/test_one_digest_one_file.py",
+    "tests/examples/test_quickstart.py",
 )
 """By CPU seconds of a whole run at full speed, with those of the processes that they start."""
 

@@ -35,7 +35,7 @@ IMPORTS = (
     "transformers.models.auto.modeling_auto", "transformers.models.llama.modeling_llama",
     "transformers.models.qwen2.modeling_qwen2", "transformers.core_model_loading", "tokenizers",
 )  # fmt: skip
-_real = limited_child.start_program
+_real = getattr(limited_child.start_program, "real", limited_child.start_program)
 
 
 class Fork:

@@ -240,22 +240,23 @@ def _own_folder(factory: Any, number: int) -> None:
 
 
 def _work(run: Run, sender: Connection, first: list[int]) -> None:
-    """Run the first tests and then file after file; each test knows which comes next."""
-    session = run.session
-    places = _places(run, sender, first)
-    place = next(places, None)
-    while place is not None:
-        item, place = session.items[place], next(places, None)
-        following = session.items[place] if place is not None else None
-        run.hook.pytest_runtest_protocol(item=item, nextitem=following)
-
-
-def _places(run: Run, sender: Connection, first: list[int]) -> Iterator[int]:
-    yield from first
+    """Run the first tests and then file after file."""
+    _run_all(run.session, first)
     while number := os.read(run.queue, 4):
         file = int.from_bytes(number, "little")
         sender.send(("took", file))
-        yield from run.files[file]
+        _run_all(run.session, run.files[file])
+
+
+def _run_all(session: pytest.Session, places: list[int]) -> None:
+    """Run tests; each is told which comes next, so that what both need stays.
+
+    After the last one it is the session, and what is the session's stays. To look ahead for the
+    next file would take it from workers that could begin it now.
+    """
+    items: list[Any] = [session.items[place] for place in places]
+    for item, following in zip(items, [*items[1:], session], strict=False):
+        session.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
 
 
 class Sender:

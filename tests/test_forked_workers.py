@@ -56,3 +56,27 @@ def test_the_first_failure_stops_all_where_that_is_asked_for(tmp_path: Path) -> 
     assert status == 1
     assert "stopping after" in said
     assert "test_after_that" not in said
+
+
+def test_a_file_waits_for_no_test_of_another_one(tmp_path: Path) -> None:
+    """The first file ends when the others have run: whoever runs it must not have taken one."""
+    (tmp_path / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
+    waits = f"""
+from pathlib import Path
+from tests.servers.waiting import wait_until
+
+def test_waits():
+    done = [Path({str(tmp_path)!r}, name) for name in ("b", "c", "d")]
+    wait_until(lambda: all(each.exists() for each in done), "all other files")
+"""
+    (tmp_path / "test_a.py").write_text(waits, encoding="utf-8")
+    for name in ("b", "c", "d"):
+        runs = (
+            f"from pathlib import Path\ndef test_runs(): Path({str(tmp_path / name)!r}).touch()\n"
+        )
+        (tmp_path / f"test_{name}.py").write_text(runs, encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-p", "tests.forked_workers", "--workers", "2", "-q"]
+    command += ["-p", "no:cacheprovider", "--override-ini=addopts=", f"--rootdir={tmp_path}"]
+    done = subprocess.run([*command, tmp_path], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 passed" in done.stdout

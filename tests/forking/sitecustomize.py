@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
+from typing import Any
 
 STARTS_CHILDREN = "merge_ops.children.limited_child"
 
@@ -24,12 +25,17 @@ class ThenForked(Loader):
         """Make the module as its own loader does."""
         return self._loader.create_module(spec)
 
-    def exec_module(self, module: ModuleType) -> None:
+    def exec_module(self, module: Any) -> None:
         """Run it, and change how it starts programs."""
         self._loader.exec_module(module)
-        from tests.child_forks import fork_children
 
-        fork_children()
+        def start_program(*given: Any) -> Any:
+            from tests.child_forks import forked_program  # which imports the module
+
+            return forked_program(*given)
+
+        start_program.real = module.start_program
+        module.start_program = start_program
 
 
 class Finder(MetaPathFinder):
