@@ -48,12 +48,13 @@ def _ask_child(judge: "Judge", messages: Messages, device: str, threads: int) ->
     from pathlib import Path
 
     from assets.work.measuring.asking_child import TOKENIZER_SECONDS, ask_child
+    from merge_ops.stream import usable_cores
 
     request: dict[str, Any] = {
         "messages": [dict(message) for message in messages],
         "digest": judge.digest,
         "device": device,
-        "threads": threads,
+        "threads": threads or usable_cores(),
         "temperature": judge.temperature,
         "max_new_tokens": judge.max_new_tokens,
         "tokenizer_seconds": TOKENIZER_SECONDS,

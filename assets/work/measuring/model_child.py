@@ -22,7 +22,10 @@ class Base:
 
 @dataclass(frozen=True)
 class Running:
-    """How a base is run: on a device (`cpu`, `cuda[:n]`), by so many threads (0: torch's)."""
+    """How a base is run: on a device (`cpu`, `cuda[:n]`), by so many threads.
+
+    With 0 threads it has one for each core that this process may use.
+    """
 
     device: str = "cpu"
     threads: int = 0
@@ -42,6 +45,7 @@ def ask_model(
     `doing` and `way_out` are words of faults. What the child tells on the way goes to `progress`.
     Raises EvalError.
     """
+    from merge_ops.stream import usable_cores
 
     def tell(told: object) -> None:
         if progress is not None and isinstance(told, list):
@@ -49,7 +53,7 @@ def ask_model(
 
     how = {
         "device": running.device,
-        "threads": running.threads,
+        "threads": running.threads or usable_cores(),
         "tokenizer_seconds": TOKENIZER_SECONDS,
     }
     return ask_child(

@@ -189,7 +189,7 @@ def read_answer(
 class Scoring:
     """A scoring names the suite, the device, the threads, and the Dagster run that asked.
 
-    `threads` 0 leaves their number to torch.
+    `threads` 0 is one for each core that this process may use, and one for a small model.
     """
 
     suite: "Suite"

@@ -25,11 +25,10 @@ def asked_model(request: Mapping[str, Any], tell: Callable[[Any], None]) -> Aske
     """Set the limits of a request for this process, from here on, and return the model.
 
     The request is what `assets/work` asks (`ask_model`): `tokenizer_seconds` are CPU time of a
-    tokenizer on one text, `threads` those of torch (0: as they are).
+    tokenizer on one text, `threads` those of torch.
     """
     limit_tokenizers(int(request["tokenizer_seconds"]))
-    if request["threads"]:
-        set_threads(int(request["threads"]))
+    set_threads(int(request["threads"]))
     return AskedModel(
         Path(request["folder"]),
         str(request["device"]),

@@ -32,7 +32,7 @@ def answer(request: Mapping[str, Any], tell: Callable[[Any], None]) -> dict[str,
         _judges.clear()
         _judges[key] = LiveModel(key[1]).load(Path(request["folder"]))
     settings = float(request["temperature"]), int(request["max_new_tokens"])
-    with pinned(int(request["threads"]) or None, 0, key[1]):
+    with pinned(int(request["threads"]), 0, key[1]):
         return {"says": says(_judges[key], request["messages"], *settings)}
 
 

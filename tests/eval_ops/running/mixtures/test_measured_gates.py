@@ -178,7 +178,7 @@ def test_shares_by_hand() -> None:
 
 
 def test_the_child_answers_with_the_same_numbers(bases: dict[str, Path]) -> None:
-    sent = {"folder": str(bases["llama"]), "device": "cpu", "threads": 0, "tokenizer_seconds": 0}
+    sent = {"folder": str(bases["llama"]), "device": "cpu", "threads": 1, "tokenizer_seconds": 0}
     prompts = [{"positive": p, "negative": n} for p, n in PROMPTS]
     asked = {**sent, "what": "measure", "mode": "hidden", "prompts": prompts}
     told: list[Any] = []
