@@ -61,7 +61,7 @@ def score_checkpoint(
     if known is not None:
         return ScoredCheckpoint(known, read_scores(known), True, time.perf_counter() - started)
     named = called or f"checkpoint {checkpoint.digest[:12]}"
-    scores = score_in_child(checkpoint.folder(), named, scoring, progress)
+    scores = score_in_child(checkpoint.folder(), named, scoring, progress, shown=named)
     artifact = publish_scores(store, checkpoint.kind, checkpoint.digest, suite, scores)
     return ScoredCheckpoint(artifact, scores, False, time.perf_counter() - started)
 
