@@ -22,8 +22,8 @@ from tests.models import checkpoint_factory as factory
 from tests.orchestration.projects.tiny_project import SHAPE, TinyProject, make_project
 
 TAIL = {
-    "window": {"run": "pretrain", "last": 3, "weights": "one_minus_sqrt"},
-    "sweep": {"every": [100, 400]},
+    "window": {"run": "pretrain", "last": 2, "weights": "one_minus_sqrt"},
+    "sweep": {"every": [100, 200]},
     "suite": "colours",
 }
 DEEP = [
@@ -38,7 +38,7 @@ DEEP = [
 ]
 SCHEDULES, MIDDLE = ("uniform", "linear", "one_minus_sqrt", "cosine"), "default|pretrain"
 TINY = Shape(hidden=16, intermediate=24, layers=1, heads=2, kv_heads=1)
-STEPS = range(100, 1300, 100)
+STEPS = range(100, 500, 100)
 
 
 def save_step(run: Path, step: int, seed: int | None = None) -> None:
@@ -48,7 +48,7 @@ def save_step(run: Path, step: int, seed: int | None = None) -> None:
 
 
 def make_run(root: Path) -> TinyProject:
-    """A catalog with a run of twelve steps and windows over it."""
+    """A catalog with a run of four steps and windows over it."""
     project = make_project(root, {"tail": TAIL}, experts=1)
     file = project.catalog / "models.yaml"
     document = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -133,16 +133,16 @@ def test_the_sensor_adds_whole_new_steps_and_asks_for_a_look(
     project = make_run(tmp_path)
     catalog = load_catalog(project.catalog)
     definition = Partitions(catalog, "tiny").run_steps
-    (tmp_path / "run" / "checkpoint-1200" / "model.safetensors").unlink()  # it is being written
+    (tmp_path / "run" / "checkpoint-400" / "model.safetensors").unlink()  # it is being written
     asked: Any = look_for_steps(instance, catalog, definition)
     (added,) = asked.dynamic_partitions_requests
     assert added.partition_keys == [f"pretrain@{step}" for step in STEPS[:-1]]
     assert len(asked.run_requests) == 1
     instance.add_dynamic_partitions(str(definition.name), added.partition_keys)
     assert isinstance(look_for_steps(instance, catalog, definition), dg.SkipReason)
-    save_step(tmp_path / "run", 1200)
+    save_step(tmp_path / "run", 400)
     asked = look_for_steps(instance, catalog, definition)
-    assert asked.dynamic_partitions_requests[0].partition_keys == ["pretrain@1200"]
+    assert asked.dynamic_partitions_requests[0].partition_keys == ["pretrain@400"]
 
 
 def test_a_catalog_of_one_run_in_a_bucket_and_no_models(
@@ -189,10 +189,10 @@ def test_windows_that_other_documents_use_and_steps_that_change_or_go(
     assert first["deep/step/early"] == first["deep/step/late"] == {None}
     assert first["deep/merged_checkpoint"] == {"default|pretrain"}
 
-    save_step(tmp_path / "run", 1200, seed=7)  # written again
+    save_step(tmp_path / "run", 400, seed=7)  # written again
     shutil.rmtree(tmp_path / "run" / "checkpoint-300")
     changed = run(project, instance)
-    assert changed["run_step"] == {"pretrain@1200"}
+    assert changed["run_step"] == {"pretrain@400"}
     assert "deep/step/early" not in changed
     assert changed["deep/step/late"] == {None}
     assert changed["deep/merged_checkpoint"] == {"default|pretrain"}
