@@ -148,7 +148,7 @@ class Trials:
             return "miss: not one line" if wrong else "stopped"
         if code == 0:
             return "done before"
-        started = "orchestration/" in told.replace(str(ROOT), "").replace("start.py", "")
+        started = "orchestration/" in told.replace("orchestration/commands/start.py", "")
         if moment < EARLY and not started and code in (1, -number):
             return "too early"
         return f"miss: exit status {code}"

@@ -24,17 +24,28 @@ MOST_PARTITIONS = 500
 class RunPlan:
     """A run plan is one run: assets of equal partitions, and which (None: not partitioned).
 
-    `ranges` are the first and last keys of neighbours among the `keys`.
+    `ranges` are the first and last keys of neighbours among the `keys`. `riders` are summaries, not
+    partitioned, that come after the assets in the same run.
     """
 
     assets: tuple[dg.AssetKey, ...]
     keys: tuple[str, ...] | None
     ranges: tuple[tuple[str, str], ...] = ()
+    riders: tuple[dg.AssetKey, ...] = ()
 
     @property
     def partitions(self) -> set[str | None]:
         """The keys as a set; of an asset without partitions, None alone."""
         return {None} if self.keys is None else set(self.keys)
+
+    @property
+    def everything(self) -> list[dg.AssetKey]:
+        """The assets and the riders."""
+        return [*self.assets, *self.riders]
+
+    def parts_of(self, key: dg.AssetKey) -> set[str | None]:
+        """The keys that the run is for of one asset."""
+        return {None} if key in self.riders else self.partitions
 
     @property
     def partition_key(self) -> str | None:

@@ -185,12 +185,15 @@ def first_set(names: Sequence[str], environment: Mapping[str, str] | None = None
 
 
 def check_dagster_home(home: Path) -> None:
-    """Raise SettingsError where Dagster cannot keep its SQLite files in this folder.
+    """Raise SettingsError where Dagster cannot read this folder, or keep its SQLite files in it.
 
     It puts the path into an address as it is, and takes some characters of it for parts of that.
     """
     bad = sorted({each for each in str(home) if each in "%?#"})
     configuration = home / "dagster.yaml"
+    if configuration.exists() and not configuration.is_file():  # a pipe would be waited for
+        problem = f"holds {configuration}, which is no file; remove or replace it"
+        raise SettingsError("the environment", [Fault("DAGSTER_HOME", problem)])
     elsewhere = configuration.is_file() and "storage:" in configuration.read_text(encoding="utf-8")
     if bad and not elsewhere:
         problem = (

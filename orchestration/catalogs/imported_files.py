@@ -4,6 +4,7 @@ from pathlib import Path
 
 from merge_ops.errors import Fault
 from orchestration.catalogs.catalog import BrokenPart
+from orchestration.catalogs.listing import list_part
 
 FOLDER, SUFFIX = "scores", ".csv"
 
@@ -15,8 +16,8 @@ def imported_files(folder: Path, broken: list[BrokenPart]) -> dict[str, tuple[Pa
     from merge_ops.checkpoints.files.plain_files import digest_of_file
 
     found: dict[str, tuple[Path, str]] = {}
-    for path in sorted((folder / FOLDER).glob(f"*{SUFFIX}")):
-        if path.name.startswith("."):
+    for path in list_part(folder / FOLDER):
+        if path.suffix != SUFFIX or path.name.startswith("."):
             continue
         place = f"{FOLDER}/{path.name}"
         try:

@@ -46,6 +46,7 @@ from merge_ops.errors import Fault, MissingModelError, RecipeError, SettingsErro
 from merge_ops.recipes import Steps, load_steps
 from orchestration.catalogs.catalog import BrokenPart, Catalog, CatalogError, SuiteWords
 from orchestration.catalogs.imported_files import imported_files
+from orchestration.catalogs.listing import list_part
 from orchestration.catalogs.models_file import load_models
 from orchestration.catalogs.names import RECIPE_NAME, alike, file_name
 from orchestration.catalogs.recipe_faults import recipe_faults, suite_fault
@@ -58,7 +59,8 @@ LIKE_YAML = (".yml", ".yaml")
 def load_catalog(folder: Path) -> Catalog:
     """Read and check a catalog's folder. What is broken is in `broken`; the rest is there.
 
-    Raises CatalogError, with every fault, only where no model or run can be told from models.yaml.
+    Raises CatalogError, with every fault, only where no model or run can be told from models.yaml,
+    or where a part of the folder cannot be listed.
     """
     file = load_models(folder / "models.yaml")
     if file.unreadable or not (file.models or file.runs):
@@ -159,7 +161,7 @@ def _load_recipes(folder: Path, broken: list[BrokenPart]) -> dict[str, Steps]:
 
 def _files(folder: Path, broken: list[BrokenPart], kind: str) -> Iterator[Path]:
     """The files of a kind, sorted. One that has its name twice, or nearly, is broken."""
-    there = sorted(path for path in folder.glob("*") if path.suffix.lower() in LIKE_YAML)
+    there = [path for path in list_part(folder) if path.suffix.lower() in LIKE_YAML]
     taken = alike(file_name(path) for path in there if path.suffix == SUFFIX)
     for path in there:
         place = f"{folder.name}/{path.name}"

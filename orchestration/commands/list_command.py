@@ -29,13 +29,14 @@ def run_list(
 ) -> None:
     """Print the names of the catalog that have all that is asked for, as a table or as JSON.
 
-    Raises SettingsError for a kind that there is not, MissingArtifactError for a name that stands
-    for nothing.
+    Status 1 when names cannot be read, which are told on standard error. Raises SettingsError for
+    a kind that there is not, MissingArtifactError for a name that stands for nothing.
     """
     store = open_store()
     asked = None if kind in (None, EVERYTHING) else WORDS.get(str(kind), str(kind))
     kinds = MADE if kind is None else None if asked is None else (asked,)
-    listed = list_names(store, kinds, uses)
+    problems: list[str] = []
+    listed = list_names(store, kinds, uses, problems)
     if asked is not None and not listed:
         _check_kind(store, str(kind), asked)
     chosen = [
@@ -47,7 +48,18 @@ def run_list(
     ]
     if as_json:
         print_json([each.to_json() for each in chosen])
-        return
+    else:
+        _print_names(store, listed, chosen)
+    for problem in problems:
+        say(PlainConsole(stderr=True), marked("not listed:", "red", problem))
+    if problems:
+        raise SystemExit(1)
+
+
+def _print_names(
+    store: "ArtifactStore", listed: Sequence[Listed], chosen: Sequence[Listed]
+) -> None:
+    """Print a table of names, how many there are, and why some are withdrawn."""
     console = make_list_console()
     if chosen:
         _print(console, chosen)

@@ -233,12 +233,12 @@ class _Refresh:
 
     def _execute(self, plan: RunPlan) -> dict[dg.AssetKey, set[str | None]]:
         """Run a plan; returns what has to be tried again another time."""
-        told = ", ".join(key.to_user_string() for key in plan.assets)
+        told = ", ".join(key.to_user_string() for key in plan.everything)
         self.progress.say(f"{told} {_short(plan)}")
         result = self._job.execute_in_process(
             WITH_OUR_LOGGER,
             instance=self._instance,
-            asset_selection=list(plan.assets),
+            asset_selection=plan.everything,
             partition_key=plan.partition_key,
             tags={**self._tags, **plan.tags},
             raise_on_error=False,
@@ -249,7 +249,12 @@ class _Refresh:
         if not (result.success and _all_passed(result)):
             self._report.failures += failures_of(result, f"{told} {_short(plan)}".strip())
         self._report.failures += self._log.errors.take()
-        return {key: self._count(result, key, plan.partitions) for key in plan.assets}
+        left = _not_come_to(result, plan)
+        return {
+            key: self._count(result, key, plan.parts_of(key))
+            for key in plan.everything
+            if key not in left
+        }
 
     def _count(
         self, result: dg.ExecuteInProcessResult, key: dg.AssetKey, asked: set[str | None]
@@ -287,6 +292,12 @@ class _Refresh:
 
     def _live(self, key: dg.AssetKey) -> int:
         return len(live_partitions(self._graph, key))
+
+
+def _not_come_to(result: dg.ExecuteInProcessResult, plan: RunPlan) -> set[dg.AssetKey]:
+    """The riders of a run whose steps did not begin, because something before them failed."""
+    begun = {event.step_key for event in result.all_events if event.is_step_start}
+    return {key for key in plan.riders if "__".join(key.path) not in begun}
 
 
 def _all_passed(result: dg.ExecuteInProcessResult) -> bool:

@@ -1,7 +1,7 @@
 """What automation asks for, in an order: pending partitions, and runs of those that are ready."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -10,6 +10,8 @@ from orchestration.run_plans import RunPlan, plan_runs
 
 if TYPE_CHECKING:
     from assets.frame.dagster_internals import AssetGraph
+
+Parts = Mapping[dg.AssetKey, set[str | None]]
 
 
 @dataclass
@@ -36,19 +38,45 @@ class Pending:
         return {key: self.wanted.get(key, set()) | self.failed.get(key, set()) for key in keys}
 
     def ready(self) -> Iterator[RunPlan]:
-        """Plan runs for the assets that wait for nothing, in the graph's order."""
-        order = [key for key in self.graph.toposorted_asset_keys if key in self.wanted]
-        ready = [key for key in order if not self._ancestors(key) & self.wanted.keys()]
-        yield from plan_runs(self.graph, {key: self.wanted[key] for key in ready})
+        """Plan runs for the assets that wait for nothing, in the graph's order.
 
-    def settle(self, plan: RunPlan, failed: Mapping[dg.AssetKey, set[str | None]]) -> None:
-        """Take note that a run is over; `failed` is what it has not materialized."""
-        for key in plan.assets:
-            self.wanted[key] = self.wanted[key] - plan.partitions
+        Summaries (no partitions) take along those that come after them alone: leaderboard,
+        champions and page are one run, as in the daemon. They do not ride with partitions: what
+        is still to be asked for would have them run twice, and Dagster's conditions cannot tell
+        that a summary of many partitions saw all of them.
+        """
+        order = [key for key in self.graph.toposorted_asset_keys if key in self.wanted]
+        waits_for = {key: self._ancestors(key) & self.wanted.keys() for key in order}
+        ready = [key for key in order if not waits_for[key]]
+        for plan in plan_runs(self.graph, {key: self.wanted[key] for key in ready}):
+            is_summary = plan.keys is None
+            yield replace(plan, riders=self._riders(plan, waits_for)) if is_summary else plan
+
+    def _riders(
+        self, plan: RunPlan, waits_for: Mapping[dg.AssetKey, set[dg.AssetKey]]
+    ) -> tuple[dg.AssetKey, ...]:
+        """What may come after a plan's assets in its run: steps follow their own parents alone."""
+        riders: list[dg.AssetKey] = []
+        for key, waited in waits_for.items():
+            node, there = self.graph.get(key), {*plan.assets, *riders}
+            before = there & node.parent_keys
+            seen = before.union(*(waits_for[each] for each in before))
+            if node.partitions_def is None and before and waited <= seen and waited <= there:
+                riders.append(key)
+        return tuple(riders)
+
+    def settle(self, plan: RunPlan, failed: Parts) -> None:
+        """Take note that a run is over; `failed` is what it has not materialized, by asset.
+
+        Riders that are not named there were not come to, because something before them failed: they
+        are as wanted as before, and run without it.
+        """
+        for key, parts in failed.items():
+            done = plan.parts_of(key)
+            self.wanted[key] = self.wanted[key] - done
             if not self.wanted[key]:
                 del self.wanted[key]
-            earlier = self.failed.get(key, set()) - plan.partitions
-            self.failed[key] = earlier | failed[key]
+            self.failed[key] = (self.failed.get(key, set()) - done) | parts
 
     def _ancestors(self, key: dg.AssetKey) -> set[dg.AssetKey]:
         return set(self.graph.get_ancestor_asset_keys(key)) - {key}

@@ -56,9 +56,10 @@ def what_the_store_lacks(
 ) -> StoreState:
     """Compare both for a refresh; takes over refs that this instance's own runs had pointed.
 
-    `settings` name their catalog. Raises StoreError where the store cannot be read.
+    `settings` name their catalog. Raises StoreError where the store cannot be read, or can be none.
     """
     store = ArtifactStore.open(settings.store, catalog=settings.catalog_name)
+    store.upkeep.require(may_be_new=True)
     notes = [*_new_here(store), *_earlier_notes(instance, store)]
     state = compare(instance, graph, store, settings.dagster_home)
     state.notes[:0] = notes

@@ -18,14 +18,14 @@ from typing import BinaryIO
 
 from blake3 import blake3
 
-from resources.errors import StoreAccessError, StoreError, StoreFailureError, UnsafeStoreError
+from resources.errors import UnsafeStoreError
 from resources.locks import take_lock
+from resources.places.local_faults import root_fault, translated
+from resources.places.local_listing import folders_below, stat_of
 from resources.places.place import TEMPORARY, Entry
 
 LOCK_PATIENCE = 30.0  # seconds; a name is changed in milliseconds; see docs/timeouts.md
-_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class LocalPlace:
@@ -40,7 +40,7 @@ class LocalPlace:
         """Return the file's bytes and their hash as the tag, or None."""
         try:
             with (
-                _translated(self.root, f"reading {key}"),
+                translated(self.root, f"reading {key}"),
                 FileIO(f"{self._prefix}{key}", opener=_opened) as file,
             ):
                 data = file.readall()
@@ -50,14 +50,14 @@ class LocalPlace:
 
     def put(self, key: str, data: bytes) -> None:
         """Write a file by rename, without waiting for the disk."""
-        with _translated(self.root, f"writing {key}"):
+        with translated(self.root, f"writing {key}"):
             path = self.root / key
             path.parent.mkdir(parents=True, exist_ok=True)
             os.replace(self._temporary(data, durable=False), path)
 
     def create(self, key: str, data: bytes) -> bool:
         """Write a file by `link()`, which never replaces; durable when it returns."""
-        with _translated(self.root, f"creating {key}"):
+        with translated(self.root, f"creating {key}"):
             path = self.root / key
             self._make_folder(path.parent)
             temporary = self._temporary(data, durable=True)
@@ -79,7 +79,7 @@ class LocalPlace:
 
     def replace(self, key: str, data: bytes, tag: str) -> bool:
         """Replace a file if its bytes still have the hash `tag`."""
-        with _translated(self.root, f"replacing {key}"), self._locked():
+        with translated(self.root, f"replacing {key}"), self._locked():
             found = self.read(key)
             if found is None or found[1] != tag:
                 return False
@@ -91,14 +91,14 @@ class LocalPlace:
     def walk(self, prefix: str) -> list[Entry]:
         """Return every file below `prefix`; files that vanish meanwhile are left out."""
         entries: list[Entry] = []
-        with _translated(self.root, f"listing {prefix}"):
-            for folder, _, names in os.walk(self.root / prefix):
+        with translated(self.root, f"listing {prefix}"):
+            for folder, names in folders_below(str(self.root / prefix)):
                 entries += self._entries(Path(folder), names)
         return sorted(entries, key=lambda entry: entry.key)
 
     def children(self, prefix: str) -> list[Entry]:
         """Return every file directly in `prefix`."""
-        with _translated(self.root, f"listing {prefix}"):
+        with translated(self.root, f"listing {prefix}"):
             folder = self.root / prefix
             names = os.listdir(folder) if folder.is_dir() else []
             return sorted(self._entries(folder, names), key=lambda entry: entry.key)
@@ -106,7 +106,7 @@ class LocalPlace:
     def delete(self, keys: Iterable[str]) -> None:
         """Remove files, and folders this empties below the first level."""
         parents: set[Path] = set()
-        with _translated(self.root, "deleting"):
+        with translated(self.root, "deleting"):
             for key in keys:
                 (self.root / key).unlink(missing_ok=True)
                 parents.add((self.root / key).parent)
@@ -115,12 +115,12 @@ class LocalPlace:
 
     def open_writer(self, key: str, size: int) -> "LocalWriter":
         """Start a file at its final name: below `attempts/` nothing is visible yet."""
-        with _translated(self.root, f"writing {key}"):
+        with translated(self.root, f"writing {key}"):
             return LocalWriter(self.root, self.root / key, size)
 
     def open_reader(self, key: str, tag: str = "") -> "LocalReader":
         """Open the file; FileNotFoundError when there is none. Listings here give no tags."""
-        with _translated(self.root, f"reading {key}"):
+        with translated(self.root, f"reading {key}"):
             try:
                 return LocalReader(self.root, self.root / key)
             except OSError as error:
@@ -140,7 +140,7 @@ class LocalPlace:
 
     def settle(self, prefix: str) -> None:
         """Flush the folders below `prefix`, and the one that holds it, to the disk."""
-        with _translated(self.root, f"writing {prefix}"):
+        with translated(self.root, f"writing {prefix}"):
             top = self.root / prefix
             for folder, _, _ in os.walk(top, topdown=False):
                 _sync_folder(Path(folder))
@@ -148,7 +148,7 @@ class LocalPlace:
 
     def now(self) -> float:
         """Return the file system's own clock, which on a network mount is the server's."""
-        with _translated(self.root, "writing"):
+        with translated(self.root, "writing"):
             temporary = self._temporary(b"", durable=False)
             modified = temporary.stat().st_mtime
             temporary.unlink()
@@ -157,6 +157,11 @@ class LocalPlace:
     def folder(self, prefix: str) -> Path | None:
         """Return the folder itself."""
         return self.root / prefix
+
+    def fault(self) -> str | None:
+        """Return why the root is no folder."""
+        with translated(self.root, "looking at it"):
+            return root_fault(self.root)
 
     def secrets(self) -> tuple[str, ...]:
         """Return nothing: a file system needs no secret."""
@@ -167,11 +172,8 @@ class LocalPlace:
         below = folder.relative_to(self.root).as_posix()
         before = "" if below == "." else f"{below}/"
         for name in names:
-            try:
-                found = os.stat(f"{folder}/{name}")
-            except FileNotFoundError:
-                continue
-            if stat.S_ISREG(found.st_mode):
+            found = stat_of(f"{folder}/{name}")
+            if found is not None and stat.S_ISREG(found.st_mode):
                 entries.append(Entry(f"{before}{name}", found.st_size, found.st_mtime))
         return entries
 
@@ -213,12 +215,12 @@ class LocalWriter:
 
     def write(self, data: memoryview) -> None:
         """Append bytes."""
-        with _translated(self._root, f"writing {self._path.name} ({self._size} bytes)"):
+        with translated(self._root, f"writing {self._path.name} ({self._size} bytes)"):
             self._file.write(data)
 
     def commit(self) -> None:
         """Flush the file to the disk and close it."""
-        with _translated(self._root, f"writing {self._path.name} ({self._size} bytes)"):
+        with translated(self._root, f"writing {self._path.name} ({self._size} bytes)"):
             self._file.flush()
             with contextlib.suppress(OSError):  # some mounts have no permissions
                 os.fchmod(self._file.fileno(), 0o444)
@@ -252,7 +254,7 @@ class LocalReader:
     def read_into(self, offset: int, buffer: memoryview, ahead: int = 0) -> int:
         """Fill `buffer` by `preadv`; short only at the end of the file."""
         done = 0
-        with _translated(self._root, f"reading {self._path.name}"):
+        with translated(self._root, f"reading {self._path.name}"):
             while done < len(buffer):
                 got = os.preadv(self._file.fileno(), [buffer[done:]], offset + done)
                 if got == 0:
@@ -307,24 +309,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _translated(root: Path, doing: str) -> Iterator[None]:
-    """Turn an OSError into a StoreError that says where and what to do; a missing file passes."""
-    try:
-        yield
-    except (FileNotFoundError, StoreError):
-        raise
-    except OSError as error:
-        where = f"artifact store {root.as_uri()}: {doing} failed"
-        if error.errno in _DENIED:
-            raise StoreAccessError(
-                f"{where}: {error.strerror}; this user needs to read and write {root}"
-            ) from error
-        if error.errno in _FULL:
-            raise StoreFailureError(
-                f"{where}: the disk or quota is full; free some space (the store's gc removes "
-                f"abandoned attempts) and run again"
-            ) from error
-        raise StoreFailureError(f"{where}: {error.strerror or error}") from error

@@ -133,6 +133,10 @@ class Place(Protocol):
         """Return the local folder that holds `prefix`, or None when the place is not local."""
         ...
 
+    def fault(self) -> str | None:
+        """Return why nothing can lie here yet, as a local root that is no folder; None else."""
+        ...
+
     def secrets(self) -> tuple[str, ...]:
         """Secrets in use here, so that nothing written may hold one."""
         ...

@@ -264,6 +264,9 @@ class ArtifactStore:
 
         Published artifacts are never touched. With `dry_run` nothing is removed, only listed.
         """
+        self.upkeep.require(may_be_new=True)
+        if self.upkeep.absence() is not None:  # nothing is made where nothing was
+            return GcReport(dry_run, (), 0)
         if not dry_run:
             self.probe()
             remove_dead_copies(self.cache.root)

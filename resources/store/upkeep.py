@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from resources.errors import DamagedArtifactError, LaterReleaseError
+from resources.errors import DamagedArtifactError, LaterReleaseError, StoreAddressError
 from resources.places import Entry, Place
 from resources.store.adoption import Adoption, adopt_refs, close_earlier
 from resources.store.artifact import parse_manifest
@@ -21,9 +21,11 @@ from resources.store.identity import identity_of
 from resources.store.names import (
     ARTIFACTS,
     ASIDE,
+    ATTEMPTS,
     CATALOGS,
     IDENTITY,
     MANIFEST,
+    REFS,
     catalog_folder,
     catalog_key,
     parsed_note,
@@ -61,6 +63,27 @@ class Upkeep:
     def identity(self) -> str | None:
         """The store's id; None for a store that was never used, or whose document is damaged."""
         return identity_of(self._place)
+
+    def absence(self) -> str | None:
+        """Return why there is no store: its root can be none, or nothing was ever kept there.
+
+        None where there is one. A store of the time before stores had an id is listed.
+        """
+        if (fault := self._place.fault()) is not None:
+            return fault
+        is_used = self._place.read(IDENTITY) is not None or any(
+            self._place.walk(folder) for folder in (CATALOGS, ARTIFACTS, REFS, ATTEMPTS)
+        )
+        return None if is_used else "nothing was ever kept there"
+
+    def require(self, may_be_new: bool = False) -> None:
+        """Raise StoreAddressError where there is no store, or, if it `may_be_new`, can be none."""
+        fault = self._place.fault() if may_be_new else self.absence()
+        if fault is not None:
+            raise StoreAddressError(
+                f"artifact store {self._place.uri}: {fault}. `ronghe refresh` fills a new one; if"
+                " another is meant, set RONGHE_STORE to it, and see that its disk is mounted"
+            )
 
     def catalogs(self) -> list[str]:
         """Return the names of the catalogs that have refs here, sorted."""

@@ -1,5 +1,7 @@
 """Options and variables are checked in one place, and heeded by every command they name."""
 
+import os
+
 import pytest
 
 from merge_ops.errors import SettingsError
@@ -124,6 +126,12 @@ def test_folders_that_dagster_cannot_use_are_told(name, tmp_path):
     home.mkdir()
     (home / "dagster.yaml").write_text("storage:\n  postgres: {}\n")
     check_dagster_home(home)
+
+
+def test_a_configuration_that_is_no_file_is_told(tmp_path):
+    os.mkfifo(tmp_path / "dagster.yaml")
+    with pytest.raises(SettingsError, match=r"DAGSTER_HOME holds .*dagster.yaml, which is no file"):
+        check_dagster_home(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["with space", "融合 家", "a:b@c", "quo'te"])

@@ -69,14 +69,18 @@ class _Kept:
 
 
 def list_names(
-    store: "ArtifactStore", kinds: Collection[str] | None = MADE, uses: str | None = None
+    store: "ArtifactStore",
+    kinds: Collection[str] | None = MADE,
+    uses: str | None = None,
+    problems: list[str] | None = None,
 ) -> list[Listed]:
     """List the names of a catalog: models first, then champions, then what recipes made.
 
     `kinds` None stands for all. With `uses`, only what was made from that model or content. Costs
-    each ref and the manifest behind it once, and all manifests where anything is withdrawn.
+    each ref and the manifest behind it once, and all manifests where anything is withdrawn. What is
+    wrong with names that cannot be read, and so are not listed, goes to `problems`.
     """
-    refs = named_refs(store)
+    refs = named_refs(store, problems)
     chosen = [ref for ref in refs if kinds is None or names.kind_of(_asset(ref)) in kinds]
     models = {str(ref.partition): ref for ref in refs if _asset(ref) == MODEL}
     kept = {

@@ -72,8 +72,11 @@ def open_named(store: "ArtifactStore", named: Named) -> "StoredModel":
     return as_it_was(store, store.get(named.kind, named.digest))
 
 
-def named_refs(store: "ArtifactStore") -> "list[Ref]":
-    """Read all refs of the catalog that can be read, by today's names; vacant ones are left out."""
+def named_refs(store: "ArtifactStore", problems: list[str] | None = None) -> "list[Ref]":
+    """Read all refs of the catalog that can be read, by today's names; vacant ones are left out.
+
+    What is wrong with those that cannot be read goes to `problems`.
+    """
     upkeep, name = store.upkeep, store.namespace.name
     now = [(name, entry.key) for entry in upkeep.ref_entries()]
     stored = upkeep.read_refs(now, upkeep.earlier_keys())
@@ -81,6 +84,8 @@ def named_refs(store: "ArtifactStore") -> "list[Ref]":
     for each in reversed(stored):  # those without a catalog stand behind, and give way
         if each.ref is not None:
             by_name[names.present_name(each.ref.asset), each.ref.partition] = each.ref
+        elif problems is not None:
+            problems.append(str(each.fault))
     return [ref for ref in by_name.values() if not ref.vacant]
 
 

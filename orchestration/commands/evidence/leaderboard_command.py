@@ -43,7 +43,7 @@ def leaderboard(options: BoardOptions | None = None) -> None:
     """Print the leaderboard, where the artifacts are, and what to do next."""
     options, settings = options or BoardOptions(), load_settings()
     console = PlainConsole(least_width=PLAIN_WIDTH)
-    store = open_store(settings)
+    store = open_store(settings, may_be_new=True)
     artifact = store.resolve("leaderboard")
     if artifact is None:
         note = f"No leaderboard in {settings.store} yet; run `ronghe refresh` first."

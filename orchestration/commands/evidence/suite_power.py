@@ -19,7 +19,7 @@ def print_smallest_differences(console: "PlainConsole", settings: Settings) -> N
 
     try:
         contest = contest_of(load_catalog(settings.catalog))
-        told = smallest_differences(open_store(settings), contest)
+        told = smallest_differences(open_store(settings, may_be_new=True), contest)
     except (RongheError, ResourceError):
         return
     for text in told.values():

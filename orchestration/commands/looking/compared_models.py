@@ -69,7 +69,7 @@ def _stored(command: str, name: str) -> "tuple[StoredModel | None, str]":
     from orchestration.commands.catalog_store import open_store
     from orchestration.commands.evidence.champion_commands import contest_of
 
-    store = open_store(settings)
+    store = open_store(settings, may_be_new=True)
     try:
         found = find_checkpoint(store, contest_of(settings), name)
         artifact = stored_by_digest(store, found.digest)

@@ -60,7 +60,7 @@ def renew_site(settings: Settings) -> str | None:
 
     try:
         settings = named_settings(settings)
-        if open_store(settings).ref(CATALOG_SITE) is not None:
+        if open_store(settings, may_be_new=True).ref(CATALOG_SITE) is not None:
             _render(settings)
     except (RongheError, ResourceError) as error:
         return f"the catalog site is as it was ({error}); `ronghe site` renders it"
@@ -73,14 +73,16 @@ def collect_site(settings: Settings) -> "CatalogView":
     from assets.site.publishing import earlier_site
 
     settings = named_settings(settings)
-    store = open_store(settings)
+    store = open_store(settings, may_be_new=True)
     return collect_view(store, _facts(settings), _failures(settings), earlier_site(store))
 
 
 def _render(settings: Settings) -> "PublishedSite":
     from assets.site.publishing import publish_site
 
-    return publish_site(open_store(settings), _facts(settings), _failures(settings))
+    return publish_site(
+        open_store(settings, may_be_new=True), _facts(settings), _failures(settings)
+    )
 
 
 def _facts(settings: Settings) -> "CatalogFacts":

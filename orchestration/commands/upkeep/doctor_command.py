@@ -93,7 +93,7 @@ def _look(settings: Settings) -> "tuple[ArtifactStore, StoreState, Mapping[str, 
     from orchestration.refreshing.refresh import open_instance
     from orchestration.refreshing.store_state import compare, remembered
 
-    store = open_store(settings)
+    store = open_store(settings, may_be_new=True)
     graph = build_definitions(settings).resolve_asset_graph()
     with open_instance(settings) as instance, partition_loading_context(None, instance):
         state = compare(instance, graph, store, settings.dagster_home)

@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 def collect(dry_run: bool, grace: str, as_json: bool = False) -> None:
     """List what killed runs left and, unless `dry_run`, remove it."""
     seconds = read("ronghe gc", "--grace", grace, period)
-    console, store = make_console(), open_store()
+    console, store = make_console(), open_store(may_be_new=True)
     console.quiet = as_json
     with progress_bar(console) as bar:
         task = bar.add_task("removing", total=None, visible=not dry_run)
         report = store.gc(
             seconds, dry_run, lambda done, total: bar.update(task, completed=done, total=total)
         )
-    left = [] if dry_run else remove_leftovers()
+    left, absence = [] if dry_run else remove_leftovers(), store.upkeep.absence()
     if as_json:
-        told = {"store": store.uri, **asdict(report), "bytes": report.nbytes}
+        told = {"store": store.uri, **asdict(report), "bytes": report.nbytes, "absent": absence}
         print_json({**told, "left_overs": list(map(str, left))})
         return
     rows = [
@@ -53,8 +53,9 @@ def collect(dry_run: bool, grace: str, as_json: bool = False) -> None:
     for path in left:
         console.print(f"removed {path}", soft_wrap=True)
     verb = "would be removed" if dry_run else "removed"
+    stay = f"{report.kept_attempts} attempts stay"
     console.print(
-        f"{size_text(report.nbytes)} {verb} from {store.uri}; {report.kept_attempts} attempts stay",
+        f"{size_text(report.nbytes)} {verb} from {store.uri}; {absence or stay}",
         soft_wrap=True,
     )
 

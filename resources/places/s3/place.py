@@ -101,6 +101,10 @@ class S3Place:
         """Return None: nothing here is a local folder."""
         return None
 
+    def fault(self) -> str | None:
+        """Return None: a bucket that is not there is told by whatever is asked of it."""
+        return None
+
     def secrets(self) -> tuple[str, ...]:
         """Return the secret key and session token in use."""
         return self.bucket.secrets()

@@ -7,6 +7,7 @@ import dagster as dg
 import pytest
 import yaml
 
+from merge_ops.errors import RongheError
 from orchestration.catalogs import load_catalog
 from orchestration.commands.refresh_command import by_cause
 from orchestration.refreshing.refresh import RefreshReport, refresh
@@ -224,3 +225,26 @@ def test_an_unknown_task_is_told_before_any_merge_and_stops_none(
     assert report.counts["sums/scores"].failed == set()  # it waits, and is not named again
     assert report.counts["sums/merged_checkpoint"].rerun == {"lambda=1.0|e1+e2"}
     assert set(rows(project)) == {"base", "e1", "e2", "average e1+e2"}
+
+
+def test_a_champion_that_fails_stops_no_other_and_no_page(
+    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Leaderboard, champions and page are one run; what a failure kept from its turn follows."""
+    from assets.evidence import champions
+
+    promote = champions.promote
+
+    def fail_for_sums(store: Any, contest: Any, recipe: Any, *more: Any) -> Any:
+        if recipe.name == "sums":
+            raise RongheError("no champion today")
+        return promote(store, contest, recipe, *more)
+
+    monkeypatch.setattr(champions, "promote", fail_for_sums)
+    project = make_project(tmp_path, {"average": PAIRS, "sums": SUMS}, experts=2)
+    report = refresh(instance, project.settings())
+    assert [failure for failure in report.failures if "no champion today" not in failure] == []
+    assert report.counts["sums/champion"].failed == {None}
+    assert {"leaderboard", "average/champion", "catalog_site"} <= rerun(report)
+    monkeypatch.setattr(champions, "promote", promote)
+    assert rerun(refresh(instance, project.settings())) == {"sums/champion", "catalog_site"}

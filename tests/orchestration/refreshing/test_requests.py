@@ -6,7 +6,8 @@ import dagster as dg
 import pytest
 
 from assets.frame.batches import between, range_tags
-from orchestration.run_plans import MOST_PARTITIONS, MOST_RANGES, key_ranges, plan_runs
+from orchestration.refreshing.requests import Pending
+from orchestration.run_plans import MOST_PARTITIONS, MOST_RANGES, RunPlan, key_ranges, plan_runs
 
 SETS = ["a+b", "a+b+c", "a+c", "b+c"]
 POINTS = ["t=0.3", "t=0.5", "t=0.7"]
@@ -119,3 +120,82 @@ def test_a_set_of_more_points_than_a_run_holds_is_cut_between_points() -> None:
         assert len(plan.keys or ()) <= MOST_PARTITIONS
         named = [str(key) for ends in plan.ranges for key in between(grid, *ends)]
         assert sorted(named) == sorted(plan.keys or ())
+
+
+def summaries() -> tuple[dg.Definitions, dict[str, dg.AssetsDefinition]]:
+    """Models, merges, a board of both, a page after it, a shelf after that, another board."""
+
+    @dg.asset(partitions_def=LINE)
+    def models() -> None: ...
+
+    @dg.asset(partitions_def=GRID, deps=[models])
+    def merges() -> None: ...
+
+    @dg.asset(deps=[merges, models])
+    def board() -> None: ...
+
+    @dg.asset(deps=[board])
+    def page() -> None: ...
+
+    @dg.asset(deps=[merges])
+    def other() -> None: ...
+
+    @dg.asset(deps=[page])
+    def shelf() -> None: ...
+
+    assets = {
+        each.key.to_user_string(): each for each in (models, merges, board, page, shelf, other)
+    }
+    return dg.Definitions(assets=list(assets.values())), assets
+
+
+def pending_of(asked: dict[str, set[str | None]]) -> Pending:
+    definitions, assets = summaries()
+    pending = Pending(definitions.resolve_asset_graph())
+    pending.add({assets[name].key: parts for name, parts in asked.items()})
+    return pending
+
+
+def told(plans: list[RunPlan]) -> list[tuple[list[str], list[str]]]:
+    """Names of each plan's assets and of its riders."""
+    return [
+        ([each.to_user_string() for each in plan.assets],
+         [each.to_user_string() for each in plan.riders])
+        for plan in plans
+    ]  # fmt: skip
+
+
+def test_summaries_ride_with_those_that_they_come_after() -> None:
+    asked = {"merges": keys(SETS), "board": {None}, "page": {None}, "other": {None}}
+    pending = pending_of(asked)
+    (first,) = pending.ready()
+    assert told([first]) == [(["merges"], [])], "partitions take no summary along"
+    pending.settle(first, {key: set() for key in first.everything})
+    (second,) = pending.ready()
+    assert told([second]) == [(["board", "other"], ["page"])]
+    pending.settle(second, {key: set() for key in second.everything})
+    assert pending.wanted == {}
+
+
+def test_a_summary_rides_only_with_its_own_parents() -> None:
+    """Steps of a run are in the order of their own inputs, and in no other."""
+    pending = pending_of({"board": {None}, "shelf": {None}})
+    (plan,) = pending.ready()
+    assert told([plan]) == [(["board"], [])], "the page between them is not in the run"
+    pending = pending_of({"board": {None}, "merges": keys(["a+b"]), "page": {None}})
+    (plan,) = pending.ready()
+    assert told([plan]) == [(["merges"], [])]
+
+
+def test_riders_that_a_failure_kept_from_their_turn_run_without_it() -> None:
+    pending = pending_of({"board": {None}, "page": {None}, "shelf": {None}})
+    (plan,) = pending.ready()
+    assert told([plan]) == [(["board"], ["page", "shelf"])]
+    board = plan.assets[0]
+    pending.settle(plan, {board: {None}})
+    assert pending.failed[board] == {None}
+    (again,) = pending.ready()
+    assert told([again]) == [(["page"], ["shelf"])]
+    pending.settle(again, {key: set() for key in again.everything})
+    assert pending.wanted == {}
+    assert pending.waiting[board] == {None}

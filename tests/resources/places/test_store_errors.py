@@ -138,7 +138,9 @@ def test_an_endpoint_that_never_answers(s3_root: str, monkeypatch: pytest.Monkey
 def test_a_root_that_cannot_be_a_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     store = ArtifactStore.open((tmp_path / "file" / "store").as_uri())
-    with pytest.raises(StoreFailureError, match=r"artifact store file://.*Not a directory"):
+    with pytest.raises(
+        StoreAddressError, match=r"artifact store file://.*/file is no folder; mount"
+    ):
         store.attempt("scores")
 
 

@@ -1,5 +1,6 @@
 """`ronghe verify`, `ronghe gc` and `ronghe refs`, on a local store and on SeaweedFS alike."""
 
+import json
 import re
 import time
 from pathlib import Path
@@ -52,7 +53,9 @@ def program(
 
 def test_verify_says_which_artifacts_are_damaged(program: Program) -> None:
     store = program.store
-    assert program("verify")[:1] == (0,)
+    status, _, err = program("verify")
+    assert status == 2
+    assert "nothing was ever kept there" in err
     good, changed, missing, model = (
         program.publish(kind, data)
         for kind, data in (("checkpoint", b"good"), ("checkpoint", b"changed"),
@@ -113,6 +116,21 @@ def test_gc_lists_then_removes_what_a_killed_writer_left(program: Program) -> No
     assert store.place.pending("attempts") == []
     assert "0.0 MB would be removed" in program("gc", "--dry-run", "--grace", "0s")[1]
     assert program("verify")[0] == 0
+
+
+def test_ls_tells_which_names_it_cannot_list(program: Program) -> None:
+    store, model = program.store, program.publish("model", b"model")
+    for name in ("base", "e1"):
+        store.point("model", name, "model", model.digest)
+    damaged = store.upkeep.key_of("model", "e1")
+    store.place.put(damaged, b"{")
+    status, out, err = program("ls")
+    assert status == 1
+    assert f"1 of 1 names in {store.uri}" in out
+    assert f"not listed: {store.uri}/{damaged}: the ref is no JSON" in err
+    status, out, err = program("ls", "--json")
+    assert [each["name"] for each in json.loads(out)] == ["base"]
+    assert (status, damaged in err) == (1, True)
 
 
 def test_refs_tell_the_history(program: Program) -> None:
