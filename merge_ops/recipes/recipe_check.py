@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from merge_ops.errors import Fault, RecipeError, did_you_mean
 from merge_ops.methods import MergeMethod, method_named
-from merge_ops.methods.parameters import setting_faults
+from merge_ops.methods.parameters import Parameter, setting_faults
 from merge_ops.recipes.foreign_files import foreign_file
 from merge_ops.recipes.misplaced import RECIPE_KEYS, unknown_key, unknown_parameter
 from merge_ops.recipes.recipe import ALL, ALL_PAIRS, DTYPES, KEEP_CHAMPION, KEEPS, SOUPS, Recipe
@@ -123,16 +123,38 @@ def _sweep(document: Mapping[str, Any], method: MergeMethod) -> Iterator[Fault]:
         elif not isinstance(values, list) or not values:
             yield Fault(where, "must be a list of values, at least one")
         else:
-            spec = method.parameter_specs[key]
-            for position, value in enumerate(cast(list[Any], values)):
-                yield from setting_faults(f"{where}[{position}]", spec, value)
-            texts = [str(value) for value in cast(list[Any], values)]
-            if len(set(texts)) < len(texts):
-                yield Fault(where, f"names a value twice: {', '.join(texts)}")
-            points *= len(texts)
+            entries = cast(list[Any], values)
+            found = list(_swept_faults(where, method.parameter_specs[key], entries))
+            yield from found
+            meant = [] if found else [_meant(method.parameter_specs[key], e) for e in entries]
+            if len(set(meant)) < len(meant):
+                yield Fault(where, f"names a value twice: {', '.join(map(str, entries))}")
+            points *= len(entries)
             yield from shadowed(document, f"sweep.{key}", key)
     if points > MAX_COEFFICIENTS:
         yield Fault("sweep", f"has {points} points; at most {MAX_COEFFICIENTS} are allowed")
+
+
+def _swept_faults(where: str, spec: Parameter, values: list[Any]) -> Iterator[Fault]:
+    """What is wrong with the values of a sweep, each of which names candidates and folders."""
+    for position, value in enumerate(values):
+        if isinstance(value, dict) or (
+            isinstance(value, list) and any(isinstance(e, dict) for e in cast(list[Any], value))
+        ):
+            problem = (
+                "has a filter; the values of a sweep are numbers, words, or lists of them over"
+            )
+            problem += " the layers. Write filters into `parameters`, a recipe for each"
+            yield Fault(f"{where}[{position}]", problem)
+        else:
+            yield from setting_faults(f"{where}[{position}]", spec, value)
+
+
+def _meant(spec: Parameter, value: Any) -> object:
+    """What a sound value of a sweep is, however it is written: 1, 1.0, and '1'."""
+    if isinstance(value, list):
+        return tuple(spec.check(each) for each in cast(list[Any], value))
+    return spec.check(value)
 
 
 def _experts(document: Mapping[str, Any], method: MergeMethod) -> Iterator[Fault]:

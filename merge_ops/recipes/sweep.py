@@ -40,4 +40,4 @@ def _value_text(value: Any) -> str:
         return ":".join(_value_text(item) for item in cast(list[Any], value))
     if isinstance(value, bool):
         return str(value).lower()
-    return str(float(value)) if isinstance(value, int) else str(value)
+    return str(float(value)) if isinstance(value, int) else str(value).strip()

@@ -38,7 +38,7 @@ _FOREIGN_TAGS = frozenset(
 )
 _OTHER_BASE = re.compile(r"[-+]?(?:0[0-7_]*[0-7]|[0-9_]+:.*)")
 """What nobody means: 017 is 15 to YAML 1.1, and 1:30 is 90. A commit may be digits alone."""
-_INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
+_STR, _INT, _FLOAT = (f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float"))
 
 # What PyYAML's constructors raise beside its own errors: for a month 13, `!!int x`, `!!bool x`, …
 _OF_VALUES = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
@@ -199,15 +199,15 @@ class _Measure:
 
     def _check_keys(self, node: yaml.MappingNode, where: str) -> None:
         """Add a fault for each key that was given before. PyYAML keeps the last one silently."""
-        lines: dict[tuple[str, str], int] = {}
+        lines: dict[object, int] = {}
         for key, _ in _pairs(node):
             if not isinstance(key, yaml.ScalarNode) or key.tag == _FLOAT:
                 what = "a number with a fraction" if isinstance(key, yaml.ScalarNode) else "a list"
                 problem = f"has {what} for a key, on line {key.start_mark.line + 1}; write a name"
                 self.faults.append(Fault(where, problem))
                 continue
-            known, line = (str(key.tag), str(key.value)), key.start_mark.line + 1
-            odd = odd_character(known[1]) if cast(Any, key).style is None else None
+            known, line = _key_read(key), key.start_mark.line + 1
+            odd = odd_character(str(key.value)) if cast(Any, key).style is None else None
             if odd is not None:
                 self.faults.append(Fault(_below(where, key), f"on line {line} holds {odd}"))
             if known in lines:
@@ -218,6 +218,16 @@ class _Measure:
 
 def _pairs(node: yaml.MappingNode) -> list[tuple[yaml.Node, yaml.Node]]:
     return cast("list[tuple[yaml.Node, yaml.Node]]", node.value)
+
+
+def _key_read(key: yaml.ScalarNode) -> object:
+    """What a key is once it is read, for 10 and 0xa are one, and so are yes, true and 1."""
+    if key.tag == _STR:
+        return str(key.value)
+    try:
+        return cast(Any, yaml.constructor.SafeConstructor()).construct_object(key)
+    except (yaml.YAMLError, *_OF_VALUES):  # what cannot be read is told of later
+        return str(key.tag), str(key.value)
 
 
 def _below(where: str, key: yaml.Node) -> str:

@@ -16,6 +16,8 @@ FULL_WIDTH = {
     "\u200b": "an invisible space (U+200B); remove it",
     "\ufeff": "a byte order mark (U+FEFF) in the middle of the text; remove it",
 }
+_WIDE_DASH = re.compile(r"^\s*－")
+_WIDE_BRACKET = re.compile(r":\s*[［｛]|^\s*- *[［｛]")
 _FENCE = re.compile(r"^\s*(```|~~~)")
 _TAB = re.compile(r"^ *\t")
 _NO_SPACE = re.compile(r"^\s*(?:- )?[A-Za-z_]+:[^\s:/\\]")
@@ -46,6 +48,10 @@ def slip_in(text: str, error: str = "") -> str:
         odd = odd_character(written) if not written.lstrip().startswith("#") else None
         if odd is not None:
             return _told(f"line {number} holds {odd}")
+        if _WIDE_DASH.match(written):
+            return _told(f"line {number} begins with a full-width dash `－`; YAML wants `- `")
+        if _WIDE_BRACKET.search(written):
+            return _told(f"line {number} holds full-width brackets; YAML wants `[ ]` and `{{ }}`")
         if _NO_SPACE.match(written):
             return _told(f"line {number} has no space after its colon; YAML wants `key: value`")
         if _EQUALS.match(written):

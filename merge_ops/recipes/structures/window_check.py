@@ -76,13 +76,12 @@ def _run_faults(run: Any) -> Iterator[Fault]:
         entries = [reference(each) for each in cast("list[Any]", run)]
         for position, each in enumerate(entries):
             yield from reference_faults(f"{where}[{position}]", each)
-        texts = [each for each in entries if isinstance(each, str)]
-        for each in dict.fromkeys(texts):
-            if texts.count(each) > 1:
-                yield Fault(where, f"lists {each!r} twice; it would count twice")
+        yield from _twice(where, entries)
         return
     if isinstance(run, dict) and run:
-        for step, each in cast("dict[Any, Any]", run).items():
+        told = cast("dict[Any, Any]", run)
+        yield from _twice(where, [reference(each) for each in told.values()])
+        for step, each in told.items():
             if type(step) is not int or step < 0:
                 yield Fault(f"{where}.{step}", "is no step; write `1000: reference`")
             yield from reference_faults(f"{where}.{step}", reference(each))
@@ -90,6 +89,13 @@ def _run_faults(run: Any) -> Iterator[Fault]:
     problem = "" if run is None else f"is {run!r}; it "
     problem += f"must name a folder of steps, a reference with {STEP} in it, a list of references,"
     yield Fault(where, f"{problem} or a mapping of step to reference")
+
+
+def _twice(where: str, entries: list[Any]) -> Iterator[Fault]:
+    texts = [each for each in entries if isinstance(each, str)]
+    for each in dict.fromkeys(texts):
+        if texts.count(each) > 1:
+            yield Fault(where, f"lists {each!r} twice; it would count twice")
 
 
 def _step_faults(window: Mapping[str, Any], swept: Mapping[str, Any]) -> Iterator[Fault]:

@@ -82,7 +82,7 @@ class WindowStep:
             missing = sorted(set(self.steps) - set(rising))
             if missing:
                 told = ", ".join(map(str, missing))
-                raise ValueError(f"lack step {told}; the run has {steps_text(rising)}")
+                raise ValueError(f"lacks step {told}; the run has {steps_text(rising)}")
             return tuple(sorted(self.steps))
         if self.every is not None:
             rising = [step for step in rising if step % self.every == 0]

@@ -1,5 +1,6 @@
 """`ronghe verify-merge`: is a checkpoint what a recipe gives, and is an adapter in it?"""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,10 +114,12 @@ def _verify_recipe(
 def _merge_earlier(plans: StepPlans, work: Path, settings: StreamSettings) -> None:
     """Write the results of earlier steps, which the last one reads, to a folder that vanishes."""
 
+    numbers = itertools.count()  # a document's name may hold anything, other folders too
+
     def make(plan: Plan) -> FolderSource:
         from merge_ops.jobs.assembly import merge
 
-        folder = work / plan.recipe.name
+        folder = work / str(next(numbers))
         merge(plan, folder, settings)
         return FolderSource(folder)
 

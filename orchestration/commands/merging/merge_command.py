@@ -1,6 +1,7 @@
 """`ronghe merge`: one mergekit-style file, without Dagster or a store."""
 
 import gc
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -128,10 +129,11 @@ def _write(
     checks: OutputChecks,
 ) -> None:
     """Carry out all steps; what was written becomes `out` once it was looked at."""
+    numbers = itertools.count()  # a document's name may hold anything, other folders too
     with staged(out, options.force) as staging:
 
         def make(plan: Plan) -> FolderSource:
-            folder = staging.parent / "steps" / plan.recipe.name
+            folder = staging.parent / "steps" / str(next(numbers))
             _merge(console, plan, {"default": folder}, settings, checks)
             return FolderSource(folder)
 

@@ -116,7 +116,7 @@ class MeasuredNumbers:
         calibration = calibration_of(recipe, plan, models, self.statistics.get(recipe.name))
         fitted = known_rows(calibration)
         if fitted is None:
-            folder = self.place / f"unfitted-{recipe.name}"
+            folder = self._folder(recipe.name, "unfitted")
             self._write(plan, folder)
             model = Base(folder, f"what {recipe.name} merges", calibration.digest)
             with self._bar(f"fitting the routers of {recipe.name}") as tell:
@@ -136,7 +136,7 @@ class MeasuredNumbers:
         if all(each.name != name for each in self.steps.earlier):
             return base_of(recipe.subject, name)
         written = self._earlier(name)
-        return Base(self.place / name, f"the result of document {name}", str(written.digest))
+        return Base(self._folder(name), f"the result of document {name}", str(written.digest))
 
     def _earlier(self, name: str) -> "Checkpoint":
         """The result of an earlier document, written where it is not yet."""
@@ -144,11 +144,16 @@ class MeasuredNumbers:
 
         if name not in self._written:
             plan = self._plan(next(each for each in self.steps.earlier if each.name == name))
-            folder = self.place / name
+            folder = self._folder(name)
             self._write(plan, folder)
             digest = plan.outputs[0].digest
             self._written[name] = open_checkpoint(name, FolderSource(folder), digest)
         return self._written[name]
+
+    def _folder(self, name: str, kind: str = "step") -> Path:
+        """Where the result of a document is: its name may hold anything, other folders too."""
+        number = [each.name for each in self.steps.recipes].index(name)
+        return self.place / f"{kind}-{number}"
 
     def _plan(self, recipe: "Recipe") -> "Plan":
         """The plan of one recipe, with digests, on earlier results as they were written."""

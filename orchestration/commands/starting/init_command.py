@@ -1,6 +1,7 @@
 """`ronghe init` and `ronghe add`: a catalog for one's own models, and further models in one."""
 
 import os
+import shlex
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -71,7 +72,11 @@ def run_init(folder: Path, beginning: Beginning, as_json: bool = False) -> None:
     if as_json:
         wrote = [str(catalog / place) for place in sorted(files)]
         print_json({"catalog": str(catalog), "wrote": wrote, **_told(models, faulty)})
-    for line in texts.next_steps(str(folder), suite, beginning.language).rstrip("\n").split("\n"):
+    for line in (
+        texts.next_steps(shlex.quote(str(folder)), suite, beginning.language)
+        .rstrip("\n")
+        .split("\n")
+    ):
         say(console, line)
     if faulty:
         raise SystemExit(1)

@@ -22,7 +22,7 @@ from merge_ops.errors import (
     UnreadableFileError,
     quoted,
 )
-from orchestration.catalogs.names import BANNED, name_rule, secret_fault
+from orchestration.catalogs.names import BANNED, alike, name_rule, secret_fault
 
 if TYPE_CHECKING:
     from merge_ops.checkpoints.folders.folder_verdict import FolderVerdict
@@ -101,12 +101,17 @@ def look_at(
         except RongheError as error:
             faults.append(Fault(f"'{each.text}'", str(error)))
     names = [model.name for model in found]
+    near = alike(dict.fromkeys([*taken, *names]))
     for model in found:
         problem = _name_fault(model.name)
         if problem is None and model.name in taken:
             problem = f"would be called '{model.name}', as a model of the catalog is"
         if problem is None and names.count(model.name) > 1:
             problem = f"would be called '{model.name}', as another one is"
+        if problem is None and model.name in near:
+            problem = (
+                f"would be called '{model.name}', and many disks take that for {near[model.name]}"
+            )
         if problem is not None:
             told = f"{problem}; name it yourself: NAME={model.source}"
             faults.append(Fault(f"'{model.source}'", told))

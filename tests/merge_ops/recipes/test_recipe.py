@@ -81,6 +81,13 @@ def test_unknown_method():
         (("dtype: float32", "sweep: {density: 0.1}"), "sweep.density must be a list of values"),
         (("dtype: float32", "sweep: {density: [0.1, 0]}"), "sweep.density[1] is 0; it must be"),
         (("dtype: float32", "sweep: {lambda: [1, 1]}"), "sweep.lambda names a value twice"),
+        (("dtype: float32", "sweep: {lambda: [1, 1.0]}"), "sweep.lambda names a value twice"),
+        (("dtype: float32", "sweep: {lambda: [1e-1, 0.1]}"), "sweep.lambda names a value twice"),
+        (("dtype: float32", "sweep: {normalize: [true, 'yes']}"), "names a value twice: True, yes"),
+        (
+            ("dtype: float32", "sweep: {lambda: [[{filter: /../../x, value: 1}]]}"),
+            "sweep.lambda[0] has a filter; the values of a sweep are numbers",
+        ),
         (("dtype: float32", "sweep: {weight: [1, 2]}"), "has no effect: every model sets this"),
         (("density: [0.2, 0.8]", "density: []"), "is an empty list"),
         (("merge_method: ties", "merge_method: 3"), "merge_method is missing"),

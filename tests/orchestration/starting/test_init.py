@@ -86,10 +86,11 @@ def test_adapters_and_items_of_ones_own(here: Path, ronghe: Ronghe) -> None:
     ]
     (here / "题目.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     given = ("--expert", "m=models/math", "--expert", "models/run/checkpoint-200")
-    status, told = ronghe("init", "mine", "--base", "models/base", *given, "--suite", "题目.jsonl")
+    status, told = ronghe("init", "我 的", "--base", "models/base", *given, "--suite", "题目.jsonl")
     assert status == 0, told
-    assert models_of(here / "mine")["run-checkpoint-200"]["kind"] == "lora"
-    catalog = load_catalog(here / "mine" / "catalog")
+    assert "cd '我 的'" in told
+    assert models_of(here / "我 的")["run-checkpoint-200"]["kind"] == "lora"
+    catalog = load_catalog(here / "我 的" / "catalog")
     assert catalog.broken == {}
     assert {recipe.suite for recipe in catalog.recipes.values()} == {"题目"}
     assert len(catalog.recipes["task_arithmetic"].coefficients()) == 4
@@ -104,6 +105,10 @@ def test_everything_wrong_is_said_and_nothing_is_written(here: Path, ronghe: Ron
     assert "'nowhere'" in told
     status, told = ronghe("init", "mine", "--base", "models/base", "--expert", "a/b=models/math")
     assert status == 2
+    given = ("--expert", "a=models/math", "--expert", "A=models/诗词")
+    status, told = ronghe("init", "mine", "--base", "models/base", *given)
+    assert status == 2
+    assert "would be called 'A', and many disks take that for 'a'" in told
     status, told = ronghe(
         "init", "mine", "--base", "models/base", "--expert", "models/math", "--suite", "zhh"
     )

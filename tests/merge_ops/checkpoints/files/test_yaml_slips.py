@@ -17,6 +17,8 @@ SLIPS = {
     "equals": ("merge_method = linear\nmodels: []", "line 1 has `=`; YAML wants `key: value`"),
     "fences": ("```yaml\na: 1\n```\n", "the fences of a Markdown code block (```, on line 1)"),
     "a card": ("---\na: b\n---\n# Name\n\n```yaml\na: 1\n```\n", "code block (```, on line 6)"),
+    "full-width dash": ("a:\n－ b: 1\n  c: 2", "line 2 begins with a full-width dash"),
+    "full-width brackets": ("a: ［{b: 1}］", "line 1 holds full-width brackets"),
     "escape": ('a: "C:\\models\\base"', "a backslash in double quotes begins an escape"),
 }
 
@@ -47,6 +49,18 @@ def test_odd_characters_where_they_belong_are_fine():
     assert load_documents(text) == [
         {"tokens": {"：": {"force": True}, "　": 1}, "title": "“中药”：模型，新"}
     ]
+
+
+def test_keys_that_are_one_once_they_are_read():
+    for text in (
+        "a: {10: x, 0xa: y}",
+        "a: {yes: x, true: y}",
+        "a: {1: x, true: y}",
+        "~: 1\nnull: 2",
+    ):
+        with pytest.raises(DocumentError, match="is given twice"):
+            load_documents(text)
+    assert load_documents("a: {'10': x, 10: y}") == [{"a": {"10": "x", 10: "y"}}]
 
 
 def test_a_byte_order_mark_at_the_start_is_fine():

@@ -181,7 +181,7 @@ REFUSED = {
     "run: RUN, weights: [0.5, 0.5], last: 3": "has 2 numbers, and the window 3 steps",
     "run: RUN, weights: [0.5, 0.5]": r"has 2 weights for 4 steps \(1000, 2000, 3000, 10000\)",
     "run: RUN, last: 5": r"asks for the last 5, and the run has 4 step\(s\) \(1000, 2000",
-    "run: RUN, steps: [1000, 1500]": "lack step 1500; the run has 1000, 2000, 3000, 10000",
+    "run: RUN, steps: [1000, 1500]": "window lacks step 1500; the run has 1000, 2000, 3000, 10000",
     "run: RUN, steps: [1000, 1000]": "names step 1000 twice",
     "run: RUN, steps: [1000], last: 1": "steps cannot stand beside `last`",
     "run: RUN, weights: ema": "beta is missing; ema needs one",
@@ -194,6 +194,8 @@ REFUSED = {
     "run: 'RUN/step{step}'": "fits none of the names there",
     "run: 'owner/name@step{step}'": "name them as `steps`",
     "run: [RUN/checkpoint-1000, RUN/checkpoint-1000]": "twice; it would count twice",
+    "run: {1: RUN/checkpoint-1000, 2: RUN/checkpoint-1000}": "twice; it would count twice",
+    "run: {10: RUN/checkpoint-1000, 0xa: RUN/checkpoint-2000}": "run.0xa is given twice",
     "run: [RUN/runs]": "does not end in a step",
     "last: 2": "run must name a folder of steps",
 }
