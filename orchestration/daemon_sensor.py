@@ -24,7 +24,6 @@ from assets.frame.dagster_internals import (
 )
 from assets.work import names
 from orchestration.holding import Parts, busy_parts, what_may_run
-from orchestration.refreshing.conditions import parts_of
 from orchestration.run_plans import plan_runs
 
 SENSOR = "refresh_what_changed"
@@ -121,6 +120,13 @@ def run_requests(
 
 def _is_merged(key: dg.AssetKey) -> bool:
     return len(key.path) > 1 and key.path[-1] == names.MERGED_CHECKPOINT
+
+
+def parts_of(subset: Any) -> set[str | None]:
+    """Return the partitions of one asset that its condition asks for."""
+    if not subset.is_partitioned:
+        return {None}
+    return {str(each) for each in subset.expensively_compute_partition_keys()}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -170,7 +170,11 @@ def _fork(template: Template, asked: Mapping[str, Any], files: Sequence[int]) ->
     status, told = os.pipe()
     try:
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.connect(str(template.socket()))
+            try:
+                connection.connect(str(template.socket()))
+            except ConnectionRefusedError:  # it was killed, with all that some test killed
+                template.socket().unlink(missing_ok=True)
+                connection.connect(str(template.socket()))
             socket.send_fds(connection, [json.dumps(asked).encode() + b"\n"], [*files, told])
             return int(connection.makefile("rb").readline()), status
     finally:

@@ -19,6 +19,7 @@ from assets.frame.dagster_internals import (
     deserialize_value,
     serialize_value,
 )
+from orchestration.daemon_sensor import parts_of
 
 if TYPE_CHECKING:
     from assets.frame.dagster_internals import AssetGraph
@@ -67,10 +68,3 @@ def _read(cursor: str | None) -> AssetDaemonCursor:
         return deserialize_value(cursor, AssetDaemonCursor) if cursor else AssetDaemonCursor.empty()
     except (DeserializationError, ValueError):
         return AssetDaemonCursor.empty()
-
-
-def parts_of(subset: Any) -> set[str | None]:
-    """Return the partitions of one asset that its condition asks for."""
-    if not subset.is_partitioned:
-        return {None}
-    return {str(each) for each in subset.expensively_compute_partition_keys()}

@@ -19,7 +19,6 @@ from merge_ops.stream.stream import StreamSettings
 from orchestration.definitions import build_definitions
 from orchestration.refreshing.refresh import open_instance
 from resources.store.artifact_store import ArtifactStore
-from tests.child_forks import forking_environment
 from tests.merges.merging import ROOT
 from tests.models import checkpoint_factory as factory
 from tests.orchestration.projects.ray_cluster import GpuNode, RayCluster, ray_cluster
@@ -94,7 +93,7 @@ def run_of(
         process = subprocess.Popen(
             [sys.executable, *MATERIALIZE, *arguments],
             cwd=ROOT,
-            env={**os.environ, **forking_environment(), **environment},
+            env={**os.environ, **environment},
             stdout=output,
             stderr=subprocess.STDOUT,
         )

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.child_forks import forking_environment
 from tests.merges.merging import ROOT
 from tests.servers.storage_servers import free_ports
 from tests.servers.waiting import HANG_SECONDS
@@ -62,7 +61,7 @@ def ray_cluster(environment: Mapping[str, str], log: Path) -> Iterator[RayCluste
     temporary = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # sockets allow no longer path
     own = {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        **forking_environment(),
+        "PYTHONPATH": str(ROOT),
         "RAY_TMPDIR": temporary,
         "RAY_USAGE_STATS_ENABLED": "0",
     }
