@@ -157,8 +157,9 @@ def _heeding_few_items(
     """
     parts: list[tuple[float, float, float]] = []
     for each in differences.values():
-        counts = int((each > 0).sum()), int((each < 0).sum())
-        parts.append((float(each.mean()), *paired_interval(*counts, len(each), confidence)))
+        ours, theirs = int((each > 0).sum()), int((each < 0).sum())
+        own = paired_interval(ours, theirs, len(each), confidence)
+        parts.append((float(each.mean()), own.low, own.high))
     wide = mean_interval(parts)
     if low > 0 >= wide.low or high < 0 <= wide.high:
         return min(low, wide.low), max(high, wide.high)

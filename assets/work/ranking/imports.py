@@ -46,8 +46,9 @@ def imported_beside(artifact: "Artifact | None") -> list[dict[str, Any]]:
     None where there is no leaderboard. Raises DamagedArtifactError where they have not the
     published bytes.
     """
-    there = artifact is not None and IMPORTED_FILE in artifact.files
-    return artifact.read_json(IMPORTED_FILE) if there else []
+    if artifact is None or IMPORTED_FILE not in artifact.files:
+        return []
+    return artifact.read_json(IMPORTED_FILE)
 
 
 def percent_text(row: Mapping[str, Any]) -> str:

@@ -24,6 +24,9 @@ def test_intervals_are_not_broken_and_hidden_rows_are_counted(
     made = ScoredStore(tmp_path, items=20)
     made.everything({"x=0": 0.9})
     monkeypatch.setattr(leaderboard, "MOST_ROWS", 3)
+    paper = tmp_path / "paper.csv"
+    paper.write_text("model,benchmark,score,n\nm,C-Eval,0.7,100\n", encoding="utf-8")
+    object.__setattr__(made.contest, "imported", {"paper": paper})
     asset = build_leaderboard(made.contest, "1", dg.AutomationCondition.eager())
     settings = RunSettings(
         store_uri=made.store.uri, catalog_folder="", catalog="team", device="cpu"
@@ -37,6 +40,13 @@ def test_intervals_are_not_broken_and_hidden_rows_are_counted(
     assert f"90.0 (69.9{DASH}{JOINER}97.2)" in rows[2]
     assert text.count(DASH) == text.count(f"{DASH}{JOINER}")
     assert {"one: plot", "one: retention, drawn"} <= set(event.metadata)
+    beside = event.metadata["imported scores"]
+    assert isinstance(beside, dg.TableMetadataValue)
+    (imported,) = beside.records
+    assert imported.data == {
+        "model": "m", "benchmark": "C-Eval", "score": 0.7, "95 % interval": "0.604 to 0.781",
+        "n": 100, "source": "",
+    }  # fmt: skip
     board = names.resolve(made.store, LEADERBOARD)
     assert board is not None
     found = read_evidence(made.store, board.digest)["one"]

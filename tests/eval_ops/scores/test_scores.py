@@ -1,6 +1,7 @@
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -153,3 +154,15 @@ def test_scores_digest_tells_checkpoints_and_suites_apart() -> None:
     digests = {scores_digest("a", "b"), scores_digest("b", "a"), scores_digest("ab", "")}
     assert len(digests) == 3
     assert scores_digest("a", "b") == scores_digest("a", "b")
+
+
+def test_answers_worth_nan_are_told_when_samples_are_checked(scores_of: ScoresOf) -> None:
+    """What compares with nothing is named where it is read, and not ranked by chance."""
+    sound = scores_of(a=([1, 0], [1, 1]))
+    sound.check_samples()
+    samples = (replace(sound.samples[0], value=math.nan), *sound.samples[1:])
+    with pytest.raises(ScoresError, match=r"suite 'tiny': answers are worth NaN or infinity"):
+        replace(sound, samples=samples).check_samples()
+    scores = (replace(sound.scores[0], value=math.inf), *sound.scores[1:])
+    with pytest.raises(ScoresError, match="weights are broken"):
+        replace(sound, scores=scores).check_samples()

@@ -80,10 +80,7 @@ def test_what_is_begun_refreshes_as_it_is(
 
 
 def test_adapters_and_items_of_ones_own(here: Path, ronghe: Ronghe) -> None:
-    rows = [
-        {"prompt": f"{split}{n}?", "choices": ["a", "b"], "answer": 0, "id": str(n)}
-        for n in range(8)
-    ]
+    rows = [{"prompt": f"{n}?", "choices": ["a", "b"], "answer": 0, "id": str(n)} for n in range(8)]
     (here / "题目.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     given = ("--expert", "m=models/math", "--expert", "models/run/checkpoint-200")
     status, told = ronghe("init", "我 的", "--base", "models/base", *given, "--suite", "题目.jsonl")

@@ -114,7 +114,8 @@ def test_nobody_there_is_a_warning(receiver: Receiver) -> None:
     nobody = Webhook("http://127.0.0.1:9/x", SECRET.encode(), pause=0)
     problem = nobody.send(EVENT_SENT)
     assert problem is not None
-    assert f"http://127.0.0.1:9 did not take the promotion of ties (ConnectionRefusedError, {TRIES}" in problem
+    told = f"did not take the promotion of ties (ConnectionRefusedError, {TRIES}"
+    assert f"http://127.0.0.1:9 {told}" in problem
 
 
 def test_pauses_grow(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
