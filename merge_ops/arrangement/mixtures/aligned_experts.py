@@ -103,7 +103,7 @@ def layer_order(ours: LayerSketch, theirs: LayerSketch, groups: int) -> tuple[La
     ‖model − base‖ / ‖base‖ over moe_experts and router, as sketches show it.
     """
     count, inner = ours.neurons.shape[:2]
-    as_it_is = LayerOrder(np.arange(count), (np.arange(inner),) * count)
+    as_it_is = LayerOrder(_as_they_are(count), (_as_they_are(inner),) * count)
     experts = assigned_in_groups(ours.alike(theirs), groups)
     neurons = [
         _neuron_order(mine, theirs.neurons[other])
@@ -120,7 +120,12 @@ def _neuron_order(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> Ord
     """Which neuron of theirs comes where one of ours is; as they are where that is as near."""
     first, second = (_parts_alike(each) for each in (ours, theirs))
     found = match_rows(first, second).index
-    return found if _square(theirs[found] - ours) < _square(theirs - ours) else np.arange(len(ours))
+    nearer = _square(theirs[found] - ours) < _square(theirs - ours)
+    return found if nearer else _as_they_are(len(ours))
+
+
+def _as_they_are(count: int) -> Order:
+    return np.arange(count, dtype=np.int64)
 
 
 def _parts_alike(sketch: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -212,7 +217,7 @@ def _aligned_experts(
     aligner: ExpertAligner, at: str, layer: ExpertLayer
 ) -> Mapping[str, TensorSource]:
     found: dict[str, TensorSource] = {}
-    for part, bias in {(part, bias) for _, part, bias in layer.names}:
+    for part, bias in sorted({(part, bias) for _, part, bias in layer.names}):
         names = [layer.names[number, part, bias] for number in range(layer.experts)]
         members = tuple(_source(aligner.model.model, name) for name in names)
         for number, name in enumerate(names):
