@@ -132,7 +132,8 @@ def _parts_alike(sketch: NDArray[np.float32]) -> NDArray[np.float32]:
     """Sketches of gate, up and down at length 1 each, so that no large one decides alone."""
     parts = sketch.reshape(len(sketch), -1, WIDTH)
     lengths = np.linalg.norm(parts, axis=2, keepdims=True)
-    return (parts / np.where(lengths > 0, lengths, 1.0)).reshape(len(sketch), -1)
+    at_length_one = parts / np.where(lengths > 0, lengths, 1.0)
+    return at_length_one.reshape(len(sketch), -1).astype(np.float32, copy=False)
 
 
 def _off(ours: LayerSketch, theirs: LayerSketch, order: LayerOrder) -> float:
@@ -186,7 +187,7 @@ class AlignedExpert(_Aligned):
         """Fill `into`, flat, with the elements from `start` on."""
         order = self.aligner.order(self.at, fetch)
         neurons = in_order(order.neurons[self.number])
-        source = self.members[order.experts[self.number]]
+        source = self.members[int(order.experts[self.number])]
         if not neurons.is_identity and not (self.down and len(self.shape) == 1):
             change = Change(None, neurons) if self.down else Change(neurons, None)
             source = TransformedTensor(source, change)
