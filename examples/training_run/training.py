@@ -40,7 +40,7 @@ def train(folder: Path, steps: int, updates: int = UPDATES, shape: Shape = SHAPE
     if len(there) > steps:
         raise ValueError(f"{folder / 'run'} has {len(there)} steps, which are more than {steps}")
     done = there[-1] if there else 0
-    tokenizer = build_tokenizer([], shape.max_length)
+    tokenizer: Any = build_tokenizer([], shape.max_length)
     model: Any = new_model(shape, tokenizer, seed=0)
     if there:
         model = Qwen2ForCausalLM.from_pretrained(folder / "run" / f"{PREFIX}{done}")

@@ -90,7 +90,7 @@ def assigned_in_groups(alike: NDArray[np.float64], groups: int) -> NDArray[np.in
     places = np.arange(size)
     pairs = [zip(*rows, strict=True) for rows in zip(blocks, inside, strict=True)]
     sums = [[float(block[places, index].sum()) for block, index in row] for row in pairs]
-    whole = assigned(np.array(sums))
+    whole: list[int] = assigned(np.array(sums)).tolist()
     return np.concatenate([there * size + inside[at][there] for at, there in enumerate(whole)])
 
 

@@ -103,7 +103,7 @@ def layer_order(ours: LayerSketch, theirs: LayerSketch, groups: int) -> tuple[La
     ‖model − base‖ / ‖base‖ over moe_experts and router, as sketches show it.
     """
     count, inner = ours.neurons.shape[:2]
-    as_it_is = LayerOrder(np.arange(count), (np.arange(inner),) * count)
+    as_it_is = LayerOrder(_as_they_are(count), (_as_they_are(inner),) * count)
     experts = assigned_in_groups(ours.alike(theirs), groups)
     neurons = [
         _neuron_order(mine, theirs.neurons[other])
@@ -120,14 +120,20 @@ def _neuron_order(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> Ord
     """Which neuron of theirs comes where one of ours is; as they are where that is as near."""
     first, second = (_parts_alike(each) for each in (ours, theirs))
     found = match_rows(first, second).index
-    return found if _square(theirs[found] - ours) < _square(theirs - ours) else np.arange(len(ours))
+    nearer = _square(theirs[found] - ours) < _square(theirs - ours)
+    return found if nearer else _as_they_are(len(ours))
+
+
+def _as_they_are(count: int) -> Order:
+    return np.arange(count, dtype=np.int64)
 
 
 def _parts_alike(sketch: NDArray[np.float32]) -> NDArray[np.float32]:
     """Sketches of gate, up and down at length 1 each, so that no large one decides alone."""
     parts = sketch.reshape(len(sketch), -1, WIDTH)
     lengths = np.linalg.norm(parts, axis=2, keepdims=True)
-    return (parts / np.where(lengths > 0, lengths, 1.0)).reshape(len(sketch), -1)
+    at_length_one = parts / np.where(lengths > 0, lengths, 1.0)
+    return at_length_one.reshape(len(sketch), -1).astype(np.float32, copy=False)
 
 
 def _off(ours: LayerSketch, theirs: LayerSketch, order: LayerOrder) -> float:
@@ -181,7 +187,7 @@ class AlignedExpert(_Aligned):
         """Fill `into`, flat, with the elements from `start` on."""
         order = self.aligner.order(self.at, fetch)
         neurons = in_order(order.neurons[self.number])
-        source = self.members[order.experts[self.number]]
+        source = self.members[int(order.experts[self.number])]
         if not neurons.is_identity and not (self.down and len(self.shape) == 1):
             change = Change(None, neurons) if self.down else Change(neurons, None)
             source = TransformedTensor(source, change)
@@ -212,7 +218,7 @@ def _aligned_experts(
     aligner: ExpertAligner, at: str, layer: ExpertLayer
 ) -> Mapping[str, TensorSource]:
     found: dict[str, TensorSource] = {}
-    for part, bias in {(part, bias) for _, part, bias in layer.names}:
+    for part, bias in sorted({(part, bias) for _, part, bias in layer.names}):
         names = [layer.names[number, part, bias] for number in range(layer.experts)]
         members = tuple(_source(aligner.model.model, name) for name in names)
         for number, name in enumerate(names):

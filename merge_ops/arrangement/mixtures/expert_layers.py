@@ -10,7 +10,7 @@ import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from merge_ops.arrangement.mixtures.layouts import FUSED, axis_faults, laid_out, layouts_in
 from merge_ops.checkpoints.checkpoint import Checkpoint
@@ -130,8 +130,10 @@ def _groups(kind: str, config: Mapping[str, Any]) -> int:
     """How many groups the routing limits a token to some of; 1 where it does not."""
     if kind not in _GROUPED:
         return 1
-    levels = [config, *(config.get(key) for key in TEXT_LEVELS)]
-    own = next((each for each in levels if isinstance(each, Mapping) and "n_group" in each), {})
+    own = config
+    for key in TEXT_LEVELS:
+        if "n_group" not in own and isinstance(config.get(key), dict | Mapping):
+            own = cast("Mapping[str, Any]", config[key])
     if kind == "deepseek_v2" and own.get("topk_method", "greedy") == "greedy":
         return 1
     groups = own.get("n_group", _GROUPED[kind])

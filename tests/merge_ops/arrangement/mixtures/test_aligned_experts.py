@@ -286,3 +286,17 @@ def test_the_digest_follows_from_both_models(families: Path):
         assert source is not None
         told.append(json.dumps(source.identity(lambda model: model.name)))
     assert told[0] != told[1]
+
+
+def test_groups_are_those_of_the_language_model(families: Path, tmp_path: Path):
+    """Where a config has levels, and by the class's default where it says nothing."""
+    folder = Path(shutil.copytree(families / "deepseek_v3" / "base", tmp_path / "nested"))
+    config = json.loads((folder / "config.json").read_text())
+    for written, groups in (
+        (config, 4),
+        ({"model_type": "outer", "text_config": config}, 4),
+        ({key: value for key, value in config.items() if key != "n_group"}, 8),
+        ({**config, "model_type": "deepseek_v2", "topk_method": "greedy"}, 1),
+    ):
+        (folder / "config.json").write_text(json.dumps(written))
+        assert {each.groups for each in read_layers(opened(folder)).layers.values()} == {groups}
