@@ -33,7 +33,11 @@ from merge_ops.plans.one_model import content_cautions, with_one_name_each
 from merge_ops.plans.plan import Plan
 from merge_ops.plans.resolution import ParameterResolver
 from merge_ops.plans.routers import Routers
-from merge_ops.plans.side_files import side_file_cautions, side_file_faults
+from merge_ops.plans.side_files import (
+    absent_file_cautions,
+    side_file_cautions,
+    side_file_faults,
+)
 from merge_ops.plans.steps import Copy, Merge, Step
 from merge_ops.recipes.recipe import DTYPES, Coefficient, Recipe
 from merge_ops.vocabularies.output_tokenizer import OutputTokenizer, output_tokenizer
@@ -127,6 +131,7 @@ def plan_merge(
     cautions += island_cautions(recipe, steps)
     cautions += routers.cautions(steps)
     cautions += side_file_cautions(donor)
+    cautions += absent_file_cautions(donor, others, tokenizer is not None)
     output = (tuple(ordered), tuple(shards), chosen, tuple(cautions), tokenizer)
     beside = mixture.beside if mixture else beside
     plan = Plan(recipe, donor, arrangement, *output, arithmetic=arithmetic, beside=beside)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from merge_ops.checkpoints.checkpoint import Checkpoint
@@ -39,6 +40,8 @@ _LEFT_BY_OTHERS = re.compile(
     r"|zero_to_fp32\.py",
     re.IGNORECASE,
 )
+_CONFIG = re.compile(r"config\.json")
+_TOKENIZERS = re.compile(r"(tokenizer|vocab|tekken)\.json|vocab\.txt|[\w.-]+\.(model|tiktoken)")
 _MISSED = re.compile(r"tokenizer|processor|template", re.IGNORECASE)
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 
@@ -113,6 +116,25 @@ def side_file_cautions(base: Checkpoint) -> list[Caution]:
             "Copy it into the result where it is needed",
         )
     ]
+
+
+def absent_file_cautions(
+    base: Checkpoint, others: Sequence[Checkpoint], has_tokenizer: bool
+) -> list[Caution]:
+    """Return what the result lacks because the base has none, and another model has.
+
+    `has_tokenizer` says that the recipe gives the result a tokenizer whatever the base has.
+    """
+    cautions: list[Caution] = []
+    for what, known in (("config.json", _CONFIG), ("tokenizer", _TOKENIZERS)):
+        if (known is _TOKENIZERS and has_tokenizer) or any(map(known.fullmatch, base.files)):
+            continue
+        having = [e.name for e in others if any(map(known.fullmatch, e.files))]
+        if having:
+            problem = f"has no {what}, so the result will have none, and {having[0]} has one"
+            way = f"Where it is the result's too, copy it from {having[0]} into the result"
+            cautions.append(Caution(base.name, problem, way))
+    return cautions
 
 
 def side_file_faults(base: Checkpoint) -> list[Fault]:

@@ -11,7 +11,7 @@ from merge_ops.checkpoints.opening import open_checkpoint
 from merge_ops.jobs.assembly import merge
 from merge_ops.plans import side_files as module
 from merge_ops.plans.planning import plan_merge
-from merge_ops.plans.side_files import is_side_file, side_files
+from merge_ops.plans.side_files import absent_file_cautions, is_side_file, side_files
 from merge_ops.recipes.reading import parse_recipe
 from merge_ops.stream.stream import StreamSettings
 from tests.models import vocabulary_folders as folders
@@ -128,6 +128,23 @@ def test_what_a_person_may_miss_is_told(tmp_path, name, told):
     if told:
         assert f"base has {told} beside its weights, which no merge takes along" in str(cautions[0])
         assert "Copy it into the result" in cautions[0].advice
+
+
+def test_what_only_another_model_has_is_told(tmp_path):
+    models = {name: folders.model(tmp_path / name, {}) for name in ("base", "e1")}
+    config = (tmp_path / "e1" / "config.json").read_bytes()
+    (tmp_path / "base" / "config.json").unlink()  # as one that is called Config.json
+    (tmp_path / "e1" / "tokenizer.model").write_bytes(b"")
+    models["base"] = open_checkpoint("base", FolderSource(tmp_path / "base"))
+    told = absent_file_cautions(models["base"], [models["e1"]], has_tokenizer=True)
+    assert [each.problem for each in told] == [
+        "has no config.json, so the result will have none, and e1 has one"
+    ]
+    (tmp_path / "base" / "config.json").write_bytes(config)
+    models = {name: open_checkpoint(name, FolderSource(tmp_path / name)) for name in models}
+    [tokenizer] = absent_file_cautions(models["base"], [models["e1"]], has_tokenizer=False)
+    assert tokenizer.problem.startswith("has no tokenizer")
+    assert not absent_file_cautions(models["e1"], [models["base"]], has_tokenizer=False)
 
 
 def test_a_file_of_an_unlikely_size_is_told_and_never_read(tmp_path, monkeypatch):

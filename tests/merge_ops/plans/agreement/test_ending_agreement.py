@@ -98,7 +98,8 @@ def test_a_model_without_a_tokenizer_has_the_bases_rows(tmp_path):
     bare = {"config.json": {"model_type": "toy", "eos_token_id": 2}}
     named = files(eos(2), None, {"eos_token": "</s>"})
     assert not warned(models_of(tmp_path / "a", base=dict(named), e1=dict(bare)))
-    assert not warned(models_of(tmp_path / "b", base=dict(bare), e1=dict(named)))
+    [absent] = warned(models_of(tmp_path / "b", base=dict(bare), e1=dict(named)))
+    assert absent.startswith("base has no tokenizer, so the result will have none, and e1 has one.")
     other = {"config.json": {"model_type": "toy", "eos_token_id": IM_END}}
     assert "for '<|im_end|>'" in warned(models_of(tmp_path / "c", base=named, e1=other))[0]
 
