@@ -34,8 +34,9 @@ class ThenForked(Loader):
 
             return forked_program(*given)
 
-        start_program.real = module.start_program
-        module.start_program = start_program
+        changed: Any = start_program
+        changed.real = module.start_program
+        module.start_program = changed
 
 
 class Finder(MetaPathFinder):
