@@ -265,7 +265,8 @@ class ArtifactStore:
         Published artifacts are never touched. With `dry_run` nothing is removed, only listed.
         """
         self.upkeep.require(may_be_new=True)
-        if self.upkeep.absence() is not None:  # nothing is made where nothing was
+        is_local = self.place.folder("") is not None  # a bucket may hold uploads that were cut off
+        if is_local and self.upkeep.absence() is not None:  # nothing is made where nothing was
             return GcReport(dry_run, (), 0)
         if not dry_run:
             self.probe()

@@ -59,10 +59,11 @@ def test_what_reads_a_store_refuses_where_there_is_none(
 ) -> None:
     root = tmp_path / "store"
     make(root)
-    why = {
-        unmounted: f"{root} is a link to /nowhere/at/all",
-        a_file: f"{root} is no folder",
-    }.get(make, "nothing was ever kept there")
+    why = "nothing was ever kept there"
+    if make is unmounted:
+        why = f"{root} is a link to /nowhere/at/all"
+    elif make is a_file:
+        why = f"{root} is no folder"
     for arguments in READING:
         status, out, err = run(*arguments)
         assert (status, out) == (2, ""), arguments
