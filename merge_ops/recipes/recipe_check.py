@@ -147,7 +147,7 @@ def _swept_faults(where: str, spec: Parameter, values: list[Any]) -> Iterator[Fa
             problem += " the layers. Write filters into `parameters`, a recipe for each"
             yield Fault(f"{where}[{position}]", problem)
         else:
-            yield from setting_faults(f"{where}[{position}]", spec, value)
+            yield from setting_faults(f"{where}[{position}]", spec, cast(object, value))
 
 
 def _meant(spec: Parameter, value: Any) -> object:
