@@ -53,7 +53,7 @@ class GrowthRow:
 
 ROWS = {
     "definitions": GrowthRow("experts in pairs", 60, 500, "prepare_definitions", "definitions"),
-    "60,000-definitions": GrowthRow(
+    "60000-definitions": GrowthRow(
         "experts in pairs", 40, 200, "prepare_definitions", "definitions"
     ),
     "many-definitions": GrowthRow(

@@ -22,7 +22,7 @@ from resources.errors import UnsafeStoreError
 from resources.locks import take_lock
 from resources.places.local_faults import root_fault, translated
 from resources.places.local_listing import folders_below, stat_of
-from resources.places.place import TEMPORARY, Entry
+from resources.places.place import LARGEST, TEMPORARY, Entry
 
 LOCK_PATIENCE = 30.0  # seconds; a name is changed in milliseconds; see docs/timeouts.md
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
@@ -37,13 +37,14 @@ class LocalPlace:
         self._prefix = f"{root}/"  # joining paths costs as much as reading a small file
 
     def read(self, key: str) -> tuple[bytes, str] | None:
-        """Return the file's bytes and their hash as the tag, or None."""
+        """Return the file's (first) bytes and their hash as the tag, or None."""
         try:
             with (
                 translated(self.root, f"reading {key}"),
                 FileIO(f"{self._prefix}{key}", opener=_opened) as file,
             ):
-                data = file.readall()
+                small = os.fstat(file.fileno()).st_size <= LARGEST
+                data = file.readall() if small else file.read(LARGEST) or b""
         except FileNotFoundError:
             return None
         return data, blake3(data).hexdigest()

@@ -10,6 +10,9 @@ from typing import Protocol
 
 PROBE, TEMPORARY = "probe", "tmp"
 """Folders that places themselves write small things to, for a moment; gc sweeps them."""
+LARGEST = 256 << 20
+"""Bytes that are read of an object at once. What a store writes to be read whole is far smaller, so
+the first bytes of a larger one are no document of a store, and have no hash that was published."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,10 @@ class Place(Protocol):
     """How many threads hide the way to small objects; more only wait for one another."""
 
     def read(self, key: str) -> tuple[bytes, str] | None:
-        """Return an object's bytes and the tag `replace` wants, or None when there is none."""
+        """Return an object's bytes and the tag `replace` wants, or None when there is none.
+
+        Of an object of more than `LARGEST` bytes those first ones are returned.
+        """
         ...
 
     def put(self, key: str, data: bytes) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from resources.errors import DamagedArtifactError, LaterReleaseError, StoreAddressError
 from resources.places import Entry, Place
+from resources.places.place import LARGEST
 from resources.store.adoption import Adoption, adopt_refs, close_earlier
 from resources.store.artifact import parse_manifest
 from resources.store.clock import StoreClock
@@ -205,12 +206,30 @@ class Upkeep:
             if stored is None:
                 continue
             there = f"{ASIDE}/{repair}/{key}"
-            self._place.create(there, stored[0])
+            if len(stored[0]) < LARGEST:
+                self._place.create(there, stored[0])
+            else:
+                self._copy(key, there)
             self._place.delete([key])
             moved.append(there)
             if key.startswith(f"{CATALOGS}/") and key != EARLIER:
                 self._restore_catalog_note(key)
         return moved
+
+    def _copy(self, key: str, there: str) -> None:
+        """Copy an object of any size, piece by piece."""
+        (size,) = (e.size for e in self._place.children(key.rpartition("/")[0]) if e.key == key)
+        source, writer = self._place.open_reader(key), self._place.open_writer(there, size)
+        try:
+            for offset in range(0, size, _PIECE):
+                piece = memoryview(bytearray(min(_PIECE, size - offset)))
+                writer.write(piece[: source.read_into(offset, piece)])
+            writer.commit()
+        except BaseException:
+            writer.abandon()
+            raise
+        finally:
+            source.close()
 
     def unwrite(self, kind: str, digest: str, fields: Mapping[str, Any]) -> int:
         """Make a written artifact virtual again, remove its files, return their bytes (virtual)."""
@@ -232,4 +251,5 @@ class Upkeep:
                 return
 
 
+_PIECE = 8 << 20  # bytes that are copied at once
 _NOTE_WAY_OUT = "`ronghe verify --repair` sets it aside, and writes it anew where it can"

@@ -23,8 +23,8 @@ from resources.errors import (
     StoreUnreachableError,
 )
 from resources.places.s3.client import Patience, Timeouts
+from resources.store import artifact as artifact_module
 from resources.store.artifact_store import ArtifactStore
-from resources.store.attempts import attempt as attempt_module
 from resources.store.attempts.journal import Journal
 from resources.store.attempts.owners import is_gone, this_process
 from resources.store.attempts.unfinished import Unfinished
@@ -167,7 +167,7 @@ def test_a_wrong_clock_of_the_writer_misleads_neither_gc_nor_refs(
             return true_now(tz) + datetime.timedelta(hours=hours)
 
     monkeypatch.setattr(time, "time", lambda: true_time() + 3600 * hours)
-    monkeypatch.setattr(attempt_module, "datetime", Skewed)
+    monkeypatch.setattr(artifact_module, "datetime", Skewed)
     with store.attempt("checkpoint", "some-digest") as attempt:
         attempt.write_bytes("model.safetensors", b"weights")
         assert store.gc(grace_seconds=3600).garbage == ()

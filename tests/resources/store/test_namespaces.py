@@ -196,3 +196,30 @@ def test_damaged_notes_are_set_aside_and_written_anew(
     assert ours.upkeep.catalogs() == ["文" * 60]
     of(store, "文" * 60).probe()
     assert ours.upkeep.identity is not None
+
+
+def test_of_a_ref_that_is_huge_its_beginning_is_read_and_all_of_it_set_aside(
+    store: ArtifactStore, digests: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = of(store, "a")
+    ours.point("model", "e1", "model", digests[0])
+    ours.point("model", "e2", "model", digests[1])
+    for module in ("local", "s3.objects"):
+        monkeypatch.setattr(f"resources.places.{module}.LARGEST", 4096)
+    monkeypatch.setattr("resources.store.upkeep.LARGEST", 4096)
+    monkeypatch.setattr("resources.store.upkeep._PIECE", 3000)
+    key = ours.upkeep.key_of("model", "e2")
+    junk = b"{" + bytes(range(256)) * 40
+    ours.place.put(key, junk)
+    stored = ours.place.read(key)
+    assert stored is not None
+    assert stored[0] == junk[:4096]
+    assert ours.refs("model").keys() == {"e1"}
+    assert ours.damaged_refs("model").keys() == {"e2"}
+    (moved,) = ours.upkeep.set_aside([key])
+    assert ours.place.read(key) is None
+    whole = memoryview(bytearray(len(junk) + 1))
+    reader = ours.place.open_reader(moved)
+    assert reader.read_into(0, whole) == len(junk)
+    reader.close()
+    assert whole[:-1] == junk
