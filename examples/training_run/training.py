@@ -34,7 +34,8 @@ def train(folder: Path, steps: int, updates: int = UPDATES, shape: Shape = SHAPE
     from transformers import Qwen2ForCausalLM
 
     from examples.quickstart.tokenizer import build_tokenizer
-    from examples.quickstart.training import new_model, threads
+    from examples.quickstart.training import new_model
+    from merge_ops.kernels.cores import torch_threads
 
     there = steps_in(folder)
     if len(there) > steps:
@@ -48,7 +49,7 @@ def train(folder: Path, steps: int, updates: int = UPDATES, shape: Shape = SHAPE
     if there:
         _restore(optimizer, model, _state(folder, done))
     text = torch.tensor(tokenizer.backend_tokenizer.encode(text_of(SEEN)).ids)
-    with threads(1):
+    with torch_threads(1):
         for update in range(done + 1, steps * updates + 1):
             # Drawn by the update's number, so that a run that goes on draws what it would have.
             draw = torch.Generator().manual_seed(update)

@@ -93,14 +93,14 @@ def _card_at(what: str) -> Path | None:
     return path if path.is_file() else None
 
 
-def _store(needed: bool) -> "ArtifactStore | None":
-    """The catalog's store; beside a card it need not be there."""
+def _store(needed: bool) -> "ArtifactStore | str":
+    """The catalog's store; beside a card it need not be there, and this tells why it is not."""
     try:
         return open_store()
-    except (FaultsError, ResourceError):
+    except (FaultsError, ResourceError) as error:
         if needed:
             raise
-        return None
+        return str(error)
 
 
 def _from_card(card: Path) -> Reproduction:
@@ -119,8 +119,8 @@ def _from_card(card: Path) -> Reproduction:
     return replace(told, files={name: each.hexdigest() for name, each in found.items()})
 
 
-def _from_store(store: "ArtifactStore | None", what: str) -> Reproduction:
-    assert store is not None
+def _from_store(store: "ArtifactStore | str", what: str) -> Reproduction:
+    assert not isinstance(store, str)
     named = resolve_name(store, what)
     if named.kind != CHECKPOINT:
         raise ReproductionError(
@@ -146,7 +146,8 @@ def _given(models: tuple[str, ...]) -> dict[str, str]:
 class _Inputs:
     """Where inputs are looked for: what was said, the store, their public source, their name."""
 
-    store: "ArtifactStore | None"
+    store: "ArtifactStore | str"
+    """The store, or why there is none."""
     given: Mapping[str, str]
     beside: Path | None
     _opened: dict[str, "ByteSource"] = field(default_factory=dict)
@@ -177,8 +178,8 @@ class _Inputs:
         )
 
     def _stored(self, digest: str, tried: list[str]) -> "ByteSource | None":
-        if self.store is None:
-            tried.append("no artifact store is configured")
+        if isinstance(self.store, str):
+            tried.append(self.store)
             return None
         try:
             for kind in reversed(KINDS):

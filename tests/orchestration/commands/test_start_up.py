@@ -72,7 +72,7 @@ def test_merge_without_torch_loads_nothing_that_it_does_not_need(recipe, tmp_pat
 
 @pytest.mark.parametrize(
     ("command", "status"),
-    [(["refs", "model"], 2), (["gc"], 0), (["verify"], 0), (["leaderboard"], 1)],
+    [(["refs", "model"], 2), (["gc"], 0), (["verify"], 2), (["leaderboard"], 1)],
 )
 def test_what_looks_at_the_store_loads_no_dagster(command, status, tmp_path):
     store = (tmp_path / "store").as_uri()
