@@ -258,6 +258,8 @@ def main() -> None:
     names = ("local", "seaweedfs") if arguments.store == "both" else (arguments.store,)
     found: list[dict] = []
     for name in names:
+        if arguments.work is not None:
+            arguments.work.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=arguments.work) as folder:
             work = Path(folder)
             family = factory.write_family(work / "models", SHAPE)

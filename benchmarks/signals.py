@@ -308,6 +308,8 @@ def main() -> None:
     chance = random.Random(arguments.seed)
     rows: list[str] = []
     misses: list[str] = []
+    if arguments.work is not None:
+        arguments.work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="signals-", dir=arguments.work) as folder:
         for kind in (Merges, Refreshes):
             if arguments.only not in (None, kind.name):

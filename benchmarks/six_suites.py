@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=20, help="items of each benchmark and split")
     parser.add_argument("--only", nargs="*", help="names of suites")
     parser.add_argument("--benchmarks", nargs="*", help="names of benchmarks, with --only")
-    parser.add_argument("--threads", type=int, default=0, help="0 leaves their number to torch")
+    parser.add_argument("--threads", type=int, default=0, help="0: the cores of this process")
     parser.add_argument("--work", type=Path, required=True, help="a folder for the suites' files")
     own = ROOT / QUICKSTART
     parser.add_argument("--quickstart", type=Path, default=own, help="its suite, beside its items")
