@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from assets.work import names
@@ -27,6 +26,7 @@ from assets.work.scoring.scoring import (
     score_in_child,
 )
 from eval_ops.scores import SuiteScores, scores_digest
+from merge_ops.children import ClosedAtEnd
 from merge_ops.errors import RongheError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class MadePoint:
     models: Mapping[str, str]
 
 
-class CandidateScorer:
+class CandidateScorer(ClosedAtEnd):
     """Scores candidates of one expert set on a suite, and writes no weights.
 
     `job` says what they are merged from: base, expert set, and the steps before the result, which
@@ -249,19 +249,6 @@ class CandidateScorer:
     def close(self) -> None:
         """Let go of the memory."""
         self._memory.close()
-
-    def __enter__(self) -> "CandidateScorer":
-        """Enter the context at whose end the memory is let go."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Let go of the memory."""
-        self.close()
 
 
 def score_virtual(

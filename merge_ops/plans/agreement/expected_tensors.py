@@ -14,10 +14,9 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from merge_ops.children import LimitedChild
+from merge_ops.children import ClosedAtEnd, LimitedChild
 from merge_ops.children.model_view import HIDDEN
 from merge_ops.errors import Caution, ChildError, CompatibilityError, Fault
 from merge_ops.plans.plan import Plan
@@ -104,7 +103,7 @@ def _judged(plan: Plan, output: Answer, ask: Ask, way_out: str = _WAY_OUT) -> Fi
     return judged(output, ask(_request(plan, base.config, shapes)), base.name, way_out)
 
 
-class ExpectedTensors:
+class ExpectedTensors(ClosedAtEnd):
     """The check of one plan by a child process, from its start until the context ends."""
 
     def __init__(self, plan: Plan) -> None:
@@ -113,16 +112,7 @@ class ExpectedTensors:
         self._child = LoadingChild()
         self._planned: Future[Finding] = self._pool.submit(finding_of_plan, plan, self._child.ask)
 
-    def __enter__(self) -> ExpectedTensors:
-        """Enter the context in which the child runs."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         """End the child and remove its folder."""
         self._child.kill()  # a thread that waits for an answer has none
         self._pool.shutdown(wait=True, cancel_futures=True)

@@ -14,6 +14,7 @@ long as the rank is no larger than a row), and the other factors of the tensors 
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from dataclasses import dataclass
 from math import prod
@@ -31,15 +32,15 @@ TILE_ELEMENTS = 1 << 17
 CACHE_BYTES = 16 << 20
 
 
-class AddedTensor:
+class AddedTensor(ABC):
     """An added tensor is `target` with a change made of `added`, in its dtype and shape."""
 
     target: TensorSource
 
     @property
+    @abstractmethod
     def added(self) -> tuple[Stored, ...]:
         """Return the stored tensors that the change is made of."""
-        raise NotImplementedError
 
     @property
     def dtype(self) -> str:

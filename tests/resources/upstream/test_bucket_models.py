@@ -1,6 +1,7 @@
 """Upstream models in buckets of S3: their revisions, and bytes that arrive wrong or not at all."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ from blake3 import blake3
 from resources.errors import MissingSourceError, ModelSourceError, SourceChangedError
 from resources.store.artifact_store import ArtifactStore
 from resources.upstream.model_sources import open_model_source
+from resources.upstream.source import ModelSource
 from tests.resources.upstream_models import TAKEN, opened, upload
-from tests.servers.faulty_proxy import running_proxy
+from tests.servers.faulty_proxy import FaultyProxy, running_proxy
 from tests.servers.storage_servers import S3Server
 
 
@@ -51,37 +53,42 @@ def test_the_revision_of_a_bucket_s_model_is_that_of_earlier_releases(
     assert open_model_source(f"{s3_root}/a", tmp_path).revision() == expected
 
 
-def test_a_bucket_s_bytes_that_a_network_spoils_are_refused(
-    s3_root: str, seaweedfs: S3Server, folder: Path, tmp_path: Path, monkeypatch
-) -> None:
+@pytest.fixture
+def behind_proxy(
+    s3_root: str, seaweedfs: S3Server, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[FaultyProxy, ModelSource]]:
+    """A proxy that spoils what it is told to, and a model in a bucket behind it."""
     upload(folder, f"{s3_root}/a")
-    store = ArtifactStore.open((tmp_path / "store").as_uri())
     with running_proxy(seaweedfs.endpoint, share=0.0) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
         source = open_model_source(f"{s3_root}/a", tmp_path)
         source.revision()
-        proxy.always = "wrong"
-        with (
-            store.attempt("checkpoint") as attempt,
-            pytest.raises(ModelSourceError, match="arrived with other bytes than are there; check"),
-        ):
-            source.copy_to(attempt)
+        yield proxy, source
+
+
+def test_a_bucket_s_bytes_that_a_network_spoils_are_refused(
+    behind_proxy: tuple[FaultyProxy, ModelSource], folder: Path, tmp_path: Path
+) -> None:
+    proxy, source = behind_proxy
+    store = ArtifactStore.open((tmp_path / "store").as_uri())
+    proxy.always = "wrong"
+    with (
+        store.attempt("checkpoint") as attempt,
+        pytest.raises(ModelSourceError, match="arrived with other bytes than are there; check"),
+    ):
+        source.copy_to(attempt)
     assert list(store.place.walk("attempts")) == []
 
 
 def test_a_bucket_that_answers_badly_is_asked_again(
-    s3_root: str, seaweedfs: S3Server, folder: Path, tmp_path: Path, monkeypatch
+    behind_proxy: tuple[FaultyProxy, ModelSource], folder: Path, tmp_path: Path
 ) -> None:
-    upload(folder, f"{s3_root}/a")
+    proxy, source = behind_proxy
     store = ArtifactStore.open((tmp_path / "store").as_uri())
-    with running_proxy(seaweedfs.endpoint, share=0.0) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
-        source = open_model_source(f"{s3_root}/a", tmp_path)
-        source.revision()
-        proxy.refuse(5)
-        with store.attempt("checkpoint") as attempt:
-            source.copy_to(attempt)
-            artifact = attempt.publish()
+    proxy.refuse(5)
+    with store.attempt("checkpoint") as attempt:
+        source.copy_to(attempt)
+        artifact = attempt.publish()
     assert sum(proxy.seen.values()) == 5
     assert artifact.content_digest == opened(folder, tmp_path).revision()
 
