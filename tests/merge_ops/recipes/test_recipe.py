@@ -6,6 +6,7 @@ from merge_ops.errors import RecipeError, UnknownMethodError
 from merge_ops.recipes.reading import parse_recipe
 from merge_ops.recipes.recipe import set_id
 from merge_ops.recipes.steps import load_steps
+from merge_ops.recipes.sweep import LONGEST_ID
 
 GOOD = """
 merge_method: ties
@@ -157,6 +158,16 @@ merge_method: ties
 experts: [all-pairs, all, [c, a]]
 parameters: {weight: 1.0}
 """
+
+
+def test_an_id_of_long_gradients_is_short_enough_for_a_folder_and_its_own():
+    first, second = [0.5] * 90, [0.5] * 89 + [0.25]
+    text = GOOD.replace("dtype: float32", f"sweep: {{density: [{first}, {second}, 0.5]}}")
+    long, other, short = (point.id for point in parse(text).coefficients())
+    assert short == "density=0.5"
+    assert len(long.encode()) == len(other.encode()) == LONGEST_ID
+    assert long[:140] == other[:140]
+    assert long != other, "equal beginnings are two points"
 
 
 def test_expert_sets():
