@@ -10,19 +10,17 @@ It is a passthrough of one model whose tensors have other names and whose config
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from typing import Any
 
 from merge_ops.errors import Fault, did_you_mean
+from merge_ops.recipes.structures.one_model import METHOD, one_model_faults
 
 CONVERT = "convert"
-METHOD = "passthrough"
 ARCHITECTURES = ("llama", "mistral", "qwen2", "mixtral")
 PACKED = ("internlm2", "glm", "chatglm")
 """Classes that pack queries, keys and values in one matrix, or (glm) are one of these unpacked."""
 ONE_BY_ONE, FUSED = "one_by_one", "fused"
 TARGETS = (*ARCHITECTURES, *PACKED, ONE_BY_ONE, FUSED)
-_OF_MERGES = ("base_model", "slices", "modules", "sweep", "search", "parameters", "experts",
-              "tokenizer", "tokenizer_source", "dtype", "out_dtype", "router")  # fmt: skip
 
 
 def with_method(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -38,12 +36,4 @@ def conversion_faults(document: Mapping[str, Any]) -> Iterator[Fault]:
     if target not in TARGETS:
         hint = did_you_mean(str(target), TARGETS)
         yield Fault(CONVERT, f"is {target!r}; allowed: {', '.join(TARGETS)}.{hint}")
-    if document.get("merge_method") not in (None, METHOD):
-        problem = f"is {document['merge_method']!r}; a step that has `{CONVERT}` merges nothing"
-        yield Fault("merge_method", f"{problem}: leave it out")
-    for other in _OF_MERGES:
-        if other in document:
-            yield Fault(other, f"has no place beside `{CONVERT}`; convert in a document of its own")
-    models = document.get("models")
-    if not isinstance(models, list) or len(cast("list[Any]", models)) != 1:
-        yield Fault("models", f"must list just the one model that `{CONVERT}` is for")
+    yield from one_model_faults(document, CONVERT, "which needs a document of its own")

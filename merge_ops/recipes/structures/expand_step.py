@@ -16,12 +16,11 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from merge_ops.errors import Fault, did_you_mean
+from merge_ops.recipes.structures.one_model import METHOD, one_model_faults
 
-EXPAND, METHOD = "expand", "passthrough"
+EXPAND = "expand"
 OUTPUTS = ("o_proj", "down_proj")
 _OF_EXPAND = ("layers", "every", "zero", "solar")
-_OF_MERGES = ("slices", "modules", "sweep", "search", "soup", "parameters", "experts", "tokenizer",
-              "tokenizer_source", "base_model", "protect", "align")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,18 +51,9 @@ def expand_faults(document: Mapping[str, Any]) -> Iterator[Fault]:
     """Yield what is wrong with `expand`."""
     if EXPAND not in document:
         return
-    if document.get("merge_method") not in (None, METHOD):
-        problem = f"is {document['merge_method']!r}; a step that has `{EXPAND}` merges nothing"
-        yield Fault("merge_method", f"{problem}: leave it out")
-    for other in _OF_MERGES:
-        if other in document:
-            yield Fault(other, f"has no place beside `{EXPAND}`, which deepens one model")
-    models = document.get("models")
-    listed = cast("list[Any]", models) if isinstance(models, list) else []
-    if len(listed) != 1:
-        yield Fault("models", f"must list just the one model that `{EXPAND}` is for")
-    elif isinstance(listed[0], dict) and "parameters" in listed[0]:
-        yield Fault("models[0].parameters", f"has no place beside `{EXPAND}`")
+    yield from one_model_faults(
+        document, EXPAND, "which deepens one model", allowed=("dtype", "out_dtype")
+    )
     value = document[EXPAND]
     if not isinstance(value, dict):
         yield Fault(EXPAND, "must be a mapping: `{layers: 40, every: 4}` or `{solar: 8}`")

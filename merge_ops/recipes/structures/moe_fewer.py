@@ -19,8 +19,9 @@ from typing import Any, cast
 from merge_ops.calibration.texts import CalibrationTexts, TextReader
 from merge_ops.errors import Fault, did_you_mean, quoted
 from merge_ops.recipes.router_policy import CALIBRATE
+from merge_ops.recipes.structures.one_model import METHOD, one_model_faults
 
-MOE, METHOD = "moe", "passthrough"
+MOE = "moe"
 PRUNING, MERGING = ("reap", "frequency"), ("hc_smoe", "m_smoe")
 METHODS = (*PRUNING, *MERGING)
 FIRST, MEAN, ALL = "first", "mean", "all"
@@ -28,9 +29,6 @@ ROUTERS = (FIRST, MEAN, ALL, CALIBRATE)
 MATCHED, AS_THEY_ARE = NEURONS = ("matched", "as_they_are")
 USUAL_NEURONS = {"m_smoe": MATCHED}
 _KEYS = ("keep", "method", "statistics", "texts", "experts_per_token", "router", "neurons")
-_OF_MERGES = ("slices", "modules", "sweep", "search", "soup", "parameters", "experts", "tokenizer",
-              "tokenizer_source", "base_model", "protect", "align", "router", "convert", "window",
-              "expand", "dtype", "out_dtype")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -107,20 +105,9 @@ def fewer_faults(document: Mapping[str, Any]) -> Iterator[Fault]:
     """Yield what is wrong with `moe`, told from the document alone."""
     if MOE not in document:
         return
-    if document.get("merge_method") not in (None, METHOD):
-        problem = f"is {document['merge_method']!r}; a step that has `{MOE}` merges nothing else"
-        yield Fault("merge_method", f"{problem}: leave it out")
-    for other in _OF_MERGES:
-        if other in document:
-            hint = f"; write it below `{MOE}`" if other == "router" else ""
-            problem = f"has no place beside `{MOE}`, which changes one mixture{hint}"
-            yield Fault(other, problem)
-    models = document.get("models")
-    listed = cast("list[Any]", models) if isinstance(models, list) else []
-    if len(listed) != 1:
-        yield Fault("models", f"must list just the one model that `{MOE}` is for")
-    elif isinstance(listed[0], dict) and "parameters" in listed[0]:
-        yield Fault("models[0].parameters", f"has no place beside `{MOE}`")
+    yield from one_model_faults(
+        document, MOE, "which changes one mixture", hints={"router": f"write it below `{MOE}`"}
+    )
     value = document[MOE]
     if not isinstance(value, dict):
         example = "{keep: 4, method: reap, statistics: FILE}"

@@ -14,14 +14,12 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from merge_ops.errors import Fault, did_you_mean
+from merge_ops.recipes.structures.one_model import METHOD, one_model_faults
 
 PROTECT, ALIGN = "protect", "align"
 SYMMETRY_KEYS = (PROTECT, ALIGN)
 TO_BASE = "base"
-METHOD = "passthrough"
 _OF_PROTECT = ("key", "undo")
-_OF_MERGES = ("slices", "modules", "sweep", "search", "parameters", "experts", "tokenizer",
-              "tokenizer_source", "dtype", "out_dtype")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -56,15 +54,10 @@ def symmetry_faults(document: Mapping[str, Any]) -> Iterator[Fault]:
     key = asked[0]
     if len(asked) > 1:
         yield Fault(ALIGN, f"and {PROTECT} are two steps; write two documents")
-    if document.get("merge_method") not in (None, METHOD):
-        problem = f"is {document['merge_method']!r}; a step that has `{key}` merges nothing"
-        yield Fault("merge_method", f"{problem}: leave it out")
-    for other in _OF_MERGES:
-        if other in document:
-            yield Fault(other, f"has no place beside `{key}`, which changes one model and no more")
-    models = document.get("models")
-    if not isinstance(models, list) or len(cast("list[Any]", models)) != 1:
-        yield Fault("models", f"must list just the one model that `{key}` is for")
+    allowed = ("base_model", *SYMMETRY_KEYS)
+    yield from one_model_faults(
+        document, key, "which changes one model and no more", allowed=allowed
+    )
     value = document[key]
     if key == ALIGN:
         if value != TO_BASE:

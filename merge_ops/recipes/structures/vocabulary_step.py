@@ -20,9 +20,10 @@ from typing import Any, Literal, cast
 from merge_ops.errors import Fault, did_you_mean
 from merge_ops.measures.interpolation import DISTANCES, SCHEMES
 from merge_ops.recipes.spelling import reference, reference_faults
+from merge_ops.recipes.structures.one_model import METHOD, one_model_faults
 from merge_ops.recipes.vocabulary_policy import MAX_MULTIPLE
 
-VOCABULARY, METHOD = "vocabulary", "passthrough"
+VOCABULARY = "vocabulary"
 EXTEND, TRANSPLANT = "extend", "transplant"
 SUBWORD_MEAN, MEAN, ZERO, OMP = "subword_mean", "mean", "zero", "omp"
 SUBWORD_WEIGHTED, SUBWORD_ENDS = "subword_weighted_mean", "subword_first_last"
@@ -61,9 +62,6 @@ _KEYS = {
         "pad_to_multiple_of",
     ),
 }
-_OF_MERGES = ("slices", "modules", "sweep", "search", "soup", "parameters", "experts", "tokenizer",
-              "tokenizer_source", "base_model", "protect", "align", "convert", "expand", "router",
-              "window")  # fmt: skip
 _EXAMPLES = "`{extend: ./chinese}` or `{transplant: ./donor}`"
 
 
@@ -127,19 +125,9 @@ def vocabulary_faults(document: Mapping[str, Any]) -> Iterator[Fault]:
     """Yield what is wrong with `vocabulary`."""
     if VOCABULARY not in document:
         return
-    if document.get("merge_method") not in (None, METHOD):
-        problem = f"is {document['merge_method']!r}; a step that has `{VOCABULARY}` merges nothing"
-        yield Fault("merge_method", f"{problem}: leave it out")
-    for other in _OF_MERGES:
-        if other in document:
-            problem = f"has no place beside `{VOCABULARY}`, which changes one model and no more"
-            yield Fault(other, problem)
-    models = document.get("models")
-    listed = cast("list[Any]", models) if isinstance(models, list) else []
-    if len(listed) != 1:
-        yield Fault("models", f"must list just the one model that `{VOCABULARY}` is for")
-    elif isinstance(listed[0], dict) and "parameters" in listed[0]:
-        yield Fault("models[0].parameters", f"has no place beside `{VOCABULARY}`")
+    yield from one_model_faults(
+        document, VOCABULARY, "which changes one model and no more", allowed=("dtype", "out_dtype")
+    )
     value = document[VOCABULARY]
     if not isinstance(value, dict):
         yield Fault(VOCABULARY, f"must be a mapping: {_EXAMPLES}")

@@ -43,7 +43,7 @@ def test_all_faults_are_told_at_once() -> None:
         "Did you mean 'statistics'?",
         "moe.statistics is missing; it must name a file that `ronghe moe-saliency MODEL TEXTS",
         "moe.experts_per_token is 0; it must be a whole number from 1 on",
-        "merge_method is 'linear'; a step that has `moe` merges nothing else: leave it out",
+        "merge_method is 'linear'; a step that has `moe` merges nothing: leave it out",
         "router has no place beside `moe`, which changes one mixture; write it below `moe`",
         "base_model has no place beside `moe`",
         "models must list just the one model that `moe` is for",
