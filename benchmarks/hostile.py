@@ -18,6 +18,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from multiprocessing.context import ForkServerContext, SpawnContext
 from pathlib import Path
 from queue import Empty
 from typing import Any
@@ -25,7 +26,14 @@ from typing import Any
 Limits = tuple[float, float]
 
 
-def main() -> None:
+def main(
+    arguments: Sequence[str] | None = None,
+    context: SpawnContext | ForkServerContext | None = None,
+) -> None:
+    """Attack, from processes with one thread that a context starts (default: spawned ones).
+
+    Raises SystemExit with 1 where there was a find, with 0 where there was none.
+    """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=0)
@@ -34,9 +42,9 @@ def main() -> None:
     parser.add_argument("--stop", type=float, default=10.0, help="seconds after a signal")
     parser.add_argument("--only", type=int)
     parser.add_argument("--verb", help="only this command")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     limits = (given.limit, given.stop)
-    context = multiprocessing.get_context("spawn")
+    context = context or multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="hostile-") as folder:
         template = Path(folder) / "template"
         made = context.Process(target=_make, args=(template,))

@@ -20,6 +20,7 @@ from eval_ops.running import AskedTokenizer, Progress, make_lean, make_served, m
 from eval_ops.suites import item_tasks
 from eval_ops.suites.built_requests import keep_requests
 from eval_ops.suites.suites import Benchmark
+from eval_ops.suites.task_files import is_mentioned, task_files
 
 ENDPOINT_WAITS = 300
 """Seconds that a request to a served model may take; see docs/timeouts.md."""
@@ -175,19 +176,22 @@ def _item_task(benchmark: Benchmark) -> Any:
 
 def _built_in_tasks(benchmark: Benchmark) -> dict[str, Any]:
     name = str(benchmark.task)
-    manager = _manager_of_file(name) or _manager_of_all()
-    if name not in manager.all_tasks:
+    files = task_files(_task_folder())
+    if benchmark.data_files and name in files.groups and name not in files.tasks:
+        raise _no_single_task(benchmark)
+    manager = _manager_of_file(name)
+    if manager is None and (name in files.groups or is_mentioned(_task_folder(), name)):
+        manager = _manager_of_all()
+    if manager is None or name not in manager.all_tasks:
+        known = manager.all_tasks if manager else [*files.tasks, *files.groups]
         raise UnknownTaskError(
             f"benchmark '{benchmark.name}': lm-eval has no built-in task '{name}'."
-            f"{did_you_mean(name, manager.all_tasks)} `lm-eval ls tasks` lists them all"
+            f"{did_you_mean(name, known)} `lm-eval ls tasks` lists them all"
         )
     spec: Any = name
     if benchmark.data_files:
         if name not in manager.all_subtasks:
-            raise HarnessError(
-                f"benchmark '{benchmark.name}': data_files need a single task, but '{name}' is a "
-                "group of tasks; name one benchmark for each task of it"
-            )
+            raise _no_single_task(benchmark)
         files = {split: str(path.resolve()) for split, path in benchmark.data_files}
         form = benchmark.data_files[0][1].suffix.lstrip(".").replace("jsonl", "json")
         source = {"dataset_path": form, "dataset_name": None}
@@ -208,6 +212,19 @@ def _built_in_tasks(benchmark: Benchmark) -> dict[str, Any]:
     return tasks
 
 
+def _no_single_task(benchmark: Benchmark) -> HarnessError:
+    return HarnessError(
+        f"benchmark '{benchmark.name}': data_files need a single task, but '{benchmark.task}' is a "
+        "group of tasks; name one benchmark for each task of it"
+    )
+
+
+def _task_folder() -> Path:
+    import lm_eval.tasks
+
+    return Path(lm_eval.tasks.__file__).parent
+
+
 @functools.cache
 def _manager_of_all() -> Any:
     """Index all of lm-eval's built-in tasks: several seconds of parsing, once a process."""
@@ -217,15 +234,14 @@ def _manager_of_all() -> Any:
 
 
 def _manager_of_file(name: str) -> Any:
-    """Index only the folder with the file `name`.yaml; None if that does not define the task."""
-    import lm_eval.tasks
+    """Index only the folder that defines a single task; None where that does not find it."""
+    from lm_eval.tasks import TaskManager
 
-    root = Path(lm_eval.tasks.__file__).parent
-    for file in root.rglob(f"{name}.yaml"):
-        manager = lm_eval.tasks.TaskManager(include_defaults=False, include_path=file.parent)
-        if name in manager.all_subtasks:
-            return manager
-    return None
+    folder = task_files(_task_folder()).tasks.get(name)
+    if folder is None:
+        return None
+    manager = TaskManager(include_defaults=False, include_path=folder)
+    return manager if name in manager.all_subtasks else None
 
 
 @functools.cache

@@ -10,12 +10,15 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from types import TracebackType
 from typing import Literal
 
 from examples.quickstart.recipe import Lesson
 
+CONTEXT: SpawnContext | ForkServerContext = multiprocessing.get_context("spawn")
+"""What starts the children: clean processes, which have not read a thing of this one."""
 Step = Callable[[], None]
 
 
@@ -44,10 +47,9 @@ class Workers:
 
     def __enter__(self) -> "Workers":
         """Start the children; they load torch while the first model is trained."""
-        context = multiprocessing.get_context("spawn")
         for _ in range(self.number):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs,), daemon=True)
+            ours, theirs = CONTEXT.Pipe()
+            process = CONTEXT.Process(target=_serve, args=(theirs,), daemon=True)
             process.start()
             theirs.close()
             self.children.append(_Child(process, ours))

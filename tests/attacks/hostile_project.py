@@ -15,6 +15,7 @@ import numpy as np
 import yaml
 from safetensors.numpy import load_file
 
+from tests.child_forks import OWNER
 from tests.models import checkpoint_factory as factory
 from tests.orchestration.projects.tiny_project import AVERAGE, TinyProject, make_project
 
@@ -78,11 +79,15 @@ class Case:
         return [self.verb, *self.options]
 
     def environment(self) -> dict[str, str]:
-        """The variables of the command: the project's, and a token that nobody may pass on."""
+        """The variables of the command: the project's, and a token that nobody may pass on.
+
+        Of tests, who their processes belong to: their limited children are forks, too.
+        """
         project = TinyProject(self.root, self.store.as_uri())
         mine = {"HF_TOKEN": f"hf_{TOKEN}", "HF_HUB_OFFLINE": "1", "HOME": str(self.root / "home")}
         path = {"PATH": os.environ["PATH"], "TMPDIR": str(self.root / "tmp")}
-        return {**path, **mine, **project.environment}
+        passed = {OWNER: os.environ[OWNER]} if OWNER in os.environ else {}
+        return {**path, **passed, **mine, **project.environment}
 
 
 def make_template(folder: Path) -> None:

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from assets.work.suite_files import load_suite
-from examples.quickstart import training
+from examples.quickstart import training, workers
 from examples.quickstart.facts import HERB_CLASSES, HERB_TABLE, herb_facts, numeral
 from examples.quickstart.folders import RECORD, STAGING, Record, exclusive, read_record, replaced
 from examples.quickstart.items import benchmark_items, to_lines
@@ -31,6 +32,7 @@ from examples.quickstart.skills import SPLITS, Skill, quickstart_skills
 from examples.quickstart.tokenizer import build_tokenizer
 from examples.quickstart.train import EXPERTS, prepare
 from merge_ops.kernels.cores import torch_threads
+from tests.forks import FORKS
 from tests.servers.waiting import HANG_SECONDS, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -187,6 +189,14 @@ def test_seeds_and_fingerprints_tell_models_apart() -> None:
     recipes = [SHORT, replace(SHORT, seed=1), Recipe()]
     digests = {fingerprint(recipe, SKILLS, 1) for recipe in recipes}
     assert len(digests | {fingerprint(SHORT, SKILLS, 2)}) == 4
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forked_workers() -> Iterator[None]:
+    """Train in forks of a process that has torch; a run that is killed starts its own, as usual."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workers, "CONTEXT", FORKS)
+        yield
 
 
 @pytest.fixture(scope="module")

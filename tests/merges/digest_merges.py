@@ -1,9 +1,9 @@
 """Merges by every method in a process of its own: prints the plan's digest and the file's.
 
-    python -m tests.merges.digest_merges FOLDER ARITHMETIC THREADS BLOCK
+    python -m tests.merges.digest_merges FOLDER '[["loops", THREADS, BLOCK], ["torch", …]]'
 
-FOLDER has the models base, expert-1 and expert-2; ARITHMETIC is loops or torch. What the process
-finds of a processor is for its environment to say.
+FOLDER has the models base, expert-1 and expert-2; everything is merged once for each entry of the
+list. What the process finds of a processor is for its environment to say.
 """
 
 import json
@@ -51,21 +51,22 @@ def recipe_of(name: str, more: dict[str, object], dtype: str) -> str:
     return json.dumps(document)
 
 
-def main(folder: str, arithmetic: str, threads: str, block: str) -> None:
-    """Print {case: [plan's digest, digest of what was made]}."""
+def main(folder: str, merges: str) -> None:
+    """Print, for each entry of the list, {case: [plan's digest, digest of what was made]}."""
     folders = {"base": "base", "one": "expert-1", "two": "expert-2"}
     opened = {
         name: open_checkpoint(name, FolderSource(Path(folder) / inside), inside)
         for name, inside in folders.items()
     }
     cases = {name: (name, {}) for name in METHODS} | MORE
-    made: dict[str, tuple[str | None, str]] = {}
+    made: list[dict[str, tuple[str | None, str]]] = [{} for _ in json.loads(merges)]
     for case, (name, more) in cases.items():
         for dtype in DTYPES:
             recipe = parse_recipe(recipe_of(name, more, dtype), case, case)
             plan = plan_merge(recipe, {each: opened[each] for each in recipe.referenced_models})
-            file = streamed(plan, ARITHMETICS[arithmetic], threads=int(threads), block=int(block))
-            made[f"{case}, {dtype}"] = plan.outputs[0].digest, file["default"]
+            for told, (arithmetic, threads, block) in zip(made, json.loads(merges), strict=True):
+                file = streamed(plan, ARITHMETICS[arithmetic], threads=threads, block=block)
+                told[f"{case}, {dtype}"] = plan.outputs[0].digest, file["default"]
     sys.stdout.write(json.dumps(made) + "\n")
 
 

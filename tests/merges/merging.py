@@ -5,12 +5,17 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
 
 from merge_ops.checkpoints.files.byte_sources import FolderSink
 from merge_ops.jobs.assembly import merge
+from merge_ops.plans.plan import Plan
 from merge_ops.plans.planning import plan_merge
 from merge_ops.recipes.steps import load_steps
-from merge_ops.stream.stream import StreamSettings
+from merge_ops.stream.stream import BlockStream, StreamSettings
 from orchestration.commands.models.local_models import open_models
 from tests.forks import run_forked
 
@@ -25,6 +30,20 @@ def merge_in_process(config: Path, out: Path, settings: StreamSettings | None = 
     opened = open_models(recipe.subject, recipe.referenced_models)
     merge(plan_merge(recipe, opened), {"default": FolderSink(out)}, settings)
     return out
+
+
+def merged_in_memory(plan: Plan) -> dict[str, torch.Tensor]:
+    """The tensors of a float32 plan without a sweep, merged by the stream, no file written."""
+    found: dict[str, list[Any]] = {each.output.name: [] for each in plan.steps}
+    names = list(found)
+    settings = StreamSettings(threads=1, device="cpu")
+    BlockStream(plan, settings).run(lambda at, blocks: found[names[at]].append(blocks[0].copy()))
+    return {
+        each.output.name: torch.from_numpy(
+            np.concatenate(found[each.output.name]).view(np.float32)
+        ).view(each.output.shape)
+        for each in plan.steps
+    }
 
 
 def ronghe(

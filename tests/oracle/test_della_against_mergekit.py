@@ -14,7 +14,7 @@ import torch
 from tests.merges.merging import merge_in_process
 from tests.models.checkpoint_factory import Tensors, read_tensors, write_family
 from tests.oracle.peers.oracle_environment import OracleCase, merge_with_mergekit, write_config
-from tests.oracle.test_dare_against_mergekit import SHAPES, SMALLEST, assert_one_factor, shares
+from tests.oracle.test_dare_against_mergekit import SHAPE, SMALLEST, assert_one_factor, shares
 from tests.oracle.written.cases_rows import DELLA, DELLA_CHANCES
 
 SEEDS = range(6)
@@ -23,19 +23,18 @@ PARTS = 4  # of a row, from its smallest entries to its largest
 
 @dataclass(frozen=True)
 class Pruned:
-    """The models by family, and mergekit's results in `work`."""
+    """The models, and mergekit's results in `work`."""
 
     work: Path
-    models: Mapping[str, Mapping[str, Path]]
+    models: Mapping[str, Path]
 
-    def results(self, family: str, name: str, seed: int) -> dict[str, Tensors]:
+    def results(self, name: str, seed: int) -> dict[str, Tensors]:
         """What both programs made of one case with one seed."""
-        run = f"{family}-{name}"
-        text = (self.work / f"{run}.yaml").read_text(encoding="utf-8")
-        config = self.work / f"{run}-{seed}-ours.yaml"
+        text = (self.work / f"{name}.yaml").read_text(encoding="utf-8")
+        config = self.work / f"{name}-{seed}-ours.yaml"
         config.write_text(f"{text}\nseed: {seed}\n", encoding="utf-8")
         ours = merge_in_process(config, self.work / "ronghe" / config.stem)
-        theirs = self.work / "mergekit" / f"{run}-{seed}"
+        theirs = self.work / "mergekit" / f"{name}-{seed}"
         return {"ours": read_tensors(ours), "theirs": read_tensors(theirs)}
 
 
@@ -43,15 +42,13 @@ class Pruned:
 def pruned(tmp_path_factory: pytest.TempPathFactory) -> Pruned:
     """Writes the checkpoints and has mergekit merge every case with every seed."""
     work = tmp_path_factory.mktemp("della")
-    models, cases = {}, []
-    for family, shape in SHAPES.items():
-        base, (one,) = write_family(work / family, shape, experts=1)
-        models[family] = {"base": base, "one": one}
-        for name, text in DELLA.items():
-            config = write_config(work / f"{family}-{name}.yaml", text, models[family])
-            for seed in SEEDS:
-                run = f"{config.stem}-{seed}"
-                cases.append(OracleCase(run, config, work / "mergekit" / run, seed))
+    base, (one,) = write_family(work, SHAPE, experts=1)
+    models, cases = {"base": base, "one": one}, []
+    for name, text in DELLA.items():
+        config = write_config(work / f"{name}.yaml", text, models)
+        for seed in SEEDS:
+            run = f"{config.stem}-{seed}"
+            cases.append(OracleCase(run, config, work / "mergekit" / run, seed))
     outcomes = merge_with_mergekit(work, cases)
     assert set(outcomes.values()) == {None}
     return Pruned(work, models)
@@ -67,16 +64,15 @@ def chances(label: str, tensor: str, delta: torch.Tensor) -> tuple[torch.Tensor,
     return density - epsilon + 2 * epsilon * rank / (length - 1), (rank * PARTS / length).long()
 
 
-@pytest.mark.parametrize("family", SHAPES)
 @pytest.mark.parametrize("name", DELLA)
-def test_drops_and_rescales_as_mergekit_does(pruned: Pruned, family: str, name: str) -> None:
+def test_drops_and_rescales_as_mergekit_does(pruned: Pruned, name: str) -> None:
     """Over all seeds each quarter of the ranks of each tensor keeps what its chances say, within
     5σ, and of the whole model within 4σ; and every kept entry of a tensor grew by one factor."""
     label = name.split("-", 1)[1]
-    base, expert = (read_tensors(pruned.models[family][each]) for each in ("base", "one"))
+    base, expert = (read_tensors(pruned.models[each]) for each in ("base", "one"))
     kept: dict[str, dict[str, torch.Tensor]] = {"ours": {}, "theirs": {}}
     for seed in SEEDS:
-        for whose, merged in pruned.results(family, name, seed).items():
+        for whose, merged in pruned.results(name, seed).items():
             for tensor, share in shares(merged, base, expert).items():
                 delta = expert[tensor] - base[tensor]
                 assert_one_factor(share, delta, DELLA_CHANCES[label][2], tensor)

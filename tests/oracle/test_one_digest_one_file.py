@@ -24,14 +24,12 @@ PLAIN = {
     "OPENBLAS_CORETYPE": "Nehalem",
 }
 MIDDLE = {"ATEN_CPU_CAPABILITY": "avx2", "OPENBLAS_CORETYPE": "Haswell"}
-# (arithmetic, environment, threads, elements of a block, hash seed)
-RUNS = {
-    "native": ("loops", {}, 2, 1 << 16, 0),
-    "plain": ("loops", PLAIN, 1, 1 << 17, 1),
-    "middle": ("loops", MIDDLE, 4, 1 << 24, 0),
-    "torch": ("torch", {}, 4, 1 << 16, 1),
-    "plain torch": ("torch", PLAIN, 2, 1 << 24, 0),
-    "middle torch": ("torch", MIDDLE, 1, 1 << 17, 1),
+# One process each: its environment, its hash seed, and what it merges with, one after the other:
+# (arithmetic, threads, elements of a block).
+PROCESSES = {
+    "native": ({}, 0, [("loops", 2, 1 << 16), ("torch", 4, 1 << 16)]),
+    "plain": (PLAIN, 1, [("loops", 1, 1 << 17), ("torch", 2, 1 << 24)]),
+    "middle": (MIDDLE, 2, [("loops", 4, 1 << 24), ("torch", 1, 1 << 17)]),
 }
 
 
@@ -39,7 +37,7 @@ RUNS = {
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Rows of 136 elements, tensors of up to three of the smallest blocks."""
     work = tmp_path_factory.mktemp("models")
-    shape = Shape("llama", layers=1, hidden=136, vocabulary=1400, dtype=torch.bfloat16)
+    shape = Shape("llama", 1, hidden=136, vocabulary=1400, tied=True, dtype=torch.bfloat16)
     write_family(work, shape, experts=2, spread=0.01)
     return work
 
@@ -64,19 +62,20 @@ def np_features() -> set[str]:
 def made(models: Path) -> dict[str, dict[str, tuple[str, str]]]:
     """What every run made, by case."""
     results: dict[str, dict[str, tuple[str, str]]] = {}
-    for run, (arithmetic, environment, threads, block, seed) in RUNS.items():
-        command = [sys.executable, "-m", "tests.merges.digest_merges", str(models), arithmetic]
+    for name, (environment, seed, merges) in PROCESSES.items():
+        command = [sys.executable, "-m", "tests.merges.digest_merges", str(models)]
         done = subprocess.run(
-            [*command, str(threads), str(block)],
+            [*command, json.dumps(merges)],
             env={
                 **os.environ, **known_here(environment), "PYTHONHASHSEED": str(seed),
                 "PYTHONPATH": str(ROOT),
             },
-            cwd=ROOT, capture_output=True, text=True, timeout=900, check=False,
+            cwd=ROOT, capture_output=True, text=True, timeout=1800, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-3000:]
-        cases = json.loads(done.stdout.splitlines()[-1])
-        results[run] = {case: (digest, file) for case, (digest, file) in cases.items()}
+        told = json.loads(done.stdout.splitlines()[-1])
+        for (arithmetic, *_), cases in zip(merges, told, strict=True):
+            results[f"{name} {arithmetic}"] = {case: tuple(each) for case, each in cases.items()}
     return results
 
 
@@ -91,7 +90,9 @@ def test_one_digest_stands_for_one_file(made):
 
 def test_only_linear_algebra_makes_a_digest_the_machine_s_own(made):
     by_machine = {
-        case for case in made["native"] if len({cases[case][0] for cases in made.values()}) > 1
+        case
+        for case in made["native loops"]
+        if len({cases[case][0] for cases in made.values()}) > 1
     }
     assert {case.split(",")[0] for case in by_machine} == {
         name for name, method in METHODS.items() if method.by_lapack

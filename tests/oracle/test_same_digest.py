@@ -25,16 +25,9 @@ from tests.servers.waiting import HANG_SECONDS
 KI, MI = 1 << 10, 1 << 20
 # One tensor of 17.3 Mi elements: more than the largest block, and 277 of the smallest.
 BIG = Shape("llama", 1, 1024, 512, 8, 2, vocabulary=17_700, tied=True, dtype=torch.bfloat16)
-# (threads, elements of a block): every thread count, every power of four of blocks, both extremes.
-SETTINGS = [
-    (1, 64 * KI),
-    (1, 16 * MI),
-    (2, 64 * KI),
-    (2, MI),
-    (4, 256 * KI),
-    (4, 4 * MI),
-    (4, 16 * MI),
-]
+# (threads, elements of a block): every thread count, and every power of four of blocks. A thread
+# takes whole blocks, so that pairs would add nothing.
+SETTINGS = [(2, 64 * KI), (4, 256 * KI), (2, MI), (4, 4 * MI), (1, 16 * MI)]
 EXPERTS = """
 base_model: $base
 models:
@@ -113,19 +106,18 @@ def test_threads_and_blocks_change_nothing(big_models: Path, method: str) -> Non
         )
         for threads, block in SETTINGS
     }
-    first = results[1, 64 * KI]
+    first = results[1, 16 * MI]
     assert "model.safetensors" in first
     differing = [setting for setting, digests in results.items() if digests != first]
     assert not differing
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_the_memory_bound_changes_nothing(big_models: Path, method: str) -> None:
-    """The block size that follows from `memory` and `threads` is one of those above."""
+def test_the_memory_bound_changes_nothing(big_models: Path) -> None:
+    """What `memory` and `threads` decide is the size of a block, of which more is asked above."""
     small = StreamSettings(threads=2, device="cpu", memory=16 * MI)
     large = StreamSettings(threads=2, device="cpu", memory=1024 * MI)
-    assert small.block_for(3, 1) < large.block_for(3, 1)
-    assert merged_digests(method, big_models, small) == merged_digests(method, big_models, large)
+    assert 64 * KI <= small.block_for(3, 1) < large.block_for(3, 1) <= 16 * MI
+    assert merged_digests("ties", big_models, small) == merged_digests("ties", big_models, large)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -140,7 +132,7 @@ def test_sharding_of_the_inputs_changes_nothing(tmp_path: Path, method: str) -> 
 
 
 def test_pythonhashseed_changes_nothing(tmp_path: Path) -> None:
-    """`ronghe merge` of all methods under five hash seeds: every file of OUT is the same."""
+    """`ronghe merge` of all methods under three hash seeds: every file of OUT is the same."""
     base, (one, two) = write_family(tmp_path, QWEN2, experts=2)
     for method, text in METHODS.items():
         config = f"merge_method: {method}\n{text}"
@@ -160,7 +152,7 @@ for method in methods:
 print(json.dumps(digests))
 """
     results = []
-    for seed in ("0", "1", "2", "31", "4242"):
+    for seed in ("0", "1", "4242"):
         (tmp_path / seed).mkdir()
         done = subprocess.run(
             [sys.executable, "-c", code, str(tmp_path), seed, *METHODS],

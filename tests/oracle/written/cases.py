@@ -1,7 +1,7 @@
 """The merges that are compared with mergekit, as mergekit files.
 
 `$base`, `$one`, `$two` and `$three` stand for the folders of a base model and three experts. Each
-case runs on a Llama-type and on a Qwen2-type family of four layers.
+case runs on a family of four layers of Qwen2 type, and some on one of Llama type too.
 """
 
 from tests.oracle.written.cases_directions import BY_INNER_PRODUCTS, OF_ONE, OVERLAP, SLERP, SPHERES
