@@ -9,9 +9,10 @@ These questions are asked of the item-by-item differences, and all must agree on
 - McNemar's test (1947), exact and two-sided, for right/wrong items: among the items on which just
   one of the two is right, how surprising is this imbalance if either were as likely? It keeps a
   handful of items, where the bootstrap is overconfident, from deciding anything.
-- An interval by squares of the benchmarks' own (Newcombe 1998; Zou and Donner 2008), for
-  right/wrong items: it keeps a benchmark of few items, on which a bootstrap may see no difference
-  at all, from being taken for certain. Where it is not clear of 0 it is the interval that is told.
+- An interval by squares of the benchmarks' own (Newcombe 1998; Zou and Donner 2008), made of how
+  many items (or groups) rose and fell: it keeps a benchmark of few items, on which a bootstrap may
+  see no difference at all, from being taken for certain. Where it is not clear of 0 it is the
+  interval that is told.
 
 Items of one group (a passage) are drawn together by the bootstrap (cluster bootstrap). In McNemar's
 place stands a sign-flip test over groups (Fisher 1935): if neither is better, the summed difference
@@ -29,7 +30,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval_ops.errors import PairingError
-from eval_ops.scores.intervals import cluster_sums, mean_interval, paired_interval, resampled_ratios
+from eval_ops.scores.intervals import (
+    SCALES,
+    cluster_sums,
+    counted_interval,
+    mean_interval,
+    resampled_ratios,
+)
 from eval_ops.scores.scores import SuiteScores
 
 Verdict = Literal["better", "worse", "undecided"]
@@ -105,6 +112,7 @@ def compare(
     differences = {name: pair.ours - pair.theirs for name, pair in zip(names, pairs, strict=True)}
     groups = {name: pair.groups for name, pair in zip(names, pairs, strict=True) if pair.groups}
     low, high = paired_bootstrap(differences, confidence, resamples, seed, groups)
+    low, high = _heeding_few_items(low, high, pairs, confidence)
     difference = sum(float(d.mean()) for d in differences.values()) / len(differences)
     n = sum(len(d) for d in differences.values())
     clusters = flip_p_value = p_value = only_ours = only_theirs = None
@@ -112,8 +120,6 @@ def compare(
         only_ours = sum(int((d > 0).sum()) for d in differences.values())
         only_theirs = sum(int((d < 0).sum()) for d in differences.values())
         p_value = mcnemar(only_ours, only_theirs)
-        if not groups:
-            low, high = _heeding_few_items(low, high, differences, confidence)
     if groups or p_value is None:
         flip_p_value = sign_flip(differences, groups, seed)
     if groups:
@@ -148,7 +154,7 @@ def _verdict(found: Comparison) -> Verdict:
 
 
 def _heeding_few_items(
-    low: float, high: float, differences: Mapping[str, Differences], confidence: float
+    low: float, high: float, pairs: "Sequence[_Pair]", confidence: float
 ) -> tuple[float, float]:
     """The bootstrap's interval; the wider one by squares where that one alone is not clear of 0.
 
@@ -156,9 +162,11 @@ def _heeding_few_items(
     takes the benchmark for certain: beside a benchmark of many items it would decide the mean.
     """
     parts: list[tuple[float, float, float]] = []
-    for each in differences.values():
-        ours, theirs = int((each > 0).sum()), int((each < 0).sum())
-        own = paired_interval(ours, theirs, len(each), confidence)
+    for pair in pairs:
+        each = pair.ours - pair.theirs
+        largest = float(max(pair.ours.max(), pair.theirs.max()))
+        most = next((scale for scale in SCALES if largest <= scale), largest)
+        own = counted_interval(each, pair.groups, confidence, most)
         parts.append((float(each.mean()), own.low, own.high))
     wide = mean_interval(parts)
     if low > 0 >= wide.low or high < 0 <= wide.high:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from eval_ops.scores.comparison import Verdict, mcnemar, paired_bootstrap
-from eval_ops.scores.intervals import wilson
+from eval_ops.scores.comparison import mcnemar, paired_bootstrap, sign_flip
+from eval_ops.scores.intervals import cluster_sums, wilson
 from eval_ops.scores.matrices.matrix import ScoreMatrix, Values
 
 RESAMPLES = 2_000
@@ -78,7 +78,8 @@ def retention(
         none = (None, None, None)
         return Retention(merge, expert, tuple(better), gain, *none, int(learned.sum()), lost)
     share = float(np.mean([(ours - before)[at].mean() for at in places])) / gain
-    low, high = _ratio_bounds(ours - before, theirs - before, places, confidence, seed)
+    passages = [_groups(test, at) for at in places]
+    low, high = _ratio_bounds(ours - before, theirs - before, places, passages, confidence, seed)
     if high - low < 1e-9 and learned.any():  # every resample says the same: few items can say more
         count = int(learned.sum())
         low = min(low, share * wilson(1 - lost / count, count, confidence).low)
@@ -127,26 +128,46 @@ def mean_lengths(test: ScoreMatrix) -> Values:
 
 
 def _gained(test: ScoreMatrix, benchmark: str, difference: Values, confidence: float) -> bool:
-    part = difference[test.where(benchmark)]
-    low, _ = paired_bootstrap({benchmark: part}, confidence, RESAMPLES)
-    verdict: Verdict = "better" if low > 0 else "undecided"
-    if np.isin(test.values, (0.0, 1.0)).all():
-        surprising = mcnemar(int((part > 0).sum()), int((part < 0).sum())) <= 1 - confidence
-        return verdict == "better" and surprising
-    return verdict == "better"
+    """Whether a benchmark's items say that a difference is above 0, passages drawn as one."""
+    places = test.where(benchmark)
+    part, passages = {benchmark: difference[places]}, _groups(test, places)
+    groups = {benchmark: passages} if passages else {}
+    low, _ = paired_bootstrap(part, confidence, RESAMPLES, groups=groups)
+    if groups or not np.isin(test.values, (0.0, 1.0)).all():
+        surprise = sign_flip(part, groups)
+    else:
+        signs = np.sign(part[benchmark])
+        surprise = mcnemar(int((signs > 0).sum()), int((signs < 0).sum()))
+    return low > 0 and surprise <= 1 - confidence
+
+
+def _groups(test: ScoreMatrix, places: NDArray[np.int64]) -> tuple[str, ...]:
+    """The passages of the items at some places; () where none has one."""
+    found = tuple(test.groups[place] for place in places)
+    return found if any(found) else ()
 
 
 def _ratio_bounds(
-    ours: Values, theirs: Values, places: Sequence[NDArray[np.int64]], confidence: float, seed: int
+    ours: Values,
+    theirs: Values,
+    places: Sequence[NDArray[np.int64]],
+    passages: Sequence[Sequence[str]],
+    confidence: float,
+    seed: int,
 ) -> tuple[float, float]:
-    """Bootstrap bounds of mean(ours) / mean(theirs), items drawn in pairs within benchmarks."""
+    """Bootstrap bounds of mean(ours) / mean(theirs), units drawn in pairs within benchmarks.
+
+    A unit is an item, or the items of one of the benchmark's `passages`.
+    """
     draw = np.random.default_rng(seed)
     kept, gained = np.zeros(RESAMPLES), np.zeros(RESAMPLES)
-    for at in places:
+    for at, groups in zip(places, passages, strict=True):
+        (our, sizes), (their, _) = (cluster_sums(side[at], groups) for side in (ours, theirs))
         for start in range(0, RESAMPLES, 200):
-            drawn = at[draw.integers(0, len(at), size=(200, len(at)))]
-            kept[start : start + 200] += ours[drawn].mean(axis=1)
-            gained[start : start + 200] += theirs[drawn].mean(axis=1)
+            drawn = draw.integers(0, len(sizes), size=(200, len(sizes)))
+            items = sizes[drawn].sum(axis=1)
+            kept[start : start + 200] += our[drawn].sum(axis=1) / items
+            gained[start : start + 200] += their[drawn].sum(axis=1) / items
     ratios = kept / np.maximum(gained, len(places) * LEAST_GAIN)
     tail = (1 - confidence) / 2
     low, high = np.quantile(ratios, [tail, 1 - tail])
