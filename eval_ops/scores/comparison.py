@@ -22,7 +22,7 @@ place where items are not simply right or wrong.
 
 import json
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -107,16 +107,26 @@ def compare(
             f"scores on suite '{theirs.suite}' ({theirs.suite_digest[:12]}): the items, the task "
             "versions or the version of lm-eval differ; score both on the same suite"
         )
-    names = _chosen(ours, benchmarks)
-    pairs = [_pair(ours, theirs, name, split) for name in names]
-    differences = {name: pair.ours - pair.theirs for name, pair in zip(names, pairs, strict=True)}
-    groups = {name: pair.groups for name, pair in zip(names, pairs, strict=True) if pair.groups}
+    pairs = {name: _pair(ours, theirs, name, split) for name in _chosen(ours, benchmarks)}
+    return compare_answers(pairs, confidence=confidence, resamples=resamples, seed=seed)
+
+
+def compare_answers(
+    pairs: "Mapping[str, Pair]",
+    *,
+    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Comparison:
+    """Compare two sides' answers by benchmark; `compare` says what the arguments are."""
+    differences = {name: pair.ours - pair.theirs for name, pair in pairs.items()}
+    groups = {name: pair.groups for name, pair in pairs.items() if pair.groups}
     low, high = paired_bootstrap(differences, confidence, resamples, seed, groups)
-    low, high = _heeding_few_items(low, high, pairs, confidence)
+    low, high = _heeding_few_items(low, high, pairs.values(), confidence)
     difference = sum(float(d.mean()) for d in differences.values()) / len(differences)
     n = sum(len(d) for d in differences.values())
     clusters = flip_p_value = p_value = only_ours = only_theirs = None
-    if all(np.isin(np.concatenate(pair[:2]), (0.0, 1.0)).all() for pair in pairs):
+    if all(np.isin(np.concatenate(pair[:2]), (0.0, 1.0)).all() for pair in pairs.values()):
         only_ours = sum(int((d > 0).sum()) for d in differences.values())
         only_theirs = sum(int((d < 0).sum()) for d in differences.values())
         p_value = mcnemar(only_ours, only_theirs)
@@ -154,7 +164,7 @@ def _verdict(found: Comparison) -> Verdict:
 
 
 def _heeding_few_items(
-    low: float, high: float, pairs: "Sequence[_Pair]", confidence: float
+    low: float, high: float, pairs: "Iterable[Pair]", confidence: float
 ) -> tuple[float, float]:
     """The bootstrap's interval; the wider one by squares where that one alone is not clear of 0.
 
@@ -249,8 +259,8 @@ def sign_flip(
     return (1 + as_far) / (1 + FLIPS)
 
 
-class _Pair(NamedTuple):
-    """Both sides' values of a benchmark, and the items' groups, () where no item has one."""
+class Pair(NamedTuple):
+    """Both sides' values of a benchmark's items, and the items' groups, () where none has one."""
 
     ours: Differences
     theirs: Differences
@@ -269,7 +279,7 @@ def _chosen(scores: SuiteScores, benchmarks: Collection[str] | None) -> list[str
     return [name for name in scores.benchmarks if name in benchmarks]
 
 
-def _pair(ours: SuiteScores, theirs: SuiteScores, benchmark: str, split: str) -> _Pair:
+def _pair(ours: SuiteScores, theirs: SuiteScores, benchmark: str, split: str) -> Pair:
     """Return both sides' values of a benchmark, in the order of the sorted item ids."""
     first, second = ours.values(benchmark, split), theirs.values(benchmark, split)
     if first.keys() != second.keys():
@@ -281,7 +291,7 @@ def _pair(ours: SuiteScores, theirs: SuiteScores, benchmark: str, split: str) ->
     items = sorted(first)
     passages = ours.groups(benchmark, split)
     groups = [passages.get(item, "") for item in items] if passages else ()
-    return _Pair(np.array([first[i] for i in items]), np.array([second[i] for i in items]), groups)
+    return Pair(np.array([first[i] for i in items]), np.array([second[i] for i in items]), groups)
 
 
 def _orientation(differences: Sequence[Differences]) -> float:

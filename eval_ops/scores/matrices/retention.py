@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from eval_ops.scores.comparison import mcnemar, paired_bootstrap, sign_flip
+from eval_ops.scores.comparison import Pair, compare_answers
 from eval_ops.scores.intervals import cluster_sums, wilson
 from eval_ops.scores.matrices.matrix import ScoreMatrix, Values
 
@@ -68,7 +68,7 @@ def retention(
 ) -> Retention:
     """Work out what a merge keeps of one expert, on the items of a matrix (give test items)."""
     ours, theirs, before = (test.values[test.model(name)] for name in (merge, expert, base))
-    better = [name for name in test.benchmarks if _gained(test, name, theirs - before, confidence)]
+    better = [name for name in test.benchmarks if _gained(test, name, theirs, before, confidence)]
     places = [test.where(name) for name in better]
     gain = float(np.mean([(theirs - before)[at].mean() for at in places])) if places else 0.0
     of_gains = np.concatenate(places) if places else np.zeros(0, dtype=np.int64)
@@ -78,7 +78,7 @@ def retention(
         none = (None, None, None)
         return Retention(merge, expert, tuple(better), gain, *none, int(learned.sum()), lost)
     share = float(np.mean([(ours - before)[at].mean() for at in places])) / gain
-    passages = [_groups(test, at) for at in places]
+    passages = [test.passages(at) for at in places]
     low, high = _ratio_bounds(ours - before, theirs - before, places, passages, confidence, seed)
     if high - low < 1e-9 and learned.any():  # every resample says the same: few items can say more
         count = int(learned.sum())
@@ -127,24 +127,14 @@ def mean_lengths(test: ScoreMatrix) -> Values:
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
-def _gained(test: ScoreMatrix, benchmark: str, difference: Values, confidence: float) -> bool:
-    """Whether a benchmark's items say that a difference is above 0, passages drawn as one."""
-    places = test.where(benchmark)
-    part, passages = {benchmark: difference[places]}, _groups(test, places)
-    groups = {benchmark: passages} if passages else {}
-    low, _ = paired_bootstrap(part, confidence, RESAMPLES, groups=groups)
-    if groups or not np.isin(test.values, (0.0, 1.0)).all():
-        surprise = sign_flip(part, groups)
-    else:
-        signs = np.sign(part[benchmark])
-        surprise = mcnemar(int((signs > 0).sum()), int((signs < 0).sum()))
-    return low > 0 and surprise <= 1 - confidence
-
-
-def _groups(test: ScoreMatrix, places: NDArray[np.int64]) -> tuple[str, ...]:
-    """The passages of the items at some places; () where none has one."""
-    found = tuple(test.groups[place] for place in places)
-    return found if any(found) else ()
+def _gained(
+    test: ScoreMatrix, benchmark: str, theirs: Values, before: Values, confidence: float
+) -> bool:
+    """Whether an expert is better than the base on a benchmark, as any two are compared."""
+    at = test.where(benchmark)
+    pair = Pair(theirs[at], before[at], test.passages(at))
+    found = compare_answers({benchmark: pair}, confidence=confidence, resamples=RESAMPLES)
+    return found.verdict == "better"
 
 
 def _ratio_bounds(
