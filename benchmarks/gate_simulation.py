@@ -8,7 +8,8 @@ false one. The gate itself decides (`gates.decide`); with early stopping `rounds
 and the gate where that is undecided.
 
 With `--trade-offs` two benchmarks of different sizes are simulated, the larger of which gains what
-the smaller loses, so that the means are equal: how often is either called better?
+the smaller loses, so that the means are equal: how often is either called better? Once with right
+and wrong items, once with grades (a difference is 0.1 to 0.5), once with passages of five items.
 
 With `--store` the scores of a store (of the quickstart) are replayed: every recipe's and expert
 set's candidates, and all of them together, are chosen among with and without early stopping.
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from eval_ops.scores import Sample, SuiteScores, summarize
 from eval_ops.scores.comparison import compare, mcnemar, paired_bootstrap
@@ -40,6 +42,12 @@ TRADE_OFFS = (
     (1319, 100, 0.05),
 )  # fmt: skip
 """Items of a larger and a smaller benchmark, and what one gains and the other loses."""
+GRADED = ((1000, 20, 0.01), (1000, 20, 0.03), (1000, 60, 0.015), (80, 80, 0.015))
+IN_PASSAGES = ((1000, 50, 0.05), (1000, 50, 0.1), (1000, 100, 0.05), (500, 500, 0.05))
+PASSAGE = 5
+"""Items of a passage."""
+GRADES = (0.1, 0.2, 0.3, 0.4, 0.5)
+"""What graded answers differ by, where they differ."""
 Values = dict[Item, float]
 
 
@@ -114,51 +122,76 @@ def simulate(items: int, effect: float, simulations: int, seed: int = 0) -> Outc
     )
 
 
-def trade_off(large: int, small: int, gain: float, simulations: int) -> tuple[float, float]:
-    """Return how often equal means are called better: by bootstrap and McNemar alone, and now.
+def trade_off(
+    large: int, small: int, gain: float, simulations: int, kind: str = "right and wrong"
+) -> tuple[float, float]:
+    """Return how often equal means are called better: by bootstrap and test alone, and now.
 
-    Items of the smaller benchmark are only ever lost, so a draw may show no loss at all.
+    Items of the smaller benchmark are only ever lost, so a draw may show no loss at all. In
+    passages all items of a unit fare alike. Graded items differ by a tenth to a half.
     """
     draw = np.random.default_rng([large, small, round(1000 * gain)])
     alone = decided = 0
+    items = PASSAGE if kind == "passages" else 1
+    worth = np.array(GRADES if kind == "grades" else (1.0,))
+    often = gain / worth.mean()  # how often an item is lost
     chances = {
-        "a": (large, ((DISCORDANCE + gain) / 2, (DISCORDANCE - gain) / 2)),
-        "b": (small, (0.0, gain)),
+        "a": (large, ((DISCORDANCE + often) / 2, (DISCORDANCE - often) / 2)),
+        "b": (small, (0.0, often)),
     }
     for _ in range(simulations):
         drawn = {
-            name: draw.choice([1.0, -1.0, 0.0], size=n, p=[won, lost, 1 - won - lost])
+            name: np.repeat(
+                draw.choice([1.0, -1.0, 0.0], size=n // items, p=[won, lost, 1 - won - lost])
+                * draw.choice(worth, size=n // items),
+                items,
+            )
             for name, (n, (won, lost)) in chances.items()
         }
-        sides = [
-            scores_of(
-                {
-                    (name, f"{place:04}"): float(value)
-                    for name, each in drawn.items()
-                    for place, value in enumerate(np.maximum(sign * each, 0.0))
-                }
-            )
-            for sign in (1, -1)
-        ]
-        found = compare(*sides)
-        low, _ = paired_bootstrap(drawn)
-        counts = [int(sum((sign * each > 0).sum() for each in drawn.values())) for sign in (1, -1)]
-        alone += low > 0 and counts[0] > counts[1] and mcnemar(*counts) <= 0.05
+        groups = {
+            name: tuple(f"{place // items}" for place in range(len(each)))
+            for name, each in drawn.items()
+            if items > 1
+        }
+        found = compare(*(_side(drawn, sign, groups) for sign in (1.0, -1.0)))
+        low, _ = paired_bootstrap(drawn, groups=groups)
+        if kind == "right and wrong":
+            every = np.concatenate(list(drawn.values()))
+            surprise = mcnemar(int((every > 0).sum()), int((every < 0).sum()))
+            alone += low > 0 and float(every.sum()) > 0 and surprise <= 0.05
+        else:
+            alone += low > 0 and found.surprise <= 0.05
         decided += found.verdict == "better"
     return alone / simulations, decided / simulations
+
+
+def _side(
+    drawn: Mapping[str, NDArray[np.float64]], sign: float, groups: Mapping[str, Sequence[str]]
+) -> SuiteScores:
+    """The scores of one side of drawn differences: what it has more than the other."""
+    samples = tuple(
+        Sample(name, "test", f"{place:04}", float(value), group=group)
+        for name, each in drawn.items()
+        for place, (value, group) in enumerate(
+            zip(np.maximum(sign * each, 0.0), groups.get(name, ("",) * len(each)), strict=True)
+        )
+    )
+    return SuiteScores("simulated", "s", _by_benchmark(samples), samples)
 
 
 def trade_off_table(simulations: int) -> str:
     """Simulate all trade-offs; write them as a Markdown table."""
     lines = [
-        "| items | gain and loss | better, by bootstrap and McNemar alone "
+        "| what | items | gain and loss | better, by bootstrap and test alone "
         "| better, as it is decided |",
-        "|---|---:|---:|---:|",
+        "|---|---|---:|---:|---:|",
     ]
-    for large, small, gain in TRADE_OFFS:
-        alone, decided = trade_off(large, small, gain, simulations)
-        shares = f"{100 * alone:.1f} % | {100 * decided:.1f} %"
-        lines.append(f"| {large:,} and {small} | {100 * gain:g} | {shares} |")
+    kinds = {"right and wrong": TRADE_OFFS, "grades": GRADED, "passages": IN_PASSAGES}
+    for kind, rows in kinds.items():
+        for large, small, gain in rows:
+            alone, decided = trade_off(large, small, gain, simulations, kind)
+            shares = f"{100 * alone:.1f} % | {100 * decided:.1f} %"
+            lines.append(f"| {kind} | {large:,} and {small} | {100 * gain:g} | {shares} |")
     return "\n".join(lines)
 
 

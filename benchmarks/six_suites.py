@@ -38,7 +38,9 @@ def suites(work: Path, arguments: argparse.Namespace) -> dict[str, Path]:
         if name == "math-code":
             content["allow_code"] = True
         if name == "mt-bench":
-            content["judge"] = {"model": str(arguments.model.resolve()), "max_new_tokens": 64}
+            content["judge"] = {"model": str(arguments.model.resolve()), "max_new_tokens": 16}
+        if arguments.new_tokens:
+            content["max_new_tokens"] = arguments.new_tokens
         if arguments.benchmarks:
             content["only"] = arguments.benchmarks
         found[name] = work / f"{name}.yaml"
@@ -89,6 +91,7 @@ def main() -> None:
     data = Path(os.environ.get("RONGHE_TEST_DATA", "../shared/data"))
     parser.add_argument("--data", type=Path, default=data, help="the folder of benchmark data")
     parser.add_argument("--limit", type=int, default=20, help="items of each benchmark and split")
+    parser.add_argument("--new-tokens", type=int, help="the most that are written to an answer")
     parser.add_argument("--only", nargs="*", help="names of suites")
     parser.add_argument("--benchmarks", nargs="*", help="names of benchmarks, with --only")
     parser.add_argument("--threads", type=int, default=0, help="0: the cores of this process")

@@ -9,9 +9,10 @@ These questions are asked of the item-by-item differences, and all must agree on
 - McNemar's test (1947), exact and two-sided, for right/wrong items: among the items on which just
   one of the two is right, how surprising is this imbalance if either were as likely? It keeps a
   handful of items, where the bootstrap is overconfident, from deciding anything.
-- An interval by squares of the benchmarks' own (Newcombe 1998; Zou and Donner 2008), for
-  right/wrong items: it keeps a benchmark of few items, on which a bootstrap may see no difference
-  at all, from being taken for certain. Where it is not clear of 0 it is the interval that is told.
+- An interval by squares of the benchmarks' own (Newcombe 1998; Zou and Donner 2008), made of how
+  many items (or groups) rose and fell: it keeps a benchmark of few items, on which a bootstrap may
+  see no difference at all, from being taken for certain. Where it is not clear of 0 it is the
+  interval that is told.
 
 Items of one group (a passage) are drawn together by the bootstrap (cluster bootstrap). In McNemar's
 place stands a sign-flip test over groups (Fisher 1935): if neither is better, the summed difference
@@ -21,7 +22,7 @@ place where items are not simply right or wrong.
 
 import json
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -29,7 +30,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval_ops.errors import PairingError
-from eval_ops.scores.intervals import cluster_sums, mean_interval, paired_interval, resampled_ratios
+from eval_ops.scores.intervals import (
+    SCALES,
+    cluster_sums,
+    counted_interval,
+    mean_interval,
+    resampled_ratios,
+)
 from eval_ops.scores.scores import SuiteScores
 
 Verdict = Literal["better", "worse", "undecided"]
@@ -100,20 +107,29 @@ def compare(
             f"scores on suite '{theirs.suite}' ({theirs.suite_digest[:12]}): the items, the task "
             "versions or the version of lm-eval differ; score both on the same suite"
         )
-    names = _chosen(ours, benchmarks)
-    pairs = [_pair(ours, theirs, name, split) for name in names]
-    differences = {name: pair.ours - pair.theirs for name, pair in zip(names, pairs, strict=True)}
-    groups = {name: pair.groups for name, pair in zip(names, pairs, strict=True) if pair.groups}
+    pairs = {name: _pair(ours, theirs, name, split) for name in _chosen(ours, benchmarks)}
+    return compare_answers(pairs, confidence=confidence, resamples=resamples, seed=seed)
+
+
+def compare_answers(
+    pairs: "Mapping[str, Pair]",
+    *,
+    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Comparison:
+    """Compare two sides' answers by benchmark; `compare` says what the arguments are."""
+    differences = {name: pair.ours - pair.theirs for name, pair in pairs.items()}
+    groups = {name: pair.groups for name, pair in pairs.items() if pair.groups}
     low, high = paired_bootstrap(differences, confidence, resamples, seed, groups)
+    low, high = _heeding_few_items(low, high, pairs.values(), confidence)
     difference = sum(float(d.mean()) for d in differences.values()) / len(differences)
     n = sum(len(d) for d in differences.values())
     clusters = flip_p_value = p_value = only_ours = only_theirs = None
-    if all(np.isin(np.concatenate(pair[:2]), (0.0, 1.0)).all() for pair in pairs):
+    if all(np.isin(np.concatenate(pair[:2]), (0.0, 1.0)).all() for pair in pairs.values()):
         only_ours = sum(int((d > 0).sum()) for d in differences.values())
         only_theirs = sum(int((d < 0).sum()) for d in differences.values())
         p_value = mcnemar(only_ours, only_theirs)
-        if not groups:
-            low, high = _heeding_few_items(low, high, differences, confidence)
     if groups or p_value is None:
         flip_p_value = sign_flip(differences, groups, seed)
     if groups:
@@ -148,7 +164,7 @@ def _verdict(found: Comparison) -> Verdict:
 
 
 def _heeding_few_items(
-    low: float, high: float, differences: Mapping[str, Differences], confidence: float
+    low: float, high: float, pairs: "Iterable[Pair]", confidence: float
 ) -> tuple[float, float]:
     """The bootstrap's interval; the wider one by squares where that one alone is not clear of 0.
 
@@ -156,9 +172,11 @@ def _heeding_few_items(
     takes the benchmark for certain: beside a benchmark of many items it would decide the mean.
     """
     parts: list[tuple[float, float, float]] = []
-    for each in differences.values():
-        ours, theirs = int((each > 0).sum()), int((each < 0).sum())
-        own = paired_interval(ours, theirs, len(each), confidence)
+    for pair in pairs:
+        each = pair.ours - pair.theirs
+        largest = float(max(pair.ours.max(), pair.theirs.max()))
+        most = next((scale for scale in SCALES if largest <= scale), largest)
+        own = counted_interval(each, pair.groups, confidence, most)
         parts.append((float(each.mean()), own.low, own.high))
     wide = mean_interval(parts)
     if low > 0 >= wide.low or high < 0 <= wide.high:
@@ -241,8 +259,8 @@ def sign_flip(
     return (1 + as_far) / (1 + FLIPS)
 
 
-class _Pair(NamedTuple):
-    """Both sides' values of a benchmark, and the items' groups, () where no item has one."""
+class Pair(NamedTuple):
+    """Both sides' values of a benchmark's items, and the items' groups, () where none has one."""
 
     ours: Differences
     theirs: Differences
@@ -261,7 +279,7 @@ def _chosen(scores: SuiteScores, benchmarks: Collection[str] | None) -> list[str
     return [name for name in scores.benchmarks if name in benchmarks]
 
 
-def _pair(ours: SuiteScores, theirs: SuiteScores, benchmark: str, split: str) -> _Pair:
+def _pair(ours: SuiteScores, theirs: SuiteScores, benchmark: str, split: str) -> Pair:
     """Return both sides' values of a benchmark, in the order of the sorted item ids."""
     first, second = ours.values(benchmark, split), theirs.values(benchmark, split)
     if first.keys() != second.keys():
@@ -273,7 +291,7 @@ def _pair(ours: SuiteScores, theirs: SuiteScores, benchmark: str, split: str) ->
     items = sorted(first)
     passages = ours.groups(benchmark, split)
     groups = [passages.get(item, "") for item in items] if passages else ()
-    return _Pair(np.array([first[i] for i in items]), np.array([second[i] for i in items]), groups)
+    return Pair(np.array([first[i] for i in items]), np.array([second[i] for i in items]), groups)
 
 
 def _orientation(differences: Sequence[Differences]) -> float:

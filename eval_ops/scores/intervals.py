@@ -31,6 +31,8 @@ FEW = 10
 """Units below which a bootstrap interval is known to be too narrow."""
 SCALES = (1.0, 10.0, 100.0)
 """Ranges from 0 that metrics have: shares, a judge's marks, percent."""
+SAME = 1e-9
+"""Differences below this are none."""
 BLOCK = 2_000_000
 """Values drawn at once by the bootstrap."""
 
@@ -124,7 +126,13 @@ def mean_interval(parts: Iterable[tuple[float, float, float]]) -> Interval:
     return Interval(mean - below, mean + above)
 
 
-def paired_interval(ours: int, theirs: int, n: int, confidence: float = CONFIDENCE) -> Interval:
+def paired_interval(
+    ours: int,
+    theirs: int,
+    n: int,
+    confidence: float = CONFIDENCE,
+    worth: tuple[float, float] = (1.0, 1.0),
+) -> Interval:
     """Return the interval of a paired difference of shares; it always has a width.
 
     Of `n` items one side alone has `ours` right and the other alone `theirs`; the difference is
@@ -133,15 +141,48 @@ def paired_interval(ours: int, theirs: int, n: int, confidence: float = CONFIDEN
     correlation −ρ that counts of exclusive events have,
     ρ = √(bc / ((1 − b)(1 − c))):
     low = b − c − √((b − l_b)² + (u_c − c)² + 2ρ (b − l_b)(u_c − c)), and high alike.
+
+    `worth` is what a gain and a loss are worth on average, where that is not 1: b − l_b and b are
+    multiplied by the first, u_c − c and c by the second. It is taken as known.
     """
     b, c = ours / n, theirs / n
     (low_b, high_b), (low_c, high_c) = (wilson(share, n, confidence) for share in (b, c))
     mixed = math.sqrt(b * c / ((1 - b) * (1 - c))) if 0 < b < 1 and 0 < c < 1 else 0.0
 
+    gain, loss = worth
+
     def joined(first: float, second: float) -> float:
         return math.sqrt(max(0.0, first**2 + second**2 + 2 * mixed * (first * second)))
 
-    return Interval(b - c - joined(b - low_b, high_c - c), b - c + joined(high_b - b, c - low_c))
+    difference = gain * b - loss * c
+    return Interval(
+        difference - joined(gain * (b - low_b), loss * (high_c - c)),
+        difference + joined(gain * (high_b - b), loss * (c - low_c)),
+    )
+
+
+def counted_interval(
+    differences: Floats,
+    groups: Sequence[str] = (),
+    confidence: float = CONFIDENCE,
+    most: float = 1.0,
+) -> Interval:
+    """Return the interval of a mean difference by how many units rose and fell; it has a width.
+
+    `differences` [items] are ours − theirs, of values from 0 to `most`. A unit is an item, or the
+    items of one group. The interval is `paired_interval` of the two counts, each worth its mean
+    difference. What never happened is taken to be worth the largest difference there was, and
+    `most` where nothing differs. It says how often things may happen that few units did not show;
+    how large they are is the bootstrap's to say. With right and wrong items and no groups it is
+    the interval of the two shares.
+    """
+    sums, _ = cluster_sums(differences, groups)
+    units = sums * (len(sums) / len(differences))  # whose mean is that of the items
+    largest = float(np.abs(units).max())
+    sides = units[units > SAME], -units[units < -SAME]
+    unseen = largest if largest > SAME else most
+    gain, loss = (float(side.mean()) if len(side) else unseen for side in sides)
+    return paired_interval(len(sides[0]), len(sides[1]), len(units), confidence, (gain, loss))
 
 
 def clustered_stderr(values: Sequence[float] | Floats, groups: Sequence[str]) -> float | None:

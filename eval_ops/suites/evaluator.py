@@ -166,20 +166,21 @@ class Evaluator:
             chat = together[0].chat_template
             if asked:
                 logs |= harness.evaluate(self._lm, asked, chosen, progress, where, chat)
-        samples: list[Sample] = []
-        scores: list[Score] = []
+        answers: dict[str, Answers] = {}
         for benchmark in self.suite.benchmarks:
             members = self._tasks[benchmark.name]
             keys = {name: _key(benchmark, name) for name in members}
             own_logs = {name: logs[key] for name, key in keys.items() if key in logs}
-            if not own_logs:
-                continue
-            answers = self._answers(benchmark, members, own_logs, where)
-            if any(item.follow_up for item in benchmark.items):
-                answers = self._with_second_turns(benchmark, answers, progress, where)
-            samples += answers.samples
-            if not benchmark.later:
-                scores += summarize(answers.samples, answers.metric, answers.version)
+            if own_logs:
+                answers[benchmark.name] = self._answers(benchmark, members, own_logs, where)
+        answers |= self._both_turns(answers, progress, where)
+        samples: list[Sample] = []
+        scores: list[Score] = []
+        for benchmark in self.suite.benchmarks:
+            found = answers.get(benchmark.name)
+            samples += found.samples if found else ()
+            if found and not benchmark.later:
+                scores += summarize(found.samples, found.metric, found.version)
         return SuiteScores(
             suite=self.suite.name,
             suite_digest=self.suite.digest,
@@ -218,19 +219,34 @@ class Evaluator:
     def _count_tokens(self, text: str) -> int:
         return len(self._lm.tok_encode(text, add_special_tokens=False))
 
-    def _with_second_turns(
-        self, benchmark: Benchmark, first: Answers, progress: Progress | None, where: str
-    ) -> Answers:
-        """Ask the second questions of a conversation, and return the answers to both."""
+    def _both_turns(
+        self, first: Mapping[str, Answers], progress: Progress | None, where: str
+    ) -> dict[str, Answers]:
+        """Ask the second questions of all conversations at once; the answers to both questions.
+
+        `first` holds the answers by benchmark; those without conversations are not returned.
+        """
 
         def render(turns: Sequence[str]) -> str:
             return harness.render_chat(self._lm, turns, where)
 
-        second = second_questions(benchmark, first.samples, render)
-        tasks = harness.build_tasks(second)
+        second = [
+            second_questions(benchmark, first[benchmark.name].samples, render)
+            for benchmark in self.suite.benchmarks
+            if benchmark.name in first and any(item.follow_up for item in benchmark.items)
+        ]
+        if not second:
+            return {}
+        tasks = {each.name: next(iter(harness.build_tasks(each).values())) for each in second}
         logs = harness.evaluate(self._lm, tasks, {}, progress, where)
-        answers = read_samples(second, tasks, logs, self.suite.seed, where, self._counter())
-        return first._replace(samples=of_turn(first.samples, 1) + of_turn(answers.samples, 2))
+        found: dict[str, Answers] = {}
+        for benchmark in second:
+            name, seed = benchmark.name, self.suite.seed
+            own = {name: tasks[name]}
+            read = read_samples(benchmark, own, {name: logs[name]}, seed, where, self._counter())
+            both = of_turn(first[name].samples, 1) + of_turn(read.samples, 2)
+            found[name] = first[name]._replace(samples=both)
+        return found
 
     def _chosen_tasks(
         self, items: Mapping[str, Sequence[int]] | None

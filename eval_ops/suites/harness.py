@@ -17,11 +17,14 @@ from typing import Any
 from eval_ops.errors import HarnessError, UnknownTaskError
 from eval_ops.faults import did_you_mean
 from eval_ops.running import AskedTokenizer, Progress, make_lean, make_served, make_watched
+from eval_ops.running.lean_model import NEW_TOKENS
 from eval_ops.suites import item_tasks
 from eval_ops.suites.built_requests import keep_requests
 from eval_ops.suites.suites import Benchmark
 from eval_ops.suites.task_files import is_mentioned, task_files
 
+LM_EVAL_WRITES = 256
+"""The most tokens of an answer where a task says nothing: of lm-eval's model classes."""
 ENDPOINT_WAITS = 300
 """Seconds that a request to a served model may take; see docs/timeouts.md."""
 
@@ -192,12 +195,12 @@ def _built_in_tasks(benchmark: Benchmark) -> dict[str, Any]:
     if benchmark.data_files:
         if name not in manager.all_subtasks:
             raise _no_single_task(benchmark)
-        files = {split: str(path.resolve()) for split, path in benchmark.data_files}
+        given = {split: str(path.resolve()) for split, path in benchmark.data_files}
         form = benchmark.data_files[0][1].suffix.lstrip(".").replace("jsonl", "json")
         source = {"dataset_path": form, "dataset_name": None}
-        replaced = {"task": name, **source, "dataset_kwargs": {"data_files": files}}
+        replaced = {"task": name, **source, "dataset_kwargs": {"data_files": given}}
         if benchmark.num_fewshot == 0:  # no example is drawn, so none need be there
-            test = next((split for split in ("test", "validation", "val") if split in files), None)
+            test = next((split for split in ("test", "validation", "val") if split in given), None)
             replaced |= {"training_split": None, "fewshot_split": test} if test else {}
         spec = {"group": benchmark.name, "task": [replaced]}
     elif benchmark.revision:
@@ -209,6 +212,8 @@ def _built_in_tasks(benchmark: Benchmark) -> dict[str, Any]:
             task.set_config(key="num_fewshot", value=benchmark.num_fewshot)
         elif task.get_config("num_fewshot") is None:
             task.set_config(key="num_fewshot", value=0)
+        if benchmark.max_new_tokens:
+            _write_less(task, benchmark.max_new_tokens)
     return tasks
 
 
@@ -223,6 +228,22 @@ def _task_folder() -> Path:
     import lm_eval.tasks
 
     return Path(lm_eval.tasks.__file__).parent
+
+
+def _write_less(task: Any, most: int) -> None:
+    """Let a built-in task's answers have `most` tokens, or what they have anyhow if that is less.
+
+    The task's own name for it stays: lm-eval knows four.
+    """
+    if task.OUTPUT_TYPE != "generate_until":
+        return
+    given = dict(task.get_config("generation_kwargs") or {})
+    stated = {name: int(given[name]) for name in NEW_TOKENS if given.get(name) is not None}
+    less = {
+        name: min(most, tokens)
+        for name, tokens in (stated or {NEW_TOKENS[0]: LM_EVAL_WRITES}).items()
+    }
+    task.set_config(key="generation_kwargs", value={**given, **less})
 
 
 @functools.cache

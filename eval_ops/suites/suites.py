@@ -41,6 +41,7 @@ from pydantic import ValidationError
 from eval_ops.errors import ItemsError, SuiteError
 from eval_ops.faults import Place, did_you_mean, list_faults
 from eval_ops.suites.reading.definitions import (
+    JUDGE_WRITES,
     SET_BY_READER,
     BenchmarkDefinition,
     JudgeDefinition,
@@ -68,7 +69,7 @@ class Judge:
     model: str
     endpoint: str = ""
     temperature: float = 0.0
-    max_new_tokens: int = 1024
+    max_new_tokens: int = JUDGE_WRITES
     digest: str = ""
 
     @property
@@ -82,6 +83,7 @@ class Benchmark:
     """A benchmark ready to run: own `items`, or (when empty) the built-in `task`.
 
     `version` is the digest of what is asked: of the items file, or of the data files if given.
+    `max_new_tokens` is 0 where nothing is written, or where a built-in task's own limit holds.
     `metric` "judge" and "code" are given after the model has written; `waits_for` names pinned
     files that must be fetched before the benchmark can be asked.
     """
@@ -172,7 +174,9 @@ def check_suite(
     for entry in definition.chosen:
         place = _place(definition, entry, path, reader, shelf)
         try:
-            found = resolve(entry, place, definition.limit, definition.seed)
+            found = resolve(
+                entry, place, definition.limit, definition.seed, definition.max_new_tokens
+            )
         except ItemsError as error:
             faults += [f"benchmark '{entry.name}': {error.where}: {f}" for f in error.faults]
         else:
@@ -263,6 +267,8 @@ def _version(found: Mapping[str, Any], judge: Judge | None) -> str:
         return version
     prompts = found["settings"]["prompts"]
     told = f"judge {judge.name} at temperature {judge.temperature:g}, prompts {prompts}"
+    if judge.max_new_tokens != JUDGE_WRITES:
+        told += f", at most {judge.max_new_tokens} tokens"
     return f"{version}; {told}"
 
 
@@ -278,7 +284,8 @@ def _digest(definition: SuiteDefinition, benchmarks: list[Benchmark]) -> str:
         "seed": definition.seed,
         "benchmarks": content,
     }
-    if definition.lm_eval_batch_size is not None:
-        whole["lm_eval_batch_size"] = definition.lm_eval_batch_size
+    for key in ("lm_eval_batch_size", "max_new_tokens"):
+        if (value := getattr(definition, key)) is not None:
+            whole[key] = value
     text = json.dumps(whole, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return blake3(text.encode()).hexdigest()

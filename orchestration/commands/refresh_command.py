@@ -16,8 +16,10 @@ from orchestration.settings import load_settings
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from orchestration.catalogs import Catalog
     from orchestration.refreshing.forecast import Forecast
     from orchestration.refreshing.refresh import AssetCount, RefreshReport
+    from orchestration.refreshing.standing import Standing
 
 TELLING = 40
 """Characters of a message that say enough to be found again within another."""
@@ -68,11 +70,13 @@ def refresh_dry_run(as_json: bool = False) -> None:
     console, settings = _console(as_json), load_settings()
     with open_instance(settings) as instance:
         standing, report = look_ahead(instance, settings, console)
-        recipes = load_catalog(settings.catalog).recipes
+        catalog = load_catalog(settings.catalog)
         virtual = {
-            names.merged_checkpoint(name) for name, each in recipes.items() if each.kept != "all"
+            names.merged_checkpoint(name)
+            for name, each in catalog.recipes.items()
+            if each.kept != "all"
         }
-        found = forecast(instance, standing, virtual)
+        found = forecast(instance, standing, virtual, _sizes(catalog, standing))
     if as_json:
         rows = [asdict(each) for each in _in_order(found)]
         print_json({"assets": rows, "notes": report.notes, "failures": by_cause(report.failures)})
@@ -81,6 +85,23 @@ def refresh_dry_run(as_json: bool = False) -> None:
         _print_notes(console, report)
     if report.failures:
         raise SystemExit(1)
+
+
+def _sizes(catalog: "Catalog", standing: "Standing") -> "dict[str, dict[str | None, int]]":
+    """Bytes of models to be pulled, where they are here, and of the champions made of them."""
+    import dagster as dg
+
+    from orchestration.commands.starting.check_command import sizes_here
+
+    if not standing.missing.get(dg.AssetKey("model")):
+        return {}
+    models = sizes_here(catalog)
+    sizes: dict[str, dict[str | None, int]] = {"model": {**models}}
+    for name, recipe in catalog.recipes.items():
+        nbytes = models.get(catalog.base_of(recipe)) if recipe.kept == "champion" else 0
+        if nbytes is not None:
+            sizes[names.champion(name)] = {None: nbytes}
+    return sizes
 
 
 def _print_notes(console: "Console", report: "RefreshReport") -> None:
@@ -138,7 +159,10 @@ def _print_forecast(console: "Console", found: "Sequence[Forecast]") -> None:
     least = "at least " if unknown else ""
     told = f"{sum(each.partitions for each in found)} partitions, {least}{size_text(nbytes)}"
     console.print(f"{told} written, {least}{_minutes(seconds)} of work", soft_wrap=True)
-    note = "Sizes and times are those of earlier runs on this instance; Dagster's own are not in it"
+    note = (
+        "Sizes and times are those of earlier runs on this instance, sizes of what was never made"
+        " those of the models' files; Dagster's own are not in it"
+    )
     console.print(f"{note}. Leaderboard and champions follow.", soft_wrap=True)
 
 

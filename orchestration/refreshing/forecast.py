@@ -1,11 +1,12 @@
 """`ronghe refresh --dry-run`: what a refresh would make, how large, and how long it would take.
 
 Sizes and seconds are those of earlier materializations of the same asset, or of its kind. Where
-there are none nothing is guessed.
+there are none, the size is that of the files that will be pulled, or of a base that a champion is
+as large as; seconds are not guessed.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dagster as dg
@@ -39,21 +40,30 @@ class Measured:
 
 
 def forecast(
-    instance: dg.DagsterInstance, standing: Standing, virtual: Collection[str]
+    instance: dg.DagsterInstance,
+    standing: Standing,
+    virtual: Collection[str],
+    sizes: Mapping[str, Mapping[str | None, int]] | None = None,
 ) -> list[Forecast]:
     """Work out what it costs to make all that is missing or stale; assets without any are left out.
 
-    Assets in `virtual` write nothing: their candidates are planned and scored.
+    Assets in `virtual` write nothing: their candidates are planned and scored. `sizes` holds bytes
+    of partitions (None: of an asset without any) for assets that no earlier run tells of.
     """
-    wanted = {
-        key.to_user_string(): len(standing.missing[key] | standing.stale[key])
+    partitions = {
+        key.to_user_string(): standing.missing[key] | standing.stale[key]
         for key in standing.missing
     }
-    wanted = {asset: count for asset, count in wanted.items() if count}
+    wanted = {asset: len(each) for asset, each in partitions.items() if each}
     known = {asset: measured(_events(instance, asset)) for asset in wanted}
     of_kind: dict[str, list[Measured]] = {}
     for asset, each in known.items():
         of_kind.setdefault(names.kind_of(asset), []).append(each)
+    for asset, size in (sizes or {}).items():
+        own = [size.get(partition) for partition in partitions.get(asset, ())]
+        there = [nbytes for nbytes in own if nbytes is not None]
+        if asset in known and known[asset].nbytes is None and len(there) == len(own):
+            known[asset] = replace(known[asset], nbytes=sum(there) / len(there))
     return [
         _forecast(asset, count, known[asset], of_kind[names.kind_of(asset)], asset in virtual)
         for asset, count in wanted.items()

@@ -77,6 +77,11 @@ class ScoreMatrix:
         found = [place for place, key in enumerate(self.items) if key.benchmark == benchmark]
         return np.array(found, dtype=np.int64)
 
+    def passages(self, places: Indices) -> tuple[str, ...]:
+        """Return the passages of the items at some places; () where none of them has one."""
+        found = tuple(self.groups[int(place)] for place in places)
+        return found if any(found) else ()
+
     def model(self, name: str) -> int:
         """Return the row of a model; PairingError when it is not here."""
         if name not in self.models:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from eval_ops.scores.comparison import Verdict, mcnemar, paired_bootstrap
-from eval_ops.scores.intervals import wilson
+from eval_ops.scores.comparison import Pair, compare_answers
+from eval_ops.scores.intervals import cluster_sums, wilson
 from eval_ops.scores.matrices.matrix import ScoreMatrix, Values
 
 RESAMPLES = 2_000
@@ -68,7 +68,7 @@ def retention(
 ) -> Retention:
     """Work out what a merge keeps of one expert, on the items of a matrix (give test items)."""
     ours, theirs, before = (test.values[test.model(name)] for name in (merge, expert, base))
-    better = [name for name in test.benchmarks if _gained(test, name, theirs - before, confidence)]
+    better = [name for name in test.benchmarks if _gained(test, name, theirs, before, confidence)]
     places = [test.where(name) for name in better]
     gain = float(np.mean([(theirs - before)[at].mean() for at in places])) if places else 0.0
     of_gains = np.concatenate(places) if places else np.zeros(0, dtype=np.int64)
@@ -78,7 +78,8 @@ def retention(
         none = (None, None, None)
         return Retention(merge, expert, tuple(better), gain, *none, int(learned.sum()), lost)
     share = float(np.mean([(ours - before)[at].mean() for at in places])) / gain
-    low, high = _ratio_bounds(ours - before, theirs - before, places, confidence, seed)
+    passages = [test.passages(at) for at in places]
+    low, high = _ratio_bounds(ours - before, theirs - before, places, passages, confidence, seed)
     if high - low < 1e-9 and learned.any():  # every resample says the same: few items can say more
         count = int(learned.sum())
         low = min(low, share * wilson(1 - lost / count, count, confidence).low)
@@ -126,27 +127,37 @@ def mean_lengths(test: ScoreMatrix) -> Values:
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
-def _gained(test: ScoreMatrix, benchmark: str, difference: Values, confidence: float) -> bool:
-    part = difference[test.where(benchmark)]
-    low, _ = paired_bootstrap({benchmark: part}, confidence, RESAMPLES)
-    verdict: Verdict = "better" if low > 0 else "undecided"
-    if np.isin(test.values, (0.0, 1.0)).all():
-        surprising = mcnemar(int((part > 0).sum()), int((part < 0).sum())) <= 1 - confidence
-        return verdict == "better" and surprising
-    return verdict == "better"
+def _gained(
+    test: ScoreMatrix, benchmark: str, theirs: Values, before: Values, confidence: float
+) -> bool:
+    """Whether an expert is better than the base on a benchmark, as any two are compared."""
+    at = test.where(benchmark)
+    pair = Pair(theirs[at], before[at], test.passages(at))
+    found = compare_answers({benchmark: pair}, confidence=confidence, resamples=RESAMPLES)
+    return found.verdict == "better"
 
 
 def _ratio_bounds(
-    ours: Values, theirs: Values, places: Sequence[NDArray[np.int64]], confidence: float, seed: int
+    ours: Values,
+    theirs: Values,
+    places: Sequence[NDArray[np.int64]],
+    passages: Sequence[Sequence[str]],
+    confidence: float,
+    seed: int,
 ) -> tuple[float, float]:
-    """Bootstrap bounds of mean(ours) / mean(theirs), items drawn in pairs within benchmarks."""
+    """Bootstrap bounds of mean(ours) / mean(theirs), units drawn in pairs within benchmarks.
+
+    A unit is an item, or the items of one of the benchmark's `passages`.
+    """
     draw = np.random.default_rng(seed)
     kept, gained = np.zeros(RESAMPLES), np.zeros(RESAMPLES)
-    for at in places:
+    for at, groups in zip(places, passages, strict=True):
+        (our, sizes), (their, _) = (cluster_sums(side[at], groups) for side in (ours, theirs))
         for start in range(0, RESAMPLES, 200):
-            drawn = at[draw.integers(0, len(at), size=(200, len(at)))]
-            kept[start : start + 200] += ours[drawn].mean(axis=1)
-            gained[start : start + 200] += theirs[drawn].mean(axis=1)
+            drawn = draw.integers(0, len(sizes), size=(200, len(sizes)))
+            items = sizes[drawn].sum(axis=1)
+            kept[start : start + 200] += our[drawn].sum(axis=1) / items
+            gained[start : start + 200] += their[drawn].sum(axis=1) / items
     ratios = kept / np.maximum(gained, len(places) * LEAST_GAIN)
     tail = (1 - confidence) / 2
     low, high = np.quantile(ratios, [tail, 1 - tail])

@@ -3,7 +3,7 @@
 A merge answers everything with one checkpoint; a router keeps several and picks one for each item.
 Whether that is worth their memory is told before anything is built. Whatever has to be chosen or
 fitted is on validation items; all numbers are of test items, and intervals are paired with the best
-single model by the bootstrap.
+single model, and verdicts are those of any comparison (scores/comparison.py).
 
 - best single: the model with the best validation mean.
 - benchmark router: knows the benchmark, takes its best model. A router by text is only worth
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from eval_ops.scores.comparison import Verdict, mcnemar, paired_bootstrap
+from eval_ops.scores.comparison import Pair, Verdict, compare_answers
 from eval_ops.scores.intervals import Interval, interval_of, mean_interval
 from eval_ops.scores.matrices.matrix import Indices, ItemKey, ScoreMatrix, Values
 from eval_ops.scores.matrices.pools import (
@@ -50,7 +50,8 @@ class RoutingRow:
 
     `low` and `high` bound `value`; `difference` is to the best single model, with its interval.
     `models` says how many are kept in memory, `calls` how many are asked an item on average.
-    `validation` is None where the way was not chosen by it. `detail` is for people.
+    `validation` is None where the way was not chosen by it. `detail` is for people; `surprise` is
+    the p-value of the paired test, which the verdict heeds beside the interval.
     """
 
     name: str
@@ -65,6 +66,7 @@ class RoutingRow:
     calls: float
     validation: float | None
     detail: str = ""
+    surprise: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -183,28 +185,27 @@ class _Setting:
         return _Way(name, value, values, len(set(test.tolist())), 1.0, detail)
 
     def row(self, way: _Way, best: _Way) -> RoutingRow:
-        weights = self.test.weights()
-        difference = way.test - best.test
-        parts = {name: difference[self.test.where(name)] for name in self.test.benchmarks}
-        low, high = paired_bootstrap(parts, self.confidence, RESAMPLES, self.seed)
-        value, around = float(way.test @ weights), self._interval(way.test)
-        verdict: Verdict = "better" if low > 0 else "worse" if high < 0 else "undecided"
-        if np.isin(self.test.values, (0.0, 1.0)).all():
-            p_value = mcnemar(int((difference > 0).sum()), int((difference < 0).sum()))
-            verdict = verdict if p_value <= 1 - self.confidence else "undecided"
+        places = {name: self.test.where(name) for name in self.test.benchmarks}
+        pairs = {
+            name: Pair(way.test[at], best.test[at], self.test.passages(at))
+            for name, at in places.items()
+        }
+        found = compare_answers(
+            pairs, confidence=self.confidence, resamples=RESAMPLES, seed=self.seed
+        )
+        value, around = float(way.test @ self.test.weights()), self._interval(way.test)
         return RoutingRow(
-            way.name, value, around.low, around.high, float(difference @ weights), low, high,
-            verdict, way.models, way.calls, way.validation, way.detail,
+            way.name, value, around.low, around.high, found.difference, found.low, found.high,
+            found.verdict, way.models, way.calls, way.validation, way.detail, found.surprise,
         )  # fmt: skip
 
     def _interval(self, values: Values) -> Interval:
         """The interval of a mean over benchmarks, as scores have it: never without a width."""
         parts: list[tuple[float, float, float]] = []
         for name in self.test.benchmarks:
-            places: list[int] = self.test.where(name).tolist()
-            groups = [self.test.groups[n] for n in places]
+            places = self.test.where(name)
             own: list[float] = values[places].tolist()
-            found = interval_of(own, groups if any(groups) else (), self.confidence)
+            found = interval_of(own, self.test.passages(places), self.confidence)
             parts.append((float(np.mean(own)), found.low, found.high))
         return mean_interval(parts)
 
@@ -311,7 +312,8 @@ def _advice(rows: Sequence[RoutingRow]) -> str:
         return f"Keep one model, {best.detail}: on validation items nothing here is above it."
     told = (
         f"{100 * chosen.difference:+.1f} points on test items "
-        f"({100 * chosen.difference_low:+.1f} to {100 * chosen.difference_high:+.1f})"
+        f"({100 * chosen.difference_low:+.1f} to {100 * chosen.difference_high:+.1f},"
+        f" paired test p = {chosen.surprise:.2g})"
     )
     if chosen.verdict == "better":
         return (

@@ -31,11 +31,13 @@ GENERATION_ONLY = (
 CHOICE_METRICS = ("acc", "acc_norm")
 SET_BY_READER = (
     "name", "description", "seed", "limit", "data_dir", "only", "allow_code", "judge",
-    "lm_eval_batch_size",
+    "lm_eval_batch_size", "max_new_tokens",
 )  # fmt: skip
 """Keys that a suite file may set on top of a shipped suite."""
 DEFAULT_NEW_TOKENS = 128
 NEW_TOKENS_FOR_LETTERS = 32
+JUDGE_WRITES = 1024
+"""The most tokens of a judge's words, where a suite says nothing else."""
 
 
 class Closed(BaseModel):
@@ -73,7 +75,7 @@ class JudgeDefinition(Closed):
     model: Annotated[str, Field(min_length=1)]
     endpoint: str | None = Field(default=None, pattern=r"^https?://\S+$")
     temperature: float = Field(default=0.0, ge=0, le=2)
-    max_new_tokens: int = Field(default=1024, ge=16, le=8192)
+    max_new_tokens: int = Field(default=JUDGE_WRITES, ge=16, le=8192)
 
 
 class BenchmarkDefinition(Closed):
@@ -191,6 +193,7 @@ class SuiteDefinition(Closed):
     description: str = ""
     seed: int = Field(default=0, ge=0, lt=2**32)
     limit: int | None = Field(default=None, ge=1)
+    max_new_tokens: int | None = Field(default=None, ge=1, le=32_768)
     data_dir: str | None = None
     lm_eval_batch_size: int | None = Field(default=None, ge=1, le=1024)
     only: list[str] | None = Field(default=None, min_length=1)

@@ -83,9 +83,16 @@ class DataPlace:
 
 
 def resolve(
-    entry: BenchmarkDefinition, place: DataPlace, limit: int | None, seed: int
+    entry: BenchmarkDefinition,
+    place: DataPlace,
+    limit: int | None,
+    seed: int,
+    most_new: int | None = None,
 ) -> dict[str, Any]:
-    """Return the fields of a benchmark. `limit` is the suite's. Raises ItemsError."""
+    """Return the fields of a benchmark. Raises ItemsError.
+
+    `limit` and `most_new`, the most tokens that a model writes to an answer, are the suite's.
+    """
     fields: dict[str, Any] = {
         "name": entry.name,
         "title": entry.title or entry.name,
@@ -95,6 +102,8 @@ def resolve(
         "judge_prompts": (),
     }
     found = _own(entry, place, limit, seed) if entry.items else _built_in(entry, place)
+    if most_new and (entry.task or found["max_new_tokens"]):
+        found["max_new_tokens"] = min(most_new, found.get("max_new_tokens") or most_new)
     return {**fields, **found}
 
 

@@ -7,6 +7,8 @@ one: of the ten grades it gives the one whose text, put behind its own words, is
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 
+import copy
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,11 +62,8 @@ def says(
     text = str(encoder.decode(written[0, tokens.shape[1] :], skip_special_tokens=True))
     if grade_in(text) is not None:
         return text
-    grades = {
-        grade: _likelihood(model, encoder, prompt + text + LEAD, f"{grade}{END}")
-        for grade in range(1, HIGHEST + 1)
-    }
-    return f"{text}{LEAD}{max(grades, key=lambda grade: grades[grade])}{END}"
+    endings = [f"{grade}{END}" for grade in range(1, HIGHEST + 1)]
+    return text + LEAD + _likeliest(model, encoder, prompt + text + LEAD, endings)
 
 
 def _prompt(encoder: Any, messages: Sequence[Mapping[str, str]]) -> str:
@@ -74,14 +73,31 @@ def _prompt(encoder: Any, messages: Sequence[Mapping[str, str]]) -> str:
     return "\n\n".join(message["content"] for message in plain) + "\n\n"
 
 
-def _likelihood(model: Any, encoder: Any, text: str, ending: str) -> float:
-    """The log-likelihood of an ending after a text, whose tokens are read on their own."""
+def _likeliest(model: Any, encoder: Any, text: str, endings: Sequence[str]) -> str:
+    """The ending with the largest log-likelihood after a text, which the model reads once.
+
+    The endings' tokens are read on their own, each behind a copy of what the model keeps of the
+    text: keys and values, or a state. A model that keeps nothing reads the text with each ending.
+    """
     import torch
 
-    before = encoder(text, add_special_tokens=False)["input_ids"]
-    after = encoder(ending, add_special_tokens=False)["input_ids"]
-    tokens = torch.tensor([[*before, *after]], device=model.device)
+    def tokens_of(words: str) -> Any:
+        return torch.tensor([encoder(words, add_special_tokens=False)["input_ids"]]).to(device)
+
+    device = model.device
+    before, afters = tokens_of(text), [tokens_of(ending) for ending in endings]
+    trims = "logits_to_keep" in inspect.signature(model.forward).parameters
+    last = {"logits_to_keep": 1} if trims else {}
+    likelihoods: list[float] = []
     with torch.no_grad():
-        logits = model(tokens).logits[0, len(before) - 1 : -1]
-    table = logits.log_softmax(dim=-1, dtype=torch.float32)
-    return float(table.gather(1, torch.tensor(after, device=model.device)[:, None]).sum())
+        read = model(before, use_cache=True, **last)
+        known = getattr(read, "past_key_values", None)
+        for after in afters:
+            if known is None:
+                logits = model(torch.cat([before, after], dim=1)).logits[0, before.shape[1] - 1 :]
+            else:
+                rest = model(after, past_key_values=copy.deepcopy(known), use_cache=True)
+                logits = torch.cat([read.logits[0, -1:], rest.logits[0]])
+            table = logits[:-1].log_softmax(dim=-1, dtype=torch.float32)
+            likelihoods.append(float(table.gather(1, after[0, :, None]).sum()))
+    return endings[likelihoods.index(max(likelihoods))]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from merge_ops.errors import Caution, FaultsError, RongheError, shown
 from orchestration.commands.console import PlainConsole, marked, print_json, say
+from orchestration.commands.starting.chat_check import chat_faults
 from orchestration.settings import load_settings
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def run_check(sources: bool, strict: bool, as_json: bool) -> None:
     opened = _open_all(catalog, sources, found)
     for name, steps in catalog.files.items():
         _plan(catalog, name, steps, opened, found)
+    found.faults += [(f"recipe {name}", told) for name, told in chat_faults(catalog, opened)]
     failed = bool(found.faults) or (strict and bool(found.cautions))
     if as_json:
         print_json(_document(catalog, found, not failed))
@@ -65,6 +67,13 @@ def run_check(sources: bool, strict: bool, as_json: bool) -> None:
         _print(catalog, found)
     if failed:
         raise SystemExit(1)
+
+
+def sizes_here(catalog: "Catalog") -> dict[str, int]:
+    """Return the bytes of the models that are here, by name; of adapters, nothing."""
+    opened = _open_all(catalog, False, Findings())
+    whole = (name for name in opened if catalog.models[name].kind == "full")
+    return {name: sum(opened[name].files.values()) for name in whole}
 
 
 def _open_all(catalog: "Catalog", sources: bool, found: Findings) -> "dict[str, Checkpoint]":

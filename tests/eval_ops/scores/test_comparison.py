@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from eval_ops.errors import PairingError
 from eval_ops.scores.comparison import compare, mcnemar, paired_bootstrap, sign_flip
-from eval_ops.scores.intervals import clustered_stderr, paired_interval
+from eval_ops.scores.intervals import clustered_stderr, counted_interval, paired_interval
 from eval_ops.scores.scores import SuiteScores, summarize
 
 ScoresOf = Callable[..., SuiteScores]
@@ -241,6 +241,45 @@ def test_few_items_that_do_not_differ_are_not_certain(scores_of: ScoresOf) -> No
     assert (
         compare(scores_of(a=many[0], b=enough), scores_of(a=many[1], b=enough)).verdict == "better"
     )
+
+
+def test_few_grades_and_few_passages_that_do_not_differ_are_not_certain(
+    scores_of: ScoresOf,
+) -> None:
+    """The same of values that are no right or wrong, and of items that share passages."""
+    many = (
+        ([], [0.9] * 200 + [0.5] * 130 + [0.6] * 670),
+        ([], [0.5] * 200 + [0.9] * 130 + [0.6] * 670),
+    )
+    few = ([], [0.7] * 20)
+    found = compare(scores_of(a=many[0], b=few), scores_of(a=many[1], b=few))
+    low, _ = paired_bootstrap({"a": np.repeat([0.4, -0.4, 0.0], [200, 130, 670])})
+    assert low / 2 > 0
+    assert found.low == pytest.approx(0.014 - math.hypot(0.0142, 3.8415 / 23.8415) / 2, abs=1e-3)
+    assert (found.p_value, found.verdict) == (None, "undecided")
+    many = ([], [1] * 400 + [0] * 600), ([], [0] * 400 + [0] * 600)
+    few = ([], [1] * 50)
+    ours, theirs = (grouped(scores_of(a=side, b=few), 10) for side in many)
+    found = compare(ours, theirs)
+    # Five passages alike: one more may be lost whole, 3.84 / 8.84 of them at the most.
+    assert found.low < 0.2 - 3.8415 / 8.8415 / 2 + 1e-9
+    assert (found.clusters, found.verdict) == (105, "undecided")
+    ours, theirs = (grouped(scores_of(a=side, b=([], [1] * 500)), 10) for side in many)
+    assert compare(ours, theirs).verdict == "better"
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.sampled_from([-1.0, 0.0, 1.0]), min_size=1, max_size=60))
+def test_counts_of_right_and_wrong_items_are_two_shares(values: list[float]) -> None:
+    array = np.array(values)
+    ours, theirs = int((array > 0).sum()), int((array < 0).sum())
+    assert counted_interval(array) == pytest.approx(paired_interval(ours, theirs, len(values)))
+    assert counted_interval(array / 10, most=0.1) == pytest.approx(
+        np.array(counted_interval(array)) / 10
+    )
+    copies = np.repeat(array, 3)  # three items a passage that fare alike are one unit
+    groups = [str(place // 3) for place in range(len(copies))]
+    assert counted_interval(copies, groups) == pytest.approx(counted_interval(array))
 
 
 sizes = st.lists(st.integers(1, 60), min_size=1, max_size=3)

@@ -127,6 +127,28 @@ def test_second_questions_are_asked_after_the_first_answer(
             ]
 
 
+def test_second_questions_of_all_benchmarks_are_asked_together(
+    chat_model: Path, tmp_path: Path
+) -> None:
+    rows = [{"id": f"{n}", "split": "test", "turns": [f"q{n}", f"and {n}"]} for n in range(2)]
+    (tmp_path / "i.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    entry = {"items": "i.jsonl", "kind": "generation", "metric": "judge", "turns": "turns",
+             "chat_template": True, "max_new_tokens": 40}  # fmt: skip
+    benchmarks = [{"name": name, **entry} for name in ("one", "two")]
+    path = tmp_path / "talks.yaml"
+    document = {"name": "talks", "judge": JUDGE, "benchmarks": benchmarks, "max_new_tokens": 3}
+    path.write_text(json.dumps(document))
+    suite, told = load_suite(path), list[tuple[int, int]]()
+    assert [benchmark.max_new_tokens for benchmark in suite.benchmarks] == [3, 3]
+    path.write_text(json.dumps({**document, "max_new_tokens": 4}))
+    assert load_suite(path).digest != suite.digest
+    scores = Evaluator(suite).score(chat_model, lambda *done: told.append(done))
+    assert [total for _, total in told[-2:]] == [4, 4]  # one run of lm-eval for second questions
+    assert [sample.item for sample in scores.samples] == ["0/1", "1/1", "0/2", "1/2"] * 2
+    texts = [sample.text for sample in scores.samples]
+    assert texts[:4] == texts[4:]
+
+
 def test_a_judge_grades_each_turn(written: tuple[Suite, SuiteScores]) -> None:
     suite, scores = written
     assert [score.benchmark for score in scores.scores] == ["herbs"]  # nothing is graded yet
@@ -164,15 +186,34 @@ def test_a_judge_without_a_grade_is_asked_once_more(written: tuple[Suite, SuiteS
         later_scores(suite, scores, lambda _: "hm", never)
 
 
+ENDINGS = [f"{grade}]]" for grade in range(1, 11)]
+
+
+def _by_one_pass(judge: Any, text: str, ending: str) -> float:
+    import torch
+
+    model, encoder = judge
+    before, after = (
+        encoder(words, add_special_tokens=False)["input_ids"] for words in (text, ending)
+    )
+    with torch.no_grad():
+        table = model(torch.tensor([before + after])).logits[0].log_softmax(dim=-1)
+    return sum(float(table[len(before) + n - 1, token]) for n, token in enumerate(after))
+
+
 def test_a_judge_of_this_machine_always_gives_a_grade(chat_model: Path, tmp_path: Path) -> None:
     from eval_ops.running import LiveModel
-    from eval_ops.suites.valuing.judge_child import says
+    from eval_ops.suites.valuing.judge_child import LEAD, _likeliest, says
 
     judge = LiveModel().load(chat_model)
     chat = [{"role": "system", "content": "Grade."}, {"role": "user", "content": "warms"}]
     words = says(judge, chat, 0.0, 8)
     assert grade_in(words) is not None
     assert says(judge, chat, 0.0, 8) == words
+    for text in ("warms" + LEAD, "cold" + LEAD):
+        likelihoods = [_by_one_pass(judge, text, ending) for ending in ENDINGS]
+        best = ENDINGS[likelihoods.index(max(likelihoods))]
+        assert _likeliest(*judge, text, ENDINGS) == best  # the text is read once, for all
     local = graded_suite(tmp_path, judge={"model": str(chat_model)})
     assert local.judge is not None
     assert f"judge model@{local.judge.digest[:12]} at temp" in local.benchmarks[0].version

@@ -6,6 +6,7 @@ import dagster as dg
 import pytest
 
 from orchestration.commands import refresh_command
+from orchestration.commands.store_tables import size_text
 from orchestration.refreshing.forecast import Forecast, forecast, measured
 from orchestration.refreshing.standing import Standing
 from tests.orchestration.projects.tiny_project import AVERAGE, make_project
@@ -50,6 +51,11 @@ def test_an_asset_without_runs_is_judged_by_its_kind(instance: dg.DagsterInstanc
     assert found[1].nbytes == 40
     assert found[2] == Forecast("model", 1, None, None)
     assert len(found) == 3
+    sizes = {"model": {"p0": 7, "p1": 9}, "ties/scores": {"p0": 1}}
+    found = forecast(instance, standing_of(ties__scores=1, model=2, ties__plan=1), (), sizes)
+    assert [each.nbytes for each in found] == [10, 16, None]  # what was measured goes first
+    sizes = {"model": {"p0": 7}}
+    assert forecast(instance, standing_of(model=2), (), sizes)[0].nbytes is None
     (virtual,) = forecast(instance, standing_of(ties__scores=2), {"ties/scores"})
     assert virtual.nbytes == 0
 
@@ -64,6 +70,9 @@ def test_a_dry_run_makes_nothing_and_tells_every_partition(
     text = capsys.readouterr().out
     lines = [line.split() for line in text.splitlines()]
     assert ["average/merged_checkpoint", "1", "0.0", "MB", "not", "known"] in lines
-    assert ["model", "3", "not", "known", "not", "known"] in lines
+    folders = [*(tmp_path / "upstream").iterdir()]
+    files = sum(path.stat().st_size for folder in folders for path in folder.iterdir())
+    assert ["model", "3", *size_text(files).split(), "not", "known"] in lines
+    assert ["task_vector", "2", "not", "known", "not", "known"] in lines
     assert "at least" in text
     assert not list((tmp_path / "store").rglob("*.safetensors"))
