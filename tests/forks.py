@@ -18,7 +18,12 @@ from tests.servers.waiting import HANG_SECONDS
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
-    ["torch", "tests.merges.merge_processes", "orchestration.commands.merging.merge_command"]
+    [
+        "torch",
+        "tests.merges.merge_processes",
+        "orchestration.commands.merging.merge_command",
+        "orchestration.refreshing.refresh",
+    ]
 )
 
 fork_children()  # of commands, too: the server imports this module

@@ -1,6 +1,5 @@
 """A file of two steps gives what `mergekit-multi` gives."""
 
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import torch
 
 from tests.merges.merging import ronghe
 from tests.models.checkpoint_factory import LLAMA, read_tensors, write_family
-from tests.oracle.peers.oracle_environment import oracle_program, write_config
+from tests.oracle.peers.oracle_environment import run_oracle_program, write_config
 
 STEPS = """
     name: halves
@@ -32,8 +31,8 @@ def test_two_steps_equal_mergekit_multi(tmp_path: Path) -> None:
     models = {"base": base, "one": one, "two": two, "three": three}
     config = write_config(tmp_path / "steps.yaml", STEPS, models)
     theirs, between = tmp_path / "theirs", tmp_path / "between"
-    command = [oracle_program("mergekit-multi"), config, "--out-path", theirs, "-I", between]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    options = ("--out-path", theirs, "-I", between)
+    done = run_oracle_program("mergekit-multi", config, *options)
     assert done.returncode == 0, done.stderr[-3000:]
     ours = ronghe("merge", config, tmp_path / "ours")
     assert ours.returncode == 0, ours.stderr

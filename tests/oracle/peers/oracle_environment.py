@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -65,12 +66,12 @@ def write_config(path: Path, text: str, models: dict[str, Path]) -> Path:
     return path
 
 
-def oracle_program(name: str) -> Path:
-    """One of mergekit's own command-line programs."""
+def run_oracle_program(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Runs one of mergekit's own command-line programs; what it printed is stderr."""
     program = PYTHON.parent / name
     if not program.exists():
         raise FileNotFoundError(f"{program} is not there; `make oracle` makes its environment")
-    return program
+    return _forked(program, *arguments)
 
 
 def merge_with_mergekit(work: Path, cases: Sequence[OracleCase]) -> dict[str, str | None]:
@@ -100,12 +101,12 @@ def run_in_oracle(
         )
     asked, told = work / "cases.json", work / "outcomes.json"
     asked.write_text(json.dumps(cases, default=str), encoding="utf-8")
-    result = run_script(
-        Template(str(PYTHON), IMPORTS),
-        [script, asked, told],
-        os.environ | {"HF_HUB_OFFLINE": "1"},
-        HANG_SECONDS,
-    )
+    result = _forked(script, asked, told)
     if result.returncode:
         raise RuntimeError(f"the oracle stopped: {result.stderr[-2000:]}")
     return json.loads(told.read_text(encoding="utf-8"))
+
+
+def _forked(*command: object) -> subprocess.CompletedProcess[str]:
+    variables = os.environ | {"HF_HUB_OFFLINE": "1"}
+    return run_script(Template(str(PYTHON), IMPORTS), command, variables, HANG_SECONDS)
