@@ -35,7 +35,7 @@ class FusedLayout:
     `fused_block` is its name beside fused tensors. `parts` are the names of gate, up and down in a
     moe_expert. `interleaved` gate and up alternate, else gate comes first. `one_by_one` says that
     transformers loads them one by one, which other loaders want too; else it loads the fused ones
-    alone.
+    alone. `either` order of the axes is loaded, by the shapes, and `axes` is that of the Hub.
     """
 
     blocks: tuple[str, ...] = ("mlp",)
@@ -45,6 +45,7 @@ class FusedLayout:
     interleaved: bool = False
     biases: bool = False
     one_by_one: bool = True
+    either: bool = False
 
     @cached_property
     def single(self) -> re.Pattern[str]:
@@ -85,6 +86,7 @@ class FusedLayout:
 
 _MIXTRAL = FusedLayout(("block_sparse_moe", "mlp"), "mlp", ("w1", "w3", "w2"))
 _QWEN = FusedLayout()
+_VL = FusedLayout(axes="in_out", one_by_one=False, either=True)
 LAYOUTS: Mapping[str, FusedLayout] = {
     "mixtral": _MIXTRAL,
     "qwen2_moe": _QWEN,
@@ -96,9 +98,9 @@ LAYOUTS: Mapping[str, FusedLayout] = {
     "deepseek_v3": _QWEN,
     "olmoe": _QWEN,
     "glm4_moe": _QWEN,
-    # transformers turns the axes when it loads, and back when it saves.
-    "qwen3_vl_moe": FusedLayout(axes="in_out", one_by_one=False),
-    "qwen3_vl_moe_text": FusedLayout(axes="in_out", one_by_one=False),
+    # transformers turns the axes when it loads, and back when it saves what it loaded so.
+    "qwen3_vl_moe": _VL,
+    "qwen3_vl_moe_text": _VL,
     "gpt_oss": FusedLayout(axes="in_out", interleaved=True, biases=True, one_by_one=False),
     "llama4": FusedLayout(("feed_forward",), "feed_forward", axes="in_out", one_by_one=False),
     "llama4_text": FusedLayout(("feed_forward",), "feed_forward", axes="in_out", one_by_one=False),

@@ -6,12 +6,12 @@ of the store, and kept in it under what they were measured from (`gates [KEY]`, 
 result.
 """
 
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from assets.work.measuring.kept_numbers import publish
 from assets.work.merging.virtual_checkpoints import stored_by_digest
 from merge_ops.errors import Fault, RecipeError
 
@@ -136,7 +136,7 @@ class _Measuring:
         def write(path: Path) -> None:
             write_moe_statistics(path, found)
 
-        return _kept(self.store, STATISTICS, key, STATISTICS_FILE, write)
+        return publish(self.store, STATISTICS, key, STATISTICS_FILE, write)
 
     def routers(self, statistics: "MoeStatistics | None") -> "Gates":
         """The rows that the recipe's routers are fitted to."""
@@ -191,21 +191,5 @@ def _publish(
     def write(path: Path) -> None:
         write_gates(path, rows, metadata)
 
-    artifact = _kept(store, GATES, key, FILE, write)
+    artifact = publish(store, GATES, key, FILE, write)
     return read_gates(artifact.folder() / FILE, key=key)
-
-
-def _kept(
-    store: "ArtifactStore", kind: str, key: str, file: str, write: Callable[[Path], None]
-) -> "Artifact":
-    """The artifact of a file that `write` writes, or that another process kept meanwhile."""
-    from merge_ops.children import OwnFolder
-    from resources.errors import ContentConflictError
-
-    with OwnFolder() as place, store.attempt(kind) as attempt:
-        write(place / file)
-        attempt.write_bytes(file, (place / file).read_bytes())
-        with suppress(ContentConflictError):
-            attempt.publish(key)
-    store.point(kind, key, kind, key)
-    return store.get(kind, key)

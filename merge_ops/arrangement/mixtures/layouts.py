@@ -17,7 +17,7 @@ from merge_ops.checkpoints.checkpoint import Checkpoint, Stored, TensorSource, s
 from merge_ops.checkpoints.header import ITEM_SIZES, TensorEntry
 from merge_ops.checkpoints.layout import natural_key
 from merge_ops.errors import Caution, CompatibilityError, Fault
-from merge_ops.sources.fused_layouts import DOWN, FusedLayout, layout_of
+from merge_ops.sources.fused_layouts import DOWN, Axes, FusedLayout, layout_of
 from merge_ops.sources.fused_tensors import Cut, Joined, turned
 
 ONE_BY_ONE, FUSED = "one by one", "fused"
@@ -108,6 +108,14 @@ def axis_faults(model: Checkpoint, layout: FusedLayout) -> list[Fault]:
         faults.append(Fault(model.name, problem))
         break  # the other layers say the same
     return faults
+
+
+def as_stored(model: Checkpoint, layout: FusedLayout) -> FusedLayout:
+    """Return the layout with the axes that a model's fused tensors have, where either is loaded."""
+    axes: Axes = "out_in" if layout.axes == "in_out" else "in_out"
+    other = dataclasses.replace(layout, axes=axes)
+    turned_round = layout.either and axis_faults(model, layout) and not axis_faults(model, other)
+    return other if turned_round else layout
 
 
 def laid_out(model: Checkpoint, layout: FusedLayout, one_by_one: bool) -> Checkpoint:
