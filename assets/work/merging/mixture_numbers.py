@@ -6,7 +6,7 @@ of the store, and kept in it under what they were measured from (`gates [KEY]`, 
 result.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,9 +47,11 @@ def numbers_of_mixture(
     settings: "StreamSettings",
     recipe: "Recipe",
     models: Mapping[str, "Checkpoint"],
+    reusing: "Callable[[Plan], Plan] | None" = None,
 ) -> MixtureNumbers:
     """Return the numbers of a recipe, measured at most once for a store; none for most recipes.
 
+    Where something is merged to be measured, `reusing` has what an earlier merge made of it copied.
     Raises EvalError where a model cannot be run, RecipeError where it is an adapter, and what
     merging raises: routers are fitted on what the recipe merges without that.
     """
@@ -57,7 +59,7 @@ def numbers_of_mixture(
         return MixtureNumbers()
     if recipe.moe is not None:
         return MixtureNumbers(_gates(store, settings, recipe, models))
-    measuring = _Measuring(store, settings, recipe, models)
+    measuring = _Measuring(store, settings, recipe, models, reusing)
     statistics = measuring.statistics()
     gates = measuring.routers(statistics) if recipe.calibrates else None
     return MixtureNumbers(gates, statistics)
@@ -113,6 +115,7 @@ class _Measuring:
     settings: "StreamSettings"
     recipe: "Recipe"
     models: Mapping[str, "Checkpoint"]
+    reusing: "Callable[[Plan], Plan] | None"
 
     def statistics(self) -> "MoeStatistics | None":
         """What the moe_experts of a `moe:` step's model do on its texts."""
@@ -159,6 +162,8 @@ class _Measuring:
         from merge_ops.children import OwnFolder
         from merge_ops.jobs.assembly import merge
 
+        if self.reusing is not None:
+            plan = self.reusing(plan)
         with OwnFolder() as place:
             merge(plan, {"default": FolderSink(place / "unfitted")}, self.settings)
             called = f"what {self.recipe.name} merges"
