@@ -31,6 +31,7 @@ from merge_ops.plans.agreement.config_agreement import (
 )
 from merge_ops.plans.agreement.vocabulary_agreement import vocabulary_faults
 from merge_ops.recipes.structures.moe_step import MoeStep
+from merge_ops.sources.lora.longer_vocabulary import has_vocabulary
 
 _LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
 _OTHERS = ("model.embed_tokens.weight", "model.norm.weight", "lm_head.weight")
@@ -83,6 +84,9 @@ def fit_of(step: MoeStep, checkpoints: Mapping[str, Checkpoint], subject: str) -
     if numbers != list(range(len(numbers))) or stated not in (None, len(numbers)):
         told = f"has {len(numbers)} layers, and num_hidden_layers is {stated} in config.json"
         faults.append(Fault(base.name, told))
+    if step.needs_prompts and not has_vocabulary(base.files):
+        problem = "has no tokenizer beside its weights, which prompts are cut into tokens by"
+        faults.append(Fault(base.name, f"{problem}: put its tokenizer.json there"))
     for expert in others:
         faults += _expert_faults(base, expert, matrices, len(numbers))
     embedding = base.tensors.get("model.embed_tokens.weight")
@@ -204,9 +208,11 @@ def _cautions(
     found: list[Caution] = []
     for expert in others:
         found += config_cautions(base, expert)
-        for fault in vocabulary_faults(base, expert):
-            told = f"{fault.problem}; a mixture has the base's tokens, which {expert.name} was not"
-            found.append(Caution(fault.where, f"{told} trained on", ""))
+        if next(vocabulary_faults(base, expert), None) is not None:
+            told = (
+                f"has another vocabulary than {base.name}: a mixture has the base's tokens, which"
+            )
+            found.append(Caution(expert.name, f"{told} {expert.name} was not trained on", ""))
     yield from joined_cautions(found)
     if step.shared and not step.shared_is_gated and family is QWEN2_MOE:
         yield Caution(
