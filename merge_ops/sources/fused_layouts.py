@@ -14,6 +14,7 @@ compares with the table.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -46,6 +47,12 @@ class FusedLayout:
     biases: bool = False
     one_by_one: bool = True
     either: bool = False
+
+    @property
+    def orders(self) -> tuple[FusedLayout, ...]:
+        """Return the layout with each order of the axes that is loaded, the Hub's first."""
+        other: Axes = "out_in" if self.axes == "in_out" else "in_out"
+        return (self, dataclasses.replace(self, axes=other)) if self.either else (self,)
 
     @cached_property
     def single(self) -> re.Pattern[str]:

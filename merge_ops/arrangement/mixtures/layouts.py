@@ -17,7 +17,7 @@ from merge_ops.checkpoints.checkpoint import Checkpoint, Stored, TensorSource, s
 from merge_ops.checkpoints.header import ITEM_SIZES, TensorEntry
 from merge_ops.checkpoints.layout import natural_key
 from merge_ops.errors import Caution, CompatibilityError, Fault
-from merge_ops.sources.fused_layouts import DOWN, Axes, FusedLayout, layout_of
+from merge_ops.sources.fused_layouts import DOWN, FusedLayout, layout_of
 from merge_ops.sources.fused_tensors import Cut, Joined, turned
 
 ONE_BY_ONE, FUSED = "one by one", "fused"
@@ -62,7 +62,7 @@ def in_one_layout(
     for name, model in merged.items():
         faults += axis_faults(model, layout)
         if not faults and kinds[name]:
-            changed[name] = laid_out(model, layout, wanted == ONE_BY_ONE)
+            changed[name] = laid_out(model, as_stored(model, layout), wanted == ONE_BY_ONE)
         if kinds[name] - {wanted}:
             told = " and ".join(sorted(kinds[name]))
             problem = f"keeps its MoE experts {told}, others do not: they are merged {wanted}"
@@ -92,7 +92,7 @@ def axis_faults(model: Checkpoint, layout: FusedLayout) -> list[Fault]:
             continue
         names = [block.fused.get((down, False)) for down in (False, True)]
         shapes = [model.tensors[name].shape if name else () for name in names]
-        if _proven(layout, shapes[0], shapes[1]):
+        if any(_proven(each, shapes[0], shapes[1]) for each in layout.orders):
             continue
         order = (
             "(E, 2I, D) and (E, D, I)" if layout.axes == "out_in" else "(E, D, 2I) and (E, I, D)"
@@ -112,10 +112,8 @@ def axis_faults(model: Checkpoint, layout: FusedLayout) -> list[Fault]:
 
 def as_stored(model: Checkpoint, layout: FusedLayout) -> FusedLayout:
     """Return the layout with the axes that a model's fused tensors have, where either is loaded."""
-    axes: Axes = "out_in" if layout.axes == "in_out" else "in_out"
-    other = dataclasses.replace(layout, axes=axes)
-    turned_round = layout.either and axis_faults(model, layout) and not axis_faults(model, other)
-    return other if turned_round else layout
+    orders = [dataclasses.replace(each, either=False) for each in layout.orders]
+    return next((each for each in orders if not axis_faults(model, each)), layout)
 
 
 def laid_out(model: Checkpoint, layout: FusedLayout, one_by_one: bool) -> Checkpoint:

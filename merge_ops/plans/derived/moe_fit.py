@@ -12,6 +12,7 @@ from merge_ops.arrangement.mixtures.moe_families import (
     DEEPSEEK,
     MIXTRAL,
     PARTS,
+    QUERY_BIASES,
     QWEN2_MOE,
     TAKEN,
     MoeFamily,
@@ -150,7 +151,8 @@ def _base_faults(
             continue
         (biases if name.endswith(".bias") else strange).append(name)
     if biases:
-        way = "`architecture: qwen` keeps those of q, k and v, " if family is MIXTRAL else ""
+        held = family is MIXTRAL and all(each.endswith(QUERY_BIASES) for each in biases)
+        way = "`architecture: qwen` keeps those of q, k and v, " if held else ""
         what = family.name if family else "the mixture"
         problem = f"has {named(biases)}, which {what} cannot hold; {way}and nothing is dropped"
         yield Fault(base.name, f"{problem} silently")
