@@ -13,7 +13,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import blake3
 
@@ -29,6 +29,9 @@ from merge_ops.plans.parameter_rows import ParameterRow, parameter_rows
 from merge_ops.plans.steps import Copy, Merge, Reuse, Step
 from merge_ops.recipes.recipe import Coefficient, Recipe
 from merge_ops.vocabularies.output_tokenizer import OutputTokenizer
+
+if TYPE_CHECKING:  # few plans have one, and starting is counted
+    from merge_ops.arrangement.mixtures.aligned_experts import ExpertAligner
 
 PLAN_VERSION = 5
 HEX_PIECE = 1 << 16  # bytes of a header whose digits are made at once
@@ -56,7 +59,8 @@ class Plan:
     `tokenizer` replaces it. `digests` holds the digests of models that were opened without one, by
     the place that their files are read from. `arithmetic` is the kind of device whose bits the
     digests stand for (stream.device). `beside` are the models that give a mixture of experts its
-    moe_experts: their tensors are the base's here, under new names.
+    moe_experts: their tensors are the base's here, under new names. `aligner` finds the order of a
+    mixture's moe_experts when the first of them is read (`align: base`).
     """
 
     recipe: Recipe
@@ -70,6 +74,7 @@ class Plan:
     digests: Mapping[ByteSource, str] = field(default_factory=dict["ByteSource", str])
     arithmetic: str = "cpu"
     beside: tuple[Checkpoint, ...] = ()
+    aligner: ExpertAligner | None = None
 
     @property
     def method(self) -> MergeMethod:

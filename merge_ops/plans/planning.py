@@ -69,7 +69,8 @@ def plan_merge(
         problem = "has no steps yet; Steps.with_windows finds those of its run"
         raise RecipeError(recipe.subject, [Fault("window", problem)])
     recipe = with_one_name_each(recipe, checkpoints)
-    checkpoints = with_conversion(recipe, with_symmetry(recipe, checkpoints))
+    checkpoints, aligner = with_symmetry(recipe, checkpoints)
+    checkpoints = with_conversion(recipe, checkpoints)
     written: OutputTokenizer | None = None
     beside: tuple[Checkpoint, ...] = ()
     if recipe.vocabulary is not None:
@@ -134,7 +135,9 @@ def plan_merge(
     cautions += absent_file_cautions(donor, others, tokenizer is not None)
     output = (tuple(ordered), tuple(shards), chosen, tuple(cautions), tokenizer)
     beside = mixture.beside if mixture else beside
-    plan = Plan(recipe, donor, arrangement, *output, arithmetic=arithmetic, beside=beside)
+    plan = Plan(
+        recipe, donor, arrangement, *output, arithmetic=arithmetic, beside=beside, aligner=aligner
+    )
     wrong = rule_faults(plan)
     if wrong:
         raise CompatibilityError(recipe.subject, wrong)

@@ -14,6 +14,7 @@ compares with the table.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ class FusedLayout:
     `fused_block` is its name beside fused tensors. `parts` are the names of gate, up and down in a
     moe_expert. `interleaved` gate and up alternate, else gate comes first. `one_by_one` says that
     transformers loads them one by one, which other loaders want too; else it loads the fused ones
-    alone.
+    alone. `either` order of the axes is loaded, by the shapes, and `axes` is that of the Hub.
     """
 
     blocks: tuple[str, ...] = ("mlp",)
@@ -45,6 +46,13 @@ class FusedLayout:
     interleaved: bool = False
     biases: bool = False
     one_by_one: bool = True
+    either: bool = False
+
+    @property
+    def orders(self) -> tuple[FusedLayout, ...]:
+        """Return the layout with each order of the axes that is loaded, the Hub's first."""
+        other: Axes = "out_in" if self.axes == "in_out" else "in_out"
+        return (self, dataclasses.replace(self, axes=other)) if self.either else (self,)
 
     @cached_property
     def single(self) -> re.Pattern[str]:
@@ -85,6 +93,7 @@ class FusedLayout:
 
 _MIXTRAL = FusedLayout(("block_sparse_moe", "mlp"), "mlp", ("w1", "w3", "w2"))
 _QWEN = FusedLayout()
+_VL = FusedLayout(axes="in_out", one_by_one=False, either=True)
 LAYOUTS: Mapping[str, FusedLayout] = {
     "mixtral": _MIXTRAL,
     "qwen2_moe": _QWEN,
@@ -96,9 +105,9 @@ LAYOUTS: Mapping[str, FusedLayout] = {
     "deepseek_v3": _QWEN,
     "olmoe": _QWEN,
     "glm4_moe": _QWEN,
-    # transformers turns the axes when it loads, and back when it saves.
-    "qwen3_vl_moe": FusedLayout(axes="in_out", one_by_one=False),
-    "qwen3_vl_moe_text": FusedLayout(axes="in_out", one_by_one=False),
+    # transformers turns the axes when it loads, and back when it saves what it loaded so.
+    "qwen3_vl_moe": _VL,
+    "qwen3_vl_moe_text": _VL,
     "gpt_oss": FusedLayout(axes="in_out", interleaved=True, biases=True, one_by_one=False),
     "llama4": FusedLayout(("feed_forward",), "feed_forward", axes="in_out", one_by_one=False),
     "llama4_text": FusedLayout(("feed_forward",), "feed_forward", axes="in_out", one_by_one=False),

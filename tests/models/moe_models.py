@@ -35,17 +35,37 @@ KINDS = {
     },
     "qwen3_moe": {"num_experts": 4, "intermediate_size": 48, "moe_intermediate_size": 24},
 }
+SEEING = {
+    "qwen3_vl_moe": {
+        "vision_config": {
+            "depth": 1,
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "num_heads": 2,
+            "out_hidden_size": 32,
+            "patch_size": 4,
+            "num_position_embeddings": 16,
+            "deepstack_visual_indexes": [0],
+        },
+    },
+}
+"""Kinds with a vision tower, whose sizes are those of the language model; here, all besides."""
 PARTS = {"mixtral": ("w1", "w3", "w2")}
 TOKENS = torch.arange(4, 36).reshape(2, 16)
 
 
 def new_model(kind: str, seed: int, **changes: object):
     """A model of a kind with random weights."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
-    config = AutoConfig.for_model(kind, **{**SIZES, **KINDS.get(kind, {}), **changes})
+    sizes = {**SIZES, **KINDS.get(kind, {}), **changes}
+    sees = kind in SEEING
+    config = AutoConfig.for_model(
+        kind, **({**SEEING[kind], "text_config": sizes} if sees else sizes)
+    )
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    builder = AutoModelForImageTextToText if sees else AutoModelForCausalLM
+    model = builder.from_config(config, dtype=torch.float32)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)

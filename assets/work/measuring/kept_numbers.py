@@ -1,12 +1,18 @@
-"""Files of measured numbers that are kept on this machine, each under what it was measured from.
+"""Files of measured numbers that are kept, each under what it was measured from.
 
-~/.cache/ronghe/<kind>/<key>.safetensors
+    ~/.cache/ronghe/<kind>/<key>.safetensors   on this machine
+    <kind> [<key>]                             in a catalog's store
+
+Knows no Dagster.
 """
 
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from resources.store import Artifact, ArtifactStore
 
 Numbers = TypeVar("Numbers")
 
@@ -27,6 +33,22 @@ def unless_damaged(read: Callable[[], Numbers]) -> Numbers | None:
         return read()
     except (CheckpointError, StatisticsError):
         return None
+
+
+def publish(
+    store: "ArtifactStore", kind: str, key: str, file: str, write: Callable[[Path], None]
+) -> "Artifact":
+    """Return the artifact of a file that `write` writes, or that another process kept meanwhile."""
+    from merge_ops.children import OwnFolder
+    from resources.errors import ContentConflictError
+
+    with OwnFolder() as place, store.attempt(kind) as attempt:
+        write(place / file)
+        attempt.write_bytes(file, (place / file).read_bytes())
+        with suppress(ContentConflictError):
+            attempt.publish(key)
+    store.point(kind, key, kind, key)
+    return store.get(kind, key)
 
 
 def remove_oldest(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from assets.work.measuring.kept_orders import with_kept_orders
 from eval_ops.errors import CheckpointLoadError
 from merge_ops.errors import RongheError
 
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from merge_ops.children import MemoryFolder
     from merge_ops.plans import Plan
     from merge_ops.stream import StreamSettings
+    from resources.store import ArtifactStore
 
 TIMES_IN_MEMORY = 3
 """A model is merged into memory where so many of it fit the machine: the memory, the live module,
@@ -20,9 +22,13 @@ _sound: set[tuple[object, ...]] = set()
 
 
 class MergingMemory:
-    """Memory for some candidates of one plan at a time; the next ones are merged into the same."""
+    """Memory for some candidates of one plan at a time; the next ones are merged into the same.
 
-    def __init__(self, settings: "StreamSettings") -> None:
+    `store` keeps orders of moe_experts that merges find.
+    """
+
+    def __init__(self, store: "ArtifactStore", settings: "StreamSettings") -> None:
+        self._store = store
         self._settings = settings
         self._folders: list[MemoryFolder] = []
         self._held: dict[str, MemoryFolder] = {}
@@ -67,7 +73,8 @@ class MergingMemory:
         sinks = dict(zip(order, self._folders, strict=False))
         for folder in sinks.values():
             folder.start()
-        merge(chosen, sinks, self._settings, card=nameless_card)
+        with with_kept_orders(chosen, self._store):
+            merge(chosen, sinks, self._settings, card=nameless_card)
         for folder in sinks.values():
             folder.finish()
         self._held = {digests[name]: folder for name, folder in sinks.items()}

@@ -217,7 +217,11 @@ class _Merger:
         from merge_ops.stream import arithmetic_kind, check_settings
 
         kind = arithmetic_kind(self.settings.device)
-        numbers = numbers_of_mixture(self.store, self.settings, recipe, models)
+
+        def reusing(plan: "Plan") -> "Plan":
+            return with_reuse(self.store, plan, asset, points) if asset is not None else plan
+
+        numbers = numbers_of_mixture(self.store, self.settings, recipe, models, reusing)
         measured = {"gates": numbers.gates, "statistics": numbers.statistics}
         whole = plan_merge(recipe, models, arithmetic=kind, **measured)
         wanted = [output for output in whole.outputs if output.coefficient in points]
@@ -238,9 +242,8 @@ class _Merger:
             if recipe.verify:
                 refuse_unloadable(plan)
             check_place(self.store, plan.bytes_written)
-            if asset is not None:
-                plan = with_reuse(self.store, plan, asset, points)
-                reused = sum(step.action == "reuse" for step in plan.steps)
+            plan = reusing(plan)
+            reused = sum(step.action == "reuse" for step in plan.steps)
             made = self._carry_out(plan, models)
             present.update(made.artifacts)
         checkpoints = tuple(

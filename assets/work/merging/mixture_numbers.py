@@ -7,11 +7,11 @@ result.
 """
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from assets.work.measuring.kept_numbers import publish
 from assets.work.merging.virtual_checkpoints import stored_by_digest
 from merge_ops.errors import Fault, RecipeError
 
@@ -47,9 +47,11 @@ def numbers_of_mixture(
     settings: "StreamSettings",
     recipe: "Recipe",
     models: Mapping[str, "Checkpoint"],
+    reusing: "Callable[[Plan], Plan] | None" = None,
 ) -> MixtureNumbers:
     """Return the numbers of a recipe, measured at most once for a store; none for most recipes.
 
+    Where something is merged to be measured, `reusing` has what an earlier merge made of it copied.
     Raises EvalError where a model cannot be run, RecipeError where it is an adapter, and what
     merging raises: routers are fitted on what the recipe merges without that.
     """
@@ -57,7 +59,7 @@ def numbers_of_mixture(
         return MixtureNumbers()
     if recipe.moe is not None:
         return MixtureNumbers(_gates(store, settings, recipe, models))
-    measuring = _Measuring(store, settings, recipe, models)
+    measuring = _Measuring(store, settings, recipe, models, reusing)
     statistics = measuring.statistics()
     gates = measuring.routers(statistics) if recipe.calibrates else None
     return MixtureNumbers(gates, statistics)
@@ -113,6 +115,7 @@ class _Measuring:
     settings: "StreamSettings"
     recipe: "Recipe"
     models: Mapping[str, "Checkpoint"]
+    reusing: "Callable[[Plan], Plan] | None"
 
     def statistics(self) -> "MoeStatistics | None":
         """What the moe_experts of a `moe:` step's model do on its texts."""
@@ -136,7 +139,7 @@ class _Measuring:
         def write(path: Path) -> None:
             write_moe_statistics(path, found)
 
-        return _kept(self.store, STATISTICS, key, STATISTICS_FILE, write)
+        return publish(self.store, STATISTICS, key, STATISTICS_FILE, write)
 
     def routers(self, statistics: "MoeStatistics | None") -> "Gates":
         """The rows that the recipe's routers are fitted to."""
@@ -159,6 +162,8 @@ class _Measuring:
         from merge_ops.children import OwnFolder
         from merge_ops.jobs.assembly import merge
 
+        if self.reusing is not None:
+            plan = self.reusing(plan)
         with OwnFolder() as place:
             merge(plan, {"default": FolderSink(place / "unfitted")}, self.settings)
             called = f"what {self.recipe.name} merges"
@@ -191,21 +196,5 @@ def _publish(
     def write(path: Path) -> None:
         write_gates(path, rows, metadata)
 
-    artifact = _kept(store, GATES, key, FILE, write)
+    artifact = publish(store, GATES, key, FILE, write)
     return read_gates(artifact.folder() / FILE, key=key)
-
-
-def _kept(
-    store: "ArtifactStore", kind: str, key: str, file: str, write: Callable[[Path], None]
-) -> "Artifact":
-    """The artifact of a file that `write` writes, or that another process kept meanwhile."""
-    from merge_ops.children import OwnFolder
-    from resources.errors import ContentConflictError
-
-    with OwnFolder() as place, store.attempt(kind) as attempt:
-        write(place / file)
-        attempt.write_bytes(file, (place / file).read_bytes())
-        with suppress(ContentConflictError):
-            attempt.publish(key)
-    store.point(kind, key, kind, key)
-    return store.get(kind, key)

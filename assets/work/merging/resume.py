@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from assets.work.measuring.kept_orders import with_kept_orders
 from assets.work.merging.manifests import cost_fields
 from merge_ops.plans.resume import Remains, resuming, tensor_places
 
@@ -87,7 +88,8 @@ def _merge(
         for coefficient, files in continuation.expected.items():
             for file, (done, digest) in files.items():
                 attempts[coefficient].expect(file, done, digest)
-        report = merge(continuation.plan, attempts, settings, progress, nameless_card)
+        with with_kept_orders(continuation.plan, store):
+            report = merge(continuation.plan, attempts, settings, progress, nameless_card)
         cost = cost_fields(report, settings, len(outputs))
         artifacts = {
             output.coefficient: attempts[output.coefficient].publish(

@@ -75,7 +75,7 @@ class CandidateScorer(ClosedAtEnd):
         self._job = job
         self._scoring = scoring
         self._settings = settings
-        self._memory = MergingMemory(settings)
+        self._memory = MergingMemory(store, settings)
 
     @cached_property
     def _opened(self) -> OpenedSet:
@@ -269,7 +269,7 @@ def score_virtual(
         return score_checkpoint(store, checkpoint, scoring, None, called)
     plan = plan_of(store, checkpoint, settings)
     called = called or f"checkpoint {checkpoint.digest[:12]}"
-    coefficient, memory = plan.outputs[0].coefficient, MergingMemory(settings)
+    coefficient, memory = plan.outputs[0].coefficient, MergingMemory(store, settings)
     try:
         scores = _ask_merged(memory, plan, coefficient, (), scoring, None, None, called)
     finally:

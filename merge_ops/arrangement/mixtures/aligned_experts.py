@@ -9,12 +9,14 @@ their likest, as M-SMoE does before it merges (2310.01334).
 
 from __future__ import annotations
 
+import json
 import math
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import blake3
 import numpy as np
 
 from merge_ops.arrangement.mixtures.expert_layers import (
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from merge_ops.calibration.moe_orders import Orders
+
     Order = NDArray[np.int64]
 
 VERSION = 1
@@ -63,6 +67,7 @@ class ExpertAligner:
     """An expert aligner finds the orders of all layers when it is first asked, layer by layer.
 
     Each moe_expert of both models is read once for it; sketches of one layer are held at a time.
+    Who kept what an aligner with the same `key` had found gives it back by `take`.
     """
 
     base: ExpertLayers
@@ -79,6 +84,36 @@ class ExpertAligner:
             if self._found is None:
                 self._found = self._find(fetch)
         return self._found[at]
+
+    def identity(self, digest_of: DigestOf) -> list[object]:
+        """Return what decides the orders."""
+        pair = [digest_of(each.model) for each in (self.base, self.model)]
+        return ["moe_experts aligned", VERSION, linear_algebra_kind(), *pair]
+
+    def key(self, digest_of: DigestOf) -> str | None:
+        """Return the digest of what the orders are found from; None where it is not known."""
+        if any(digest_of(each.model) is None for each in (self.base, self.model)):
+            return None
+        return blake3.blake3(json.dumps(self.identity(digest_of)).encode()).hexdigest()
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, int]]:
+        """Return how many moe_experts each layer has, and of how many neurons."""
+        return {at: (parts[0], parts[1][0]) for at, parts in shapes_of(self.model)}
+
+    @property
+    def found(self) -> Orders | None:
+        """Return the orders that were found or taken, of moe_experts and neurons; else None."""
+        if self._found is None:
+            return None
+        return {at: (each.experts, np.stack(each.neurons)) for at, each in self._found.items()}
+
+    def take(self, orders: Orders) -> None:
+        """Take orders that were found before, of all layers."""
+        with self._lock:
+            self._found = {
+                at: LayerOrder(order[0], tuple(order[1])) for at, order in orders.items()
+            }
 
     def _find(self, fetch: Fetch) -> Mapping[str, LayerOrder]:
         found: dict[str, LayerOrder] = {}
@@ -156,10 +191,7 @@ class _Aligned(RearrangedTensor):
 
     def identity(self, digest_of: DigestOf) -> list[object]:
         """Return what decides the order, and the tensor's own identity."""
-        models = (self.aligner.base.model, self.aligner.model.model)
-        pair = [digest_of(each) for each in models]
-        own = self.own.identity(digest_of)
-        return ["moe_experts aligned", VERSION, linear_algebra_kind(), *pair, own]
+        return [*self.aligner.identity(digest_of), self.own.identity(digest_of)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,8 +226,8 @@ class AlignedExpert(_Aligned):
         source.fill(fetch, start, into)
 
 
-def with_aligned_experts(model: Checkpoint, base: Checkpoint) -> Checkpoint:
-    """Return a mixture with its moe_experts in the base's order; nothing is read before a tensor.
+def expert_aligner(model: Checkpoint, base: Checkpoint) -> ExpertAligner:
+    """Return what finds the order of a mixture's moe_experts by its base's; nothing is read yet.
 
     Raises CompatibilityError where one of them has moe_experts that cannot change places, or both
     have others.
@@ -204,7 +236,12 @@ def with_aligned_experts(model: Checkpoint, base: Checkpoint) -> Checkpoint:
     faults = list(_differences(ours, theirs))
     if faults:
         raise CompatibilityError("align: base", faults)
-    aligner = ExpertAligner(ours, theirs)
+    return ExpertAligner(ours, theirs)
+
+
+def with_aligned_experts(aligner: ExpertAligner) -> Checkpoint:
+    """Return the mixture with its moe_experts in the base's order, found when a tensor is read."""
+    theirs = aligner.model
     overlays: dict[str, TensorSource] = {}
     for at, layer in theirs.layers.items():
         overlays |= {

@@ -12,7 +12,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from merge_ops.arrangement.mixtures.layouts import FUSED, axis_faults, laid_out, layouts_in
+from merge_ops.arrangement.mixtures.layouts import (
+    FUSED,
+    as_stored,
+    axis_faults,
+    laid_out,
+    layouts_in,
+)
 from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.configs.config_levels import TEXT_LEVELS
 from merge_ops.checkpoints.header import FLOAT_DTYPES
@@ -26,8 +32,7 @@ ONE_OF_A_LAYER = tuple[int, int, bool]
 _GROUPED = {"deepseek_v2": 1, "deepseek_v3": 8, "glm4_moe": 1}
 """Families that limit a token to some groups, and how many groups there are where none are told."""
 FAMILIES: Mapping[str, FusedLayout] = {
-    **{kind: LAYOUTS[kind] for kind in ("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "gpt_oss")},
-    **{kind: LAYOUTS[kind] for kind in _GROUPED},
+    **LAYOUTS,
     "deepseek": LAYOUTS["deepseek_v2"],  # the code on the Hub, which has the same names
 }
 """Families whose router is one row for each moe_expert and a choice of the highest. A test has the
@@ -85,7 +90,7 @@ def read_layers(model: Checkpoint) -> ExpertLayers:
         named = model.config.get("model_type")
         problem = f"has model_type {named!r}; moe_experts are put in order of {', '.join(FAMILIES)}"
         raise _refusal(model, [Fault("config.json", problem)])
-    layout, pattern = FAMILIES[kind], router_of(model.config)
+    layout, pattern = as_stored(model, FAMILIES[kind]), router_of(model.config)
     assert pattern is not None  # every family has one
     kinds = layouts_in(model, layout)
     if len(kinds) != 1:
@@ -176,11 +181,17 @@ def _layer(
     return ExpertLayer(names, matrices[0], tuple(rows), count, groups)
 
 
-def shapes_of(layers: ExpertLayers) -> Iterator[tuple[str, tuple[object, ...]]]:
+Shapes = tuple[int, tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+"""How many moe_experts a layer has, and the shapes of their gate, up and down."""
+
+
+def shapes_of(layers: ExpertLayers) -> Iterator[tuple[str, Shapes]]:
     """Yield for each layer what stands before its names, with its moe_experts and their shapes."""
     for at, layer in layers.layers.items():
-        parts = [layers.model.tensors[layer.names[0, part, False]].shape for part in range(3)]
-        yield at, (layer.experts, *parts)
+        gate, up, down = (
+            layers.model.tensors[layer.names[0, part, False]].shape for part in (GATE, UP, DOWN)
+        )
+        yield at, (layer.experts, gate, up, down)
 
 
 def with_overlays(layers: ExpertLayers, overlays: Mapping[str, Any]) -> Checkpoint:

@@ -62,7 +62,7 @@ def in_one_layout(
     for name, model in merged.items():
         faults += axis_faults(model, layout)
         if not faults and kinds[name]:
-            changed[name] = laid_out(model, layout, wanted == ONE_BY_ONE)
+            changed[name] = laid_out(model, as_stored(model, layout), wanted == ONE_BY_ONE)
         if kinds[name] - {wanted}:
             told = " and ".join(sorted(kinds[name]))
             problem = f"keeps its MoE experts {told}, others do not: they are merged {wanted}"
@@ -92,7 +92,7 @@ def axis_faults(model: Checkpoint, layout: FusedLayout) -> list[Fault]:
             continue
         names = [block.fused.get((down, False)) for down in (False, True)]
         shapes = [model.tensors[name].shape if name else () for name in names]
-        if _proven(layout, shapes[0], shapes[1]):
+        if any(_proven(each, shapes[0], shapes[1]) for each in layout.orders):
             continue
         order = (
             "(E, 2I, D) and (E, D, I)" if layout.axes == "out_in" else "(E, D, 2I) and (E, I, D)"
@@ -108,6 +108,12 @@ def axis_faults(model: Checkpoint, layout: FusedLayout) -> list[Fault]:
         faults.append(Fault(model.name, problem))
         break  # the other layers say the same
     return faults
+
+
+def as_stored(model: Checkpoint, layout: FusedLayout) -> FusedLayout:
+    """Return the layout with the axes that a model's fused tensors have, where either is loaded."""
+    orders = [dataclasses.replace(each, either=False) for each in layout.orders]
+    return next((each for each in orders if not axis_faults(model, each)), layout)
 
 
 def laid_out(model: Checkpoint, layout: FusedLayout, one_by_one: bool) -> Checkpoint:

@@ -12,6 +12,7 @@ from merge_ops.arrangement.mixtures.moe_families import (
     DEEPSEEK,
     MIXTRAL,
     PARTS,
+    QUERY_BIASES,
     QWEN2_MOE,
     TAKEN,
     MoeFamily,
@@ -31,6 +32,7 @@ from merge_ops.plans.agreement.config_agreement import (
 )
 from merge_ops.plans.agreement.vocabulary_agreement import vocabulary_faults
 from merge_ops.recipes.structures.moe_step import MoeStep
+from merge_ops.sources.lora.longer_vocabulary import has_vocabulary
 
 _LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
 _OTHERS = ("model.embed_tokens.weight", "model.norm.weight", "lm_head.weight")
@@ -83,6 +85,9 @@ def fit_of(step: MoeStep, checkpoints: Mapping[str, Checkpoint], subject: str) -
     if numbers != list(range(len(numbers))) or stated not in (None, len(numbers)):
         told = f"has {len(numbers)} layers, and num_hidden_layers is {stated} in config.json"
         faults.append(Fault(base.name, told))
+    if step.needs_prompts and not has_vocabulary(base.files):
+        problem = "has no tokenizer beside its weights, which prompts are cut into tokens by"
+        faults.append(Fault(base.name, f"{problem}: put its tokenizer.json there"))
     for expert in others:
         faults += _expert_faults(base, expert, matrices, len(numbers))
     embedding = base.tensors.get("model.embed_tokens.weight")
@@ -146,7 +151,8 @@ def _base_faults(
             continue
         (biases if name.endswith(".bias") else strange).append(name)
     if biases:
-        way = "`architecture: qwen` keeps those of q, k and v, " if family is MIXTRAL else ""
+        held = family is MIXTRAL and all(each.endswith(QUERY_BIASES) for each in biases)
+        way = "`architecture: qwen` keeps those of q, k and v, " if held else ""
         what = family.name if family else "the mixture"
         problem = f"has {named(biases)}, which {what} cannot hold; {way}and nothing is dropped"
         yield Fault(base.name, f"{problem} silently")
@@ -204,9 +210,11 @@ def _cautions(
     found: list[Caution] = []
     for expert in others:
         found += config_cautions(base, expert)
-        for fault in vocabulary_faults(base, expert):
-            told = f"{fault.problem}; a mixture has the base's tokens, which {expert.name} was not"
-            found.append(Caution(fault.where, f"{told} trained on", ""))
+        if next(vocabulary_faults(base, expert), None) is not None:
+            told = (
+                f"has another vocabulary than {base.name}: a mixture has the base's tokens, which"
+            )
+            found.append(Caution(expert.name, f"{told} {expert.name} was not trained on", ""))
     yield from joined_cautions(found)
     if step.shared and not step.shared_is_gated and family is QWEN2_MOE:
         yield Caution(

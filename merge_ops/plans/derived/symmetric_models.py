@@ -13,6 +13,7 @@ from merge_ops.recipes.recipe import Recipe
 from merge_ops.recipes.structures.symmetry_step import PROTECT, SymmetryStep
 
 if TYPE_CHECKING:  # few recipes have such a step, and starting is counted
+    from merge_ops.arrangement.mixtures.aligned_experts import ExpertAligner
     from merge_ops.symmetries import Symmetry
     from merge_ops.symmetries.keys import ProtectionKey
 
@@ -21,34 +22,39 @@ MOST_BYTES = 1 << 16  # of a key's file
 
 def with_symmetry(
     recipe: Recipe, checkpoints: Mapping[str, Checkpoint]
-) -> Mapping[str, Checkpoint]:
+) -> tuple[Mapping[str, Checkpoint], ExpertAligner | None]:
     """Return the checkpoints with the recipe's model protected, restored or aligned.
 
-    Those of other recipes are returned as they are. Raises RecipeError for a key that cannot be
+    Beside them stands what finds the order of moe_experts where a mixture is aligned. Those of
+    other recipes are returned as they are. Raises RecipeError for a key that cannot be
     read, CompatibilityError where the model has no symmetries that are known here.
     """
     step = recipe.symmetry
     if step is None:
-        return checkpoints
+        return checkpoints, None
     from merge_ops.symmetries import transformed
 
     name = recipe.models[0].model
-    model = checkpoints[name]
+    model, aligner = checkpoints[name], None
     if step.kind == PROTECT:
         changed = transformed(model, _symmetry(recipe, step, model))
     else:
-        changed = _aligned(model, checkpoints[str(step.base)])
-    return {**checkpoints, name: changed}
+        changed, aligner = _aligned(model, checkpoints[str(step.base)])
+    return {**checkpoints, name: changed}, aligner
 
 
-def _aligned(model: Checkpoint, base: Checkpoint) -> Checkpoint:
+def _aligned(model: Checkpoint, base: Checkpoint) -> tuple[Checkpoint, ExpertAligner | None]:
     """A mixture with its moe_experts in the base's order, or another decoder with all in it."""
     from merge_ops.arrangement.mixtures.expert_layers import FAMILIES, family_of
 
     if family_of(model.config) is not None:
-        from merge_ops.arrangement.mixtures.aligned_experts import with_aligned_experts
+        from merge_ops.arrangement.mixtures.aligned_experts import (
+            expert_aligner,
+            with_aligned_experts,
+        )
 
-        return with_aligned_experts(model, base)
+        aligner = expert_aligner(model, base)
+        return with_aligned_experts(aligner), aligner
     from merge_ops.symmetries.aligned_tensors import aligned
     from merge_ops.symmetries.anatomy import KNOWN
 
@@ -57,7 +63,7 @@ def _aligned(model: Checkpoint, base: Checkpoint) -> Checkpoint:
         known = f"{', '.join(KNOWN)}; and the moe_experts of {', '.join(FAMILIES)}"
         problem = f"has model_type {kind!r}; aligned are {known}"
         raise CompatibilityError("align: base", [Fault(f"model '{model.name}'", problem)])
-    return aligned(model, base)
+    return aligned(model, base), None
 
 
 def _symmetry(recipe: Recipe, step: SymmetryStep, model: Checkpoint) -> Symmetry:

@@ -162,10 +162,14 @@ class MoeStep:
 
 
 def is_moe(document: Mapping[Any, Any]) -> bool:
-    """Return whether a document makes a mixture of experts: entries have a `source_model`."""
+    """Return whether a document makes a mixture of experts: entries have a `source_model`.
+
+    One without entries is taken for it where nothing else says what it is.
+    """
     entries: Any = document.get("experts")
     if not isinstance(entries, list):
         return False
     listed = cast("list[Any]", entries)
     named = any(isinstance(each, dict) and SOURCE_MODEL in each for each in listed)
-    return named or ("gate_mode" in document and "merge_method" not in document)
+    empty = "base_model" in document and not listed
+    return named or ((empty or "gate_mode" in document) and "merge_method" not in document)

@@ -9,7 +9,7 @@ and the tokenizer is the one in the adapter's folder: it alone knows the new row
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 
 from merge_ops.checkpoints.checkpoint import Checkpoint, TensorSource, source_of
@@ -114,7 +114,7 @@ def with_tokens_of(adapter: Checkpoint, stacked: Checkpoint, rows: int | None) -
         for name, size in adapter.files.items()
         if _matches(name, TOKENIZER_FILES) or _matches(name, TOKENIZER_SETTINGS)
     }
-    if any(_matches(name, VOCABULARIES) for name in above):
+    if has_vocabulary(above):
         below = {
             name: size
             for name, size in stacked.files.items()
@@ -136,6 +136,11 @@ def with_tokens_of(adapter: Checkpoint, stacked: Checkpoint, rows: int | None) -
 
 def _rows_after(changed: Mapping[str, tuple[int, int]]) -> set[int]:
     return {after for _, after in changed.values()}
+
+
+def has_vocabulary(files: Iterable[str]) -> bool:
+    """Return whether one of a folder's files says which token has which row."""
+    return any(_matches(name, VOCABULARIES) for name in files)
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:

@@ -200,10 +200,11 @@ def _merge(
     checks: OutputChecks,
 ) -> "MergeReport":
     """One merge into folders, with a progress bar; a check that failed ends it."""
+    from assets.work.measuring.kept_orders import with_kept_orders
     from merge_ops.jobs.assembly import merge
 
     sinks = {key: FolderSink(folder) for key, folder in folders.items()}
-    with _progress(console, plan) as advance:
+    with _progress(console, plan) as advance, with_kept_orders(plan):
 
         def step(done: int, total: int) -> None:
             checks.look_at_plan(wait=False)

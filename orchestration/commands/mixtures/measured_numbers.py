@@ -178,12 +178,14 @@ class MeasuredNumbers:
         return plan.with_digests(self._digests)
 
     def _write(self, plan: "Plan", folder: Path) -> None:
+        from assets.work.measuring.kept_orders import with_kept_orders
         from merge_ops.checkpoints import FolderSink
         from merge_ops.jobs.assembly import merge
         from merge_ops.stream import StreamSettings
 
         settings = StreamSettings(self.how.threads, self.how.device, self.how.memory)
-        with self._bar(f"{plan.recipe.name}: {plan.method.name}, to be measured") as tell:
+        told = f"{plan.recipe.name}: {plan.method.name}, to be measured"
+        with self._bar(told) as tell, with_kept_orders(plan):
             merge(plan, {"default": FolderSink(folder)}, settings, tell)
 
     def _running(self) -> "Running":

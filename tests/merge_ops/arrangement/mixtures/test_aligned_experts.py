@@ -11,7 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from merge_ops.arrangement.mixtures.aligned_experts import ExpertAligner, with_aligned_experts
+from merge_ops.arrangement.mixtures.aligned_experts import (
+    ExpertAligner,
+    expert_aligner,
+    with_aligned_experts,
+)
 from merge_ops.arrangement.mixtures.expert_layers import FAMILIES, read_layers
 from merge_ops.checkpoints.checkpoint import Checkpoint, source_of
 from merge_ops.checkpoints.files.byte_sources import FolderSource
@@ -23,7 +27,7 @@ from merge_ops.stream.block_reader import fetch_stored, read_values
 from merge_ops.symmetries.matching import assigned_in_groups
 from orchestration.commands.models.local_models import open_models
 from tests.merges.merging import merge_in_process, ronghe
-from tests.models.moe_models import TOKENS, new_model, other_layout
+from tests.models.moe_models import SEEING, TOKENS, new_model, other_layout
 from tests.models.shuffled_moe import changed_config, shuffled
 
 EXACT = 2e-6  # routers compute in float32 whatever the model's dtype is
@@ -33,6 +37,12 @@ LATENT = {
 }  # fmt: skip
 ROUTED = {"n_routed_experts": 8, "n_shared_experts": 1, "first_k_dense_replace": 1}
 INNER = {"intermediate_size": 48, "moe_intermediate_size": 24}
+LINEAR = {
+    "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8, "layer_types": ["linear_attention", "full_attention"],
+}  # fmt: skip
+FOUR = {"num_experts": 4, **INNER}
+SHARED = {**LINEAR, **FOUR, "shared_expert_intermediate_size": 16}
 KINDS = {
     "mixtral": ({}, 1),
     "qwen2_moe": ({}, 1),
@@ -45,13 +55,21 @@ KINDS = {
     ),
     "deepseek_v3": ({**ROUTED, **INNER, **LATENT, "n_group": 4, "topk_group": 2}, 4),
     "glm4_moe": ({**ROUTED, **INNER, "n_group": 2, "topk_group": 1}, 2),
+    "qwen3_next": (SHARED, 1),
+    "qwen3_5_moe_text": (SHARED, 1),
+    "qwen3_vl_moe": (FOUR, 1),
+    "llama4_text": (
+        {"num_local_experts": 4, "intermediate_size": 24, "intermediate_size_mlp": 48}, 1,
+    ),
 }  # fmt: skip
 
 
 def logits(folder: Path) -> torch.Tensor:
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
-    model, info = AutoModelForCausalLM.from_pretrained(
+    kind = json.loads((folder / "config.json").read_text())["model_type"]
+    loader = AutoModelForImageTextToText if kind in SEEING else AutoModelForCausalLM
+    model, info = loader.from_pretrained(
         folder, dtype=torch.float32, output_loading_info=True, experts_implementation="eager"
     )
     assert not info["missing_keys"]
@@ -61,6 +79,10 @@ def logits(folder: Path) -> torch.Tensor:
 
 def opened(folder: Path) -> Checkpoint:
     return open_checkpoint(folder.name, FolderSource(folder))
+
+
+def in_order(model: Checkpoint, base: Checkpoint) -> Checkpoint:
+    return with_aligned_experts(expert_aligner(model, base))
 
 
 def values(model: Checkpoint, name: str) -> torch.Tensor:
@@ -101,15 +123,32 @@ def test_another_order_is_the_same_function_and_is_undone_to_the_bit(families: P
     before = load_file(folder / "shuffled" / "model.safetensors")
     wanted = load_file(folder / "expert" / "model.safetensors")
     assert any(not torch.equal(before[name], wanted[name]) for name in wanted)
-    made = with_aligned_experts(opened(folder / "shuffled"), opened(folder / "base"))
+    made = in_order(opened(folder / "shuffled"), opened(folder / "base"))
     assert set(made.tensors) == set(wanted)
     for name, tensor in wanted.items():
         assert torch.equal(values(made, name), tensor), name
 
 
 def test_every_family_has_its_logits_looked_at():
-    # `deepseek` is no class of transformers: it has the routing of V2 without groups.
-    assert set(FAMILIES) - {"deepseek"} == set(KINDS)
+    # `deepseek` is no class of transformers: it has the routing of V2 without groups. `_text` is
+    # the language model of what sees too, in a config of its own.
+    named = {each.removesuffix("_text") for each in KINDS}
+    assert {each.removesuffix("_text") for each in FAMILIES} - {"deepseek"} == named
+
+
+def test_axes_that_are_turned_round_are_those_of_the_hub(families: Path, tmp_path: Path):
+    """Files of Qwen3-VL on the Hub have (E, D, 2I), and what transformers makes anew (E, 2I, D)."""
+    folder = families / "qwen3_vl_moe"
+    for name in ("base", "expert", "shuffled"):
+        shutil.copytree(folder / name, tmp_path / name)
+        tensors = load_file(tmp_path / name / "model.safetensors")
+        for each in [each for each in tensors if ".experts." in each]:
+            tensors[each] = tensors[each].transpose(1, 2).contiguous()
+        save_file(tensors, tmp_path / name / "model.safetensors", {"format": "pt"})
+    assert torch.allclose(logits(tmp_path / "expert"), logits(folder / "expert"), atol=EXACT)
+    made = in_order(opened(tmp_path / "shuffled"), opened(folder / "base"))
+    for name, tensor in load_file(tmp_path / "expert" / "model.safetensors").items():
+        assert torch.equal(values(made, name), tensor), name
 
 
 @pytest.mark.parametrize("kind", ["mixtral", "qwen3_moe", "deepseek_v3"])
@@ -121,13 +160,11 @@ def test_neurons_inside_are_found_too_and_layouts_may_differ(
     assert torch.allclose(logits(other), logits(folder / "expert"), atol=EXACT)
     wanted = load_file(folder / "expert" / "model.safetensors")
     fused = other_layout(folder / "base", tmp_path / "base-fused")
-    made = with_aligned_experts(opened(other), opened(fused))
+    made = in_order(opened(other), opened(fused))
     for name, tensor in wanted.items():
         assert torch.equal(values(made, name), tensor), name
     as_fused = other_layout(folder / "expert", tmp_path / "wanted-fused")
-    made = with_aligned_experts(
-        opened(other_layout(other, tmp_path / "other-fused")), opened(folder / "base")
-    )
+    made = in_order(opened(other_layout(other, tmp_path / "other-fused")), opened(folder / "base"))
     for name, tensor in load_file(as_fused / "model.safetensors").items():
         assert torch.equal(values(made, name), tensor), name
 
@@ -172,13 +209,13 @@ def test_groups_stay_together(families: Path, tmp_path: Path):
     broken = [0, 2, 1, 3, 4, 5, 6, 7]
     other = shuffled(folder / "expert", tmp_path / "other", order=broken)
     assert not torch.allclose(logits(other), logits(folder / "expert"), atol=1e-4)
-    aligned = with_aligned_experts(opened(other), opened(folder / "base"))
+    aligned = in_order(opened(other), opened(folder / "base"))
     with pytest.raises(CompatibilityError, match=r"stays in model.layers.1.* in whatever order"):
         values(aligned, "model.layers.1.mlp.gate.weight")
     # Where the routing knows no groups, the same order is one that is undone.
     for name, source in (("a", folder / "base"), ("b", other)):
         changed_config(Path(shutil.copytree(source, tmp_path / name)), n_group=1, topk_group=1)
-    made = with_aligned_experts(opened(tmp_path / "b"), opened(tmp_path / "a"))
+    made = in_order(opened(tmp_path / "b"), opened(tmp_path / "a"))
     wanted = load_file(folder / "expert" / "model.safetensors")
     for name, tensor in wanted.items():
         assert torch.equal(values(made, name), tensor), name
@@ -209,7 +246,7 @@ def test_equal_moe_experts_go_by_their_router_rows(families: Path, tmp_path: Pat
         {n: t.clone() for n, t in tensors.items()}, base / "model.safetensors", {"format": "pt"}
     )
     expert = fine_tuned(base, tmp_path / "expert")
-    made = with_aligned_experts(opened(shuffled(expert, tmp_path / "other")), opened(base))
+    made = in_order(opened(shuffled(expert, tmp_path / "other")), opened(base))
     for name, tensor in load_file(expert / "model.safetensors").items():
         assert torch.equal(values(made, name), tensor), name
 
@@ -281,7 +318,7 @@ def test_the_digest_follows_from_both_models(families: Path):
     name = "model.layers.0.mlp.gate.weight"
     told = []
     for base in ("base", "expert"):
-        made = with_aligned_experts(opened(folder / "shuffled"), opened(folder / base))
+        made = in_order(opened(folder / "shuffled"), opened(folder / base))
         source = source_of(made, name)
         assert source is not None
         told.append(json.dumps(source.identity(lambda model: model.name)))

@@ -228,17 +228,42 @@ def test_models_that_do_not_fit_are_all_named(families, tmp_path):
         assert words in told, (words, told)
 
 
+def test_another_vocabulary_is_a_caution_that_says_whose_tokens_a_mixture_has(families, tmp_path):
+    base, one = families["llama"][:2]
+    longer = write_dense(tmp_path / "longer", "llama", 2, vocab_size=300)
+    (told,) = planned(of(base, one, longer)).cautions
+    assert str(told) == (
+        f"{longer} has another vocabulary than {base}: a mixture has the base's tokens, which"
+        f" {longer} was not trained on"
+    )
+
+
 def test_what_the_base_has_and_a_family_cannot_hold_is_refused(families, tmp_path):
     biased = write_dense(tmp_path / "biased", "llama", attention_bias=True)
     one = families["llama"][1]
-    with pytest.raises(CompatibilityError, match=r"self_attn.k_proj.bias.* which Mixtral cannot"):
+    # Who is told of a family that holds biases is not told of it in vain: it has none for outputs.
+    with pytest.raises(
+        CompatibilityError, match=r"k_proj.bias.* which Mixtral cannot hold; and no"
+    ):
         planned(of(biased, one, one, gate_mode="random"))
+    tensors = read_tensors(biased)
+    few = write_dense(tmp_path / "few", "llama", attention_bias=True)
+    rewrite_weights(few, {n: each for n, each in tensors.items() if not n.endswith("o_proj.bias")})
+    with pytest.raises(CompatibilityError, match=r"cannot hold; `architecture: qwen` keeps those"):
+        planned(of(few, one, one, gate_mode="random"))
+    assert planned(of(few, one, one, gate_mode="random", architecture="qwen moe"))
     shared = {"shared_experts": [{"source_model": str(families["qwen3"][2])}]}
     with pytest.raises(CompatibilityError, match="shared_experts are for llama, mistral and qwen2"):
         planned({**of(families["qwen3"][0], one, one, gate_mode="random"), **shared})
     edit_config(biased, model_type="gemma2")
     with pytest.raises(CompatibilityError, match=r"has model_type 'gemma2'.* mixtures are made of"):
         planned(of(biased, one, one, gate_mode="random"))
+    bare = write_dense(tmp_path / "bare", "llama")
+    for file in bare.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(CompatibilityError, match="has no tokenizer beside its weights, which prom"):
+        planned(of(bare, *families["llama"][1:3]))
+    assert planned(of(bare, *families["llama"][1:3], gate_mode="random")).cautions == ()
     qwen = of(families["qwen2"][0], *families["qwen2"][1:], architecture="mixtral")
     with pytest.raises(CompatibilityError, match="architecture is 'mixtral', which is not made of"):
         planned({**qwen, "gate_mode": "random"})

@@ -44,6 +44,7 @@ FAULTS = {
     "experts_per_token is 0; it must be a whole number from 1 to 2": {"experts_per_token": 0},
     "experts_per_token is 3; it must be a whole number": {"experts_per_token": 3},
     "experts is empty; list at least one": {"experts": [], "gate_mode": "random"},
+    "mixture.yaml: experts is empty; list at least one": {"experts": []},
     r"experts\[0\].positive_prompts is missing: gates are made": {
         "experts": [{"source_model": "a"}]
     },
