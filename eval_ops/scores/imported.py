@@ -84,7 +84,7 @@ def _row_faults(row: Mapping[str, str]) -> list[str]:
     faults = [f"{name} is empty" for name in REQUIRED if not row[name]]
     if row["score"]:
         try:
-            score = float(row["score"])
+            score = -1.0 if "_" in row["score"] else float(row["score"])  # Python reads 0_1 as 1
         except ValueError:
             score = -1.0
         if not 0 <= score <= 1:

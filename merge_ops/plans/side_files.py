@@ -86,6 +86,10 @@ def side_files(plan: Plan) -> dict[str, SideFile]:
 
 
 _READ_BY_LOADERS = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json")
+_VOCABULARIES = re.compile(r"(tokenizer|vocab|tekken|added_tokens)\.json")
+_BLANK = b" \t\r\n"  # of JSON: a form feed is none
+_ENDS = 1024
+"""Bytes of either end of a file that are looked at: editors end a file with a few line breaks."""
 
 
 def side_file_cautions(base: Checkpoint) -> list[Caution]:
@@ -138,7 +142,12 @@ def absent_file_cautions(
 
 
 def side_file_faults(base: Checkpoint) -> list[Fault]:
-    """Return the side files that every loader reads first and that are no JSON objects."""
+    """Return the side files of the base that no loader can read.
+
+    Those that every loader reads first must be JSON objects. Vocabularies are long, and seldom
+    parsed where all models have the same bytes, so of these the first and last bytes are looked at:
+    what a download cut off, an editor saved as UTF-16 or a proxy answered has others.
+    """
     faults: list[Fault] = []
     for name in _READ_BY_LOADERS:
         if name not in base.files:
@@ -146,11 +155,27 @@ def side_file_faults(base: Checkpoint) -> list[Fault]:
         try:
             base.json_files.read(name)
         except CheckpointError as error:
-            way = "restore it from where the model came from, or take it away"
-            faults.append(
-                Fault(base.name, f"has a side file that nothing can load: {error}; {way}")
-            )
+            faults.append(_unreadable(base, str(error)))
+    for name in filter(_VOCABULARIES.fullmatch, base.files):
+        if not _is_whole_object(base, name):
+            where = f"{base.source.location}/{name}"
+            told = f"{where}: not one whole JSON object in UTF-8; restore the file from its source"
+            faults.append(_unreadable(base, told))
     return faults
+
+
+def _is_whole_object(base: Checkpoint, name: str) -> bool:
+    """Whether a JSON text begins and ends as an object does; what lies between is not read."""
+    size = base.files[name]
+    length = min(size, _ENDS)
+    first = read_file(base.source, name, 0, length)
+    last = read_file(base.source, name, size - length, length) if size > length else first
+    return first.lstrip(_BLANK)[:1] == b"{" and last.rstrip(_BLANK)[-1:] == b"}"
+
+
+def _unreadable(base: Checkpoint, told: str) -> Fault:
+    way = "restore it from where the model came from, or take it away"
+    return Fault(base.name, f"has a side file that nothing can load: {told}; {way}")
 
 
 def _json_bytes(value: object) -> bytes:

@@ -1,6 +1,7 @@
 """Faults of the machine as one line: disks, memory, open files, and databases that are held."""
 
 import errno
+import os
 import sys
 from typing import Any
 
@@ -14,6 +15,7 @@ _ADVICE = {
     errno.ENFILE: "the machine has too many open files",
     errno.ENAMETOOLONG: "name a shorter path",
     errno.EIO: "the disk cannot be read or written: check it",
+    errno.ESTALE: "the network disk has it no more: look at the mount, and run this again",
     errno.ENOMEM: "the machine has no memory left: allow fewer threads, or less --memory",
 }
 
@@ -25,11 +27,22 @@ def machine_fault(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno is not None:
         where = f"{error.filename}: " if error.filename is not None else ""
         advice = _ADVICE.get(error.errno)
+        if isinstance(error, FileNotFoundError) and not where and not _has_folder():
+            where, advice = "the folder of this shell: ", "it was removed: `cd` into another one"
         told = f"{where}{error.strerror or error}"
         return f"error: {told}; {advice}" if advice else f"error: {told}"
     if isinstance(error, MemoryError):
         return f"error: there is no memory left; {_ADVICE[errno.ENOMEM]}"
     return _database_fault(error)
+
+
+def _has_folder() -> bool:
+    """Whether the working folder of this process is still there."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _database_fault(error: BaseException) -> str | None:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from merge_ops.errors import Fault, SettingsError
+from orchestration.options import SHOWN
 
 RENAMED = {"--num-threads": "--threads", "-j": "--threads"}
 """Options that take a value, and what they are called here."""
@@ -49,8 +50,9 @@ REFUSED = {
     "--tensor-intersection": "a tensor that one model lacks is a fault; leave the option out",
 }
 SHARD_SIZE, SEED, OUT = "--out-shard-size", "--random-seed", "--out-path"
-_SIZE = re.compile(r"(\d+)([kmb]?)", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]{1,19})([kmb]?)", re.IGNORECASE)
 _POWERS = {"": 0, "k": 3, "m": 6, "b": 9}
+_WITH_VALUE = frozenset((*RENAMED, *NEEDLESS_WITH_VALUE, SHARD_SIZE, SEED, OUT))
 
 
 def translated(arguments: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -67,16 +69,18 @@ def translated(arguments: Iterable[str]) -> tuple[list[str], list[str]]:
             ours += [argument, *rest]
             break
         name, equals, value = _split(argument)
+        taken = _value(equals, value, rest) if name in _WITH_VALUE else []
+        if name in _WITH_VALUE and not taken:  # an end of the line that was cut off
+            faults.append(Fault(name, "is given without its value"))
         if name in RENAMED:
-            ours += [RENAMED[name], *_value(equals, value, rest)]
+            ours += [RENAMED[name], *taken]
         elif name == SHARD_SIZE:
-            ours += [f"--shard-size={_size(each, faults)}" for each in _value(equals, value, rest)]
+            ours += [f"--shard-size={_size(each, faults)}" for each in taken]
         elif name == SEED:
-            ours += [f"--seed={each}" for each in _value(equals, value, rest)]
+            ours += [f"--seed={each}" for each in taken]
         elif name == OUT:
-            ours += _value(equals, value, rest)
+            ours += taken
         elif name in NEEDLESS_WITH_VALUE:
-            list(_value(equals, value, rest))
             notes[f"{name}: {NEEDLESS_WITH_VALUE[name]}"] = None
         elif name in REFUSED:
             faults.append(Fault(name, f"is not taken: {REFUSED[name]}"))
@@ -120,6 +124,8 @@ def _size(text: str, faults: list[Fault]) -> str:
     if found:
         return str(int(found[1]) * 10 ** _POWERS[found[2].lower()])
     if not re.fullmatch(r"[0-9.]+\s*[KMGT]i?B", text, re.IGNORECASE):
-        problem = f"is {text!r}; give bytes as 5B (5 billion), 500M or 50k, or --shard-size 5GB"
+        problem = (
+            f"is {text[:SHOWN]!r}; give bytes as 5B (5 billion), 500M or 50k, or --shard-size 5GB"
+        )
         faults.append(Fault(SHARD_SIZE, problem))
     return text

@@ -9,6 +9,7 @@ model[qwen]                   any other asset, with its partition in brackets or
 3f9c02, or all of a digest    a content, whatever it is called
 """
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -169,7 +170,7 @@ def _by_digest(store: "ArtifactStore", text: str) -> Named | None:
 def _unknown(store: "ArtifactStore", text: str) -> Named:
     known = _known(store)
     first = [label for kind, label in known if kind in (MODEL, names.CHAMPION)]
-    near = did_you_mean(text, [label for _, label in known])
+    near = _near(text, known)
     shown = ", ".join(first[:MOST_SHOWN]) + (" …" if len(first) > MOST_SHOWN else "")
     raise MissingArtifactError(
         f"'{text}' names nothing in artifact store {store.uri}.{near} Known are {shown or 'none'};"
@@ -177,6 +178,21 @@ def _unknown(store: "ArtifactStore", text: str) -> Named:
         f" the first {LEAST} characters of a digest or more; `ronghe refresh` makes what the"
         " catalog lists"
     )
+
+
+def _near(text: str, known: list[tuple[str, str]]) -> str:
+    """What may be meant: the nearest name, or all that the recipe has which was named.
+
+    Of two coefficients neither is nearer: `ties[density=0.5]` is no hint for `density=0.2`.
+    """
+    recipe = re.split(r"[/\[ ]", text, maxsplit=1)[0]
+    merged = [label for kind, label in known if kind == names.MERGED_CHECKPOINT]
+    made = [label for label in merged if label.partition("[")[0] == recipe]
+    hint = did_you_mean(text, [label for _, label in known])
+    if not made or (hint and not any(f"'{label}'" in hint for label in merged)):
+        return hint
+    more = " …" if len(made) > MOST_SHOWN else ""
+    return f" Recipe '{recipe}' made {', '.join(made[:MOST_SHOWN])}{more}."
 
 
 def _known(store: "ArtifactStore") -> list[tuple[str, str]]:

@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 from blake3 import blake3
 
 from eval_ops.faults import did_you_mean, quoted
-from eval_ops.suites.valuing.answers import LETTERS
+from eval_ops.suites.valuing.answers import LETTERS, number_fault
 
 Split = Literal["validation", "test"]
 Kind = Literal["choice", "generation"]
@@ -37,9 +37,10 @@ class ItemForm:
 
     `letters` says that choices are asked as letters; they may then be written with labels
     (`A. …`), as one text, or as a mapping of letters. `several` allows more than one right choice.
-    `splits` is whether each row names its split, and `where` which rows are taken. `follow_up`
-    names a column of two questions, `tests` one of code; `passage` is an expression whose first
-    group, found in the prompt, is what items of a group share.
+    `numbers` says that each right answer must name one number. `splits` is whether each row names
+    its split, and `where` which rows are taken. `follow_up` names a column of two questions,
+    `tests` one of code; `passage` is an expression whose first group, found in the prompt, is what
+    items of a group share.
     """
 
     kind: Kind = "choice"
@@ -48,6 +49,7 @@ class ItemForm:
     letters: bool = False
     several: bool = False
     needs_answers: bool = True
+    numbers: bool = False
     splits: bool = True
     where: Mapping[str, str | int] = field(default_factory=dict[str, "str | int"])
     follow_up: str = ""
@@ -177,6 +179,10 @@ def answers_of(form: ItemForm, row: Mapping[str, Any]) -> tuple[str, ...] | str:
         return f"{name} is {quoted(row[name])}; it must be a text, or a list of texts, none empty"
     if not good and form.needs_answers:
         return f"{name} is {quoted(row[name])}; it must hold a right answer at least"
+    for each in good if form.numbers else ():
+        if fault := number_fault(each):
+            allowed = "`metric: number` compares one: write it alone, or behind ####"
+            return f"{name} is {quoted(each)}, which {fault}; {allowed}"
     return tuple(good)
 
 

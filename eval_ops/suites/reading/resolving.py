@@ -195,6 +195,7 @@ def _form(entry: BenchmarkDefinition) -> ItemForm:
         letters=entry.asked == "letters" or entry.several,
         several=entry.several,
         needs_answers=entry.metric not in ("judge", "code"),
+        numbers=entry.metric == "number",
         splits="validation_share" not in entry.model_fields_set,
         where=dict(entry.where),
         follow_up=entry.turns or "",

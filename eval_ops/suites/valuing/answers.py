@@ -58,16 +58,38 @@ def number_in(text: str) -> Decimal | None:
 
     Commas within it are dropped, as are a full stop and a unit behind it.
     """
-    text = unicodedata.normalize("NFKC", text)
-    marked = text.rpartition(_MARKED)
-    found = _NUMBER.findall(marked[2]) if marked[1] else []
-    chosen = found[:1] or _NUMBER.findall(text)[-1:]
+    marked, found = _numbers(text)
+    chosen = found[:1] if marked else found[-1:]
     if not chosen:
         return None
     try:
         return Decimal(chosen[0].replace(",", ""))
     except InvalidOperation:
         return None
+
+
+def _numbers(text: str) -> tuple[bool, list[str]]:
+    """The numbers behind the last "####", where there are some, or else all; and which these are.
+
+    The minus sign of typesetting (U+2212) is a minus.
+    """
+    text = unicodedata.normalize("NFKC", text).replace("\u2212", "-")
+    _, mark, behind = text.rpartition(_MARKED)
+    found = _NUMBER.findall(behind) if mark else []
+    return bool(found), found or _NUMBER.findall(text)
+
+
+def number_fault(answer: str) -> str | None:
+    """Return why a right answer names no one number, or None where it does.
+
+    Of "3/4" or "3 to 4" the last would count alone, and of "none" nothing, whatever is answered.
+    """
+    marked, found = _numbers(answer)
+    if number_in(answer) is None:
+        return "holds no number in digits"
+    if len(found) > 1 and not marked:
+        return f"holds {len(found)} numbers"
+    return None
 
 
 def same_number(text: str, answers: Sequence[str]) -> float:

@@ -236,7 +236,7 @@ def _loose(folder: _Folder) -> WeightChoice:
     )
     loose = [file for file in loose if not is_consolidated(file)] or loose
     if len(loose) == 1:
-        return WeightChoice({loose[0]: None}, f"{loose[0]} is the only file of weights")
+        return _only(folder, loose[0])
     if loose:
         shards = [file for file in loose if shard_of(file)]
         how = (
@@ -251,7 +251,7 @@ def _loose(folder: _Folder) -> WeightChoice:
         return WeightChoice(faults=(fault,), two_sets=len(shards) < len(loose))
     pickles = [file for file in loose_pickles(folder.files) if file not in ADAPTER_FILES]
     if len(pickles) == 1:
-        return WeightChoice({pickles[0]: None}, f"{pickles[0]} is the only file of weights")
+        return _only(folder, pickles[0])
     if pickles and pickles != ranks_of(pickles):  # slices of one model are told elsewhere
         fault = (
             f"{folder.at} holds {len(pickles)} files of pickled weights and no index"
@@ -259,6 +259,19 @@ def _loose(folder: _Folder) -> WeightChoice:
         )
         return WeightChoice(faults=(fault,), two_sets=True)
     return WeightChoice()
+
+
+def _only(folder: _Folder, file: str) -> WeightChoice:
+    """The only file of weights, where its name does not say that it is a part of them."""
+    shard = shard_of(file)
+    if shard is None or shard[2] == 1:
+        return WeightChoice({file: None}, f"{file} is the only file of weights")
+    fault = (
+        f"{folder.at} holds {file} alone, by its name one of {shard[2]} shards, and no index;"
+        " download the model again, or, where the file holds the whole model, call it"
+        f" {SINGLE if file.endswith('.safetensors') else PICKLE}"
+    )
+    return WeightChoice(faults=(fault,))
 
 
 def _with_the_rest(folder: _Folder, choice: WeightChoice) -> WeightChoice:

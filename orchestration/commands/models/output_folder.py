@@ -10,7 +10,8 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 
 from merge_ops.errors import OutputError
@@ -32,6 +33,7 @@ _BESIDE = re.compile(
 
 
 LOST = "lost+found"
+_SHOWN = 3
 
 
 def check_output(out: Path, force: bool | None = None, inputs: Iterable[Path] = ()) -> None:
@@ -53,7 +55,7 @@ def check_output(out: Path, force: bool | None = None, inputs: Iterable[Path] = 
         raise OutputError(f"{out} is a file; name a folder")
     if not force:
         way = "name a new folder or empty this one"
-        replaceable = force is not None and _is_result(out)
+        replaceable = force is not None and _is_replaceable(out)
         hint = ", or give --force to replace an old result" if replaceable else ""
         raise OutputError(f"{out} exists and is not empty; {way}{hint}")
     _check_replaceable(out)
@@ -244,24 +246,40 @@ def _check_replaceable(out: Path) -> None:
         raise OutputError(f"{refused}: it is a link; name the folder that it leads to")
     if not out.is_dir():
         raise OutputError(f"{refused}: it is no folder; name a folder")
-    strangers = _strangers(out)
+    strangers = [str(each.relative_to(out)) for each in islice(_strangers(out), _SHOWN + 1)]
     if strangers:
-        shown = ", ".join(str(each.relative_to(out)) for each in strangers[:3])
-        more = f" and {len(strangers) - 3} more" if len(strangers) > 3 else ""
+        shown = ", ".join(strangers[:_SHOWN]) + " and more" * (len(strangers) > _SHOWN)
         way = "move what you keep, or name a new folder"
-        raise OutputError(f"{refused}: it also holds {shown}{more}, which no merge wrote; {way}")
+        raise OutputError(f"{refused}: it also holds {shown}, which no merge wrote; {way}")
     if not _is_result(out):
         raise OutputError(f"{refused}: it holds no weights; empty it, or name a new folder")
 
 
-def _strangers(folder: Path) -> list[Path]:
-    """What in a folder is no file of a model; links count, wherever they lead."""
-    return [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.is_symlink()
-        or not (path.is_dir() or _WEIGHTS.fullmatch(path.name) or _BESIDE.fullmatch(path.name))
-    ]
+def _is_replaceable(out: Path) -> bool:
+    """Whether `--force` would replace an old result here."""
+    with suppress(OutputError, OSError):
+        _check_replaceable(out)
+        return True
+    return False
+
+
+def _strangers(folder: Path) -> Iterator[Path]:
+    """Yield what in a folder is no file of a model; links count, wherever they lead.
+
+    The next one is looked for when it is asked for: a folder may be somebody's home, or the root.
+    """
+    for where, folders, files in os.walk(folder, onerror=_stop):
+        folders.sort()
+        for name in sorted([*folders, *files]):
+            path = Path(where, name)
+            of_model = name in folders or _WEIGHTS.fullmatch(name) or _BESIDE.fullmatch(name)
+            if not of_model or path.is_symlink():
+                yield path
+
+
+def _stop(error: OSError) -> None:
+    """Raise what a walk met: a folder that cannot be read may hold anything."""
+    raise error
 
 
 def _is_result(folder: Path) -> bool:

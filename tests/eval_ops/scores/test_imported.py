@@ -34,6 +34,7 @@ def test_scores_have_an_interval_from_n() -> None:
         ("model,benchmark,score,n\na,b\n", "row 1 has 2 fields; the header names 4"),
         ("model,benchmark,score,n\na,b,74.2,10\n", "must be from 0 to 1, not in percent"),
         ("model,benchmark,score,n\na,b,nan,10\n", "score is 'nan'; it must be from 0 to 1"),
+        ("model,benchmark,score,n\na,b,0_1,10\n", "score is '0_1'; it must be from 0 to 1"),
         ("model,benchmark,score,n\na,b,0.5,0\n", "n is '0'; it must be the number of items"),
         ("model,benchmark,score,n\na,b,0.5,1.5\n", "n is '1.5'; it must be the number"),
         ("model,benchmark,score,n\n,b,0.5,5\n", "row 1: model is empty"),

@@ -13,6 +13,7 @@ from eval_ops.suites.valuing.answers import (
     MixedTokenizer,
     exact_match,
     letters_in,
+    number_fault,
     number_in,
     pattern_match,
     rouge,
@@ -63,6 +64,8 @@ def test_letters_are_right_only_as_a_whole() -> None:
         ("#### 1,000\nThat is 3 more", "1000"),
         ("16-3", "3"),
         ("it is -3 degrees", "-3"),
+        ("it is \u22123 degrees", "-3"),
+        ("16\u22123", "3"),
         ("共有３５人", "35"),
         ("1e3", "1000"),
         ("none", None),
@@ -71,6 +74,22 @@ def test_letters_are_right_only_as_a_whole() -> None:
 )
 def test_number_of_a_text(text: str, number: str | None) -> None:
     assert number_in(text) == (None if number is None else Decimal(number))
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [
+        ("18", None),
+        ("$1,234.50.", None),
+        ("9 * 2 = 18\n#### 18", None),
+        ("three", "holds no number in digits"),
+        ("nan", "holds no number in digits"),
+        ("3/4", "holds 2 numbers"),
+        ("3 to 4 \n####", "holds 2 numbers"),
+    ],
+)
+def test_a_right_answer_names_one_number(answer: str, fault: str | None) -> None:
+    assert number_fault(answer) == fault
 
 
 def test_numbers_are_equal_as_numbers() -> None:

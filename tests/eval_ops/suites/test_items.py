@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from eval_ops.errors import ItemsError
+from eval_ops.suites.reading.item_forms import ItemForm
 from eval_ops.suites.reading.items import read_items
 from merge_ops.checkpoints.files.plain_files import StrangersFiles
 
@@ -72,6 +73,20 @@ def test_one_fault_is_one_sentence(tmp_path: Path, changes: dict, fault: str) ->
     with pytest.raises(ItemsError) as caught:
         read_items(path, StrangersFiles())
     assert caught.value.faults == (f"line 1: {fault}",)
+
+
+def test_right_answers_of_numbers_hold_one_number_each(tmp_path: Path) -> None:
+    rows = ({"id": f"i{n}", "split": "test", "prompt": f"{n}?"} for n in range(4))
+    given = (4, "so #### 1,000", "three", ["1", "3/4"])
+    written = [row | {"answers": answers} for row, answers in zip(rows, given, strict=True)]
+    path = write(tmp_path / "i.jsonl", *written)
+    with pytest.raises(ItemsError) as caught:
+        read_items(path, StrangersFiles(), form=ItemForm("generation", numbers=True))
+    way = "`metric: number` compares one: write it alone, or behind ####"
+    assert caught.value.faults == (
+        f"line 3: answers is 'three', which holds no number in digits; {way}",
+        f"line 4: answers is '3/4', which holds 2 numbers; {way}",
+    )
 
 
 def test_the_edges_of_what_an_item_may_be(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 
 from merge_ops.checkpoints.files.byte_sources import FolderSink, FolderSource
 from merge_ops.checkpoints.opening import open_checkpoint
+from merge_ops.errors import CompatibilityError
 from merge_ops.jobs.assembly import merge
 from merge_ops.plans import side_files as module
 from merge_ops.plans.planning import plan_merge
@@ -160,3 +161,22 @@ def test_folders_are_listed_whole(tmp_path):
     save_file({"w": torch.ones(1)}, folder / "model.safetensors")
     found = open_checkpoint("m", FolderSource(folder)).files
     assert set(found) == {"1_Pooling/config.json", "model.safetensors"}
+
+
+@pytest.mark.parametrize("file", ["tokenizer.json", "vocab.json", "added_tokens.json"])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda data: data[: len(data) // 2],
+        lambda data: b"\xef\xbb\xbf" + data,
+        lambda data: data.decode().encode("utf-16"),
+        lambda data: b"<html>gone</html>",
+        lambda data: b" " * 5000,
+        lambda data: b"",
+    ],
+)
+def test_a_vocabulary_that_no_loader_reads_is_not_copied(tmp_path, file, spoil):
+    whole = json.dumps(folders.tokenizer_json()).encode() + b"\n\n"
+    data = spoil(whole)
+    with pytest.raises(CompatibilityError, match=f"{file}: not one whole JSON object in UTF-8"):
+        planned(tmp_path, {file: data}, expert={file: data})  # equal bytes, which nobody parses

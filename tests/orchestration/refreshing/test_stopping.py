@@ -156,6 +156,20 @@ def test_faults_of_the_machine_are_one_line():
     assert machine_fault(BrokenPipeError(32, "Broken pipe")) is None
 
 
+def test_a_shell_whose_folder_was_removed_is_told_so(tmp_path, monkeypatch):
+    gone = FileNotFoundError(2, "No such file or directory")
+    assert machine_fault(gone) == "error: No such file or directory"
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    told = machine_fault(gone)
+    monkeypatch.chdir(tmp_path)
+    assert told == (
+        "error: the folder of this shell: No such file or directory; it was removed: `cd` into"
+        " another one"
+    )
+
+
 def test_a_home_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(OSError, match="Not a directory") as caught:

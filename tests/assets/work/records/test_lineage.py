@@ -88,6 +88,11 @@ def test_names_champions_and_digests_lead_to_the_same(made: Pedigree) -> None:
     assert (model.edges, model.nodes[model.root].kind) == ((), "model")
     with pytest.raises(MissingArtifactError, match="names nothing in artifact store"):
         lineage(made.store, "no-such-model")
+    for name in ("simple", "simple[density=0.2|e1+e2]", "simple/e1"):  # one made, none is nearer
+        with pytest.raises(
+            MissingArtifactError, match=r"Recipe 'simple' made simple\[.*\]\. Known"
+        ):
+            lineage(made.store, name)
 
 
 def test_impact_tells_everything_the_nearest_first(made: Pedigree) -> None:

@@ -70,6 +70,11 @@ def shards_without_index(folder: Path) -> None:
     (folder / INDEX).unlink()
 
 
+def one_shard_without_index(folder: Path) -> None:
+    shards_without_index(folder)
+    (folder / "model-00002-of-00002.safetensors").unlink()
+
+
 def unmerged(folder: Path) -> None:
     """A model saved with its adapter on it: weights under base_layer, and factors beside."""
     at = "base_model.model.model.layers.0.self_attn.q_proj"
@@ -106,6 +111,8 @@ def model_called_an_adapter(folder: Path) -> None:
         ),
         (half_of_the_shards, "incomplete", r"is not there; .* a download broke off here \(model-0"),
         (shards_without_index, "incomplete", "they are shards without their index"),
+        (one_shard_without_index, "incomplete", "by its name one of 2 shards, and no index"),
+        (only("pytorch_model-00003-of-00007.bin"), "incomplete", "one of 7 shards.*call it pyt"),
         (unmerged, "model", r"was not merged in: .*merge_and_unload\(\)"),
         (model_called_an_adapter, "model", "is called an adapter's, but its tensors are a model's"),
         (

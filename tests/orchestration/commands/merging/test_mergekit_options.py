@@ -72,6 +72,10 @@ def test_what_changes_nothing_says_so_once():
         ("--no-safe-serialization", "is not taken: pickles are not written"),
         ("--tensor-union", "is not taken: a tensor that one model lacks is a fault"),
         ("--out-shard-size five", r"--out-shard-size is 'five'; give bytes as 5B \(5 billion\)"),
+        (f"--out-shard-size {'9' * 5000}", r"--out-shard-size is '9{40}'; give bytes as 5B"),
+        ("r.yaml out --out-shard-size", "--out-shard-size is given without its value"),
+        ("r.yaml out --random-seed", "--random-seed is given without its value"),
+        ("--lora-merge-cache", "--lora-merge-cache is given without its value"),
         ("--out-shard-size 1.5B", r"--out-shard-size is '1.5B'; give bytes as 5B"),
     ],
 )

@@ -89,6 +89,19 @@ def test_a_folder_with_anything_else_stays(place, stranger):
     assert (out / stranger).read_text() == "old"
 
 
+def test_no_more_of_a_large_folder_is_looked_at_than_is_told(place, monkeypatch):
+    home = old_result(place / "home")
+    for number in range(20):
+        old_result(home / f"{number}", "letter.txt", "thesis.tex")
+    walked, walk = [], os.walk
+    monkeypatch.setattr(os, "walk", lambda *a, **b: (walked.append(i) or i for i in walk(*a, **b)))
+    for force, told in ((False, r"empty this one$"), (True, r"also holds 0/.* and more,")):
+        walked.clear()
+        with pytest.raises(OutputError, match=told):
+            check_output(home, force)
+        assert len(walked) < 5
+
+
 def test_what_comes_while_the_merge_runs_is_seen(place):
     out = old_result(place / "out")
     merge = staged(out, force=True)
@@ -130,6 +143,9 @@ def test_without_force_the_way_is_named(place):
         check_output(out, force=False)
     with pytest.raises(OutputError, match=r"name a new folder or empty this one$"):
         check_output(out)  # a command without --force
+    (out / "notes.md").write_text("mine")  # and --force would not replace it
+    with pytest.raises(OutputError, match=r"name a new folder or empty this one$"):
+        check_output(out, force=False)
     (place / "text").mkdir()
     (place / "text" / "a.txt").write_text("x")
     with pytest.raises(OutputError, match=r"name a new folder or empty this one$"):
