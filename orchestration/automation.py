@@ -98,12 +98,16 @@ def when_it_can(condition: dg.AutomationCondition) -> dg.AutomationCondition:
     return condition & missing & ~missing
 
 
-def observe_job() -> "UnresolvedAssetJobDefinition":
-    """Define one run that looks at every upstream model. (A condition would launch one a model.)"""
+def observe_job(executor: dg.ExecutorDefinition | None) -> "UnresolvedAssetJobDefinition":
+    """Define one run that looks at every upstream model. (A condition would launch one a model.)
+
+    `executor` is where its step runs; None for where all steps do.
+    """
     return dg.define_asset_job(
         OBSERVE_JOB,
         selection=dg.AssetSelection.assets(UPSTREAM),
         description="Look whether any upstream model changed; reads no weight that did not.",
+        executor_def=executor,
     )
 
 

@@ -41,7 +41,7 @@ from orchestration.automation import (
 from orchestration.catalogs import Catalog, Partitions, load_catalog
 from orchestration.catalogs.catalog_name import catalog_name
 from orchestration.daemon_sensor import RefreshSensor
-from orchestration.executors import step_executor
+from orchestration.executors import looking_executor, step_executor
 from orchestration.recipe_versions import digest_of, is_plain_average, recipe_version
 from orchestration.settings import Settings, load_settings
 from orchestration.site_asset import site_asset
@@ -76,7 +76,8 @@ def build_definitions(settings: Settings, tell: bool = False) -> dg.Definitions:
         partitions = Partitions(catalog, name)
         merges, steps = _merges(catalog, partitions), _steps(catalog, partitions)
         checked = [*((step.key, step.sets) for step in steps), *((m.key, m.grid) for m in merges)]
-        job, watched = observe_job(), training_run_definitions(partitions)
+        looking = looking_executor(settings)
+        job, watched = observe_job(looking), training_run_definitions(partitions, looking)
         return dg.Definitions(
             assets=list(_assets(partitions, merges, steps, name)),
             asset_checks=[build_checkpoint_check(*each) for each in checked],

@@ -32,3 +32,13 @@ def step_executor(settings: Settings) -> dg.ExecutorDefinition:
 
     variables = [f"{name}={value}" for name, value in settings.as_environment().items()]
     return ray_executor.configured({"ray": {"address": settings.ray, "env_vars": variables}})
+
+
+def looking_executor(settings: Settings) -> dg.ExecutorDefinition | None:
+    """Choose where a look at upstream models runs: in its run's own process; None with a cluster.
+
+    It is one small step every few minutes. A process of its own would import everything again,
+    several seconds of CPU time for what takes milliseconds. With Ray or pods it stays a job or a
+    pod, as None says: models may lie where those can see them.
+    """
+    return None if settings.ray is not None or settings.pods else dg.in_process_executor

@@ -94,7 +94,9 @@ def run_windows(partitions: Partitions) -> Iterator[RunWindow]:
                 yield RunWindow(made, document, names.window(merged), shape)
 
 
-def training_run_definitions(partitions: Partitions) -> Watched:
+def training_run_definitions(
+    partitions: Partitions, executor: dg.ExecutorDefinition | None
+) -> Watched:
     """Return the job that looks at every step, and the sensor that finds new ones."""
     if not partitions.catalog.runs:
         return Watched()
@@ -102,6 +104,7 @@ def training_run_definitions(partitions: Partitions) -> Watched:
         OBSERVE_RUNS_JOB,
         selection=dg.AssetSelection.assets(UPSTREAM_STEP),
         description="Look whether training runs have new steps, or any step changed.",
+        executor_def=executor,
     )
     return Watched([job], [observe_schedule(job, UPSTREAM_STEP)], [_sensor(partitions, job)])
 

@@ -27,6 +27,8 @@ from typing import IO, Any, cast
 from merge_ops.children import limited_child
 from merge_ops.children.model_view import HIDDEN
 
+PYTHON = str(Path(sys.prefix) / "bin" / "python")
+"""One name for the interpreter: Dagster calls it python3.11, and each name has its own template."""
 PROGRAM = Path(__file__).with_name("child_template.py")
 OWNER = "TESTS_OF_RONGHE"
 """The process whose end ends the templates, and their folder; every process of the tests has it."""
@@ -92,7 +94,7 @@ def forked_program(
     theirs = (child_in, child_out, printed.fileno(), given["lifeline"])
     asked = {"given": dict(given), "environment": dict(environment), "home": str(home)}
     process, status = _fork(
-        Template(sys.executable, IMPORTS, HIDDEN, _of_arithmetic(environment)), asked, theirs
+        Template(PYTHON, IMPORTS, HIDDEN, _of_arithmetic(environment)), asked, theirs
     )
     for each in (child_in, child_out):
         os.close(each)
@@ -148,21 +150,32 @@ def run_script(
     template: Template, command: Sequence[object], environment: Mapping[str, str], timeout: float
 ) -> subprocess.CompletedProcess[str]:
     """Run a script (its path and arguments) in a fork of a template; what it printed is stderr."""
-    asked = {"command": [str(each) for each in command], "environment": dict(environment)}
-    asked |= {"home": str(limited_child.ROOT)}
-    with tempfile.TemporaryFile() as printed, open(os.devnull, "rb") as nothing:
-        said = printed.fileno()
-        process, status = _fork(template, asked, (nothing.fileno(), said, said, nothing.fileno()))
-        ended = _tells(status, timeout)
-        if not ended:
-            os.kill(process, signal.SIGKILL)
-        told = os.read(status, 16)
-        os.close(status)
-        if not ended:
-            raise subprocess.TimeoutExpired(asked["command"], timeout)
+    with tempfile.TemporaryFile() as printed:
+        fork = begin_script(template, command, environment, printed)
+        try:
+            status = fork.wait(timeout)
+        finally:
+            fork.kill()
+            fork.communicate()
         printed.seek(0)
         text = printed.read().decode("utf-8", "replace")
-        return subprocess.CompletedProcess(asked["command"], int(told or -9), "", text)
+        return subprocess.CompletedProcess([str(each) for each in command], status, "", text)
+
+
+def begin_script(
+    template: Template,
+    command: Sequence[object],
+    environment: Mapping[str, str],
+    printed: IO[bytes],
+) -> Fork:
+    """Begin a script in a fork of a template; what it prints goes into that file."""
+    asked = {"command": [str(each) for each in command], "environment": dict(environment)}
+    asked |= {"home": str(limited_child.ROOT)}
+    with open(os.devnull, "rb") as nothing:
+        said = printed.fileno()
+        process, status = _fork(template, asked, (nothing.fileno(), said, said, nothing.fileno()))
+    unused = (os.open(os.devnull, each) for each in (os.O_WRONLY, os.O_RDONLY))
+    return Fork(process, *unused, status)
 
 
 def _fork(template: Template, asked: Mapping[str, Any], files: Sequence[int]) -> tuple[int, int]:
@@ -227,4 +240,4 @@ def started_children() -> Iterator[None]:
 
 if __name__ == "__main__":
     known = limited_child._environment(Path("/nonexistent"), cuda=False)
-    Template(sys.executable, IMPORTS, HIDDEN, _of_arithmetic(known)).socket()
+    Template(PYTHON, IMPORTS, HIDDEN, _of_arithmetic(known)).socket()

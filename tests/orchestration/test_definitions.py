@@ -4,13 +4,16 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
+from orchestration.automation import OBSERVE_JOB
 from orchestration.definitions import build_definitions
+from orchestration.executors import looking_executor
 from tests.merges.merging import ROOT
 from tests.orchestration.projects.tiny_project import (
     AVERAGE,
@@ -65,6 +68,16 @@ def test_the_shipped_catalog_loads_without_environment_models_or_heavy_imports(
 
 def test_definitions_are_valid_and_loadable(project: TinyProject) -> None:
     dg.Definitions.validate_loadable(build_definitions(project.settings()))
+
+
+def test_a_look_needs_no_process_of_its_own_beside_its_run(project: TinyProject) -> None:
+    settings = project.settings()
+    job = build_definitions(settings).resolve_job_def(OBSERVE_JOB)
+    assert job.executor_def is dg.in_process_executor
+    merges = build_definitions(settings).resolve_implicit_global_asset_job_def()
+    assert merges.executor_def.name == "multiprocess"
+    assert looking_executor(replace(settings, ray="http://127.0.0.1:8265")) is None
+    assert looking_executor(replace(settings, pods=True)) is None
 
 
 def test_each_recipe_is_a_group_of_its_own(project: TinyProject) -> None:

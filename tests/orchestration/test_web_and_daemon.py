@@ -45,9 +45,16 @@ def served(project: TinyProject, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     with wanted_browser(tmp_path_factory.mktemp("browser")) as opened:
         yield opened
+
+
+@pytest.fixture
+def page(tab: Page) -> Iterator[Page]:
+    """The browser's tab; a page left open would ask the web server for news ever on."""
+    yield tab
+    tab.open("about:blank")
 
 
 def is_png(path: Path) -> bool:

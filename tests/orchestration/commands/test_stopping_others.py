@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from resources.store.artifact_store import ArtifactStore
-from tests.merges.merging import ROOT, ronghe
+from tests.merges.merging import ronghe
 from tests.models import checkpoint_factory as factory
+from tests.orchestration.projects.forked_programs import begin_program
 from tests.servers.waiting import HANG_SECONDS
 
 STOPPED = """
@@ -41,20 +40,18 @@ def stopped(
     where: tuple[str, str, int], number: int, *command: object, env: Mapping[str, str]
 ) -> None:
     """Run a command until it calls a function for so many times and once more; stop it there."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", STOPPED, *map(str, (*where, *command))],
-        cwd=ROOT,
-        env={**os.environ, **env},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    said = process.stdout.readline()
-    assert said == "working\n", (said, process.communicate())
-    process.send_signal(number)
-    _, told = process.communicate(timeout=HANG_SECONDS)
-    assert process.returncode == 128 + number, told
+    said, says = os.pipe()
+    folder = Path(env["TMPDIR"]).parent
+    arguments = [str(each) for each in (*where, *command)]
+    with open(says, "wb") as printed:
+        process = begin_program(STOPPED, folder, *arguments, printed=printed, environment=env)
+    with open(said, encoding="utf-8") as heard:
+        first = heard.readline()
+        assert first == "working\n", first + heard.read()
+        os.kill(process.pid, number)
+        told = heard.read()
+    assert process.wait(HANG_SECONDS) == 128 + number, told
+    process.communicate()
     assert told.count("ronghe: stopped") == 1
     assert "Traceback" not in told
 

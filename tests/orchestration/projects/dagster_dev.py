@@ -103,7 +103,7 @@ class DagsterDev:
         done = [tick["timestamp"] for tick in ticks if tick["status"] in ("SUCCESS", "SKIPPED")]
         return float(done[0]) if done else 0.0
 
-    def wait(self, until: Callable[[], bool], what: str, pause: float = 0.5) -> None:
+    def wait(self, until: Callable[[], bool], what: str, pause: float = 1.0) -> None:
         """Wait until something holds, looking every `pause` seconds; fails with the log's end."""
 
         def said() -> str:

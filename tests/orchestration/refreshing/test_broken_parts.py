@@ -212,8 +212,13 @@ def test_a_picture_that_cannot_be_drawn_is_told_and_stops_nothing(
 
 
 def test_an_unknown_task_is_told_before_any_merge_and_stops_none(
-    tmp_path: Path, instance: dg.DagsterInstance
+    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from lm_eval.tasks import TaskManager
+
+    # To read all of lm-eval's takes many seconds; that those are known is tested in eval_ops.
+    few = TaskManager(include_defaults=False)
+    monkeypatch.setattr("eval_ops.suites.harness._manager_of_all", lambda: few)
     project = make_project(tmp_path, {"average": PAIRS}, experts=2)
     benchmarks = [{"name": "medicine", "task": "cmlu_traditional_chinese_medicine"}]
     text = yaml.safe_dump({"name": "tasks-of-others", "benchmarks": benchmarks})

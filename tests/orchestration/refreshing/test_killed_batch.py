@@ -1,9 +1,6 @@
 """SIGKILL amid the partitions of a run: what was finished stays, the next run does the rest."""
 
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import dagster as dg
@@ -12,8 +9,7 @@ import pytest
 from assets.work.merging import merging
 from orchestration.refreshing.refresh import open_instance, refresh
 from resources.store.artifact_store import ArtifactStore
-from tests.child_forks import forking_environment
-from tests.merges.merging import ROOT
+from tests.orchestration.projects.forked_programs import run_program
 from tests.orchestration.projects.tiny_project import AVERAGE, make_project
 
 FINISHED = 2
@@ -37,10 +33,7 @@ MERGED = "average/merged_checkpoint"
 def test_a_kill_in_the_middle_of_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     unscored = {key: value for key, value in AVERAGE.items() if key != "suite"}
     project = make_project(tmp_path, {"average": unscored})
-    environment = {**os.environ, **forking_environment(), **project.environment}
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED], cwd=ROOT, env=environment, capture_output=True, check=False
-    )
+    killed = run_program(KILLED, tmp_path, environment=project.environment)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     store = ArtifactStore.open(project.store, catalog=project.settings().catalog_name)
     made = set(store.digests("checkpoint"))

@@ -3,8 +3,6 @@
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 
 import dagster as dg
@@ -14,7 +12,7 @@ from orchestration.commands.machine_faults import machine_fault
 from orchestration.refreshing.lock import UNFINISHED, RefreshRunningError, only_refresh, run_tags
 from orchestration.refreshing.refresh import open_instance
 from orchestration.settings import load_settings
-from tests.merges.merging import ROOT
+from tests.orchestration.projects.forked_programs import run_program
 
 STEPS = """
 import os, signal, sys
@@ -82,8 +80,7 @@ except interruption.StopRequested as stopped:
 )
 def test_no_step_is_tried_again_and_no_run_stands(where, number, tmp_path):
     home = tmp_path / "dagster"
-    command = [sys.executable, "-c", STEPS, where, str(int(number)), str(home)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = run_program(STEPS, tmp_path, where, str(int(number)), str(home))
     assert done.returncode == 128 + number, done.stderr
     assert done.stderr.count("ronghe: stopped") == 1
     assert "Traceback" not in done.stderr

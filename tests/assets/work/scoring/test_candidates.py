@@ -29,6 +29,7 @@ from merge_ops.stream import StreamSettings
 from merge_ops.working_folders import sweep
 from resources.errors import MissingArtifactError, VirtualArtifactError
 from resources.store import Artifact, ArtifactStore
+from tests.child_forks import forking_environment
 from tests.merges.merging import ROOT
 from tests.merges.store_merges import pull_family
 from tests.models import checkpoint_factory as factory
@@ -339,7 +340,7 @@ def test_a_kill_leaves_no_memory_and_a_consistent_store(
     killed = subprocess.run(
         [sys.executable, "-c", KILLED, store.uri, suite_file],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)},
+        env={**os.environ, **forking_environment(), "TMPDIR": str(temporary)},
         capture_output=True,
         text=True,
         check=False,
