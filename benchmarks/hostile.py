@@ -1,6 +1,7 @@
 """Thousands of attacks on plan, inspect, merge, verify and refresh, each judged from outside.
 
     python -m benchmarks.hostile [--cases 5000] [--seed 0] [--workers 2] [--limit 60]
+    python -m benchmarks.hostile --first 1500 --cases 3500 # the rest of what was begun
     python -m benchmarks.hostile --seed 0 --only 1234      # one case again, with what it printed
 
 Names, links, special files, sizes, nesting, numbers, damaged refs and blocks, signals at random
@@ -9,6 +10,10 @@ command ends in a traceback or a status that is not ours, runs longer than `--li
 10 s), takes over 1 GiB beyond what its process began with, prints control characters, hands on a
 byte of a file outside the project or of a token in the environment, or says that it merged and the
 values differ.
+
+A command is a fork of a process that has imported what is heavy, and so are the limited children
+that it starts (tests/child_forks.py); `--started` starts these anew, as users' commands do, for
+4 to 5 seconds of CPU time each.
 """
 
 import argparse
@@ -23,6 +28,7 @@ from pathlib import Path
 from queue import Empty
 from typing import Any
 
+OWNER = "TESTS_OF_RONGHE"  # of tests.child_forks, which a process imports that may have threads
 Limits = tuple[float, float]
 
 
@@ -36,17 +42,23 @@ def main(
     """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", type=int, default=5000)
+    parser.add_argument("--first", type=int, default=0, help="the number of the first case")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--limit", type=float, default=60.0)
     parser.add_argument("--stop", type=float, default=10.0, help="seconds after a signal")
     parser.add_argument("--only", type=int)
     parser.add_argument("--verb", help="only this command")
+    parser.add_argument("--started", action="store_true", help="no forked children")
     given = parser.parse_args(arguments)
     limits = (given.limit, given.stop)
     context = context or multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="hostile-") as folder:
         template = Path(folder) / "template"
+        if given.started:
+            os.environ.pop(OWNER, None)
+        else:
+            os.environ.setdefault(OWNER, f"{os.getpid()}:{folder}")
         made = context.Process(target=_make, args=(template,))
         made.start()
         made.join()
@@ -59,7 +71,7 @@ def main(
                 target=_work,
                 args=(
                     given.seed,
-                    range(w, given.cases, given.workers),
+                    range(given.first + w, given.first + given.cases, given.workers),
                     Path(folder) / f"w{w}",
                     template,
                     limits,
@@ -99,6 +111,10 @@ def _prepare() -> None:
         import_module(f"orchestration.{name}")
 
     torch.set_num_threads(1)
+    if OWNER in os.environ:
+        from tests.child_forks import fork_children
+
+        fork_children()
 
 
 def _work(

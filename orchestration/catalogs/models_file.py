@@ -7,6 +7,7 @@ merged as a smaller one.
 
 import dataclasses
 import difflib
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -50,11 +51,14 @@ class ModelDefinition(BaseModel):
 def declared_name(folder: Path) -> str | None:
     """Read what a catalog's models.yaml calls the catalog; None where it says nothing or is absent.
 
-    Raises CatalogError where the file cannot be read or the name is not allowed: another name
-    would lead to other refs.
+    Raises CatalogError where the folder is none, the file cannot be read or the name is not
+    allowed: another name would lead to other refs.
     """
     path, faults = folder / "models.yaml", list[Fault]()
-    document = _document(path, faults) if path.exists() else {}
+    if os.path.lexists(folder) and not folder.is_dir():
+        problem = "is no folder, or a link to none; it names the folder that models.yaml is in"
+        raise CatalogError(f"catalog {folder}", [Fault("RONGHE_CATALOG", problem)])
+    document = _document(path, faults) if os.path.lexists(path) else {}
     if faults:
         raise CatalogError(f"catalog {folder}", faults)
     name = document.get("name")

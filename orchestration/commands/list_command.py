@@ -66,9 +66,23 @@ def _print_names(
     by_digest = {each.digest: each for each in chosen}
     total = sum(each.nbytes or 0 for each in by_digest.values() if not each.virtual)
     say(console, f"{len(chosen)} of {len(listed)} names in {store.uri}, {size_text(total)} written")
+    if not listed and (hint := _of_others(store)):
+        say(console, hint)
     reasons = {str(mark) for each in chosen for mark in each.withdrawn}
     for reason in sorted(reasons):
         say(console, marked("withdrawn:", "red", reason))
+
+
+def _of_others(store: "ArtifactStore") -> str | None:
+    """Whose names a store holds that has none of this catalog: it may be one of these."""
+    others = [each for each in store.upkeep.catalogs() if each != store.namespace.name]
+    if not others:
+        return None
+    return (
+        f"Those of catalog '{store.namespace.name}' are asked for; the store holds names of"
+        f" {', '.join(others)}. RONGHE_CATALOG is the catalog's folder, RONGHE_CATALOG_NAME its"
+        " name where the folder is not here"
+    )
 
 
 def run_show(name: str, as_json: bool = False) -> None:

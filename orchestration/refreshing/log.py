@@ -50,15 +50,20 @@ class RunLog:
         self._file.setFormatter(logging.Formatter(FORMAT))
 
     @property
+    def logger(self) -> logging.Logger:
+        """A logger that writes into the file, and keeps what assets told."""
+        log = logging.Logger("ronghe.refresh", logging.DEBUG)
+        log.addHandler(self._file)
+        log.addHandler(self.errors)
+        return log
+
+    @property
     def loggers(self) -> dict[str, dg.LoggerDefinition]:
         """What to give a job instead of Dagster's console logger."""
 
         @dg.logger
         def to_file(_: dg.InitLoggerContext) -> logging.Logger:
-            log = logging.Logger("ronghe.refresh", logging.DEBUG)
-            log.addHandler(self._file)
-            log.addHandler(self.errors)
-            return log
+            return self.logger
 
         return {"console": to_file}
 

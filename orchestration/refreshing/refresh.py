@@ -23,6 +23,7 @@ from orchestration.refreshing.conditions import ask
 from orchestration.refreshing.failed_steps import failures_of, found_by_checks, is_fault
 from orchestration.refreshing.lock import only_refresh, run_tags
 from orchestration.refreshing.log import RunLog
+from orchestration.refreshing.looks import look_upstream
 from orchestration.refreshing.progress import RefreshProgress
 from orchestration.refreshing.report import AssetCount, RefreshReport
 from orchestration.refreshing.requests import Pending
@@ -221,16 +222,10 @@ class _Refresh:
 
     def _look(self, job_name: str, key: dg.AssetKey) -> None:
         forget_old_looks(self._instance, job_name, key)
-        asset = key.to_user_string()
-        job = self._definitions.resolve_job_def(job_name).with_logger_defs(self._log.loggers)
-        result = job.execute_in_process(
-            WITH_OUR_LOGGER, instance=self._instance, tags=self._tags, raise_on_error=False
-        )
+        taken: Any = (self._definitions.resources or {})["settings"]
+        failed = look_upstream(self._instance, self._definitions, key, taken, self._log)
         interruption.check()
-        self._report.runs += 1
-        self._report.failures += self._log.errors.take()
-        if not result.success:
-            self._report.failures += failures_of(result, asset)
+        self._report.failures += [*self._log.errors.take(), *failed]
 
     def _execute(self, plan: RunPlan) -> dict[dg.AssetKey, set[str | None]]:
         """Run a plan; returns what has to be tried again another time."""

@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,7 +71,7 @@ def compare(
     instance: dg.DagsterInstance, graph: "AssetGraph", store: ArtifactStore, home: Path
 ) -> StoreState:
     """Compare what Dagster believes made with what the store has of this catalog."""
-    state = StoreState()
+    state, others = StoreState(), 0
     pointed, damaged = _pointed(store, home)
     state.damaged = list(damaged.values())
     there = {
@@ -91,20 +91,39 @@ def compare(
             absent = made - refs.keys()  # or damaged, which is told and not made again
             lacking |= {each for each in absent if store.upkeep.key_of(asset, each) not in damaged}
         if asset == "model":
-            lacking |= {each for each in made & whole if _is_other(instance, key, each, refs)}
+            other = {each for each in made & whole if _is_other(instance, key, each, refs)}
+            lacking |= other
+            others = len(other & live)
         state.made[key] = len((made & live) - lacking)
         if lacking & live:
             state.lacking[key] = lacking & live
         if unknown := (whole & live) - made:
             state.unknown[key] = unknown
-    lost = sum(map(len, state.lacking.values()))
-    if lost:
-        where = _which_store(instance, store)
-        state.notes.append(
-            f"{where}: {lost} partitions that Dagster's instance believes made are not there, or"
-            " are others; `ronghe refresh` makes them again"
-        )
+    state.notes += _told(instance, store, sum(map(len, state.lacking.values())), others)
     return state
+
+
+def _told(
+    instance: dg.DagsterInstance, store: ArtifactStore, lacking: int, others: int
+) -> Iterator[str]:
+    """Say how many partitions the store lacks, and of how many of these it has another model."""
+    where, again = _other_store(instance, store), "`ronghe refresh` makes them again"
+    made = "that Dagster's instance believes made"
+    if lacking and where:
+        yield f"{where}: {lacking} partitions {made} are not there, or are others; {again}"
+        return
+    where = f"artifact store {store.uri}"
+    if others:
+        yield (
+            f"{where} has other models than Dagster's instance knows ({others} partitions): a run"
+            " that was killed, or another instance, wrote them and did not tell this one;"
+            " `ronghe refresh` does"
+        )
+    if lacking > others:
+        yield (
+            f"{where} has lost something: {lacking - others} partitions {made} are not there;"
+            f" {again}"
+        )
 
 
 def remember(instance: dg.DagsterInstance, store: ArtifactStore) -> None:
@@ -124,7 +143,8 @@ def remembered(instance: dg.DagsterInstance) -> Mapping[str, Any]:
     return {}
 
 
-def _which_store(instance: dg.DagsterInstance, store: ArtifactStore) -> str:
+def _other_store(instance: dg.DagsterInstance, store: ArtifactStore) -> str | None:
+    """Say that it is not the store, or the catalog in it, that the instance filled."""
     before, now = remembered(instance), store.upkeep.identity
     named = store.namespace.name
     if before and before.get("id") != now:
@@ -136,7 +156,7 @@ def _which_store(instance: dg.DagsterInstance, store: ArtifactStore) -> str:
             f" called '{named}' now (`ronghe adopt-refs --from {before.get('catalog')}` moves its"
             " names)"
         )
-    return f"artifact store {store.uri} has lost something"
+    return None
 
 
 def _pointed(store: ArtifactStore, home: Path) -> tuple[Pointed, dict[str, str]]:

@@ -21,7 +21,7 @@ from blake3 import blake3
 from resources.errors import UnsafeStoreError
 from resources.locks import take_lock
 from resources.places.local_faults import root_fault, translated
-from resources.places.local_listing import folders_below, stat_of
+from resources.places.local_listing import DOCUMENT, folders_below, stat_of
 from resources.places.place import LARGEST, TEMPORARY, Entry
 
 LOCK_PATIENCE = 30.0  # seconds; a name is changed in milliseconds; see docs/timeouts.md
@@ -46,7 +46,9 @@ class LocalPlace:
                 small = os.fstat(file.fileno()).st_size <= LARGEST
                 data = file.readall() if small else file.read(LARGEST) or b""
         except FileNotFoundError:
-            return None
+            if not os.path.islink(f"{self._prefix}{key}"):
+                return None
+            data = b""  # a link that leads nowhere
         return data, blake3(data).hexdigest()
 
     def put(self, key: str, data: bytes) -> None:
@@ -109,7 +111,7 @@ class LocalPlace:
         parents: set[Path] = set()
         with translated(self.root, "deleting"):
             for key in keys:
-                (self.root / key).unlink(missing_ok=True)
+                _remove(self.root / key)
                 parents.add((self.root / key).parent)
         for parent in parents:
             _remove_empty(self.root, parent)
@@ -176,6 +178,8 @@ class LocalPlace:
             found = stat_of(f"{folder}/{name}")
             if found is not None and stat.S_ISREG(found.st_mode):
                 entries.append(Entry(f"{before}{name}", found.st_size, found.st_mtime))
+            elif name.endswith(DOCUMENT) and os.path.lexists(f"{folder}/{name}"):
+                entries.append(Entry(f"{before}{name}", 0, 0.0))  # no file: damage of that one
         return entries
 
     def _temporary(self, data: bytes, durable: bool) -> Path:
@@ -294,6 +298,16 @@ def _limit_raised() -> bool:
         return False
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return True
+
+
+def _remove(path: Path) -> None:
+    """Remove a file; an empty folder with the name of a document too."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        if not path.name.endswith(DOCUMENT) or path.is_symlink() or not path.is_dir():
+            raise
+        path.rmdir()
 
 
 def _remove_empty(root: Path, folder: Path) -> None:

@@ -10,9 +10,15 @@ from collections.abc import Iterator
 
 from resources.errors import StoreFailureError
 
+DOCUMENT = ".json"
+"""How documents of a store are called, and no folder: where another thing has such a name, it is
+listed as an empty document, so that whoever lists documents reads it and tells its damage."""
+
 
 def folders_below(top: str) -> Iterator[tuple[str, list[str]]]:
     """Yield each folder from `top` on with the names of what is no folder in it; each folder once.
+
+    A folder that is called as a document is counts as one of these.
 
     Folders that are not there, or vanish meanwhile, are left out. Raises OSError where one cannot
     be listed, StoreFailureError where it is a dead link.
@@ -24,7 +30,9 @@ def folders_below(top: str) -> Iterator[tuple[str, list[str]]]:
             below.clear()
             continue
         seen.add((found.st_dev, found.st_ino))
-        yield folder, names
+        documents = [each for each in below if each.endswith(DOCUMENT)]
+        below[:] = [each for each in below if not each.endswith(DOCUMENT)]
+        yield folder, [*names, *documents]
 
 
 def stat_of(path: str) -> os.stat_result | None:

@@ -13,10 +13,11 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -87,12 +88,12 @@ def _watched(case: Case, limits: tuple[float, float]) -> Ended:
     if child == 0:
         _become_command(case, output)
     began, peak, stopped, hung = time.monotonic(), 0, None, False
-    ready = case.root / "ready"
-    floor = _anonymous(os.getpid(), alone=True)
+    ready, children = case.root / "ready", case.root / "children"
+    floor = _anonymous([os.getpid()], None)
     while os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
-        time.sleep(0.005)
+        time.sleep(min(0.05, max(0.005, (time.monotonic() - began) / 20)))  # a look costs 0.2 ms
         now = time.monotonic()
-        peak = max(peak, _anonymous(child) - floor)
+        peak = max(peak, _anonymous([child], _noted(children)) - floor)
         if case.stop and stopped is None and ready.exists() and now - began > case.stop[1]:
             os.kill(child, case.stop[0])
             stopped = now
@@ -108,18 +109,50 @@ def _watched(case: Case, limits: tuple[float, float]) -> Ended:
     return Ended(code, time.monotonic() - began, peak, text, hung)
 
 
-def _anonymous(process: int, alone: bool = False) -> int:
-    """Anonymous bytes of a process and its children: what they hold beside shared files."""
-    whole, family = 0, [process]
+def _note_children(path: Path) -> None:
+    """Write down the limited children of this process: forked ones are children of another."""
+    from merge_ops.children import limited_child
+
+    start = limited_child.start_program
+
+    def noted(*given: Any) -> Any:
+        child = start(*given)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(f"{child.pid}\n")
+        return child
+
+    limited_child.start_program = noted
+
+
+def _noted(children: Path) -> list[int]:
+    try:
+        return [int(line) for line in children.read_text("utf-8").splitlines()]
+    except (FileNotFoundError, ValueError):  # none yet, or a line is being written
+        return []
+
+
+def _anonymous(family: list[int], noted: Sequence[int] | None) -> int:
+    """Anonymous bytes of processes and their children: what they hold beside shared files.
+
+    Of the `noted` children it is what is theirs alone: forks of one template share what that has
+    imported. Where `noted` is None, children do not count.
+    """
+    whole = sum(_of_lines(f"/proc/{each}/smaps_rollup", "Pss_Anon") for each in noted or ())
     for each in family:
+        whole += _of_lines(f"/proc/{each}/status", "RssAnon")
         with suppress(OSError):
-            text = Path(f"/proc/{each}/status").read_text()
-            whole += sum(
-                int(line.split()[1]) for line in text.splitlines() if line.startswith("RssAnon")
-            )
-            for thread in () if alone else Path(f"/proc/{each}/task").iterdir():
-                family += map(int, (thread / "children").read_text().split())
+            for thread in () if noted is None else Path(f"/proc/{each}/task").iterdir():
+                found = map(int, (thread / "children").read_text().split())
+                family += [one for one in found if one not in (*family, *(noted or ()))]
     return whole * 1024
+
+
+def _of_lines(path: str, name: str) -> int:
+    """The number of a line of /proc; 0 where the process is gone."""
+    with suppress(OSError):
+        lines = Path(path).read_text().splitlines()
+        return sum(int(line.split()[1]) for line in lines if line.startswith(name))
+    return 0
 
 
 def _become_command(case: Case, output: Path) -> None:
@@ -140,6 +173,7 @@ def _become_command(case: Case, output: Path) -> None:
         if case.disk is not None and not _small_disk(case.root / "results", case.disk):
             os._exit(2)
         sys.argv = ["ronghe", *case.command()]
+        _note_children(case.root / "children")
         (case.root / "ready").touch()
         try:
             main()

@@ -268,6 +268,16 @@ def test_doctor_compares_the_instance_with_the_store(project: TinyProject, rongh
         refresh(instance, project.settings())
     status, told = ronghe("doctor")
     assert (status, "Dagster and the store agree on 8 partitions" in told) == (0, True), told
+    store = project.opened_store()
+    named, other = store.ref("model", "e2"), store.ref("model", "base")
+    assert named is not None
+    assert other is not None
+    store.point("model", "e2", other.kind, other.digest)  # as a run does that is killed after it
+    status, told = ronghe("doctor")
+    assert status == 1
+    assert "has other models than Dagster's instance knows (1 partitions): a run" in told
+    assert "has lost something" not in told
+    store.point("model", "e2", named.kind, named.digest)
     ref_file(project, "model", "e2").unlink()
     status, told = ronghe("doctor")
     assert status == 1

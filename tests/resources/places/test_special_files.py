@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from resources.errors import DamagedArtifactError
+from resources.store.artifact import Artifact
 from resources.store.artifact_store import ArtifactStore
 
-SPOILS = ("pipe", "folder", "socket", "device")
+SPOILS = ("pipe", "folder", "socket", "device", "dead link")
 
 
 def replace(path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,10 +21,18 @@ def replace(path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
         path.mkdir()
     elif kind == "device":
         path.symlink_to("/dev/zero")
+    elif kind == "dead link":
+        path.symlink_to("/nowhere/at/all")
     else:
         monkeypatch.chdir(path.parent)  # the address of a socket is short
         with socket.socket(socket.AF_UNIX) as made:
             made.bind(path.name)
+
+
+def published(store: ArtifactStore) -> Artifact:
+    with store.attempt("model") as attempt:
+        attempt.write_bytes("weights", b"x" * 1000)
+        return attempt.publish()
 
 
 @pytest.mark.parametrize("kind", SPOILS)
@@ -32,9 +41,7 @@ def test_it_is_damage_of_one_key(
     tmp_path: Path, kind: str, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = ArtifactStore.open((tmp_path / "store").as_uri(), cache=tmp_path / "cache")
-    with store.attempt("model") as attempt:
-        attempt.write_bytes("weights", b"x" * 1000)
-        artifact = attempt.publish()
+    artifact = published(store)
     store.point("model", "a", "model", artifact.digest)
     pattern = {"ref": "refs/**/a.json", "weights": "attempts/*/weights"}.get(what, f"**/{what}")
     (path,) = (tmp_path / "store").glob(pattern)
@@ -44,3 +51,13 @@ def test_it_is_damage_of_one_key(
         return
     with pytest.raises(DamagedArtifactError):
         store.ref("model", "a") if what == "ref" else store.get("model", artifact.digest)
+
+    # whoever lists finds it, and it can be set aside
+    key = path.relative_to(tmp_path / "store").as_posix()
+    if what == "ref":
+        assert store.ref_table("model").damaged.keys() == {"a"}
+    else:
+        assert store.upkeep.manifests() == [("model", artifact.digest)]
+    assert len(store.upkeep.set_aside([key])) == 1
+    assert not os.path.lexists(path)
+    store.point("model", "a", "model", published(store).digest)

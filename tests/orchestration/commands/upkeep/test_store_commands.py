@@ -123,6 +123,12 @@ def test_ls_tells_which_names_it_cannot_list(program: Program) -> None:
     for name in ("base", "e1"):
         store.point("model", name, "model", model.digest)
     damaged = store.upkeep.key_of("model", "e1")
+    place = store.place.folder(damaged)
+    if place is not None:
+        place.unlink()
+        place.mkdir()  # what is no file is damage of that one key
+        assert f"not listed: {store.uri}/{damaged}: the ref is no JSON" in program("ls")[2]
+        place.rmdir()
     store.place.put(damaged, b"{")
     status, out, err = program("ls")
     assert status == 1
@@ -131,6 +137,34 @@ def test_ls_tells_which_names_it_cannot_list(program: Program) -> None:
     status, out, err = program("ls", "--json")
     assert [each["name"] for each in json.loads(out)] == ["base"]
     assert (status, damaged in err) == (1, True)
+
+
+def test_ls_tells_of_whom_it_lists_nothing(
+    program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = program.publish("model", b"model")
+    program.store.point("model", "base", "model", model.digest)
+    monkeypatch.setenv("RONGHE_CATALOG_NAME", "another")
+    status, out, _ = program("ls")
+    assert status == 0
+    assert "0 of 0 names in" in out
+    assert "catalog 'another' are asked for; the store holds names of" in out
+
+    monkeypatch.delenv("RONGHE_CATALOG_NAME")
+    for number, catalog in enumerate(("a file", "a dead link", "a folder of a dead link")):
+        place = tmp_path / f"catalog{number}"
+        if catalog == "a file":
+            place.touch()
+        elif catalog == "a dead link":
+            place.symlink_to(tmp_path / "nowhere")
+        else:
+            place.mkdir()
+            (place / "models.yaml").symlink_to(tmp_path / "nowhere")
+        monkeypatch.setenv("RONGHE_CATALOG", str(place))
+        status, out, err = program("ls")
+        assert status == 2, catalog
+        assert "RONGHE_CATALOG" in err, catalog
+        assert "names in" not in out
 
 
 def test_refs_tell_the_history(program: Program) -> None:
