@@ -278,10 +278,10 @@ def swap_tokens(folder: Path) -> None:
     write_json(path, content)
 
 
-def put_value(folder: Path, value: float = float("nan")) -> None:
+def put_value(folder: Path, value: float = float("nan"), layer: int = 1) -> None:
     """NaN (or another value) in one element of one tensor."""
     tensors = read_tensors(folder)
-    tensors["model.layers.1.mlp.down_proj.weight"][3, 5] = value
+    tensors[f"model.layers.{layer}.mlp.down_proj.weight"][3, 5] = value
     rewrite_weights(folder, tensors)
 
 

@@ -1,6 +1,7 @@
 """What holds of every registered method, on both arithmetics: one table, one set of promises."""
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 import blake3
@@ -283,7 +284,8 @@ def test_a_sweep_reads_every_byte_of_an_elementwise_merge_once(family, tmp_path)
 
 @pytest.mark.parametrize("name", ["linear", "ties", "dare_ties"])
 def test_nan_in_an_expert_stops_the_merge_and_names_it(name, family, tmp_path):
-    spoiled = factory.spoiled(family.experts[0], tmp_path / "bad", factory.put_value)
+    put_value = partial(factory.put_value, layer=0)
+    spoiled = factory.spoiled(family.experts[0], tmp_path / "bad", put_value)
     recipe = recipe_for(name, family)
     opened = {n: open_checkpoint(n, FolderSource(Path(n))) for n in recipe.referenced_models}
     opened[str(family.experts[0])] = open_checkpoint("the bad one", FolderSource(spoiled))
