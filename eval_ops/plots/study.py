@@ -28,7 +28,7 @@ def study_figure(title: str, study: Study) -> Any:
         _draw_front(first, study, tried)
     else:
         _draw_order(first, study, tried)
-    first.set_title(label_text(title, 40), fontsize=10, loc="left")
+    first.set_title(label_text(title, max(40, 24 * panels)), fontsize=10, loc="left")
     best = study.winner
     for panel, name in zip(others, dimensions, strict=True):
         _draw_dimension(panel, name, tried, best)

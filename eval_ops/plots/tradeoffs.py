@@ -89,7 +89,8 @@ def front_figure(
     figure, axes = new_figure(6.6, 4.6)
     axes.scatter(*shown[~on_front].T, color=GREY, s=18, label="others", alpha=0.7)
     order = np.flatnonzero(on_front)[np.argsort(shown[on_front][:, 0], kind="stable")]
-    axes.plot(*shown[order].T, color=RED, linewidth=1, alpha=0.6)
+    reached = "post" if smaller_is_better else "pre"  # what the front reaches between its points
+    axes.step(*shown[order].T, where=reached, color=RED, linewidth=1, alpha=0.6)
     axes.scatter(*shown[order].T, color=BLUE, s=34, label="nothing is better in both", zorder=3)
     for number, place in enumerate(order[:MOST_NAMED], start=1):
         offset = (5, 5)
@@ -103,6 +104,6 @@ def front_figure(
     axes.set_title(label_text(title, 70), fontsize=10, loc="left")
     axes.grid(color="#dddddd", linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.legend(loc="best", fontsize=8, frameon=False)
+    figure.legend(loc="outside upper right", ncols=2, fontsize=8, frameon=False)
     figure.supxlabel("\n".join(told), fontsize=7, x=0.02, ha="left")
     return figure

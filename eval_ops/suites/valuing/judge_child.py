@@ -8,10 +8,9 @@ one: of the ten grades it gives the one whose text, put behind its own words, is
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 
 import copy
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from eval_ops.running import LiveModel, Loaded
 from eval_ops.running.foreign_work import limit_tokenizers, limited
@@ -57,13 +56,24 @@ def says(
             tokens,
             attention_mask=torch.ones_like(tokens),
             max_new_tokens=max_new_tokens,
+            return_dict_in_generate=True,
             **{**settings, **sampling},
         )
-    text = str(encoder.decode(written[0, tokens.shape[1] :], skip_special_tokens=True))
+    seen: Any = written.sequences
+    text = str(encoder.decode(seen[0, tokens.shape[1] :], skip_special_tokens=True))
     if grade_in(text) is not None:
         return text
+    if int(seen[0, -1]) in _ends(model, encoder):
+        seen = seen[:, :-1]
+    known = getattr(written, "past_key_values", None)
     endings = [f"{grade}{END}" for grade in range(1, HIGHEST + 1)]
-    return text + LEAD + _likeliest(model, encoder, prompt + text + LEAD, endings)
+    return text + LEAD + _likeliest(model, encoder, Read(seen, known), LEAD, endings)
+
+
+def _ends(model: Any, encoder: Any) -> set[int]:
+    """The tokens that end what a model writes."""
+    given: Any = model.generation_config.eos_token_id
+    return {encoder.eos_token_id, *(given if isinstance(given, list) else [given])}
 
 
 def _prompt(encoder: Any, messages: Sequence[Mapping[str, str]]) -> str:
@@ -73,31 +83,39 @@ def _prompt(encoder: Any, messages: Sequence[Mapping[str, str]]) -> str:
     return "\n\n".join(message["content"] for message in plain) + "\n\n"
 
 
-def _likeliest(model: Any, encoder: Any, text: str, endings: Sequence[str]) -> str:
-    """The ending with the largest log-likelihood after a text, which the model reads once.
+class Read(NamedTuple):
+    """What a model has read and written: tokens [1, n], and the keys and values of the first ones.
 
-    The endings' tokens are read on their own, each behind a copy of what the model keeps of the
-    text: keys and values, or a state. A model that keeps nothing reads the text with each ending.
+    `known` is None for a model that keeps none, or another state.
+    """
+
+    tokens: Any
+    known: Any
+
+
+def _likeliest(model: Any, encoder: Any, so_far: Read, lead: str, endings: Sequence[str]) -> str:
+    """The ending with the largest log-likelihood after `lead`, which follows what was read so far.
+
+    The tokens of `lead` and of each ending are read on their own, endings behind a copy of what the
+    model keeps, so that nothing is read twice. A model that keeps nothing reads all each time.
     """
     import torch
 
     def tokens_of(words: str) -> Any:
         return torch.tensor([encoder(words, add_special_tokens=False)["input_ids"]]).to(device)
 
-    device = model.device
-    before, afters = tokens_of(text), [tokens_of(ending) for ending in endings]
-    trims = "logits_to_keep" in inspect.signature(model.forward).parameters
-    last = {"logits_to_keep": 1} if trims else {}
+    device, known = model.device, so_far.known
+    before, afters = torch.cat([so_far.tokens, tokens_of(lead)], dim=1), map(tokens_of, endings)
     likelihoods: list[float] = []
     with torch.no_grad():
-        read = model(before, use_cache=True, **last)
-        known = getattr(read, "past_key_values", None)
+        if known is not None:
+            last = model(before[:, known.get_seq_length() :], past_key_values=known, use_cache=True)
         for after in afters:
             if known is None:
                 logits = model(torch.cat([before, after], dim=1)).logits[0, before.shape[1] - 1 :]
             else:
                 rest = model(after, past_key_values=copy.deepcopy(known), use_cache=True)
-                logits = torch.cat([read.logits[0, -1:], rest.logits[0]])
+                logits = torch.cat([last.logits[0, -1:], rest.logits[0]])
             table = logits[:-1].log_softmax(dim=-1, dtype=torch.float32)
             likelihoods.append(float(table.gather(1, after[0, :, None]).sum()))
     return endings[likelihoods.index(max(likelihoods))]

@@ -173,8 +173,7 @@ def _finish(
     told_to = [announce(done.event), note_change(store, done.event)]
     told_to += [tell_dagster(settings, store, recipe.name), renew_site(settings)]
     problems = [each for each in told_to if each is not None]
-    back = f"promote {str(done.before)[:SHORT]} --recipe" if _is_rollback(done) else "rollback"
-    undo = f"ronghe {back} {recipe.name} --because …"
+    undo = _undo(recipe.name, done)
     if as_json:
         gate = done.decision
         print_json(
@@ -195,17 +194,24 @@ def _finish(
         say(console, marked("stale:", "yellow", stale))
     for problem in problems:
         say(console, marked("warning:", "yellow", problem))
-    say(console, f"to undo it: {undo}")
+    other = f"{recipe.name} had no champion before; `ronghe promote NAME` names another one"
+    say(console, f"to undo it: {undo}" if undo else other)
 
 
-def _is_rollback(done: Crowning) -> bool:
-    return done.event["event"] == ROLLBACK
+def _undo(recipe: str, done: Crowning) -> str | None:
+    """The command that takes a change back; None after the first champion: none was before."""
+    if done.before is None:
+        return None
+    rolled_back = done.event["event"] == ROLLBACK
+    back = f"promote {done.before[:SHORT]} --recipe" if rolled_back else "rollback"
+    return f"ronghe {back} {recipe} --because …"
 
 
 def _print_gate(console: PlainConsole, decision: "Decision") -> None:
     verdict = "would promote it too" if decision.promote else "would not promote it"
     say(console, f"the gate {verdict}:")
-    for reason in decision.reasons:
+    failed = [check.told for check in decision.checks if check.judged and not check.passed]
+    for reason in failed if failed and not decision.promote else decision.reasons:
         say(console, f"  {reason}")
 
 

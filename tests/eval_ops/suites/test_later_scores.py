@@ -189,16 +189,24 @@ def test_a_judge_without_a_grade_is_asked_once_more(written: tuple[Suite, SuiteS
 ENDINGS = [f"{grade}]]" for grade in range(1, 11)]
 
 
-def _by_one_pass(judge: Any, text: str, ending: str) -> float:
+def _by_one_pass(judge: Any, parts: tuple[str, ...]) -> float:
     import torch
 
     model, encoder = judge
-    before, after = (
-        encoder(words, add_special_tokens=False)["input_ids"] for words in (text, ending)
-    )
+    *before, after = (encoder(part, add_special_tokens=False)["input_ids"] for part in parts)
+    told = [token for tokens in before for token in tokens]
     with torch.no_grad():
-        table = model(torch.tensor([before + after])).logits[0].log_softmax(dim=-1)
-    return sum(float(table[len(before) + n - 1, token]) for n, token in enumerate(after))
+        table = model(torch.tensor([told + after])).logits[0].log_softmax(dim=-1)
+    return sum(float(table[len(told) + n - 1, token]) for n, token in enumerate(after))
+
+
+def _read(judge: Any, text: str, keeps: bool = True) -> Any:
+    from eval_ops.suites.valuing.judge_child import Read
+
+    model, encoder = judge
+    tokens = encoder(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+    known = model(tokens[:, :-1], use_cache=True).past_key_values if keeps else None
+    return Read(tokens, known)
 
 
 def test_a_judge_of_this_machine_always_gives_a_grade(chat_model: Path, tmp_path: Path) -> None:
@@ -210,10 +218,11 @@ def test_a_judge_of_this_machine_always_gives_a_grade(chat_model: Path, tmp_path
     words = says(judge, chat, 0.0, 8)
     assert grade_in(words) is not None
     assert says(judge, chat, 0.0, 8) == words
-    for text in ("warms" + LEAD, "cold" + LEAD):
-        likelihoods = [_by_one_pass(judge, text, ending) for ending in ENDINGS]
+    for text in ("warms", "cold"):
+        likelihoods = [_by_one_pass(judge, (text, LEAD, ending)) for ending in ENDINGS]
         best = ENDINGS[likelihoods.index(max(likelihoods))]
-        assert _likeliest(*judge, text, ENDINGS) == best  # the text is read once, for all
+        assert _likeliest(*judge, _read(judge, text), LEAD, ENDINGS) == best
+        assert _likeliest(*judge, _read(judge, text, keeps=False), LEAD, ENDINGS) == best
     local = graded_suite(tmp_path, judge={"model": str(chat_model)})
     assert local.judge is not None
     assert f"judge model@{local.judge.digest[:12]} at temp" in local.benchmarks[0].version

@@ -13,7 +13,7 @@ import pytest
 
 from assets.work.suite_files import load_suite
 from eval_ops.errors import HarnessError, ItemsError, SuiteError
-from eval_ops.suites import Evaluator, shipped_suites
+from eval_ops.suites import Evaluator, harness, shipped_suites
 from tests.real_data import real_data
 
 JUDGE = {"endpoint": "http://127.0.0.1:9/v1", "model": "grader"}
@@ -151,12 +151,17 @@ def test_data_of_lm_evals_tasks_needs_no_network(tmp_path: Path) -> None:
     more = SETTINGS["zh"] | {"limit": 5, "data_dir": str(real_data())}
     evaluator = Evaluator(load_suite(suite_file(tmp_path, "zh", **more)))
     evaluator.prepare()
-    more = {"limit": 5, "data_dir": str(real_data()), "allow_code": True}
+    more = {"limit": 5, "data_dir": str(real_data()), "allow_code": True, "max_new_tokens": 300}
     gsm8k = load_suite(suite_file(tmp_path, "math-code", **more))
     maths = Evaluator(gsm8k)
     maths.prepare()
     task = maths._tasks["gsm8k"]["gsm8k_cot"]
     assert (len(task.eval_docs), task.get_config("num_fewshot")) == (1319, 8)
+    # The task says nothing of its own, so its answers have lm-eval's 256 tokens and not 300.
+    assert task.get_config("generation_kwargs")["max_gen_toks"] == 256
+    harness._write_less(task, 40)
+    assert task.get_config("generation_kwargs")["max_gen_toks"] == 40
+    assert [benchmark.max_new_tokens for benchmark in gsm8k.benchmarks] == [300, 256]
 
 
 class _Quiet(SimpleHTTPRequestHandler):

@@ -1,20 +1,27 @@
 """`ronghe compare`, `promote`, `rollback` and `champion`: what they print and refuse."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from assets.work.ranking.crowning import Crowning
 from assets.work.ranking.named_checkpoints import NamedCheckpoint, find_checkpoint
+from eval_ops.scores.comparison import Comparison
+from eval_ops.scores.decision import Decision, GateCheck
 from merge_ops.errors import SettingsError
 from orchestration.commands import catalog_commands
 from orchestration.commands.evidence import champion_commands, leaderboard_command, routing_command
 from orchestration.commands.evidence.champion_commands import (
+    _print_gate,
+    _undo,
     run_promote,
     run_rollback,
     show_champion,
 )
 from orchestration.commands.evidence.compare_command import run_compare
+from orchestration.commands.store_tables import make_console
 from orchestration.commands.upkeep import store_commands, verify_command
 from resources.errors import MissingArtifactError
 from tests.assets.work.made_up_store import ScoredStore
@@ -64,6 +71,26 @@ def test_promote_rollback_and_history(
     assert "to undo it: ronghe promote " in text
     show_champion("ties", history=False)
     assert "rollback" in capsys.readouterr().out
+
+
+def test_a_first_champion_cannot_be_undone_and_only_what_fails_is_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`rollback` would refuse, so it is not offered; a check that passes stops nothing."""
+    checks = (
+        GateCheck("mean_is_better", True, True, "the mean is above", {}),
+        GateCheck("no_benchmark_lost", False, True, "a is lost", {}),
+        GateCheck("enough_items", False, True, "not looked at", {}, judged=False),
+    )
+    nothing = Comparison("better", 0.1, 0.0, 0.2, 0.95, 9)
+    decision = Decision(False, ("the mean is above", "a is lost"), "e1", 1, 0, nothing, (), checks)
+    _print_gate(make_console(), decision)
+    assert capsys.readouterr().out.split("\n")[1:] == ["  a is lost", ""]
+    champion: Any = None
+    first = Crowning(champion, None, None, True, {"event": "promotion"})
+    assert _undo("ties", first) is None
+    later = replace(first, before="f" * 64)
+    assert _undo("ties", later) == "ronghe rollback ties --because …"
 
 
 def test_a_stale_champion_is_told(made: ScoredStore, capsys: pytest.CaptureFixture[str]) -> None:
