@@ -174,8 +174,8 @@ def begin_script(
     with open(os.devnull, "rb") as nothing:
         said = printed.fileno()
         process, status = _fork(template, asked, (nothing.fileno(), said, said, nothing.fileno()))
-    unused = (os.open(os.devnull, each) for each in (os.O_WRONLY, os.O_RDONLY))
-    return Fork(process, *unused, status)
+    stdin, stdout = os.open(os.devnull, os.O_WRONLY), os.open(os.devnull, os.O_RDONLY)
+    return Fork(process, stdin, stdout, status)
 
 
 def _fork(template: Template, asked: Mapping[str, Any], files: Sequence[int]) -> tuple[int, int]:

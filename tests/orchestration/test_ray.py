@@ -104,6 +104,11 @@ def run_of(
         process.wait()
 
 
+def begun(store: Path) -> set[str]:
+    """Names of what stands below the attempts of a store."""
+    return {path.name for path in store.glob("attempts/*")}
+
+
 def merging_node(folder: Path, before: set[str], nodes: tuple[GpuNode, ...]) -> GpuNode | None:
     """The node on which a merge has begun to write weights; None when none has."""
     for weights in folder.glob("attempts/*/model.safetensors"):
@@ -136,7 +141,7 @@ def test_a_merge_outlives_its_node_and_has_the_digest_of_a_local_one(tmp_path: P
     expected = local_merges(project)
     assert len(expected) == len(SETS) * 3
     folder = tmp_path / "store"
-    before = {path.name for path in folder.glob("attempts/*")}
+    before = begun(folder)
     with ExitStack() as stack:
         cluster = stack.enter_context(ray_cluster({}, tmp_path / "ray.log"))
         environment = {**project.environment, "RONGHE_RAY": cluster.address}
@@ -153,7 +158,12 @@ def test_a_merge_outlives_its_node_and_has_the_digest_of_a_local_one(tmp_path: P
             found.extend([node] if node else [])
             return node is not None
 
-        wait_until(merging, lambda: f"{cluster.jobs()}, {[log.read_text() for log in logs]}", 0.002)
+        def said() -> str:
+            return f"{cluster.jobs()}, {[log.read_text() for log in logs]}"
+
+        # From when anything is written on we look as often as can be: a merge is soon over.
+        wait_until(lambda: bool(begun(folder) - before), said, 0.02)
+        wait_until(merging, said, 0.002)
         (lost,) = found
         lose(cluster, lost)
         assert ArtifactStore.open(project.store).refs(ASSET) == {}

@@ -14,6 +14,7 @@ from orchestration.refreshing.refresh import RefreshReport, refresh
 from resources.store.artifact_store import ArtifactStore
 from tests.merges.merging import ronghe
 from tests.models import checkpoint_factory as factory
+from tests.orchestration.projects.brought_up import ProjectsBroughtUp
 from tests.orchestration.projects.tiny_project import AVERAGE, TinyProject, make_project
 
 MEAN = {
@@ -52,11 +53,15 @@ def write_documents(project: TinyProject, *documents: Mapping[str, object]) -> N
     path.write_text(yaml.safe_dump_all([dict(each) for each in documents]), encoding="utf-8")
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> TinyProject:
-    made = make_project(tmp_path, {})
+def make(root: Path) -> TinyProject:
+    made = make_project(root, {})
     write_documents(made, MEAN, WARM, MIX)
     return made
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> TinyProject:
+    return make(tmp_path)
 
 
 def key(name: str) -> dg.AssetKey:
@@ -99,9 +104,10 @@ def test_steps_are_assets_between_the_plans_and_the_result(project: TinyProject)
 
 
 def test_only_the_steps_and_sets_that_a_change_touches_run(
-    project: TinyProject, instance: dg.DagsterInstance
+    brought_up: ProjectsBroughtUp, instance: dg.DagsterInstance
 ) -> None:
-    first = run(project, instance)
+    project, report = brought_up.get(instance, "mix", make)
+    first = rerun(report)
     assert (first[MEAN_STEP], first[WARM_STEP]) == (set(PAIRS), {None})
     assert first[RESULT] == points(*PAIRS)
     assert run(project, instance) == {}
@@ -125,13 +131,13 @@ def test_only_the_steps_and_sets_that_a_change_touches_run(
 
 
 def test_the_result_is_what_ronghe_merge_makes_and_damaged_steps_stop_it(
-    project: TinyProject, instance: dg.DagsterInstance, tmp_path: Path
+    brought_up: ProjectsBroughtUp, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
-    run(project, instance)
+    project, _ = brought_up.get(instance, "mix", make)
     store = ArtifactStore.open(project.store)
     pair = [{"model": "e1", "parameters": {"weight": 1.0}}, {"model": "e2"}]
     mean = {name: value for name, value in MEAN.items() if name != "experts"} | {"models": pair}
-    config = tmp_path / "upstream" / "mix.yaml"
+    config = project.root / "upstream" / "mix.yaml"
     config.write_text(yaml.safe_dump_all([mean, WARM, MIX]), encoding="utf-8")
     done = ronghe("merge", "mix.yaml", tmp_path / "out", folder=config.parent)
     assert done.returncode == 0, done.stderr

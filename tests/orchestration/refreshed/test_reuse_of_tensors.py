@@ -5,13 +5,17 @@ from pathlib import Path
 import dagster as dg
 
 from assets.work.merging.merging import CHECKPOINT
+from orchestration.definitions import build_definitions
 from orchestration.refreshing.refresh import refresh
 from resources.store.artifact_store import ArtifactStore
 from tests.models import checkpoint_factory as factory
-from tests.orchestration.projects.tiny_project import TASK_ARITHMETIC, TinyProject, make_project
+from tests.orchestration.projects.brought_up import ProjectsBroughtUp
+from tests.orchestration.projects.tiny_project import TASK_ARITHMETIC, TinyProject
 
 CHANGED = "model.layers.0.mlp.up_proj.weight"
-WRITTEN = {**TASK_ARITHMETIC, "keep": "all"}  # a virtual checkpoint has nothing to copy
+WRITTEN = {name: each for name, each in TASK_ARITHMETIC.items() if name != "suite"}
+"""Without scores, what is merged is written: a virtual checkpoint has nothing to copy."""
+MODELS = ("base", "e1", "e2")
 ASSET = "task_arithmetic/merged_checkpoint"
 
 
@@ -33,10 +37,9 @@ def reused_in(instance: dg.DagsterInstance, partition: str) -> object:
 
 
 def test_a_change_of_one_tensor_merges_one_tensor(
-    tmp_path: Path, instance: dg.DagsterInstance
+    brought_up: ProjectsBroughtUp, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
-    project = make_project(tmp_path, {"task_arithmetic": WRITTEN}, experts=2)
-    assert refresh(instance, project.settings()).failures == []
+    project = brought_up.tiny(instance, {"task_arithmetic": WRITTEN}, experts=2)
     partition = "lambda=0.5|e1+e2"
     assert reused_in(instance, partition) == 0
 
@@ -55,18 +58,23 @@ def test_a_change_of_one_tensor_merges_one_tensor(
 def merged_anew(project: TinyProject, root: Path) -> str:
     """The content of the same checkpoint from a store that knows nothing earlier."""
     other = TinyProject(project.root, root.as_uri(), project.shape)
+    job = build_definitions(other.settings()).resolve_implicit_global_asset_job_def()
+    point = "lambda=0.5|e1+e2"
     with dg.DagsterInstance.ephemeral() as instance:
-        assert refresh(instance, other.settings()).failures == []
-    fresh = ArtifactStore.open(other.store).resolve(ASSET, "lambda=0.5|e1+e2")
+        for asset, partition in (*(("model", each) for each in MODELS), (ASSET, point)):
+            key = dg.AssetKey(asset.split("/"))
+            assert job.execute_in_process(
+                instance=instance, asset_selection=[key], partition_key=partition
+            ).success
+    fresh = ArtifactStore.open(other.store).resolve(ASSET, point)
     assert fresh is not None
     return fresh.content_digest
 
 
 def test_a_damaged_earlier_checkpoint_is_not_copied_from(
-    tmp_path: Path, instance: dg.DagsterInstance
+    brought_up: ProjectsBroughtUp, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
-    project = make_project(tmp_path, {"task_arithmetic": WRITTEN}, experts=2)
-    assert refresh(instance, project.settings()).failures == []
+    project = brought_up.tiny(instance, {"task_arithmetic": WRITTEN}, experts=2)
     store = ArtifactStore.open(project.store)
     partition = "lambda=0.5|e1+e2"
     earlier = store.resolve(ASSET, partition)
@@ -86,11 +94,10 @@ def test_a_damaged_earlier_checkpoint_is_not_copied_from(
 
 
 def test_a_recipe_changed_beside_the_numbers_copies_everything(
-    tmp_path: Path, instance: dg.DagsterInstance
+    brought_up: ProjectsBroughtUp, instance: dg.DagsterInstance
 ) -> None:
     """The plan's digest is another one for a changed config; not one tensor is computed again."""
-    project = make_project(tmp_path, {"task_arithmetic": WRITTEN}, experts=2)
-    assert refresh(instance, project.settings()).failures == []
+    project = brought_up.tiny(instance, {"task_arithmetic": WRITTEN}, experts=2)
     store = ArtifactStore.open(project.store)
     factory.edit_config(project.root / "upstream" / "base", max_position_embeddings=256)
     assert refresh(instance, project.settings()).failures == []
