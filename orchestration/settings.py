@@ -48,6 +48,18 @@ _CATALOG_NAME_RULE = "it may have 1 to 100 letters, digits, '_', '-' and '.', an
 FOR_TESTS = ("RONGHE_REQUIRE_BROWSER", "RONGHE_REQUIRE_POSTGRES", "RONGHE_TEST_DATA")
 
 
+_FILES_OF_HOME = (
+    "dagster.yaml",
+    "refresh.lock",
+    "known-refs.json",
+    "logs/refresh.log",
+    "history/runs.db",
+    "history/runs/index.db",
+    "schedules/schedules.db",
+)
+"""What Ronghe and Dagster open in DAGSTER_HOME by its name."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """Settings say how to run. `memory` is in bytes; `threads` 0 is one a core, `ray` None no Ray.
@@ -191,10 +203,18 @@ def check_dagster_home(home: Path) -> None:
     """
     bad = sorted({each for each in str(home) if each in "%?#"})
     configuration = home / "dagster.yaml"
-    if configuration.exists() and not configuration.is_file():  # a pipe would be waited for
-        problem = f"holds {configuration}, which is no file; remove or replace it"
-        raise SettingsError("the environment", [Fault("DAGSTER_HOME", problem)])
-    elsewhere = configuration.is_file() and "storage:" in configuration.read_text(encoding="utf-8")
+    faults: list[Fault] = []
+    if os.path.lexists(home) and not home.is_dir():
+        problem = f"is {home}, which is no folder, or a link to none; name another"
+        faults.append(Fault("DAGSTER_HOME", problem))
+    else:
+        named = [home / name for name in _FILES_OF_HOME]
+        for path in (each for each in named if os.path.lexists(each) and not each.is_file()):
+            problem = f"holds {path}, which is no file; remove or replace it"
+            faults.append(Fault("DAGSTER_HOME", problem))  # a pipe would be waited for
+    if faults:
+        raise SettingsError("the environment", faults)
+    elsewhere = configuration.is_file() and b"storage:" in configuration.read_bytes()
     if bad and not elsewhere:
         problem = (
             f"is {str(home)!r}, and Dagster's SQLite cannot be in a folder with {' or '.join(bad)}"

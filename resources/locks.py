@@ -9,6 +9,7 @@ import fcntl
 import logging
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from resources.errors import StoreLockedError
@@ -19,6 +20,20 @@ _PROC = Path("/proc")
 
 log = logging.getLogger("ronghe.waiting")
 """Says what is waited for, and for whom."""
+
+
+@contextlib.contextmanager
+def opened_lock(path: Path) -> Iterator[int]:
+    """Open the file of a lock, made where it is not there; yields its descriptor.
+
+    It is opened so that a pipe in its place is not waited for.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+    descriptor = os.open(path, flags, 0o666)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def take_lock(

@@ -14,7 +14,8 @@ Dagster changes them without notice, so its version is pinned. Each stands here 
 - AutomationConditionEvaluator is what a refresh asks the conditions by.
 - AutomationTickEvaluationContext, cursor_from_text and cursor_to_text are what Dagster's own sensor
   evaluates conditions by; ours plans other runs.
-- InstanceRef opens an instance with settings that hold for one process alone.
+- InstanceRef opens an instance with settings that hold for one process alone. CheckError is what it
+  raises, among others, for a dagster.yaml that is none.
 - KnownPartitions are the dynamic partitions of an instance, each list read once: conditions ask for
   them thousands of times in one look.
 - interrupts sets the handlers of signals around each step, which a refresh has to hear first.
@@ -59,6 +60,7 @@ from dagster._daemon.asset_daemon import (
 )
 from dagster._serdes import ConfigurableClassData
 from dagster._utils import interrupts
+from dagster_shared.check import CheckError
 from dagster_shared.serdes import deserialize_value, serialize_value
 from dagster_shared.serdes.errors import DeserializationError
 
@@ -70,6 +72,7 @@ __all__ = [
     "AssetGraph",
     "AutomationConditionEvaluator",
     "AutomationTickEvaluationContext",
+    "CheckError",
     "ConfigurableClassData",
     "DagsterSqliteStorage",
     "DeserializationError",

@@ -31,6 +31,9 @@ KNOWN_REFS = "known-refs.json"
 _DATA_VERSION = "dagster/data_version"
 _SCORED = "model_scores"
 
+_NO_NOTE = (AttributeError, LookupError, TypeError)
+"""What a document raises that is not of the form of a note."""
+
 Partitions = dict[dg.AssetKey, set[str | None]]
 Pointed = dict[str, dict[str | None, tuple[str, str]]]
 """What refs point to: (kind, digest), by asset and partition."""
@@ -166,9 +169,9 @@ def _pointed(store: ArtifactStore, home: Path) -> tuple[Pointed, dict[str, str]]
     """
     upkeep, pointed, damaged = store.upkeep, Pointed(), dict[str, str]()
     identity, known = upkeep.identity, dict[str, Any]()
-    with contextlib.suppress(OSError, ValueError, RecursionError, AttributeError):
+    with contextlib.suppress(OSError, ValueError, RecursionError, *_NO_NOTE):
         noted = json.loads((home / KNOWN_REFS).read_bytes())
-        known = noted["refs"] if noted.get("store") == identity else {}
+        known = dict(noted["refs"]) if noted.get("store") == identity else {}
     stamps = {each.key: [each.tag, each.modified, each.size] for each in upkeep.ref_entries()}
     fresh = [key for key, stamp in stamps.items() if not _is_known(known.get(key), stamp)]
     lines = {key: line for key, line in known.items() if key in stamps and key not in fresh}

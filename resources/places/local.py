@@ -19,7 +19,7 @@ from typing import BinaryIO
 from blake3 import blake3
 
 from resources.errors import UnsafeStoreError
-from resources.locks import take_lock
+from resources.locks import opened_lock, take_lock
 from resources.places.local_faults import root_fault, translated
 from resources.places.local_listing import DOCUMENT, folders_below, stat_of
 from resources.places.place import LARGEST, TEMPORARY, Entry
@@ -203,9 +203,9 @@ class LocalPlace:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         path = self.root / ".lock"
-        with path.open("ab") as lock:
+        with opened_lock(path) as lock:
             what = f"the artifact store {self.uri}, to change a name"
-            take_lock(lock.fileno(), path, what, patience=LOCK_PATIENCE)
+            take_lock(lock, path, what, patience=LOCK_PATIENCE)
             yield
 
 

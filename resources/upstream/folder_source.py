@@ -21,6 +21,7 @@ from blake3 import blake3
 
 from resources.errors import MissingSourceError, ModelSourceError, SourceChangedError
 from resources.reading import FileRecord, Progress, content_digest
+from resources.upstream.cache_notes import read_note
 from resources.upstream.folder_door import FolderDoor, FolderLook, RefusedFileError
 from resources.upstream.source import (
     MAX_SIDE_FILE,
@@ -280,7 +281,7 @@ class _Hashes:
             self._known = {}
             # Whatever is wrong with a memory, it only costs hashing again.
             with contextlib.suppress(Exception):
-                self._known = _remembered(self._file.read_bytes())
+                self._known = _remembered(read_note(self._file))
         return self._known
 
 

@@ -15,6 +15,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from resources.upstream.cache_notes import read_ref
 from resources.upstream.folder_door import FolderDoor
 from resources.upstream.source import CONVERTIBLE
 
@@ -66,7 +67,7 @@ def cached_snapshot(name: str, revision: str, cache: Path | None = None) -> Path
     commit = revision
     if not COMMIT.fullmatch(revision):
         try:
-            commit = (folder / "refs" / revision).read_text(encoding="utf-8").strip()
+            commit = read_ref(folder / "refs" / revision)
         except (OSError, ValueError):
             return None
     if not COMMIT.fullmatch(commit):

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from resources.errors import ModelSourceError
-from resources.locks import take_lock
+from resources.locks import opened_lock, take_lock
 from resources.reading import Progress
 from resources.upstream.hub_cache import ANSWER, file_sha256
 from resources.upstream.local_copies import go_on
@@ -114,8 +114,8 @@ def _download(
     blob, pointer = folder / "blobs" / file.sha256, snapshot / file.name
     lock = folder.parent / ".locks" / folder.name / f"{file.sha256}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("ab") as opened:
-        take_lock(opened.fileno(), lock, f"the download of {file.name} of {where}")
+    with opened_lock(lock) as opened:
+        take_lock(opened, lock, f"the download of {file.name} of {where}")
         for more in go_on(blob, file.name, file.size, pieces, check):
             count(more)
         _link(pointer, blob)

@@ -13,8 +13,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from resources.errors import ModelSourceError
-from resources.locks import take_lock
+from resources.locks import opened_lock, take_lock
 from resources.reading import Progress
+from resources.upstream.cache_notes import read_ref
 
 SOURCES_VARIABLE = "XDG_CACHE_HOME"
 _UNFINISHED = ".unfinished"
@@ -42,8 +43,7 @@ class LocalCopies:
     def find(self, revision: str) -> Path | None:
         """Return the whole copy of a revision, or of what a branch or tag was; None without."""
         with contextlib.suppress(OSError, ValueError):
-            note = (self.root / "refs" / quote(revision, safe="")).read_text(encoding="utf-8")
-            revision = note.strip()
+            revision = read_ref(self.root / "refs" / quote(revision, safe=""))
         folder = self.root / "snapshots" / quote(revision, safe="")
         return folder if folder.is_dir() else None
 
@@ -93,8 +93,8 @@ class LocalCopies:
     def _locked(self) -> Iterator[None]:
         self.root.mkdir(parents=True, exist_ok=True)
         path = self.root / "lock"
-        with path.open("ab") as lock:
-            take_lock(lock.fileno(), path, f"the download of {self._location}")
+        with opened_lock(path) as lock:
+            take_lock(lock, path, f"the download of {self._location}")
             yield
 
 

@@ -128,10 +128,21 @@ def test_folders_that_dagster_cannot_use_are_told(name, tmp_path):
     check_dagster_home(home)
 
 
-def test_a_configuration_that_is_no_file_is_told(tmp_path):
-    os.mkfifo(tmp_path / "dagster.yaml")
-    with pytest.raises(SettingsError, match=r"DAGSTER_HOME holds .*dagster.yaml, which is no file"):
+@pytest.mark.parametrize("name", ["dagster.yaml", "refresh.lock", "known-refs.json"])
+def test_what_is_no_file_in_dagsters_folder_is_told(name, tmp_path):
+    os.mkfifo(tmp_path / name)  # it would be waited for
+    (tmp_path / "logs" / "refresh.log").mkdir(parents=True)
+    told = rf"(?s)DAGSTER_HOME holds .*{name}, which is no file.*refresh.log, which is no file"
+    with pytest.raises(SettingsError, match=told):
         check_dagster_home(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["file", "dead link"])
+def test_dagsters_folder_is_a_folder(kind, tmp_path):
+    home = tmp_path / "dagster"
+    home.touch() if kind == "file" else home.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(SettingsError, match=r"DAGSTER_HOME is .*, which is no folder"):
+        check_dagster_home(home)
 
 
 @pytest.mark.parametrize("name", ["with space", "融合 家", "a:b@c", "quo'te"])

@@ -8,10 +8,12 @@ import pytest
 from dagster._daemon.types import DaemonHeartbeat
 
 from assets.frame.batches import range_tags
+from merge_ops.errors import SettingsError
 from orchestration.commands.console import PlainConsole
 from orchestration.commands.refresh_command import _print_counts, _print_late
 from orchestration.definitions import build_definitions
 from orchestration.holding import live_partitions
+from orchestration.refreshing.refresh import open_instance
 from orchestration.refreshing.report import AssetCount, RefreshReport
 from orchestration.refreshing.standing import daemon_of, look
 from tests.orchestration.projects.tiny_project import AVERAGE, make_project
@@ -32,6 +34,29 @@ def foreign_run(instance: dg.DagsterInstance, key: dg.AssetKey, tags: dict[str, 
 
 def beat(instance: dg.DagsterInstance, ago: float) -> None:
     instance.add_daemon_heartbeat(DaemonHeartbeat(time.time() - ago, "SENSOR", "id", []))
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (b"- 1\n", "to parse to dictionary"),
+        (b"\xff{]", "dagster.yaml"),
+        (b"nonsense: 1\n", 'unexpected config entry "nonsense"'),
+        (b"run_storage: {module: a.b, class: C, config: {}}\n", "import module a.b"),
+        (b"[" * 20_000, "recursion"),
+    ],
+)
+def test_a_configuration_that_dagster_cannot_use_is_one_line(
+    tmp_path: Path, text: bytes, problem: str
+) -> None:
+    project = make_project(tmp_path, {"average": AVERAGE})
+    settings = project.settings()
+    settings.dagster_home.mkdir(parents=True, exist_ok=True)
+    (settings.dagster_home / "dagster.yaml").write_bytes(text)
+    with pytest.raises(SettingsError, match="DAGSTER_HOME holds a") as refused:
+        open_instance(settings)
+    assert problem in str(refused.value)
+    assert len(str(refused.value)) < 800
 
 
 def test_a_foreign_run_and_a_daemon_stand_in_the_table(
