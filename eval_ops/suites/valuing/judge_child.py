@@ -107,6 +107,7 @@ def _likeliest(model: Any, encoder: Any, so_far: Read, lead: str, endings: Seque
     device, known = model.device, so_far.known
     before, afters = torch.cat([so_far.tokens, tokens_of(lead)], dim=1), map(tokens_of, endings)
     likelihoods: list[float] = []
+    last: Any = None
     with torch.no_grad():
         if known is not None:
             last = model(before[:, known.get_seq_length() :], past_key_values=known, use_cache=True)
