@@ -185,14 +185,12 @@ class _Setting:
         return _Way(name, value, values, len(set(test.tolist())), 1.0, detail)
 
     def row(self, way: _Way, best: _Way) -> RoutingRow:
-        places = {name: self.test.where(name) for name in self.test.benchmarks}
-        pairs = {
-            name: Pair(way.test[at], best.test[at], self.test.passages(at))
-            for name, at in places.items()
-        }
-        found = compare_answers(
-            pairs, confidence=self.confidence, resamples=RESAMPLES, seed=self.seed
-        )
+        pairs: dict[str, Pair] = {}
+        for name in self.test.benchmarks:
+            at = self.test.where(name)
+            pairs[name] = Pair(way.test[at], best.test[at], self.test.passages(at))
+        sure = self.confidence
+        found = compare_answers(pairs, confidence=sure, resamples=RESAMPLES, seed=self.seed)
         value, around = float(way.test @ self.test.weights()), self._interval(way.test)
         return RoutingRow(
             way.name, value, around.low, around.high, found.difference, found.low, found.high,

@@ -52,20 +52,21 @@ def says(
     sampling = {"do_sample": True, "temperature": temperature} if temperature else {}
     settings: dict[str, Any] = {"do_sample": False, "pad_token_id": encoder.eos_token_id}
     with torch.no_grad():
-        written: Any = model.generate(  # pyright: ignore[reportCallIssue]
+        written = model.generate(  # pyright: ignore[reportCallIssue]
             tokens,
             attention_mask=torch.ones_like(tokens),
             max_new_tokens=max_new_tokens,
             return_dict_in_generate=True,
             **{**settings, **sampling},
         )
-    seen: Any = written.sequences
+    output: Any = written
+    seen: Any = output.sequences
     text = str(encoder.decode(seen[0, tokens.shape[1] :], skip_special_tokens=True))
     if grade_in(text) is not None:
         return text
     if int(seen[0, -1]) in _ends(model, encoder):
         seen = seen[:, :-1]
-    known = getattr(written, "past_key_values", None)
+    known: Any = getattr(output, "past_key_values", None)
     endings = [f"{grade}{END}" for grade in range(1, HIGHEST + 1)]
     return text + LEAD + _likeliest(model, encoder, Read(seen, known), LEAD, endings)
 
@@ -107,6 +108,7 @@ def _likeliest(model: Any, encoder: Any, so_far: Read, lead: str, endings: Seque
     device, known = model.device, so_far.known
     before, afters = torch.cat([so_far.tokens, tokens_of(lead)], dim=1), map(tokens_of, endings)
     likelihoods: list[float] = []
+    last: Any = None
     with torch.no_grad():
         if known is not None:
             last = model(before[:, known.get_seq_length() :], past_key_values=known, use_cache=True)

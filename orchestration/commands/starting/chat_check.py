@@ -43,4 +43,5 @@ def _has_template(catalog: "Catalog", opened: "Mapping[str, Checkpoint]", model:
 
     known = catalog.models.get(model)
     base = known.base if known is not None and known.kind == "lora" else None
-    return any(template_of(opened[each]) for each in (model, base) if each in opened)
+    asked = [opened[each] for each in (model, base or model) if each in opened]
+    return any(template_of(each) for each in asked)
