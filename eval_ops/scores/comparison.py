@@ -29,7 +29,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval_ops.errors import PairingError
-from eval_ops.scores.intervals import cluster_sums, mean_interval, paired_interval, resampled_ratios
+from eval_ops.scores.intervals import (
+    alike_interval,
+    cluster_sums,
+    mean_interval,
+    paired_interval,
+    resampled_ratios,
+)
 from eval_ops.scores.scores import SuiteScores
 
 Verdict = Literal["better", "worse", "undecided"]
@@ -118,6 +124,8 @@ def compare(
         flip_p_value = sign_flip(differences, groups, seed)
     if groups:
         clusters = sum(len(cluster_sums(d, groups.get(k, ()))[0]) for k, d in differences.items())
+    if low == high == 0:
+        low, high = _heeding_unseen_items(differences, groups, confidence)
     found = Comparison(
         "undecided",
         difference,
@@ -164,6 +172,19 @@ def _heeding_few_items(
     if low > 0 >= wide.low or high < 0 <= wide.high:
         return min(low, wide.low), max(high, wide.high)
     return low, high
+
+
+def _heeding_unseen_items(
+    differences: Mapping[str, Differences],
+    groups: Mapping[str, Sequence[str]],
+    confidence: float,
+) -> tuple[float, float]:
+    """The interval where nothing differs, so that no draw varies; it decides nothing."""
+    parts: list[tuple[float, float, float]] = []
+    for name, values in differences.items():
+        n = len(cluster_sums(values, groups[name])[0]) if name in groups else len(values)
+        parts.append((0.0, *alike_interval(n, confidence)))
+    return mean_interval(parts)
 
 
 def paired_bootstrap(
