@@ -24,23 +24,23 @@ import json
 import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from eval_ops.errors import PairingError
 from eval_ops.scores.intervals import (
     SCALES,
+    alike_interval,
     cluster_sums,
     counted_interval,
     mean_interval,
     resampled_ratios,
 )
+from eval_ops.scores.paired_answers import Differences, Pair, chosen_benchmarks, paired_answers
 from eval_ops.scores.scores import SuiteScores
 
 Verdict = Literal["better", "worse", "undecided"]
-Differences = NDArray[np.float64]
 
 RESAMPLES = 10_000
 FEW_VALUES = 64
@@ -107,12 +107,15 @@ def compare(
             f"scores on suite '{theirs.suite}' ({theirs.suite_digest[:12]}): the items, the task "
             "versions or the version of lm-eval differ; score both on the same suite"
         )
-    pairs = {name: _pair(ours, theirs, name, split) for name in _chosen(ours, benchmarks)}
+    pairs = {
+        name: paired_answers(ours, theirs, name, split)
+        for name in chosen_benchmarks(ours, benchmarks)
+    }
     return compare_answers(pairs, confidence=confidence, resamples=resamples, seed=seed)
 
 
 def compare_answers(
-    pairs: "Mapping[str, Pair]",
+    pairs: Mapping[str, Pair],
     *,
     confidence: float = 0.95,
     resamples: int = RESAMPLES,
@@ -134,6 +137,8 @@ def compare_answers(
         flip_p_value = sign_flip(differences, groups, seed)
     if groups:
         clusters = sum(len(cluster_sums(d, groups.get(k, ()))[0]) for k, d in differences.items())
+    if low == high == 0:
+        low, high = _heeding_unseen_items(differences, groups, confidence)
     found = Comparison(
         "undecided",
         difference,
@@ -164,7 +169,7 @@ def _verdict(found: Comparison) -> Verdict:
 
 
 def _heeding_few_items(
-    low: float, high: float, pairs: "Iterable[Pair]", confidence: float
+    low: float, high: float, pairs: Iterable[Pair], confidence: float
 ) -> tuple[float, float]:
     """The bootstrap's interval; the wider one by squares where that one alone is not clear of 0.
 
@@ -182,6 +187,19 @@ def _heeding_few_items(
     if low > 0 >= wide.low or high < 0 <= wide.high:
         return min(low, wide.low), max(high, wide.high)
     return low, high
+
+
+def _heeding_unseen_items(
+    differences: Mapping[str, Differences],
+    groups: Mapping[str, Sequence[str]],
+    confidence: float,
+) -> tuple[float, float]:
+    """The interval where nothing differs, so that no draw varies; it decides nothing."""
+    parts: list[tuple[float, float, float]] = []
+    for name, values in differences.items():
+        n = len(cluster_sums(values, groups[name])[0]) if name in groups else len(values)
+        parts.append((0.0, *alike_interval(n, confidence)))
+    return mean_interval(parts)
 
 
 def paired_bootstrap(
@@ -257,41 +275,6 @@ def sign_flip(
         drawn = generator.integers(0, 2, size=(min(step, FLIPS - start), count), dtype=np.int8)
         as_far += int((np.abs((1.0 - 2.0 * drawn) @ shares) >= least).sum())
     return (1 + as_far) / (1 + FLIPS)
-
-
-class Pair(NamedTuple):
-    """Both sides' values of a benchmark's items, and the items' groups, () where none has one."""
-
-    ours: Differences
-    theirs: Differences
-    groups: Sequence[str]
-
-
-def _chosen(scores: SuiteScores, benchmarks: Collection[str] | None) -> list[str]:
-    if benchmarks is None:
-        return list(scores.benchmarks)
-    unknown = sorted(set(benchmarks) - set(scores.benchmarks))
-    if unknown or not benchmarks:
-        raise PairingError(
-            f"suite '{scores.suite}' has no benchmark {', '.join(unknown) or '(none was named)'}; "
-            f"it has {', '.join(scores.benchmarks)}"
-        )
-    return [name for name in scores.benchmarks if name in benchmarks]
-
-
-def _pair(ours: SuiteScores, theirs: SuiteScores, benchmark: str, split: str) -> Pair:
-    """Return both sides' values of a benchmark, in the order of the sorted item ids."""
-    first, second = ours.values(benchmark, split), theirs.values(benchmark, split)
-    if first.keys() != second.keys():
-        stray = sorted(first.keys() ^ second.keys())
-        raise PairingError(
-            f"benchmark '{benchmark}' ({split}): {len(stray)} items were scored on one side only "
-            f"(for example '{stray[0]}'); score both checkpoints on the same suite"
-        )
-    items = sorted(first)
-    passages = ours.groups(benchmark, split)
-    groups = [passages.get(item, "") for item in items] if passages else ()
-    return Pair(np.array([first[i] for i in items]), np.array([second[i] for i in items]), groups)
 
 
 def _orientation(differences: Sequence[Differences]) -> float:

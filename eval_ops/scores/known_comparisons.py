@@ -16,7 +16,7 @@ import numpy as np
 
 from eval_ops.scores.comparison import Comparison
 
-COMPARED_BY = 3
+COMPARED_BY = 4
 """Raise this when the same answers would be compared otherwise."""
 SIDES = ("vs_base", "vs_best_expert", "vs_average")
 """The columns of a leaderboard's row that are comparisons."""

@@ -69,7 +69,7 @@ def translated(arguments: Iterable[str]) -> tuple[list[str], list[str]]:
             ours += [argument, *rest]
             break
         name, equals, value = _split(argument)
-        taken = _value(equals, value, rest) if name in _WITH_VALUE else []
+        taken: list[str] = _value(equals, value, rest) if name in _WITH_VALUE else []
         if name in _WITH_VALUE and not taken:  # an end of the line that was cut off
             faults.append(Fault(name, "is given without its value"))
         if name in RENAMED:

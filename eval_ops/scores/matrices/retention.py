@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from eval_ops.scores.comparison import Pair, compare_answers
+from eval_ops.scores.comparison import compare_answers
 from eval_ops.scores.intervals import cluster_sums, wilson
 from eval_ops.scores.matrices.matrix import ScoreMatrix, Values
+from eval_ops.scores.paired_answers import Pair
 
 RESAMPLES = 2_000
 LEAST_GAIN = 0.02

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from eval_ops.scores.comparison import Pair, Verdict, compare_answers
+from eval_ops.scores.comparison import Verdict, compare_answers
 from eval_ops.scores.intervals import Interval, interval_of, mean_interval
 from eval_ops.scores.matrices.matrix import Indices, ItemKey, ScoreMatrix, Values
 from eval_ops.scores.matrices.pools import (
@@ -39,6 +39,7 @@ from eval_ops.scores.matrices.text_routers import (
     neighbours,
     routed,
 )
+from eval_ops.scores.paired_answers import Pair
 
 PERMUTATIONS = 200
 RESAMPLES = 4_000

@@ -93,6 +93,7 @@ class Kept(Generic[Value]):
         self._limit = limit
         self._lock = Lock()
         self._values: OrderedDict[Hashable, tuple[Value, int]] = OrderedDict()
+        self._held = 0
 
     def get(self, key: Hashable) -> Value | None:
         """Return the value, or None where it is not held (any more)."""
@@ -109,9 +110,12 @@ class Kept(Generic[Value]):
         """
         if weight <= self._limit:
             with self._lock:
+                _, before = self._values.pop(key, (None, 0))
                 self._values[key] = value, weight
-                while sum(each for _, each in self._values.values()) > self._limit:
-                    self._values.popitem(last=False)
+                self._held += weight - before
+                while self._held > self._limit:
+                    _, (_, dropped) = self._values.popitem(last=False)
+                    self._held -= dropped
         return value
 
 

@@ -1,6 +1,6 @@
 """`ronghe compare`: two checkpoints on the same items, benchmark by benchmark."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from assets.work.ranking.named_checkpoints import NamedCheckpoint, find_checkpoint, scores_on
@@ -53,7 +53,20 @@ def run_compare(first: str, second: str, suite: str | None, as_json: bool = Fals
         told_of = {"a": sides[0], "b": sides[1], "suites": compared, "without_scores": lacking}
         print_json(told_of)
     if not compared:
+        if not lacking and not as_json:
+            say(console, _nothing_to_compare(both, contest.suites))
         raise SystemExit(1)
+
+
+def _nothing_to_compare(both: Pair, suites: Collection[str]) -> str:
+    """Say why two checkpoints have no score in common, and none apart."""
+    sides = " and ".join(each.label for each in both)
+    if not suites:
+        return f"no recipe of the catalog names a suite, so {sides} have no scores to compare"
+    return (
+        f"neither of {sides} has scores on {', '.join(suites)}; `ronghe refresh` scores what the"
+        " catalog lists"
+    )
 
 
 def _compared(suite: str, ours: "SuiteScores", theirs: "SuiteScores") -> dict[str, Any]:

@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 
 from eval_ops.errors import PairingError
 from eval_ops.scores.comparison import compare, mcnemar, paired_bootstrap, sign_flip
-from eval_ops.scores.intervals import clustered_stderr, counted_interval, paired_interval
+from eval_ops.scores.intervals import (
+    clustered_stderr,
+    counted_interval,
+    paired_interval,
+    wilson,
+)
 from eval_ops.scores.scores import SuiteScores, summarize
 
 ScoresOf = Callable[..., SuiteScores]
@@ -46,7 +51,8 @@ def test_comparison_by_hand(scores_of: ScoresOf) -> None:
     assert result.verdict == "better"
     assert compare(theirs, ours).verdict == "worse"
     only = compare(ours, theirs, benchmarks=["idioms"])
-    assert (only.verdict, only.difference, only.low, only.high) == ("undecided", 0, 0, 0)
+    assert (only.verdict, only.difference, only.low) == ("undecided", 0, -only.high)
+    assert only.high == pytest.approx(wilson(0, 4).high)
 
 
 def test_a_handful_of_items_decides_nothing(scores_of: ScoresOf) -> None:
@@ -131,13 +137,20 @@ def test_a_checkpoint_is_neither_better_nor_worse_than_itself(
 ) -> None:
     scores = scores_of(a=([], values))
     result = compare(scores, scores)
-    assert (result.verdict, result.difference, result.low, result.high) == ("undecided", 0, 0, 0)
+    assert (result.verdict, result.difference, result.low) == ("undecided", 0, -result.high)
+    assert result.high == pytest.approx(wilson(0, len(values)).high)  # never ±0
 
 
 def test_values_between_right_and_wrong_have_no_mcnemar(scores_of: ScoresOf) -> None:
     result = compare(scores_of(a=([], [0.5, 0.75] * 9)), scores_of(a=([], [0.25, 0.5] * 9)))
     assert (result.verdict, result.p_value, result.only_ours) == ("better", None, None)
     assert (result.low, result.high) == (0.25, 0.25)
+    groups = [f"p{number // 2}" for number in range(18)]
+    same = scores_of(a=([], [0.5, 0.75] * 9))
+    assert compare(same, same).high == pytest.approx(wilson(0, 18).high)
+    samples = tuple(replace(s, group=g) for s, g in zip(same.samples, groups, strict=True))
+    by_passage = replace(same, samples=samples)
+    assert compare(by_passage, by_passage).high == pytest.approx(wilson(0, 9).high)
 
 
 def test_same_arguments_same_numbers(scores_of: ScoresOf) -> None:

@@ -48,6 +48,10 @@ def test_compare_says_what_has_no_scores(
     with pytest.raises(SystemExit, match="1"):
         run_compare("e1", "e2", "one")
     assert "suite one: no scores of e1 and e2; `ronghe refresh`" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="1"):
+        run_compare("e1", "e2", None)
+    told = "neither of e1 and e2 has scores on one; `ronghe refresh` scores what the catalog lists"
+    assert told in " ".join(capsys.readouterr().out.split())
     with pytest.raises(SettingsError, match=r"--suite is 'on'\. Did you mean 'one'\?"):
         run_compare("e1", "e2", "on")
 
