@@ -10,7 +10,7 @@ one: of the ten grades it gives the one whose text, put behind its own words, is
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from eval_ops.running import LiveModel, Loaded
 from eval_ops.running.foreign_work import limit_tokenizers, limited
@@ -52,14 +52,14 @@ def says(
     sampling = {"do_sample": True, "temperature": temperature} if temperature else {}
     settings: dict[str, Any] = {"do_sample": False, "pad_token_id": encoder.eos_token_id}
     with torch.no_grad():
-        written = model.generate(  # pyright: ignore[reportCallIssue]
+        written: Any = model.generate(  # pyright: ignore[reportCallIssue]
             tokens,
             attention_mask=torch.ones_like(tokens),
             max_new_tokens=max_new_tokens,
             return_dict_in_generate=True,
             **{**settings, **sampling},
         )
-    output: Any = written
+    output = cast(Any, written)
     seen: Any = output.sequences
     text = str(encoder.decode(seen[0, tokens.shape[1] :], skip_special_tokens=True))
     if grade_in(text) is not None:
