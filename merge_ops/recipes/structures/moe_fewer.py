@@ -171,7 +171,8 @@ def _measured_faults(table: Mapping[Any, Any]) -> Iterator[Fault]:
         value = table.get(key)
         if key in table and (not isinstance(value, str) or not value.strip()):
             yield Fault(f"{MOE}.{key}", f"is {quoted(value)}; {rule}")
-    if "texts" not in table and table.get("router") == CALIBRATE:
+    fits = table.get("router") == CALIBRATE and table.get("method") not in PRUNING
+    if "texts" not in table and fits:
         problem = f"is '{CALIBRATE}', which is fitted on texts; write `texts: FILE` beside it"
         yield Fault(f"{MOE}.router", problem)
     if {"statistics", "texts"} <= table.keys() and table.get("router") != CALIBRATE:
