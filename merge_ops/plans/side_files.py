@@ -88,7 +88,7 @@ def side_files(plan: Plan) -> dict[str, SideFile]:
 _READ_BY_LOADERS = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json")
 _VOCABULARIES = re.compile(r"(tokenizer|vocab|tekken|added_tokens)\.json")
 _BLANK = b" \t\r\n"  # of JSON: a form feed is none
-_ENDS = 1024
+ENDS = 1024
 """Bytes of either end of a file that are looked at: editors end a file with a few line breaks."""
 
 
@@ -167,7 +167,7 @@ def side_file_faults(base: Checkpoint) -> list[Fault]:
 def _is_whole_object(base: Checkpoint, name: str) -> bool:
     """Whether a JSON text begins and ends as an object does; what lies between is not read."""
     size = base.files[name]
-    length = min(size, _ENDS)
+    length = min(size, ENDS)
     first = read_file(base.source, name, 0, length)
     last = read_file(base.source, name, size - length, length) if size > length else first
     return first.lstrip(_BLANK)[:1] == b"{" and last.rstrip(_BLANK)[-1:] == b"}"
