@@ -198,7 +198,8 @@ def _heeding_unseen_items(
     parts: list[tuple[float, float, float]] = []
     for name, values in differences.items():
         n = len(cluster_sums(values, groups[name])[0]) if name in groups else len(values)
-        parts.append((0.0, *alike_interval(n, confidence)))
+        own = alike_interval(n, confidence)
+        parts.append((0.0, own.low, own.high))
     return mean_interval(parts)
 
 
