@@ -27,7 +27,8 @@ import dagster as dg
 
 from benchmarks.rigs.contest import markdown
 from orchestration.definitions import build_definitions
-from orchestration.refreshing.refresh import RefreshReport, open_instance, refresh
+from orchestration.refreshing.instance import open_instance
+from orchestration.refreshing.refresh import RefreshReport, refresh
 from tests.orchestration.projects.tiny_project import TinyProject, make_project
 
 PAIRS = {

@@ -269,8 +269,8 @@ def runs_in_progress(project: TinyProject) -> list[str]:
     """Runs of Dagster that nobody works at, and that count as in progress all the same."""
     import dagster as dg
 
+    from orchestration.refreshing.instance import open_instance
     from orchestration.refreshing.lock import UNFINISHED
-    from orchestration.refreshing.refresh import open_instance
 
     with open_instance(project.settings()) as instance:
         runs = instance.get_runs(filters=dg.RunsFilter(statuses=UNFINISHED))

@@ -39,7 +39,7 @@ COLUMNS = ("made", "up to date")
 
 def refresh(as_json: bool = False) -> None:
     """Observe the upstream models and run what any change touches, in this process."""
-    from orchestration.refreshing.refresh import open_instance
+    from orchestration.refreshing.instance import open_instance
     from orchestration.refreshing.refresh import refresh as run
 
     console, settings = _console(as_json), load_settings()
@@ -65,7 +65,8 @@ def refresh_dry_run(as_json: bool = False) -> None:
     """Say what a refresh would make, how large it is and how long it takes; make nothing."""
     from orchestration.catalogs import load_catalog
     from orchestration.refreshing.forecast import forecast
-    from orchestration.refreshing.refresh import look_ahead, open_instance
+    from orchestration.refreshing.instance import open_instance
+    from orchestration.refreshing.refresh import look_ahead
 
     console, settings = _console(as_json), load_settings()
     with open_instance(settings) as instance:

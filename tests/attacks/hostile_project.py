@@ -92,7 +92,8 @@ class Case:
 
 def make_template(folder: Path) -> None:
     """Write the project, and bring its catalog up to date once."""
-    from orchestration.refreshing.refresh import open_instance, refresh
+    from orchestration.refreshing.instance import open_instance
+    from orchestration.refreshing.refresh import refresh
 
     project = make_project(folder, {"average": AVERAGE}, experts=2, shape=SHAPE)
     models = project.catalog / "models.yaml"

@@ -18,7 +18,8 @@ from eval_ops.scores.leaderboard import Row
 from orchestration.catalogs import load_catalog
 from orchestration.commands import cli
 from orchestration.definitions import contest_of
-from orchestration.refreshing.refresh import open_instance, refresh
+from orchestration.refreshing.instance import open_instance
+from orchestration.refreshing.refresh import refresh
 from resources.store.artifact_store import ArtifactStore
 from tests.models.checkpoint_factory import read_tensors
 from tests.orchestration.projects.tiny_project import TinyProject, make_project

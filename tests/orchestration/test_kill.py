@@ -4,7 +4,8 @@ import os
 import signal
 from pathlib import Path
 
-from orchestration.refreshing.refresh import open_instance, refresh
+from orchestration.refreshing.instance import open_instance
+from orchestration.refreshing.refresh import refresh
 from resources.store.artifact_store import ArtifactStore
 from tests.models import checkpoint_factory as factory
 from tests.orchestration.projects.forked_programs import begin_program

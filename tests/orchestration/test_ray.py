@@ -17,7 +17,7 @@ from assets.work.merging.merging import MergeJob, merge_set
 from merge_ops.recipes.steps import load_steps
 from merge_ops.stream.stream import StreamSettings
 from orchestration.definitions import build_definitions
-from orchestration.refreshing.refresh import open_instance
+from orchestration.refreshing.instance import open_instance
 from resources.store.artifact_store import ArtifactStore
 from tests.merges.merging import ROOT
 from tests.models import checkpoint_factory as factory

@@ -9,7 +9,8 @@ import dagster as dg
 import pytest
 
 from assets.work.upstream.packed_models import stored_model
-from orchestration.refreshing.refresh import RefreshReport, open_instance, refresh
+from orchestration.refreshing.instance import open_instance
+from orchestration.refreshing.refresh import RefreshReport, refresh
 from orchestration.refreshing.store_state import REMEMBERED
 from resources.store.artifact_store import ArtifactStore
 from tests.orchestration.projects.brought_up import ProjectsBroughtUp

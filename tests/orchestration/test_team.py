@@ -23,7 +23,8 @@ import psutil
 import pytest
 
 from assets.frame.dagster_internals import InstanceRef
-from orchestration.refreshing.refresh import open_instance, refresh
+from orchestration.refreshing.instance import open_instance
+from orchestration.refreshing.refresh import refresh
 from orchestration.settings import NAMES, load_settings
 from resources.store.artifact_store import ArtifactStore
 from tests.orchestration.projects.dagster_dev import DagsterDev

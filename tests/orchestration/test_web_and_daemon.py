@@ -12,7 +12,8 @@ import pytest
 
 from orchestration.automation import OBSERVE_JOB
 from orchestration.daemon_sensor import SENSOR
-from orchestration.refreshing.refresh import open_instance, refresh
+from orchestration.refreshing.instance import open_instance
+from orchestration.refreshing.refresh import refresh
 from resources.store.artifact_store import ArtifactStore
 from tests.orchestration.projects.browser import Page, wanted_browser
 from tests.orchestration.projects.dagster_dev import DagsterDev, dagster_dev

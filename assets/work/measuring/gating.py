@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from assets.work.measuring.asking_child import TOKENIZER_SECONDS, ask_child
 from assets.work.measuring.kept_numbers import file_of, remove_oldest, unless_damaged
 from assets.work.measuring.model_child import Base, Running, ask_model
-from merge_ops.calibration import embed_gates, gate_key, read_gates, write_gates
+from merge_ops.calibration import embed_gates
+from merge_ops.calibration.gates import gate_key, read_gates, write_gates
 
 if TYPE_CHECKING:
     import numpy as np

@@ -15,7 +15,7 @@ import blake3
 
 from assets.work.measuring.kept_numbers import file_of, remove_oldest, unless_damaged
 from assets.work.measuring.model_child import Base, Running, ask_model
-from merge_ops.calibration import FITTED, gates_digest, read_gates, write_gates
+from merge_ops.calibration.gates import FITTED, gates_digest, read_gates, write_gates
 
 if TYPE_CHECKING:
     import numpy as np

@@ -73,7 +73,7 @@ def _gates(
 ) -> "Gates":
     """The gates of a mixture out of dense models, made of prompts."""
     from assets.work.measuring.gating import embedded_gates, gates_of, key_of_gates
-    from merge_ops.calibration import Prompts
+    from merge_ops.calibration.gates import Prompts
 
     step = recipe.moe
     assert step is not None  # the caller has looked
@@ -173,7 +173,7 @@ class _Measuring:
 
 
 def _known(store: "ArtifactStore", key: str, experts: int | None) -> "Gates | None":
-    from merge_ops.calibration import read_gates
+    from merge_ops.calibration.gates import read_gates
 
     artifact = store.find(GATES, key)
     if artifact is None:
@@ -191,7 +191,7 @@ def _publish(
     store: "ArtifactStore", key: str, rows: "Gates", metadata: Mapping[str, str]
 ) -> "Gates":
     """Keep rows; those that another process kept meanwhile are taken instead."""
-    from merge_ops.calibration import read_gates, write_gates
+    from merge_ops.calibration.gates import read_gates, write_gates
 
     def write(path: Path) -> None:
         write_gates(path, rows, metadata)

@@ -33,12 +33,7 @@ from eval_ops.scores.matrices.pools import (
     probabilities,
 )
 from eval_ops.scores.matrices.text_features import text_features
-from eval_ops.scores.matrices.text_routers import (
-    cross_validated,
-    logistic,
-    neighbours,
-    routed,
-)
+from eval_ops.scores.matrices.text_routers import cross_validated, logistic, neighbours, routed
 from eval_ops.scores.paired_answers import Pair
 
 PERMUTATIONS = 200

@@ -116,7 +116,7 @@ def _tell_dagster(
 
     from assets.checks import evaluations
     from assets.withdrawal_checks import CHECK, found_in
-    from orchestration.refreshing.refresh import open_instance
+    from orchestration.refreshing.instance import open_instance
 
     try:
         with open_instance(named_settings(settings)) as instance:

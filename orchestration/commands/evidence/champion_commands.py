@@ -226,7 +226,7 @@ def tell_dagster(settings: Settings, store: "ArtifactStore", recipe: str) -> str
     import dagster as dg
 
     from assets.evidence.champions import metadata_of_state
-    from orchestration.refreshing.refresh import open_instance
+    from orchestration.refreshing.instance import open_instance
 
     entry, champion = ref.current, "none" if ref.vacant else ref.digest
     how = entry.fields.get(BY_HAND) or WITHDRAWAL

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from assets.work.measuring.gating import Measured, gates_of, routes_of
 from assets.work.measuring.model_child import Base, Running
-from merge_ops.calibration import gate_cautions, write_gates
+from merge_ops.calibration import gate_cautions
+from merge_ops.calibration.gates import write_gates
 from merge_ops.errors import ChangedInputError, Fault, OutputError, SettingsError
 from orchestration.commands.cautions import refuse_cautions, show_cautions
 from orchestration.commands.console import print_json, progress_bar, say

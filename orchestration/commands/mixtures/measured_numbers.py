@@ -66,7 +66,7 @@ class MeasuredNumbers:
 
     def _gates(self, recipe: "Recipe") -> None:
         from assets.work.measuring.gating import gates_of
-        from merge_ops.calibration import Prompts
+        from merge_ops.calibration.gates import Prompts
         from orchestration.commands.mixtures.gates_command import measured_gates
 
         step = recipe.moe

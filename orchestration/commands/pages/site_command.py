@@ -121,7 +121,7 @@ def _failures(settings: Settings) -> "list[Failure]":
     if not (settings.dagster_home / "dagster.yaml").is_file():
         return []
     from assets.step_failures import recent_failures
-    from orchestration.refreshing.refresh import open_instance
+    from orchestration.refreshing.instance import open_instance
 
     with open_instance(settings) as instance:
         return recent_failures(instance)

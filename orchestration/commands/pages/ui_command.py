@@ -12,7 +12,7 @@ from types import TracebackType
 from merge_ops.errors import Fault, SettingsError
 from orchestration.commands.console import PlainConsole, print_json, say
 from orchestration.commands.pages.page_guard import LOOPBACK, PageGuard
-from orchestration.refreshing.refresh import prepare_home
+from orchestration.refreshing.instance import prepare_home
 from orchestration.settings import load_settings, share_dagster_home
 
 DEFINITIONS = f"{__name__.rpartition('.commands.')[0]}.definitions"

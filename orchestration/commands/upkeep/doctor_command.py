@@ -90,7 +90,7 @@ def _look(settings: Settings) -> "tuple[ArtifactStore, StoreState, Mapping[str, 
     from dagster import partition_loading_context
 
     from orchestration.definitions import build_definitions
-    from orchestration.refreshing.refresh import open_instance
+    from orchestration.refreshing.instance import open_instance
     from orchestration.refreshing.store_state import compare, remembered
 
     store = open_store(settings, may_be_new=True)

@@ -9,13 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from merge_ops.calibration import (
+from merge_ops.calibration.gates import (
+    FORMAT,
     gate_key,
     gates_digest,
+    metadata_of,
     read_gates,
     write_gates,
 )
-from merge_ops.calibration.gates import FORMAT, metadata_of
 from merge_ops.errors import CheckpointError, MissingModelError, OutputError, StatisticsError
 
 TOLD = {"mode": "hidden", "key": "k" * 64}

@@ -10,7 +10,8 @@ from assets.work import names
 from eval_ops.search import Study
 from orchestration.catalogs import load_catalog
 from orchestration.catalogs.catalog_name import named_settings
-from orchestration.refreshing.refresh import open_instance, refresh
+from orchestration.refreshing.instance import open_instance
+from orchestration.refreshing.refresh import refresh
 from resources.store.artifact_store import ArtifactStore
 from tests.orchestration.projects.tiny_project import TASK_ARITHMETIC, make_project
 

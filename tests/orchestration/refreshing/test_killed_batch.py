@@ -7,7 +7,8 @@ import dagster as dg
 import pytest
 
 from assets.work.merging import merging
-from orchestration.refreshing.refresh import open_instance, refresh
+from orchestration.refreshing.instance import open_instance
+from orchestration.refreshing.refresh import refresh
 from resources.store.artifact_store import ArtifactStore
 from tests.orchestration.projects.forked_programs import run_program
 from tests.orchestration.projects.tiny_project import AVERAGE, make_project

@@ -13,7 +13,7 @@ from orchestration.commands.console import PlainConsole
 from orchestration.commands.refresh_command import _print_counts, _print_late
 from orchestration.definitions import build_definitions
 from orchestration.holding import live_partitions
-from orchestration.refreshing.refresh import open_instance
+from orchestration.refreshing.instance import open_instance
 from orchestration.refreshing.report import AssetCount, RefreshReport
 from orchestration.refreshing.standing import daemon_of, look
 from tests.orchestration.projects.tiny_project import AVERAGE, make_project

@@ -9,8 +9,8 @@ import dagster as dg
 import pytest
 
 from orchestration.commands.machine_faults import machine_fault
+from orchestration.refreshing.instance import open_instance
 from orchestration.refreshing.lock import UNFINISHED, RefreshRunningError, only_refresh, run_tags
-from orchestration.refreshing.refresh import open_instance
 from orchestration.settings import load_settings
 from tests.orchestration.projects.forked_programs import run_program
 
@@ -21,7 +21,8 @@ import dagster as dg
 from assets.frame.failures import RETRY_CRASHES
 from orchestration import interruption
 from orchestration.refreshing.lock import only_refresh, run_tags
-from orchestration.refreshing.refresh import WITH_OUR_LOGGER, open_instance
+from orchestration.refreshing.instance import open_instance
+from orchestration.refreshing.refresh import WITH_OUR_LOGGER
 from orchestration.refreshing.step_signals import signals_end_the_refresh
 from orchestration.settings import load_settings
 where, number, home = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])

@@ -24,7 +24,7 @@ from assets.work.upstream.training_runs import (
     with_all_run_steps,
 )
 from eval_ops.running.mixtures.gates import tokenizer_digest
-from merge_ops.calibration import gate_key
+from merge_ops.calibration.gates import gate_key
 from merge_ops.errors import RecipeError
 from merge_ops.plans import plan_merge
 from merge_ops.recipes import Steps, check_recipe

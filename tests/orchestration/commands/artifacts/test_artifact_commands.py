@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from assets.withdrawal_checks import CHECK
 from orchestration.catalogs.catalog_name import named_settings
 from orchestration.commands.cli import app
-from orchestration.refreshing.refresh import open_instance
+from orchestration.refreshing.instance import open_instance
 from orchestration.settings import load_settings
 from resources.errors import MissingArtifactError
 from tests.assets.work.made_up_store import ScoredStore

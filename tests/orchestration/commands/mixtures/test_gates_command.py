@@ -13,8 +13,7 @@ from assets.work.measuring.gating import gates_of, routes_of
 from assets.work.measuring.model_child import Running
 from eval_ops.errors import CheckpointLoadError, PromptsError
 from eval_ops.running.mixtures.gates import measure_gates
-from merge_ops.calibration import Prompts, read_gates, write_gates
-from merge_ops.calibration.gates import metadata_of
+from merge_ops.calibration.gates import Prompts, metadata_of, read_gates, write_gates
 from merge_ops.calibration.moe_statistics import read_moe_statistics
 from merge_ops.errors import (
     ChangedInputError,
