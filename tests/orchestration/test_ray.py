@@ -19,6 +19,7 @@ from merge_ops.stream.stream import StreamSettings
 from orchestration.definitions import build_definitions
 from orchestration.refreshing.instance import open_instance
 from resources.store.artifact_store import ArtifactStore
+from tests.child_forks import forking_environment
 from tests.merges.merging import ROOT
 from tests.models import checkpoint_factory as factory
 from tests.orchestration.projects.ray_cluster import GpuNode, RayCluster, ray_cluster
@@ -143,7 +144,7 @@ def test_a_merge_outlives_its_node_and_has_the_digest_of_a_local_one(tmp_path: P
     folder = tmp_path / "store"
     before = begun(folder)
     with ExitStack() as stack:
-        cluster = stack.enter_context(ray_cluster({}, tmp_path / "ray.log"))
+        cluster = stack.enter_context(ray_cluster(forking_environment(), tmp_path / "ray.log"))
         environment = {**project.environment, "RONGHE_RAY": cluster.address}
         logs = [tmp_path / f"{each}.log" for each in SETS]
         runs = [
