@@ -8,6 +8,8 @@ from typing import Any, cast
 
 from merge_ops.checkpoints.checkpoint import Checkpoint
 from merge_ops.checkpoints.files.byte_sources import read_file
+from merge_ops.checkpoints.files.file_bounds import MAX_TEMPLATE
+from merge_ops.errors import CheckpointError
 from merge_ops.recipes.chat_templates import AUTO, BUILT_IN
 
 TEMPLATE_FILE = "chat_template.jinja"
@@ -30,11 +32,18 @@ def resolve_template(asked: str, models: Sequence[Checkpoint]) -> str | None:
 def template_of(checkpoint: Checkpoint) -> str | None:
     """Return a model's chat template without outer blanks, or None where it has none.
 
-    Of several templates it is the one called `default`.
+    Of several templates it is the one called `default`. Raises CheckpointError where a file that
+    may hold one is far too long, or no JSON.
     """
     source, files = checkpoint.source, checkpoint.files
     if TEMPLATE_FILE in files:
-        text = read_file(source, TEMPLATE_FILE, 0, files[TEMPLATE_FILE])
+        size = files[TEMPLATE_FILE]
+        if size > MAX_TEMPLATE:
+            raise CheckpointError(
+                f"{source.location}/{TEMPLATE_FILE}: has {size} bytes, and a chat template has at"
+                f" most {MAX_TEMPLATE}; restore the file from its source, or take it away"
+            )
+        text = read_file(source, TEMPLATE_FILE, 0, size)
         return text.decode("utf-8", errors="replace").strip() or None
     for file in (CONFIG_FILE, "chat_template.json"):
         known = checkpoint.json_files

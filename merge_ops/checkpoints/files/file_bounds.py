@@ -37,6 +37,8 @@ MAX_TENSORS = 300_000
 """Tensors of one model. The largest known have 140,000."""
 MAX_SIDE_FILE = 200_000_000
 """A file beside the weights that is only copied."""
+MAX_TEMPLATE = 4_000_000
+"""A chat template by itself. The longest known have 20,000."""
 MAX_ITEMS = 64_000_000
 """Bytes of a file of items."""
 MAX_DOCUMENT = 2 << 20

@@ -39,9 +39,13 @@ def chat_faults(
 
 
 def _has_template(catalog: "Catalog", opened: "Mapping[str, Checkpoint]", model: str) -> bool:
+    from merge_ops.errors import CheckpointError
     from merge_ops.vocabularies.chat_templates import template_of
 
     known = catalog.models.get(model)
     base = known.base if known is not None and known.kind == "lora" else None
     asked = [opened[each] for each in (model, base or model) if each in opened]
-    return any(template_of(each) for each in asked)
+    try:
+        return any(template_of(each) for each in asked)
+    except CheckpointError:
+        return True  # a file that cannot be read is told of the model, not of the suite

@@ -8,11 +8,11 @@ from transformers import AutoTokenizer
 
 from merge_ops.checkpoints.files.byte_sources import FolderSource
 from merge_ops.checkpoints.opening import open_checkpoint
-from merge_ops.errors import RecipeError
+from merge_ops.errors import CheckpointError, RecipeError
 from merge_ops.recipes.chat_templates import BUILT_IN
 from merge_ops.recipes.reading import parse_recipe
 from merge_ops.recipes.vocabulary_policy import TokenRow, TokenRule
-from merge_ops.vocabularies.chat_templates import resolve_template
+from merge_ops.vocabularies.chat_templates import resolve_template, template_of
 from tests.models import checkpoint_factory as factory
 
 HEAD = "merge_method: linear\nmodels: [{model: a}, {model: b}]\nparameters: {weight: 1}\n"
@@ -177,3 +177,13 @@ def test_auto_is_what_most_have_and_the_first_of_equals(tmp_path):
     assert auto("e") is None
     assert resolve_template("chatml", []) == BUILT_IN["chatml"]
     assert resolve_template("{{ own }}", []) == "{{ own }}"
+
+
+def test_a_template_of_gigabytes_is_refused_unread(tmp_path):
+    tensors = factory.base_tensors(factory.LLAMA)
+    folder = factory.write_checkpoint(tmp_path / "a", tensors, factory.LLAMA)
+    with (folder / "chat_template.jinja").open("wb") as file:
+        file.truncate(3 << 30)
+    model = open_checkpoint("a", FolderSource(folder))
+    with pytest.raises(CheckpointError, match=r"chat_template\.jinja: has 3221225472 bytes"):
+        template_of(model)

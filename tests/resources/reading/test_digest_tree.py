@@ -14,7 +14,7 @@ from resources.places.local import LocalPlace, LocalReader
 from resources.reading.checked_file import CheckedFile
 from resources.reading.digest_tree import PIECE, TREE, PieceHasher, cut_tree, join_tree
 from resources.reading.read_ahead import ReadAhead
-from resources.store.artifact import Artifact
+from resources.store.artifact import Artifact, FileRecord, content_digest
 from resources.store.artifact_store import ArtifactStore
 
 DATA = b"".join(number.to_bytes(4, "big") for number in range(3 * PIECE // 4 + 25))  # 3 and a bit
@@ -123,6 +123,24 @@ class CountingReader(LocalReader):
         """Read, and note it."""
         self.asked.append((offset, len(buffer)))
         return super().read_into(offset, buffer)
+
+
+def test_a_size_that_no_file_has_ends_at_the_end_of_the_file(tmp_path: Path) -> None:
+    """A manifest may claim a petabyte: an older one, of a file whose pieces have no digests."""
+    store = ArtifactStore.open(tmp_path.as_uri())
+    manifest = publish(store).manifest
+    del manifest["pieces"]
+    for each in manifest["files"]:
+        each["size"] = 1 << 50 if each["path"] == "a.safetensors" else each["size"]
+    records = [FileRecord(each["path"], each["size"], each["blake3"]) for each in manifest["files"]]
+    manifest["content_digest"] = content_digest(records)
+    path = tmp_path / "artifacts/checkpoint/some-digest/manifest.json"
+    path.write_text(json.dumps(manifest))
+    with (
+        store.get("checkpoint", "some-digest").source() as source,
+        pytest.raises(ArtifactReadError, match="other bytes than were published"),
+    ):
+        source.read_into("a.safetensors", 0, memoryview(bytearray(10)))
 
 
 def test_neighbouring_blocks_fetch_no_piece_twice(tmp_path: Path) -> None:
