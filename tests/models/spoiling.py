@@ -178,6 +178,8 @@ def spoil_folder(rng: random.Random, folder: Path) -> None:
     path = folder / rng.choice(NAMES)
     if rng.random() < 0.2:
         path = folder / rng.choice(("1_Pooling", "inner", "2_Dense")) / path.name
+    if path.parent.is_symlink():
+        return  # it may lead out of the folder, to what is not ours to spoil
     with suppress(OSError):
         if path.is_symlink() or not path.is_dir():
             path.unlink(missing_ok=True)
