@@ -15,22 +15,20 @@ from merge_ops.recipes.router_policy import router_faults, router_policy
 from merge_ops.recipes.search_check import search_faults, shadowed, soup_faults
 from merge_ops.recipes.section_check import parameter_faults, section_faults, section_of
 from merge_ops.recipes.spelling import as_written_here, composed, reference_faults
-from merge_ops.recipes.structures.conversion_step import CONVERT, conversion_faults, with_method
+from merge_ops.recipes.structures.conversion_step import CONVERT, conversion_faults
 from merge_ops.recipes.structures.expand_step import (
-    expand_as_passthrough,
     expand_faults,
     expand_step,
 )
 from merge_ops.recipes.structures.moe_check import moe_recipe
-from merge_ops.recipes.structures.moe_fewer import fewer_as_passthrough, fewer_faults, fewer_step
+from merge_ops.recipes.structures.moe_fewer import fewer_faults, fewer_step
 from merge_ops.recipes.structures.moe_step import is_moe
+from merge_ops.recipes.structures.one_model import as_passthrough
 from merge_ops.recipes.structures.symmetry_step import (
-    as_passthrough,
     symmetry_faults,
     symmetry_step,
 )
 from merge_ops.recipes.structures.vocabulary_step import (
-    vocabulary_as_passthrough,
     vocabulary_faults,
     vocabulary_step,
 )
@@ -62,9 +60,7 @@ def check_recipe(value: Any, name: str, subject: str) -> Recipe:
         *vocabulary_faults(document),
         *fewer_faults(document),
     ]
-    document = expand_as_passthrough(as_passthrough(document))
-    document = fewer_as_passthrough(vocabulary_as_passthrough(document))
-    document = as_linear(with_method(document))
+    document = as_linear(as_passthrough(document))
     method_name = document.get("merge_method")
     if not isinstance(method_name, str):
         faults.append(Fault("merge_method", "is missing; name one, for example 'ties'"))

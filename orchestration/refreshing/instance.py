@@ -27,7 +27,7 @@ MINIMAL = b"telemetry:\n  enabled: false\n"
 
 def open_instance(settings: Settings) -> dg.DagsterInstance:
     """Open Dagster's instance in DAGSTER_HOME; make it when it is not there (prepare_home)."""
-    prepare_home(settings)
+    _make_home(settings)
     home = str(settings.dagster_home)
     with _told_in_a_line():
         reference = InstanceRef.from_dir(home, overrides=IN_PROCESS)
@@ -54,10 +54,14 @@ def prepare_home(settings: Settings) -> None:
 
     Raises SettingsError where Dagster cannot use the folder, or the configuration in it.
     """
+    _make_home(settings)
+    with _told_in_a_line():
+        InstanceRef.from_dir(str(settings.dagster_home))
+
+
+def _make_home(settings: Settings) -> None:
     check_dagster_home(settings.dagster_home)
     settings.dagster_home.mkdir(parents=True, exist_ok=True)
     path, project = settings.dagster_home / "dagster.yaml", Path("dagster.yaml")
     if not path.exists():
         path.write_bytes(project.read_bytes() if project.is_file() else MINIMAL)
-    with _told_in_a_line():
-        InstanceRef.from_dir(str(settings.dagster_home))

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from merge_ops.errors import Fault, did_you_mean
-from merge_ops.recipes.structures.one_model import METHOD, one_model_faults
+from merge_ops.recipes.structures.one_model import one_model_faults
 
 CONVERT = "convert"
 ARCHITECTURES = ("llama", "mistral", "qwen2", "mixtral")
@@ -21,11 +21,6 @@ PACKED = ("internlm2", "glm", "chatglm")
 """Classes that pack queries, keys and values in one matrix, or (glm) are one of these unpacked."""
 ONE_BY_ONE, FUSED = "one_by_one", "fused"
 TARGETS = (*ARCHITECTURES, *PACKED, ONE_BY_ONE, FUSED)
-
-
-def with_method(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a document with the method that such a step has; others stay as they are."""
-    return {"merge_method": METHOD, **document} if CONVERT in document else dict(document)
 
 
 def conversion_faults(document: Mapping[str, Any]) -> Iterator[Fault]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from merge_ops.errors import Fault, did_you_mean
-from merge_ops.recipes.structures.one_model import METHOD, one_model_faults
+from merge_ops.recipes.structures.one_model import one_model_faults
 
 EXPAND = "expand"
 OUTPUTS = ("o_proj", "down_proj")
@@ -40,11 +40,6 @@ class ExpandStep:
         if self.solar:
             return {EXPAND: {"solar": self.solar}}
         return {EXPAND: {"layers": self.layers, "every": self.every, "zero": list(OUTPUTS)}}
-
-
-def expand_as_passthrough(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a document with the method that such a step has; others stay as they are."""
-    return {"merge_method": METHOD, **document} if EXPAND in document else dict(document)
 
 
 def expand_faults(document: Mapping[str, Any]) -> Iterator[Fault]:

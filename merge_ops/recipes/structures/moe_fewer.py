@@ -19,7 +19,7 @@ from typing import Any, cast
 from merge_ops.calibration.texts import CalibrationTexts, TextReader
 from merge_ops.errors import Fault, did_you_mean, quoted
 from merge_ops.recipes.router_policy import CALIBRATE
-from merge_ops.recipes.structures.one_model import METHOD, one_model_faults
+from merge_ops.recipes.structures.one_model import one_model_faults
 
 MOE = "moe"
 PRUNING, MERGING = ("reap", "frequency"), ("hc_smoe", "m_smoe")
@@ -94,11 +94,6 @@ class FewerStep:
             table["router"] = self.router
             table["neurons"] = self.neurons
         return {MOE: table}
-
-
-def fewer_as_passthrough(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a document with the method that such a step has; others stay as they are."""
-    return {"merge_method": METHOD, **document} if MOE in document else dict(document)
 
 
 def fewer_faults(document: Mapping[str, Any]) -> Iterator[Fault]:

@@ -9,12 +9,20 @@ from merge_ops.errors import Fault
 
 METHOD = "passthrough"
 """The merge method that such a step has."""
+STEPS = ("moe", "convert", "expand", "vocabulary", "protect", "align")
+"""The keys of these steps."""
 _OTHERS = (
     "slices", "modules", "sweep", "search", "soup", "parameters", "experts", "tokenizer",
-    "tokenizer_source", "base_model", "dtype", "out_dtype", "router", "window", "moe", "convert",
-    "expand", "vocabulary", "protect", "align",
+    "tokenizer_source", "base_model", "dtype", "out_dtype", "router", "window", *STEPS,
 )  # fmt: skip
 """Keys of merges, and of the other steps of one model: two of them would need an order."""
+
+
+def as_passthrough(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a document with the method that such a step has; others stay as they are."""
+    if not any(key in document for key in STEPS):
+        return dict(document)
+    return {"merge_method": METHOD, **document}
 
 
 def one_model_faults(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from merge_ops.errors import Fault, did_you_mean
-from merge_ops.recipes.structures.one_model import METHOD, one_model_faults
+from merge_ops.recipes.structures.one_model import one_model_faults
 
 PROTECT, ALIGN = "protect", "align"
 SYMMETRY_KEYS = (PROTECT, ALIGN)
@@ -37,13 +37,6 @@ class SymmetryStep:
         if self.kind == ALIGN:
             return {ALIGN: TO_BASE, "base_model": self.base}
         return {PROTECT: {"key": self.key, **({"undo": True} if self.undo else {})}}
-
-
-def as_passthrough(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a document with the method that such a step has; others stay as they are."""
-    if not any(key in document for key in SYMMETRY_KEYS):
-        return dict(document)
-    return {"merge_method": METHOD, **document}
 
 
 def symmetry_faults(document: Mapping[str, Any]) -> Iterator[Fault]:

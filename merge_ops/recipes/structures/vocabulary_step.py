@@ -20,7 +20,7 @@ from typing import Any, Literal, cast
 from merge_ops.errors import Fault, did_you_mean
 from merge_ops.measures.interpolation import DISTANCES, SCHEMES
 from merge_ops.recipes.spelling import reference, reference_faults
-from merge_ops.recipes.structures.one_model import METHOD, one_model_faults
+from merge_ops.recipes.structures.one_model import one_model_faults
 from merge_ops.recipes.vocabulary_policy import MAX_MULTIPLE
 
 VOCABULARY = "vocabulary"
@@ -114,11 +114,6 @@ class VocabularyStep:
 def is_file(source: str) -> bool:
     """Return whether a source of tokens is a file of a tokenizer, by its ending."""
     return source.endswith(FILES)
-
-
-def vocabulary_as_passthrough(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a document with the method that such a step has; others stay as they are."""
-    return {"merge_method": METHOD, **document} if VOCABULARY in document else dict(document)
 
 
 def vocabulary_faults(document: Mapping[str, Any]) -> Iterator[Fault]:
