@@ -31,7 +31,6 @@ import numpy as np
 from eval_ops.errors import PairingError
 from eval_ops.scores.intervals import (
     SCALES,
-    alike_interval,
     cluster_sums,
     counted_interval,
     mean_interval,
@@ -137,8 +136,6 @@ def compare_answers(
         flip_p_value = sign_flip(differences, groups, seed)
     if groups:
         clusters = sum(len(cluster_sums(d, groups.get(k, ()))[0]) for k, d in differences.items())
-    if low == high == 0:
-        low, high = _heeding_unseen_items(differences, groups, confidence)
     found = Comparison(
         "undecided",
         difference,
@@ -175,6 +172,7 @@ def _heeding_few_items(
 
     Of few items that rarely differ a draw may show no difference at all, and then the bootstrap
     takes the benchmark for certain: beside a benchmark of many items it would decide the mean.
+    Where nothing differs no draw varies, and the one by squares says what was not seen.
     """
     parts: list[tuple[float, float, float]] = []
     for pair in pairs:
@@ -184,23 +182,9 @@ def _heeding_few_items(
         own = counted_interval(each, pair.groups, confidence, most)
         parts.append((float(each.mean()), own.low, own.high))
     wide = mean_interval(parts)
-    if low > 0 >= wide.low or high < 0 <= wide.high:
+    if low == high == 0 or low > 0 >= wide.low or high < 0 <= wide.high:
         return min(low, wide.low), max(high, wide.high)
     return low, high
-
-
-def _heeding_unseen_items(
-    differences: Mapping[str, Differences],
-    groups: Mapping[str, Sequence[str]],
-    confidence: float,
-) -> tuple[float, float]:
-    """The interval where nothing differs, so that no draw varies; it decides nothing."""
-    parts: list[tuple[float, float, float]] = []
-    for name, values in differences.items():
-        n = len(cluster_sums(values, groups[name])[0]) if name in groups else len(values)
-        own = alike_interval(n, confidence)
-        parts.append((0.0, own.low, own.high))
-    return mean_interval(parts)
 
 
 def paired_bootstrap(

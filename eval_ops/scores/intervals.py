@@ -185,16 +185,6 @@ def counted_interval(
     return paired_interval(len(sides[0]), len(sides[1]), len(units), confidence, (gain, loss))
 
 
-def alike_interval(n: int, confidence: float = CONFIDENCE) -> Interval:
-    """Return the interval of a paired difference where `n` items (or passages) show none.
-
-    At most w of all there are may differ, w being Wilson's upper bound of 0 in n, and these by −1
-    at least and by 1 at most: −w to w.
-    """
-    others = wilson(0.0, n, confidence).high
-    return Interval(-others, others)
-
-
 def clustered_stderr(values: Sequence[float] | Floats, groups: Sequence[str]) -> float | None:
     """Return the standard error of a mean whose items depend on each other within groups.
 
