@@ -9,21 +9,14 @@ import pytest
 from resources.errors import DamagedArtifactError
 from resources.store.artifact import Artifact
 from resources.store.artifact_store import ArtifactStore
+from tests.resources.special_files import put_special
 
 SPOILS = ("pipe", "folder", "socket", "device", "dead link")
 
 
 def replace(path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     path.unlink()
-    if kind == "pipe":
-        os.mkfifo(path)
-    elif kind == "folder":
-        path.mkdir()
-    elif kind == "device":
-        path.symlink_to("/dev/zero")
-    elif kind == "dead link":
-        path.symlink_to("/nowhere/at/all")
-    else:
+    if not put_special(path, kind):
         monkeypatch.chdir(path.parent)  # the address of a socket is short
         with socket.socket(socket.AF_UNIX) as made:
             made.bind(path.name)

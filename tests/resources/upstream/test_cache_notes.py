@@ -9,6 +9,7 @@ from resources.locks import opened_lock, take_lock
 from resources.upstream.cache_notes import MOST_REF, read_note, read_ref
 from resources.upstream.hub_cache import cached_snapshot
 from resources.upstream.local_copies import LocalCopies
+from tests.resources.special_files import put_special
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -24,15 +25,7 @@ def test_a_ref_that_is_none_names_no_snapshot(tmp_path: Path, kind: str) -> None
     assert cached_snapshot("team/herbs", "main", tmp_path) == model / "snapshots" / COMMIT
     assert LocalCopies(model, "herbs").find("main") == model / "snapshots" / COMMIT
     ref.unlink()
-    if kind == "pipe":
-        os.mkfifo(ref)
-    elif kind == "folder":
-        ref.mkdir()
-    elif kind == "device":
-        ref.symlink_to("/dev/zero")
-    elif kind == "dead link":
-        ref.symlink_to("/nowhere/at/all")
-    else:
+    if not put_special(ref, kind):
         ref.write_bytes(COMMIT.encode() * MOST_REF if kind == "long" else b"\xff\xfe")
     assert cached_snapshot("team/herbs", "main", tmp_path) is None
     assert LocalCopies(model, "herbs").find("main") is None
