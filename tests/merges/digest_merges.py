@@ -59,12 +59,13 @@ def main(folder: str, merges: str) -> None:
         for name, inside in folders.items()
     }
     cases = {name: (name, {}) for name in METHODS} | MORE
-    made: list[dict[str, tuple[str | None, str]]] = [{} for _ in json.loads(merges)]
+    wanted = json.loads(merges)
+    made: list[dict[str, tuple[str | None, str]]] = [{} for _ in wanted]
     for case, (name, more) in cases.items():
         for dtype in DTYPES:
             recipe = parse_recipe(recipe_of(name, more, dtype), case, case)
             plan = plan_merge(recipe, {each: opened[each] for each in recipe.referenced_models})
-            for told, (arithmetic, threads, block) in zip(made, json.loads(merges), strict=True):
+            for told, (arithmetic, threads, block) in zip(made, wanted, strict=True):
                 file = streamed(plan, ARITHMETICS[arithmetic], threads=threads, block=block)
                 told[f"{case}, {dtype}"] = plan.outputs[0].digest, file["default"]
     sys.stdout.write(json.dumps(made) + "\n")
