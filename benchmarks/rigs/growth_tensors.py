@@ -9,19 +9,21 @@ from pathlib import Path
 
 
 def prepare_tensors(folder: Path, count: int) -> None:
-    """A base and two experts of so many tiny tensors, in the names of a mixture of experts."""
+    """A base and two experts of about so many tiny tensors: Qwen3's mixture of experts, to load."""
     import numpy as np
     from safetensors.numpy import save_file
 
-    names = tensor_names(count)
+    config = config_of(count)
+    shapes = tensor_shapes(config)
     for number, name in enumerate(("base", "expert-1", "expert-2")):
         model = folder / name
         model.mkdir(parents=True, exist_ok=True)
         draw = np.random.default_rng(number)
-        values = draw.normal(0, 0.02, (len(names), 8)).astype(np.float32)
-        tensors = {each: values[at].reshape(2, 4) for at, each in enumerate(names)}
+        tensors = {
+            each: draw.normal(0, 0.02, shape).astype(np.float32) for each, shape in shapes.items()
+        }
         save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
-        (model / "config.json").write_text(json.dumps(config_of(count)), encoding="utf-8")
+        (model / "config.json").write_text(json.dumps(config), encoding="utf-8")
     listed = "".join(
         f"  - {{model: {folder / name}, parameters: {{weight: 0.5}}}}\n"
         for name in ("expert-1", "expert-2")
@@ -33,25 +35,46 @@ def prepare_tensors(folder: Path, count: int) -> None:
     )
 
 
-def tensor_names(count: int) -> list[str]:
-    """Names as a mixture of experts has them: three a moe_expert, 64 of them a layer."""
-    names = ["model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"]
-    layer = 0
-    while len(names) < count:
+def tensor_shapes(config: dict[str, object]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes as the config says: three a moe_expert, 64 of them and a router a layer."""
+    shapes: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (16, 4),
+        "model.norm.weight": (4,),
+        "lm_head.weight": (16, 4),
+    }
+    for layer in range(int(str(config["num_hidden_layers"]))):
         at = f"model.layers.{layer}"
-        names += [
-            f"{at}.mlp.experts.{expert}.{part}_proj.weight"
-            for expert in range(64)
-            for part in ("gate", "up", "down")
-        ]
-        names += [f"{at}.self_attn.{part}_proj.weight" for part in "qkvo"]
-        layer += 1
-    return names
+        for norm in ("input_layernorm", "post_attention_layernorm"):
+            shapes[f"{at}.{norm}.weight"] = (4,)
+        for part, shape in (("q", (4, 4)), ("k", (2, 4)), ("v", (2, 4)), ("o", (4, 4))):
+            shapes[f"{at}.self_attn.{part}_proj.weight"] = shape
+        for part in "qk":
+            shapes[f"{at}.self_attn.{part}_norm.weight"] = (2,)
+        shapes[f"{at}.mlp.gate.weight"] = (64, 4)
+        for expert in range(64):
+            for part, shape in (("gate", (2, 4)), ("up", (2, 4)), ("down", (4, 2))):
+                shapes[f"{at}.mlp.experts.{expert}.{part}_proj.weight"] = shape
+    return shapes
 
 
 def config_of(count: int) -> dict[str, object]:
-    """A config that says how many layers there are, and nothing that a class would build from."""
-    return {"model_type": "many_tensors", "num_hidden_layers": -(-(count - 3) // 196)}
+    """A config of so many layers that the checkpoint has `count` tensors at least: 201 each."""
+    return {
+        "architectures": ["Qwen3MoeForCausalLM"],
+        "model_type": "qwen3_moe",
+        "dtype": "float32",
+        "vocab_size": 16,
+        "hidden_size": 4,
+        "head_dim": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "intermediate_size": 8,
+        "moe_intermediate_size": 2,
+        "num_experts": 64,
+        "num_experts_per_tok": 2,
+        "num_hidden_layers": -(-(count - 3) // 201),
+        "tie_word_embeddings": False,
+    }
 
 
 if __name__ == "__main__":

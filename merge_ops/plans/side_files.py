@@ -8,6 +8,7 @@ no code; a test compares the two.
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Sequence
@@ -85,8 +86,15 @@ def side_files(plan: Plan) -> dict[str, SideFile]:
     return plan.tokenizer.beside(files) if plan.tokenizer else files
 
 
-_READ_BY_LOADERS = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json")
+_READ_BY_LOADERS = (
+    "generation_config.json", "tokenizer_config.json", "special_tokens_map.json",
+    "preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json",
+    "chat_template.json",
+)  # fmt: skip
 _VOCABULARIES = re.compile(r"(tokenizer|vocab|tekken|added_tokens)\.json")
+_TEXTS = re.compile(r"(vocab|merges)\.txt|[^/]+\.tiktoken|(.+/)?[^/]+\.jinja")
+_PIECES = re.compile(r"[^/]+\.(model|spm)")
+_PAGE = re.compile(rb"\s*<(!doctype\s|html[\s>])", re.IGNORECASE)
 _BLANK = b" \t\r\n"  # of JSON: a form feed is none
 ENDS = 1024
 """Bytes of either end of a file that are looked at: editors end a file with a few line breaks."""
@@ -146,7 +154,8 @@ def side_file_faults(base: Checkpoint) -> list[Fault]:
 
     Those that every loader reads first must be JSON objects. Vocabularies are long, and seldom
     parsed where all models have the same bytes, so of these the first and last bytes are looked at:
-    what a download cut off, an editor saved as UTF-16 or a proxy answered has others.
+    what a download cut off, an editor saved as UTF-16 or a proxy answered has others. Of lists,
+    templates and pieces these are the first.
     """
     faults: list[Fault] = []
     for name in _READ_BY_LOADERS:
@@ -161,7 +170,28 @@ def side_file_faults(base: Checkpoint) -> list[Fault]:
             where = f"{base.source.location}/{name}"
             told = f"{where}: not one whole JSON object in UTF-8; restore the file from its source"
             faults.append(_unreadable(base, told))
+    for name in base.files:
+        is_text = _TEXTS.fullmatch(name) is not None
+        if is_text or _PIECES.fullmatch(name):
+            first = read_file(base.source, name, 0, min(base.files[name], ENDS))
+            told = _odd_beginning(first, is_text)
+            if told:
+                faults.append(_unreadable(base, f"{base.source.location}/{name}: {told}"))
     return faults
+
+
+def _odd_beginning(first: bytes, is_text: bool) -> str:
+    """What is wrong with a file that begins so; empty where nothing is."""
+    if _PAGE.match(first):
+        return "it is a web page, as a server answers instead of a file"
+    if is_text:
+        try:
+            codecs.getincrementaldecoder("utf-8")().decode(first)  # its last character may be cut
+        except UnicodeDecodeError:
+            return "it is no text in UTF-8"
+        if b"\0" in first:
+            return "it is no text in UTF-8"
+    return ""
 
 
 def _is_whole_object(base: Checkpoint, name: str) -> bool:

@@ -6,7 +6,8 @@ from resources.store.attempts.attempt import Attempt
 from resources.store.attempts.gc import GcReport
 from resources.store.attempts.unfinished import Unfinished
 from resources.store.cache import FolderCache, Pin
-from resources.store.refs import Ref, RefEntry, RefTable
+from resources.store.ref_documents import Ref, RefEntry
+from resources.store.refs import RefTable
 
 __all__ = [
     "Artifact",

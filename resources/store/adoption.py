@@ -14,7 +14,7 @@ from resources.errors import DamagedArtifactError, StoreAddressError, StoreFailu
 from resources.places import Place
 from resources.store.names import catalog_folder, ref_key
 from resources.store.namespaces import EARLIER, catalogs, earlier_owner
-from resources.store.refs import parse_ref, written
+from resources.store.ref_documents import parse_ref, written
 
 Document = dict[str, Any]
 

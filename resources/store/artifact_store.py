@@ -39,7 +39,8 @@ from resources.store.marks import Marks
 from resources.store.names import ARTIFACTS, MANIFEST, manifest_key
 from resources.store.namespaces import Namespace
 from resources.store.people import this_person
-from resources.store.refs import Ref, RefEntry, RefTable, read_ref, read_refs, write_ref
+from resources.store.ref_documents import Ref, RefEntry
+from resources.store.refs import RefTable, read_ref, read_refs, write_ref
 from resources.store.signatures import Signatures
 from resources.store.upkeep import Upkeep
 from resources.store.virtual import publish_virtual

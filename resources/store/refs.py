@@ -8,91 +8,31 @@ history is the order of those writes, whatever the clocks of the writers say.
 import json
 import random
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any, TypeVar
 
-from resources.errors import (
-    AttemptError,
-    DamagedArtifactError,
-    LaterReleaseError,
-    StoreAddressError,
-    StoreFailureError,
-)
+from resources.errors import DamagedArtifactError, StoreAddressError, StoreFailureError
 from resources.places import Place
-from resources.store.names import (
-    WAY_OUT,
-    manifest_key,
-    partition_of,
-    ref_folder,
-    ref_key,
-    refuse_secrets,
+from resources.store.names import WAY_OUT, partition_of, ref_folder, ref_key, refuse_secrets
+from resources.store.ref_documents import (
+    Ref,
+    RefEntry,
+    begun,
+    is_same,
+    is_settled,
+    line_of,
+    parse_ref,
+    written,
 )
 
 Key = TypeVar("Key")
 Found = TypeVar("Found")
 
-_FORMAT = 1
 _TRIES = 60
 STRETCH = 64  # the most refs that one thread reads one after the other
-VACANT = "vacant"
-"""A field of a change after which a name points to nothing."""
-_OWN = ("id", "kind", "digest", "at", "run", "by")
-
-
-@dataclass(frozen=True)
-class RefEntry:
-    """One change of a ref: what it pointed to from then on, when, from which run, and why.
-
-    `by` is who did it, as user@host; None where an earlier release wrote it.
-    """
-
-    kind: str
-    digest: str
-    at: str
-    run: str | None = None
-    fields: Mapping[str, Any] = field(default_factory=dict)
-    by: str | None = None
-
-
-@dataclass(frozen=True)
-class Ref:
-    """A name: the asset and partition it stands for, and its changes, oldest first."""
-
-    asset: str
-    partition: str | None
-    history: tuple[RefEntry, ...]
-
-    @property
-    def current(self) -> RefEntry:
-        """Return what it points to now."""
-        return self.history[-1]
-
-    @property
-    def kind(self) -> str:
-        """Return the kind of the artifact it points to now."""
-        return self.current.kind
-
-    @property
-    def digest(self) -> str:
-        """Return the digest of the artifact it points to now."""
-        return self.current.digest
-
-    @property
-    def fields(self) -> Mapping[str, Any]:
-        """Return what was said when it was last pointed."""
-        return self.current.fields
-
-    @property
-    def vacant(self) -> bool:
-        """Return whether it points to nothing any more: its last change took back the one before.
-
-        `kind` and `digest` are then those of what was taken back.
-        """
-        return self.current.fields.get(VACANT) is True
 
 
 @dataclass(frozen=True)
@@ -123,8 +63,7 @@ def write_ref(
     cannot be understood.
     """
     key = ref_key(catalog, asset, partition)
-    change = uuid.uuid4().hex
-    line = {**_line(entry, asset), "id": change}
+    line = line_of(entry, asset, partition)
     for tried in range(_TRIES):
         stored = place.read(key)
         document = parse_ref(stored[0], f"{place.uri}/{key}") if stored else None
@@ -137,11 +76,11 @@ def write_ref(
                 " models.yaml)"
             )
         before = document["history"] if document else []
-        if document and _settled(before, line):
+        if document and is_settled(before, line):
             return False
-        if after is not None and before and not _is_same(before[-1], after):
+        if after is not None and before and not is_same(before[-1], after):
             return None
-        document = document or _begun(catalog, asset, partition)
+        document = document or begun(catalog, asset, partition)
         document["history"] = [*document.get("history", []), line]
         refuse_secrets(json.dumps(line), place.secrets(), f"the ref {asset} {partition or ''}")
         data = written(document)
@@ -152,11 +91,6 @@ def write_ref(
         f"ref {asset} {partition or ''} in {place.uri} was changed by others {_TRIES} times while "
         f"it was being changed here; run again, and see who points it so often"
     )
-
-
-def written(document: Mapping[str, Any]) -> bytes:
-    """Return a ref's document as it is stored."""
-    return json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False).encode()
 
 
 def read_ref(place: Place, catalog: str | None, asset: str, partition: str | None) -> Ref | None:
@@ -221,23 +155,8 @@ def load_ref(place: Place, key: str, catalog: str | None) -> Ref | None:
     return Ref(
         document["asset"],
         document["partition"],
-        tuple(
-            RefEntry(
-                line["kind"],
-                line["digest"],
-                line["at"],
-                line.get("run"),
-                {name: value for name, value in line.items() if name not in _OWN},
-                line.get("by"),
-            )
-            for line in document["history"]
-        ),
+        tuple(map(RefEntry.of_line, document["history"])),
     )
-
-
-def _begun(catalog: str | None, asset: str, partition: str | None) -> dict[str, Any]:
-    named = {} if catalog is None else {"catalog": catalog}
-    return {"format": _FORMAT, **named, "asset": asset, "partition": partition}
 
 
 def _is_at_home(document: Mapping[str, Any], key: str, catalog: str | None) -> bool:
@@ -245,86 +164,3 @@ def _is_at_home(document: Mapping[str, Any], key: str, catalog: str | None) -> b
         return ref_key(catalog, document["asset"], document.get("partition")) == key
     except (StoreAddressError, UnicodeEncodeError):
         return False
-
-
-def _settled(history: list[dict[str, Any]], line: dict[str, Any]) -> bool:
-    """Tell whether nothing is left to do: our change is in, or the last one says the same."""
-    if any(old["id"] == line["id"] for old in history):
-        return True  # an answer got lost, and the write was tried again underneath
-
-    def said(entry: dict[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in entry.items() if name not in ("id", *_OF_CHANGE)}
-
-    return said(history[-1]) == said(json.loads(json.dumps(line)))
-
-
-def _is_same(line: Mapping[str, Any], entry: RefEntry) -> bool:
-    return (line["kind"], line["digest"], line["at"]) == (entry.kind, entry.digest, entry.at)
-
-
-_OF_CHANGE = ("at", "run", "by")
-"""When, in which run and by whom: a change that says nothing else is none."""
-
-
-def _line(entry: RefEntry, asset: str) -> dict[str, Any]:
-    taken = sorted(set(entry.fields) & set(_OWN))
-    if taken:
-        raise AttemptError(f"ref {asset} sets {', '.join(taken)} itself; choose other field names")
-    line = {
-        "kind": entry.kind,
-        "digest": entry.digest,
-        "at": entry.at,
-        **({"by": entry.by} if entry.by else {}),
-        **({"run": entry.run} if entry.run else {}),
-        **entry.fields,
-    }
-    try:
-        json.dumps(line, allow_nan=False).encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        raise AttemptError(f"ref {asset} can hold only JSON values: {error}") from error
-    return line
-
-
-def parse_ref(data: bytes, where: str) -> dict[str, Any]:
-    """Parse and check a ref's document.
-
-    DamagedArtifactError is raised where it is none, LaterReleaseError where its format is later.
-    """
-    try:
-        document = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise DamagedArtifactError(f"{where}: the ref is no JSON. {WAY_OUT}") from error
-    number = document.get("format") if isinstance(document, dict) else None
-    if type(number) is int and number > _FORMAT:
-        raise LaterReleaseError(
-            f"{where}: the ref is not of format {_FORMAT} but of {number}, which a later release"
-            " writes; use that release"
-        )
-    history = document.get("history") if isinstance(document, dict) else None
-    proper = (
-        isinstance(history, list)
-        and bool(history)
-        and number == _FORMAT
-        and isinstance(document.get("asset"), str)
-        and isinstance(document.get("partition", False), str | None)
-        and isinstance(document.get("catalog"), str | None)
-        and all(_is_entry(line) for line in history)
-    )
-    if not proper:
-        raise DamagedArtifactError(
-            f"{where}: the ref is not of format {_FORMAT}, or names no artifact. {WAY_OUT}"
-        )
-    return document
-
-
-def _is_entry(line: Any) -> bool:
-    needed = ("id", "kind", "digest", "at")
-    if not (isinstance(line, dict) and all(isinstance(line.get(name), str) for name in needed)):
-        return False
-    if not all(isinstance(line.get(name), str | None) for name in ("run", "by")):
-        return False
-    try:
-        manifest_key(line["kind"], line["digest"])
-    except StoreAddressError:
-        return False
-    return True

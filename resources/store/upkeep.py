@@ -34,7 +34,8 @@ from resources.store.names import (
 )
 from resources.store.namespaces import EARLIER, Namespace, catalogs, earlier_owner, earlier_refs
 from resources.store.people import this_person
-from resources.store.refs import Ref, load_ref, read_at_once
+from resources.store.ref_documents import Ref
+from resources.store.refs import load_ref, read_at_once
 from resources.store.virtual import unwrite
 
 

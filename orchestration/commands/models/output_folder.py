@@ -43,6 +43,7 @@ def check_output(out: Path, force: bool | None = None, inputs: Iterable[Path] = 
     `inputs` are what is read for the new one, which may not lie in it.
     """
     try:
+        _refuse_place(out)
         out = _placed(out)
         sweep(out)
         _check_writable(out)
@@ -118,6 +119,21 @@ def beside(out: Path) -> Iterator[Path]:
 def _placed(out: Path) -> Path:
     """The absolute path of an output; a link at its end is kept, to be seen."""
     return out.resolve() if ".." in out.parts else out.absolute()
+
+
+def _refuse_place(out: Path) -> None:
+    """Raise OutputError for a place that nobody means: `~` in quotes, or an artifact store."""
+    if out.parts[:1] and out.parts[0].startswith("~") and not Path(out.parts[0]).exists():
+        raise OutputError(
+            f"{out}: in quotes ~ is no home but a folder of that name; write it without quotes, or"
+            f" $HOME, or ./{out} where you mean that"
+        )
+    for each in _placed(out).resolve().parents:
+        if (each / "store.json").is_file() and (each / "artifacts").is_dir():
+            raise OutputError(
+                f"{out} lies in the artifact store {each}, which is Ronghe's own; name a folder"
+                " elsewhere"
+            )
 
 
 def _must_stay(out: Path) -> bool:

@@ -64,8 +64,10 @@ def planned(tmp_path, files, text=RECIPE, expert=None):
 
 
 def test_every_one_is_copied_byte_for_byte(tmp_path):
-    odd = {"tokenizer_config.json", "chat_template.json", "added_tokens.json", "tekken.json"}
-    files = {name: b"{}" if name in odd else f"{name}!".encode() for name in TAKEN}
+    files = {
+        name: json.dumps({"of": name}).encode() if name.endswith(".json") else f"{name}!".encode()
+        for name in TAKEN
+    }
     files |= {"generation_config.json": b"{}", "special_tokens_map.json": b"{}"}
     plan = planned(tmp_path, files | {"trainer_state.json": b"{}", "optimizer.pt": b"x"})
     out = tmp_path / "out"
@@ -180,3 +182,43 @@ def test_a_vocabulary_that_no_loader_reads_is_not_copied(tmp_path, file, spoil):
     data = spoil(whole)
     with pytest.raises(CompatibilityError, match=f"{file}: not one whole JSON object in UTF-8"):
         planned(tmp_path, {file: data}, expert={file: data})  # equal bytes, which nobody parses
+
+
+PROXY = b'\n<!DOCTYPE html>\n<html lang="zh">404</html>'
+TEMPLATE = "additional_chat_templates/tool_use.jinja"
+
+
+@pytest.mark.parametrize(
+    ("file", "data", "told"),
+    [
+        ("tokenizer.model", PROXY, "it is a web page"),
+        ("spiece.model", b"<html>gone</html>", "it is a web page"),
+        ("merges.txt", PROXY, "it is a web page"),
+        ("qwen.tiktoken", PROXY, "it is a web page"),
+        ("chat_template.jinja", PROXY, "it is a web page"),
+        ("vocab.txt", "[PAD]\n中\n".encode("utf-16"), "no text in UTF-8"),
+        ("vocab.txt", "[PAD]\n中文\n".encode("gbk"), "no text in UTF-8"),
+        ("merges.txt", b"#version: 0.2\0\n", "no text in UTF-8"),
+        ("chat_template.jinja", b"\xff\xfe{\0{\0", "no text in UTF-8"),
+        (TEMPLATE, b"{{ messages \xff }}", "no text in UTF-8"),
+        ("preprocessor_config.json", b"{", "preprocessor_config.json"),
+        ("processor_config.json", PROXY, "processor_config.json"),
+    ],
+)
+def test_a_text_that_no_loader_reads_is_not_copied(tmp_path, file, data, told):
+    with pytest.raises(CompatibilityError, match=told):
+        planned(tmp_path, {file: data}, expert={file: data})
+
+
+@pytest.mark.parametrize(
+    ("file", "data"),
+    [
+        ("chat_template.jinja", b"\xef\xbb\xbf{{ messages }}"),
+        ("chat_template.jinja", "中".encode() * 1000),  # 1,024 bytes end within a character
+        ("merges.txt", b""),
+        ("vocab.txt", b"<s>\n</s>\n<html\n"),
+        ("generation_config.json", b"{}"),
+    ],
+)
+def test_texts_that_are_merely_odd_are_copied(tmp_path, file, data):
+    assert file in side_files(planned(tmp_path, {file: data}, expert={file: data}))

@@ -1,7 +1,9 @@
 """Names that point to artifacts, and their history."""
 
+import json
 import threading
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,7 @@ from resources.errors import (
 )
 from resources.places import Entry
 from resources.store.artifact_store import ArtifactStore
+from resources.store.names import ref_key
 
 ODD = [
     None, "plain", "herbs+idioms|density=0.3_lambda=1.0", "a/b", "..", ".", "@", "", "a b", "%2B",
@@ -143,3 +146,67 @@ def test_what_cannot_be_pointed_is_refused(store: ArtifactStore, digests: list[s
     store.place.put("refs/model/herbs.json", b'{"format": 1, "history": []}')
     with pytest.raises(DamagedArtifactError, match="the ref is not of format 1"):
         store.ref("model", "herbs")
+
+
+def stored(store: ArtifactStore, partition: str | None = "a") -> tuple[str, dict[str, Any]]:
+    key = ref_key(store.namespace.name, "linear/merged_checkpoint", partition)
+    found = store.place.read(key)
+    assert found is not None
+    return key, json.loads(found[0])
+
+
+def put(store: ArtifactStore, key: str, document: dict[str, Any]) -> None:
+    store.place.delete([key])
+    assert store.place.create(key, json.dumps(document).encode())
+
+
+@pytest.mark.parametrize("name", ["digest", "kind", "at", "by", "run", "id", "check", "number"])
+def test_a_ref_that_a_hand_changed_is_told_and_not_followed(
+    store: ArtifactStore, digests: list[str], name: str
+) -> None:
+    for digest in digests[:2]:
+        store.point("linear/merged_checkpoint", "a", "checkpoint", digest, run="r1", number=1.5)
+    key, document = stored(store)
+    other = {"digest": digests[2], "number": 1.25}
+    for entry in document["history"]:
+        was = entry[name]
+        entry[name] = other.get(name, f"x{was}")
+        put(store, key, document)
+        with pytest.raises(DamagedArtifactError, match="not as it was written"):
+            store.ref("linear/merged_checkpoint", "a")
+        with pytest.raises(DamagedArtifactError):
+            store.point("linear/merged_checkpoint", "a", "checkpoint", digests[2])
+        entry[name] = was
+    put(store, key, document)
+    ref = store.ref("linear/merged_checkpoint", "a")
+    assert ref is not None
+    assert (ref.digest, ref.fields) == (digests[1], {"number": 1.5})
+
+
+def test_a_ref_of_another_partition_is_not_followed(
+    store: ArtifactStore, digests: list[str]
+) -> None:
+    for partition, digest in zip("ab", digests, strict=False):
+        store.point("linear/merged_checkpoint", partition, "checkpoint", digest)
+    (key, document), (_, other) = stored(store, "a"), stored(store, "b")
+    put(store, key, {**document, "history": other["history"]})
+    with pytest.raises(DamagedArtifactError, match="not as it was written"):
+        store.ref("linear/merged_checkpoint", "a")
+
+
+def test_entries_of_earlier_releases_have_no_check_and_stay(
+    store: ArtifactStore, digests: list[str]
+) -> None:
+    store.point("linear/merged_checkpoint", "a", "checkpoint", digests[0])
+    key, document = stored(store)
+    (entry,) = document["history"]
+    del entry["check"]
+    put(store, key, document)
+    store.point("linear/merged_checkpoint", "a", "checkpoint", digests[1])
+    _, document = stored(store)
+    assert ["check" in each for each in document["history"]] == [False, True]
+    document["history"].append({**entry, "id": "e" * 32, "digest": digests[2]})
+    put(store, key, document)
+    ref = store.ref("linear/merged_checkpoint", "a")
+    assert ref is not None
+    assert [each.digest for each in ref.history] == digests

@@ -11,6 +11,7 @@ import pytest
 
 from merge_ops.errors import OutputError
 from orchestration.commands.models.output_folder import check_output, check_space, staged
+from resources.store.artifact_store import ArtifactStore
 from tests.merges.merging import ROOT, ronghe
 from tests.models.checkpoint_factory import LLAMA, read_tensors, write_family
 from tests.servers.privileges import permissions_count
@@ -346,3 +347,25 @@ def test_a_kill_at_any_moment_leaves_the_old_or_the_new(place, moment):
     write(place / "another")
     assert sorted(each.name for each in out.iterdir()) == sorted(FILES)
     assert sorted(each.name for each in place.iterdir()) == ["another", "result"]
+
+
+def test_a_tilde_in_quotes_is_no_home(place, monkeypatch):
+    monkeypatch.chdir(place)
+    for each in ("~/models/out", "~", "~nobody/out"):
+        with pytest.raises(OutputError, match="in quotes ~ is no home"):
+            check_output(Path(each))
+    check_output(Path("./models/~"))
+    (place / "~").mkdir()
+    check_output(Path("~/out"))  # somebody has such a folder
+    assert [each.name for each in place.iterdir()] == ["~"]
+
+
+def test_nothing_is_put_into_an_artifact_store(place):
+    store = ArtifactStore.open((place / "store").as_uri())
+    with store.attempt("checkpoint") as attempt:
+        attempt.write_json("config.json", 1)
+        attempt.publish("digest-1")
+    for each in ("out", "artifacts/checkpoint/out", "../store/refs/out"):
+        with pytest.raises(OutputError, match="lies in the artifact store"):
+            check_output(place / "store" / each)
+    check_output(place / "out")
