@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from hashlib import blake2b
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
@@ -47,21 +48,30 @@ class _Loader:
         torch, transformers = _imported("torch", "transformers")
         self._torch = torch
         self._transformers = transformers
+        self._last: tuple[bytes, dict[str, Any]] | None = None
         transformers.logging.set_verbosity(transformers.logging.CRITICAL)
         transformers.logging.disable_progress_bar()
 
     def look(self, config: dict[str, Any], tensors: list[tuple[str, list[int]]]) -> dict[str, Any]:
-        """Return what is missing, unexpected and mismatched of tensors, by name."""
+        """Return what is missing, unexpected and mismatched of tensors, by name.
+
+        What was asked last is answered as then: files as planned have the plan's answer.
+        """
+        asked = blake2b(json.dumps([config, sorted(tensors)], sort_keys=True).encode()).digest()
+        if self._last is None or self._last[0] != asked:
+            self._last = asked, self._looked(config, tensors)
+        return self._last[1]
+
+    def _looked(
+        self, config: dict[str, Any], tensors: list[tuple[str, list[int]]]
+    ) -> dict[str, Any]:
         plain = {key: value for key, value in config.items() if key not in _NOT_TAKEN}
         kind = self._kind(config)
         _imported("accelerate", "safetensors")  # 100 MB, which only the loading below needs
         made = kind.from_dict(plain)
         found: dict[str, Any] | None = None
         for each in self._classes(made, config.get("architectures")):
-            state = {
-                name: self._torch.empty(shape, device="meta", dtype=self._torch.float32)
-                for name, shape in tensors
-            }
+            state = self._state(tensors)
             with limited_modules(len(tensors)):
                 _, info = each.from_pretrained(
                     None,
@@ -81,6 +91,13 @@ class _Loader:
         if found is None:
             raise _Unknown(f"transformers {self._transformers.__version__} has no such class")
         return found
+
+    def _state(self, tensors: list[tuple[str, list[int]]]) -> dict[str, Any]:
+        """Tensors without values by name; those of one shape are one, for there may be 100,000."""
+        shapes = {tuple(shape) for _, shape in tensors}
+        empty = self._torch.empty
+        made = {each: empty(each, device="meta", dtype=self._torch.float32) for each in shapes}
+        return {name: made[tuple(shape)] for name, shape in tensors}
 
     def _kind(self, config: dict[str, Any]) -> Any:
         """The class of a config, by its model_type, or by the class of models that it names."""

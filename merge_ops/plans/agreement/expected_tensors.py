@@ -63,7 +63,13 @@ class LoadingChild:
 
     def __init__(self) -> None:
         self._gone = False
-        self._child = LimitedChild(MODULE, memory=MEMORY, cpu_seconds=CPU_SECONDS, hidden=HIDDEN)
+        self._child = LimitedChild(
+            MODULE,
+            memory=MEMORY,
+            cpu_seconds=CPU_SECONDS,
+            hidden=HIDDEN,
+            environment={"HF_DEACTIVATE_ASYNC_LOAD": "1"},  # threads for tensors without values
+        )
         self._child.start()
 
     def ask(self, request: Mapping[str, Any]) -> Answer:

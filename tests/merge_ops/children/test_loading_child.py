@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from merge_ops.children import loading_child
+from tests.models.checkpoint_factory import LLAMA, read_tensors, write_family
 
 
 @pytest.fixture
@@ -53,3 +54,30 @@ def test_what_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading_child, "import_module", missing)
     answer = loading_child.answer({"config": {}, "tensors": []}, print)
     assert answer == {"state": "unknown", "why": "torch is not installed"}
+
+
+def test_files_as_planned_have_the_answer_of_the_plan(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(loading_child, "_loaders", [])
+    looks = []
+    looked = loading_child._Loader._looked
+
+    def counted(self: Any, config: Any, tensors: Any) -> dict[str, Any]:
+        looks.append(len(tensors))
+        return looked(self, config, tensors)
+
+    monkeypatch.setattr(loading_child._Loader, "_looked", counted)
+    folder = write_family(tmp_path, LLAMA, 1).base
+    shapes = {name: list(tensor.shape) for name, tensor in read_tensors(folder).items()}
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    planned = {"config": config, "tensors": [*reversed(shapes.items())]}
+    written = {"folder": str(folder), "architectures": None}
+    first = loading_child.answer(planned, print)
+    assert (first["state"], first["missing"]) == ("looked", [])
+    assert loading_child.answer(written, print) == first
+    assert looks == [len(shapes)]
+    lacking = {"config": config, "tensors": [*shapes.items()][1:]}
+    assert loading_child.answer(lacking, print)["missing"] == [[*shapes][0]]
+    assert loading_child.answer({**planned, "config": {**config, "x": 1}}, print) == first
+    assert looks == [len(shapes), len(shapes) - 1, len(shapes)]
