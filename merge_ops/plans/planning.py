@@ -6,31 +6,26 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from merge_ops.arrangement.arrangement import arrange, donor_of
-from merge_ops.arrangement.expansion import with_expansion
+from merge_ops.arrangement.arrangement import arrange
 from merge_ops.arrangement.groups import Place
-from merge_ops.arrangement.mixtures.layouts import in_one_layout
 from merge_ops.checkpoints.checkpoint import Checkpoint, TensorSource
 from merge_ops.checkpoints.header import FLOAT_DTYPES
 from merge_ops.checkpoints.layout import DEFAULT_SHARD_BYTES, OutputTensor, lay_out
 from merge_ops.checkpoints.names.buffers import is_buffer
 from merge_ops.checkpoints.names.depth import Position, positions
-from merge_ops.checkpoints.names.name_alignment import named_alike
 from merge_ops.checkpoints.names.tensor_names import shape_fault
 from merge_ops.checkpoints.names.ties import find_source
 from merge_ops.errors import CompatibilityError, Fault, RecipeError
-from merge_ops.plans.agreement.compatibility import check_compatible, check_layouts, check_weights
+from merge_ops.plans.agreement.compatibility import check_compatible, check_layouts
 from merge_ops.plans.agreement.ending_agreement import ending_cautions
 from merge_ops.plans.agreement.float_islands import island_cautions
 from merge_ops.plans.agreement.integer_agreement import integer_faults
 from merge_ops.plans.agreement.layer_rules import rule_faults
 from merge_ops.plans.agreement.quiet_agreement import quiet_cautions
-from merge_ops.plans.derived.converted_models import with_conversion
-from merge_ops.plans.derived.fewer_models import with_fewer
-from merge_ops.plans.derived.symmetric_models import with_symmetry
 from merge_ops.plans.model_wide import check_one_for_all
-from merge_ops.plans.one_model import content_cautions, with_one_name_each
+from merge_ops.plans.one_model import content_cautions
 from merge_ops.plans.plan import Plan
+from merge_ops.plans.prepared_models import prepared_models
 from merge_ops.plans.resolution import ParameterResolver
 from merge_ops.plans.routers import Routers
 from merge_ops.plans.side_files import (
@@ -44,7 +39,7 @@ from merge_ops.vocabularies.output_tokenizer import OutputTokenizer, output_toke
 
 if TYPE_CHECKING:  # few recipes make a mixture, and starting is counted
     from merge_ops.calibration.moe_statistics import MoeStatistics
-    from merge_ops.plans.derived.moe_models import Gates, MoeModels
+    from merge_ops.plans.derived.moe_models import Gates
 
 
 def plan_merge(
@@ -68,42 +63,19 @@ def plan_merge(
     if recipe.window is not None and not recipe.window.found:
         problem = "has no steps yet; Steps.with_windows finds those of its run"
         raise RecipeError(recipe.subject, [Fault("window", problem)])
-    recipe = with_one_name_each(recipe, checkpoints)
-    checkpoints, aligner = with_symmetry(recipe, checkpoints)
-    checkpoints = with_conversion(recipe, checkpoints)
-    written: OutputTokenizer | None = None
-    beside: tuple[Checkpoint, ...] = ()
-    if recipe.vocabulary is not None:
-        from merge_ops.vocabularies.new_vocabulary import new_vocabulary
-
-        new = new_vocabulary(recipe, recipe.vocabulary, checkpoints)
-        checkpoints = {**checkpoints, recipe.models[0].model: new.model}
-        written, beside = new.tokenizer, new.beside
-    mixture: MoeModels | None = None
-    if recipe.moe is not None:
-        from merge_ops.plans.derived.moe_models import moe_models
-
-        mixture = moe_models(recipe, recipe.moe, checkpoints, gates)
-        checkpoints = {recipe.moe.base_model: mixture.model}
-    checkpoints, smaller = with_fewer(recipe, checkpoints, statistics, gates)
-    recipe, told = with_expansion(recipe, checkpoints)
-    donor = donor_of(recipe, checkpoints)
-    weighed = [donor, *(checkpoints[name] for name in recipe.merged_models)]
-    check_weights(weighed)
-    checkpoints, relaid = in_one_layout(checkpoints, recipe.merged_models)
-    donor = donor_of(recipe, checkpoints)
-    checkpoints = dict(zip(checkpoints, named_alike(donor, checkpoints.values()), strict=True))
+    models = prepared_models(recipe, checkpoints, gates, statistics)
+    recipe, checkpoints, donor, others = (
+        models.recipe, models.checkpoints, models.donor, models.others
+    )  # fmt: skip
     arrangement = arrange(recipe, checkpoints)
-    others = [checkpoints[name] for name in recipe.merged_models]
-    others = [each for each in others if each is not donor]
     vocabularies = "merged" if recipe.tokenizer else "equal"
     cautions = [caution for each in (donor, *others) for caution in each.cautions]
-    cautions += [*relaid, *arrangement.cautions, *told, *smaller]
-    cautions += mixture.cautions if mixture else ()
-    same = all(any(each is other for other in weighed) for each in others)
-    cautions += check_compatible(donor, others, vocabularies, recipe.merges_whole_models, same)
+    cautions += [*models.cautions, *arrangement.cautions]
+    cautions += check_compatible(
+        donor, others, vocabularies, recipe.merges_whole_models, models.as_given
+    )
     check_layouts(arrangement.places)
-    tokenizer = written or output_tokenizer(recipe, donor, checkpoints, arrangement)
+    tokenizer = models.tokenizer or output_tokenizer(recipe, donor, checkpoints, arrangement)
     cautions += ending_cautions(recipe, donor, others, tokenizer)
     cautions += quiet_cautions(recipe, donor, others, tokenizer)
     chosen = _chosen(recipe, coefficients)
@@ -134,9 +106,14 @@ def plan_merge(
     cautions += side_file_cautions(donor)
     cautions += absent_file_cautions(donor, others, tokenizer is not None)
     output = (tuple(ordered), tuple(shards), chosen, tuple(cautions), tokenizer)
-    beside = mixture.beside if mixture else beside
     plan = Plan(
-        recipe, donor, arrangement, *output, arithmetic=arithmetic, beside=beside, aligner=aligner
+        recipe,
+        donor,
+        arrangement,
+        *output,
+        arithmetic=arithmetic,
+        beside=models.beside,
+        aligner=models.aligner,
     )
     wrong = rule_faults(plan)
     if wrong:
