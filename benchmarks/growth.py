@@ -6,9 +6,10 @@
 
 Rows: definitions (what each step's process loads), many-definitions (1,000 models, in pairs),
 champions (of recipes with 200 points each), leaderboard (one new row among many), picture (of a
-merge_plan), lineage, impact and ls (of a tenth as many models as partitions), plan, merge and
-inspect (a checkpoint of very many tiny tensors; mergekit beside them where it is installed) and
-idle (what a day of looking at the upstream models leaves on the disk).
+merge_plan), lineage, impact and ls (of a tenth as many models as partitions), plan, merge,
+unchecked-merge (without asking transformers how it would load the result) and inspect (a
+checkpoint of very many tiny tensors; mergekit beside the merge where it is installed) and idle
+(what a day of looking at the upstream models leaves on the disk).
 
 Each row prepares a folder, unmeasured, and runs one process, in this checkout and with `--earlier`
 in another one with a `.venv` of its own. `work s` is the row's own seconds, without Python's start,
@@ -64,6 +65,9 @@ ROWS = {
     "picture": GrowthRow("experts", 40, 150, None, "picture"),
     "plan": GrowthRow("tensors", 2000, 100_000, TENSORS, "", ("plan", "recipe.yaml")),
     "merge": GrowthRow("tensors", 2000, 100_000, TENSORS, "", ("merge", "recipe.yaml", "out")),
+    "unchecked-merge": GrowthRow(
+        "tensors", 2000, 100_000, TENSORS, "", ("merge", "--no-verify", "recipe.yaml", "out")
+    ),
     "inspect": GrowthRow("tensors", 2000, 100_000, TENSORS, "", ("inspect", "base")),
     "lineage": GrowthRow("partitions", 200, 10_000, "prepare_ancestry", "lineage"),
     "impact": GrowthRow("partitions", 200, 10_000, "prepare_ancestry", "impact"),
@@ -94,8 +98,8 @@ def run_row(
         subprocess.run(command, check=True, cwd=folder, env=os.environ | paths)
     if row.verb:
         ronghe = str(checkout / ".venv/bin/ronghe")
-        placed = [str(folder / each) for each in row.verb[1:]]
-        command = [ronghe, row.verb[0], *placed]
+        placed = [each if each.startswith("-") else str(folder / each) for each in row.verb]
+        command = [ronghe, row.verb[0], *placed[1:]]
     else:
         command = python_of(checkout, row.stage, str(folder), size)
     try:
