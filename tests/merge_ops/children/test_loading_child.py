@@ -78,6 +78,6 @@ def test_files_as_planned_have_the_answer_of_the_plan(
     assert loading_child.answer(written, print) == first
     assert looks == [len(shapes)]
     lacking = {"config": config, "tensors": [*shapes.items()][1:]}
-    assert loading_child.answer(lacking, print)["missing"] == [[*shapes][0]]
+    assert loading_child.answer(lacking, print)["missing"] == [next(iter(shapes))]
     assert loading_child.answer({**planned, "config": {**config, "x": 1}}, print) == first
     assert looks == [len(shapes), len(shapes) - 1, len(shapes)]
