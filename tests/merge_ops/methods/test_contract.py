@@ -153,7 +153,7 @@ def test_slerp_ends_at_its_inputs(arithmetic):
 
 @pytest.fixture(scope="module")
 def family(tmp_path_factory):
-    shape = factory.Shape("qwen2", layers=1, hidden=128, vocabulary=1400, tied=True)
+    shape = factory.Shape("qwen2", layers=1, hidden=128, vocabulary=1040, tied=True)
     return factory.write_family(tmp_path_factory.mktemp("stream"), shape, experts=3)
 
 
@@ -208,8 +208,8 @@ def with_parameters(recipe, **values):
 
 @pytest.fixture(scope="module")
 def odd_family(tmp_path_factory):
-    """1400 rows of 136: blocks of rows are no blocks of elements, and the last one is shorter."""
-    shape = factory.Shape("llama", layers=1, hidden=136, vocabulary=1400, tied=True)
+    """980 rows of 136: blocks of rows are no blocks of elements, and the last one is shorter."""
+    shape = factory.Shape("llama", layers=1, hidden=136, vocabulary=980, tied=True)
     return factory.write_family(tmp_path_factory.mktemp("odd"), shape, experts=3)
 
 
