@@ -7,6 +7,7 @@ the average of their parameters, in float64.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -172,10 +173,10 @@ class Form:
             self.loaded[folder] = self.load(folder)
         return self.loaded[folder]
 
-    def merge(self, text: str, base: Path, expert: Path, out: Path) -> Path:
-        """Merge by one of the recipes above into `out`."""
+    def merge(self, text: str, folders: Sequence[Path], out: Path) -> Path:
+        """Merge a base and an expert by one of the recipes above into `out`."""
         config = out.with_suffix(".yaml")
-        for name, folder in (("base", base), ("e1", expert)):
+        for name, folder in zip(("base", "e1"), folders, strict=True):
             text = text.replace(f"model: {name}", f"model: '{folder}'")
         config.write_text(text)
         return merge_in_process(config, out)
@@ -222,9 +223,9 @@ def stored(form: Form, how: str, of: str) -> list[Path]:
 
 @pytest.mark.parametrize("every_name", ["base", "e1", "both"])
 def test_one_expert_comes_back(form: Form, every_name: str, tmp_path: Path) -> None:
-    base, expert = stored(form, "every name", every_name)
-    out = form.merge(ONE, base, expert, tmp_path / "out")
-    theirs, ours = form.logits(form.input(expert)), form.logits(form.load(out))
+    folders = stored(form, "every name", every_name)
+    out = form.merge(ONE, folders, tmp_path / "out")
+    theirs, ours = form.logits(form.input(folders[1])), form.logits(form.load(out))
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=2e-5)
     names = load_file(form.stored("base", "once") / "model.safetensors").keys()
     assert load_file(out / "model.safetensors").keys() == names  # nothing is written twice
@@ -233,17 +234,17 @@ def test_one_expert_comes_back(form: Form, every_name: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("every_name", ["base", "e1"])
 def test_the_average_is_that_of_the_parameters(form: Form, every_name: str, tmp_path: Path) -> None:
     folders = stored(form, "every name", every_name)
-    assert_average(form, form.merge(AVERAGE, *folders, tmp_path / "out"), *folders)
+    assert_average(form, form.merge(AVERAGE, folders, tmp_path / "out"), *folders)
 
 
 @pytest.mark.parametrize("own", ["base", "e1", "both"])
 def test_a_head_of_its_own_is_merged_whoever_has_it(form: Form, own: str, tmp_path: Path) -> None:
     """transformers 5 loads such a head untied, and so it does the merge's."""
     folders = stored(form, "own head", own)
-    out = form.merge(AVERAGE, *folders, tmp_path / "average")
+    out = form.merge(AVERAGE, folders, tmp_path / "average")
     assert form.head in load_file(out / "model.safetensors")
     assert_average(form, out, *folders)
-    ours = form.logits(form.load(form.merge(ONE, *folders, tmp_path / "one")))
+    ours = form.logits(form.load(form.merge(ONE, folders, tmp_path / "one")))
     theirs = form.logits(form.input(folders[1]))
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=2e-5)
 
@@ -260,6 +261,6 @@ def test_a_written_head_unties_the_config(tmp_path: Path) -> None:
         said = json.loads(path.read_text())
         said.pop("tie_word_embeddings", None)
         path.write_text(json.dumps(said))
-    out = form.merge(AVERAGE, *folders, tmp_path / "out")
+    out = form.merge(AVERAGE, folders, tmp_path / "out")
     assert json.loads((out / "config.json").read_text())["tie_word_embeddings"] is False
     assert_average(form, out, *folders)
