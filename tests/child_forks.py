@@ -93,9 +93,7 @@ def forked_program(
     (child_in, to), (back, child_out) = files
     theirs = (child_in, child_out, printed.fileno(), given["lifeline"])
     asked = {"given": dict(given), "environment": dict(environment), "home": str(home)}
-    process, status = _fork(
-        Template(PYTHON, IMPORTS, HIDDEN, _of_arithmetic(environment)), asked, theirs
-    )
+    process, status = _fork(template_of_children(environment), asked, theirs)
     for each in (child_in, child_out):
         os.close(each)
     return Fork(process, to, back, status)
@@ -144,6 +142,13 @@ class Template:
                 raise RuntimeError(f"a template ended: {place.with_suffix('.log').read_text()}")
             time.sleep(0.05)
         started.returncode = 0  # it outlives whoever started it: no warning that it runs
+
+
+def template_of_children(environment: Mapping[str, str] | None = None) -> Template:
+    """Return what a limited child with this environment, as a rule the usual one, is a fork of."""
+    if environment is None:
+        environment = limited_child._environment(Path("/nonexistent"), cuda=False)
+    return Template(PYTHON, IMPORTS, HIDDEN, _of_arithmetic(environment))
 
 
 def run_script(
@@ -239,5 +244,4 @@ def started_children() -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    known = limited_child._environment(Path("/nonexistent"), cuda=False)
-    Template(PYTHON, IMPORTS, HIDDEN, _of_arithmetic(known)).socket()
+    template_of_children().socket()

@@ -98,7 +98,10 @@ def test_a_change_that_never_ends_is_stopped(
     toy: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("benchmarks.mutants.HANG", 3)  # to wait less; slow ones may hang as well
-    (toy / "toy/prices.py").write_text("def drain(n):\n    while n > 0:\n        n -= 1\n")
+    (toy / "toy/prices.py").write_text(
+        "import time\n\n\n"
+        "def drain(n):\n    while n > 0:\n        n -= 1\n        time.sleep(0.01)\n"
+    )
     (toy / "tests/toy/test_prices.py").write_text(
         "from toy.prices import drain\n\n\ndef test_drain():\n    drain(3)\n"
     )

@@ -37,7 +37,7 @@ PROCESSES = {
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Rows of 136 elements, tensors of up to three of the smallest blocks."""
     work = tmp_path_factory.mktemp("models")
-    shape = Shape("llama", 1, hidden=136, vocabulary=1400, tied=True, dtype=torch.bfloat16)
+    shape = Shape("llama", 1, hidden=136, vocabulary=980, tied=True, dtype=torch.bfloat16)
     write_family(work, shape, experts=2, spread=0.01)
     return work
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import blake3
@@ -23,8 +24,10 @@ from tests.oracle.peers.oracle_environment import write_config
 from tests.servers.waiting import HANG_SECONDS
 
 KI, MI = 1 << 10, 1 << 20
-# One tensor of 17.3 Mi elements: more than the largest block, and 277 of the smallest.
+# One tensor of 17.3 Mi elements: more than the largest block, and more than float32 counts.
 BIG = Shape("llama", 1, 1024, 512, 8, 2, vocabulary=17_700, tied=True, dtype=torch.bfloat16)
+# One of 4.3 Mi: 69 of the smallest blocks, more than the second largest, and whole in the largest.
+LARGE = replace(BIG, vocabulary=4_400)
 # (threads, elements of a block): every thread count, and every power of four of blocks. A thread
 # takes whole blocks, so that pairs would add nothing.
 SETTINGS = [(2, 64 * KI), (4, 256 * KI), (2, MI), (4, 4 * MI), (1, 16 * MI)]
@@ -91,18 +94,27 @@ def merged_digests(method: str, models: Path, settings: StreamSettings) -> dict[
 @pytest.fixture(scope="module")
 def big_models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A base and two experts with one tensor larger than any block; 60 MB each."""
-    work = tmp_path_factory.mktemp("big")
-    write_family(work, BIG, experts=2, spread=5e-4)
+    yield from family(tmp_path_factory.mktemp("big"), BIG)
+
+
+@pytest.fixture(scope="module")
+def large_models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A base and two experts of 10 MB each."""
+    yield from family(tmp_path_factory.mktemp("large"), LARGE)
+
+
+def family(work: Path, shape: Shape) -> Iterator[Path]:
+    write_family(work, shape, experts=2, spread=5e-4)
     yield work
     for file in work.rglob("*.safetensors"):
         file.unlink()
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_threads_and_blocks_change_nothing(big_models: Path, method: str) -> None:
+def test_threads_and_blocks_change_nothing(large_models: Path, method: str) -> None:
     results = {
         (threads, block): merged_digests(
-            method, big_models, StreamSettings(threads=threads, device="cpu", block=block)
+            method, large_models, StreamSettings(threads=threads, device="cpu", block=block)
         )
         for threads, block in SETTINGS
     }
@@ -118,6 +130,15 @@ def test_the_memory_bound_changes_nothing(big_models: Path) -> None:
     large = StreamSettings(threads=2, device="cpu", memory=1024 * MI)
     assert 64 * KI <= small.block_for(3, 1) < large.block_for(3, 1) <= 16 * MI
     assert merged_digests("ties", big_models, small) == merged_digests("ties", big_models, large)
+
+
+def test_blocks_of_a_tensor_beyond_all_of_them_change_nothing(big_models: Path) -> None:
+    """Of entries that are drawn, too; of those that are counted the test above."""
+    settings = [
+        StreamSettings(threads=n, device="cpu", block=b) for n, b in (SETTINGS[1], SETTINGS[-1])
+    ]
+    first, second = (merged_digests("dare_ties", big_models, each) for each in settings)
+    assert first == second
 
 
 @pytest.mark.parametrize("method", METHODS)

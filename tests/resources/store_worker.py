@@ -4,6 +4,7 @@ import itertools
 import pathlib
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from resources.errors import ResourceError
@@ -81,6 +82,10 @@ def _wait_for(go: str) -> None:
         time.sleep(0.001)
 
 
+WORKS: dict[str, Callable[..., None]] = {
+    work.__name__: work
+    for work in (publish, hang, publish_on_and_on, pull, leave_open, copy_from_hub)
+}
+
 if __name__ == "__main__":
-    works = (publish, hang, publish_on_and_on, pull, leave_open, copy_from_hub)
-    {work.__name__: work for work in works}[sys.argv[1]](*sys.argv[2:])
+    WORKS[sys.argv[1]](*sys.argv[2:])

@@ -7,7 +7,8 @@ the average of their parameters, in float64.
 """
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -114,24 +115,42 @@ models:
 
 @dataclass
 class Form:
-    """One architecture: its models are written and loaded by transformers alone."""
+    """One architecture: its models are written and loaded by transformers alone.
+
+    What several tests ask for is made once: the models `base` and `e1`, each stored in three ways
+    (every tied tensor once, under all names, with a head of its own), and what is loaded of them.
+    """
 
     root: Path
     model_class: Any
     config: Any
     head: str
+    models: dict[str, Any] = field(default_factory=dict)
+    loaded: dict[Path, Any] = field(default_factory=dict)
 
-    def model(self, seed: int) -> Any:
-        torch.manual_seed(seed)
-        model = self.model_class(self.config)
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter.add_(0.05 * torch.randn(parameter.shape))
-        return model
+    def model(self, name: str) -> Any:
+        if name not in self.models:
+            torch.manual_seed(("base", "e1").index(name))
+            model = self.model_class(self.config)
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.add_(0.05 * torch.randn(parameter.shape))
+            self.models[name] = model
+        return self.models[name]
 
-    def store(self, name: str, model: Any, every_name: bool, **changed: torch.Tensor) -> Path:
-        """`changed` tensors replace those of the same name, with `__` for dots."""
-        folder = self.root / name
+    def stored(self, name: str, how: str) -> Path:
+        """`how` is `once`, `every name`, or `own head`."""
+        folder = self.root / f"{name}, {how}"
+        if not folder.exists():
+            head = head_of(self.model(name))
+            own = {self.head: head + 0.1 * torch.randn(head.shape)} if how == "own head" else {}
+            self.store(folder, self.model(name), how != "once", own)
+        return folder
+
+    def store(
+        self, folder: Path, model: Any, every_name: bool, changed: dict[str, torch.Tensor]
+    ) -> None:
+        """`changed` tensors replace those of the same name."""
         model.save_pretrained(folder)
         if every_name:
             tensors = {key: value.clone() for key, value in model.state_dict().items()}
@@ -140,9 +159,7 @@ class Form:
                 tensors[self.head] = head_of(model)
             for recomputed in model._keys_to_ignore_on_save or ():
                 tensors.pop(recomputed, None)
-            tensors |= {key.replace("__", "."): value for key, value in changed.items()}
-            save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-        return folder
+            save_file(tensors | changed, folder / "model.safetensors", {"format": "pt"})
 
     def load(self, folder: Path) -> Any:
         model, info = self.model_class.from_pretrained(folder, output_loading_info=True)
@@ -150,12 +167,19 @@ class Form:
         assert not info["unexpected_keys"], info
         return model.eval()
 
-    def merge(self, text: str) -> Path:
-        config = self.root / "m.yaml"
-        for name in ("base", "e1"):
-            text = text.replace(f"model: {name}", f"model: {self.root / name}")
-        config.write_text(text.replace("base_model: base", f"base_model: {self.root / 'base'}"))
-        return merge_in_process(config, self.root / "out")
+    def input(self, folder: Path) -> Any:
+        """A stored model as transformers loads it."""
+        if folder not in self.loaded:
+            self.loaded[folder] = self.load(folder)
+        return self.loaded[folder]
+
+    def merge(self, text: str, folders: Sequence[Path], out: Path) -> Path:
+        """Merge a base and an expert by one of the recipes above into `out`."""
+        config = out.with_suffix(".yaml")
+        for name, folder in zip(("base", "e1"), folders, strict=True):
+            text = text.replace(f"model: {name}", f"model: '{folder}'")
+        config.write_text(text)
+        return merge_in_process(config, out)
 
     def logits(self, model: Any) -> torch.Tensor:
         tokens = torch.arange(3, 11).unsqueeze(0)
@@ -173,75 +197,70 @@ def head_of(model: Any) -> torch.Tensor:
     return model.get_output_embeddings().weight.detach().clone()
 
 
-@pytest.fixture(params=FORMS)
-def form(request: pytest.FixtureRequest, tmp_path: Path) -> Form:
-    model_class, config_class, sizes, head = FORMS[request.param]
+@pytest.fixture(scope="module", params=FORMS)
+def form(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Form:
+    return form_of(request.param, tmp_path_factory.mktemp(request.param))
+
+
+def form_of(name: str, root: Path) -> Form:
+    model_class, config_class, sizes, head = FORMS[name]
     config = getattr(transformers, config_class)(**sizes)
-    return Form(tmp_path, getattr(transformers, model_class), config, head)
+    return Form(root, getattr(transformers, model_class), config, head)
 
 
 def assert_average(form: Form, out: Path, *folders: Path) -> None:
     merged = form.load(out).state_dict()
-    sides = [form.load(folder).state_dict() for folder in folders]
+    sides = [form.input(folder).state_dict() for folder in folders]
     for name, value in merged.items():
         expected = sum(side[name].double() for side in sides) / len(sides)
         torch.testing.assert_close(value.double(), expected, rtol=1e-6, atol=1e-7, msg=name)
 
 
+def stored(form: Form, how: str, of: str) -> list[Path]:
+    """The two models, those that `of` names stored in that way and the other one once."""
+    return [form.stored(each, how if of in (each, "both") else "once") for each in ("base", "e1")]
+
+
 @pytest.mark.parametrize("every_name", ["base", "e1", "both"])
-def test_one_expert_comes_back(form: Form, every_name: str) -> None:
-    form.store("base", form.model(0), every_name in ("base", "both"))
-    expert = form.store("e1", form.model(1), every_name in ("e1", "both"))
-    out = form.merge(ONE)
-    theirs, ours = form.logits(form.load(expert)), form.logits(form.load(out))
+def test_one_expert_comes_back(form: Form, every_name: str, tmp_path: Path) -> None:
+    folders = stored(form, "every name", every_name)
+    out = form.merge(ONE, folders, tmp_path / "out")
+    theirs, ours = form.logits(form.input(folders[1])), form.logits(form.load(out))
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=2e-5)
-    once = form.root / "once"
-    form.model(0).save_pretrained(once)
-    names = load_file(once / "model.safetensors").keys()
+    names = load_file(form.stored("base", "once") / "model.safetensors").keys()
     assert load_file(out / "model.safetensors").keys() == names  # nothing is written twice
 
 
 @pytest.mark.parametrize("every_name", ["base", "e1"])
-def test_the_average_is_that_of_the_parameters(form: Form, every_name: str) -> None:
-    folders = [
-        form.store(name, form.model(seed), every_name == name)
-        for seed, name in enumerate(("base", "e1"))
-    ]
-    assert_average(form, form.merge(AVERAGE), *folders)
+def test_the_average_is_that_of_the_parameters(form: Form, every_name: str, tmp_path: Path) -> None:
+    folders = stored(form, "every name", every_name)
+    assert_average(form, form.merge(AVERAGE, folders, tmp_path / "out"), *folders)
 
 
 @pytest.mark.parametrize("own", ["base", "e1", "both"])
-def test_a_head_of_its_own_is_merged_whoever_has_it(form: Form, own: str) -> None:
+def test_a_head_of_its_own_is_merged_whoever_has_it(form: Form, own: str, tmp_path: Path) -> None:
     """transformers 5 loads such a head untied, and so it does the merge's."""
-    folders: list[Path] = []
-    for seed, name in enumerate(("base", "e1")):
-        model = form.model(seed)
-        changed: dict[str, torch.Tensor] = {}
-        if own in (name, "both"):
-            head = head_of(model)
-            changed[form.head.replace(".", "__")] = head + 0.1 * torch.randn(head.shape)
-        folders.append(form.store(name, model, bool(changed), **changed))
-    out = form.merge(AVERAGE)
+    folders = stored(form, "own head", own)
+    out = form.merge(AVERAGE, folders, tmp_path / "average")
     assert form.head in load_file(out / "model.safetensors")
     assert_average(form, out, *folders)
-    (form.root / "out").rename(form.root / "average")
-    ours = form.logits(form.load(form.merge(ONE)))
-    torch.testing.assert_close(ours, form.logits(form.load(folders[1])), rtol=1e-4, atol=2e-5)
+    ours = form.logits(form.load(form.merge(ONE, folders, tmp_path / "one")))
+    theirs = form.logits(form.input(folders[1]))
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=2e-5)
 
 
 def test_a_written_head_unties_the_config(tmp_path: Path) -> None:
     """Of a class that ties by default, with a config that says nothing, as Gemma's do."""
-    model_class, config_class, sizes, head = FORMS["gemma2"]
-    config = getattr(transformers, config_class)(**sizes)
-    form = Form(tmp_path, getattr(transformers, model_class), config, head)
-    model = form.model(0)
-    form.store("base", model, False)
-    form.store("e1", model, True, lm_head__weight=model.lm_head.weight.detach() + 1)
-    for name in ("base", "e1"):
-        path = tmp_path / name / "config.json"
+    form = form_of("gemma2", tmp_path)
+    model = form.model("base")
+    folders = [tmp_path / "base", tmp_path / "e1"]
+    form.store(folders[0], model, False, {})
+    form.store(folders[1], model, True, {"lm_head.weight": head_of(model) + 1})
+    for folder in folders:
+        path = folder / "config.json"
         said = json.loads(path.read_text())
         said.pop("tie_word_embeddings", None)
         path.write_text(json.dumps(said))
-    out = form.merge(AVERAGE)
+    out = form.merge(AVERAGE, folders, tmp_path / "out")
     assert json.loads((out / "config.json").read_text())["tie_word_embeddings"] is False
-    assert_average(form, out, tmp_path / "base", tmp_path / "e1")
+    assert_average(form, out, *folders)

@@ -153,7 +153,7 @@ def test_slerp_ends_at_its_inputs(arithmetic):
 
 @pytest.fixture(scope="module")
 def family(tmp_path_factory):
-    shape = factory.Shape("qwen2", layers=1, hidden=128, vocabulary=1400, tied=True)
+    shape = factory.Shape("qwen2", layers=1, hidden=128, vocabulary=1040, tied=True)
     return factory.write_family(tmp_path_factory.mktemp("stream"), shape, experts=3)
 
 
@@ -192,20 +192,14 @@ def planned(recipe):
 
 
 @every_method
-def test_threads_and_blocks_do_not_change_a_bit(name, family, arithmetic):
+def test_threads_blocks_and_arithmetics_do_not_change_a_bit(name, family):
     plan = planned(recipe_for(name, family))
-    digests = {
-        streamed(plan, arithmetic, threads=threads, block=block)["default"]
+    files = {
+        (kind, threads, block): streamed(plan, each, threads=threads, block=block)["default"]
+        for kind, each in ARITHMETICS.items()
         for threads, block in ((1, 1 << 24), (2, 1 << 16), (4, 1 << 17))
     }
-    assert len(digests) == 1
-
-
-@every_method
-def test_both_arithmetics_make_the_same_file(name, family):
-    plan = planned(recipe_for(name, family))
-    files = [streamed(plan, each, threads=2, block=1 << 17) for each in ARITHMETICS.values()]
-    assert files[0] == files[1]
+    assert len(set(files.values())) == 1, files
 
 
 def with_parameters(recipe, **values):
@@ -214,8 +208,8 @@ def with_parameters(recipe, **values):
 
 @pytest.fixture(scope="module")
 def odd_family(tmp_path_factory):
-    """1400 rows of 136: blocks of rows are no blocks of elements, and the last one is shorter."""
-    shape = factory.Shape("llama", layers=1, hidden=136, vocabulary=1400, tied=True)
+    """980 rows of 136: blocks of rows are no blocks of elements, and the last one is shorter."""
+    shape = factory.Shape("llama", layers=1, hidden=136, vocabulary=980, tied=True)
     return factory.write_family(tmp_path_factory.mktemp("odd"), shape, experts=3)
 
 

@@ -15,11 +15,12 @@ from merge_ops.methods import METHODS
 from merge_ops.plans.planning import plan_merge
 from merge_ops.recipes.reading import parse_recipe
 from merge_ops.stream.device import may_be_cuda
-from tests.child_forks import forking_environment
+from tests.child_forks import forking_environment, run_script, template_of_children
 from tests.merges.arithmetics import LOOPS, TORCH, same_bits, streamed
 from tests.merges.merging import PROGRAM
 from tests.merges.method_settings import apply, inputs, other_value, usual_parameters
 from tests.models import checkpoint_factory as factory
+from tests.servers.waiting import HANG_SECONDS
 
 ON_ARRAYS = sorted(name for name, method in METHODS.items() if method.works_on_arrays("element"))
 NEEDS_TORCH = "tsvm"
@@ -61,9 +62,9 @@ def recipe(name: str, family: factory.Family) -> str:
 
 @pytest.fixture(scope="module", params=["float32", "bfloat16", "float16", "float64"])
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
-    """Tensors of more than two blocks of 65,536 elements among them."""
+    """A tensor of more than two blocks of 65,536 elements among them."""
     dtype = getattr(torch, request.param)
-    shape = factory.Shape("llama", layers=1, hidden=128, vocabulary=1400, dtype=dtype)
+    shape = factory.Shape("llama", layers=1, hidden=128, vocabulary=1100, tied=True, dtype=dtype)
     return factory.write_family(tmp_path_factory.mktemp("arrays"), shape, experts=3)
 
 
@@ -98,10 +99,14 @@ def test_only_methods_that_need_torch_import_it(name: str, tmp_path: Path):
 
 
 @pytest.mark.parametrize("asked", [None, "default", "avx2"])
-def test_the_processor_is_the_one_torch_sees(asked: str | None, monkeypatch: pytest.MonkeyPatch):
+def test_the_processor_is_the_one_torch_sees(
+    asked: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """A process that has computed nothing with torch tells what it sees: then torch looks."""
     monkeypatch.delenv("ATEN_CPU_CAPABILITY", raising=False)
     if asked:
         monkeypatch.setenv("ATEN_CPU_CAPABILITY", asked)
-    code = "import torch; print(torch.backends.cpu.get_cpu_capability())"
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert compile_kernels.processor() == told.stdout.strip()
+    script = tmp_path / "tell.py"
+    script.write_text("import torch\nprint(torch.backends.cpu.get_cpu_capability())\n")
+    told = run_script(template_of_children(), [script], os.environ, HANG_SECONDS)
+    assert compile_kernels.processor() == told.stderr.strip()

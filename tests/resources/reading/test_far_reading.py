@@ -11,7 +11,7 @@ from resources.places.s3.place import S3Place
 from resources.reading.artifact_source import read_ahead
 from resources.store.artifact import Artifact
 from resources.store.artifact_store import ArtifactStore
-from tests.resources.processes import line, worker
+from tests.resources.processes import line, program
 
 BLOCK = 700_001
 DATA = b"".join(number.to_bytes(4, "big") for number in range(6 << 20))  # 24 MiB
@@ -148,7 +148,7 @@ def test_an_answer_that_broke_off_while_it_waited(far: ArtifactStore) -> None:
 
 def test_a_source_left_open_at_the_end_of_a_process_is_silent(far: ArtifactStore) -> None:
     publish(far)
-    with worker("leave_open", far.uri) as process:
+    with program("leave_open", far.uri) as process:
         assert line(process) == "ready"
         assert process.stderr is not None
         assert process.stderr.read() == ""

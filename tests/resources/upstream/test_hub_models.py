@@ -9,7 +9,7 @@ from resources.errors import MissingSourceError
 from resources.store.artifact_store import ArtifactStore
 from resources.upstream.hub_source import HubModel
 from tests.resources.hub_server import COMMIT, running_hub, running_hub_of
-from tests.resources.processes import line, worker
+from tests.resources.processes import line, program
 from tests.resources.upstream_models import TAKEN, write_model
 from tests.servers.waiting import wait_until
 
@@ -37,14 +37,14 @@ def test_the_hub_at_a_commit(folder: Path, tmp_path: Path, monkeypatch) -> None:
     store_uri = (tmp_path / "store").as_uri()
     with running_hub(folder, "owner/name") as endpoint:
         monkeypatch.setenv("HF_ENDPOINT", endpoint)
-        with worker("copy_from_hub", "hf://owner/name@main", store_uri) as process:
+        with program("copy_from_hub", "hf://owner/name@main", store_uri) as process:
             assert line(process) == COMMIT
             assert set(line(process).split()) == TAKEN
-        with worker("copy_from_hub", "hf://owner/absent", store_uri) as process:
+        with program("copy_from_hub", "hf://owner/absent", store_uri) as process:
             assert "MissingSourceError: model source hf://owner/absent is not on the Hub" in line(
                 process
             )
-    with worker("copy_from_hub", "hf://owner/name", store_uri) as process:
+    with program("copy_from_hub", "hf://owner/name", store_uri) as process:
         assert "hf://owner/name cannot be read (ConnectError); check the network" in line(process)
 
 
@@ -57,7 +57,7 @@ def test_a_download_that_stays_a_part_is_refused(folder: Path, tmp_path: Path, m
     (part / "model.safetensors").write_bytes(b"whole")
     with running_hub(folder, "owner/name", lists=False) as endpoint:
         monkeypatch.setenv("HF_ENDPOINT", endpoint)
-        with worker("copy_from_hub", "hf://owner/name", (tmp_path / "store").as_uri()) as process:
+        with program("copy_from_hub", "hf://owner/name", (tmp_path / "store").as_uri()) as process:
             assert line(process) == COMMIT
             said = line(process)
     assert "ModelSourceError: model source hf://owner/name is downloaded in part" in said
@@ -78,7 +78,7 @@ def test_a_pull_that_was_killed_goes_on_where_it_was(
         monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
         hub.held_at = 5 << 19
         store = (tmp_path / "store").as_uri()
-        with worker("copy_from_hub", "hf://owner/name", store) as process:
+        with program("copy_from_hub", "hf://owner/name", store) as process:
             wait_until(
                 lambda: sum(e.stat().st_size for e in blobs.glob("*.unfinished")) == 2 << 20,
                 "two of three parts",
