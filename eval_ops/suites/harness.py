@@ -186,10 +186,9 @@ def _built_in_tasks(benchmark: Benchmark) -> dict[str, Any]:
     if manager is None and (name in files.groups or is_mentioned(_task_folder(), name)):
         manager = _manager_of_all()
     if manager is None or name not in manager.all_tasks:
-        known = manager.all_tasks if manager else [*files.tasks, *files.groups]
         raise UnknownTaskError(
             f"benchmark '{benchmark.name}': lm-eval has no built-in task '{name}'."
-            f"{did_you_mean(name, known)} `lm-eval ls tasks` lists them all"
+            f"{_names_like(name, manager)} `lm-eval ls tasks` lists them all"
         )
     spec: Any = name
     if benchmark.data_files:
@@ -215,6 +214,13 @@ def _built_in_tasks(benchmark: Benchmark) -> dict[str, Any]:
         if benchmark.max_new_tokens:
             _write_less(task, benchmark.max_new_tokens)
     return tasks
+
+
+@functools.lru_cache(maxsize=64)
+def _names_like(name: str, manager: Any) -> str:
+    """Which known task may be meant; one of thirteen thousand, so not looked for by each model."""
+    files = task_files(_task_folder())
+    return did_you_mean(name, manager.all_tasks if manager else [*files.tasks, *files.groups])
 
 
 def _no_single_task(benchmark: Benchmark) -> HarnessError:

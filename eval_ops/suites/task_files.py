@@ -41,6 +41,7 @@ def task_files(root: Path) -> TaskFiles:
     return TaskFiles(tasks, frozenset(groups))
 
 
+@functools.lru_cache(maxsize=64)
 def is_mentioned(root: Path, name: str) -> bool:
     """Whether a name stands anywhere in the files: what none of them has, none can define."""
     sought = name.encode()

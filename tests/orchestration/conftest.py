@@ -21,6 +21,12 @@ from tests.child_forks import OWNER
 if TYPE_CHECKING:
     from tests.orchestration.projects.brought_up import ProjectsBroughtUp
 
+DRAWN = (
+    "layer_norm_plot", "heatmap", "leaderboard_plot", "coefficient_plot", "retention_plot",
+    "front_plot", "study_plot", "course_plot",
+)  # fmt: skip
+"""The pictures of `eval_ops.plots` that assets draw."""
+
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -90,7 +96,7 @@ def drawn_once() -> Iterator[None]:
     from eval_ops import plots
 
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("layer_norm_plot", "heatmap", "leaderboard_plot"):
+        for name in DRAWN:
             patch.setattr(plots, name, _remembered(getattr(plots, name)))
         yield
 
@@ -117,6 +123,8 @@ def _without_sizes(value: Any) -> Any:
     """What a picture shows, with each finite number as its sign."""
     if isinstance(value, np.ndarray):
         value = value.tolist()
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
     if isinstance(value, float):
         return math.copysign(float(value != 0), value) if math.isfinite(value) else value
     if is_dataclass(value):

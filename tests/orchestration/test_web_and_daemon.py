@@ -40,7 +40,16 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> TinyProject:
 
 
 @pytest.fixture(scope="module")
-def served(project: TinyProject, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DagsterDev]:
+def refreshed(project: TinyProject) -> set[str]:
+    """Ids of the runs that there are before the daemon starts."""
+    with open_instance(project.settings()) as instance:
+        return {run.run_id for run in instance.get_runs()}
+
+
+@pytest.fixture(scope="module")
+def served(
+    project: TinyProject, refreshed: set[str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[DagsterDev]:
     with dagster_dev(project, tmp_path_factory.mktemp("home")) as running:
         yield running
 
@@ -115,14 +124,14 @@ def test_plots_are_seen(
 
 
 def test_the_daemon_runs_exactly_what_an_update_touches(
-    served: DagsterDev, project: TinyProject
+    served: DagsterDev, project: TinyProject, refreshed: set[str]
 ) -> None:
     # The schedule observes too, every five minutes: one such run may fall into any of these waits.
-    before = served.settle(SENSOR)
+    served.wait(lambda: served.last_tick(SENSOR) > 0, "the first look")
     observation = served.launch(OBSERVE_JOB)
     idle = served.settle(SENSOR)
     assert observation in idle
-    assert served.jobs(idle - before) == {OBSERVE_JOB}, "no change, and yet something ran"
+    assert served.jobs(idle - refreshed) == {OBSERVE_JOB}, "no change, and yet something ran"
 
     project.retrain("e2", seed=77)
     served.launch(OBSERVE_JOB)

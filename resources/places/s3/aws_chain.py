@@ -3,12 +3,14 @@
 Read through botocore, for the store and for upstream models alike.
 """
 
+import functools
 import os
 from dataclasses import dataclass, field
 from typing import Any
 
 import botocore.session
 from botocore.configprovider import ConfiguredEndpointProvider
+from botocore.loaders import create_loader
 
 from resources.errors import StoreAccessError
 
@@ -47,6 +49,8 @@ class AwsSettings:
 def read_aws_chain() -> AwsSettings:
     """Read the chain now. Credentials of a role are renewed by the session when they expire."""
     session = botocore.session.get_session()
+    described = _description_of_aws(session.get_config_variable("data_path"))
+    session.register_component("data_loader", described)
     profile = session.get_scoped_config()
     endpoint = ConfiguredEndpointProvider(
         full_config=session.full_config, scoped_config=profile, client_name="s3"
@@ -62,3 +66,12 @@ def read_aws_chain() -> AwsSettings:
         session=session,
         credentials=session.get_credentials(),
     )
+
+
+@functools.lru_cache(maxsize=1)
+def _description_of_aws(data_path: str | None) -> Any:
+    """What botocore knows of S3 and its endpoints: megabytes of JSON, read once in a process.
+
+    Each session would read it anew, a tenth of a second for every bucket that is opened.
+    """
+    return create_loader(data_path)

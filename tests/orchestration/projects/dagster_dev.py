@@ -27,8 +27,8 @@ LAUNCH = """mutation($job: String!) {
   repositoryLocationName: "orchestration.definitions", repositoryName: "__repository__",
   jobName: $job}}) { __typename ... on LaunchRunSuccess { run { runId } } } }"""
 RUNS = "{ runsOrError(limit: 200) { ... on Runs { results { runId status jobName } } } }"
-BACKFILLS = """{ partitionBackfillsOrError(limit: 50) {
-  ... on PartitionBackfills { results { id status } } } }"""
+AT_WORK_OR_OVER = """{ runsOrError(limit: 200) { ... on Runs { results { runId status } } }
+  partitionBackfillsOrError(limit: 50) { ... on PartitionBackfills { results { status } } } }"""
 MATERIALIZED = """query($key: AssetKeyInput!) {
   assetNodeOrError(assetKey: $key) { ... on AssetNode {
   assetMaterializations(limit: 500) { runId partition } } } }"""
@@ -98,7 +98,7 @@ class DagsterDev:
         return {event["partition"] for event in events if event["runId"] in runs}
 
     def last_tick(self, sensor: str) -> float:
-        """When the daemon evaluated a sensor last, to its end; 0.0 before the first time."""
+        """When the daemon's last look that has ended began; 0.0 before the first one."""
         ticks = self.ask(TICKS, name=sensor)["sensorOrError"]["sensorState"]["ticks"]
         done = [tick["timestamp"] for tick in ticks if tick["status"] in ("SUCCESS", "SKIPPED")]
         return float(done[0]) if done else 0.0
@@ -112,11 +112,13 @@ class DagsterDev:
 
         wait_until(until, said, pause)
 
-    def _all_over(self) -> bool:
-        """Whether no run and no backfill is at work; several partitions at once are a backfill."""
-        backfills = self.ask(BACKFILLS)["partitionBackfillsOrError"]["results"]
+    def _all_over(self) -> set[str] | None:
+        """Ids of all runs; None while a run or a backfill, as of several partitions, is at work."""
+        told = self.ask(AT_WORK_OR_OVER)
+        backfills = told["partitionBackfillsOrError"]["results"]
+        runs = {each["runId"]: each["status"] for each in told["runsOrError"]["results"]}
         at_work = [each for each in backfills if each["status"] in AT_WORK]
-        return not at_work and set(self.runs().values()) <= OVER
+        return set(runs) if not at_work and set(runs.values()) <= OVER else None
 
     def settle(self, sensor: str) -> set[str]:
         """Wait until all runs are over and a look of the sensor after that asks for nothing more.
@@ -124,12 +126,12 @@ class DagsterDev:
         Returns the ids of all runs.
         """
         while True:
-            self.wait(self._all_over, "all runs over")
-            known, quiet_since = set(self.runs()), time.time()
-            for _ in range(2):  # the first look may have begun before the last run ended
-                self._look_after(sensor, quiet_since)
-                quiet_since = time.time()
-            if self._all_over() and set(self.runs()) == known:
+            self.wait(lambda: self._all_over() is not None, "all runs over")
+            known, quiet_since = self._all_over(), time.time()
+            if known is None:
+                continue
+            self._look_after(sensor, quiet_since)
+            if self._all_over() == known:
                 return known
 
     def _look_after(self, sensor: str, moment: float) -> None:

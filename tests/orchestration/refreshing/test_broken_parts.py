@@ -73,9 +73,9 @@ def test_a_broken_recipe_keeps_its_rows_and_is_merged_anew_when_it_is_mended(
 
 
 def test_two_suites_with_other_benchmarks_are_ordinary_and_break_one_by_one(
-    tmp_path: Path, instance: dg.DagsterInstance
+    brought_up: ProjectsBroughtUp, instance: dg.DagsterInstance
 ) -> None:
-    project = make_project(tmp_path, {"average": PAIRS}, experts=2)
+    project = brought_up.tiny(instance, {"average": PAIRS, "sums": SUMS}, experts=2)
     write_suite_of(project, "shades", "shade")
     project.write_recipe("sums", {**SUMS, "suite": "shades"})
     assert refresh(instance, project.settings()).failures == []

@@ -140,13 +140,12 @@ def test_what_is_in_the_store_is_neither_merged_nor_scored_again(
     assert attempts == sorted(path.name for path in (project.root / "store" / "attempts").iterdir())
 
 
-def test_a_new_recipe_and_a_new_coefficient_run_and_nothing_else(
+def test_a_new_recipe_a_new_coefficient_and_a_changed_recipe_run_and_nothing_else(
     brought_up: ProjectsBroughtUp, instance: dg.DagsterInstance
 ) -> None:
     project = brought_up.tiny(instance, {"task_arithmetic": TASK_ARITHMETIC}, experts=2)
-    project.write_recipe(
-        "task_arithmetic", {**TASK_ARITHMETIC, "sweep": {"lambda": [0.5, 0.75, 1.0]}}
-    )
+    swept = {**TASK_ARITHMETIC, "sweep": {"lambda": [0.5, 0.75, 1.0]}}
+    project.write_recipe("task_arithmetic", swept)
     project.write_recipe("average", AVERAGE)
     assert rerun(run(project, instance)) == {
         "task_arithmetic/merged_checkpoint": {"lambda=0.75|e1+e2"},
@@ -160,15 +159,10 @@ def test_a_new_recipe_and_a_new_coefficient_run_and_nothing_else(
         "catalog_site": {None},
     }
 
-
-def test_a_changed_recipe_is_merged_again(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    recipes = {"task_arithmetic": TASK_ARITHMETIC, "average": AVERAGE}
-    project = make_project(tmp_path, recipes, experts=2)
-    run(project, instance)
-    project.write_recipe("task_arithmetic", {**TASK_ARITHMETIC, "parameters": {"weight": 0.5}})
+    project.write_recipe("task_arithmetic", {**swept, "parameters": {"weight": 0.5}})
     changed = rerun(run(project, instance))
-    assert len(changed["task_arithmetic/merged_checkpoint"]) == 2
-    assert len(changed["task_arithmetic/scores"]) == 2
+    assert len(changed["task_arithmetic/merged_checkpoint"]) == 3
+    assert len(changed["task_arithmetic/scores"]) == 3
     assert "average/merged_checkpoint" not in changed
     assert not [asset for asset in changed if asset.endswith("merge_plan")]
 
