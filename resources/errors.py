@@ -76,11 +76,11 @@ class StoreInterruptedError(StoreFailureError):
 
 
 NO_ANSWER = (StoreUnreachableError, StoreInterruptedError, StoreAccessError)
-"""What says nothing of the bytes that were asked for: they may be right, and nothing is set aside."""
+"""What says nothing of the bytes that were asked for: they may be right, and stay."""
 
 
 def no_answer(error: BaseException) -> StoreError | None:
-    """Return why a place gave no bytes, which is the error or its cause; None where it gave some."""
+    """Return why a place gave no bytes, the error or its cause; None where it gave some."""
     for each in (error, error.__cause__):
         if isinstance(each, NO_ANSWER):
             return each
