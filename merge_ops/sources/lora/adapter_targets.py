@@ -73,12 +73,15 @@ def parse_targets(raw: Mapping[str, Any], file: str, faults: list[Fault]) -> Tar
     stacks = _names(raw, "layers_pattern", file, faults) or frozenset[str]()
     stacks = {stacks} if isinstance(stacks, str) else stacks
     layers: Any = raw.get("layers_to_transform")
-    numbers: Any = layers if isinstance(layers, list) else [] if layers is None else [layers]
+    listed = cast(list[Any], layers if isinstance(layers, list) else [layers])
+    numbers = [] if layers is None else listed
     if not all(isinstance(each, int) and not isinstance(each, bool) for each in numbers):
-        problem = f"is {repr(layers)[:200]}; it must be a layer's number or a list of them"
+        problem = (
+            f"is {repr(cast(object, layers))[:200]}; it must be a layer's number or a list of them"
+        )
         faults.append(Fault(f"{file}: layers_to_transform", problem))
-    unknown = named is None or (isinstance(named, str) and named.lower() == _ALL)
-    if len(faults) > before or unknown or any(_REGULAR & set(stack) for stack in stacks):
+    unreadable = len(faults) > before or any(_REGULAR & set(stack) for stack in stacks)
+    if unreadable or named is None or (isinstance(named, str) and named.lower() == _ALL):
         return None
     return Targets(named, excluded, frozenset(numbers) or None, tuple(sorted(stacks)))
 
@@ -91,7 +94,8 @@ def _names(
         return given
     if isinstance(given, list) and all(isinstance(each, str) for each in cast(list[Any], given)):
         return frozenset(cast(list[str], given))
-    problem = f"is {repr(given)[:200]}; it must be a list of module names or a regular expression"
+    shown = repr(cast(object, given))[:200]
+    problem = f"is {shown}; it must be a list of module names or a regular expression"
     faults.append(Fault(f"{file}: {key}", problem))
     return None
 
