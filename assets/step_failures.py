@@ -41,13 +41,29 @@ def _of_run(instance: "DagsterInstance", run: str) -> Iterator[Failure]:
             for partition, message in list(by_partition.value.items())[:MOST_PARTITIONS]:
                 yield Failure(at, asset, str(partition), str(message)[:LONGEST])
         else:
-            told = failure.description if failure is not None else _cause(event)
+            error: Any = event.event_specific_data.error
+            told = failure.description if failure is not None else told_of(error)
             yield Failure(at, asset, "", str(told)[:LONGEST])
 
 
-def _cause(event: dg.DagsterEvent) -> str:
-    """The innermost message of a step's error."""
-    error: Any = event.event_specific_data.error  # type: ignore[union-attr]
-    while error is not None and error.cause is not None:
+def told_of(error: Any) -> str:
+    """Return what a serialized error of a step says: the first of ours, or else the innermost.
+
+    What one of ours was caused by, as the OSError of a full disk, knows neither place nor advice.
+    """
+    ours = set(_names_of_ours())
+    while error is not None and error.cause is not None and error.cls_name not in ours:
         error = error.cause
-    return error.message.strip() if error is not None else "failed"
+    return error.message.strip() if error is not None else "unknown error"
+
+
+def _names_of_ours() -> Iterator[str]:
+    from eval_ops.errors import EvalError
+    from merge_ops.errors import RongheError
+    from resources.errors import ResourceError
+
+    kinds: list[type] = [EvalError, RongheError, ResourceError]
+    while kinds:
+        kind = kinds.pop()
+        yield kind.__name__
+        kinds += kind.__subclasses__()

@@ -75,6 +75,18 @@ class StoreInterruptedError(StoreFailureError):
     """The store's server fails, breaks off or is too slow, again and again."""
 
 
+NO_ANSWER = (StoreUnreachableError, StoreInterruptedError, StoreAccessError)
+"""What says nothing of the bytes that were asked for: they may be right, and stay."""
+
+
+def no_answer(error: BaseException) -> StoreError | None:
+    """Return why a place gave no bytes, the error or its cause; None where it gave some."""
+    for each in (error, error.__cause__):
+        if isinstance(each, NO_ANSWER):
+            return each
+    return None
+
+
 class AttemptError(StoreError):
     """An attempt was used wrongly, or gc removed it before it was published."""
 

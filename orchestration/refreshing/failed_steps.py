@@ -7,6 +7,7 @@ import dagster as dg
 
 from assets.evidence.gate_checks import NAMES, NOT_JUDGED
 from assets.frame.batches import FAILED
+from assets.step_failures import told_of
 
 
 def failures_of(result: dg.ExecuteInProcessResult, where: str) -> list[str]:
@@ -17,10 +18,10 @@ def failures_of(result: dg.ExecuteInProcessResult, where: str) -> list[str]:
         data: Any = event.event_specific_data
         if event.is_step_failure and not (failed_checks and _is_check(data.error)):
             failure = data.user_failure_data
-            told += _of_step(event, where, failure) or [f"{where}: {_cause(data.error)}"]
+            told += _of_step(event, where, failure) or [f"{where}: {told_of(data.error)}"]
     if not told:
         errors = [e.job_failure_data.error for e in result.all_events if e.is_job_failure]
-        told += [f"{where}: {_cause(error)}" for error in errors]
+        told += [f"{where}: {told_of(error)}" for error in errors]
     return told or [f"{where}: the run failed; see the log"]
 
 
@@ -65,13 +66,6 @@ def _problems(evaluation: dg.AssetCheckEvaluation) -> str:
 
 def _is_check(error: Any) -> bool:
     return error is not None and error.cls_name == "DagsterAssetCheckFailedError"
-
-
-def _cause(error: Any) -> str:
-    """The innermost message of a serialized error."""
-    while error is not None and error.cause is not None:
-        error = error.cause
-    return error.message.strip() if error is not None else "unknown error"
 
 
 def is_fault(evaluation: dg.AssetCheckEvaluation) -> bool:

@@ -11,10 +11,13 @@ from resources.errors import (
     StoreAddressError,
     StoreError,
     StoreFailureError,
+    StoreInterruptedError,
 )
 
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_PASSING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOLCK, errno.ESTALE, errno.ETIMEDOUT}
+"""Of the machine or a mounted disk at this moment: they say nothing of the file."""
 
 
 def root_fault(root: Path) -> str | None:
@@ -51,4 +54,5 @@ def translated(root: Path, doing: str) -> Iterator[None]:
             raise StoreAddressError(
                 f"{where}: {why}; mount its disk or mend it, or set RONGHE_STORE to another folder"
             ) from error
-        raise StoreFailureError(f"{where}: {error.strerror or error}") from error
+        kind = StoreInterruptedError if error.errno in _PASSING else StoreFailureError
+        raise kind(f"{where}: {error.strerror or error}") from error

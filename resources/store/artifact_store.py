@@ -20,9 +20,8 @@ from resources.errors import (
     ArtifactReadError,
     DamagedArtifactError,
     MissingArtifactError,
-    StoreInterruptedError,
-    StoreUnreachableError,
     UnsafeStoreError,
+    no_answer,
 )
 from resources.places import Place, open_place
 from resources.places.place import PROBE
@@ -225,8 +224,8 @@ class ArtifactStore:
         """Read all files again, and return what is wrong: a line for each file that differs.
 
         Of a virtual artifact there is none.
-        A place that gives no answer, or none in time, says nothing of the files: its error,
-        StoreUnreachableError or StoreInterruptedError, is raised.
+        A place that gives no answer, none in time, or refuses to read says nothing of the files:
+        its error, one of `NO_ANSWER`, is raised.
         """
         problems: list[str] = []
         if artifact.virtual:
@@ -245,8 +244,8 @@ class ArtifactStore:
                         if progress:
                             progress(done, artifact.nbytes)
                 except ArtifactReadError as error:
-                    if isinstance(error.__cause__, StoreUnreachableError | StoreInterruptedError):
-                        raise error.__cause__ from None
+                    if (unanswered := no_answer(error)) is not None:
+                        raise unanswered from None
                     problems.append(str(error))
                     continue
                 if hasher.hexdigest() != file.blake3:

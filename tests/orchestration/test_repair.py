@@ -1,9 +1,12 @@
 """Damage in a store, and the way out that each message names, gone to its end."""
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -262,6 +265,27 @@ def test_what_a_later_release_wrote_stays(
     assert len(report.failures) == 1
     assert "a later release writes" in report.failures[0]
     assert project.opened_store().refs("model").keys() == {"base", "e1"}
+
+
+def test_what_may_not_be_read_is_told_and_not_set_aside(
+    refreshed: TinyProject, ronghe: Ronghe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = next(refreshed.root.glob("store/attempts/*/model.safetensors"))
+    opened = os.open
+
+    def refused(path: Any, *given: Any, **named: Any) -> int:
+        if os.fspath(path) == str(weights):  # root may read everything, so it is told otherwise
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return opened(path, *given, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refused)
+        status, told = ronghe("verify", "--repair")
+    assert status == 1
+    assert "Permission denied" in told
+    assert "Nothing was to be set aside" in told
+    assert weights.exists()
+    assert ronghe("verify")[0] == 0
 
 
 def test_doctor_compares_the_instance_with_the_store(project: TinyProject, ronghe: Ronghe) -> None:

@@ -43,7 +43,7 @@ def need_fault(
     right again, so is the expert. A virtual checkpoint needs what it is made from.
     """
     from merge_ops.jobs.restoring import Nowhere, restore
-    from resources.errors import MissingArtifactError, StoreError
+    from resources.errors import MissingArtifactError, StoreError, no_answer
 
     if manifest.get("virtual") is True:
         return _unmakeable(store, manifest)
@@ -61,6 +61,8 @@ def need_fault(
             " restored; it has to be pulled again, and its base before it"
         )
     except (StoreError, RongheError, KeyError, TypeError) as error:
+        if (unanswered := no_answer(error)) is not None:
+            raise unanswered from None
         return f"it cannot be restored: {error}"
     return None
 

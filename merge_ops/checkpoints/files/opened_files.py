@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import blake3
 
 from merge_ops.checkpoints.files.open_files import PooledFile
-from merge_ops.errors import ChangedInputError
+from merge_ops.errors import ChangedInputError, UnreadableFileError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -140,8 +140,8 @@ class OpenedFile:
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` with the bytes from `offset`.
 
-        Raises OSError where the file ends before, ChangedInputError where it has other bytes than
-        were hashed.
+        Raises UnreadableFileError where the file ends before, ChangedInputError where it has other
+        bytes than were hashed.
         """
         if self._pieces is not None:
             self._read_proven(offset, buffer)
@@ -207,7 +207,7 @@ class OpenedFile:
             if count == 0:
                 if self._handle.stat().st_size != self.state.size:
                     raise self._changed(self._difference())
-                raise OSError(f"{self._path} ends at byte {offset + done}")
+                raise _too_short(self._path, offset + done)
             done += count
 
     @contextmanager
@@ -224,7 +224,7 @@ class OpenedFile:
         """Whole pieces are read where they are wanted; of those at the ends a part is copied."""
         size = self.state.size
         if offset < 0 or offset + len(buffer) > size:
-            raise OSError(f"{self._path} ends at byte {size}")
+            raise _too_short(self._path, size)
         if not len(buffer):
             return
         pieces = cast("CheckedPieces", self._pieces)
@@ -261,6 +261,11 @@ class OpenedFile:
 
     def _changed(self, what: str) -> ChangedInputError:
         return ChangedInputError(f"{self._path} changed while it was read ({what}); {_WAIT}")
+
+
+def _too_short(path: Path, size: int) -> UnreadableFileError:
+    """Of a file that was written anew, and shorter, between the listing of its folder and now."""
+    return UnreadableFileError(f"{path} ends at byte {size}, before what is read of it; {_WAIT}")
 
 
 def _open_regular(path: str) -> int:

@@ -17,8 +17,16 @@ def metadata_of(folder: Path) -> str | None:
     """Return the index of a folder's distributed checkpoint, relative to the folder.
 
     It lies at the top, or in the sub-folder that accelerate makes for the model. None where there
-    is none, or weights that are whole stand beside it.
+    is none, or weights that are whole stand beside it. Raises CheckpointError where this user may
+    not look into the folder.
     """
+    try:
+        return _metadata_of(folder)
+    except PermissionError as error:
+        raise CheckpointError(f"{folder} cannot be read ({error.strerror})") from error
+
+
+def _metadata_of(folder: Path) -> str | None:
     for name in (METADATA, f"{OF_ACCELERATE}/{METADATA}"):
         index = folder / name
         if not index.is_file() or not any(index.parent.glob("*.distcp")):

@@ -45,6 +45,7 @@ from merge_ops.sources.lora.adapter_config import FILE as CONFIG_FILE
 from merge_ops.sources.lora.adapter_config import AdapterConfig, parse_adapter_config, refusals
 from merge_ops.sources.lora.adapter_files import WEIGHTS_FILE, check_files, check_kind
 from merge_ops.sources.lora.adapter_names import fit_faults, named_for
+from merge_ops.sources.lora.adapter_targets import parse_targets, target_faults, targets_caution
 from merge_ops.sources.lora.adapter_ties import settle_ties
 from merge_ops.sources.lora.diffusion_adapters import (
     holds_diffusion_adapter,
@@ -103,6 +104,7 @@ def read_adapter(name: str, source: ByteSource, digest: str | None = None) -> Ad
         config = parse_adapter_config(raw, faults)
         factors, whole = _sorted_out(checkpoint, config, faults)
         faults.extend(_missing_modules(config, whole))
+        faults.extend(target_faults(parse_targets(raw, CONFIG_FILE, faults), factors, CONFIG_FILE))
         if not faults:
             return Adapter(config, raw, checkpoint, factors, whole)
     raise CompatibilityError(f"adapter {source.location} cannot be merged", faults)
@@ -145,10 +147,13 @@ def open_adapter(
     tensors = dict(base.tensors)
     for tensor, overlay in overlays.items():
         tensors[tensor] = _entry(overlay)
+    targets = parse_targets(adapter.stated, CONFIG_FILE, [])
+    caution = targets_caution(name, targets, base.tensors, overlays)
     stacked = dataclasses.replace(
         base, name=name, tensors=tensors, config=config,
         digest=stacked_digest([base.digest, digest]),
         overlays={**base.overlays, **overlays}, made_of=(base, adapter.checkpoint),
+        cautions=(*base.cautions, *caution),
     )  # fmt: skip
     if rows is None and not any(is_input(tensor) for tensor in adapter.whole):
         return stacked

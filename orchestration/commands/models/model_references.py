@@ -58,9 +58,15 @@ def local_path(reference: str) -> Path:
 
 
 def is_there(path: Path) -> bool:
-    """Whether something has this name; one too long for a name is not there."""
+    """Whether something has this name; one too long for a name is not there.
+
+    What this user may not look at counts as there: it is refused where it is opened, and not taken
+    for the name of a model of the Hub's.
+    """
     try:
         return path.exists()
+    except PermissionError:
+        return True
     except (OSError, ValueError):  # a zero byte is in no name
         return False
 
@@ -72,6 +78,10 @@ def resolve(reference: str) -> Place:
     """
     path = local_path(reference)
     if is_there(path):
+        if not os.access(path, os.F_OK) and not os.path.lexists(path):
+            raise MissingModelError(
+                f"{path.absolute()} may not be looked at: this user may not enter a folder above it"
+            )
         return Place(path, origin=origin_of(path))
     from resources.errors import ResourceError
 

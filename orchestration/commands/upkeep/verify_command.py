@@ -46,8 +46,8 @@ def verify(
     names = store.upkeep.manifests()
     chosen = _chosen(store, names, named, kind)
     manifests = store.upkeep.read_manifests(names if repair else chosen)
-    bad, wrong, later, nbytes = _look(console, store, chosen, manifests)
-    rows = [(*name, problem) for name, problem in sorted({**bad, **later}.items())]
+    bad, wrong, unjudged, nbytes = _look(console, store, chosen, manifests)
+    rows = [(*name, problem) for name, problem in sorted({**bad, **unjudged}.items())]
     refs = [] if named or kind else _refs(store, set(names))
     if rows:
         print_table(console, "not as published", ("kind", "digest", "problem"), rows)
@@ -80,18 +80,18 @@ def verify(
             "names_and_notes": [dict(zip(columns, row, strict=True)) for row in refs],
         }
         print_json(told | repaired)
-    if (repaired.get("left") or later) if repair else (rows or refs):
+    if (repaired.get("left") or unjudged) if repair else (rows or refs):
         raise SystemExit(1)
 
 
 def _look(
     console: "Console", store: ArtifactStore, chosen: Sequence[Name], manifests: Mapping[Name, Any]
 ) -> tuple[dict[Name, str], list[Name], dict[Name, str], int]:
-    """What is wrong with artifacts; those with wrong bytes; those of a later release; bytes."""
-    from resources.errors import DamagedArtifactError, LaterReleaseError
+    """What is wrong with artifacts; those with wrong bytes; those that cannot be judged; bytes."""
+    from resources.errors import DamagedArtifactError, LaterReleaseError, StoreAccessError
 
     bad: dict[Name, str] = {}
-    later: dict[Name, str] = {}
+    unjudged: dict[Name, str] = {}
     wrong: list[Name] = []
     nbytes = 0
     with progress_bar(console) as bar:
@@ -108,12 +108,12 @@ def _look(
                     wrong += [name] if name[0] in MODELS else []
                 elif (fault := need_fault(store, manifest or {}, bad)) is not None:
                     bad[name] = fault
-            except LaterReleaseError as error:
-                later[name] = str(error)
+            except (LaterReleaseError, StoreAccessError) as error:
+                unjudged[name] = str(error)
             except DamagedArtifactError as error:
                 bad[name] = str(error)
             bar.advance(task)
-    return bad, wrong, later, nbytes
+    return bad, wrong, unjudged, nbytes
 
 
 def _hashed(store: ArtifactStore, kind: str, digest: str, bar: "Progress") -> tuple[list[str], int]:

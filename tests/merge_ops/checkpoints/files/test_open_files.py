@@ -8,6 +8,7 @@ import pytest
 
 from merge_ops.checkpoints.files.byte_sources import FolderSource
 from merge_ops.checkpoints.files.open_files import OpenFiles, PooledFile, raised_limit
+from merge_ops.errors import UnreadableFileError
 
 
 def opened(path, pool):
@@ -118,3 +119,13 @@ def test_the_limit_is_raised_as_far_as_it_may():
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     assert limit == soft
     assert soft == min(hard, 65_536) or soft >= 65_536
+
+
+def test_a_file_written_anew_and_shorter_since_it_was_listed(tmp_path):
+    (tmp_path / "tokenizer.json").write_text("{}" * 100)
+    source = FolderSource(tmp_path)
+    size = source.sizes()["tokenizer.json"]
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(UnreadableFileError, match=r"tokenizer\.json ends at byte 2, before what"):
+        source.read_into("tokenizer.json", 0, memoryview(bytearray(size)))
+    source.close()

@@ -264,6 +264,7 @@ REFUSED_CONFIGS = [
     ({"r": 0}, "r is 0; it must be a whole number above 0"),
     ({"alpha_pattern": {"(": 8}}, "which is no regular expression"),
     ({"modules_to_save": ["lm_head"]}, "names 'lm_head', but no tensor of it"),
+    ({"target_modules": ["v_proj"]}, rf"do not mean '{QUERY}', but the weights hold factors"),
 ]
 
 

@@ -1,5 +1,6 @@
 """What `ronghe merge` and `plan` take for a model, and what they say where there is none."""
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -8,7 +9,8 @@ import pytest
 import torch
 import yaml
 
-from merge_ops.errors import MissingModelError
+from merge_ops.checkpoints.pickles.dcp_folders import metadata_of
+from merge_ops.errors import CheckpointError, MissingModelError
 from orchestration.commands.models.model_references import local_path, resolve
 from tests.merges.merging import ronghe
 from tests.orchestration.commands.models.named_models import (
@@ -276,3 +278,22 @@ def test_a_folder_of_the_cache_has_its_name_on_the_hub(models, tmp_path: Path) -
     folder = snapshot(tmp_path, BIO, models[BIO])
     assert resolve(str(folder)).origin == f"hf://{BIO}@{COMMIT}"
     assert resolve(str(models[BIO])).origin is None
+
+
+def test_what_may_not_be_looked_at_is_no_name_of_the_hubs(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+    monkeypatch.setattr(Path, "stat", _refused)
+    with pytest.raises(MissingModelError, match="team/model may not be looked at: this user may"):
+        resolve("team/model")
+
+
+def test_a_folder_that_may_not_be_looked_into_is_refused(monkeypatch, tmp_path):
+    for name in ("is_file", "stat"):
+        monkeypatch.setattr(Path, name, _refused)
+    with pytest.raises(CheckpointError, match=rf"{tmp_path} cannot be read \(Permission denied\)"):
+        metadata_of(tmp_path)
+
+
+def _refused(path, **_):
+    raise PermissionError(errno.EACCES, "Permission denied", str(path))
