@@ -29,7 +29,7 @@ class Catalog:
         @dg.asset(key=KEY, partitions_def=PARTS)
         @clear_failures()
         @noted_passing
-        def merged(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        def merged() -> dg.MaterializeResult:
             if self.fault is not None:
                 raise self.fault
             return dg.MaterializeResult()
