@@ -11,6 +11,7 @@ from blake3 import blake3
 
 from assets.checks import report_checks
 from assets.frame.batches import Batch
+from assets.frame.data_versions import checkpoint_version
 from assets.frame.display import listed, of_artifact, of_licence, of_masks, of_work
 from assets.frame.failures import stop_if_run_is_over
 from assets.frame.grid import group_by_set
@@ -150,22 +151,23 @@ def _report(
     recipe: Recipe,
 ) -> None:
     """Tell Dagster of each checkpoint of one set, and its log of the whole set."""
-    version = data_version(code_version, merged)
     for checkpoint in merged.checkpoints:
+        version = data_version(code_version, merged, checkpoint)
         batch.report(points[checkpoint.coefficient], version, _metadata(merged, checkpoint))
     for warning in (*merged.warnings, *_licence_warnings(recipe, merged)):
         context.log.warning(f"{merged.expert_set}: {shown(warning)}")
     context.log.info(_sentence(merged))
 
 
-def data_version(code_version: str, merged: MergedSet) -> str:
+def data_version(code_version: str, merged: MergedSet, point: MergedCheckpoint) -> str:
     """Hash what a set was merged from: the recipe without its sweep, and the inputs.
 
-    It is the set's own, whichever coefficients a run held.
+    That part is the set's own, whichever coefficients a run held. The other is the checkpoint's
+    digest, so that a name in the store that points elsewhere is noticed.
     """
     sets = [(merged.expert_set, sorted(merged.inputs.items()))]
     identity = json.dumps([code_version, sets], ensure_ascii=False)
-    return blake3(identity.encode()).hexdigest()
+    return checkpoint_version(blake3(identity.encode()).hexdigest(), point.artifact.digest)
 
 
 def _metadata(merged: MergedSet, point: MergedCheckpoint) -> dict[str, Any]:

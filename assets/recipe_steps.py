@@ -85,7 +85,8 @@ def build_recipe_step(
             merged = merge_noted(store, job, settings.stream(), progress, run, context.log.warning)
             stop_if_run_is_over(context)
             point_at(store, job, merged, run)
-            return data_version(step.code_version, merged), _metadata(merged)
+            version = data_version(step.code_version, merged, merged.checkpoints[0])
+            return version, _metadata(merged)
 
         if step.sets is not None:
             look = partial(report_checks, context, settings, step.key)

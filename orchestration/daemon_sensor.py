@@ -5,11 +5,13 @@ one evaluates the conditions likewise and plans the runs as a refresh does. Chec
 scores share a run, in which the checks stand between both. Whatever comes after something that is
 asked for or at work is held (orchestration/holding.py), so that one update runs each asset once.
 What is held is told to the conditions as not asked for: they wish it at each further look, until it
-is asked for or can no longer be made.
+is asked for or can no longer be made. What failed of a store that did not answer is asked for again
+(orchestration/trying_again.py).
 """
 
 import dataclasses
 import json
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,6 +27,7 @@ from assets.frame.dagster_internals import (
 from assets.work import names
 from orchestration.holding import Parts, busy_parts, what_may_run
 from orchestration.run_plans import plan_runs
+from orchestration.trying_again import to_try_again, together
 
 SENSOR = "refresh_what_changed"
 
@@ -73,7 +76,8 @@ class RefreshSensor(dg.AutomationConditionSensorDefinition):
         )
         results, subsets = tick._evaluator.evaluate()
         wanted = {each.key: parts_of(each) for each in subsets if isinstance(each.key, dg.AssetKey)}
-        asked = what_may_run(graph, wanted, busy) if wanted else {}
+        due = together(wanted, to_try_again(context.instance, graph, SENSOR, time.time()))
+        asked = what_may_run(graph, due, busy) if due else {}
         asked |= {key: {None} for key in waited if graph.has(key)}
         requests, joined = run_requests(graph, asked)
         for key, parts in joined.items():

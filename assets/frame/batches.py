@@ -14,6 +14,7 @@ import dagster as dg
 
 from assets.frame.dagster_internals import ALREADY_REPORTED, multi_partition_tags
 from assets.frame.failures import RETRY_CRASHES, is_of_the_store, is_ours, message_of
+from assets.frame.passing import may_pass, note_passing
 from merge_ops.errors import RongheError
 
 RANGE_START = "dagster/asset_partition_range_start"
@@ -161,15 +162,18 @@ class Batch:
         messages = {key: message_of(error) for key, error in self._failed.items()}
         total = len(self._failed) + len(self._made)
         lines = [f"{key}: {message}" for key, message in messages.items()]
+        first = next(filter(may_pass, self._failed.values()), next(iter(self._failed.values())))
         text = "\n".join([f"{len(messages)} of {total} partitions failed", *lines])
         if last_try and self._made and goes_on(context.op_execution_context, context.asset_key):
             context.log.error(text)  # what comes after, in this run, fails for these partitions
+            if may_pass(first):
+                note_passing(context)
             return self._end()
         if self._look is not None and self._made:
             self._look(self._made)
         raise dg.Failure(
             text, metadata={FAILED: dg.MetadataValue.json(messages)}, allow_retries=again
-        ) from next(iter(self._failed.values()))
+        ) from first
 
     def _end(self) -> dg.MaterializeResult:
         checks = [self._check(self._made)] if self._check is not None else []

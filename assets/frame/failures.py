@@ -42,7 +42,7 @@ def is_of_the_store(error: BaseException) -> bool:
     """Return whether an error comes from a store that failed or cannot be reached."""
     from resources.errors import StoreFailureError, StoreUnreachableError
 
-    return any(isinstance(e, StoreFailureError | StoreUnreachableError) for e in _causes(error))
+    return any(isinstance(e, StoreFailureError | StoreUnreachableError) for e in causes(error))
 
 
 def message_of(error: BaseException) -> str:
@@ -75,8 +75,8 @@ def stop_if_run_is_over(context: dg.AssetExecutionContext) -> None:
         )
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error, the one it was raised from, and so on."""
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, the one it was raised from, and so on."""
     while error is not None:
         yield error
         error = error.__cause__

@@ -7,6 +7,7 @@ import dagster as dg
 
 from assets.frame.failures import RETRY_CRASHES, clear_failures
 from assets.frame.key_names import plain_key, plain_part, with_own_keys
+from assets.frame.passing import noted_passing
 
 GPU_POOL = "gpu"
 """The pool whose slots keep several merges and scores off one GPU."""
@@ -62,7 +63,7 @@ def team_asset(
                 else check.replace_key(check.key.replace_asset_key(plain_key(key)))
                 for check in checks
             ],
-        )(clear_failures()(body))
+        )(clear_failures()(noted_passing(body)))
         return with_own_keys(built, [key, *(each.asset_key for each in deps)])
 
     return decorate

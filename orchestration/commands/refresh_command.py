@@ -243,7 +243,7 @@ def _print_late(console: "Console", report: "RefreshReport") -> None:
     lines: list[str] = []
     if report.daemon:
         lines.append(
-            "A Dagster daemon is running on this DAGSTER_HOME (`make ui`, `dg dev` or"
+            "A Dagster daemon is running on this DAGSTER_HOME (`ronghe ui`, `dg dev` or"
             " `dagster-daemon`): it makes what changes by itself, also while this refresh ran."
         )
     if report.others:

@@ -47,6 +47,15 @@ def _told_in_a_line() -> Iterator[None]:
         said = str(error).partition(". Expected:")[0].removeprefix("Failure condition: ")
         told = f"holds a dagster.yaml that Dagster cannot use: {' '.join(said.split())[:500]}"
         raise SettingsError("the environment", [Fault("DAGSTER_HOME", told)]) from error
+    except ModuleNotFoundError as error:
+        if error.name != "psycopg":
+            raise
+        # SQLAlchemy 2.1 takes `postgresql://` for psycopg 3; `ronghe[team]` brings psycopg2.
+        told = (
+            "holds a dagster.yaml with a `postgresql://` address, which needs the package psycopg;"
+            " write `postgresql+psycopg2://` (below postgres_db: `scheme: postgresql+psycopg2`)"
+        )
+        raise SettingsError("the environment", [Fault("DAGSTER_HOME", told)]) from error
 
 
 def prepare_home(settings: Settings) -> None:
@@ -56,7 +65,9 @@ def prepare_home(settings: Settings) -> None:
     """
     _make_home(settings)
     with _told_in_a_line():
-        InstanceRef.from_dir(str(settings.dagster_home))
+        reference = InstanceRef.from_dir(str(settings.dagster_home))
+        with dg.DagsterInstance.from_ref(reference):
+            pass
 
 
 def _make_home(settings: Settings) -> None:

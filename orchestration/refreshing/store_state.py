@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from assets.work import names
+from orchestration.holding import busy_parts
+from orchestration.refreshing.other_artifacts import Digests, other_artifacts
 from orchestration.settings import Settings
 from resources.store import ArtifactStore
 
@@ -74,7 +76,8 @@ def compare(
     instance: dg.DagsterInstance, graph: "AssetGraph", store: ArtifactStore, home: Path
 ) -> StoreState:
     """Compare what Dagster believes made with what the store has of this catalog."""
-    state, others = StoreState(), 0
+    state = StoreState()
+    both: dict[dg.AssetKey, Digests] = {}
     pointed, damaged = _pointed(store, home)
     state.damaged = list(damaged.values())
     there = {
@@ -93,23 +96,29 @@ def compare(
         if named and asset != names.RUN_SCORES:  # of which those that no suite asks have no name
             absent = made - refs.keys()  # or damaged, which is told and not made again
             lacking |= {each for each in absent if store.upkeep.key_of(asset, each) not in damaged}
-        if asset == "model":
-            other = {each for each in made & whole if _is_other(instance, key, each, refs)}
-            lacking |= other
-            others = len(other & live)
+        both[key] = _digests_of(pointed, asset, made & whole & live)
         state.made[key] = len((made & live) - lacking)
         if lacking & live:
             state.lacking[key] = lacking & live
         if unknown := (whole & live) - made:
             state.unknown[key] = unknown
-    state.notes += _told(instance, store, sum(map(len, state.lacking.values())), others)
+    others = other_artifacts(instance, graph, both)
+    at_work = busy_parts(instance, graph, []) if others else {}  # pointed to, and not told yet
+    count = 0
+    for key, parts in others.items():
+        found = parts - at_work.get(key, set()) - state.lacking.get(key, set())
+        count += len(found)
+        state.made[key] -= len(found)
+        if found:
+            state.lacking[key] = state.lacking.get(key, set()) | found
+    state.notes += _told(instance, store, sum(map(len, state.lacking.values())), count)
     return state
 
 
 def _told(
     instance: dg.DagsterInstance, store: ArtifactStore, lacking: int, others: int
 ) -> Iterator[str]:
-    """Say how many partitions the store lacks, and of how many of these it has another model."""
+    """Say how many partitions the store lacks, and of how many of these it has another one."""
     where, again = _other_store(instance, store), "`ronghe refresh` makes them again"
     made = "that Dagster's instance believes made"
     if lacking and where:
@@ -118,9 +127,9 @@ def _told(
     where = f"artifact store {store.uri}"
     if others:
         yield (
-            f"{where} has other models than Dagster's instance knows ({others} partitions): a run"
-            " that was killed, or another instance, wrote them and did not tell this one;"
-            " `ronghe refresh` does"
+            f"{where} names other artifacts than Dagster's instance knows ({others} partitions):"
+            " an older copy of the store was put back, or a run that was killed, another instance"
+            f" or another catalog on this DAGSTER_HOME wrote there; {again}"
         )
     if lacking > others:
         yield (
@@ -157,7 +166,7 @@ def _other_store(instance: dg.DagsterInstance, store: ArtifactStore) -> str | No
         return (
             f"artifact store {store.uri} knows this catalog as '{before.get('catalog')}', and it is"
             f" called '{named}' now (`ronghe adopt-refs --from {before.get('catalog')}` moves its"
-            " names)"
+            " names; if these are two catalogs, give each a DAGSTER_HOME of its own)"
         )
     return None
 
@@ -218,6 +227,18 @@ def _refs_of(pointed: Pointed, asset: str) -> dict[str | None, tuple[str, str]]:
     return {each: at for refs in suites for each, at in refs.items()}
 
 
+def _digests_of(pointed: Pointed, asset: str, wanted: set[str | None]) -> Digests:
+    """The digests that an asset's refs point to; a model has a ref of scores for each suite."""
+    if asset != _SCORED:
+        return {each: {at[1]} for each, at in _refs_of(pointed, asset).items() if each in wanted}
+    found: dict[str | None, set[str]] = {}
+    for name in (name for name in pointed if name.startswith(f"{_SCORED}/")):
+        for each, at in pointed[name].items():
+            if each in wanted:
+                found.setdefault(each, set()).add(at[1])
+    return found
+
+
 def _made(
     instance: dg.DagsterInstance, graph: "AssetGraph", key: dg.AssetKey
 ) -> tuple[set[str | None], set[str | None]]:
@@ -228,20 +249,6 @@ def _made(
         return ({None} if made else set()), {None}
     live: set[str | None] = {str(each) for each in definition.get_partition_keys()}
     return {str(each) for each in instance.get_materialized_partitions(key)}, live
-
-
-def _is_other(
-    instance: dg.DagsterInstance,
-    key: dg.AssetKey,
-    partition: str | None,
-    refs: Mapping[str | None, tuple[str, str]],
-) -> bool:
-    """Whether the store names another model than the one that Dagster believes to be there."""
-    tags = instance.event_log_storage.get_latest_tags_by_partition(
-        key, dg.DagsterEventType.ASSET_MATERIALIZATION, [_DATA_VERSION], [str(partition)]
-    )
-    version = tags.get(str(partition), {}).get(_DATA_VERSION)
-    return version is not None and version != refs[partition][1]
 
 
 def _is_named(instance: dg.DagsterInstance, key: dg.AssetKey) -> bool:

@@ -117,6 +117,40 @@ def test_a_lost_or_swapped_store_is_filled_again(
     assert contents(project.opened_store())["e1"] == before["e1"]
 
 
+def test_an_older_copy_of_a_store_is_brought_up_to_date(
+    refreshed: TinyProject, instance: dg.DagsterInstance
+) -> None:
+    project, copy = refreshed, refreshed.root / "copy"
+    settings = project.settings()
+    shutil.copytree(project.root / "store", copy)
+
+    def put_back() -> None:
+        shutil.rmtree(project.root / "store")
+        shutil.copytree(copy, project.root / "store")
+
+    project.retrain("e1", 99)
+    changed = rerun(refresh(instance, settings))
+    assert changed.keys() == {"model", "task_vector", "average/merge_plan", MERGED, "catalog_site"}
+    new = contents(project.opened_store())
+    put_back()
+    assert contents(project.opened_store()) != new
+    report = refresh(instance, settings)
+    assert rerun(report) == changed
+    assert any("an older copy of the store was put back" in note for note in report.notes)
+    assert contents(project.opened_store()) == new
+    assert rerun(refresh(instance, settings)) == {}
+
+    shutil.rmtree(copy)
+    shutil.copytree(project.root / "store", copy)
+    project.write_recipe("average", {**PLAIN, "parameters": {"weight": 0.5}})
+    changed = {MERGED: {POINT}, "catalog_site": {None}}
+    assert rerun(refresh(instance, settings)) == changed
+    new = contents(project.opened_store())
+    put_back()  # no model tells it, only what was merged
+    assert rerun(refresh(instance, settings)) == changed
+    assert contents(project.opened_store()) == new
+
+
 def test_deleted_parts_are_made_again(
     refreshed: TinyProject, instance: dg.DagsterInstance, ronghe: Ronghe
 ) -> None:
@@ -300,7 +334,7 @@ def test_doctor_compares_the_instance_with_the_store(project: TinyProject, rongh
     store.point("model", "e2", other.kind, other.digest)  # as a run does that is killed after it
     status, told = ronghe("doctor")
     assert status == 1
-    assert "has other models than Dagster's instance knows (1 partitions): a run" in told
+    assert "names other artifacts than Dagster's instance knows (2 partitions): an older" in told
     assert "has lost something" not in told
     store.point("model", "e2", named.kind, named.digest)
     ref_file(project, "model", "e2").unlink()

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
+from threading import Thread
 from types import TracebackType
 
 from merge_ops.errors import Fault, SettingsError
@@ -106,7 +107,22 @@ class _Daemon(AbstractContextManager["_Daemon"]):
 
     def __init__(self, target: Sequence[str]) -> None:
         program = Path(sys.executable).with_name("dagster-daemon")
-        self._process = subprocess.Popen([str(program), "run", *target, "--log-level", "warning"])
+        command = [str(program), "run", *target, "--log-level", "warning"]
+        self._process, self._is_stopped = subprocess.Popen(command), False
+        self._watcher = Thread(target=self._watch, daemon=True)
+        self._watcher.start()
+
+    def _watch(self) -> None:
+        """Say it where the daemon ends by itself: the page would look as before."""
+        code = self._process.wait()
+        if not self._is_stopped:
+            how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+            told = (
+                f"error: the daemon {how}: nothing is looked at or run any more. The page goes on"
+            )
+            say(
+                PlainConsole(stderr=True), f"{told}; end it with Ctrl-C and start `ronghe ui` again"
+            )
 
     def __exit__(
         self,
@@ -115,6 +131,7 @@ class _Daemon(AbstractContextManager["_Daemon"]):
         trace: TracebackType | None,
     ) -> None:
         """End the daemon."""
+        self._is_stopped = True
         self._process.terminate()
         try:
             self._process.wait(_STOP_SECONDS)

@@ -44,6 +44,10 @@ def beat(instance: dg.DagsterInstance, ago: float) -> None:
         (b"nonsense: 1\n", 'unexpected config entry "nonsense"'),
         (b"run_storage: {module: a.b, class: C, config: {}}\n", "import module a.b"),
         (b"[" * 20_000, "recursion"),
+        (
+            b"storage: {postgres: {postgres_url: 'postgresql://u@[::1]:1/x'}}",
+            "`postgresql+psycopg2",
+        ),
     ],
 )
 def test_a_configuration_that_dagster_cannot_use_is_one_line(
