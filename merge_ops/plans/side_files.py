@@ -166,7 +166,11 @@ def side_file_faults(base: Checkpoint) -> list[Fault]:
         except CheckpointError as error:
             faults.append(_unreadable(base, str(error)))
     for name in filter(_VOCABULARIES.fullmatch, base.files):
-        if not _is_whole_object(base, name):
+        is_empty = base.files[name] <= ENDS and _is_empty_object(base, name)
+        if is_empty and name != "added_tokens.json":
+            told = f"{base.source.location}/{name}: it holds no tokens"
+            faults.append(_unreadable(base, told))
+        elif not _is_whole_object(base, name):
             where = f"{base.source.location}/{name}"
             told = f"{where}: not one whole JSON object in UTF-8; restore the file from its source"
             faults.append(_unreadable(base, told))
@@ -192,6 +196,10 @@ def _odd_beginning(first: bytes, is_text: bool) -> str:
         if b"\0" in first:
             return "it is no text in UTF-8"
     return ""
+
+
+def _is_empty_object(base: Checkpoint, name: str) -> bool:
+    return b"".join(read_file(base.source, name, 0, base.files[name]).split()) == b"{}"
 
 
 def _is_whole_object(base: Checkpoint, name: str) -> bool:

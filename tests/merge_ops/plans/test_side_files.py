@@ -203,6 +203,8 @@ TEMPLATE = "additional_chat_templates/tool_use.jinja"
         (TEMPLATE, b"{{ messages \xff }}", "no text in UTF-8"),
         ("preprocessor_config.json", b"{", "preprocessor_config.json"),
         ("processor_config.json", PROXY, "processor_config.json"),
+        ("tokenizer.json", b"{}", "it holds no tokens"),
+        ("vocab.json", b"{\n}\n", "it holds no tokens"),
     ],
 )
 def test_a_text_that_no_loader_reads_is_not_copied(tmp_path, file, data, told):
@@ -218,6 +220,7 @@ def test_a_text_that_no_loader_reads_is_not_copied(tmp_path, file, data, told):
         ("merges.txt", b""),
         ("vocab.txt", b"<s>\n</s>\n<html\n"),
         ("generation_config.json", b"{}"),
+        ("added_tokens.json", b"{}"),
     ],
 )
 def test_texts_that_are_merely_odd_are_copied(tmp_path, file, data):
