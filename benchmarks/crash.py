@@ -4,7 +4,8 @@
 
 A merge is a process that calls the assets' merging function on a store with three small models (the
 weights are 10 MB, so that on S3 they go up in parts). It is killed by SIGKILL at a moment that is
-uniform over the life of such a process, publishing included. After each kill:
+uniform over the life of such a process, publishing included, and every second one at a moment that
+is uniform from its first write on: most of so short a life is reading. After each kill:
 
 - whatever is visible newly is hashed, and some of what was there before; nothing may be missing,
 - the same merge is run to its end: its contents must be those of a merge that nobody killed, and
@@ -23,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from statistics import mean, median
 
@@ -109,6 +111,7 @@ class Crashes:
         self._known: set[str] = set()
         self._contents: dict[str, str] = {}
         self._lives: list[float] = []
+        self._writes: list[float] = []
         self._batch = BATCH
         publish_models(store, family)
 
@@ -137,9 +140,14 @@ class Crashes:
     def _killed(self, number: int, contents: Mapping[str, str]) -> bool:
         """Kill one merge and look; then run it to its end. False when it was over before."""
         values = values_of(number)
-        moment = self._chance.uniform(0.0, median(self._lives[-9:]))
-        process = start(job(self.store.uri, values, self._work / f"{number}.json"))
-        time.sleep(moment)
+        span = self._lives
+        process, attempts = self._started(
+            job(self.store.uri, values, self._work / f"{number}.json")
+        )
+        if number % 2:
+            span = self._writes
+            self._wait_for_write(process, attempts)
+        time.sleep(self._chance.uniform(0.0, median(span[-9:])))
         process.kill()
         if finish([process]) == [0]:
             self._whole(values, contents)
@@ -161,8 +169,12 @@ class Crashes:
         whole = job(self.store.uri, values, self._work / "whole.json")
         whole.report.unlink(missing_ok=True)
         began = time.monotonic()
-        codes = finish([start(whole)])
+        process, attempts = self._started(whole)
+        wrote = self._wait_for_write(process, attempts)
+        codes = finish([process])
         self._lives.append(time.monotonic() - began)
+        if wrote is not None:
+            self._writes.append(time.monotonic() - wrote)
         report: dict = whole.result() or {}
         assert codes == [0], ("the merge after the kill failed", values, codes)
         assert report["contents"] == contents, ("other contents", values, report, contents)
@@ -172,6 +184,22 @@ class Crashes:
             assert found.digest == digest, ("another artifact", point, found.digest, digest)
         self._check(list(report["digests"].values()))
         return report
+
+    def _started(self, merge: MergeProcess) -> tuple[ForkServerProcess, set[str]]:
+        """A merge that was started, and the attempts that were there before."""
+        attempts = self._attempts()
+        return start(merge), attempts
+
+    def _attempts(self) -> set[str]:
+        return {entry.key for entry in self.store.place.children("attempts")}
+
+    def _wait_for_write(self, process: ForkServerProcess, before: set[str]) -> float | None:
+        """Wait until a process has begun to write; None where it ends without."""
+        while process.is_alive():
+            if self._attempts() - before:
+                return time.monotonic()
+            time.sleep(0.002)
+        return None
 
     def _check(self, digests: Sequence[str]) -> None:
         """Hash artifacts."""

@@ -58,7 +58,9 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     if threading.active_count() > 1:
         raise pytest.UsageError("this process has threads, and a fork of it would lack them")
     if len(run.files) >= MANY:
-        _begin_server(session.config)
+        from tests.forks import begin_server  # torch, which few files need
+
+        begin_server()
     gc.collect()
     gc.freeze()
     gc.set_threshold(*SELDOM)
@@ -81,19 +83,6 @@ def _import_heavy() -> None:
         with contextlib.suppress(ImportError), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             import_module(name)
-
-
-def _begin_server(config: pytest.Config) -> None:
-    """Begin the server of the processes that many tests start, once for all workers."""
-    from tests.forks import begin_server
-
-    capturing: Any = config.pluginmanager.getplugin("capturemanager")
-    capturing.stop_global_capturing()
-    try:
-        begin_server()
-    finally:
-        capturing.start_global_capturing()
-        capturing.suspend_global_capture(in_=False)
 
 
 class Worker:

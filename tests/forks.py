@@ -1,23 +1,21 @@
 """Processes forked from one server that has the heavy imports: they start in milliseconds.
 
-Where workers run the tests, the server is a fork of the first process, which has imported all that
-already, and all workers share it. Else it starts when the first process is wanted. It has the
-environment of that moment, and lives as long as the test run. What a process must see of a later
+Where workers run the tests all share one server, which starts before they do. Else it starts when
+the first process is wanted. It has the environment of that moment, and lives as long as the test
+run. What a process must see of a later
 environment is handed to it.
 """
 
 import atexit
 import multiprocessing
 import os
-import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from importlib import import_module
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from tests.child_forks import fork_children
 from tests.servers.waiting import HANG_SECONDS
@@ -29,45 +27,21 @@ PRELOADED = [
     "orchestration.refreshing.refresh",
 ]
 FORKS = multiprocessing.get_context("forkserver")
+FORKS_SERVER: Any = forkserver._forkserver
 FORKS.set_forkserver_preload(PRELOADED)
 
 fork_children()  # of commands, too: the server imports this module
 
 
 def begin_server() -> None:
-    """Have this process and its forks share a server that is a fork of this process.
+    """Start the server, for this process and its forks.
 
-    It ends when the last of them has. This process must have no thread, and capture no output.
+    It is a Python of its own and no fork: what this process has imported has read the environment
+    of the tests, and a Hub's address, say, is read once. It ends when the last of them has.
     """
-    for name in PRELOADED:
-        import_module(name)
+    FORKS_SERVER.ensure_running()
     resource_tracker.ensure_running()
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind("")  # Linux picks a name that is no file's
-    listener.listen(64)
-    alive, held = os.pipe()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    if not os.fork():
-        os.close(held)
-        _serve(listener.detach(), alive)
-    os.close(alive)
-    server: Any = forkserver._forkserver
-    server._forkserver_address = listener.getsockname()
-    server._forkserver_alive_fd = held
-    server.ensure_running = resource_tracker.ensure_running  # a fork of it cannot wait for it
-    listener.close()
-
-
-def _serve(listener: int, alive: int) -> NoReturn:
-    """Fork what is asked for; what forks say goes where errors go."""
-    with open(os.devnull, "rb") as nothing:
-        os.dup2(nothing.fileno(), 0)
-    os.dup2(2, 1)
-    try:
-        forkserver.main(listener, alive, [])
-    finally:
-        os._exit(0)
+    FORKS_SERVER.ensure_running = resource_tracker.ensure_running  # a fork cannot wait for it
 
 
 def run_forked(

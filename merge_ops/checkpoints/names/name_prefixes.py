@@ -104,11 +104,12 @@ def _unwrapped(
         if not inner:
             break
         taken |= {f"{part}.": None for part in inner}
-        plain = {name: _without_inner(each) for name, each in plain.items()}
+        plain = {name: without_inner_wrappers(each) for name, each in plain.items()}
     return plain, tuple(taken)
 
 
-def _without_inner(name: str) -> str:
+def without_inner_wrappers(name: str) -> str:
+    """Return a tensor's or a module's name without the parts that only wrappers have."""
     *parts, last = name.split(".")
     return ".".join([*(part for part in parts if part not in INNER_WRAPPERS), last])
 

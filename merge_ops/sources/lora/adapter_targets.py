@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from merge_ops.checkpoints.header import TensorEntry
+from merge_ops.checkpoints.names.name_prefixes import without_inner_wrappers
 from merge_ops.errors import Caution, Fault
 from merge_ops.sources.lora.module_patterns import PatternError, module_pattern
 
@@ -93,7 +94,7 @@ def _names(
     if given is None or isinstance(given, str):
         return given
     if isinstance(given, list) and all(isinstance(each, str) for each in cast(list[Any], given)):
-        return frozenset(cast(list[str], given))
+        return frozenset(map(without_inner_wrappers, cast(list[str], given)))
     shown = repr(cast(object, given))[:200]
     problem = f"is {shown}; it must be a list of module names or a regular expression"
     faults.append(Fault(f"{file}: {key}", problem))

@@ -64,7 +64,7 @@ def test_a_unions_files(vocabularies, tmp_path):
     config = json.loads((base / "tokenizer_config.json").read_text())
     config |= {"added_tokens_decoder": known, "chat_template": "{{ old }}"}
     factory.write_json(base / "tokenizer_config.json", config)
-    factory.write_json(base / "vocab.json", {})
+    factory.write_json(base / "vocab.json", {"a": 0})
     text = UNION + "chat_template: '{{ messages[0].content }}'"
     out = merged(text, folders, tmp_path / "out")
     assert not (out / "vocab.json").exists()

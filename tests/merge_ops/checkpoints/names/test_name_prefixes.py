@@ -239,7 +239,9 @@ def test_an_adapter_of_a_wrapped_model_fits(tmp_path, wrapper, where):
     old, new = (
         (PREFIX, wrapper + PREFIX) if where == "front" else ("layers.1.", f"layers.1.{wrapper}")
     )
-    write_adapter(tmp_path / "lora", {k.replace(old, new): v for k, v in tensors.items()}, r=4)
+    tensors = {name.replace(old, new): each for name, each in tensors.items()}
+    named = {"target_modules": ["q_proj"]} if where == "front" else {}
+    write_adapter(tmp_path / "lora", tensors, r=4, **named)
     below = open_checkpoint("base", FolderSource(base))
     opened = open_adapter("base+lora", below, FolderSource(tmp_path / "lora"))
     assert list(opened.overlays) == [f"{module}.weight"]
