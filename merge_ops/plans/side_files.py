@@ -166,14 +166,9 @@ def side_file_faults(base: Checkpoint) -> list[Fault]:
         except CheckpointError as error:
             faults.append(_unreadable(base, str(error)))
     for name in filter(_VOCABULARIES.fullmatch, base.files):
-        is_empty = base.files[name] <= ENDS and _is_empty_object(base, name)
-        if is_empty and name != "added_tokens.json":
-            told = f"{base.source.location}/{name}: it holds no tokens"
-            faults.append(_unreadable(base, told))
-        elif not _is_whole_object(base, name):
-            where = f"{base.source.location}/{name}"
-            told = f"{where}: not one whole JSON object in UTF-8; restore the file from its source"
-            faults.append(_unreadable(base, told))
+        told = _vocabulary_fault(base, name)
+        if told:
+            faults.append(_unreadable(base, f"{base.source.location}/{name}: {told}"))
     for name in base.files:
         is_text = _TEXTS.fullmatch(name) is not None
         if is_text or _PIECES.fullmatch(name):
@@ -191,24 +186,24 @@ def _odd_beginning(first: bytes, is_text: bool) -> str:
     if is_text:
         try:
             codecs.getincrementaldecoder("utf-8")().decode(first)  # its last character may be cut
+            is_text = b"\0" not in first
         except UnicodeDecodeError:
-            return "it is no text in UTF-8"
-        if b"\0" in first:
-            return "it is no text in UTF-8"
+            is_text = False
+        return "" if is_text else "it is no text in UTF-8"
     return ""
 
 
-def _is_empty_object(base: Checkpoint, name: str) -> bool:
-    return b"".join(read_file(base.source, name, 0, base.files[name]).split()) == b"{}"
-
-
-def _is_whole_object(base: Checkpoint, name: str) -> bool:
-    """Whether a JSON text begins and ends as an object does; what lies between is not read."""
+def _vocabulary_fault(base: Checkpoint, name: str) -> str:
+    """What is wrong with a vocabulary in JSON, told from its ends; empty where nothing is."""
     size = base.files[name]
     length = min(size, ENDS)
     first = read_file(base.source, name, 0, length)
     last = read_file(base.source, name, size - length, length) if size > length else first
-    return first.lstrip(_BLANK)[:1] == b"{" and last.rstrip(_BLANK)[-1:] == b"}"
+    if size == length and b"".join(first.split()) == b"{}" and name != "added_tokens.json":
+        return "it holds no tokens"
+    if first.lstrip(_BLANK)[:1] == b"{" and last.rstrip(_BLANK)[-1:] == b"}":
+        return ""
+    return "not one whole JSON object in UTF-8; restore the file from its source"
 
 
 def _unreadable(base: Checkpoint, told: str) -> Fault:

@@ -45,7 +45,12 @@ from merge_ops.sources.lora.adapter_config import FILE as CONFIG_FILE
 from merge_ops.sources.lora.adapter_config import AdapterConfig, parse_adapter_config, refusals
 from merge_ops.sources.lora.adapter_files import WEIGHTS_FILE, check_files, check_kind
 from merge_ops.sources.lora.adapter_names import fit_faults, named_for
-from merge_ops.sources.lora.adapter_targets import parse_targets, target_faults, targets_caution
+from merge_ops.sources.lora.adapter_targets import (
+    Targets,
+    parse_targets,
+    target_faults,
+    targets_caution,
+)
 from merge_ops.sources.lora.adapter_ties import settle_ties
 from merge_ops.sources.lora.diffusion_adapters import (
     holds_diffusion_adapter,
@@ -75,7 +80,7 @@ class Adapter:
 
     `factors` holds the tensors of low-rank changes by module and role. `whole` holds the tensors
     that replace a tensor of the base, by that tensor's name. `stated` holds all that
-    adapter_config.json says.
+    adapter_config.json says, `targets` the modules that it means.
     """
 
     config: AdapterConfig
@@ -83,6 +88,7 @@ class Adapter:
     checkpoint: Checkpoint
     factors: Mapping[str, Mapping[str, Stored]]
     whole: Mapping[str, Stored]
+    targets: Targets | None
 
 
 def read_adapter(name: str, source: ByteSource, digest: str | None = None) -> Adapter:
@@ -104,9 +110,10 @@ def read_adapter(name: str, source: ByteSource, digest: str | None = None) -> Ad
         config = parse_adapter_config(raw, faults)
         factors, whole = _sorted_out(checkpoint, config, faults)
         faults.extend(_missing_modules(config, whole))
-        faults.extend(target_faults(parse_targets(raw, CONFIG_FILE, faults), factors, CONFIG_FILE))
+        targets = parse_targets(raw, CONFIG_FILE, faults)
+        faults.extend(target_faults(targets, factors, CONFIG_FILE))
         if not faults:
-            return Adapter(config, raw, checkpoint, factors, whole)
+            return Adapter(config, raw, checkpoint, factors, whole, targets)
     raise CompatibilityError(f"adapter {source.location} cannot be merged", faults)
 
 
@@ -147,8 +154,7 @@ def open_adapter(
     tensors = dict(base.tensors)
     for tensor, overlay in overlays.items():
         tensors[tensor] = _entry(overlay)
-    targets = parse_targets(adapter.stated, CONFIG_FILE, [])
-    caution = targets_caution(name, targets, base.tensors, overlays)
+    caution = targets_caution(name, adapter.targets, base.tensors, overlays)
     stacked = dataclasses.replace(
         base, name=name, tensors=tensors, config=config,
         digest=stacked_digest([base.digest, digest]),
