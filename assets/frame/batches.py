@@ -13,6 +13,7 @@ from typing import Any
 import dagster as dg
 
 from assets.frame.dagster_internals import ALREADY_REPORTED, multi_partition_tags
+from assets.frame.data_versions import DATA_VERSION
 from assets.frame.failures import RETRY_CRASHES, is_of_the_store, is_ours, message_of
 from assets.frame.passing import may_pass, note_passing
 from merge_ops.errors import RongheError
@@ -24,7 +25,7 @@ MORE_RANGES = "ronghe/more_partition_ranges"
 two tags name one range, and partitions that a change touches seldom are neighbours."""
 FAILED = "partitions that failed"
 """Metadata of a run's failure: the message of each partition."""
-DATA_VERSION, GIVEN = "dagster/data_version", "dagster/data_version_is_user_provided"
+GIVEN = "dagster/data_version_is_user_provided"
 
 
 class HeldUpError(RongheError):

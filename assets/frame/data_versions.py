@@ -4,6 +4,8 @@ Most are an artifact's digest as it is. A merged checkpoint's is the digest of w
 from, and behind a dot the beginning of its own.
 """
 
+DATA_VERSION = "dagster/data_version"
+"""Dagster's own tag of an event: what version of its data a partition has."""
 _OF_INPUTS, _OF_ARTIFACT = 32, 31
 """Digits of both digests: Dagster has room for the 64 of one."""
 

@@ -10,10 +10,9 @@ from typing import Any
 
 import dagster as dg
 
+from assets.frame.data_versions import DATA_VERSION
 from assets.frame.run_settings import RunSettings
 from orchestration.refreshing.log import RunLog
-
-DATA_VERSION = "dagster/data_version"
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from assets.frame.data_versions import is_of_inputs_alone, names_artifact
+from assets.frame.data_versions import DATA_VERSION, is_of_inputs_alone, names_artifact
 from assets.work import names
 from orchestration.holding import Parts
 
 if TYPE_CHECKING:
     from assets.frame.dagster_internals import AssetGraph
 
-_DATA_VERSION = "dagster/data_version"
 _COMPARED = {
     "model", "task_vector", "model_scores", "leaderboard",
     names.MERGE_PLAN, names.MERGED_CHECKPOINT, names.STEP, names.SCORES, names.SEARCH,
@@ -85,7 +84,7 @@ def _versions(
     if graph.get(key).partitions_def is None:
         event = instance.get_latest_materialization_event(key)
         made = event.asset_materialization if event is not None else None
-        return {None: (made.tags or {}).get(_DATA_VERSION) if made is not None else None}
+        return {None: (made.tags or {}).get(DATA_VERSION) if made is not None else None}
     wanted = set(partitions)
-    tags = instance.event_log_storage.get_latest_tags_by_partition(key, kind, [_DATA_VERSION])
-    return {each: found.get(_DATA_VERSION) for each, found in tags.items() if each in wanted}
+    tags = instance.event_log_storage.get_latest_tags_by_partition(key, kind, [DATA_VERSION])
+    return {each: found.get(DATA_VERSION) for each, found in tags.items() if each in wanted}

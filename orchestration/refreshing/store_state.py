@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from assets.frame.data_versions import DATA_VERSION
 from assets.work import names
 from orchestration.holding import busy_parts
 from orchestration.refreshing.other_artifacts import Digests, other_artifacts
@@ -30,7 +31,6 @@ REMEMBERED = "ronghe.store"
 """Key of what an instance remembers: the store that it filled."""
 KNOWN_REFS = "known-refs.json"
 """File in DAGSTER_HOME: what every ref pointed to when it was read, so that it is read once."""
-_DATA_VERSION = "dagster/data_version"
 _SCORED = "model_scores"
 
 _NO_NOTE = (AttributeError, LookupError, TypeError)
@@ -255,7 +255,7 @@ def _is_named(instance: dg.DagsterInstance, key: dg.AssetKey) -> bool:
     """Whether Dagster believes that there is a champion; without one that passes, none is named."""
     event = instance.get_latest_materialization_event(key)
     made = event.asset_materialization if event is not None else None
-    return made is not None and (made.tags or {}).get(_DATA_VERSION, "none") != "none"
+    return made is not None and (made.tags or {}).get(DATA_VERSION, "none") != "none"
 
 
 def _new_here(store: ArtifactStore) -> Iterable[str]:

@@ -226,6 +226,7 @@ def tell_dagster(settings: Settings, store: "ArtifactStore", recipe: str) -> str
     import dagster as dg
 
     from assets.evidence.champions import metadata_of_state
+    from assets.frame.data_versions import DATA_VERSION
     from orchestration.refreshing.instance import open_instance
 
     entry, champion = ref.current, "none" if ref.vacant else ref.digest
@@ -241,7 +242,7 @@ def tell_dagster(settings: Settings, store: "ArtifactStore", recipe: str) -> str
                 names.champion(recipe).split("/"),
                 description="changed by hand, outside a Dagster run",
                 metadata=metadata,
-                tags={"dagster/data_version": champion},
+                tags={DATA_VERSION: champion},
             )
             instance.report_runless_asset_event(event)
     except Exception as error:  # it is on record in the store all the same
